@@ -1,0 +1,16 @@
+"""jaxconv: convolutional networks as pure functions of arrays, compiled by XLA.
+
+    from jaxconv import Conv, Dense, MaxPool, flatten, relu, serial      # a network
+    from jaxconv import ops                                              # the functions it is made of
+
+Importing this loads jax, numpy, optax and jaxtyping, and does nothing else: no device is touched.
+"""
+
+from jaxconv import layers, models, ops, shapes
+from jaxconv.errors import DtypeError, InputError
+from jaxconv.layers import *  # noqa: F403
+from jaxconv.ops import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+__all__ = ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *layers.__all__, *ops.__all__]

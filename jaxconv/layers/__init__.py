@@ -1,0 +1,28 @@
+"""The upper floor: a layer is a pair of pure functions, one that makes parameters and one that uses them.
+
+    model = serial(Conv(32, 3), relu, MaxPool(2), flatten, Dense(10))
+    params, state = model.init(key, (28, 28, 1))
+    logits, state = model.apply(params, state, images)
+
+A layer adds three things to the op it wraps: names for its parameters (the op's own argument names), shapes that
+need not be written (each part is shown the output shape of the part before it) and running statistics that go in
+and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a bare function is a layer.
+"""
+
+from jaxconv.layers.combinators import residual, serial
+from jaxconv.layers.factories import AvgPool, BatchNorm, Conv, Dense, Dropout, MaxPool
+from jaxconv.layers.layer import Layer, as_layer, output_shape
+
+__all__ = [
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "Layer",
+    "MaxPool",
+    "as_layer",
+    "output_shape",
+    "residual",
+    "serial",
+]

@@ -1,0 +1,43 @@
+"""Networks that have a name. Each is a function that returns a Layer, and reads like its diagram."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxconv.errors import unknown
+from jaxconv.layers import Layer
+from jaxconv.models.lenet import lenet5
+from jaxconv.models.mlp import mlp
+from jaxconv.models.mnist_cnn import mnist_cnn
+from jaxconv.models.small_cnn import small_cnn
+
+
+class Model(NamedTuple):
+    """A network's function and the least image, ``(H, W, C)``, that it is meant for."""
+
+    make: Callable[..., Layer]
+    in_shape: tuple[int, int, int]
+
+
+MODELS: dict[str, Model] = {
+    "small_cnn": Model(small_cnn, (8, 8, 1)),
+    "lenet5": Model(lenet5, (32, 32, 1)),
+    "mnist_cnn": Model(mnist_cnn, (28, 28, 1)),
+    "mlp": Model(mlp, (8, 8, 1)),
+}
+
+
+def find(name: str) -> Model:
+    """A model by its name.
+
+    >>> find("mnist_cnn").in_shape
+    (28, 28, 1)
+    >>> find("mnist")
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, mnist_cnn, mlp
+    """
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name]
+
+
+__all__ = ["MODELS", "Model", "find", "lenet5", "mlp", "mnist_cnn", "small_cnn"]

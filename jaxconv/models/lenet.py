@@ -1,0 +1,50 @@
+"""LeNet-5, as the lectures draw it (rows 000-14 to 000-21)."""
+
+from collections.abc import Callable
+
+import jax
+from jax.nn.initializers import glorot_uniform
+
+from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
+from jaxconv.ops import flatten, relu, tanh
+
+
+def lenet5(
+    classes: int = 10,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = tanh,
+    pool: Callable[..., Layer] = MaxPool,
+    impl: str = "auto",
+) -> Layer:
+    """Two convolutions, two poolings, three dense layers: 61,706 parameters on a 32×32×1 image.
+
+    LeCun's original of 1998 differs: its pooling averages and has trainable gains, its second convolution is
+    connected sparsely, and its output measures distances. This is the form that is taught.
+
+    Args:
+        classes: the number of outputs.
+        activation: tanh, as in 1998, or relu, which the lectures prefer.
+        pool: ``MaxPool`` or ``AvgPool``.
+        impl: the convolutions' lowering.
+
+    Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.
+
+    >>> params, state = lenet5().init(jax.random.key(0), (32, 32, 1))
+    >>> sum(p.size for p in jax.tree.leaves(params))
+    61706
+    """
+    kernel_init = jax.nn.initializers.he_normal() if activation is relu else glorot_uniform()
+    return serial(
+        Conv(6, (5, 5), kernel_init=kernel_init, impl=impl),
+        activation,
+        pool(2),
+        Conv(16, (5, 5), kernel_init=kernel_init, impl=impl),
+        activation,
+        pool(2),
+        flatten,
+        Dense(120, kernel_init=kernel_init),
+        activation,
+        Dense(84, kernel_init=kernel_init),
+        activation,
+        Dense(classes, kernel_init=glorot_uniform()),
+    )

@@ -1,0 +1,22 @@
+"""Convolution as XLA's own operation: ``lax.conv_general_dilated``, which GPU and TPU have hardware for."""
+
+import jax
+from jax import lax
+
+from jaxconv.shapes import ResolvedWindow
+
+
+def conv(
+    x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
+) -> jax.Array:
+    spatial = "DHW"[3 - len(window.size) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=window.stride,
+        padding=window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
+        precision=precision,
+    )

@@ -1,0 +1,48 @@
+"""What training makes small."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxconv.errors import InputError
+
+
+def softmax_cross_entropy(
+    logits: Float[Array, "n k"], label: Int[Array, " n"] | Float[Array, "n k"]
+) -> Float[Array, " n"]:
+    """How surprised the network is by the true class: ``loss[n] = log Σ_j exp(logits[n, j]) − logits[n, label[n]]``.
+
+    From logits, not probabilities, so it is finite however sure the network is (optax's).
+
+    Args:
+        logits: the outputs before softmax.
+        label: class numbers, or one row of probabilities an example (one-hot, or smoothed).
+
+    Raises:
+        InputError: a label of another shape. Class numbers out of range cannot be seen while tracing; ``fit`` and
+            ``evaluate`` check them beforehand.
+
+    Lecture rows 001-19, 004-21.
+
+    >>> softmax_cross_entropy(jnp.array([[0., 0.], [-200., 200.]]), jnp.array([0, 1]))
+    Array([0.6931472, 0.       ], dtype=float32)
+    """
+    logits, label = jnp.asarray(logits), jnp.asarray(label)
+    if jnp.issubdtype(label.dtype, jnp.integer) and logits.ndim == 2 and label.shape == logits.shape[:1]:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if jnp.issubdtype(label.dtype, jnp.floating) and label.shape == logits.shape:
+        return optax.softmax_cross_entropy(logits, label)
+    raise InputError(
+        f"softmax_cross_entropy: label {label.dtype}{label.shape} should be class numbers, int{logits.shape[:1]}, "
+        f"or probabilities, {logits.dtype}{logits.shape}"
+    )
+
+
+def correct(logits: Float[Array, "n k"], label: Int[Array, " n"]) -> jax.Array:
+    """Whether the largest logit is the true class: the mean of it is the accuracy.
+
+    >>> correct(jnp.array([[0., 1.], [2., 1.]]), jnp.array([1, 1]))
+    Array([ True, False], dtype=bool)
+    """
+    return jnp.argmax(logits, axis=-1) == label

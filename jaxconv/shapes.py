@@ -1,0 +1,291 @@
+"""The arithmetic of sliding windows: integers in, integers out.
+
+A window of size F slides over N pixels, P of padding on each side, S pixels a step. It finds
+
+    (N + 2P − F) / S + 1
+
+places to stand, and that is the size of the output of every convolution and every pooling. Everything in this
+file is that sentence, applied: the padding that ``"SAME"`` stands for, what to do when the division leaves a
+rest, which input pixels an output can see, and how many outputs see an input pixel. No array of any framework is
+touched, so all of it is known before a network runs.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeGuard
+
+import numpy as np
+
+from jaxconv.errors import InputError, unknown
+
+Sizes = int | Sequence[int]
+Padding = str | int | Sequence[int | tuple[int, int]]
+PADDINGS = ("VALID", "SAME", "SAME_LOWER", "FULL", "CAUSAL")
+
+
+class Window(NamedTuple):
+    """A sliding window as a user writes it: an int stands for every dimension."""
+
+    size: Sizes
+    stride: Sizes = 1
+    padding: Padding = "VALID"
+    dilation: Sizes = 1
+
+
+class ResolvedWindow(NamedTuple):
+    """A window laid on an image of known size: one entry a spatial dimension, and nothing left to decide."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    out: tuple[int, ...]
+
+
+def span(window: int, dilation: int = 1) -> int:
+    """How many pixels a window reaches over: the first tap, the last, and the gaps that dilation leaves.
+
+    >>> span(3), span(3, dilation=2)
+    (3, 5)
+    """
+    return dilation * (window - 1) + 1
+
+
+def output_size(
+    size: int,
+    window: int,
+    *,
+    stride: int = 1,
+    padding: Padding = 0,
+    dilation: int = 1,
+    exact: bool = False,
+    ceil_mode: bool = False,
+) -> int:
+    """The number of places where a window can stand, in one dimension: ``(size + padding − span) / stride + 1``.
+
+    The lectures have two policies for a division that leaves a rest, and both are here. By default it is rounded
+    down ("pick the lower integer"), which is what XLA does: the last pixels are not seen. With ``exact=True`` it
+    is refused ("not possible"), and the error lists what would fit.
+
+    Args:
+        size: pixels of the input, without padding.
+        window: taps of the window.
+        stride: pixels from one place to the next.
+        padding: any form that :func:`resolve_padding` takes.
+        dilation: pixels from one tap to the next.
+        exact: refuse a division that leaves a rest.
+        ceil_mode: round up instead: a last window may hang over the end, but must begin before it.
+
+    Raises:
+        InputError: the window is larger than the padded input, or ``exact`` and it does not fit.
+
+    Lecture rows 000-07, 001-09, 002-10.
+
+    >>> output_size(227, 11, stride=4)                     # AlexNet's first layer
+    55
+    >>> output_size(7, 3), output_size(7, 3, stride=2), output_size(7, 3, stride=3)
+    (5, 3, 2)
+    >>> output_size(7, 3, stride=3, padding=1, exact=True)
+    3
+    >>> output_size(7, 3, stride=3, exact=True)
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: (7 + 0 - 3) / 3 + 1 = 2.33 places for the window is not a whole number; \
+padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
+    """
+    low, high = resolve_padding(padding, size, window, stride, dilation)
+    room = size + low + high - span(window, dilation)
+    if room < 0:
+        raise InputError(
+            f"the window spans {span(window, dilation)} pixels but the padded input has only {size + low + high} "
+            f"({size} + {low} + {high} of padding): pad more, or take a smaller window"
+        )
+    rest = room % stride
+    if exact and rest:
+        raise InputError(_what_would_fit(size, window, stride, low + high, dilation))
+    places = room // stride + 1
+    # Rounding up admits one more window, unless it would begin beyond the last real pixel.
+    return places + 1 if ceil_mode and rest and places * stride < size + low else places
+
+
+def _what_would_fit(size: int, window: int, stride: int, padded: int, dilation: int) -> str:
+    reach = span(window, dilation)
+    room = size + padded - reach
+    paddings = [p for p in range(reach + stride) if size + 2 * p >= reach and (size + 2 * p - reach) % stride == 0]
+    total = next(p for p in range(reach + stride) if size + p >= reach and (size + p - reach) % stride == 0)
+    one_sided = (total // 2, total - total // 2)
+    pads = f"padding {_listed(paddings[:2])} on both sides" if paddings else f"padding {one_sided}"
+    strides = _listed([s for s in range(1, room + 1) if room % s == 0])
+    return (
+        f"({size} + {padded} - {reach}) / {stride} + 1 = {room / stride + 1:.2f} places for the window is not a whole "
+        f"number; {pads} would fit, or stride {strides}"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def resolve_padding(padding: Padding, size: int, window: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
+    """The pixels that a padding adds before and after an input, in one dimension.
+
+    Args:
+        padding: ``"VALID"`` none; ``"SAME"`` enough for ``ceil(size / stride)`` outputs, the odd pixel at the end
+            (``"SAME_LOWER"``: at the start); ``"FULL"`` every overlap, down to a single pixel; ``"CAUSAL"`` all of
+            it before, so that no output sees what comes after it; an int, the same on both sides; or the pair
+            ``(low, high)`` itself.
+        size, window, stride, dilation: of this dimension.
+
+    With stride 2 ``"SAME"`` is *not* ``padding=1``: for 28 pixels and a window of 3 it adds nothing before and one
+    after, where PyTorch networks have one on each side.
+
+    >>> resolve_padding("SAME", size=28, window=3, stride=2)
+    (0, 1)
+    >>> resolve_padding("SAME", 28, 4), resolve_padding("SAME_LOWER", 28, 4)
+    ((1, 2), (2, 1))
+    >>> resolve_padding("FULL", 28, 3), resolve_padding("CAUSAL", 28, 3, dilation=2), resolve_padding(1, 28, 3)
+    ((2, 2), (4, 0), (1, 1))
+    """
+    if isinstance(padding, str):
+        name, reach = padding.upper(), span(window, dilation)
+        total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
+        pads = {
+            "VALID": (0, 0),
+            "SAME": (total // 2, total - total // 2),
+            "SAME_LOWER": (total - total // 2, total // 2),
+            "FULL": (reach - 1, reach - 1),
+            "CAUSAL": (reach - 1, 0),
+        }
+        if name not in pads:
+            raise unknown("padding", padding, PADDINGS)
+        return pads[name]
+    low, high = (int(padding), int(padding)) if _is_int(padding) else _pair(padding)
+    if low < 0 or high < 0:
+        raise InputError(f"padding {padding!r} is negative: cut the input instead, x[:, 1:-1]")
+    return low, high
+
+
+def _pair(padding: object) -> tuple[int, int]:
+    if isinstance(padding, Sequence) and len(padding) == 2 and all(map(_is_int, padding)):
+        return int(padding[0]), int(padding[1])
+    raise InputError(
+        f"padding {padding!r} is none of the forms: {', '.join(PADDINGS)}, an int, an int a dimension, "
+        "or a pair (low, high) a dimension"
+    )
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def per_dimension(value: Sizes, ndim: int, name: str, *, least: int = 1) -> tuple[int, ...]:
+    """An int for every dimension, or one for each; checked.
+
+    >>> per_dimension(3, 2, "stride"), per_dimension((2, 1), 2, "stride")
+    ((3, 3), (2, 1))
+    """
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * ndim
+    ints = tuple(int(v) for v in values if _is_int(v) and v >= least)
+    if len(ints) != len(values) or len(ints) != ndim:
+        raise InputError(f"{name} {value!r}: give an int of at least {least}, or {ndim} of them, one a dimension")
+    return ints
+
+
+def resolve(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> ResolvedWindow:
+    """Lay a window on an image: every form canonicalised once, every size checked.
+
+    Args:
+        window: as the user wrote it.
+        size: the spatial size of the input, one entry a dimension: (height, width) for an image.
+        ceil_mode: see :func:`output_size`.
+
+    Raises:
+        InputError: a value of the wrong kind, or no place for the window; it names the value and the dimension.
+
+    >>> resolve(Window(3, stride=2, padding="SAME"), (28, 28)).out
+    (14, 14)
+    >>> resolve(Window((3, 2), padding=((1, 2), (0, 0))), (9, 8)).padding
+    ((1, 2), (0, 0))
+    """
+    ndim = len(size)
+    taps = per_dimension(window.size, ndim, "window")
+    stride = per_dimension(window.stride, ndim, "stride")
+    dilation = per_dimension(window.dilation, ndim, "dilation")
+    pads, out = [], []
+    for axis, padding in enumerate(_padding_per_dimension(window.padding, ndim)):
+        n, f, s, d = size[axis], taps[axis], stride[axis], dilation[axis]
+        pads.append(resolve_padding(padding, n, f, s, d))
+        try:
+            out.append(output_size(n, f, stride=s, padding=pads[axis], dilation=d, ceil_mode=ceil_mode))
+        except InputError as error:
+            raise InputError(f"window {taps} on an input of {tuple(size)}, dimension {axis}: {error}") from None
+    return ResolvedWindow(taps, stride, tuple(pads), dilation, tuple(out))
+
+
+def _padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:
+    if isinstance(padding, str) and padding.upper() == "CAUSAL" and ndim != 1:
+        raise InputError(f"padding 'CAUSAL' is for one dimension, time; the input has {ndim}: give (low, high) pairs")
+    if isinstance(padding, str) or not isinstance(padding, Sequence):
+        return [padding] * ndim
+    if len(padding) != ndim:
+        raise InputError(f"padding {padding!r} has {len(padding)} entries for {ndim} dimensions: give one each")
+    return padding
+
+
+def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """What one output of each layer can see of the image: ``[(receptive field, jump), …]``, in pixels.
+
+    The *jump* is the distance, in image pixels, between two neighbouring outputs. Through a layer
+
+        field ← field + (span − 1) · jump,    jump ← jump · stride.
+
+    Lecture row 001-17.
+
+    >>> lenet5 = [Window(5), Window(2, stride=2), Window(5), Window(2, stride=2)]
+    >>> [(field[0], jump[0]) for field, jump in receptive_field(lenet5)]
+    [(5, 1), (6, 2), (14, 2), (16, 4)]
+    """
+    field, jump = (1,) * ndim, (1,) * ndim
+    seen = []
+    for window in windows:
+        taps = per_dimension(window.size, ndim, "window")
+        dilation = per_dimension(window.dilation, ndim, "dilation")
+        stride = per_dimension(window.stride, ndim, "stride")
+        field = tuple(f + (span(t, d) - 1) * j for f, t, d, j in zip(field, taps, dilation, jump, strict=True))
+        jump = tuple(j * s for j, s in zip(jump, stride, strict=True))
+        seen.append((field, jump))
+    return seen
+
+
+def tap_pixels(window: ResolvedWindow) -> list[np.ndarray]:
+    """The pixel that each tap meets at each place, one array ``(out, taps)`` a dimension.
+
+    Tap u of place p meets pixel ``p·stride + u·dilation − low``. Pixels below 0 or beyond the end are padding.
+
+    >>> tap_pixels(resolve(Window(2, stride=2), (4,)))[0].tolist()          # lecture row 000-08
+    [[0, 1], [2, 3]]
+    """
+    dimensions = zip(window.size, window.stride, window.padding, window.dilation, window.out, strict=True)
+    return [
+        np.arange(out)[:, None] * stride + np.arange(taps) * dilation - low
+        for taps, stride, (low, _), dilation, out in dimensions
+    ]
+
+
+def coverage(window: Window, size: Sequence[int]) -> np.ndarray:
+    """How many outputs look at each input pixel: an array of ints of shape ``size``.
+
+    Without padding the corners are used least: the lectures' second reason to pad (rows 001-23, 002-18).
+
+    >>> coverage(Window(3), (5, 5))
+    array([[1, 2, 3, 2, 1],
+           [2, 4, 6, 4, 2],
+           [3, 6, 9, 6, 3],
+           [2, 4, 6, 4, 2],
+           [1, 2, 3, 2, 1]])
+    """
+    counts = np.ones((), int)
+    for pixels, n in zip(tap_pixels(resolve(window, size)), size, strict=True):
+        real = pixels[(pixels >= 0) & (pixels < n)]
+        counts = np.multiply.outer(counts, np.bincount(real, minlength=n))
+    return counts
