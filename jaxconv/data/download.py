@@ -1,0 +1,155 @@
+"""Finding the official files of a data set: on this machine if they are there, from a mirror if they are not.
+
+A file is looked for in ``$JAXCONV_DATA/<data set>/``, then in the cache folder. One that is nowhere is downloaded,
+mirror after mirror, into ``$JAXCONV_DATA`` (the cache folder if that is not set). Whatever its way, a file is used
+only if its SHA-256 is the official one; until then it has a temporary name, so a broken download leaves nothing.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxconv.errors import InputError
+
+CONNECT_SECONDS = 4.0  # to be answered at all
+READ_SECONDS = 6.0  # between two pieces of data
+PATIENCE_SECONDS = 6.0  # before a mirror is judged by its speed
+LEAST_BYTES_A_SECOND = 20_000
+
+
+class File(NamedTuple):
+    size: int
+    sha256: str
+
+
+class Source(NamedTuple):
+    """A data set's official files and the places that serve them, the best first."""
+
+    name: str
+    mirrors: tuple[str, ...]
+    files: Mapping[str, File]
+
+
+def folders(name: str) -> list[Path]:
+    """Where a data set's files may lie; downloads go to the first."""
+    import pooch
+
+    cache = Path(pooch.os_cache("jaxconv"))
+    chosen = os.environ.get("JAXCONV_DATA")
+    return [root.expanduser() / name for root in ([Path(chosen), cache] if chosen else [cache])]
+
+
+def locate(source: Source, filename: str) -> Path:
+    """The path of a file that is known to be the official one.
+
+    Raises:
+        InputError: the file is there but damaged, or it is not and no mirror gave it.
+    """
+    found = find(source, filename)
+    if found is None:
+        return _download(source, filename)
+    if fault := what_is_wrong(found, source.files[filename]):
+        raise InputError(f"{found} {fault}: delete it, and it will be downloaded again")
+    return found
+
+
+def find(source: Source, filename: str) -> Path | None:
+    """Where the file lies on this machine, if it does; not checked."""
+    paths = (folder / filename for folder in folders(source.name))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def what_is_wrong(path: Path, wanted: File) -> str | None:
+    """Why a file is not the official one, in words that tell what happened to it; None if it is."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        start = file.read(64).lstrip()
+    if digest == wanted.sha256:
+        return None
+    size = path.stat().st_size
+    if start[:1] == b"<":
+        return "is a web page, not data (an error page that was saved under this name?)"
+    if size < wanted.size:
+        return f"is cut short: {size:,} of {wanted.size:,} bytes"
+    return f"is corrupted: its sha256 is {digest[:12]}…, not {wanted.sha256[:12]}…"
+
+
+def _download(source: Source, filename: str) -> Path:
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    folder, wanted = folders(source.name)[0], source.files[filename]
+    failures = []
+    for mirror in source.mirrors:
+        try:
+            pooch.retrieve(
+                mirror + filename,
+                known_hash=f"sha256:{wanted.sha256}",
+                fname=filename,
+                path=folder,
+                downloader=_stream(f"{source.name}/{filename}"),
+            )
+            return folder / filename
+        except requests.RequestException as error:
+            failures.append(f"{mirror} ({_reason(error)})")
+        except ValueError:  # pooch's word for a wrong checksum
+            failures.append(f"{mirror} (not the official file: wrong sha256)")
+        except OSError as error:
+            fix = "set JAXCONV_DATA to a folder that can"
+            raise InputError(f"{folder / filename} cannot be written: {error}; {fix}") from None
+    raise InputError(
+        f"{source.name}: {filename} could not be downloaded. Tried {'; '.join(failures)}. "
+        f"Check the network, or put the file into {folder} yourself"
+    )
+
+
+def _reason(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return str(error)
+
+
+def _stream(title: str) -> Callable[[str, str, object], None]:
+    """How pooch should download: with a progress bar, and giving up on a mirror that is slow or stops early."""
+    import requests
+    import urllib3
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    def download(url: str, output: str, _: object) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with (
+            requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response,
+            open(output, "wb") as file,
+            Progress(*columns, transient=True) as progress,
+        ):
+            response.raise_for_status()
+            size = int(response.headers.get("content-length", 0))
+            task = progress.add_task(title, total=size or None)
+            start, done = time.monotonic(), 0
+            try:
+                while piece := response.raw.read1(1 << 16):
+                    file.write(piece)
+                    done += len(piece)
+                    progress.update(task, completed=done)
+                    seconds = time.monotonic() - start
+                    if seconds > PATIENCE_SECONDS and done / seconds < LEAST_BYTES_A_SECOND:
+                        raise requests.RequestException(f"too slow: {done:,} bytes in {seconds:.0f} s")
+            except urllib3.exceptions.ReadTimeoutError:
+                raise requests.Timeout from None
+            except urllib3.exceptions.HTTPError:
+                pass  # the connection broke: told below, by how far it came
+            if done < size:
+                raise requests.RequestException(f"cut off after {done:,} of {size:,} bytes")
+
+    return download
