@@ -45,7 +45,8 @@ def evaluate(
 
 def mean_metrics(metrics: list[Metrics]) -> dict[str, float]:
     """Sums over batches as means over examples."""
-    loss, correct, examples = np.sum(jax.device_get(metrics), axis=0, dtype=np.float64)
+    sums: np.ndarray = np.sum(jax.device_get(metrics), axis=0, dtype=np.float64)
+    loss, correct, examples = sums
     return {"loss": float(loss / examples), "accuracy": float(correct / examples), "count": int(examples)}
 
 
