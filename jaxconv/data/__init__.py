@@ -1,40 +1,16 @@
 """Data sets by name. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
 
-from collections.abc import Callable
-
+from jaxconv.data.check import check
 from jaxconv.data.dataset import Dataset, Split, enlarge, hold_out
+from jaxconv.data.datasets import DATASETS, load
 from jaxconv.data.digits import load_digits
 from jaxconv.data.mnist import load_fashion_mnist, load_mnist
-from jaxconv.errors import unknown
-
-DATASETS: dict[str, Callable[[], Dataset]] = {
-    "digits": load_digits,
-    "mnist": load_mnist,
-    "fashion_mnist": load_fashion_mnist,
-}
-
-
-def load(name: str) -> Dataset:
-    """A data set by its name: from this machine, or downloaded.
-
-    Raises:
-        InputError: an unknown name, damaged files, or files that cannot be had; it says what to do.
-
-    >>> load("digits").in_shape
-    (8, 8, 1)
-    >>> load("digit")
-    Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown data set 'digit': did you mean 'digits'? Known: digits, mnist, fashion_mnist
-    """
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    return DATASETS[name]()
-
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "Split",
+    "check",
     "enlarge",
     "hold_out",
     "load",

@@ -5,7 +5,7 @@ from jaxconv.ops import flatten, relu
 
 
 def small_cnn(classes: int = 10, *, impl: str = "auto") -> Layer:
-    """Two 3×3 convolutions, a pooling, dropout and two dense layers.
+    """Convolution twice, pooling, convolution, pooling, and one dense layer: 30,634 parameters on 8×8×1.
 
     Args:
         classes: the number of outputs.
@@ -14,17 +14,18 @@ def small_cnn(classes: int = 10, *, impl: str = "auto") -> Layer:
     >>> import jax
     >>> params, state = small_cnn().init(jax.random.key(0), (8, 8, 1))
     >>> sum(p.size for p in jax.tree.leaves(params))
-    38282
+    30634
     """
     return serial(
-        Conv(16, (3, 3), padding="SAME", impl=impl),
+        Conv(32, (3, 3), padding="SAME", impl=impl),
         relu,
         Conv(32, (3, 3), padding="SAME", impl=impl),
         relu,
         MaxPool(2),
-        flatten,
-        Dense(64),
+        Conv(64, (3, 3), padding="SAME", impl=impl),
         relu,
-        Dropout(0.3),
+        MaxPool(2),
+        flatten,
+        Dropout(0.4),
         Dense(classes),
     )

@@ -45,8 +45,7 @@ def evaluate(
 
 def mean_metrics(metrics: list[Metrics]) -> dict[str, float]:
     """Sums over batches as means over examples."""
-    sums: np.ndarray = np.sum(jax.device_get(metrics), axis=0, dtype=np.float64)
-    loss, correct, examples = sums
+    loss, correct, examples = np.asarray(jax.device_get(metrics), np.float64).sum(axis=0)
     return {"loss": float(loss / examples), "accuracy": float(correct / examples), "count": int(examples)}
 
 

@@ -56,12 +56,16 @@ class Progress:
         self.bar.update(self.task, description=f"epoch {epoch}/{self.epochs}", measured=measured)
 
     def epoch(self, record: dict[str, Any], is_best: bool) -> None:
-        """A line that stays."""
-        if self.show:
-            self.bar.console.print(
-                f"epoch {record['epoch']:>3}/{self.epochs}   loss {record['loss']:.4f}   "
-                f"accuracy {record['accuracy']:.4f}   validation: loss {record['val_loss']:.4f}   "
-                f"accuracy {record['val_accuracy']:.4f}{'  best' if is_best else '      '}   "
-                f"{record['images_per_second']:,.0f} images/s",
-                highlight=False,
-            )
+        """A line that stays, under headings."""
+        if not self.show:
+            return
+        if record["epoch"] == 1:
+            self._say("  epoch      loss  accuracy    validation loss  accuracy    images/s")
+        self._say(
+            f"{record['epoch']:>3}/{self.epochs:<3} {record['loss']:>9.4f} {record['accuracy']:>9.4f} "
+            f"{record['val_loss']:>18.4f} {record['val_accuracy']:>9.4f} {record['images_per_second']:>11,.0f}"
+            f"{'  best' if is_best else ''}"
+        )
+
+    def _say(self, line: str) -> None:
+        self.bar.console.print(line, highlight=False, soft_wrap=True)

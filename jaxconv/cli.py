@@ -1,0 +1,221 @@
+"""The command line: each command is a typed dataclass, made into options by tyro, and a function that runs it."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+import tyro
+
+from jaxconv import __version__
+from jaxconv.errors import InputError, unknown
+from jaxconv.experiment import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a network and write a run folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Score a trained network on the test set of its data set."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, as jaxconv train made it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Say what is in image files."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, as jaxconv train made it."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """png or jpg files; they are made grey and resized as the data set's images."""
+    invert: bool = False
+    """Swap dark and bright: for dark ink on white paper, which MNIST shows the other way round."""
+    top: int = 3
+    """How many classes to list for each image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Print a network as a table: shapes, parameters, work, receptive fields."""
+
+    model: tyro.conf.Positional[str]
+    """small_cnn, lenet5, mnist_cnn or mlp."""
+    in_shape: tuple[int, int, int] | None = None
+    """Height, width and channels of one image; by default the size that the model is meant for."""
+    classes: int = 10
+    """Number of outputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Look at the data sets on this machine; nothing is downloaded."""
+
+    action: tyro.conf.Positional[Literal["check"]]
+    """check: every file against its official size and SHA-256."""
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Data sets; all of them by default."""
+
+
+def train(options: Train) -> None:
+    from jaxconv import runtime
+    from jaxconv.experiment import run_training
+
+    print(f"{options.model} on {options.dataset}, {runtime.device_name()}")
+    folder, result = run_training(options)
+    print(
+        f"test accuracy {result['test_accuracy']:.4f} on {result['test_count']:,} images "
+        f"(epoch {result['best_epoch']}, the best on validation), "
+        f"{result['total_seconds']:.0f} s of which {result['compile_seconds']:.1f} s compiling\n"
+        f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n"
+        f"next: jaxconv predict {folder} IMAGE.png"
+    )
+
+
+def evaluate(options: Eval) -> None:
+    from jaxconv.experiment import evaluate_run, load_run
+
+    scored = evaluate_run(load_run(options.run))
+    path = options.run / "evaluation.json"
+    path.write_text(json.dumps(scored, indent=2) + "\n")
+    print(f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images")
+    print(f"saved in {path}")
+
+
+def predict(options: Predict) -> None:
+    from jaxconv.experiment import load_run, predict_files
+
+    run = load_run(options.run)
+    classes = run.config["classes"]
+    for path, probabilities in zip(
+        options.images, predict_files(run, list(options.images), invert=options.invert), strict=True
+    ):
+        best = probabilities.argsort()[::-1][: max(1, options.top)]
+        print(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
+
+
+def summary(options: Summary) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxconv import models
+    from jaxconv.explain import summarize
+
+    entry = models.find(options.model)
+    shown = summarize(entry.make(options.classes), options.in_shape or entry.in_shape)
+    size = "×".join(map(str, shown.in_shape))
+    table = Table(title=f"{options.model} on {size}", title_justify="left")
+    for heading in ("layer", "output shape", "parameters", "multiply-adds", "sees"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for row in shown.rows:
+        sees = "×".join(map(str, row.sees)) if row.sees else "all"
+        table.add_row(row.name, str(row.shape), f"{row.params:,}", f"{row.multiply_adds:,}", sees)
+    table.add_section()
+    table.add_row("total", "", f"{shown.params:,}", f"{shown.multiply_adds:,}", "")
+    console = Console()
+    console.print(table)
+    print(f"trainable parameters {shown.params:,} ({4 * shown.params / 1024:,.0f} KiB in float32)")
+    print(f"running statistics {shown.state:,}")
+
+
+def check_data(options: Data) -> None:
+    from jaxconv.data import check
+
+    bad = []
+    for report in check(options.names):
+        print("\n".join([report.name, *(f"  {line}" for line in report.lines)]))
+        # A file that nobody asked about may well be missing; it is fetched when it is needed.
+        if report.damaged or (report.missing and report.name in options.names):
+            bad.append(report.name)
+    if bad:
+        raise InputError(f"{', '.join(bad)}: damaged or missing files, named above with what to do")
+
+
+class Command(NamedTuple):
+    options: type
+    run: Callable[..., None]
+    examples: str
+
+
+COMMANDS = {
+    "train": Command(
+        Train,
+        train,
+        """jaxconv train
+        jaxconv train --dataset mnist --model mnist_cnn
+        jaxconv train --dataset fashion_mnist --model mnist_cnn --seed 1""",
+    ),
+    "eval": Command(Eval, evaluate, "jaxconv eval runs/digits-small_cnn-20261121-101500"),
+    "predict": Command(Predict, predict, "jaxconv predict runs/mnist-mnist_cnn-20261121-101500 seven.png --invert"),
+    "summary": Command(Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --in-shape 28 28 1"),
+    "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, or 2 for input that cannot work, or 130 when interrupted.
+
+    An error of the user's is one line. ``JAXCONV_TRACEBACK=1`` shows where it was raised.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = parse(arguments or ["--help"])
+        next(command for command in COMMANDS.values() if command.options is type(options)).run(options)
+    except (InputError, OSError) as error:
+        if os.environ.get("JAXCONV_TRACEBACK"):
+            raise
+        print(f"jaxconv: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxconv: interrupted; what is in the run folder is whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> object:
+    """The options of the command that the arguments name.
+
+    Raises:
+        InputError: an unknown command or option, with the nearest that is known.
+        SystemExit: after ``--help`` (0), or a value of the wrong type (2), which tyro explains.
+    """
+    name = arguments[0]
+    if name == "--version":
+        print(f"jaxconv {__version__}")
+        raise SystemExit(0)
+    if not name.startswith("-") and name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    kinds: Any = tuple(
+        Annotated[
+            command.options,
+            tyro.conf.subcommand(name, prefix_name=False, description=_help(command)),
+        ]
+        for name, command in COMMANDS.items()
+    )
+    options, rest = tyro.cli(
+        Union[kinds],  # noqa: UP007  (a tuple of types, made above)
+        prog="jaxconv",
+        description="Convolutional networks as pure functions, compiled by XLA.",
+        args=arguments,
+        return_unknown_args=True,
+    )
+    if rest:
+        fields = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options)]
+        raise unknown(f"jaxconv {name} option", rest[0].split("=")[0], fields)
+    return options
+
+
+def _help(command: Command) -> str:
+    examples = "".join(f"\n  {line.strip()}" for line in command.examples.splitlines())
+    return f"{command.options.__doc__}\n\nExamples:{examples}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

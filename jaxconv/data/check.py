@@ -1,0 +1,48 @@
+"""Is what lies on this machine the official data? Nothing is downloaded to find out."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from jaxconv.data.datasets import DATASETS, SOURCES, load
+from jaxconv.data.download import find, folders, what_is_wrong
+from jaxconv.errors import unknown
+
+
+class Report(NamedTuple):
+    """What is known of a data set's files, in words; ``damaged`` and ``missing`` count them."""
+
+    name: str
+    lines: list[str]
+    damaged: int
+    missing: int
+
+
+def check(names: Sequence[str] = ()) -> Iterator[Report]:
+    """Compare every file of the named data sets (of all, if none is named) with its official size and SHA-256.
+
+    >>> [report] = check(["digits"])
+    >>> report.lines
+    ['train (1257, 8, 8) validation (180, 8, 8) test (360, 8, 8) uint8, 10 classes']
+    """
+    for name in names:
+        if name not in DATASETS:
+            raise unknown("data set", name, DATASETS)
+    for name in names or DATASETS:
+        lines, damaged, missing = [], 0, 0
+        source = SOURCES.get(name)
+        for filename, wanted in source.files.items() if source else ():
+            path = find(source, filename) if source else None
+            if path is None:
+                missing += 1
+                lines.append(f"{filename} is missing: it will be downloaded into {folders(name)[0]} when it is needed")
+            elif fault := what_is_wrong(path, wanted):
+                damaged += 1
+                lines.append(f"{path} {fault}: delete it, and it will be downloaded again")
+            else:
+                lines.append(f"{path} is the official file")
+        if not damaged and not missing:
+            dataset = load(name)
+            parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+            shapes = " ".join(f"{part} {split.images.shape[:3]}" for part, split in parts.items())
+            lines.append(f"{shapes} {dataset.train.images.dtype}, {len(dataset.classes)} classes")
+        yield Report(name, lines, damaged, missing)

@@ -1,0 +1,234 @@
+"""An experiment: a config goes in; a run folder comes out, with everything needed to believe it or to use it.
+
+runs/<dataset>-<model>-<time>/
+    config.json      what was asked for, and what the data turned out to be
+    metrics.jsonl    one line an epoch, written as it ends
+    checkpoint/      the parameters of the best epoch
+    curves.png       loss and accuracy, training and validation
+    mistakes.png     the test images that it got wrong
+    result.json      what came of it; it is there only if everything else is
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxconv import data, models, plot, runtime, train
+from jaxconv.errors import InputError
+from jaxconv.layers import Layer
+from jaxconv.train import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What to train, on what, and how."""
+
+    dataset: str = "digits"
+    """digits (comes with the package), mnist or fashion_mnist (downloaded once)."""
+    model: str = "small_cnn"
+    """small_cnn, lenet5, mnist_cnn or mlp."""
+    epochs: int = 12
+    """How often to go through the training images."""
+    batch_size: int = 32
+    """Images a step."""
+    optimizer: str = "adam"
+    """sgd, momentum, nesterov, adam, adamw or rmsprop."""
+    learning_rate: float = 3e-3
+    """Its highest value."""
+    schedule: str = "one_cycle"
+    """How the learning rate changes over the run: constant, cosine or one_cycle."""
+    seed: int = 0
+    """Of the parameters, the order of the data, and dropout."""
+    runs: Path = Path("runs")
+    """The folder that the run folder is made in."""
+
+
+class Run(NamedTuple):
+    """A trained network, as its run folder holds it."""
+
+    folder: Path
+    config: dict[str, Any]
+    model: Layer
+    params: Any
+    state: Any
+
+
+def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Train as the config says, score the best epoch on the test set once, and write the run folder.
+
+    Args:
+        config: what to do.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder, and what its ``result.json`` holds.
+
+    Raises:
+        InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
+    """
+    started = time.perf_counter()
+    entry = models.find(config.model)
+    raw = _load(config)
+    dataset = raw.at_least(entry.in_shape)
+    model = entry.make(len(dataset.classes))
+    steps_an_epoch = -(-len(dataset.train.labels) // max(config.batch_size, 1))
+    optimizer = train.make_optimizer(
+        config.optimizer, config.learning_rate, config.schedule, max(config.epochs, 1) * steps_an_epoch
+    )
+    folder = _make_folder(config)
+    facts = {
+        "image_shape": raw.in_shape,
+        "in_shape": dataset.in_shape,
+        "classes": dataset.classes,
+        "versions": runtime.versions(),
+    }
+    _write_json(folder / "config.json", dataclasses.asdict(config) | facts)
+
+    def on_epoch(record: dict[str, Any], ts: TrainState, is_best: bool) -> None:
+        with (folder / "metrics.jsonl").open("a") as lines:
+            lines.write(json.dumps(record) + "\n")
+        if is_best:
+            train.save_checkpoint(folder / "checkpoint", record["epoch"], ts.params, ts.state)
+
+    try:
+        fitted = train.fit(
+            model,
+            dataset.train,
+            dataset.validation,
+            optimizer=optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
+    except BaseException:
+        if not (folder / "metrics.jsonl").exists():  # nothing came of it: leave nothing behind
+            shutil.rmtree(folder)
+        raise
+    tested = train.evaluate(model, fitted.params, fitted.state, *dataset.test, batch_size=config.batch_size)
+    probabilities = train.predict(model, fitted.params, fitted.state, dataset.test.images)
+    title = f"{config.model} on {config.dataset}: test accuracy {tested['accuracy']:.4f}"
+    plot.save_curves(folder / "curves.png", fitted.history, best_epoch=fitted.best_epoch, title=title)
+    plot.save_mistakes(folder / "mistakes.png", *dataset.test, probabilities, dataset.classes)
+    result = {
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+        "test_accuracy": tested["accuracy"],
+        "test_loss": tested["loss"],
+        "test_count": tested["count"],
+        "val_accuracy": fitted.history[fitted.best_epoch - 1]["val_accuracy"],
+        "val_loss": fitted.history[fitted.best_epoch - 1]["val_loss"],
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(fitted.history),
+        "steps": fitted.steps,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.params)),
+        "train_seconds": fitted.train_seconds,
+        "compile_seconds": fitted.compile_seconds,
+        "total_seconds": time.perf_counter() - started,
+        "images_per_second": len(fitted.history) * len(dataset.train.labels) / fitted.train_seconds,
+        "device": runtime.device_name(),
+        "versions": runtime.versions(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    _write_json(folder / "result.json", result)
+    return folder, result
+
+
+def load_run(folder: Path) -> Run:
+    """A trained network from its run folder.
+
+    Raises:
+        InputError: no such folder, not a run folder, or one without a whole checkpoint.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"there is no run folder {folder}: give one that jaxconv train made, such as runs/digits-…")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        in_shape, classes, name = tuple(config["in_shape"]), config["classes"], config["model"]
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a run folder: it has no config.json") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} is not the config of a run: {error!r}") from None
+    model = models.find(name).make(len(classes))
+    like = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
+    return Run(folder, config, model, *train.load_checkpoint(folder / "checkpoint", like))
+
+
+def evaluate_run(run: Run) -> dict[str, float]:
+    """Score a trained network on the test set of the data set that it was trained on."""
+    dataset = data.load(run.config["dataset"]).at_least(tuple(run.config["in_shape"]))
+    return train.evaluate(run.model, run.params, run.state, *dataset.test)
+
+
+def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.ndarray:
+    """The probability of each class for each image file: ``(files, classes)``.
+
+    Args:
+        run: a trained network.
+        paths: of png, jpg and whatever else Pillow reads; they are made grey and resized as the data set's images.
+        invert: swap dark and bright, for dark ink on white paper, which MNIST shows the other way round.
+
+    Raises:
+        InputError: no file, a file that is not there or not an image.
+    """
+    if not paths:
+        raise InputError("predict: give at least one image file")
+    height, width, channels = run.config["image_shape"]
+    images = np.stack([_read_image(Path(path), (height, width, channels)) for path in paths])
+    images = data.enlarge(255 - images if invert else images, tuple(run.config["in_shape"][:2]))
+    return train.predict(run.model, run.params, run.state, images)
+
+
+def _read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    height, width, channels = shape
+    try:
+        with Image.open(path) as image:
+            pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
+    except FileNotFoundError:
+        raise InputError(f"there is no image {path}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not an image that Pillow can read: give a png or a jpg") from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from None
+    return np.asarray(pixels, np.uint8).reshape(shape)
+
+
+def _load(config: TrainConfig) -> data.Dataset:
+    if config.batch_size < 1 or config.epochs < 1:
+        raise InputError(f"batch_size={config.batch_size} and epochs={config.epochs} should both be at least 1")
+    return data.load(config.dataset)
+
+
+def _make_folder(config: TrainConfig) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for n in range(1, 1000):
+        folder = config.runs / f"{config.dataset}-{config.model}-{stamp}{f'-{n}' if n > 1 else ''}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # two runs in one second
+            continue
+        except OSError as error:
+            raise InputError(f"the run folder {folder} cannot be made: {error}") from None
+        return folder
+    raise InputError(f"there are too many runs named {folder} in one second")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Written beside and renamed, so that the file is whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,123 @@
+"""A network as a table: for each layer its output, its parameters, its work and what it can see."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxconv.layers import Layer, output_shape
+from jaxconv.shapes import receptive_field
+
+
+class Row(NamedTuple):
+    """One layer.
+
+    Attributes:
+        name: its path, ``res1/body/conv2``.
+        kind: ``conv``, ``max_pool``, …
+        shape: of one example's output.
+        params: learned numbers: weights and biases.
+        state: running statistics, which are not learned.
+        multiply_adds: products of the forward pass for one example; an addition comes with each.
+        sees: the receptive field in pixels, one entry a dimension; None once the image's axes are gone.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    params: int
+    state: int
+    multiply_adds: int
+    sees: tuple[int, ...] | None
+
+
+class Summary(NamedTuple):
+    in_shape: tuple[int, ...]
+    rows: list[Row]
+
+    @property
+    def params(self) -> int:
+        return sum(row.params for row in self.rows)
+
+    @property
+    def state(self) -> int:
+        return sum(row.state for row in self.rows)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(row.multiply_adds for row in self.rows)
+
+
+class _View(NamedTuple):
+    """What one value of a layer's output depends on: so many pixels, so far from its neighbour's."""
+
+    field: tuple[int, ...]
+    jump: tuple[int, ...]
+
+
+def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
+    """The table of a model; nothing is computed and no parameter is made.
+
+    Args:
+        model: a Layer.
+        in_shape: one example's, ``(H, W, C)``.
+
+    Raises:
+        InputError: the model cannot take such an example.
+
+    Lecture rows 000-15 to 000-20, 001-17, 004-19.
+
+    >>> from jaxconv.models import mnist_cnn
+    >>> table = summarize(mnist_cnn(), (28, 28, 1))
+    >>> [row.params for row in table.rows if row.params], table.params, table.multiply_adds
+    ([320, 18496, 36928, 36928, 650], 93322, 2794240)
+    >>> [row.sees[0] for row in table.rows if row.kind in ("conv", "max_pool")]
+    [3, 4, 8, 10, 18]
+    """
+    params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
+    ndim = len(in_shape) - 1
+    view = _View((1,) * ndim, (1,) * ndim)
+    rows: list[Row] = []
+    _walk("", model, params, state, in_shape, view, rows)
+    return Summary(in_shape, rows)
+
+
+def _walk(
+    path: str, layer: Layer, params: Any, state: Any, in_shape: tuple[int, ...], view: _View | None, rows: list[Row]
+) -> tuple[tuple[int, ...], _View | None]:
+    """Add a layer's rows, and return the shape and the view that the next layer starts from."""
+    if not layer.parts:
+        shape = output_shape(layer, params, state, in_shape)
+        view = _look(layer, in_shape, shape, view)
+        # A kernel is used once at every place of the output, by convolution and dense alike.
+        work = math.prod(shape[:-1]) * math.prod(params["kernel"].shape) if "kernel" in params else 0
+        sees = view.field if view else None
+        rows.append(Row(path or layer.kind, layer.kind, shape, _size(params), _size(state), work, sees))
+        return shape, view
+    ends: list[tuple[tuple[int, ...], _View | None]] = []
+    for name, part in layer.parts:
+        shape, seen = ends[-1] if ends and layer.kind == "serial" else (in_shape, view)
+        below = f"{path}/{name}" if path else name
+        ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, seen, rows))
+    if layer.kind == "serial":
+        return ends[-1]
+    # Branches that start together and are added: what the widest of them sees.
+    views = [end[1] for end in ends]
+    widest = None if None in views else max((v for v in views if v), key=lambda v: v.field)
+    return ends[0][0], widest
+
+
+def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: _View | None) -> _View | None:
+    if view is None or len(shape) != len(in_shape):
+        return None
+    if layer.window is None:
+        return view
+    [(field, jump)] = receptive_field([layer.window], len(shape) - 1)
+    return _View(
+        tuple(v + (f - 1) * j for v, f, j in zip(view.field, field, view.jump, strict=True)),
+        tuple(a * b for a, b in zip(view.jump, jump, strict=True)),
+    )
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
