@@ -118,8 +118,8 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     tested = train.evaluate(model, fitted.params, fitted.state, *dataset.test, batch_size=config.batch_size)
     probabilities = train.predict(model, fitted.params, fitted.state, dataset.test.images)
     title = f"{config.model} on {config.dataset}: test accuracy {tested['accuracy']:.4f}"
-    plot.save_curves(folder / "curves.png", fitted.history, best_epoch=fitted.best_epoch, title=title)
-    plot.save_mistakes(folder / "mistakes.png", *dataset.test, probabilities, dataset.classes)
+    plot.curves(fitted.history, best_epoch=fitted.best_epoch, title=title).savefig(folder / "curves.png")
+    plot.mistakes(*dataset.test, probabilities, dataset.classes).savefig(folder / "mistakes.png")
     result = {
         "dataset": config.dataset,
         "model": config.model,

@@ -7,7 +7,7 @@ relu           max(x, 0)                        0 at 0 (``jnp.maximum(x, 0)`` wo
 relu6          min(max(x, 0), 6)                0 at 0 and at 6
 leaky_relu     x if x ≥ 0 else 0.01·x           1 at 0
 elu            x if x > 0 else exp(x) − 1       1 at 0 (no kink)
-hard_tanh      min(max(x, −1), 1)               0 at −1 and at 1
+hard_tanh      min(max(x, −1), 1)               1 at −1 and at 1
 sigmoid        1 / (1 + exp(−x))                smooth: σ·(1 − σ), at most ¼
 tanh           tanh(x)                          smooth: 1 − tanh²
 softplus       log(1 + exp(x))                  smooth

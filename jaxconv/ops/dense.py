@@ -79,5 +79,5 @@ def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Fl
         raise InputError(f"dropout: rate={rate} is the fraction dropped; it should be at least 0 and below 1")
     if key is None:
         raise InputError("dropout: needs a key in training: apply(params, state, x, train=True, key=jax.random.key(0))")
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))

@@ -69,7 +69,7 @@ def batch_statistics(
     """
     x = jnp.asarray(x)
     checks.floating("batch_statistics", x=x)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
     axes = tuple(range(x.ndim - 1))
     where = None if mask is None else mask.reshape((-1,) + (1,) * (x.ndim - 1))
     mean = jnp.mean(x, axis=axes, where=where)

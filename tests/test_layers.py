@@ -1,0 +1,224 @@
+"""Layers: names, shapes, state and randomness go where they should; Flax gives the same numbers from the same tree."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    InputError,
+    Layer,
+    MaxPool,
+    as_layer,
+    ops,
+    residual,
+    serial,
+)
+from jaxconv.layers import output_shape
+
+KEY = jax.random.key(0)
+
+
+def paths(tree):
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return sorted(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat)
+
+
+def block(features):
+    return residual(
+        Conv(features, 3, padding="SAME", use_bias=False),
+        BatchNorm(),
+        ops.relu,
+        Conv(features, 3, padding="SAME", use_bias=False),
+        BatchNorm(),
+    )
+
+
+RESNET = serial(
+    Conv(4, 3, name="stem"), BatchNorm(), ops.relu, block(4), MaxPool(2), Dropout(0.5), ops.flatten, Dense(3)
+)
+MODELS = {
+    "resnet": (RESNET, (9, 8, 2)),
+    "1-D": (serial(Conv(4, 3), ops.tanh, MaxPool(2), ops.flatten, Dense(3)), (9, 2)),
+    "3-D": (serial(Conv(4, (2, 3, 2)), ops.relu, AvgPool(2), ops.global_avg_pool), (5, 6, 5, 2)),
+    "strided": (serial(Conv(4, 3, stride=2, padding="SAME", groups=2), ops.relu, AvgPool((2, 1))), (8, 9, 2)),
+}
+EVERY_MODEL = pytest.mark.parametrize(("model", "in_shape"), MODELS.values(), ids=MODELS)
+
+
+@EVERY_MODEL
+def test_laws_of_every_model(model, in_shape):
+    params, state = model.init(KEY, in_shape)
+    jitted_params, _ = jax.jit(model.init, static_argnums=1)(KEY, in_shape)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, jitted_params)
+    x = jax.random.normal(KEY, (3, *in_shape))
+    y, kept = model.apply(params, state, x)
+    assert y.shape[1:] == output_shape(model, params, state, in_shape)
+    jax.tree.map(np.testing.assert_array_equal, kept, state)  # inference leaves the state alone
+    np.testing.assert_allclose(jax.jit(model.apply)(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
+    alone = jnp.concatenate([model.apply(params, state, one[None])[0] for one in x])
+    np.testing.assert_allclose(alone, y, rtol=2e-5, atol=2e-5)  # examples do not see each other
+    trained, new_state = model.apply(params, state, x, train=True, key=KEY)
+    assert trained.shape == y.shape and paths(new_state) == paths(state)
+    gradient = jax.grad(lambda p: model.apply(p, state, x, train=True, key=KEY)[0].std())(params)
+    assert all(jnp.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradient))
+
+
+def test_names_are_the_ops_arguments_counted_by_kind():
+    params, state = RESNET.init(KEY, (9, 8, 2))
+    assert paths(params) == [
+        "bn1/bias",
+        "bn1/scale",
+        "dense1/bias",
+        "dense1/kernel",
+        "res1/body/bn1/bias",
+        "res1/body/bn1/scale",
+        "res1/body/bn2/bias",
+        "res1/body/bn2/scale",
+        "res1/body/conv1/kernel",
+        "res1/body/conv2/kernel",
+        "stem/bias",
+        "stem/kernel",
+    ]
+    assert paths(state) == [
+        f"{bn}/{statistic}" for bn in ("bn1", "res1/body/bn1", "res1/body/bn2") for statistic in ("mean", "var")
+    ]
+
+
+def test_order_is_the_models_not_the_dicts():
+    """dense10 sorts before dense2: a loop over names would run the layers in the wrong order."""
+    model = serial(*[Dense(features) for features in range(1, 12)])
+    params, state = jax.tree.map(lambda p: p, model.init(KEY, (1,)))
+    assert list(params)[1] == "dense10"
+    assert model.apply(params, state, jnp.ones((1, 1)))[0].shape == (1, 11)
+
+
+def test_parts_do_not_share_randomness():
+    model = serial(Dropout(0.5), lambda x: jnp.where(x == 0, jnp.ones_like(x), jnp.zeros_like(x)), Dropout(0.5))
+    x = jnp.ones((1, 1000))
+    y, _ = model.apply({}, {}, x, train=True, key=KEY)
+    # The second sees ones where the first dropped; with the same mask it would drop every one of them.
+    assert 150 < int((y != 0).sum()) < 350
+    params, _ = serial(Dense(5), Dense(5)).init(KEY, (5,))
+    assert not np.allclose(params["dense1"]["kernel"], params["dense2"]["kernel"])
+
+
+def test_batch_norm_keeps_running_statistics_and_heeds_the_mask(rng):
+    layer = BatchNorm(decay=0.75)
+    params, state = layer.init(KEY, (2,))
+    x = jnp.asarray(rng.normal(5, 2, size=(6, 2)), jnp.float32)
+    mask = jnp.arange(6) < 4
+    y, new = layer.apply(params, state, x, train=True, mask=mask)
+    np.testing.assert_allclose(new["mean"], 0.25 * x[:4].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(new["var"], 0.75 + 0.25 * x[:4].var(0), rtol=1e-5)
+    np.testing.assert_allclose(y[:4], layer.apply(params, state, x[:4], train=True)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_residual_of_zero_is_the_identity_and_passes_gradients():
+    layer = residual(Conv(3, 3, padding="SAME", kernel_init=jax.nn.initializers.zeros))
+    params, state = layer.init(KEY, (5, 4, 3))
+    x, dy = jax.random.normal(KEY, (2, 2, 5, 4, 3))
+    y, vjp = jax.vjp(lambda x: layer.apply(params, state, x)[0], x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(vjp(dy)[0], dy)
+
+
+def test_residual_with_a_shortcut():
+    layer = residual(Conv(6, 3, stride=2, padding="SAME"), shortcut=Conv(6, 1, stride=2))
+    params, state = layer.init(KEY, (8, 8, 3))
+    x = jax.random.normal(KEY, (2, 8, 8, 3))
+    body = ops.conv(x, **params["body"]["conv1"], stride=2, padding="SAME")
+    short = ops.conv(x, **params["shortcut"], stride=2)
+    np.testing.assert_allclose(layer.apply(params, state, x)[0], body + short, rtol=1e-6)
+
+
+class FlaxTwin(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(5, (3, 2), padding="VALID", name="conv1")(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="bn1")(x)
+        x = nn.max_pool(nn.relu(x), (2, 2), (2, 2))
+        x = nn.Conv(4, (3, 3), strides=2, padding="SAME", use_bias=False, name="conv2")(x)
+        x = nn.avg_pool(nn.tanh(x), (2, 2), (1, 1))
+        return nn.Dense(3, name="dense1")(x.reshape(len(x), -1))
+
+
+def test_flax_linen_gives_the_same_from_the_same_tree():
+    model = serial(
+        Conv(5, (3, 2)),
+        BatchNorm(),
+        ops.relu,
+        MaxPool(2),
+        Conv(4, 3, stride=2, padding="SAME", use_bias=False),
+        ops.tanh,
+        AvgPool(2, stride=1),
+        ops.flatten,
+        Dense(3),
+    )
+    params, state = model.init(KEY, (14, 13, 2))
+    x = jax.random.normal(KEY, (4, 14, 13, 2))
+    for train in (False, True):
+        y, new_state = model.apply(params, state, x, train=train)
+        with jax.numpy_dtype_promotion("standard"):  # Flax's avg_pool divides by an int
+            variables = {"params": params, "batch_stats": state}
+            twin, changed = FlaxTwin().apply(variables, x, train, mutable=["batch_stats"])
+        np.testing.assert_allclose(y, twin, rtol=1e-5, atol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), new_state, changed["batch_stats"]
+        )
+
+
+def test_a_layer_written_by_hand_needs_no_mask():
+    scale = Layer(
+        "scale",
+        lambda key, in_shape: ({"scale": jnp.ones(())}, {}),
+        lambda params, state, x, *, train=False, key=None: (2 * params["scale"] * x, state),
+    )
+    model = serial(scale, BatchNorm())
+    params, state = model.init(KEY, (3,))
+    y, _ = model.apply(params, state, jnp.ones((2, 3)), train=True, mask=jnp.array([True, False]))
+    assert y.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: serial(Conv(4, 3), MaxPool), r"MaxPool makes a layer and is not one itself: write MaxPool\(…\)"),
+        (lambda: serial(Conv(4, 3), 5), r"5 is neither a Layer nor a function of an array"),
+        (lambda: serial(Conv(4, 3, name="a"), Dense(3, name="a")), r"more than one part is named a"),
+        (
+            lambda: serial(Conv(4, 3), MaxPool(2), Conv(4, 3)).init(KEY, (5, 5, 1)),
+            r"^conv2: conv: window \(3, 3\) on an input of \(1, 1\)",
+        ),
+        (lambda: serial(Conv(4, 3), Dense(3)).init(KEY, (5, 5, 1)), r"^dense1: Dense: in_shape \(3, 3, 4\) .* flatten"),
+        (lambda: Conv(4, (3, 3)).init(KEY, (28, 28)), r"in_shape \(28, 28\) should be one example's, \(H, W, C\)"),
+        (lambda: Conv(4, 3, groups=2).init(KEY, (5, 5, 3)), r"groups=2 does not divide the 3 channels"),
+        (lambda: Conv(0, 3).init(KEY, (5, 5, 3)), r"features=0 should be at least 1"),
+        (
+            lambda: residual(Conv(4, 3)).init(KEY, (5, 5, 1)),
+            r"of \(5, 5, 1\) the body makes \(3, 3, 4\) but the shortcut",
+        ),
+        (
+            lambda: serial(Dropout(0.5)).apply({}, {}, jnp.ones((1, 3)), train=True),
+            r"^dropout1: dropout: needs a key in training",
+        ),
+        (
+            lambda: serial(residual(BatchNorm())).apply({}, {}, jnp.ones((1, 3))),
+            r"^res1: body: bn1: params holds nothing where bias, scale is wanted",
+        ),
+    ],
+)
+def test_bad_input_names_the_layer(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_function_is_named_after_itself():
+    assert as_layer(ops.relu).kind == "relu"
+    assert as_layer(lambda x: x).kind == "lambda"
