@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -65,15 +66,14 @@ class Data:
 
 
 def train(options: Train) -> None:
-    from jaxconv import runtime
     from jaxconv.experiment import run_training
 
-    print(f"{options.model} on {options.dataset}, {runtime.device_name()}")
     folder, result = run_training(options)
     print(
         f"test accuracy {result['test_accuracy']:.4f} on {result['test_count']:,} images "
-        f"(epoch {result['best_epoch']}, the best on validation), "
-        f"{result['total_seconds']:.0f} s of which {result['compile_seconds']:.1f} s compiling\n"
+        f"(epoch {result['best_epoch']}, the best on validation)\n"
+        f"in {result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling, "
+        f"on {result['device']}\n"
         f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n"
         f"next: jaxconv predict {folder} IMAGE.png"
     )
@@ -165,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     An error of the user's is one line. ``JAXCONV_TRACEBACK=1`` shows where it was raised.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's warnings; its errors are told in our words
     try:
         options = parse(arguments or ["--help"])
         next(command for command in COMMANDS.values() if command.options is type(options)).run(options)

@@ -159,10 +159,8 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None)
 
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         channels = in_shape[-1:]
-        return (
-            {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)},
-            {"mean": jnp.zeros(channels), "var": jnp.ones(channels)},
-        )
+        ones, zeros = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
+        return {"scale": ones, "bias": zeros}, {"mean": zeros, "var": ones}
 
     def apply(
         params: Tree,
@@ -214,7 +212,7 @@ def _kernel_and_bias(layer: str, init: Initializer, key: jax.Array, shape: Shape
     if features < 1:
         raise InputError(f"{layer}: features={features} should be at least 1")
     params = {"kernel": init(key, shape, jnp.float32)}
-    return params | {"bias": jnp.zeros(features)} if use_bias else params
+    return params | {"bias": jnp.zeros(features, jnp.float32)} if use_bias else params
 
 
 def _names(use_bias: bool) -> tuple[str, ...]:

@@ -36,7 +36,11 @@ class Layer(NamedTuple):
 
 
 def output_shape(layer: Layer, params: Tree, state: Tree, in_shape: Shape) -> Shape:
-    """The shape of one example's output, from the layer's own ``apply``, without computing anything."""
+    """The shape of one example's output, from the layer's own ``apply``, without computing anything.
+
+    >>> output_shape(as_layer(jax.nn.relu), {}, {}, (28, 28, 1))
+    (28, 28, 1)
+    """
     x = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
     y, _ = jax.eval_shape(layer.apply, params, state, x)
     return y.shape[1:]

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxconv.errors import InputError
 
 
@@ -23,20 +25,39 @@ def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
         like: params and state of the same structure, or their shapes from ``jax.eval_shape(model.init, …)``.
 
     Raises:
-        InputError: no checkpoint, a damaged one, or one of another model.
+        InputError: no checkpoint, a damaged one, or one of another model, with every difference.
     """
     import orbax.checkpoint as ocp
 
     steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
     if not steps:
         raise InputError(f"{folder.parent} has no checkpoint: did its training stop before the first epoch ended?")
-    params, state = like
-    with ocp.CheckpointManager(folder.absolute()) as manager:
+    newest = folder / str(steps[-1])
+    wanted = dict(zip(("params", "state"), like, strict=True))
+    with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
         try:
-            tree = manager.restore(steps[-1], args=ocp.args.StandardRestore({"params": params, "state": state}))
-        except Exception as error:  # orbax raises what its layers below raise: ValueError, KeyError, FileNotFoundError…
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"the checkpoint {folder / str(steps[-1])} cannot be read, or is of another model: {reason}"
-            ) from error
-    return tree["params"], tree["state"]
+            found = manager.item_metadata(steps[-1])
+            if found is None:
+                raise FileNotFoundError("its index cannot be read")
+            if not (differing := _differences(found, wanted)):
+                tree = manager.restore(steps[-1], args=ocp.args.StandardRestore(wanted))
+                return tree["params"], tree["state"]
+        except Exception as error:  # whatever the layers below orbax raise: ValueError, KeyError, FileNotFoundError, …
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise InputError(f"the checkpoint {newest} is damaged: {reason}") from error
+    raise InputError(f"the checkpoint {newest} is of another model: {'; '.join(differing)}")
+
+
+def _differences(found: Any, wanted: Any) -> list[str]:
+    """Every path that is in one tree only, or of another shape."""
+    here, there = _shapes(found), _shapes(wanted)
+    return [
+        f"{path} is {here.get(path, 'missing')} where {there.get(path, 'nothing')} is wanted"
+        for path in sorted(here.keys() | there.keys())
+        if here.get(path) != there.get(path)
+    ]
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

@@ -1,0 +1,248 @@
+"""The command line as a user meets it: what it prints, what it leaves, and every kind of bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxconv import cli, data
+from jaxconv.data import datasets, mnist
+
+PROGRAM = [sys.executable, "-m", "jaxconv.cli"]
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def jaxconv(tmp_path, monkeypatch, capsys):
+    """Run a command line in an empty folder: (exit code, what it printed, what it said to stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
+
+    def run(line):
+        try:
+            code = cli.main(line.split())
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from jaxconv.experiment import TrainConfig, run_training
+
+    with jax.numpy_dtype_promotion("standard"):
+        config = TrainConfig(model="mlp", epochs=2, batch_size=128, runs=tmp_path_factory.mktemp("trained"))
+        return run_training(config, progress=False)[0]
+
+
+def test_train_eval_predict(jaxconv, tmp_path):
+    code, out, _ = jaxconv("train --model mlp --epochs 2 --batch-size 64")
+    assert code == 0
+    [folder] = (tmp_path / "runs").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert f"test accuracy {result['test_accuracy']:.4f} on 360 images" in out
+    assert f"saved in runs/{folder.name}: checkpoint, config.json, curves.png" in out
+    assert "  epoch      loss  accuracy    validation loss  accuracy    images/s" in out
+
+    code, out, _ = jaxconv(f"eval runs/{folder.name}")
+    assert code == 0 and f"accuracy {result['test_accuracy']:.4f} on 360 images" in out
+    assert json.loads((folder / "evaluation.json").read_text())["accuracy"] == result["test_accuracy"]
+
+    Image.fromarray(data.load("digits").test.images[0, :, :, 0]).save("digit.png")
+    code, out, _ = jaxconv(f"predict runs/{folder.name} digit.png digit.png --top 2")
+    assert code == 0
+    first, second = out.splitlines()
+    assert first == second and first.startswith("digit.png: ") and first.count("%") == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers"),
+    [
+        ("mnist_cnn", ["320", "18,496", "36,928", "36,928", "650", "93,322", "2,794,240", "18×18"]),
+        ("lenet5", ["156", "2,416", "48,120", "10,164", "850", "61,706", "(10, 10, 16)", "16×16"]),
+    ],
+)
+def test_summary_prints_the_lectures_numbers(jaxconv, model, numbers):
+    code, out, _ = jaxconv(f"summary {model}")
+    assert code == 0 and all(number in out for number in numbers)
+
+
+def test_help_shows_examples_and_defaults(jaxconv):
+    code, out, _ = jaxconv("train --help")
+    assert code == 0
+    assert "jaxconv train --dataset mnist --model mnist_cnn" in out and "(default: small_cnn)" in out
+    from jaxconv import models, train
+
+    for known in (*models.MODELS, *data.DATASETS, *train.OPTIMIZERS, *train.SCHEDULES):
+        assert known in out
+    assert jaxconv("")[1].startswith("usage: jaxconv")
+    assert jaxconv("--version")[1].startswith("jaxconv 0")
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Mirrors that refuse the connection, as they all do on a machine without a network."""
+    closed = mnist.MNIST._replace(mirrors=("http://127.0.0.1:9/", "http://127.0.0.1:9/again/"))
+    monkeypatch.setattr(mnist, "MNIST", closed)
+    monkeypatch.setitem(datasets.SOURCES, "mnist", closed)
+
+
+FIRST = "data/mnist/train-images-idx3-ubyte.gz"
+BAD = {
+    "command": (
+        "trian",
+        {},
+        "unknown command 'trian': did you mean 'train'? Known: train, eval, predict, summary, data",
+    ),
+    "option": (
+        "train --epoch 3",
+        {},
+        "unknown jaxconv train option '--epoch': did you mean '--epochs'? Known: --dataset,",
+    ),
+    "data set": (
+        "train --dataset fashion-mnist",
+        {},
+        "unknown data set 'fashion-mnist': did you mean 'fashion_mnist'?",
+    ),
+    "model": ("train --model lenet", {}, "unknown model 'lenet': did you mean 'lenet5'?"),
+    "optimizer": ("train --optimizer adma", {}, "unknown optimizer 'adma': did you mean 'adam'?"),
+    "schedule": ("train --schedule cosinus", {}, "unknown schedule 'cosinus': did you mean 'cosine'?"),
+    "learning rate": ("train --learning-rate -1", {}, "learning_rate=-1.0 should be a positive number, such as 0.001"),
+    "batch size 0": ("train --batch-size 0", {}, "batch_size=0 and epochs=12 should both be at least 1"),
+    "batch size too large": (
+        "train --batch-size 2000",
+        {},
+        "batch_size=2000 is larger than the 1257 training examples",
+    ),
+    "no network": (
+        "train --dataset mnist",
+        {},
+        "mnist: train-images-idx3-ubyte.gz could not be downloaded. Tried http://127.0.0.1:9/ (no connection); "
+        "http://127.0.0.1:9/again/ (no connection). Check the network, or put the file into ",
+    ),
+    "truncated file": (
+        "train --dataset mnist",
+        {FIRST: b"\x1f\x8b123"},
+        "gz is cut short: 5 of 9,912,422 bytes: delete it",
+    ),
+    "corrupted file": ("train --dataset mnist", {FIRST: bytes(9_912_422)}, "gz is corrupted: its sha256 is "),
+    "web page": ("train --dataset mnist", {FIRST: b"\n<!DOCTYPE html>"}, "gz is a web page, not data"),
+    "damaged data": ("data check mnist", {FIRST: b"\x1f\x8b123"}, "mnist: damaged or missing files, named above"),
+    "missing data": ("data check mnist", {}, "mnist: damaged or missing files, named above"),
+    "data set to check": ("data check minst", {}, "unknown data set 'minst': did you mean 'mnist'?"),
+    "model to summarise": ("summary mnistcnn", {}, "unknown model 'mnistcnn': did you mean 'mnist_cnn'?"),
+    "kernel too large": (
+        "summary mnist_cnn --in-shape 2 28 1",
+        {},
+        "conv1: conv: window (3, 3) on an input of (2, 28), dimension 0: the window spans 3 pixels but the padded "
+        "input has only 2 (2 + 0 + 0 of padding): pad more, or take a smaller window",
+    ),
+    "no run folder": ("eval runs/none", {}, "there is no run folder runs/none: give one that jaxconv train made"),
+    "not a run folder": ("eval data", {"data/x": b""}, "data is not a run folder: it has no config.json"),
+    "broken config": ("eval data", {"data/config.json": b"{}"}, "data/config.json is not the config of a run"),
+    "run without a checkpoint": (
+        "predict RUN digit.png",
+        {"RUN": "without checkpoint"},
+        "has no checkpoint: did its training stop before the first epoch ended?",
+    ),
+    "no image": ("predict RUN none.png", {"RUN": "whole"}, "there is no image none.png"),
+    "no images": ("predict RUN", {"RUN": "whole"}, "predict: give at least one image file"),
+    "not an image": (
+        "predict RUN notes.png",
+        {"RUN": "whole", "notes.png": b"dear diary"},
+        "notes.png is not an image that Pillow can read: give a png or a jpg",
+    ),
+    "image cut short": (
+        "predict RUN cut.png",
+        {"RUN": "whole", "cut.png": "png"},
+        "cut.png cannot be read as an image",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "files", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_2(jaxconv, tmp_path, no_network, trained, line, files, message):
+    for name, content in files.items():
+        if name == "RUN":
+            (tmp_path / "run").mkdir()
+            for path in trained.iterdir():
+                if path.is_file() or content == "whole":
+                    (tmp_path / "run" / path.name).symlink_to(path)
+        elif content == "png":
+            noise = np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8)
+            Image.fromarray(noise).save(name)
+            write(tmp_path / name, (tmp_path / name).read_bytes()[:3000])
+        else:
+            write(tmp_path / name, content)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    code, _, err = jaxconv(line.replace("RUN", "run"))
+    assert code == 2
+    assert err.startswith("jaxconv: error: ") and message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_value_of_the_wrong_type_is_explained(jaxconv):
+    code, _, err = jaxconv("train --epochs many")
+    assert code == 2 and "--epochs" in err and "'many'" in err and "Traceback" not in err
+
+
+def test_the_installed_program_fails_as_cleanly(tmp_path):
+    """The same through a real process: stderr, exit code, and nothing left behind."""
+    command = [*PROGRAM, "train", "--model", "small"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and not os.listdir(tmp_path)
+    assert done.stderr == "jaxconv: error: unknown model 'small': did you mean 'small_cnn'? Known: " + ", ".join(
+        ["small_cnn", "lenet5", "mnist_cnn", "mlp\n"]
+    )
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_run_that_is_stopped_can_still_be_used(jaxconv, tmp_path, stop, code):
+    """Ctrl-C, or a real kill at an arbitrary moment: the checkpoint that is there is whole."""
+    command = [*PROGRAM, "train", "--model", "mlp", "--epochs", "2000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/checkpoint/*/_CHECKPOINT_METADATA")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code and "Traceback" not in err
+    [folder] = (tmp_path / "runs").iterdir()
+    assert not (folder / "result.json").exists()
+    assert jaxconv(f"eval runs/{folder.name}")[0] == 0
+
+
+def test_a_traceback_can_be_had(jaxconv, monkeypatch):
+    from jaxconv import InputError
+
+    monkeypatch.setenv("JAXCONV_TRACEBACK", "1")
+    with pytest.raises(InputError):
+        jaxconv("summary nothing")

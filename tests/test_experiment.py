@@ -1,0 +1,132 @@
+"""The main job from end to end: train, a whole run folder, and using it again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxconv import InputError, data, experiment
+from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optax_promotes():
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Eight epochs on the real digits; every test below looks at what it left."""
+    config = TrainConfig(epochs=8, runs=tmp_path_factory.mktemp("runs"))
+    return run_training(config, progress=False)
+
+
+def test_it_learns_to_read(run):
+    _, result = run
+    assert result["test_accuracy"] >= 0.96 and result["test_count"] == 360
+
+
+def test_the_run_folder_is_whole(run):
+    folder, result = run
+    assert folder.name.startswith("digits-small_cnn-")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoint", "curves.png", "mistakes.png", "result.json"}
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert set(result) >= {
+        "dataset",
+        "model",
+        "seed",
+        "test_accuracy",
+        "test_loss",
+        "val_accuracy",
+        "epochs",
+        "steps",
+        "train_seconds",
+        "compile_seconds",
+        "total_seconds",
+        "images_per_second",
+        "device",
+        "versions",
+        "command",
+    }
+    assert (result["epochs"], result["steps"]) == (8, 8 * 40)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 9))
+    best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
+    assert best["epoch"] == result["best_epoch"] and best["val_accuracy"] == result["val_accuracy"]
+    assert [path.name for path in (folder / "checkpoint").iterdir()] == [str(best["epoch"])]
+
+
+def test_the_pictures_show_something(run):
+    folder, result = run
+    for name in ("curves.png", "mistakes.png"):
+        pixels = np.asarray(Image.open(folder / name).convert("L"))
+        assert min(pixels.shape) > 150 and pixels.std() > 10
+    wrong = round((1 - result["test_accuracy"]) * 360)
+    loaded = load_run(folder)
+    digits = data.load("digits").test
+    from jaxconv import plot, train
+
+    probabilities = train.predict(loaded.model, loaded.params, loaded.state, digits.images)
+    figure = plot.mistakes(*digits, probabilities, loaded.config["classes"])
+    assert sum(bool(axes.images) for axes in figure.axes) == wrong > 0
+
+
+def test_evaluating_the_run_gives_its_accuracy_again(run):
+    folder, result = run
+    scored = experiment.evaluate_run(load_run(folder))
+    assert scored["accuracy"] == result["test_accuracy"]
+    np.testing.assert_allclose(scored["loss"], result["test_loss"], rtol=1e-5)
+
+
+def test_predicting_files_is_predicting_pixels(run, tmp_path):
+    folder, _ = run
+    loaded = load_run(folder)
+    images = data.load("digits").test.images[:3]
+    paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"]
+    Image.fromarray(images[0, :, :, 0]).save(paths[0])
+    Image.fromarray(255 - images[1, :, :, 0]).convert("RGB").save(paths[1])
+    Image.fromarray(images[2, :, :, 0]).resize((64, 64), Image.Resampling.NEAREST).save(paths[2])
+    from jaxconv import train
+
+    wanted = train.predict(loaded.model, loaded.params, loaded.state, images)
+    np.testing.assert_allclose(predict_files(loaded, paths[:1])[0], wanted[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(predict_files(loaded, paths[1:2], invert=True)[0], wanted[1], rtol=1e-4, atol=1e-6)
+    assert predict_files(loaded, paths[2:])[0].argmax() == wanted[2].argmax()
+
+
+def test_models_that_want_more_pixels_get_them(tmp_path):
+    folder, _ = run_training(TrainConfig(model="lenet5", epochs=1, batch_size=512, runs=tmp_path), progress=False)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["image_shape"] == [8, 8, 1] and config["in_shape"] == [32, 32, 1]
+    path = tmp_path / "digit.png"
+    Image.fromarray(data.load("digits").test.images[0, :, :, 0]).save(path)
+    assert predict_files(load_run(folder), [path]).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 5000}, {"optimizer": "adm"}, {"model": "lenet"}, {"dataset": "digit"}, {"epochs": 0}]
+)
+def test_bad_input_leaves_nothing_behind(tmp_path, change):
+    with pytest.raises(InputError):
+        run_training(TrainConfig(runs=tmp_path / "runs", **change), progress=False)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_run_that_diverges_keeps_what_it_had(tmp_path):
+    config = TrainConfig(runs=tmp_path, epochs=3, optimizer="sgd", learning_rate=1e30, schedule="constant")
+    with pytest.raises(InputError, match="a lower learning rate may help"):
+        run_training(config, progress=False)
+    assert not list(Path(tmp_path).glob("*/result.json"))
+
+
+def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment.time, "strftime", lambda form: "20260101-000000")
+    config = TrainConfig(runs=tmp_path)
+    folders = [experiment._make_folder(config).name for _ in range(3)]
+    assert folders == [f"digits-small_cnn-20260101-000000{n}" for n in ("", "-2", "-3")]

@@ -1,0 +1,99 @@
+"""The lectures' networks have the lectures' numbers, and the summary tells them."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxconv import AvgPool, BatchNorm, Conv, Dense, InputError, MaxPool, models, ops, relu, residual, serial
+from jaxconv.explain import summarize
+
+
+def test_mnist_cnn_is_the_lectures():  # rows 004-19, 004-20, 001-17
+    table = summarize(models.mnist_cnn(), (28, 28, 1))
+    assert [row.params for row in table.rows if row.params] == [320, 18_496, 36_928, 36_928, 650]
+    assert (table.params, table.state, table.multiply_adds) == (93_322, 0, 2_794_240)
+    shapes = [row.shape for row in table.rows if not row.kind.startswith("relu")]
+    assert shapes == [(26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (576,), (64,), (10,)]
+    assert [row.sees for row in table.rows if row.kind in ("conv", "max_pool")] == [(n, n) for n in (3, 4, 8, 10, 18)]
+
+
+def test_lenet5_is_the_lectures():  # rows 000-15 to 000-20
+    table = summarize(models.lenet5(), (32, 32, 1))
+    assert [row.params for row in table.rows if row.params] == [156, 2_416, 48_120, 10_164, 850]
+    assert table.params == 61_706
+    shapes = [row.shape for row in table.rows if row.kind in ("conv", "max_pool", "dense")]
+    assert shapes == [(28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (120,), (84,), (10,)]
+
+
+def test_alexnets_first_layer():  # row 000-07
+    table = summarize(Conv(96, 11, stride=4), (227, 227, 3))
+    assert (table.rows[0].shape, table.params, table.multiply_adds) == ((55, 55, 96), 34_944, 105_415_200)
+
+
+def test_ten_filters_cost_the_same_on_any_image():  # row 002-25
+    assert {summarize(Conv(10, 3), (n, n, 3)).params for n in (10, 150, 1000)} == {280}
+
+
+@pytest.mark.parametrize("pool", [MaxPool, AvgPool])
+@pytest.mark.parametrize("activation", [ops.tanh, relu])
+def test_lenet5_takes_its_options(pool, activation):
+    model = models.lenet5(activation=activation, pool=pool)
+    kinds = [row.kind for row in summarize(model, (32, 32, 1)).rows]
+    assert kinds.count(activation.__name__) == 4 and kinds.count("max_pool" if pool is MaxPool else "avg_pool") == 2
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_lowerings_agree_in_a_whole_model_and_its_gradient(name):
+    entry = models.find(name)
+    x = jax.random.uniform(jax.random.key(1), (2, *entry.in_shape))
+    results = []
+    for options in [{}] if name == "mlp" else [{"impl": "lax"}, {"impl": "explicit"}]:
+        model = entry.make(7, **options)
+        params, state = model.init(jax.random.key(0), entry.in_shape)
+
+        def loss(params, model=model, state=state):
+            return ops.softmax_cross_entropy(model.apply(params, state, x)[0], np.array([0, 6])).sum()
+
+        results.append(jax.jit(jax.value_and_grad(loss))(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), results[0], results[-1])
+
+
+def test_receptive_field_is_where_the_gradient_is_not_zero():
+    model = serial(
+        Conv(2, 3), MaxPool(2), residual(Conv(2, 3, padding="SAME", dilation=2)), Conv(2, (2, 1), stride=2), AvgPool(2)
+    )
+    params, state = model.init(jax.random.key(0), (40, 40, 1))
+    x = jax.random.normal(jax.random.key(1), (1, 40, 40, 1))
+    rows = columns = 0
+    for seed in range(8):  # max pooling lets one pixel of each window through; try several images
+        y, vjp = jax.vjp(
+            lambda x: model.apply(params, state, x)[0], x + jax.random.normal(jax.random.key(seed), x.shape)
+        )
+        dy = np.zeros(y.shape, np.float32)
+        dy[0, 1, 1] = 1
+        used = np.argwhere(np.asarray(vjp(dy)[0])[0, :, :, 0])
+        height, width = used.max(0) - used.min(0) + 1
+        rows, columns = max(rows, height), max(columns, width)
+    assert summarize(model, (40, 40, 1)).rows[-1].sees == (rows, columns)
+
+
+def test_rows_are_named_by_their_path_and_count_state_apart():
+    model = serial(Conv(4, 3), BatchNorm(), residual(Conv(4, 3, padding="SAME")), ops.global_avg_pool, Dense(2))
+    table = summarize(model, (8, 8, 1))
+    assert [row.name for row in table.rows] == [
+        "conv1",
+        "bn1",
+        "res1/body/conv1",
+        "res1/shortcut",
+        "global_avg_pool1",
+        "dense1",
+    ]
+    assert table.state == 8 and table.rows[1].params == 8
+    assert [row.sees for row in table.rows][-2:] == [None, None]
+
+
+def test_a_model_that_does_not_fit_is_told():
+    with pytest.raises(InputError, match=r"conv3: conv: window \(3, 3\) on an input of \(1, 1\)"):
+        summarize(models.mnist_cnn(), (12, 12, 1))
+    with pytest.raises(InputError, match="unknown model 'lenet': did you mean 'lenet5'"):
+        models.find("lenet")

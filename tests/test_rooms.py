@@ -1,0 +1,88 @@
+"""The architecture holds: rooms import upward only, import is light, every public name explains itself."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxconv
+
+PACKAGE = Path(jaxconv.__file__).parent
+ROOMS = [
+    "errors",
+    "shapes",
+    "ops",
+    "compare",
+    "layers",
+    "models",
+    "data",
+    "train",
+    "parallel",
+    "explain",
+    "plot",
+    "runtime",
+    "experiment",
+    "cli",
+]
+FORBIDDEN = {"train": {"models", "data"}, "compare": {"layers"}, "data": {"layers", "models"}}
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jaxconv":
+            parts = node.module.split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("jaxconv."))
+
+
+def test_every_room_imports_only_from_rooms_above_it():
+    files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+    assert len(files) > 30
+    for path in files:
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        allowed = set(ROOMS[: ROOMS.index(room) + 1]) - FORBIDDEN.get(room, set())
+        used = set(imported_rooms(path)) - {"__version__"}
+        assert used <= allowed, f"{path} imports {used - allowed}"
+
+
+def test_importing_jaxconv_loads_nothing_heavy():
+    program = "import sys, jaxconv; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "jax" in loaded
+    heavy = {
+        "matplotlib",
+        "orbax",
+        "sklearn",
+        "scipy.stats",
+        "rich",
+        "tyro",
+        "PIL",
+        "pooch",
+        "requests",
+        "flax",
+        "torch",
+    }
+    assert not heavy & set(loaded)
+
+
+@pytest.mark.parametrize("room", ["shapes", "ops", "layers", "models", "data", "train", "explain", "plot"])
+def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
+    module = importlib.import_module(f"jaxconv.{room}")
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    ]
+    for name in names:
+        value = getattr(module, name)
+        if not callable(value):
+            continue
+        assert (value.__doc__ or "").strip(), f"{room}.{name} has no docstring"
+        ours = inspect.isfunction(value) and value.__module__.startswith("jaxconv")
+        if ours and room in ("shapes", "ops", "layers", "plot"):
+            assert ">>>" in value.__doc__, f"{room}.{name} has no example"

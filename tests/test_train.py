@@ -1,0 +1,223 @@
+"""Training: against gradient descent written in numpy, and the promises about order, padding and compiling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxconv import BatchNorm, Conv, Dense, Dropout, InputError, Layer, flatten, models, relu, serial, train
+from jaxconv.train.fit import mean_metrics
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """optax multiplies float32 by weakly typed counts, which the suite's strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def toy(count=50, size=4, classes=3, seed=0):
+    """Images whose brightest column is their class: a convnet learns it in seconds."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count).astype(np.int32)
+    images = rng.integers(0, 120, (count, size, size, 1), np.uint8)
+    images[np.arange(count), :, labels] += 120
+    return images, labels
+
+
+def net():
+    return serial(Conv(4, 3, padding="SAME"), BatchNorm(), relu, flatten, Dropout(0.2), Dense(3))
+
+
+def test_fit_is_gradient_descent():
+    """Logistic regression by numpy, batch by batch in the same order, last ragged batch included."""
+    images, labels = toy(count=22)
+    model = serial(flatten, Dense(3))
+    fitted = train.fit(
+        model, (images, labels), (images, labels), optimizer=optax.sgd(0.5), epochs=3, batch_size=8, seed=4
+    )
+    params, _ = model.init(jax.random.fold_in(jax.random.key(4), 0), (4, 4, 1))
+    weights, bias = (np.asarray(params["dense1"][name], np.float64) for name in ("kernel", "bias"))
+    x = images.reshape(22, 16) / 255
+    for epoch in (1, 2, 3):
+        order = train.epoch_order(4, epoch, 22)
+        losses = []
+        for start in (0, 8, 16):
+            rows = order[start : start + 8]
+            z = x[rows] @ weights + bias
+            p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+            losses += list(-np.log(p[np.arange(len(rows)), labels[rows]]))
+            dz = (p - np.eye(3)[labels[rows]]) / len(rows)
+            weights, bias = weights - 0.5 * x[rows].T @ dz, bias - 0.5 * dz.sum(0)
+        assert len(losses) == 22
+        np.testing.assert_allclose(fitted.history[epoch - 1]["loss"], np.mean(losses), rtol=1e-4)
+    z = x @ weights + bias
+    wanted = -np.log(np.exp(z)[np.arange(22), labels] / np.exp(z).sum(1)).mean()
+    np.testing.assert_allclose(fitted.history[-1]["val_loss"], wanted, rtol=1e-5)
+    assert fitted.steps == 9
+
+
+def test_a_padded_batch_trains_as_the_short_one_would():
+    images, labels = toy(count=5)
+    model, optimizer = serial(Conv(4, 3), BatchNorm(), relu, flatten, Dense(3)), optax.sgd(0.1, momentum=0.9)
+    short = train.Batch(images, labels, np.ones(5, bool))
+    [padded] = train.batches(images, labels, 8)
+    assert padded.image.shape[0] == 8
+    results = []
+    for batch in (short, padded):
+        ts = train.init_state(model, optimizer, KEY, (4, 4, 1))
+        for _ in range(3):
+            ts, metrics = train.make_train_step(model, optimizer, KEY)(ts, batch)
+        results.append((ts, metrics))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
+
+
+def test_same_seed_same_bits_other_seed_other_network():
+    def params(seed):
+        fitted = train.fit(net(), toy(), toy(), optimizer=optax.adam(1e-2), epochs=2, batch_size=16, seed=seed)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((fitted.params, fitted.state))])
+
+    first = params(1)
+    assert first.tobytes() == params(1).tobytes()
+    assert not np.allclose(first, params(2))
+
+
+def test_every_function_is_traced_once_however_ragged_the_data():
+    seen = []
+
+    def apply(params, state, x, *, train=False, key=None):
+        seen.append((train, x.shape[0]))
+        return x, state
+
+    spy = Layer("spy", lambda key, in_shape: ({}, {}), apply)
+    model = serial(spy, flatten, Dense(3))
+    fitted = train.fit(model, toy(50), toy(21, seed=1), optimizer=optax.sgd(0.1), epochs=3, batch_size=16)
+    train.evaluate(model, fitted.params, fitted.state, *toy(39, seed=2), batch_size=16)
+    assert seen.count((True, 16)) == 1 and seen.count((False, 16)) == 1
+    assert {batch for _, batch in seen} == {1, 16}  # 1: shapes asked for, nothing compiled
+
+
+def test_evaluate_scores_every_example_once(rng):
+    images, labels = toy(count=103)
+    model = net()
+    params, state = model.init(KEY, (4, 4, 1))
+    logits = np.asarray(model.apply(params, state, images.astype(np.float32) / 255)[0], np.float64)
+    wanted = (np.log(np.exp(logits).sum(1)) - logits[np.arange(103), labels]).mean()
+    for batch_size in (1, 10, 103, 500):
+        scored = train.evaluate(model, params, state, images, labels, batch_size=batch_size)
+        assert scored["count"] == 103
+        assert scored["accuracy"] == (logits.argmax(1) == labels).mean()
+        np.testing.assert_allclose(scored["loss"], wanted, rtol=1e-5)
+
+
+def test_mean_metrics_are_of_examples_not_of_batches():
+    many = train.Metrics(*map(np.float32, (100, 100, 100)))
+    few = train.Metrics(*map(np.float32, (0, 0, 1)))
+    assert mean_metrics([many, few])["accuracy"] == 100 / 101
+
+
+def test_predict_gives_probabilities_in_order():
+    images, _ = toy(count=11)
+    model = net()
+    params, state = model.init(KEY, (4, 4, 1))
+    got = train.predict(model, params, state, images, batch_size=4)
+    wanted = jax.nn.softmax(model.apply(params, state, images.astype(np.float32) / 255)[0])
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+def test_an_epoch_sees_every_example_once():
+    images, labels = np.arange(10, dtype=np.uint8)[:, None, None, None], np.arange(10)
+    seen = [
+        label
+        for batch in train.batches(images, labels, 4, train.epoch_order(3, 1, 10))
+        for image, label, real in zip(batch.image.ravel(), batch.label, batch.mask)
+        if real and image == label
+    ]
+    assert sorted(seen) == list(range(10)) != seen
+
+
+def test_the_best_epoch_is_kept():
+    told = []
+    fitted = train.fit(
+        net(),
+        toy(30),
+        toy(40, seed=1),
+        optimizer=optax.adam(0.05),
+        epochs=6,
+        batch_size=16,
+        on_epoch=lambda record, ts, is_best: told.append((record["epoch"], is_best, int(ts.step))),
+    )
+    ranks = [(record["val_accuracy"], -record["val_loss"]) for record in fitted.history]
+    assert ranks[fitted.best_epoch - 1] == max(ranks)
+    assert [is_best for _, is_best, _ in told] == [
+        max(ranks[: i + 1]) > max(ranks[:i], default=(-1, 0)) for i in range(6)
+    ]
+    assert [step for *_, step in told] == [2, 4, 6, 8, 10, 12]
+    scored = train.evaluate(net(), fitted.params, fitted.state, *toy(40, seed=1))
+    assert scored["accuracy"] == fitted.history[fitted.best_epoch - 1]["val_accuracy"]
+    assert fitted.history[-1]["accuracy"] > 0.9
+
+
+def test_rmsprop_is_that_of_keras():
+    """v ← 0.9·v + 0.1·g²; w ← w − lr·g / √(v + 1e-7)."""
+    optimizer = train.make_optimizer("rmsprop", 1e-3)
+    w, opt_state = jnp.array([1.0, -2.0]), optimizer.init(jnp.array([1.0, -2.0]))
+    mine, v = np.array([1.0, -2.0]), np.zeros(2)
+    for g in ([0.5, 1e-4], [-1.0, 2.0], [3.0, 0.1]):
+        updates, opt_state = optimizer.update(jnp.array(g), opt_state, w)
+        w = w + updates
+        v = 0.9 * v + 0.1 * np.square(g)
+        mine -= 1e-3 * np.array(g) / np.sqrt(v + 1e-7)
+    np.testing.assert_allclose(w, mine, rtol=1e-6)
+
+
+def test_schedules_start_peak_and_end_where_they_say():
+    at = {name: [float(make(0.1, 100)(step)) for step in (0, 30, 100)] for name, make in train.SCHEDULES.items()}
+    np.testing.assert_allclose(at["constant"], [0.1, 0.1, 0.1])
+    np.testing.assert_allclose(at["cosine"], [0.1, 0.05 * (1 + np.cos(0.3 * np.pi)), 0], atol=1e-6)
+    np.testing.assert_allclose(at["one_cycle"], [0.004, 0.1, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", train.OPTIMIZERS)
+def test_every_optimizer_learns(name):
+    optimizer = train.make_optimizer(name, 0.1 if name in ("sgd", "momentum", "nesterov") else 1e-2)
+    fitted = train.fit(models.mlp(3, hidden=(16,)), toy(64), toy(64), optimizer=optimizer, epochs=25, batch_size=16)
+    assert fitted.history[-1]["loss"] < 0.5 * fitted.history[0]["loss"]
+
+
+def fit(data=None, validation=None, **options):
+    options = {"optimizer": optax.sgd(0.1), "epochs": 1, "batch_size": 8} | options
+    return train.fit(net(), toy() if data is None else data, validation or toy(), **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit(batch_size=0), r"fit: batch_size=0 should be at least 1"),
+        (lambda: fit(batch_size=51), r"fit: batch_size=51 is larger than the 50 training examples"),
+        (lambda: fit(epochs=0), r"fit: epochs=0 should be at least 1"),
+        (lambda: fit((toy()[0], toy()[1] + 1)), r"fit: labels go from 1 to 3, but the model has 3 outputs: 0 to 2"),
+        (lambda: fit((toy()[0], toy()[1][:9])), r"fit: labels int32\(9,\) should be 50 integers"),
+        (lambda: fit((toy()[0], toy()[1] / 2)), r"fit: labels float64\(50,\) should be 50 integers"),
+        (lambda: fit((np.zeros((50, 3, 32, 32), np.uint8), toy()[1])), r"look channels-first; move axis 1 to the end"),
+        (lambda: fit((toy()[0][0], toy()[1])), r"fit: images \(4, 4, 1\) should be \(N, H, W, C\)"),
+        (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
+        (
+            lambda: fit(optimizer=optax.sgd(1e30), epochs=3),
+            r"fit: the loss of epoch \d is (nan|inf); a lower learning rate",
+        ),
+        (lambda: train.make_optimizer("adm"), r"unknown optimizer 'adm': did you mean 'adam'\?"),
+        (lambda: train.make_optimizer(schedule="cosin"), r"unknown schedule 'cosin': did you mean 'cosine'\?"),
+        (lambda: train.make_optimizer(learning_rate=0), r"learning_rate=0 should be a positive number"),
+        (
+            lambda: train.evaluate(serial(relu), {}, {}, *toy()),
+            r"evaluate: the model makes \(4, 4, 1\) of an image; wanted one number a class",
+        ),
+    ],
+)
+def test_bad_input_is_told_what_would_work(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
