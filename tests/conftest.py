@@ -1,11 +1,22 @@
-"""Strict arithmetic for the whole suite: no silent promotion of ranks or dtypes, and no display."""
+"""Strict arithmetic for the whole suite: no silent promotion of ranks or dtypes."""
 
 import jax
 import numpy as np
 import pytest
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+@pytest.fixture(autouse=True)
+def strict():
+    """What a broadcast or a mixed dtype would hide is an error. (optax needs less: see ``promoting``.)"""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def promoting(strict):
+    """For tests that train: some of optax multiplies floats by ints."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Checkpoints come back bit for bit; damaged, missing or foreign ones are told apart from good ones."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, flatten, serial
 from jaxconv.train import load_checkpoint, save_checkpoint
+from jaxconv.train.checkpoint import _uninterrupted
 
 MODEL = serial(Conv(3, 2), BatchNorm(), flatten, Dense(2))
 
@@ -88,3 +91,14 @@ def test_another_models_checkpoint_is_refused_with_every_difference(tmp_path):
         "state/bn1/mean is (3,) where nothing is wanted",
         "state/bn1/var is (3,) where nothing is wanted",
     ]
+
+
+def test_ctrl_c_waits_for_the_write():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with _uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("written")
+    assert done == ["written"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # and comes at once again afterwards

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,10 +17,7 @@ from jaxconv.data import datasets, mnist
 PROGRAM = [sys.executable, "-m", "jaxconv.cli"]
 
 
-@pytest.fixture(autouse=True)
-def optax_promotes():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("promoting")
 
 
 @pytest.fixture
@@ -46,9 +42,8 @@ def jaxconv(tmp_path, monkeypatch, capsys):
 def trained(tmp_path_factory):
     from jaxconv.experiment import TrainConfig, run_training
 
-    with jax.numpy_dtype_promotion("standard"):
-        config = TrainConfig(model="mlp", epochs=2, batch_size=128, runs=tmp_path_factory.mktemp("trained"))
-        return run_training(config, progress=False)[0]
+    config = TrainConfig(model="mlp", epochs=2, batch_size=128, runs=tmp_path_factory.mktemp("trained"))
+    return run_training(config, progress=False)[0]
 
 
 def test_train_eval_predict(jaxconv, tmp_path):

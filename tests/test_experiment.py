@@ -10,13 +10,7 @@ from PIL import Image
 from jaxconv import InputError, data, experiment
 from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training
 
-
-@pytest.fixture(autouse=True, scope="module")
-def optax_promotes():
-    import jax
-
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("promoting")
 
 
 @pytest.fixture(scope="module")

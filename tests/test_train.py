@@ -12,11 +12,7 @@ from jaxconv.train.fit import mean_metrics
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True)
-def optax_promotes():
-    """optax multiplies float32 by weakly typed counts, which the suite's strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("promoting")
 
 
 def toy(count=50, size=4, classes=3, seed=0):

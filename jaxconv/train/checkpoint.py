@@ -1,5 +1,9 @@
 """Parameters on disk, by orbax: written beside, renamed when whole, so a crash leaves the last good checkpoint."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,24 @@ def save_checkpoint(folder: Path, epoch: int, params: Any, state: Any) -> None:
     import orbax.checkpoint as ocp
 
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+    with _uninterrupted(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         manager.save(epoch, args=ocp.args.StandardSave({"params": params, "state": state}))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the few milliseconds of a write: orbax's threads complain when they are left alone."""
+    if threading.current_thread() is not threading.main_thread():  # no signal is delivered here
+        yield
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -33,7 +53,12 @@ def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
     if not steps:
         raise InputError(f"{folder.parent} has no checkpoint: did its training stop before the first epoch ended?")
     newest = folder / str(steps[-1])
-    wanted = dict(zip(("params", "state"), like, strict=True))
+    # Onto this machine's device, whatever the checkpoint was written from: trained on a GPU, used on a laptop.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        dict(zip(("params", "state"), like, strict=True)),
+    )
     with ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
         try:
             found = manager.item_metadata(steps[-1])
