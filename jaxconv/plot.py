@@ -1,6 +1,6 @@
 """The only room that draws. Each function makes one matplotlib figure and touches no global state.
 
-In a notebook the figure shows itself; in a script, ``figure.savefig("curves.png")``.
+In a notebook the figure shows itself after ``%matplotlib inline``; in a script, ``figure.savefig("curves.png")``.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,30 @@
+"""The README's examples run, and print what it says they print."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("promoting")
+README = (Path(__file__).parents[1] / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=["ops", "layers"])
+def test_the_examples_print_what_is_written_below_them(code, printed):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "README.md", "exec"), {})
+    assert out.getvalue() == printed
+
+
+def test_the_pictures_are_there():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures and all((Path(__file__).parents[1] / picture).is_file() for picture in pictures)
+
+
+def test_the_links_into_the_project_lead_somewhere():
+    for link in re.findall(r"\]\((?!http)(.*?)\)", README):
+        assert (Path(__file__).parents[1] / link).exists(), link
