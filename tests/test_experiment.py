@@ -113,7 +113,7 @@ def test_bad_input_leaves_nothing_behind(tmp_path, change):
 
 
 def test_a_run_that_diverges_keeps_what_it_had(tmp_path):
-    config = TrainConfig(runs=tmp_path, epochs=3, optimizer="sgd", learning_rate=1e30, schedule="constant")
+    config = TrainConfig(runs=tmp_path, epochs=3, optimizer="sgd", learning_rate=1e38, schedule="constant")
     with pytest.raises(InputError, match="a lower learning rate may help"):
         run_training(config, progress=False)
     assert not list(Path(tmp_path).glob("*/result.json"))

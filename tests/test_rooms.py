@@ -70,6 +70,16 @@ def test_importing_jaxconv_loads_nothing_heavy():
     assert not heavy & set(loaded)
 
 
+def test_the_other_rooms_open_when_asked_for():
+    program = (
+        "import jaxconv; print(jaxconv.train.fit.__name__, jaxconv.data.load('digits').name, jaxconv.plot.__name__)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said == "fit digits jaxconv.plot\n"
+    with pytest.raises(AttributeError, match="module 'jaxconv' has no attribute 'trian'"):
+        _ = jaxconv.trian
+
+
 @pytest.mark.parametrize("room", ["shapes", "ops", "layers", "models", "data", "train", "explain", "plot"])
 def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
     module = importlib.import_module(f"jaxconv.{room}")

@@ -59,14 +59,14 @@ def test_fit_is_gradient_descent():
 def test_a_padded_batch_trains_as_the_short_one_would():
     images, labels = toy(count=5)
     model, optimizer = serial(Conv(4, 3), BatchNorm(), relu, flatten, Dense(3)), optax.sgd(0.1, momentum=0.9)
-    short = train.Batch(images, labels, np.ones(5, bool))
+    short = train.Batch(images, labels)
     [padded] = train.batches(images, labels, 8)
     assert padded.image.shape[0] == 8
     results = []
     for batch in (short, padded):
         ts = train.init_state(model, optimizer, KEY, (4, 4, 1))
         for _ in range(3):
-            ts, metrics = train.make_train_step(model, optimizer, KEY)(ts, batch)
+            ts, metrics = train.make_train_step(model, optimizer)(ts, batch)
         results.append((ts, metrics))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
 
@@ -135,26 +135,25 @@ def test_an_epoch_sees_every_example_once():
     assert sorted(seen) == list(range(10)) != seen
 
 
-def test_the_best_epoch_is_kept():
+def test_the_best_epoch_is_kept_even_when_training_goes_wrong_after_it():
     told = []
+    rate = optax.piecewise_constant_schedule(0.02, {2 * 4: 1e4})  # from the fifth epoch on, far too large
     fitted = train.fit(
         net(),
         toy(30),
         toy(40, seed=1),
-        optimizer=optax.adam(0.05),
+        optimizer=optax.adam(rate),
         epochs=6,
         batch_size=16,
         on_epoch=lambda record, ts, is_best: told.append((record["epoch"], is_best, int(ts.step))),
     )
     ranks = [(record["val_accuracy"], -record["val_loss"]) for record in fitted.history]
-    assert ranks[fitted.best_epoch - 1] == max(ranks)
-    assert [is_best for _, is_best, _ in told] == [
-        max(ranks[: i + 1]) > max(ranks[:i], default=(-1, 0)) for i in range(6)
-    ]
+    assert fitted.best_epoch <= 4 and ranks[fitted.best_epoch - 1] == max(ranks)
+    assert [best for _, best, _ in told] == [max(ranks[: i + 1]) > max(ranks[:i], default=(-1, 0)) for i in range(6)]
     assert [step for *_, step in told] == [2, 4, 6, 8, 10, 12]
     scored = train.evaluate(net(), fitted.params, fitted.state, *toy(40, seed=1))
     assert scored["accuracy"] == fitted.history[fitted.best_epoch - 1]["val_accuracy"]
-    assert fitted.history[-1]["accuracy"] > 0.9
+    assert fitted.history[3]["accuracy"] > 0.9
 
 
 def test_rmsprop_is_that_of_keras():
@@ -202,8 +201,8 @@ def fit(data=None, validation=None, **options):
         (lambda: fit((toy()[0][0], toy()[1])), r"fit: images \(4, 4, 1\) should be \(N, H, W, C\)"),
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
         (
-            lambda: fit(optimizer=optax.sgd(1e30), epochs=3),
-            r"fit: the loss of epoch \d is (nan|inf); a lower learning rate",
+            lambda: fit((toy()[0] / np.float32("nan"), toy()[1])),
+            r"fit: the loss of epoch 1 is nan; a lower learning rate",
         ),
         (lambda: train.make_optimizer("adm"), r"unknown optimizer 'adm': did you mean 'adam'\?"),
         (lambda: train.make_optimizer(schedule="cosin"), r"unknown schedule 'cosin': did you mean 'cosine'\?"),

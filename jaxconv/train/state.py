@@ -15,7 +15,7 @@ class Batch(NamedTuple):
 
     image: np.ndarray | jax.Array  # (B, H, W, C), uint8 from 0 to 255, or float
     label: np.ndarray | jax.Array  # (B,), int32
-    mask: np.ndarray | jax.Array  # (B,), bool: False for padding
+    mask: np.ndarray | jax.Array | None = None  # (B,), bool: False for padding; None: all count
 
 
 class TrainState(NamedTuple):

@@ -22,19 +22,19 @@ class Metrics(NamedTuple):
 
 
 def make_train_step(
-    model: Layer, optimizer: optax.GradientTransformation, key: jax.Array
+    model: Layer, optimizer: optax.GradientTransformation, key: jax.Array | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The function ``(train_state, batch) -> (train_state, metrics)``, jitted; it reuses the memory of its input.
 
     The loss is the mean softmax cross-entropy of the examples that the mask lets count. The randomness of a step
-    (dropout) depends on ``key`` and the step's number alone.
+    depends on ``key`` and the step's number alone; a model without dropout needs no key.
 
-    >>> from jaxconv import models
     >>> import numpy as np
-    >>> model, optimizer = models.mlp(), optax.sgd(0.1)
+    >>> from jaxconv import models
     >>> from jaxconv.train import init_state
+    >>> model, optimizer = models.mlp(), optax.adam(1e-3)
     >>> ts = init_state(model, optimizer, jax.random.key(0), (2, 2, 1))
-    >>> step = make_train_step(model, optimizer, jax.random.key(1))
+    >>> step = make_train_step(model, optimizer)
     >>> batch = Batch(np.ones((3, 2, 2, 1), np.uint8), np.arange(3), np.array([True, True, False]))
     >>> ts, metrics = step(ts, batch)
     >>> int(ts.step), int(metrics.examples)
@@ -42,15 +42,15 @@ def make_train_step(
     """
     model = as_layer(model)
 
-    def loss_of(params: Any, state: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    def loss_of(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, tuple[Any, Metrics]]:
         logits, state = model.apply(params, state, to_float(batch.image), train=True, key=key, mask=batch.mask)
         metrics = measure(logits, batch)
         return metrics.loss / jnp.maximum(metrics.examples, 1), (state, metrics)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(ts: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        gradient = jax.grad(loss_of, has_aux=True)
-        grads, (state, metrics) = gradient(ts.params, ts.state, batch, jax.random.fold_in(key, ts.step))
+        step_key = None if key is None else jax.random.fold_in(key, ts.step)
+        grads, (state, metrics) = jax.grad(loss_of, has_aux=True)(ts.params, ts.state, batch, step_key)
         updates, opt_state = optimizer.update(grads, ts.opt_state, ts.params)
         return TrainState(ts.step + 1, optax.apply_updates(ts.params, updates), state, opt_state), metrics
 
@@ -83,7 +83,8 @@ def to_float(image: Any) -> jax.Array:
 
 def measure(logits: jax.Array, batch: Batch) -> Metrics:
     """Loss, correct answers and examples of a batch; padding counts for nothing."""
-    label, mask = jnp.asarray(batch.label), jnp.asarray(batch.mask)
+    label = jnp.asarray(batch.label)
+    mask = jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask)
     loss = ops.softmax_cross_entropy(logits, label)
     correct = ops.correct(logits, label)
     return Metrics(
