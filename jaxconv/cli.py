@@ -1,13 +1,15 @@
 """The command line: each command is a typed dataclass, made into options by tyro, and a function that runs it."""
 
+import contextlib
 import dataclasses
-import json
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_type_hints
 
 import tyro
 
@@ -83,21 +85,21 @@ def evaluate(options: Eval) -> None:
     from jaxconv.experiment import evaluate_run, load_run
 
     scored = evaluate_run(load_run(options.run))
-    path = options.run / "evaluation.json"
-    path.write_text(json.dumps(scored, indent=2) + "\n")
     print(f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images")
-    print(f"saved in {path}")
+    print(f"saved in {options.run / 'evaluation.json'}")
 
 
 def predict(options: Predict) -> None:
     from jaxconv.experiment import load_run, predict_files
 
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: list at least 1 class")
     run = load_run(options.run)
     classes = run.config["classes"]
     for path, probabilities in zip(
         options.images, predict_files(run, list(options.images), invert=options.invert), strict=True
     ):
-        best = probabilities.argsort()[::-1][: max(1, options.top)]
+        best = probabilities.argsort()[::-1][: options.top]
         print(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
 
 
@@ -120,6 +122,7 @@ def summary(options: Summary) -> None:
     table.add_section()
     table.add_row("total", "", f"{shown.params:,}", f"{shown.multiply_adds:,}", "")
     console = Console()
+    console.width = max(console.width, 80)  # a number that is cut is worse than a line that wraps
     console.print(table)
     print(f"trainable parameters {shown.params:,} ({4 * shown.params / 1024:,.0f} KiB in float32)")
     print(f"running statistics {shown.state:,}")
@@ -169,13 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments or ["--help"])
         next(command for command in COMMANDS.values() if command.options is type(options)).run(options)
+    except BrokenPipeError:  # whoever read our output has read enough: jaxconv summary … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (InputError, OSError) as error:
         if os.environ.get("JAXCONV_TRACEBACK"):
             raise
         print(f"jaxconv: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("jaxconv: interrupted; what is in the run folder is whole", file=sys.stderr)
+        print("jaxconv: interrupted; if a run folder has a checkpoint, it is whole", file=sys.stderr)
         return 130
     return 0
 
@@ -191,7 +197,11 @@ def parse(arguments: Sequence[str]) -> object:
     if name == "--version":
         print(f"jaxconv {__version__}")
         raise SystemExit(0)
-    if not name.startswith("-") and name not in COMMANDS:
+    if name not in COMMANDS and name not in ("-h", "--help"):
+        if name.startswith("-"):
+            raise InputError(
+                f"{name} is before the command: write jaxconv COMMAND {name} …, with {', '.join(COMMANDS)}"
+            )
         raise unknown("command", name, COMMANDS)
     kinds: Any = tuple(
         Annotated[
@@ -200,17 +210,39 @@ def parse(arguments: Sequence[str]) -> object:
         ]
         for name, command in COMMANDS.items()
     )
-    options, rest = tyro.cli(
-        Union[kinds],  # noqa: UP007  (a tuple of types, made above)
-        prog="jaxconv",
-        description="Convolutional networks as pure functions, compiled by XLA.",
-        args=arguments,
-        return_unknown_args=True,
-    )
-    if rest:
-        fields = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options)]
-        raise unknown(f"jaxconv {name} option", rest[0].split("=")[0], fields)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options, rest = tyro.cli(
+                Union[kinds],  # noqa: UP007  (a tuple of types, made above)
+                prog="jaxconv",
+                description="Convolutional networks as pure functions, compiled by XLA.",
+                args=arguments,
+                return_unknown_args=True,
+            )
+    except SystemExit:
+        if said.getvalue():
+            raise InputError(_one_line(said.getvalue())) from None
+        raise
+    for word in rest:
+        if not word.startswith("-"):
+            raise InputError(f"jaxconv {name} does not know what to do with {word!r}: see jaxconv {name} --help")
+        flags = [
+            f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(options) if f.name not in _positional(options)
+        ]
+        raise unknown(f"jaxconv {name} option", word.split("=")[0], [*flags, "--help"])
     return options
+
+
+def _positional(options: object) -> set[str]:
+    hints = get_type_hints(type(options), include_extras=True)
+    return {name for name, hint in hints.items() if tyro.conf.Positional in getattr(hint, "__metadata__", ())}
+
+
+def _one_line(box: str) -> str:
+    """tyro's explanation of a wrong value, out of its frame."""
+    text = re.sub(r"[│╭╮╰╯─|+]|-{3,}", " ", box).split("For full helptext")[0]
+    return " ".join(text.split())
 
 
 def _help(command: Command) -> str:

@@ -11,6 +11,7 @@ runs/<dataset>-<model>-<time>/
 
 import dataclasses
 import json
+import math
 import os
 import shlex
 import shutil
@@ -76,14 +77,12 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
         InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
     """
     started = time.perf_counter()
-    entry = models.find(config.model)
-    raw = _load(config)
+    entry = _check(config)  # before anything is downloaded
+    raw = data.load(config.dataset)
     dataset = raw.at_least(entry.in_shape)
     model = entry.make(len(dataset.classes))
-    steps_an_epoch = -(-len(dataset.train.labels) // max(config.batch_size, 1))
-    optimizer = train.make_optimizer(
-        config.optimizer, config.learning_rate, config.schedule, max(config.epochs, 1) * steps_an_epoch
-    )
+    steps = config.epochs * math.ceil(len(dataset.train.labels) / config.batch_size)
+    optimizer = train.make_optimizer(config.optimizer, config.learning_rate, config.schedule, steps)
     folder = _make_folder(config)
     facts = {
         "image_shape": raw.in_shape,
@@ -95,7 +94,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
 
     def on_epoch(record: dict[str, Any], ts: TrainState, is_best: bool) -> None:
         with (folder / "metrics.jsonl").open("a") as lines:
-            lines.write(json.dumps(record) + "\n")
+            lines.write(json.dumps(record, allow_nan=False) + "\n")
         if is_best:
             train.save_checkpoint(folder / "checkpoint", record["epoch"], ts.params, ts.state)
 
@@ -156,20 +155,41 @@ def load_run(folder: Path) -> Run:
         raise InputError(f"there is no run folder {folder}: give one that jaxconv train made, such as runs/digits-…")
     try:
         config = json.loads((folder / "config.json").read_text())
-        in_shape, classes, name = tuple(config["in_shape"]), config["classes"], config["model"]
     except FileNotFoundError:
         raise InputError(f"{folder} is not a run folder: it has no config.json") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} is not the config of a run: {error!r}") from None
-    model = models.find(name).make(len(classes))
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'} is not JSON: {error}") from None
+    if fault := _what_is_wrong(config):
+        raise InputError(f"{folder / 'config.json'} is not the config of a run: {fault}")
+    in_shape = tuple(config["in_shape"])
+    model = models.find(config["model"]).make(len(config["classes"]))
     like = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
     return Run(folder, config, model, *train.load_checkpoint(folder / "checkpoint", like))
 
 
+def _what_is_wrong(config: Any) -> str | None:
+    """What a config lacks to be used again; None if nothing."""
+    if not isinstance(config, dict):
+        return "it is not a table of names and values"
+    for name in ("dataset", "model"):
+        if not isinstance(config.get(name), str):
+            return f"{name} should be a name, not {config.get(name)!r}"
+    for name in ("image_shape", "in_shape"):
+        shape = config.get(name)
+        if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+            return f"{name} should be [height, width, channels], not {shape!r}"
+    classes = config.get("classes")
+    if not isinstance(classes, list) or not classes:
+        return f"classes should be a list of names, not {classes!r}"
+    return None
+
+
 def evaluate_run(run: Run) -> dict[str, float]:
-    """Score a trained network on the test set of the data set that it was trained on."""
+    """Score a trained network on the test set of its data set, and note it in the run folder's evaluation.json."""
     dataset = data.load(run.config["dataset"]).at_least(tuple(run.config["in_shape"]))
-    return train.evaluate(run.model, run.params, run.state, *dataset.test)
+    scored = train.evaluate(run.model, run.params, run.state, *dataset.test)
+    _write_json(run.folder / "evaluation.json", scored)
+    return scored
 
 
 def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.ndarray:
@@ -177,7 +197,8 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 
     Args:
         run: a trained network.
-        paths: of png, jpg and whatever else Pillow reads; they are made grey and resized as the data set's images.
+        paths: of png, jpg and whatever else Pillow reads. They are turned upright, put on white where they are
+            transparent, made grey if the data set is, and resized to its images.
         invert: swap dark and bright, for dark ink on white paper, which MNIST shows the other way round.
 
     Raises:
@@ -192,11 +213,19 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 
 
 def _read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = shape
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16"):
+                image = Image.fromarray((np.asarray(image, np.uint16) // 257).astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise InputError(f"{path} has pixels of 32 bits, whose white is unknown: save it with 8 or 16 bits")
+            if image.has_transparency_data:
+                ink = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
             pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
     except FileNotFoundError:
         raise InputError(f"there is no image {path}") from None
@@ -204,13 +233,20 @@ def _read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         raise InputError(f"{path} is not an image that Pillow can read: give a png or a jpg") from None
     except (OSError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image: {error}") from None
-    return np.asarray(pixels, np.uint8).reshape(shape)
+    array = np.asarray(pixels, np.uint8).reshape(shape)
+    if array.min() == array.max():
+        raise InputError(f"{path} is blank: every pixel is {array.min()} (transparent parts count as white)")
+    return array
 
 
-def _load(config: TrainConfig) -> data.Dataset:
-    if config.batch_size < 1 or config.epochs < 1:
-        raise InputError(f"batch_size={config.batch_size} and epochs={config.epochs} should both be at least 1")
-    return data.load(config.dataset)
+def _check(config: TrainConfig) -> models.Model:
+    """Refuse what can be refused without data, and return the model's entry."""
+    for name in ("batch_size", "epochs"):
+        if getattr(config, name) < 1:
+            raise InputError(f"{name}={getattr(config, name)} should be at least 1")
+    train.make_optimizer(config.optimizer, config.learning_rate, config.schedule)
+    runtime.device_name()
+    return models.find(config.model)
 
 
 def _make_folder(config: TrainConfig) -> Path:
@@ -230,5 +266,5 @@ def _make_folder(config: TrainConfig) -> Path:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Written beside and renamed, so that the file is whole or not there."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    partial.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
     os.replace(partial, path)

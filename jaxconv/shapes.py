@@ -92,6 +92,8 @@ def output_size(
     jaxconv.errors.InputError: (7 + 0 - 3) / 3 + 1 = 2.33 places for the window is not a whole number; \
 padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
     """
+    for name, value in {"window": window, "stride": stride, "dilation": dilation}.items():
+        per_dimension(value, 1, name)
     low, high = resolve_padding(padding, size, window, stride, dilation)
     room = size + low + high - span(window, dilation)
     if room < 0:

@@ -124,7 +124,25 @@ BAD = {
     "optimizer": ("train --optimizer adma", {}, "unknown optimizer 'adma': did you mean 'adam'?"),
     "schedule": ("train --schedule cosinus", {}, "unknown schedule 'cosinus': did you mean 'cosine'?"),
     "learning rate": ("train --learning-rate -1", {}, "learning_rate=-1.0 should be a positive number, such as 0.001"),
-    "batch size 0": ("train --batch-size 0", {}, "batch_size=0 and epochs=12 should both be at least 1"),
+    "batch size 0": ("train --batch-size 0", {}, "batch_size=0 should be at least 1"),
+    "no epochs": ("train --epochs=0", {}, "epochs=0 should be at least 1"),
+    "optimizer, before downloading": ("train --dataset mnist --optimizer adma", {}, "unknown optimizer 'adma'"),
+    "option before the command": (
+        "--epochs 3 train",
+        {},
+        "--epochs is before the command: write jaxconv COMMAND --epochs",
+    ),
+    "word too many": (
+        "train extra",
+        {},
+        "jaxconv train does not know what to do with 'extra': see jaxconv train --help",
+    ),
+    "value of another type": ("train --epochs many", {}, "Error parsing --epochs: invalid literal for int()"),
+    "value missing": ("train --epochs", {}, "Missing value for argument '--epochs'"),
+    "argument missing": ("eval", {}, "Run folder, as jaxconv train made it. (required)"),
+    "unknown action": ("data chekc", {}, "invalid choice 'chekc' for argument 'action'. Expected one of ('check',)."),
+    "negative seed": ("train --seed -1", {}, "seed=-1 should be from 0 to"),
+    "no classes to list": ("predict RUN digit.png --top 0", {"RUN": "whole"}, "--top 0: list at least 1 class"),
     "batch size too large": (
         "train --batch-size 2000",
         {},
@@ -155,7 +173,11 @@ BAD = {
     ),
     "no run folder": ("eval runs/none", {}, "there is no run folder runs/none: give one that jaxconv train made"),
     "not a run folder": ("eval data", {"data/x": b""}, "data is not a run folder: it has no config.json"),
-    "broken config": ("eval data", {"data/config.json": b"{}"}, "data/config.json is not the config of a run"),
+    "broken config": (
+        "eval data",
+        {"data/config.json": b"{}"},
+        "config.json is not the config of a run: dataset should",
+    ),
     "run without a checkpoint": (
         "predict RUN digit.png",
         {"RUN": "without checkpoint"},
@@ -199,9 +221,17 @@ def test_bad_input_is_one_line_and_exit_code_2(jaxconv, tmp_path, no_network, tr
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
-def test_a_value_of_the_wrong_type_is_explained(jaxconv):
-    code, _, err = jaxconv("train --epochs many")
-    assert code == 2 and "--epochs" in err and "'many'" in err and "Traceback" not in err
+def test_a_device_that_is_not_there_is_said(tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "gpux"}
+    done = subprocess.run([*PROGRAM, "train"], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not os.listdir(tmp_path)
+    assert done.stderr.startswith("jaxconv: error: jax finds no device (JAX_PLATFORMS='gpux'): ")
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
+    command = f"{sys.executable} -m jaxconv.cli data check digits | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_the_installed_program_fails_as_cleanly(tmp_path):

@@ -111,12 +111,27 @@ def test_lowerings_agree_on_whatever_is_legal(data):
     x = rng.normal(size=(2, *size, c * groups)).astype(np.float32)
     kernel = rng.normal(size=(*window, c, o * groups)).astype(np.float32)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    a, b = jax.jit(lambda x, k: [ops.conv(x, k, impl=impl, precision="highest", **options) for impl in ops.LOWERINGS])(
-        x, kernel
-    )
-    assert a.shape == b.shape
-    # A float32 sum of n products of size 1 is right to about n·2⁻²⁴.
-    np.testing.assert_allclose(a, b, rtol=0, atol=kernel[..., 0].size * 2e-6)
+    first, *others = jax.jit(
+        lambda x, k: [ops.conv(x, k, impl=impl, precision="highest", **options) for impl in ops.LOWERINGS]
+    )(x, kernel)
+    for other in others:
+        assert first.shape == other.shape
+        # A float32 sum of n products of size 1 is right to about n·2⁻²⁴.
+        np.testing.assert_allclose(first, other, rtol=0, atol=kernel[..., 0].size * 2e-6)
+
+
+@EVERY_IMPL
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_adds_up_in_float32(rng, impl, dtype):
+    """bfloat16 has 8 digits: a sum of ones kept in it would stop at 256."""
+    ones = ops.conv(jnp.ones((1, 16, 16, 2), dtype), jnp.ones((16, 16, 2, 1), dtype), impl=impl)
+    assert ones.dtype == dtype and ones.item() == 512
+    x, kernel = (jnp.asarray(rng.normal(size=size), dtype) for size in [(1, 9, 9, 8), (7, 7, 8, 3)])
+    wanted = reference.conv(*(np.asarray(a, np.float64) for a in (x, kernel)), (1, 1), ((0, 0),) * 2, (1, 1), 1)
+    y, vjp = jax.vjp(lambda x, k: ops.conv(x, k, impl=impl), x, kernel)
+    # Rounded once, at the end: to half a unit in the last place.
+    np.testing.assert_allclose(np.asarray(y, np.float64), wanted, rtol=float(jnp.finfo(dtype).eps), atol=1e-3)
+    assert [gradient.dtype for gradient in vjp(y)] == [dtype, dtype]
 
 
 X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
@@ -138,6 +153,7 @@ X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
         ((X, K), {"stride": 0}, r"conv: stride 0: give an int of at least 1, or 2 of them"),
         ((X, K), {"stride": (1, 1, 1)}, r"conv: stride \(1, 1, 1\): give an int"),
         ((X, K), {"dilation": 2.0}, r"conv: dilation 2\.0: give an int"),
+        ((X, K), {"groups": 1.0}, r"conv: groups=1\.0 does not divide"),
         ((X, K), {"groups": 3}, r"conv: groups=3 does not divide the 4 filters"),
         ((X, K), {"impl": "laxx"}, r"unknown impl 'laxx': did you mean 'lax'\? Known: auto, lax, explicit"),
         ((X, K), {"pad_mode": "mirror"}, r"unknown pad_mode 'mirror'"),

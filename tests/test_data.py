@@ -64,6 +64,12 @@ def test_hold_out_takes_the_last_before_shuffling():
     assert train.labels.tolist() == [0, 1, 2, 3] and validation.labels.tolist() == [4, 5]
 
 
+@pytest.mark.parametrize("count", [0, 6, 7, -1])
+def test_holding_out_nothing_or_everything_is_refused(count):
+    with pytest.raises(InputError, match=f"hold_out: count={count} should be at least 1 and below the 6 examples"):
+        hold_out(Split(np.arange(6), np.arange(6)), count)
+
+
 def test_enlarging_magnifies_then_frames(rng):
     image = rng.integers(0, 256, (2, 28, 28, 1), np.uint8)
     framed = data.enlarge(image, (32, 32))

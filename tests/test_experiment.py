@@ -1,9 +1,9 @@
 """The main job from end to end: train, a whole run folder, and using it again."""
 
 import json
-from pathlib import Path
 
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -94,6 +94,58 @@ def test_predicting_files_is_predicting_pixels(run, tmp_path):
     assert predict_files(loaded, paths[2:])[0].argmax() == wanted[2].argmax()
 
 
+def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
+    """The same digit as 16 bits, as ink on nothing, lying on its side with a note to turn it: the same answer."""
+    loaded = load_run(run[0])
+    digit = data.load("digits").test.images[0, :, :, 0]
+    image = Image.fromarray(digit)
+    image.save(tmp_path / "plain.png")
+    Image.fromarray(digit.astype(np.uint16) * 257).save(tmp_path / "16 bits.png")
+    image.convert("P").save(tmp_path / "palette.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it a quarter to the right to see it upright
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "on its side.png", exif=exif)
+    wanted = predict_files(loaded, [tmp_path / "plain.png"])[0]
+    for name in ("16 bits", "palette", "on its side"):
+        got = predict_files(loaded, [tmp_path / f"{name}.png"])[0]
+        np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=name)
+
+    Image.merge("LA", (Image.new("L", (8, 8), 0), image)).save(tmp_path / "ink.png")  # black where the digit is
+    np.testing.assert_allclose(predict_files(loaded, [tmp_path / "ink.png"], invert=True)[0], wanted, atol=2e-2)
+
+    Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "nothing.png")
+    with pytest.raises(InputError, match=r"nothing.png is blank: every pixel is 255"):
+        predict_files(loaded, [tmp_path / "nothing.png"])
+    Image.fromarray(digit.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(InputError, match=r"float.tiff has pixels of 32 bits"):
+        predict_files(loaded, [tmp_path / "float.tiff"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": []}, r"model should be a name, not \[\]"),
+        ({"dataset": None}, r"dataset should be a name, not None"),
+        ({"in_shape": [0, 0, 1]}, r"in_shape should be \[height, width, channels\], not \[0, 0, 1\]"),
+        ({"image_shape": "abc"}, r"image_shape should be \[height, width, channels\], not 'abc'"),
+        ({"classes": 5}, r"classes should be a list of names, not 5"),
+        ({"model": "lenet"}, r"unknown model 'lenet'"),
+    ],
+)
+def test_a_config_that_was_tampered_with_is_refused(run, tmp_path, change, message):
+    config = json.loads((run[0] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=message):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]"])
+def test_a_config_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"config\.json is not (JSON|the config of a run)"):
+        load_run(tmp_path)
+
+
 def test_models_that_want_more_pixels_get_them(tmp_path):
     folder, _ = run_training(TrainConfig(model="lenet5", epochs=1, batch_size=512, runs=tmp_path), progress=False)
     config = json.loads((folder / "config.json").read_text())
@@ -112,11 +164,15 @@ def test_bad_input_leaves_nothing_behind(tmp_path, change):
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_a_run_that_diverges_keeps_what_it_had(tmp_path):
-    config = TrainConfig(runs=tmp_path, epochs=3, optimizer="sgd", learning_rate=1e38, schedule="constant")
-    with pytest.raises(InputError, match="a lower learning rate may help"):
-        run_training(config, progress=False)
-    assert not list(Path(tmp_path).glob("*/result.json"))
+def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
+    rate = optax.piecewise_constant_schedule(0.01, {2 * 40: 1e38})  # from the third epoch on
+    monkeypatch.setattr(experiment.train, "make_optimizer", lambda *_: optax.sgd(rate))
+    with pytest.raises(InputError, match="the loss of epoch 3 is nan; a lower learning rate may help"):
+        run_training(TrainConfig(runs=tmp_path, epochs=4), progress=False)
+    [folder] = tmp_path.iterdir()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert not (folder / "result.json").exists()
+    assert experiment.evaluate_run(load_run(folder))["accuracy"] > 0.1
 
 
 def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):

@@ -120,6 +120,13 @@ def test_batch_norm_keeps_running_statistics_and_heeds_the_mask(rng):
     np.testing.assert_allclose(y[:4], layer.apply(params, state, x[:4], train=True)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_no_two_fresh_arrays_share_their_memory():
+    """Or a step that gives the memory of params and state away would give it twice."""
+    params, state = BatchNorm().init(KEY, (2,))
+    step = jax.jit(lambda p, s: jax.tree.map(lambda a: a + 1, (p, s)), donate_argnums=(0, 1))
+    assert len(jax.tree.leaves(step(params, state))) == 4
+
+
 def test_residual_of_zero_is_the_identity_and_passes_gradients():
     layer = residual(Conv(3, 3, padding="SAME", kernel_init=jax.nn.initializers.zeros))
     params, state = layer.init(KEY, (5, 4, 3))
@@ -180,6 +187,7 @@ def test_a_layer_written_by_hand_needs_no_mask():
         lambda key, in_shape: ({"scale": jnp.ones(())}, {}),
         lambda params, state, x, *, train=False, key=None: (2 * params["scale"] * x, state),
     )
+    assert as_layer(scale).apply is as_layer(scale).apply  # or jit would compile it anew every time
     model = serial(scale, BatchNorm())
     params, state = model.init(KEY, (3,))
     y, _ = model.apply(params, state, jnp.ones((2, 3)), train=True, mask=jnp.array([True, False]))
@@ -199,7 +207,13 @@ def test_a_layer_written_by_hand_needs_no_mask():
         (lambda: serial(Conv(4, 3), Dense(3)).init(KEY, (5, 5, 1)), r"^dense1: Dense: in_shape \(3, 3, 4\) .* flatten"),
         (lambda: Conv(4, (3, 3)).init(KEY, (28, 28)), r"in_shape \(28, 28\) should be one example's, \(H, W, C\)"),
         (lambda: Conv(4, 3, groups=2).init(KEY, (5, 5, 3)), r"groups=2 does not divide the 3 channels"),
-        (lambda: Conv(0, 3).init(KEY, (5, 5, 3)), r"features=0 should be at least 1"),
+        (lambda: Conv(0, 3).init(KEY, (5, 5, 3)), r"features=0 should be an int of at least 1"),
+        (lambda: Conv(2.5, 3).init(KEY, (5, 5, 3)), r"features=2.5 should be an int of at least 1"),
+        (lambda: Dropout(1.5), r"Dropout: rate=1.5 is the fraction dropped"),
+        (
+            lambda: serial(ops.relu).apply({"bn1": {}}, {}, jnp.ones((1, 3))),
+            r"params or state has bn1, which this model has not; its parts are relu1",
+        ),
         (
             lambda: residual(Conv(4, 3)).init(KEY, (5, 5, 1)),
             r"of \(5, 5, 1\) the body makes \(3, 3, 4\) but the shortcut",

@@ -12,7 +12,9 @@ def test_mnist_cnn_is_the_lectures():  # rows 004-19, 004-20, 001-17
     table = summarize(models.mnist_cnn(), (28, 28, 1))
     assert [row.params for row in table.rows if row.params] == [320, 18_496, 36_928, 36_928, 650]
     assert (table.params, table.state, table.multiply_adds) == (93_322, 0, 2_794_240)
-    shapes = [row.shape for row in table.rows if not row.kind.startswith("relu")]
+    kinds = "conv relu max_pool conv relu max_pool conv relu flatten dense relu dense"
+    assert [row.kind for row in table.rows] == kinds.split()
+    shapes = [row.shape for row in table.rows if row.kind != "relu"]
     assert shapes == [(26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (576,), (64,), (10,)]
     assert [row.sees for row in table.rows if row.kind in ("conv", "max_pool")] == [(n, n) for n in (3, 4, 8, 10, 18)]
 
@@ -21,6 +23,8 @@ def test_lenet5_is_the_lectures():  # rows 000-15 to 000-20
     table = summarize(models.lenet5(), (32, 32, 1))
     assert [row.params for row in table.rows if row.params] == [156, 2_416, 48_120, 10_164, 850]
     assert table.params == 61_706
+    kinds = "conv tanh max_pool conv tanh max_pool flatten dense tanh dense tanh dense"
+    assert [row.kind for row in table.rows] == kinds.split()
     shapes = [row.shape for row in table.rows if row.kind in ("conv", "max_pool", "dense")]
     assert shapes == [(28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (120,), (84,), (10,)]
 
@@ -77,6 +81,11 @@ def test_receptive_field_is_where_the_gradient_is_not_zero():
     assert summarize(model, (40, 40, 1)).rows[-1].sees == (rows, columns)
 
 
+def test_branches_together_see_what_the_widest_sees_in_each_dimension():
+    tall, wide = Conv(1, (5, 1), padding="SAME"), Conv(1, (3, 7), padding="SAME")
+    assert summarize(serial(residual(tall, shortcut=wide), Conv(1, 1)), (9, 9, 1)).rows[-1].sees == (5, 7)
+
+
 def test_rows_are_named_by_their_path_and_count_state_apart():
     model = serial(Conv(4, 3), BatchNorm(), residual(Conv(4, 3, padding="SAME")), ops.global_avg_pool, Dense(2))
     table = summarize(model, (8, 8, 1))
@@ -95,5 +104,7 @@ def test_rows_are_named_by_their_path_and_count_state_apart():
 def test_a_model_that_does_not_fit_is_told():
     with pytest.raises(InputError, match=r"conv3: conv: window \(3, 3\) on an input of \(1, 1\)"):
         summarize(models.mnist_cnn(), (12, 12, 1))
+    with pytest.raises(InputError, match=r"in_shape \(0, 28, 1\): every size should be at least 1"):
+        summarize(models.mlp(), (0, 28, 1))
     with pytest.raises(InputError, match="unknown model 'lenet': did you mean 'lenet5'"):
         models.find("lenet")

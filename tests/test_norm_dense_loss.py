@@ -80,9 +80,26 @@ def test_cross_entropy_is_its_formula_and_stays_finite(x64, rng):
     assert loss == 400 and slope.tolist() == [[-1, 1]]
 
 
+def test_a_network_that_says_nan_is_never_right():
+    logits = jnp.array([[np.nan, np.nan], [1.0, 0.0], [0.0, np.nan]])
+    assert ops.correct(logits, jnp.array([0, 0, 1])).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: ops.batch_norm(jnp.ones((2, 1), jnp.uint8), *jnp.ones((4, 1))),
+            r"batch_norm: x is uint8; convert it first",
+        ),
+        (
+            lambda: ops.batch_statistics(jnp.ones((3, 2)), jnp.array([True])),
+            r"batch_statistics: mask \(1,\) should be \(3,\)",
+        ),
+        (
+            lambda: ops.softmax_cross_entropy(jnp.ones((2, 3), jnp.int32), jnp.ones(2, jnp.int32)),
+            r"softmax_cross_entropy: logits is int32; convert it first",
+        ),
         (lambda: ops.dense(jnp.ones((1, 2, 2, 1)), jnp.ones((4, 3))), r"dense: x .* should be \(N, 4\): put flatten"),
         (
             lambda: ops.dense(jnp.ones((1, 5)), jnp.ones((4, 3))),

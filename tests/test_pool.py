@@ -96,6 +96,12 @@ def test_integers_negatives_and_nan_keep_their_meaning():
         assert np.isnan(ops.max_pool(jnp.zeros(4).at[hole].set(jnp.nan).reshape(1, 2, 2, 1), 2).item())
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_averages_add_up_in_float32(dtype):
+    y = ops.avg_pool(jnp.full((1, 2000, 1), 60, dtype), 2000)
+    assert y.dtype == dtype and y.item() == 60
+
+
 def test_global_pools(rng):
     x = rng.normal(size=(2, 5, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(ops.global_avg_pool(x), x.mean(axis=(1, 2)), rtol=1e-6)
@@ -109,6 +115,7 @@ def test_global_pools(rng):
         (lambda: ops.avg_pool(jnp.ones((1, 3, 3, 1)), 2, padding=2), r"avg_pool: padding .* sees nothing else"),
         (lambda: ops.max_pool(jnp.ones((3, 3)), 2), r"max_pool: x \(3, 3\) should be \(N, \*spatial, C\)"),
         (lambda: ops.avg_pool(jnp.ones((1, 4, 4, 1), jnp.uint8), 2), r"avg_pool: x is uint8"),
+        (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1), bool), 2), r"max_pool: x is bool, which has no largest value"),
         (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1)), 2, stride=0), r"max_pool: stride 0: give an int"),
         (lambda: ops.global_avg_pool(jnp.ones((1, 0, 4, 1))), r"global_avg_pool: .* at least one pixel"),
     ],

@@ -58,7 +58,6 @@ def test_importing_jaxconv_loads_nothing_heavy():
         "matplotlib",
         "orbax",
         "sklearn",
-        "scipy.stats",
         "rich",
         "tyro",
         "PIL",

@@ -52,6 +52,20 @@ def test_exact_refuses_just_what_leaves_a_rest_and_its_advice_works(n, f, s):
         assert shapes.output_size(n, f, stride=s, padding=pad, exact=True) > 0
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window 0: give an int of at least 1"),
+        ({"window": 3, "stride": 0}, "stride 0: give an int of at least 1"),
+        ({"window": 3, "stride": 1.5}, "stride 1.5: give an int"),
+        ({"window": 3, "dilation": -1}, "dilation -1: give an int"),
+    ],
+)
+def test_what_is_no_window_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        shapes.output_size(9, **options)
+
+
 def test_the_lectures_numbers():
     assert [shapes.output_size(7, 3, stride=s) for s in (1, 2)] == [5, 3]  # 001-09
     with pytest.raises(InputError, match=r"\(7 \+ 0 - 3\) / 3 \+ 1 = 2\.33 .* padding 1 or 4 on both sides would fit"):

@@ -72,6 +72,8 @@ def hold_out(split: Split, count: int) -> tuple[Split, Split]:
     Lecture row 004-23.
     """
     images, labels = split
+    if not 0 < count < len(images):
+        raise InputError(f"hold_out: count={count} should be at least 1 and below the {len(images)} examples")
     return Split(images[:-count], labels[:-count]), Split(images[-count:], labels[-count:])
 
 

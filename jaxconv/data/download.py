@@ -129,12 +129,15 @@ def _stream(title: str) -> Callable[[str, str, object], None]:
     def download(url: str, output: str, _: object) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with (
-            requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response,
+            requests.get(
+                url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Accept-Encoding": "identity"}
+            ) as response,
             open(output, "wb") as file,
             Progress(*columns, transient=True) as progress,
         ):
             response.raise_for_status()
-            size = int(response.headers.get("content-length", 0))
+            length = response.headers.get("content-length", "")
+            size = int(length) if length.isdecimal() else 0
             task = progress.add_task(title, total=size or None)
             start, done = time.monotonic(), 0
             try:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxconv.layers import Layer, output_shape
+from jaxconv.errors import InputError
+from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.shapes import receptive_field
 
 
@@ -74,6 +75,9 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
     >>> [row.sees[0] for row in table.rows if row.kind in ("conv", "max_pool")]
     [3, 4, 8, 10, 18]
     """
+    if not all(n >= 1 for n in in_shape):
+        raise InputError(f"in_shape {in_shape}: every size should be at least 1")
+    model = as_layer(model)
     params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
     ndim = len(in_shape) - 1
     view = _View((1,) * ndim, (1,) * ndim)
@@ -101,10 +105,11 @@ def _walk(
         ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, seen, rows))
     if layer.kind == "serial":
         return ends[-1]
-    # Branches that start together and are added: what the widest of them sees.
-    views = [end[1] for end in ends]
-    widest = None if None in views else max((v for v in views if v), key=lambda v: v.field)
-    return ends[0][0], widest
+    # Branches that start together and are added: in each dimension what the widest of them sees.
+    views = [end[1] for end in ends if end[1] is not None]
+    if len(views) < len(ends):
+        return ends[0][0], None
+    return ends[0][0], _View(tuple(map(max, zip(*(v.field for v in views), strict=True))), views[0].jump)
 
 
 def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: _View | None) -> _View | None:

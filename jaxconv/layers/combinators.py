@@ -47,6 +47,7 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
+        _check_names(parts, params, state)
         new_state = {}
         for i, (name, part) in enumerate(parts):
             x, new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
@@ -100,6 +101,7 @@ def residual(
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
+        _check_names(parts, params, state)
         y, new_state = {}, {}
         for i, (name, part) in enumerate(parts):
             y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
@@ -135,6 +137,16 @@ def _apply_part(
     key = None if key is None else jax.random.fold_in(key, i)
     with _inside(name):
         return part.apply(params.get(name, {}), state.get(name, {}), x, train=train, key=key, mask=mask)
+
+
+def _check_names(parts: tuple[tuple[str, Layer], ...], params: Tree, state: Tree) -> None:
+    """Refuse what belongs to another model; what is missing its own part will miss."""
+    surplus = (params.keys() | state.keys()) - {name for name, _ in parts}
+    if surplus:
+        raise InputError(
+            f"params or state has {', '.join(sorted(surplus))}, which this model has not; "
+            f"its parts are {', '.join(name for name, _ in parts)}"
+        )
 
 
 @contextmanager

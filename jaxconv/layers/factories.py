@@ -159,8 +159,10 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None)
 
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         channels = in_shape[-1:]
-        ones, zeros = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
-        return {"scale": ones, "bias": zeros}, {"mean": zeros, "var": ones}
+        # Four arrays, none of them shared: a training step may give the memory of each away.
+        ones, zeros = functools.partial(jnp.ones, channels), functools.partial(jnp.zeros, channels)
+        params = {"scale": ones(jnp.float32), "bias": zeros(jnp.float32)}
+        return params, {"mean": zeros(jnp.float32), "var": ones(jnp.float32)}
 
     def apply(
         params: Tree,
@@ -204,13 +206,15 @@ def Dropout(rate: float, *, name: str | None = None) -> Layer:
     ) -> tuple[jax.Array, Tree]:
         return (ops.dropout(x, key, rate) if train else x), state
 
+    if not 0 <= rate < 1:
+        raise InputError(f"Dropout: rate={rate} is the fraction dropped; it should be at least 0 and below 1")
     return Layer("dropout", lambda key, in_shape: ({}, {}), apply, name=name)
 
 
 def _kernel_and_bias(layer: str, init: Initializer, key: jax.Array, shape: Shape, use_bias: bool) -> Tree:
     features = shape[-1]
-    if features < 1:
-        raise InputError(f"{layer}: features={features} should be at least 1")
+    if not isinstance(features, int) or features < 1:
+        raise InputError(f"{layer}: features={features} should be an int of at least 1")
     params = {"kernel": init(key, shape, jnp.float32)}
     return params | {"bias": jnp.zeros(features, jnp.float32)} if use_bias else params
 

@@ -1,5 +1,6 @@
 """What a layer is: a pair of pure functions, one that makes parameters and one that uses them."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -53,11 +54,7 @@ def as_layer(layer: Layer | Callable[..., jax.Array]) -> Layer:
     'relu'
     """
     if isinstance(layer, Layer):
-        # A layer written without ``mask`` (it looks at one example at a time) is a layer like any other.
-        takes = inspect.signature(layer.apply).parameters.values()
-        if any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in takes):
-            return layer
-        return layer._replace(apply=lambda *args, mask=None, **options: layer.apply(*args, **options))
+        return layer._replace(apply=_with_mask(layer.apply))
     if not callable(layer):
         raise InputError(f"{layer!r} is neither a Layer nor a function of an array")
     function = getattr(layer, "func", layer)  # of a functools.partial
@@ -65,6 +62,15 @@ def as_layer(layer: Layer | Callable[..., jax.Array]) -> Layer:
     if getattr(function, "__annotations__", {}).get("return") is Layer:
         raise InputError(f"{kind} makes a layer and is not one itself: write {kind}(…)")
     return stateless(kind, layer)
+
+
+@functools.lru_cache(maxsize=256)  # the same function every time, so that jit knows it again
+def _with_mask(apply: Callable[..., tuple[jax.Array, Tree]]) -> Callable[..., tuple[jax.Array, Tree]]:
+    """A layer written without ``mask`` (it looks at one example at a time) is a layer like any other."""
+    takes = inspect.signature(apply).parameters.values()
+    if any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in takes):
+        return apply
+    return lambda *args, mask=None, **options: apply(*args, **options)
 
 
 def stateless(

@@ -22,6 +22,11 @@ def floating(op: str, **arrays: jax.Array) -> None:
             )
 
 
+def accumulator(x: jax.Array) -> jnp.dtype:
+    """The dtype to add up in: a bfloat16 sum of ones stops at 256, so at least float32."""
+    return jnp.dtype(jnp.float32) if x.dtype.itemsize < 4 else x.dtype
+
+
 def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
     """Refuse an array without its batch or channel axis, and say which of the two is likely to be missing."""
     if x.ndim == wanted:

@@ -6,6 +6,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxconv.errors import InputError
+from jaxconv.ops import checks
 
 
 def softmax_cross_entropy(
@@ -29,6 +30,7 @@ def softmax_cross_entropy(
     Array([0.6931472, 0.       ], dtype=float32)
     """
     logits, label = jnp.asarray(logits), jnp.asarray(label)
+    checks.floating("softmax_cross_entropy", logits=logits)
     if jnp.issubdtype(label.dtype, jnp.integer) and logits.ndim == 2 and label.shape == logits.shape[:1]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, label)
     if jnp.issubdtype(label.dtype, jnp.floating) and label.shape == logits.shape:
@@ -40,9 +42,9 @@ def softmax_cross_entropy(
 
 
 def correct(logits: Float[Array, "n k"], label: Int[Array, " n"]) -> jax.Array:
-    """Whether the largest logit is the true class: the mean of it is the accuracy.
+    """Whether the largest logit is the true class: the mean of it is the accuracy. NaN is never right.
 
     >>> correct(jnp.array([[0., 1.], [2., 1.]]), jnp.array([1, 1]))
     Array([ True, False], dtype=bool)
     """
-    return jnp.argmax(logits, axis=-1) == label
+    return (jnp.argmax(logits, axis=-1) == label) & ~jnp.isnan(logits).any(axis=-1)

@@ -35,6 +35,7 @@ def batch_norm(
     Array([-0.999995,  0.999995], dtype=float32)
     """
     x = jnp.asarray(x)
+    checks.floating("batch_norm", x=x)
     for name, array in {"scale": scale, "bias": bias, "mean": mean, "var": var}.items():
         if array is not None:
             checks.vector("batch_norm", name, array, x.shape[-1])
@@ -69,7 +70,9 @@ def batch_statistics(
     """
     x = jnp.asarray(x)
     checks.floating("batch_statistics", x=x)
-    x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+    x = x.astype(checks.accumulator(x))
+    if mask is not None and mask.shape != x.shape[:1]:
+        raise InputError(f"batch_statistics: mask {mask.shape} should be ({len(x)},), one entry an example")
     axes = tuple(range(x.ndim - 1))
     where = None if mask is None else mask.reshape((-1,) + (1,) * (x.ndim - 1))
     mean = jnp.mean(x, axis=axes, where=where)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from jaxconv.errors import InputError
+from jaxconv.errors import DtypeError, InputError
 from jaxconv.ops import checks
 from jaxconv.ops.window import taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve, tap_pixels
@@ -48,6 +48,10 @@ def max_pool(
     Array([[4., 5.]], dtype=float32)
     """
     x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise DtypeError(
+            f"max_pool: x is {x.dtype}, which has no largest value; convert it first, x.astype(jnp.float32)"
+        )
     slide = _lay("max_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     (_, best), *rest = taps(_pad(x, slide, lowest), slide)
@@ -69,6 +73,8 @@ def avg_pool(
 ) -> Float[Array, "n *out c"]:
     """The mean under each window: ``y[n, p, c] = (1 / count[p]) Σ_u x[n, p·stride + u·dilation − low, c]``.
 
+    The sum is taken in at least float32, whatever x is.
+
     Args:
         x, window, stride, padding, dilation, ceil_mode: as in :func:`max_pool`, but x must be floating.
         count_include_pad: divide by all the taps, padding too; by default only by those that see a real pixel, so
@@ -86,9 +92,11 @@ def avg_pool(
     x = jnp.asarray(x)
     checks.floating("avg_pool", x=x)
     slide = _lay("avg_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
-    total = sum((pixels for _, pixels in taps(_pad(x, slide, 0), slide)), jnp.zeros((), x.dtype))
-    count = _count(slide, x.shape[1:-1], count_include_pad)
-    return total / jnp.asarray(count[None, ..., None], x.dtype)
+    count = _count(slide, x.shape[1:-1], count_include_pad)[None, ..., None]
+    total = jnp.zeros((), checks.accumulator(x))
+    for _, pixels in taps(_pad(x, slide, 0), slide):
+        total += pixels.astype(total.dtype)
+    return (total / jnp.asarray(count, total.dtype)).astype(x.dtype)
 
 
 def global_avg_pool(x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:

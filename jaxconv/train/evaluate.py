@@ -75,9 +75,10 @@ def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size:
     """Refuse what would fail deep inside, or train on nonsense."""
     if images.ndim != 4 or not len(images):
         raise InputError(f"{who}: images {images.shape} should be (N, H, W, C), and at least one")
-    if images.shape[1] in (1, 3) and images.shape[-1] > 4 and images.shape[-1] == images.shape[-2]:
+    if images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
         raise InputError(
-            f"{who}: images {images.shape} look channels-first; move axis 1 to the end: np.moveaxis(images, 1, -1)"
+            f"{who}: images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
+            "(if they really are so low, swap height and width)"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{who}: labels {labels.dtype}{labels.shape} should be {len(images)} integers, one an image")

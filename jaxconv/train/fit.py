@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxconv.errors import InputError
-from jaxconv.layers import Layer
+from jaxconv.layers import Layer, as_layer
 from jaxconv.train.batches import batches, epoch_order
 from jaxconv.train.evaluate import check_examples, check_labels, evaluate, mean_metrics
 from jaxconv.train.progress import Progress
@@ -62,7 +62,8 @@ def fit(
         batch_size: examples a step; the last batch is padded, and its padding masked.
         seed: of the parameters, the order of the data, and dropout.
         progress: show a progress bar.
-        on_epoch: called after every epoch with its record, the train state, and whether it is the best so far.
+        on_epoch: called after every epoch with its record, the train state, and whether it is the best so far. The
+            train state's memory is used again by the next step: copy what you want to keep.
 
     Raises:
         InputError: examples, sizes or labels that cannot work, or a loss that is no longer a number.
@@ -75,22 +76,23 @@ def fit(
     >>> fitted.history[-1]["val_accuracy"] > 0.9
     True
     """
-    _check(train, validation, epochs, batch_size)
+    model = as_layer(model)
+    train, validation = ((np.asarray(images), np.asarray(labels)) for images, labels in (train, validation))
+    _check(train, validation, epochs, batch_size, seed)
     root = jax.random.key(seed)
     ts = init_state(model, optimizer, jax.random.fold_in(root, 0), train[0].shape[1:])
     for examples in (train, validation):
         check_labels("fit", model, ts.params, ts.state, *examples)
-
-    started = time.perf_counter()
-    first = next(batches(*train, batch_size))
-    step = make_train_step(model, optimizer, jax.random.fold_in(root, 1)).lower(ts, first).compile()  # type: ignore[attr-defined]
-    compile_seconds = time.perf_counter() - started
 
     history: list[dict[str, Any]] = []
     best: tuple[tuple[float, float], int, Any, Any] | None = None
     train_seconds = 0.0
     count = len(train[0])
     with Progress(epochs, math.ceil(count / batch_size), batch_size, show=progress) as bar:
+        started = time.perf_counter()
+        first = next(batches(*train, batch_size))
+        step = make_train_step(model, optimizer, jax.random.fold_in(root, 1)).lower(ts, first).compile()
+        compile_seconds = time.perf_counter() - started
         for epoch in range(1, epochs + 1):
             started = time.perf_counter()
             metrics: list[Metrics] = []
@@ -101,10 +103,11 @@ def fit(
             mean = mean_metrics(metrics)  # waits for the device
             seconds = time.perf_counter() - started
             train_seconds += seconds
-            if not math.isfinite(mean["loss"]):
-                raise InputError(f"fit: the loss of epoch {epoch} is {mean['loss']}; a lower learning rate may help")
-
             scored = evaluate(model, ts.params, ts.state, *validation, batch_size=batch_size)
+            for loss in (mean["loss"], scored["loss"]):
+                if not math.isfinite(loss):
+                    raise InputError(f"fit: the loss of epoch {epoch} is {loss}; a lower learning rate may help")
+
             record = {
                 "epoch": epoch,
                 "step": int(ts.step),
@@ -128,7 +131,7 @@ def fit(
     return Fitted(params, state, history, best_epoch, int(ts.step), train_seconds, compile_seconds)
 
 
-def _check(train: Examples, validation: Examples, epochs: int, batch_size: int) -> None:
+def _check(train: Examples, validation: Examples, epochs: int, batch_size: int, seed: int) -> None:
     for images, labels in (train, validation):
         check_examples("fit", images, labels, batch_size)
     if train[0].shape[1:] != validation[0].shape[1:]:
@@ -137,3 +140,5 @@ def _check(train: Examples, validation: Examples, epochs: int, batch_size: int) 
         raise InputError(f"fit: batch_size={batch_size} is larger than the {len(train[0])} training examples")
     if epochs < 1:
         raise InputError(f"fit: epochs={epochs} should be at least 1")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"fit: seed={seed} should be from 0 to 2³² − 1")

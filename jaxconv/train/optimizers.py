@@ -47,6 +47,8 @@ adamw, rmsprop
         raise unknown("optimizer", name, OPTIMIZERS)
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
+    if not 0 < steps < 2**31:
+        raise InputError(f"{steps:,} steps are more than can be counted; take fewer epochs or larger batches")
     if not 0 < learning_rate < float("inf"):
         raise InputError(f"learning_rate={learning_rate} should be a positive number, such as 0.001")
     return OPTIMIZERS[name](SCHEDULES[schedule](learning_rate, steps))

@@ -28,8 +28,8 @@ class Progress:
                 progress.TimeRemainingColumn(),
                 transient=True,
             )
-            self.bar.start()
             self.task = self.bar.add_task("compiling", total=self.epochs * self.steps, measured="")
+            self.bar.start()
             self.looked = time.perf_counter()
             self.since = 0
         return self

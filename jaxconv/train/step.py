@@ -23,7 +23,7 @@ class Metrics(NamedTuple):
 
 def make_train_step(
     model: Layer, optimizer: optax.GradientTransformation, key: jax.Array | None = None
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> jax.stages.Wrapped:
     """The function ``(train_state, batch) -> (train_state, metrics)``, jitted; it reuses the memory of its input.
 
     The loss is the mean softmax cross-entropy of the examples that the mask lets count. The randomness of a step

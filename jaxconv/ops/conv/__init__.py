@@ -62,7 +62,7 @@ def conv(
         pad_mode: what the padding holds: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
             ``"replicate"`` or ``"symmetric"`` (edge pixel repeated).
         impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
-            above) or ``"auto"``. All give the same array.
+            above) or ``"auto"``. All give the same array, but for rounding.
         precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU.
 
     Returns:
@@ -117,7 +117,7 @@ def _check(x: jax.Array, kernel: jax.Array, groups: int) -> None:
     checks.rank("conv", x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
     checks.floating("conv", x=x, kernel=kernel)
     *_, c_per_group, features = kernel.shape
-    if groups < 1 or features % groups:
+    if not isinstance(groups, int) or groups < 1 or features % groups:
         raise InputError(f"conv: groups={groups} does not divide the {features} filters of kernel {kernel.shape}")
     wanted = c_per_group * groups
     if x.shape[-1] == wanted:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxconv.ops import checks
 from jaxconv.ops.window import taps
 from jaxconv.shapes import ResolvedWindow
 
@@ -21,8 +22,8 @@ def conv(
     x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
     *size, c, features = kernel.shape
     kernel = kernel.reshape(*size, c, groups, features // groups)
-    y = jnp.zeros((), x.dtype)
+    y = jnp.zeros((), checks.accumulator(x))
     for u, pixels in taps(x, window):
         pixels = pixels.reshape(*pixels.shape[:-1], groups, c)
-        y += jnp.einsum("...gc,cgo->...go", pixels, kernel[u], precision=precision)
-    return y.reshape(*y.shape[:-2], features)
+        y += jnp.einsum("...gc,cgo->...go", pixels, kernel[u], precision=precision, preferred_element_type=y.dtype)
+    return y.reshape(*y.shape[:-2], features).astype(x.dtype)
