@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_type_hints
 
 import tyro
 
-from jaxconv import __version__
+from jaxconv import __version__, models
+from jaxconv.data import check
 from jaxconv.errors import InputError, unknown
-from jaxconv.experiment import TrainConfig
+from jaxconv.experiment import TrainConfig, evaluate_run, load_run, predict_files, run_training, write_json
+from jaxconv.explain import summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +70,6 @@ class Data:
 
 
 def train(options: Train) -> None:
-    from jaxconv.experiment import run_training
-
     folder, result = run_training(options)
     print(
         f"test accuracy {result['test_accuracy']:.4f} on {result['test_count']:,} images "
@@ -82,23 +82,19 @@ def train(options: Train) -> None:
 
 
 def evaluate(options: Eval) -> None:
-    from jaxconv.experiment import evaluate_run, load_run
-
     scored = evaluate_run(load_run(options.run))
     print(f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images")
+    write_json(options.run / "evaluation.json", scored)
     print(f"saved in {options.run / 'evaluation.json'}")
 
 
 def predict(options: Predict) -> None:
-    from jaxconv.experiment import load_run, predict_files
-
     if options.top < 1:
         raise InputError(f"--top {options.top}: list at least 1 class")
     run = load_run(options.run)
     classes = run.config["classes"]
-    for path, probabilities in zip(
-        options.images, predict_files(run, list(options.images), invert=options.invert), strict=True
-    ):
+    predicted = predict_files(run, list(options.images), invert=options.invert)
+    for path, probabilities in zip(options.images, predicted, strict=True):
         best = probabilities.argsort()[::-1][: options.top]
         print(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
 
@@ -106,9 +102,6 @@ def predict(options: Predict) -> None:
 def summary(options: Summary) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from jaxconv import models
-    from jaxconv.explain import summarize
 
     entry = models.find(options.model)
     shown = summarize(entry.make(options.classes), options.in_shape or entry.in_shape)
@@ -129,8 +122,6 @@ def summary(options: Summary) -> None:
 
 
 def check_data(options: Data) -> None:
-    from jaxconv.data import check
-
     bad = []
     for report in check(options.names):
         print("\n".join([report.name, *(f"  {line}" for line in report.lines)]))
@@ -190,8 +181,8 @@ def parse(arguments: Sequence[str]) -> object:
     """The options of the command that the arguments name.
 
     Raises:
-        InputError: an unknown command or option, with the nearest that is known.
-        SystemExit: after ``--help`` (0), or a value of the wrong type (2), which tyro explains.
+        InputError: an unknown command or option, with the nearest that is known; a value of the wrong type.
+        SystemExit: after ``--help`` and ``--version``.
     """
     name = arguments[0]
     if name == "--version":

@@ -90,7 +90,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
         "classes": dataset.classes,
         "versions": runtime.versions(),
     }
-    _write_json(folder / "config.json", dataclasses.asdict(config) | facts)
+    write_json(folder / "config.json", dataclasses.asdict(config) | facts)
 
     def on_epoch(record: dict[str, Any], ts: TrainState, is_best: bool) -> None:
         with (folder / "metrics.jsonl").open("a") as lines:
@@ -140,7 +140,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
         "versions": runtime.versions(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    _write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     return folder, result
 
 
@@ -185,11 +185,9 @@ def _what_is_wrong(config: Any) -> str | None:
 
 
 def evaluate_run(run: Run) -> dict[str, float]:
-    """Score a trained network on the test set of its data set, and note it in the run folder's evaluation.json."""
+    """Score a trained network on the test set of the data set that it was trained on."""
     dataset = data.load(run.config["dataset"]).at_least(tuple(run.config["in_shape"]))
-    scored = train.evaluate(run.model, run.params, run.state, *dataset.test)
-    _write_json(run.folder / "evaluation.json", scored)
-    return scored
+    return train.evaluate(run.model, run.params, run.state, *dataset.test)
 
 
 def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.ndarray:
@@ -197,8 +195,7 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 
     Args:
         run: a trained network.
-        paths: of png, jpg and whatever else Pillow reads. They are turned upright, put on white where they are
-            transparent, made grey if the data set is, and resized to its images.
+        paths: of png, jpg and whatever else :func:`jaxconv.data.read_image` reads.
         invert: swap dark and bright, for dark ink on white paper, which MNIST shows the other way round.
 
     Raises:
@@ -206,37 +203,9 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
     """
     if not paths:
         raise InputError("predict: give at least one image file")
-    height, width, channels = run.config["image_shape"]
-    images = np.stack([_read_image(Path(path), (height, width, channels)) for path in paths])
+    images = np.stack([data.read_image(Path(path), tuple(run.config["image_shape"])) for path in paths])
     images = data.enlarge(255 - images if invert else images, tuple(run.config["in_shape"][:2]))
     return train.predict(run.model, run.params, run.state, images)
-
-
-def _read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    height, width, channels = shape
-    try:
-        with Image.open(path) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image, np.uint16) // 257).astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise InputError(f"{path} has pixels of 32 bits, whose white is unknown: save it with 8 or 16 bits")
-            if image.has_transparency_data:
-                ink = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
-            pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
-    except FileNotFoundError:
-        raise InputError(f"there is no image {path}") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path} is not an image that Pillow can read: give a png or a jpg") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from None
-    array = np.asarray(pixels, np.uint8).reshape(shape)
-    if array.min() == array.max():
-        raise InputError(f"{path} is blank: every pixel is {array.min()} (transparent parts count as white)")
-    return array
 
 
 def _check(config: TrainConfig) -> models.Model:
@@ -263,7 +232,7 @@ def _make_folder(config: TrainConfig) -> Path:
     raise InputError(f"there are too many runs named {folder} in one second")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Written beside and renamed, so that the file is whole or not there."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
