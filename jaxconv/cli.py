@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments or ["--help"])
         next(command for command in COMMANDS.values() if command.options is type(options)).run(options)
+        sys.stdout.flush()  # here, where a reader that went away can be told from a bug
     except BrokenPipeError:  # whoever read our output has read enough: jaxconv summary … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
