@@ -210,9 +210,7 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 
 def _check(config: TrainConfig) -> models.Model:
     """Refuse what can be refused without data, and return the model's entry."""
-    for name in ("batch_size", "epochs"):
-        if getattr(config, name) < 1:
-            raise InputError(f"{name}={getattr(config, name)} should be at least 1")
+    train.check_settings(config.epochs, config.batch_size, config.seed)
     train.make_optimizer(config.optimizer, config.learning_rate, config.schedule)
     runtime.device_name()
     return models.find(config.model)

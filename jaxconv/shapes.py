@@ -234,12 +234,36 @@ def _padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:
     return padding
 
 
-def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """What one output of each layer can see of the image: ``[(receptive field, jump), …]``, in pixels.
+class View(NamedTuple):
+    """What one output can see of the image, and how far its neighbour looks from it: pixels, one entry a dimension."""
 
-    The *jump* is the distance, in image pixels, between two neighbouring outputs. Through a layer
+    field: tuple[int, ...]
+    jump: tuple[int, ...]
 
-        field ← field + (span − 1) · jump,    jump ← jump · stride.
+    @classmethod
+    def of_a_pixel(cls, ndim: int) -> "View":
+        """A pixel of the image sees itself."""
+        return cls((1,) * ndim, (1,) * ndim)
+
+    def through(self, window: Window) -> "View":
+        """The view after one more layer: ``field + (span − 1) · jump`` and ``jump · stride``.
+
+        >>> View.of_a_pixel(1).through(Window(5)).through(Window(2, stride=2))
+        View(field=(6,), jump=(2,))
+        """
+        ndim = len(self.field)
+        taps = per_dimension(window.size, ndim, "window")
+        dilation = per_dimension(window.dilation, ndim, "dilation")
+        stride = per_dimension(window.stride, ndim, "stride")
+        reach = zip(self.field, taps, dilation, self.jump, strict=True)
+        return View(
+            tuple(f + (span(t, d) - 1) * j for f, t, d, j in reach),
+            tuple(j * s for j, s in zip(self.jump, stride, strict=True)),
+        )
+
+
+def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[View]:
+    """What one output of each layer can see of the image, layer after layer.
 
     Lecture row 001-17.
 
@@ -247,16 +271,8 @@ def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[tuple[tupl
     >>> [(field[0], jump[0]) for field, jump in receptive_field(lenet5)]
     [(5, 1), (6, 2), (14, 2), (16, 4)]
     """
-    field, jump = (1,) * ndim, (1,) * ndim
-    seen = []
-    for window in windows:
-        taps = per_dimension(window.size, ndim, "window")
-        dilation = per_dimension(window.dilation, ndim, "dilation")
-        stride = per_dimension(window.stride, ndim, "stride")
-        field = tuple(f + (span(t, d) - 1) * j for f, t, d, j in zip(field, taps, dilation, jump, strict=True))
-        jump = tuple(j * s for j, s in zip(jump, stride, strict=True))
-        seen.append((field, jump))
-    return seen
+    view = View.of_a_pixel(ndim)
+    return [view := view.through(window) for window in windows]
 
 
 def tap_pixels(window: ResolvedWindow) -> list[np.ndarray]:

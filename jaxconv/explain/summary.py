@@ -7,7 +7,7 @@ import jax
 
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer, output_shape
-from jaxconv.shapes import receptive_field
+from jaxconv.shapes import View
 
 
 class Row(NamedTuple):
@@ -49,13 +49,6 @@ class Summary(NamedTuple):
         return sum(row.multiply_adds for row in self.rows)
 
 
-class _View(NamedTuple):
-    """What one value of a layer's output depends on: so many pixels, so far from its neighbour's."""
-
-    field: tuple[int, ...]
-    jump: tuple[int, ...]
-
-
 def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
     """The table of a model; nothing is computed and no parameter is made.
 
@@ -79,16 +72,14 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
         raise InputError(f"in_shape {in_shape}: every size should be at least 1")
     model = as_layer(model)
     params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
-    ndim = len(in_shape) - 1
-    view = _View((1,) * ndim, (1,) * ndim)
     rows: list[Row] = []
-    _walk("", model, params, state, in_shape, view, rows)
+    _walk("", model, params, state, in_shape, View.of_a_pixel(len(in_shape) - 1), rows)
     return Summary(in_shape, rows)
 
 
 def _walk(
-    path: str, layer: Layer, params: Any, state: Any, in_shape: tuple[int, ...], view: _View | None, rows: list[Row]
-) -> tuple[tuple[int, ...], _View | None]:
+    path: str, layer: Layer, params: Any, state: Any, in_shape: tuple[int, ...], view: View | None, rows: list[Row]
+) -> tuple[tuple[int, ...], View | None]:
     """Add a layer's rows, and return the shape and the view that the next layer starts from."""
     if not layer.parts:
         shape = output_shape(layer, params, state, in_shape)
@@ -98,7 +89,7 @@ def _walk(
         sees = view.field if view else None
         rows.append(Row(path or layer.kind, layer.kind, shape, _size(params), _size(state), work, sees))
         return shape, view
-    ends: list[tuple[tuple[int, ...], _View | None]] = []
+    ends: list[tuple[tuple[int, ...], View | None]] = []
     for name, part in layer.parts:
         shape, seen = ends[-1] if ends and layer.kind == "serial" else (in_shape, view)
         below = f"{path}/{name}" if path else name
@@ -109,19 +100,13 @@ def _walk(
     views = [end[1] for end in ends if end[1] is not None]
     if len(views) < len(ends):
         return ends[0][0], None
-    return ends[0][0], _View(tuple(map(max, zip(*(v.field for v in views), strict=True))), views[0].jump)
+    return ends[0][0], View(tuple(map(max, zip(*(v.field for v in views), strict=True))), views[0].jump)
 
 
-def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: _View | None) -> _View | None:
+def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: View | None) -> View | None:
     if view is None or len(shape) != len(in_shape):
         return None
-    if layer.window is None:
-        return view
-    [(field, jump)] = receptive_field([layer.window], len(shape) - 1)
-    return _View(
-        tuple(v + (f - 1) * j for v, f, j in zip(view.field, field, view.jump, strict=True)),
-        tuple(a * b for a, b in zip(view.jump, jump, strict=True)),
-    )
+    return view if layer.window is None else view.through(layer.window)
 
 
 def _size(tree: Any) -> int:

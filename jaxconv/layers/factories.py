@@ -10,6 +10,7 @@ from jax.nn.initializers import he_normal
 from jaxconv import ops
 from jaxconv.errors import InputError
 from jaxconv.layers.layer import Layer, Shape, Tree, check_entries, stateless
+from jaxconv.ops import checks
 from jaxconv.shapes import Padding, Sizes, Window, per_dimension
 
 Initializer = Callable[..., jax.Array]
@@ -206,8 +207,7 @@ def Dropout(rate: float, *, name: str | None = None) -> Layer:
     ) -> tuple[jax.Array, Tree]:
         return (ops.dropout(x, key, rate) if train else x), state
 
-    if not 0 <= rate < 1:
-        raise InputError(f"Dropout: rate={rate} is the fraction dropped; it should be at least 0 and below 1")
+    checks.dropped("Dropout", rate)
     return Layer("dropout", lambda key, in_shape: ({}, {}), apply, name=name)
 
 

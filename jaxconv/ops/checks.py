@@ -37,6 +37,12 @@ def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
     raise InputError(f"{op}: x {x.shape} should have {wanted} axes, {meaning}: {fix}")
 
 
+def dropped(op: str, rate: float) -> None:
+    """Refuse a rate that drops everything, or is no fraction."""
+    if not 0 <= rate < 1:
+        raise InputError(f"{op}: rate={rate} is the fraction dropped; it should be at least 0 and below 1")
+
+
 def vector(op: str, name: str, array: jax.Array, size: int) -> None:
     """Refuse a bias or a scale that has not one entry a channel."""
     if array.shape != (size,):

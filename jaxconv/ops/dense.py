@@ -75,8 +75,7 @@ def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Fl
     """
     x = jnp.asarray(x)
     checks.floating("dropout", x=x)
-    if not 0 <= rate < 1:
-        raise InputError(f"dropout: rate={rate} is the fraction dropped; it should be at least 0 and below 1")
+    checks.dropped("dropout", rate)
     if key is None:
         raise InputError("dropout: needs a key in training: apply(params, state, x, train=True, key=jax.random.key(0))")
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)

@@ -3,7 +3,7 @@
 from jaxconv.train.batches import batches, epoch_order
 from jaxconv.train.checkpoint import load_checkpoint, save_checkpoint
 from jaxconv.train.evaluate import evaluate, predict
-from jaxconv.train.fit import Fitted, fit
+from jaxconv.train.fit import Fitted, check_settings, fit
 from jaxconv.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from jaxconv.train.state import Batch, TrainState, init_state
 from jaxconv.train.step import Metrics, make_eval_step, make_train_step, to_float
@@ -16,6 +16,7 @@ __all__ = [
     "Metrics",
     "TrainState",
     "batches",
+    "check_settings",
     "epoch_order",
     "evaluate",
     "fit",

@@ -38,6 +38,13 @@ def evaluate(
     """
     check_examples("evaluate", images, labels, batch_size)
     check_labels("evaluate", model, params, state, images, labels)
+    return score(model, params, state, images, labels, batch_size)
+
+
+def score(
+    model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> dict[str, float]:
+    """:func:`evaluate` for examples that were checked already."""
     step = make_eval_step(model)
     metrics = [step(params, state, batch) for batch in batches(images, labels, batch_size)]
     return mean_metrics(metrics)

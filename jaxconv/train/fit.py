@@ -13,7 +13,7 @@ import optax
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.train.batches import batches, epoch_order
-from jaxconv.train.evaluate import check_examples, check_labels, evaluate, mean_metrics
+from jaxconv.train.evaluate import check_examples, check_labels, mean_metrics, score
 from jaxconv.train.progress import Progress
 from jaxconv.train.state import TrainState, init_state
 from jaxconv.train.step import Metrics, make_train_step
@@ -78,7 +78,8 @@ def fit(
     """
     model = as_layer(model)
     train, validation = ((np.asarray(images), np.asarray(labels)) for images, labels in (train, validation))
-    _check(train, validation, epochs, batch_size, seed)
+    check_settings(epochs, batch_size, seed)
+    _check(train, validation, batch_size)
     root = jax.random.key(seed)
     ts = init_state(model, optimizer, jax.random.fold_in(root, 0), train[0].shape[1:])
     for examples in (train, validation):
@@ -103,7 +104,7 @@ def fit(
             mean = mean_metrics(metrics)  # waits for the device
             seconds = time.perf_counter() - started
             train_seconds += seconds
-            scored = evaluate(model, ts.params, ts.state, *validation, batch_size=batch_size)
+            scored = score(model, ts.params, ts.state, *validation, batch_size)
             for loss in (mean["loss"], scored["loss"]):
                 if not math.isfinite(loss):
                     raise InputError(f"fit: the loss of epoch {epoch} is {loss}; a lower learning rate may help")
@@ -131,14 +132,19 @@ def fit(
     return Fitted(params, state, history, best_epoch, int(ts.step), train_seconds, compile_seconds)
 
 
-def _check(train: Examples, validation: Examples, epochs: int, batch_size: int, seed: int) -> None:
+def check_settings(epochs: int, batch_size: int, seed: int) -> None:
+    """Refuse what cannot work with any data."""
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if value < 1:
+            raise InputError(f"fit: {name}={value} should be at least 1")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"fit: seed={seed} should be from 0 to 2³² − 1")
+
+
+def _check(train: Examples, validation: Examples, batch_size: int) -> None:
     for images, labels in (train, validation):
         check_examples("fit", images, labels, batch_size)
     if train[0].shape[1:] != validation[0].shape[1:]:
         raise InputError(f"fit: training images are {train[0].shape[1:]}, validation images {validation[0].shape[1:]}")
     if batch_size > len(train[0]):
         raise InputError(f"fit: batch_size={batch_size} is larger than the {len(train[0])} training examples")
-    if epochs < 1:
-        raise InputError(f"fit: epochs={epochs} should be at least 1")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"fit: seed={seed} should be from 0 to 2³² − 1")
