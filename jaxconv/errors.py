@@ -22,3 +22,13 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" did you mean {near[0]!r}?" if near else ""
     return InputError(f"unknown {what} {name!r}:{hint} Known: {', '.join(known)}")
+
+
+def known(what: str, name: object, names: Iterable[str]) -> None:
+    """Refuse what is not one of the names.
+
+    >>> known("model", "mlp", ["lenet5", "mlp"])
+    """
+    names = list(names)
+    if not isinstance(name, str) or name not in names:
+        raise unknown(what, name, names)

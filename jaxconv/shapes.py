@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-from jaxconv.errors import InputError, unknown
+from jaxconv.errors import InputError, known
 
 Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -158,8 +158,7 @@ def resolve_padding(padding: Padding, size: int, window: int, stride: int = 1, d
             "FULL": (reach - 1, reach - 1),
             "CAUSAL": (reach - 1, 0),
         }
-        if name not in pads:
-            raise unknown("padding", padding, PADDINGS)
+        known("padding", name, PADDINGS)
         return pads[name]
     low, high = (int(padding), int(padding)) if _is_int(padding) else _pair(padding)
     if low < 0 or high < 0:
@@ -214,7 +213,7 @@ def resolve(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> 
     stride = per_dimension(window.stride, ndim, "stride")
     dilation = per_dimension(window.dilation, ndim, "dilation")
     pads, out = [], []
-    for axis, padding in enumerate(_padding_per_dimension(window.padding, ndim)):
+    for axis, padding in enumerate(padding_per_dimension(window.padding, ndim)):
         n, f, s, d = size[axis], taps[axis], stride[axis], dilation[axis]
         pads.append(resolve_padding(padding, n, f, s, d))
         try:
@@ -224,7 +223,12 @@ def resolve(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> 
     return ResolvedWindow(taps, stride, tuple(pads), dilation, tuple(out))
 
 
-def _padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:
+def padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:
+    """A padding in the form that :func:`resolve_padding` takes, one a dimension.
+
+    >>> padding_per_dimension("SAME", 2), padding_per_dimension(((1, 2), 0), 2)
+    (['SAME', 'SAME'], ((1, 2), 0))
+    """
     if isinstance(padding, str) and padding.upper() == "CAUSAL" and ndim != 1:
         raise InputError(f"padding 'CAUSAL' is for one dimension, time; the input has {ndim}: give (low, high) pairs")
     if isinstance(padding, str) or not isinstance(padding, Sequence):

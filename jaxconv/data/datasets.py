@@ -6,7 +6,7 @@ from jaxconv.data.dataset import Dataset
 from jaxconv.data.digits import load_digits
 from jaxconv.data.download import Source
 from jaxconv.data.mnist import FASHION_MNIST, MNIST, load_fashion_mnist, load_mnist
-from jaxconv.errors import unknown
+from jaxconv.errors import known
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
@@ -28,6 +28,5 @@ def load(name: str) -> Dataset:
     Traceback (most recent call last):
     jaxconv.errors.InputError: unknown data set 'digit': did you mean 'digits'? Known: digits, mnist, fashion_mnist
     """
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
+    known("data set", name, DATASETS)
     return DATASETS[name]()

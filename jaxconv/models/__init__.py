@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxconv.errors import unknown
+from jaxconv.errors import known
 from jaxconv.layers import Layer
 from jaxconv.models.lenet import lenet5
 from jaxconv.models.mlp import mlp
@@ -35,8 +35,7 @@ def find(name: str) -> Model:
     Traceback (most recent call last):
     jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, mnist_cnn, mlp
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
+    known("model", name, MODELS)
     return MODELS[name]
 
 

@@ -27,6 +27,11 @@ def accumulator(x: jax.Array) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if x.dtype.itemsize < 4 else x.dtype
 
 
+def widened(x: jax.Array) -> jax.Array:
+    """x in the dtype to add up in: done before anything else, so that its gradient is added up in that too."""
+    return x.astype(accumulator(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
 def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
     """Refuse an array without its batch or channel axis, and say which of the two is likely to be missing."""
     if x.ndim == wanted:
@@ -47,3 +52,48 @@ def vector(op: str, name: str, array: jax.Array, size: int) -> None:
     """Refuse a bias or a scale that has not one entry a channel."""
     if array.shape != (size,):
         raise InputError(f"{op}: {name} {array.shape} should be ({size},), one entry for each channel")
+
+
+def kernel(op: str, kernel: jax.Array) -> None:
+    """Refuse a kernel without its channel axes, or one that holds nothing."""
+    if not 3 <= kernel.ndim <= 5:
+        raise InputError(
+            f"{op}: kernel {kernel.shape} should be (*window, C // groups, O) with 1 to 3 window dimensions: "
+            "a 3×3 kernel for one channel and one filter is kernel[:, :, None, None]"
+        )
+    if 0 in kernel.shape:
+        raise InputError(f"{op}: kernel {kernel.shape} is empty")
+
+
+def channels(op: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
+    """Refuse groups that do not divide the filters, and an x whose channels the kernel does not take."""
+    *_, c_per_group, features = kernel.shape
+    if not isinstance(groups, int) or groups < 1 or features % groups:
+        raise InputError(f"{op}: groups={groups} does not divide the {features} filters of kernel {kernel.shape}")
+    wanted = c_per_group * groups
+    if x.shape[-1] == wanted:
+        return
+    if x.shape[1] == wanted:
+        raise InputError(f"{op}: x {x.shape} looks channels-first; move axis 1 to the end, jnp.moveaxis(x, 1, -1)")
+    raise InputError(
+        f"{op}: x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}"
+    )
+
+
+def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:
+    """Refuse a dy that cannot be the gradient of y."""
+    if dy.shape != y.shape:
+        raise InputError(f"{op}: dy {dy.shape} should be {y.shape}, the shape of the op's output")
+    if dy.dtype != y.dtype:
+        raise DtypeError(f"{op}: dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
+
+
+def biased(op: str, y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
+    """y plus one number a channel, added (and, backwards, its gradient added up) in at least float32."""
+    if bias is None:
+        return y.astype(dtype)
+    bias = jnp.asarray(bias)
+    if bias.dtype != dtype:
+        raise DtypeError(f"{op}: x is {dtype} but bias is {bias.dtype}; cast one, bias.astype(x.dtype)")
+    vector(op, "bias", bias, y.shape[-1])
+    return (widened(y) + widened(bias).reshape((1,) * (y.ndim - 1) + (-1,))).astype(dtype)

@@ -1,4 +1,4 @@
-"""The fully connected part of a network: flatten, a matrix product, dropout."""
+"""The fully connected part of a network: flatten and a matrix product."""
 
 import math
 
@@ -37,13 +37,7 @@ def dense(
             f"dense: x has {x.shape[1]} values an example but kernel {kernel.shape} takes {kernel.shape[0]}; "
             "was it made for images of another size?"
         )
-    y = jnp.matmul(x, kernel, precision=precision)
-    if bias is None:
-        return y
-    bias = jnp.asarray(bias)
-    checks.floating("dense", x=x, bias=bias)
-    checks.vector("dense", "bias", bias, kernel.shape[1])
-    return y + bias[None]
+    return checks.biased("dense", jnp.matmul(x, kernel, precision=precision), bias, x.dtype)
 
 
 def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:
@@ -58,25 +52,3 @@ def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:
     if x.ndim < 2:
         raise InputError(f"flatten: x {x.shape} should be (N, ...): add the batch axis, x[None]")
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-
-def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Float[Array, "*shape"]:
-    """Set a random fraction to zero and scale up the rest, so that the mean stays: ``y = x · keep / (1 − rate)``.
-
-    Args:
-        x: any floating array.
-        key: a ``jax.random.key``; the same key drops the same entries.
-        rate: the fraction dropped, from 0 up to but not including 1.
-
-    Source: Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
-
-    >>> sorted(set(dropout(jnp.ones(100), jax.random.key(0), 0.5).tolist()))
-    [0.0, 2.0]
-    """
-    x = jnp.asarray(x)
-    checks.floating("dropout", x=x)
-    checks.dropped("dropout", rate)
-    if key is None:
-        raise InputError("dropout: needs a key in training: apply(params, state, x, train=True, key=jax.random.key(0))")
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))

@@ -1,12 +1,30 @@
-"""A sliding window, unrolled: the one loop that convolution and pooling share."""
+"""A sliding window, unrolled: the one loop that convolution and pooling share, there and back."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.shapes import ResolvedWindow
+from jaxconv.shapes import ResolvedWindow, tap_pixels
+
+
+def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The taps of a window in reading order.
+
+    >>> list(tap_numbers((2, 2)))
+    [(0, 0), (0, 1), (1, 0), (1, 1)]
+    """
+    return itertools.product(*map(range, size))
+
+
+def pad(x: jax.Array, window: ResolvedWindow, value: float = 0) -> jax.Array:
+    """x with its padding, and on the high side as far as a last window hangs over the end (``ceil_mode``)."""
+    reach = [int(pixels.max()) + 1 for pixels in tap_pixels(window)]
+    sizes = zip(x.shape[1:-1], window.padding, reach, strict=True)
+    widths = [(low, max(high, end - n)) for n, (low, high), end in sizes]
+    return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=value)
 
 
 def taps(x: jax.Array, window: ResolvedWindow) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
@@ -19,7 +37,20 @@ def taps(x: jax.Array, window: ResolvedWindow) -> Iterator[tuple[tuple[int, ...]
         x: ``(N, *spatial, C)``, padded already.
         window: how it slides; ``window.out`` is the spatial size of every slice.
     """
-    for tap in itertools.product(*map(range, window.size)):
+    for tap in tap_numbers(window.size):
         start = [u * dilation for u, dilation in zip(tap, window.dilation, strict=True)]
         stop = [a + (out - 1) * stride + 1 for a, out, stride in zip(start, window.out, window.stride, strict=True)]
         yield tap, lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *window.stride, 1))
+
+
+def put(values: jax.Array, start: Sequence[int], stride: Sequence[int], size: Sequence[int]) -> jax.Array:
+    """The way back of a tap: an image of ``size``, zero but for ``image[:, start + p·stride, :] = values[:, p, :]``.
+
+    What would land outside of the image (on its padding, before the conv) is left out.
+
+    >>> put(jnp.array([1., 2., 3.])[None, :, None], [-1], [2], [5])[0, :, 0]
+    Array([0., 2., 0., 3., 0.], dtype=float32)
+    """
+    spans = [(n - 1) * s + 1 for n, s in zip(values.shape[1:-1], stride, strict=True)]
+    edges = [(a, n - a - length, s - 1) for a, n, length, s in zip(start, size, spans, stride, strict=True)]
+    return lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), *edges, (0, 0, 0)])

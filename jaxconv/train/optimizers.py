@@ -5,7 +5,7 @@ from functools import partial
 
 import optax
 
-from jaxconv.errors import InputError, unknown
+from jaxconv.errors import InputError, known
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
@@ -43,10 +43,8 @@ def make_optimizer(
     jaxconv.errors.InputError: unknown optimizer 'adan': did you mean 'adam'? Known: sgd, momentum, nesterov, adam, \
 adamw, rmsprop
     """
-    if name not in OPTIMIZERS:
-        raise unknown("optimizer", name, OPTIMIZERS)
-    if schedule not in SCHEDULES:
-        raise unknown("schedule", schedule, SCHEDULES)
+    known("optimizer", name, OPTIMIZERS)
+    known("schedule", schedule, SCHEDULES)
     if not 0 < steps < 2**31:
         raise InputError(f"{steps:,} steps are more than can be counted; take fewer epochs or larger batches")
     if not 0 < learning_rate < float("inf"):

@@ -8,17 +8,27 @@ computes the same sum in its own way, from exactly the same arguments. To add on
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxconv.errors import InputError, unknown
+from jaxconv.errors import InputError, known
 from jaxconv.ops import checks
-from jaxconv.ops.conv import explicit, lax
+from jaxconv.ops.conv import explicit, fft, im2col, lax, toeplitz
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
 
-LOWERINGS: dict[str, Callable[..., jax.Array]] = {"lax": lax.conv, "explicit": explicit.conv}
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
+
+LOWERINGS: dict[str, Callable[..., jax.Array]] = {
+    "lax": lax.conv,
+    "explicit": explicit.conv,
+    "im2col": im2col.conv,
+    "toeplitz": toeplitz.conv,
+    "fft": fft.conv,
+}
 # Our names, which are PyTorch's, and numpy's for the same.
 PAD_MODES = {
     "zeros": "constant",
@@ -39,6 +49,7 @@ def conv(
     dilation: Sizes = 1,
     groups: int = 1,
     pad_mode: str = "zeros",
+    flip: bool = False,
     impl: str = "auto",
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "n *out o"]:
@@ -47,7 +58,8 @@ def conv(
         y[n, p, o] = bias[o] + Σ_u Σ_c  x[n, p·stride + u·dilation − low, c] · kernel[u, c, o]
 
     The kernel is not flipped: this is the cross-correlation that every CNN library calls convolution. The kernel's
-    rank says how many spatial dimensions there are: ``(kh, kw, C, O)`` for images.
+    rank says how many spatial dimensions there are: ``(kh, kw, C, O)`` for images. Half precision is added up in
+    float32 and rounded once, at the end.
 
     Args:
         x: the images, channels last.
@@ -61,8 +73,11 @@ def conv(
             a depthwise convolution.
         pad_mode: what the padding holds: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
             ``"replicate"`` or ``"symmetric"`` (edge pixel repeated).
+        flip: mirror the kernel along every window axis first: convolution in the mathematician's sense, which is
+            commutative and associative (row 002-22).
         impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
-            above) or ``"auto"``. All give the same array, but for rounding.
+            above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``.
+            All give the same array and the same gradients, but for rounding.
         precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU.
 
     Returns:
@@ -81,23 +96,64 @@ def conv(
     """
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     _check(x, kernel, groups)
-    if impl != "auto" and impl not in LOWERINGS:
-        raise unknown("impl", impl, ["auto", *LOWERINGS])
-    if pad_mode not in PAD_MODES:
-        raise unknown("pad_mode", pad_mode, PAD_MODES)
-    try:
-        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
-    except InputError as error:
-        raise InputError(f"conv: {error}") from None
+    known("impl", impl, ["auto", *LOWERINGS])
+    known("pad_mode", pad_mode, PAD_MODES)
+    window = _lay("conv", kernel, x.shape[1:-1], stride, padding, dilation)
     if pad_mode != "zeros":
         x, window = _pad(x, window, pad_mode)
+    if flip:
+        kernel = jnp.flip(kernel, range(kernel.ndim - 2))
     y = LOWERINGS["lax" if impl == "auto" else impl](x, kernel, window, groups=groups, precision=precision)
-    if bias is None:
-        return y
-    bias = jnp.asarray(bias)
-    checks.floating("conv", x=x, bias=bias)
-    checks.vector("conv", "bias", bias, kernel.shape[-1])
-    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    return checks.biased("conv", y, bias, x.dtype)
+
+
+def conv_matrix(
+    kernel: Float[Array, "*window c_per_group o"],
+    in_shape: tuple[int, ...],
+    *,
+    stride: Sizes = 1,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> "BCOO":
+    """The matrix of the fully connected layer that a convolution is: sparse, and with shared weights.
+
+        conv(x, kernel)[0].ravel() == conv_matrix(kernel, x.shape[1:]) @ x[0].ravel()
+
+    Args:
+        kernel, stride, padding, dilation, groups: as in :func:`conv`.
+        in_shape: one example's shape, ``(*spatial, C)``.
+
+    Returns:
+        A ``jax.experimental.sparse.BCOO`` of shape ``(prod(out)·O, prod(in_shape))`` that stores the taps that meet
+        a real pixel, and can be differentiated like any array; ``.todense()`` shows it whole.
+
+    Raises:
+        InputError: as :func:`conv`.
+
+    Lecture rows 000-08 to 000-10.
+
+    >>> conv_matrix(jnp.array([1., 2., 3.])[:, None, None], (5, 1)).todense()
+    Array([[1., 2., 3., 0., 0.],
+           [0., 1., 2., 3., 0.],
+           [0., 0., 1., 2., 3.]], dtype=float32)
+    >>> lenet1 = conv_matrix(jax.random.normal(jax.random.key(0), (5, 5, 1, 6)), (32, 32, 1))
+    >>> lenet1.size, lenet1.nse, len(set(lenet1.data.tolist()))
+    (4816896, 117600, 150)
+    """
+    kernel = jnp.asarray(kernel)
+    _check(jnp.zeros((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
+    window = _lay("conv_matrix", kernel, in_shape[:-1], stride, padding, dilation)
+    return toeplitz.matrix(kernel, in_shape[:-1], window, groups)
+
+
+def _lay(
+    op: str, kernel: jax.Array, size: tuple[int, ...], stride: Sizes, padding: Padding, dilation: Sizes
+) -> ResolvedWindow:
+    try:
+        return resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+    except InputError as error:
+        raise InputError(f"{op}: {error}") from None
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
@@ -106,24 +162,8 @@ def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array
     return x, window._replace(padding=((0, 0),) * len(window.size))
 
 
-def _check(x: jax.Array, kernel: jax.Array, groups: int) -> None:
-    if not 3 <= kernel.ndim <= 5:
-        raise InputError(
-            f"conv: kernel {kernel.shape} should be (*window, C // groups, O) with 1 to 3 window dimensions: "
-            "a 3×3 kernel for one channel and one filter is kernel[:, :, None, None]"
-        )
-    if 0 in kernel.shape:
-        raise InputError(f"conv: kernel {kernel.shape} is empty")
-    checks.rank("conv", x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
-    checks.floating("conv", x=x, kernel=kernel)
-    *_, c_per_group, features = kernel.shape
-    if not isinstance(groups, int) or groups < 1 or features % groups:
-        raise InputError(f"conv: groups={groups} does not divide the {features} filters of kernel {kernel.shape}")
-    wanted = c_per_group * groups
-    if x.shape[-1] == wanted:
-        return
-    if x.shape[1] == wanted:
-        raise InputError(f"conv: x {x.shape} looks channels-first; move axis 1 to the end, jnp.moveaxis(x, 1, -1)")
-    raise InputError(
-        f"conv: x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}"
-    )
+def _check(x: jax.Array, kernel: jax.Array, groups: int, op: str = "conv") -> None:
+    checks.kernel(op, kernel)
+    checks.rank(op, x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
+    checks.floating(op, x=x, kernel=kernel)
+    checks.channels(op, x, kernel, groups)

@@ -12,18 +12,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxconv.ops import checks
-from jaxconv.ops.window import taps
+from jaxconv.ops.channels import mix
+from jaxconv.ops.window import pad, taps
 from jaxconv.shapes import ResolvedWindow
 
 
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
-    *size, c, features = kernel.shape
-    kernel = kernel.reshape(*size, c, groups, features // groups)
-    y = jnp.zeros((), checks.accumulator(x))
-    for u, pixels in taps(x, window):
-        pixels = pixels.reshape(*pixels.shape[:-1], groups, c)
-        y += jnp.einsum("...gc,cgo->...go", pixels, kernel[u], precision=precision, preferred_element_type=y.dtype)
-    return y.reshape(*y.shape[:-2], features).astype(x.dtype)
+    x, kernel = checks.widened(x), checks.widened(kernel)
+    y = jnp.zeros((), x.dtype)
+    for u, pixels in taps(pad(x, window), window):
+        y += mix(pixels, kernel[u], groups, precision)
+    return y

@@ -1,0 +1,106 @@
+"""Convolution and its transpose against PyTorch, where it is installed: values and gradients, in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import ops
+
+torch = pytest.importorskip("torch", reason="the peers extra is not installed")
+functional = torch.nn.functional
+
+# size, window, stride, padding, dilation of each case; channels, features and groups go with them in turn
+GEOMETRIES = [
+    ((7,), (3,), 2, 1, 2),
+    ((9, 8), (3, 2), (2, 1), (1, 0), 1),
+    ((8, 9), (2, 3), 1, 2, (3, 2)),
+    ((5, 4, 6), (2, 3, 2), (1, 2, 3), (0, 1, 1), 1),
+]
+CHANNELS = [(2, 3, 1), (4, 6, 2), (3, 6, 3)]
+CASES = [(*geometry, *channels) for geometry, channels in itertools.product(GEOMETRIES, CHANNELS)]
+EVERY_CASE = pytest.mark.parametrize(("size", "window", "stride", "padding", "dilation", "c", "o", "groups"), CASES)
+
+
+def to_torch(array, *, kernel=False):
+    """Channels first; a kernel (*window, C/g, O) as (O, C/g, *window)."""
+    array = np.asarray(array)
+    array = np.moveaxis(array, (-1, -2), (0, 1)) if kernel else np.moveaxis(array, -1, 1)
+    return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
+
+
+def from_torch(tensor, *, kernel=False):
+    array = tensor.detach().numpy()
+    return np.moveaxis(array, (0, 1), (-1, -2)) if kernel else np.moveaxis(array, 1, -1)
+
+
+@EVERY_CASE
+@pytest.mark.parametrize("impl", list(ops.LOWERINGS))
+def test_conv(x64, rng, impl, size, window, stride, padding, dilation, c, o, groups):
+    x, kernel, bias = rng.normal(size=(2, *size, c)), rng.normal(size=(*window, c // groups, o)), rng.normal(size=o)
+    theirs = [to_torch(x), to_torch(kernel, kernel=True), torch.tensor(bias, requires_grad=True)]
+    conv = getattr(functional, f"conv{len(size)}d")
+    wanted = conv(*theirs, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    dy = rng.normal(size=from_torch(wanted).shape)
+    wanted.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
+
+    @jax.jit
+    def ours(x, kernel, bias, dy):
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "impl": impl}
+        y, vjp = jax.vjp(lambda *a: ops.conv(*a, **options), x, kernel, bias)
+        return y, *vjp(dy)
+
+    y, dx, d_kernel, d_bias = ours(*map(jnp.asarray, (x, kernel, bias, dy)))
+    close = {"rtol": 1e-10, "atol": 1e-12}
+    np.testing.assert_allclose(y, from_torch(wanted), **close)
+    np.testing.assert_allclose(dx, from_torch(theirs[0].grad), **close)
+    np.testing.assert_allclose(d_kernel, from_torch(theirs[1].grad, kernel=True), **close)
+    np.testing.assert_allclose(d_bias, theirs[2].grad.numpy(), **close)
+
+
+@EVERY_CASE
+@pytest.mark.parametrize("impl", ["lax", "explicit"])
+@pytest.mark.parametrize("extra", [0, 1])
+def test_conv_transpose(x64, rng, impl, extra, size, window, stride, padding, dilation, c, o, groups):
+    output_padding = tuple(
+        extra if s > 1 or d > 1 else 0 for s, d in zip(*(np.broadcast_to(v, len(size)) for v in (stride, dilation)))
+    )
+    x, kernel = rng.normal(size=(2, *size, c)), rng.normal(size=(*window, c // groups, o))
+    # PyTorch keeps (C, O / groups, *window): group by group, input channels first.
+    grouped = kernel.reshape(*window, c // groups, groups, o // groups)
+    theirs = np.moveaxis(grouped, (-2, -3, -1), (0, 1, 2)).reshape(c, o // groups, *window)
+    theirs = [to_torch(x), torch.tensor(theirs.copy(), requires_grad=True)]
+    conv = getattr(functional, f"conv_transpose{len(size)}d")
+    wanted = conv(
+        *theirs, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation
+    )
+    dy = rng.normal(size=from_torch(wanted).shape)
+    wanted.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
+
+    @jax.jit
+    def ours(x, kernel, dy):
+        y, vjp = jax.vjp(
+            lambda x, k: ops.conv_transpose(
+                x,
+                k,
+                stride=stride,
+                padding=padding,
+                output_padding=output_padding,
+                dilation=dilation,
+                groups=groups,
+                impl=impl,
+            ),
+            x,
+            kernel,
+        )
+        return y, *vjp(dy)
+
+    y, dx, d_kernel = ours(*map(jnp.asarray, (x, kernel, dy)))
+    close = {"rtol": 1e-10, "atol": 1e-12}
+    np.testing.assert_allclose(y, from_torch(wanted), **close)
+    np.testing.assert_allclose(dx, from_torch(theirs[0].grad), **close)
+    d_theirs = theirs[1].grad.numpy().reshape(groups, c // groups, o // groups, *window)
+    d_theirs = np.moveaxis(d_theirs, (0, 1, 2), (-2, -3, -1)).reshape(kernel.shape)
+    np.testing.assert_allclose(d_kernel, d_theirs, **close)
