@@ -10,11 +10,18 @@ from jaxconv import (
     AvgPool,
     BatchNorm,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
+    GroupNorm,
     InputError,
+    InstanceNorm,
     Layer,
+    LayerNorm,
+    LpPool,
     MaxPool,
+    RMSNorm,
+    SpatialDropout,
     as_layer,
     ops,
     residual,
@@ -47,6 +54,14 @@ MODELS = {
     "resnet": (RESNET, (9, 8, 2)),
     "1-D": (serial(Conv(4, 3), ops.tanh, MaxPool(2), ops.flatten, Dense(3)), (9, 2)),
     "3-D": (serial(Conv(4, (2, 3, 2)), ops.relu, AvgPool(2), ops.global_avg_pool), (5, 6, 5, 2)),
+    "norms": (
+        serial(Conv(6, 3), LayerNorm(), GroupNorm(3), LpPool(2, p=3), InstanceNorm(), RMSNorm()),
+        (9, 8, 2),
+    ),
+    "decoder": (
+        serial(ConvTranspose(4, (3, 2), stride=2, padding=1, output_padding=1), ops.relu, Conv(2, 3, flip=True)),
+        (4, 5, 2),
+    ),
     "strided": (serial(Conv(4, 3, stride=2, padding="SAME", groups=2), ops.relu, AvgPool((2, 1))), (8, 9, 2)),
 }
 EVERY_MODEL = pytest.mark.parametrize(("model", "in_shape"), MODELS.values(), ids=MODELS)
@@ -61,12 +76,13 @@ def test_laws_of_every_model(model, in_shape):
     y, kept = model.apply(params, state, x)
     assert y.shape[1:] == output_shape(model, params, state, in_shape)
     jax.tree.map(np.testing.assert_array_equal, kept, state)  # inference leaves the state alone
-    np.testing.assert_allclose(jax.jit(model.apply)(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
-    alone = jnp.concatenate([model.apply(params, state, one[None])[0] for one in x])
+    apply = jax.jit(model.apply, static_argnames="train")
+    np.testing.assert_allclose(apply(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
+    alone = jnp.concatenate([apply(params, state, one[None])[0] for one in x])
     np.testing.assert_allclose(alone, y, rtol=2e-5, atol=2e-5)  # examples do not see each other
-    trained, new_state = model.apply(params, state, x, train=True, key=KEY)
+    trained, new_state = apply(params, state, x, train=True, key=KEY)
     assert trained.shape == y.shape and paths(new_state) == paths(state)
-    gradient = jax.grad(lambda p: model.apply(p, state, x, train=True, key=KEY)[0].std())(params)
+    gradient = jax.jit(jax.grad(lambda p: model.apply(p, state, x, train=True, key=KEY)[0].std()))(params)
     assert all(jnp.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradient))
 
 
@@ -209,7 +225,25 @@ def test_a_layer_written_by_hand_needs_no_mask():
         (lambda: Conv(4, 3, groups=2).init(KEY, (5, 5, 3)), r"groups=2 does not divide the 3 channels"),
         (lambda: Conv(0, 3).init(KEY, (5, 5, 3)), r"features=0 should be an int of at least 1"),
         (lambda: Conv(2.5, 3).init(KEY, (5, 5, 3)), r"features=2.5 should be an int of at least 1"),
-        (lambda: Dropout(1.5), r"Dropout: rate=1.5 is the fraction dropped"),
+        (lambda: Dropout(1.5), r"^Dropout: rate=1.5 is the fraction dropped"),
+        (lambda: SpatialDropout(-0.5), r"^SpatialDropout: rate=-0.5 is the fraction dropped"),
+        (
+            lambda: ConvTranspose(4, 3, groups=2).init(KEY, (5, 5, 3)),
+            r"^ConvTranspose: groups=2 does not divide the 3 channels",
+        ),
+        (lambda: ConvTranspose(4, (3,)).init(KEY, (5, 5, 3)), r"^ConvTranspose: kernel_size \(3,\): give an int"),
+        (
+            lambda: serial(GroupNorm(4)).init(KEY, (5, 5, 6)),
+            r"^gn1: group_norm: groups=4 does not divide the 6 channels",
+        ),
+        (
+            lambda: serial(MaxPool(2, ties="last")).init(KEY, (4, 4, 1)),
+            r"^max_pool1: unknown max_pool ties 'last'",
+        ),
+        (
+            lambda: serial(RMSNorm()).apply({"rms1": {"scale": jnp.ones(3), "bias": 0}}, {}, jnp.ones((1, 3))),
+            r"^rms1: params holds bias, scale where scale is wanted",
+        ),
         (
             lambda: serial(ops.relu).apply({"bn1": {}}, {}, jnp.ones((1, 3))),
             r"params or state has bn1, which this model has not; its parts are relu1",

@@ -1,13 +1,17 @@
 """Pooling against plain loops, torch's rules for overhanging windows, and what happens at ties."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from jaxconv import InputError, ops
+from jaxconv import DtypeError, InputError, ops
 
 CASES = {
     "plain": ((2, 6, 8, 3), {"window": 2}, (2, 2), ((0, 0), (0, 0)), (1, 1)),
@@ -26,16 +30,44 @@ def windows(options, stride):
     return (window,) * len(stride) if isinstance(window, int) else window
 
 
-@pytest.mark.parametrize(("op", "reduce"), [(ops.max_pool, np.max), (ops.avg_pool, np.mean)], ids=["max", "avg"])
+def shared(x, dy, window, stride, pads, dilation, ties):
+    """The gradient of a maximum by plain loops: each window's dy to its largest pixels, or to the first of them."""
+    dx, seen = np.zeros(x.shape), {}
+    for place, _, pixel in reference.places(x.shape[1:-1], window, stride, pads, dilation):
+        seen.setdefault(place, []).append(pixel)
+    for place, pixels in seen.items():
+        for n in range(x.shape[0]):
+            for c in range(x.shape[-1]):
+                values = [x[(n, *pixel, c)] for pixel in pixels]
+                best = [pixel for pixel, value in zip(pixels, values) if value == max(values)]
+                best = best[:1] if ties == "first" else best
+                for pixel in best:
+                    dx[(n, *pixel, c)] += dy[(n, *place, c)] / len(best)
+    return dx
+
+
+def norm3(pixels, axis):
+    return (np.abs(pixels) ** 3).sum(axis) ** (1 / 3)
+
+
+LINEAR = {
+    "max": (ops.max_pool, np.max),
+    "max, split": (functools.partial(ops.max_pool, ties="split"), np.max),
+    "avg": (ops.avg_pool, np.mean),
+}
+
+
+@pytest.mark.parametrize(("op", "reduce"), LINEAR.values(), ids=LINEAR)
 @EVERY_CASE
 def test_value_equals_plain_loops_and_gradient_its_differences(
     x64, rng, op, reduce, shape, options, stride, pads, dilation
 ):
-    x = rng.permutation(np.arange(float(np.prod(shape)))).reshape(shape)  # no ties
+    x = rng.permutation(1.0 + np.arange(np.prod(shape))).reshape(shape)  # no ties
     wanted = reference.pool(x, windows(options, stride), stride, pads, dilation, reduce)
-    np.testing.assert_allclose(op(jnp.asarray(x), **options), wanted, rtol=1e-12)
-    # Both are linear between ties, and the entries are 1 apart: a difference over 0.1 is exact.
-    check_grads(lambda x: op(x, **options), (jnp.asarray(x),), order=1, modes=("rev",), eps=0.1, atol=1e-9, rtol=1e-9)
+    f = jax.jit(functools.partial(op, **options))
+    np.testing.assert_allclose(f(jnp.asarray(x)), wanted, rtol=1e-12)
+    # All are linear between ties, and the entries are 1 apart: a difference over 0.1 is exact.
+    check_grads(f, (jnp.asarray(x),), order=1, modes=("rev",), eps=0.1, atol=1e-9, rtol=1e-9)
 
 
 def test_pooled_gradients_go_where_the_loops_say(x64, rng):
@@ -81,11 +113,26 @@ def test_ceil_mode_lets_the_last_window_hang_over(size, window, stride, padding,
     mean = ops.avg_pool(x, window, stride=stride, padding=padding, ceil_mode=True)[0, :, 0]
     real = [[v for v in range(start + 1, start + window + 1) if 1 <= v <= size] for start in starts]
     np.testing.assert_allclose(mean, [np.mean(v) for v in real], rtol=1e-6)
+    total = ops.lp_pool(x, window, stride=stride, padding=padding, ceil_mode=True, p=1)[0, :, 0]
+    np.testing.assert_allclose(total, [np.sum(v) for v in real], rtol=1e-6)
 
 
-def test_first_of_equals_gets_the_whole_gradient():
-    gradient = jax.grad(lambda x: ops.max_pool(x, 2).sum())(jnp.ones((1, 2, 4, 1)))
-    assert gradient[0, :, :, 0].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0]]
+@pytest.mark.parametrize("ties", ["first", "split"])
+@EVERY_CASE
+def test_ties_share_the_gradient_as_they_say(x64, rng, ties, shape, options, stride, pads, dilation):
+    x = rng.integers(0, 2, size=shape).astype(float)  # windows with one, two, three, all of their pixels largest
+    y, vjp = jax.vjp(jax.jit(lambda x: ops.max_pool(x, ties=ties, **options)), jnp.asarray(x))
+    dy = rng.normal(size=y.shape)
+    wanted = shared(x, dy, windows(options, stride), stride, pads, dilation, ties)
+    np.testing.assert_allclose(vjp(jnp.asarray(dy))[0], wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_three_that_tie_get_a_third_each():
+    x = jnp.array([2.0, 7, 7, 1, 7])[None, :, None]
+    split = jax.grad(lambda x: ops.max_pool(x, 5, ties="split").sum())(x)[0, :, 0]
+    np.testing.assert_allclose(split, [0, 1 / 3, 1 / 3, 0, 1 / 3], rtol=1e-6)
+    first = jax.grad(lambda x: ops.max_pool(x, 5).sum())(x)[0, :, 0]
+    np.testing.assert_array_equal(first, [0, 1, 0, 0, 0])
 
 
 def test_integers_negatives_and_nan_keep_their_meaning():
@@ -96,17 +143,117 @@ def test_integers_negatives_and_nan_keep_their_meaning():
         assert np.isnan(ops.max_pool(jnp.zeros(4).at[hole].set(jnp.nan).reshape(1, 2, 2, 1), 2).item())
 
 
+FORMS = {
+    "max": functools.partial(ops.max_pool, window=(3, 2), stride=1, padding=1),
+    "max, split": functools.partial(ops.max_pool, window=(3, 2), stride=1, padding=1, ties="split"),
+    "avg": functools.partial(ops.avg_pool, window=(3, 2), stride=1, padding=1),
+    "l2": functools.partial(ops.lp_pool, window=(3, 2), stride=1, padding=1),
+    "l3": functools.partial(ops.lp_pool, window=(2, 3), stride=1, dilation=2, p=3),
+    "adaptive avg": functools.partial(ops.adaptive_avg_pool, out=(3, 5)),
+    "adaptive max": functools.partial(ops.adaptive_max_pool, out=(3, 5)),
+    "global avg": ops.global_avg_pool,
+    "global max": ops.global_max_pool,
+}
+EVERY_FORM = pytest.mark.parametrize("op", FORMS.values(), ids=FORMS)
+
+
+@EVERY_FORM
+def test_transformations_agree(x64, rng, op):
+    x, d = jnp.asarray(rng.normal(size=(2, 2, 2, 8, 7, 2)))
+    first = op(x[0])  # not compiled
+    dy = jnp.asarray(rng.normal(size=first.shape))
+
+    @jax.jit
+    def together(x, d, dy):
+        _, forward = jax.jvp(op, (x[0],), (d[0],))
+        (backward,) = jax.vjp(op, x[0])[1](dy)
+        return jax.vmap(op)(x), jnp.stack([op(one) for one in x]), (forward * dy).sum(), (backward * d[0]).sum()
+
+    mapped, alone, forward, backward = together(x, d, dy)
+    np.testing.assert_allclose(alone[0], first, rtol=1e-12)
+    np.testing.assert_allclose(mapped, alone, rtol=1e-12)
+    np.testing.assert_allclose(forward, backward, rtol=1e-10)
+
+
+def value_and_gradient(op):
+    return jax.jit(lambda x, dy: (op(x), *jax.vjp(op, x)[1](dy)))
+
+
+@EVERY_FORM
+def test_half_precision_adds_up_in_float32(x64, rng, op, dtype=jnp.bfloat16):
+    """The value, and the gradient where windows overlap, are those of float64 rounded once."""
+    x = jnp.asarray(rng.normal(1, 1, size=(2, 9, 11, 3)), dtype)
+    dy = jnp.asarray(rng.normal(size=jax.eval_shape(op, x).shape), dtype)
+    got = value_and_gradient(op)(x, dy)
+    exact = value_and_gradient(op)(x.astype(jnp.float64), dy.astype(jnp.float64))
+    assert [half.dtype for half in got] == [dtype, dtype]
+    for half, wanted in zip(got, exact):
+        np.testing.assert_allclose(np.asarray(half, float), wanted, rtol=float(jnp.finfo(dtype).eps), atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_averages_add_up_in_float32(dtype):
+def test_sums_too_large_for_half_precision(dtype):
     # 40 × 3008 is more than float16 can hold, and more finely graded than bfloat16 is.
-    y = ops.avg_pool(jnp.full((1, 40, 1), 3008, dtype), 40)
-    assert y.dtype == dtype and y.item() == 3008
+    x = jnp.full((1, 40, 1), 3008, dtype)
+    averages = [ops.avg_pool(x, 40), ops.adaptive_avg_pool(x, 1), ops.global_avg_pool(x)]
+    assert [y.dtype for y in averages] == [dtype] * 3 and [y.item() for y in averages] == [3008] * 3
 
 
-def test_global_pools(rng):
-    x = rng.normal(size=(2, 5, 4, 3)).astype(np.float32)
-    np.testing.assert_allclose(ops.global_avg_pool(x), x.mean(axis=(1, 2)), rtol=1e-6)
-    np.testing.assert_array_equal(ops.global_max_pool(x), x.max(axis=(1, 2)))
+def test_integers_keep_their_dtype_in_every_maximum():
+    x = jnp.asarray([[-7, 3], [5, -100]], jnp.int8)[None, :, :, None]
+    for op in (
+        ops.global_max_pool,
+        lambda x: ops.adaptive_max_pool(x, 1),
+        lambda x: ops.max_pool(x, 2, ties="split"),
+    ):
+        assert op(x).dtype == jnp.int8 and op(x).item() == 5
+
+
+POOLS = {
+    "max": (ops.max_pool, np.max),
+    "split": (functools.partial(ops.max_pool, ties="split"), np.max),
+    "avg": (ops.avg_pool, np.mean),
+    "l3": (functools.partial(ops.lp_pool, p=3), norm3),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whatever_is_legal_equals_plain_loops(data):
+    def ints(low, high, count):
+        return data.draw(st.tuples(*[st.integers(low, high)] * count))
+
+    ndim = data.draw(st.integers(1, 3))
+    window, stride, dilation = ints(1, 3, ndim), ints(1, 3, ndim), ints(1, 2, ndim)
+    # Every window must see a pixel: padding below the reach of its last tap, and no gap as wide as the image.
+    size = tuple(d * (f - 1) + 1 + more for d, f, more in zip(dilation, window, ints(0, 2, ndim)))
+    pads = tuple(tuple(min(p, f - 1) for p in ints(0, 2, 2)) for f in window)
+    x = np.random.default_rng(sum(size)).normal(size=(2, *size, 2)).astype(np.float32)
+    options = {"window": window, "stride": stride, "padding": pads, "dilation": dilation}
+    got = jax.jit(lambda x: [op(x, **options) for op, _ in POOLS.values()])(x)
+    for y, (_, reduce) in zip(got, POOLS.values()):
+        wanted = reference.pool(x.astype(np.float64), window, stride, pads, dilation, reduce)
+        np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_whatever_is_illegal_is_refused(data):
+    name = data.draw(st.sampled_from(["max_pool", "avg_pool", "lp_pool"]))
+    ndim = data.draw(st.integers(1, 3))
+    options = {"window": 2, "stride": 1, "padding": 0, "dilation": 1}
+    sizes = [0, -1, 1.5, "2", True, (), (1,) * (ndim + 1), (2, 0, 2, 2)[:ndim] if ndim > 1 else (0,)]
+    illegal = {
+        "window": [*sizes, None, 5, (4,) * (ndim - 1) + (6,)],
+        "stride": sizes,
+        "dilation": [*sizes, 4],
+        "padding": [-1, 1.5, "SAMEE", None, (1,) * (ndim + 1), ((1, -1),) * ndim, 2, ((0, 2),) * ndim],
+    }
+    option = data.draw(st.sampled_from(sorted(illegal)))
+    options[option] = data.draw(st.sampled_from(illegal[option]))
+    with pytest.raises(InputError, match=f"^{name}: ") as caught:
+        getattr(ops, name)(jnp.ones((1, *(4,) * ndim, 2)), **options)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +265,27 @@ def test_global_pools(rng):
         (lambda: ops.avg_pool(jnp.ones((1, 4, 4, 1), jnp.uint8), 2), r"avg_pool: x is uint8"),
         (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1), bool), 2), r"max_pool: x is bool, which has no largest value"),
         (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1)), 2, stride=0), r"max_pool: stride 0: give an int"),
-        (lambda: ops.global_avg_pool(jnp.ones((1, 0, 4, 1))), r"global_avg_pool: .* at least one pixel"),
+        (
+            lambda: ops.max_pool(jnp.ones((1, 4, 1)), 2, ties="frist"),
+            r"unknown max_pool ties 'frist': did you mean 'first'\? Known: first, split",
+        ),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "op", [lambda x: ops.max_pool(x, 2), lambda x: ops.adaptive_max_pool(x, 2), ops.global_max_pool]
+)
+@pytest.mark.parametrize("dtype", [bool, complex])
+def test_what_has_no_order_has_no_maximum(op, dtype):
+    with pytest.raises(DtypeError, match=r"max_pool: x is (bool|complex64), which has no largest value"):
+        op(jnp.ones((1, 4, 4, 1), dtype))
+
+
+@EVERY_FORM
+def test_an_empty_batch_is_an_empty_answer(op):
+    x = jnp.ones((2, 6, 9, 3))
+    assert jax.jit(op)(x[:0]).shape == (0, *jax.eval_shape(op, x).shape[1:])

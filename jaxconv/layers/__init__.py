@@ -10,17 +10,28 @@ and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a
 """
 
 from jaxconv.layers.combinators import residual, serial
-from jaxconv.layers.factories import AvgPool, BatchNorm, Conv, Dense, Dropout, MaxPool
+from jaxconv.layers.conv import Conv, ConvTranspose
+from jaxconv.layers.dense import Dense
+from jaxconv.layers.dropout import Dropout, SpatialDropout
 from jaxconv.layers.layer import Layer, as_layer, output_shape
+from jaxconv.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jaxconv.layers.pool import AvgPool, LpPool, MaxPool
 
 __all__ = [
     "AvgPool",
     "BatchNorm",
     "Conv",
+    "ConvTranspose",
     "Dense",
     "Dropout",
+    "GroupNorm",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
+    "LpPool",
     "MaxPool",
+    "RMSNorm",
+    "SpatialDropout",
     "as_layer",
     "output_shape",
     "residual",

@@ -1,5 +1,6 @@
 """The ground floor: pure functions of arrays. Arrays come first, every option is keyword-only, channels are last."""
 
+from jaxconv.ops import backward
 from jaxconv.ops.activation import (
     elu,
     gelu,
@@ -14,36 +15,55 @@ from jaxconv.ops.activation import (
     softplus,
     tanh,
 )
-from jaxconv.ops.conv import LOWERINGS, conv
-from jaxconv.ops.dense import dense, dropout, flatten
+from jaxconv.ops.conv import LOWERINGS, conv, conv_matrix
+from jaxconv.ops.conventions import from_keras_transpose, from_lax_transpose
+from jaxconv.ops.dense import dense, flatten
+from jaxconv.ops.dropout import dropout, spatial_dropout
+from jaxconv.ops.global_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
 from jaxconv.ops.loss import correct, softmax_cross_entropy
-from jaxconv.ops.norm import batch_norm, batch_statistics
-from jaxconv.ops.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
+from jaxconv.ops.norm import batch_norm, batch_statistics, group_norm, instance_norm, layer_norm, rms_norm
+from jaxconv.ops.pool import avg_pool, lp_pool, max_pool
+from jaxconv.ops.response_norm import local_response_norm
+from jaxconv.ops.transpose import conv_transpose
 
 __all__ = [
     "LOWERINGS",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "avg_pool",
+    "backward",
     "batch_norm",
     "batch_statistics",
     "conv",
+    "conv_matrix",
+    "conv_transpose",
     "correct",
     "dense",
     "dropout",
     "elu",
     "flatten",
+    "from_keras_transpose",
+    "from_lax_transpose",
     "gelu",
     "global_avg_pool",
     "global_max_pool",
+    "group_norm",
     "hard_tanh",
+    "instance_norm",
+    "layer_norm",
     "leaky_relu",
+    "local_response_norm",
     "log_softmax",
+    "lp_pool",
     "max_pool",
     "relu",
     "relu6",
+    "rms_norm",
     "sigmoid",
     "silu",
     "softmax",
     "softmax_cross_entropy",
     "softplus",
+    "spatial_dropout",
     "tanh",
 ]

@@ -2,18 +2,25 @@
 
 Pooling has no parameters. It is written with the taps of the window, unrolled, so that every argument (dilation,
 overhanging windows) has every derivative; a window of k taps makes k slices, so for a window as large as the
-image use the global forms.
+image use the global forms. Everything is added up in at least float32, gradients of overlapping windows too.
 """
+
+import functools
+import math
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Num
 
-from jaxconv.errors import DtypeError, InputError
+from jaxconv.errors import DtypeError, InputError, known
 from jaxconv.ops import checks
-from jaxconv.ops.window import taps
+from jaxconv.ops.window import pad, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve, tap_pixels
+
+TIES = ("first", "split")
 
 
 def max_pool(
@@ -24,11 +31,11 @@ def max_pool(
     padding: Padding = "VALID",
     dilation: Sizes = 1,
     ceil_mode: bool = False,
+    ties: str = "first",
 ) -> Num[Array, "n *out c"]:
     """The largest value under each window: ``y[n, p, c] = max_u x[n, p·stride + u·dilation − low, c]``.
 
-    Padding never wins. Where several pixels tie, the whole gradient goes to the first of them in reading order, as
-    in ``lax`` and PyTorch. A NaN under the window gives NaN.
+    Padding never wins. A NaN under the window gives NaN.
 
     Args:
         x: ``(N, *spatial, C)``, of any real dtype.
@@ -37,28 +44,43 @@ def max_pool(
         padding: any form that :func:`jaxconv.shapes.resolve_padding` takes.
         dilation: pixels from one tap to the next.
         ceil_mode: let a last window hang over the end rather than leave pixels out.
+        ties: who gets the gradient where several pixels are the largest: ``"first"``, all of it to the first of
+            them in reading order, as in ``lax`` and PyTorch; ``"split"``, an equal share to each, which treats
+            alike what is alike (a flat image, the zeros after a relu).
 
     Raises:
-        InputError: x without spatial axes, a window larger than the padded input, or one that sees only padding.
+        InputError: x without spatial axes, a window larger than the padded input, one that sees only padding, or
+            an unknown ``ties``.
+        DtypeError: x is bool or complex.
 
     Lecture rows 000-11, 002-28.
 
     >>> x = jnp.array([[1., 2., 5., 3.], [4., 0., 1., 2.]])[None, :, :, None]
     >>> max_pool(x, 2)[0, :, :, 0]
     Array([[4., 5.]], dtype=float32)
+
+    Two pixels tie, and the two rules divide their gradient:
+
+    >>> x = jnp.array([7., 1., 7.])[None, :, None]
+    >>> jax.grad(lambda x: max_pool(x, 3).sum())(x)[0, :, 0]
+    Array([1., 0., 0.], dtype=float32)
+    >>> jax.grad(lambda x: max_pool(x, 3, ties="split").sum())(x)[0, :, 0]
+    Array([0.5, 0. , 0.5], dtype=float32)
     """
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
-        raise DtypeError(
-            f"max_pool: x is {x.dtype}, which has no largest value; convert it first, x.astype(jnp.float32)"
-        )
+    ordered("max_pool", x)
+    known("max_pool ties", ties, TIES)
     slide = _lay("max_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    (_, best), *rest = taps(_pad(x, slide, lowest), slide)
-    for _, pixels in rest:
+    first, *rest = (pixels for _, pixels in taps(pad(checks.widened(x), slide, lowest), slide))
+    if ties == "split":
+        # One maximum of all taps, whose derivative counts the winners; a chain of two would give ¼, ¼, ½.
+        return jnp.max(jnp.stack([first, *rest]), axis=0).astype(x.dtype)
+    best = first
+    for pixels in rest:
         # Strictly greater, so that the first of equals keeps its place (and its gradient); NaN always wins.
         best = jnp.where((pixels > best) | jnp.isnan(pixels), pixels, best)
-    return best
+    return best.astype(x.dtype)
 
 
 def avg_pool(
@@ -92,67 +114,108 @@ def avg_pool(
     x = jnp.asarray(x)
     checks.floating("avg_pool", x=x)
     slide = _lay("avg_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
-    count = _count(slide, x.shape[1:-1], count_include_pad)[None, ..., None]
-    total = jnp.zeros((), checks.accumulator(x))
-    for _, pixels in taps(_pad(x, slide, 0), slide):
-        total += pixels.astype(total.dtype)
+    count = counts(slide, x.shape[1:-1], include_pad=count_include_pad)[None, ..., None]
+    total = functools.reduce(operator.add, (pixels for _, pixels in taps(pad(checks.widened(x), slide, 0), slide)))
     return (total / jnp.asarray(count, total.dtype)).astype(x.dtype)
 
 
-def global_avg_pool(x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:
-    """The mean of each feature map, whatever its size: ``y[n, c] = mean_p x[n, p, c]``. Lecture row 003-19.
+def lp_pool(
+    x: Float[Array, "n *spatial c"],
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    p: float = 2.0,
+) -> Float[Array, "n *out c"]:
+    """The p-norm of each window: ``y[n, q, c] = (Σ_u |x[n, q·stride + u·dilation − low, c]|^p)^(1/p)``.
 
-    >>> global_avg_pool(jnp.arange(8.).reshape(1, 2, 2, 2))
-    Array([[3., 4.]], dtype=float32)
+    Between two others: p = 1 is the sum of absolute values, and as p grows the norm becomes their maximum. Padding
+    adds nothing. Where a window is all zeros the norm has a kink, and its derivative is given as 0.
+
+    PyTorch leaves the absolute value out, so there negative pixels cancel positive ones when p is odd.
+
+    Args:
+        x, window, stride, padding, dilation, ceil_mode: as in :func:`max_pool`, but x must be floating.
+        p: at least 1, and finite.
+
+    Raises:
+        InputError: as :func:`max_pool`, or a p that makes no norm.
+        DtypeError: x holds integers or complex numbers.
+
+    Source: Sermanet, Chintala & LeCun, 2012, https://arxiv.org/abs/1204.3968.
+
+    >>> lp_pool(jnp.array([3., -4., 0., 0.])[None, :, None], 2)[0, :, 0]
+    Array([5., 0.], dtype=float32)
+    >>> jax.grad(lambda x: lp_pool(x, 2).sum())(jnp.array([3., -4., 0., 0.])[None, :, None])[0, :, 0]
+    Array([ 0.6, -0.8,  0. ,  0. ], dtype=float32)
     """
     x = jnp.asarray(x)
-    checks.floating("global_avg_pool", x=x)
-    return jnp.mean(x, axis=_spatial("global_avg_pool", x))
+    checks.floating("lp_pool", x=x)
+    ordered("lp_pool", x)
+    p = _order(p)
+    slide = _lay("lp_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
+    slices = [pixels for _, pixels in taps(pad(checks.widened(x), slide, 0), slide)]
+    # |x|^p of 1e30 is more than float32 can hold, and of 1e-30 less: measure each window in units of its largest
+    # pixel. The norm is homogeneous, unit · norm(x / unit) = norm(x) whatever the unit is, so it is a constant to
+    # every derivative.
+    largest = lax.stop_gradient(functools.reduce(jnp.maximum, map(jnp.abs, slices)))
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    total = functools.reduce(operator.add, (_power(pixels / unit, p) for pixels in slices))
+    # The root has no finite slope at 0: take that of 1 there, and none of it.
+    dark = largest == 0
+    return jnp.where(dark, 0, unit * jnp.where(dark, 1, total) ** (1 / p)).astype(x.dtype)
 
 
-def global_max_pool(x: Num[Array, "n *spatial c"]) -> Num[Array, "n c"]:
-    """The largest value of each feature map: ``y[n, c] = max_p x[n, p, c]``. Ties share the gradient equally.
+def spatial_axes(op: str, x: jax.Array) -> tuple[int, ...]:
+    """The axes between batch and channels, of which there must be some, with pixels."""
+    if x.ndim < 3 or 0 in x.shape[1:]:
+        raise InputError(f"{op}: x {x.shape} should be (N, *spatial, C) with at least one pixel")
+    return tuple(range(1, x.ndim - 1))
 
-    >>> global_max_pool(jnp.arange(8.).reshape(1, 2, 2, 2))
-    Array([[6., 7.]], dtype=float32)
-    """
-    x = jnp.asarray(x)
-    return jnp.max(x, axis=_spatial("global_max_pool", x))
+
+def ordered(op: str, x: jax.Array) -> None:
+    """Refuse what has no largest value."""
+    if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise DtypeError(f"{op}: x is {x.dtype}, which has no largest value; convert it first, x.astype(jnp.float32)")
+
+
+def _power(x: jax.Array, p: float) -> jax.Array:
+    """``|x|^p``, with derivatives of 0 at 0 where it has none."""
+    if p % 2 == 0:
+        return x ** int(p)  # smooth: an absolute value would hide the second derivative at 0
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.where(zero, 1, jnp.abs(x)) ** p)
+
+
+def _order(p: float) -> float:
+    if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not p >= 1:
+        raise InputError(f"lp_pool: p={p!r} makes no norm; it should be a number of at least 1")
+    if p == math.inf:
+        raise InputError("lp_pool: p=inf is the largest absolute value: write max_pool(jnp.abs(x), window)")
+    return float(p)
 
 
 def _or(stride: Sizes | None, window: Sizes) -> Sizes:
     return window if stride is None else stride
 
 
-def _spatial(op: str, x: jax.Array) -> tuple[int, ...]:
-    if x.ndim < 3 or 0 in x.shape[1:]:
-        raise InputError(f"{op}: x {x.shape} should be (N, *spatial, C) with at least one pixel")
-    return tuple(range(1, x.ndim - 1))
-
-
 def _lay(op: str, x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:
-    _spatial(op, x)
+    spatial_axes(op, x)
     try:
         slide = resolve(window, x.shape[1:-1], ceil_mode=ceil_mode)
     except InputError as error:
         raise InputError(f"{op}: {error}") from None
-    if _count(slide, x.shape[1:-1], include_pad=False).min() == 0:
+    if counts(slide, x.shape[1:-1], include_pad=False).min() == 0:
         raise InputError(f"{op}: padding {slide.padding} is so wide that a window {slide.size} sees nothing else")
     return slide
 
 
-def _count(slide: ResolvedWindow, size: tuple[int, ...], include_pad: bool) -> np.ndarray:
+def counts(slide: ResolvedWindow, size: tuple[int, ...], *, include_pad: bool) -> np.ndarray:
     """How many taps of each window see a real pixel (or padding too, but never what hangs over the end)."""
-    counts = np.ones((), int)
+    number = np.ones((), int)
     for pixels, n, (low, high) in zip(tap_pixels(slide), size, slide.padding, strict=True):
         first, end = (-low, n + high) if include_pad else (0, n)
-        counts = np.multiply.outer(counts, ((pixels >= first) & (pixels < end)).sum(axis=1))
-    return counts
-
-
-def _pad(x: jax.Array, slide: ResolvedWindow, value: float) -> jax.Array:
-    """Pad as asked, and on the high side as far as the last window reaches."""
-    reach = [int(pixels.max()) + 1 for pixels in tap_pixels(slide)]
-    sizes = zip(x.shape[1:-1], slide.padding, reach, strict=True)
-    widths = [(low, max(high, end - n)) for n, (low, high), end in sizes]
-    return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=value)
+        number = np.multiply.outer(number, ((pixels >= first) & (pixels < end)).sum(axis=1))
+    return number

@@ -1,45 +1,11 @@
-"""Normalisation, dense layers, dropout, activations and the loss, each against numpy in float64."""
+"""Dense layers, dropout, activations and the loss, each against numpy in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from jaxconv import InputError, ops
-
-
-def test_batch_norm_is_its_formula(x64, rng):
-    x, scale, bias = rng.normal(3, 2, size=(4, 3, 5, 2)), rng.normal(size=2), rng.normal(size=2)
-    wanted = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-3) * scale + bias
-    np.testing.assert_allclose(ops.batch_norm(*map(jnp.asarray, (x, scale, bias)), eps=1e-3), wanted, rtol=1e-12)
-    mean, var = rng.normal(size=2), rng.uniform(1, 2, size=2)
-    wanted = (x - mean) / np.sqrt(var + 1e-5) * scale + bias
-    np.testing.assert_allclose(ops.batch_norm(*map(jnp.asarray, (x, scale, bias, mean, var))), wanted, rtol=1e-12)
-    check_grads(ops.batch_norm, tuple(map(jnp.asarray, (x, scale, bias))), order=1, modes=("rev",), rtol=1e-6)
-
-
-def test_variance_survives_a_large_mean(rng):
-    x = (1e4 + rng.normal(size=(1000, 1))).astype(np.float32)
-    np.testing.assert_allclose(ops.batch_statistics(x)[1], x.astype(np.float64).var(0), rtol=1e-3)
-    y = ops.batch_norm(x, jnp.ones(1), jnp.zeros(1))
-    wanted = (x.astype(np.float64) - x.astype(np.float64).mean()) / x.astype(np.float64).std()
-    np.testing.assert_allclose(y, wanted, atol=2e-3)
-
-
-def test_masked_statistics_are_those_of_the_rest(x64, rng):
-    x = rng.normal(size=(5, 3, 3, 2))
-    got = ops.batch_statistics(jnp.asarray(x), jnp.asarray([True, False, True, True, False]))
-    kept = x[[0, 2, 3]]
-    np.testing.assert_allclose(got, (kept.mean((0, 1, 2)), kept.var((0, 1, 2))), rtol=1e-12)
-
-
-def test_bfloat16_is_normalised_in_float32(rng):
-    x = jnp.asarray(100 + rng.normal(size=(64, 2)), jnp.bfloat16)
-    y = ops.batch_norm(x, jnp.ones(2), jnp.zeros(2))
-    assert y.dtype == jnp.bfloat16
-    exact = np.asarray(x, np.float64)
-    np.testing.assert_allclose(np.asarray(y, np.float64), (exact - exact.mean(0)) / exact.std(0), atol=2e-2)
 
 
 def test_dense_and_flatten(x64, rng):
@@ -56,6 +22,27 @@ def test_dropout_keeps_the_mean_and_its_key():
     assert abs(float(jnp.mean(y == 0)) - 0.3) < 0.01  # 7 standard deviations
     np.testing.assert_array_equal(y, ops.dropout(x, key, 0.3))
     np.testing.assert_array_equal(ops.dropout(x, key, 0), x)
+
+
+def test_spatial_dropout_drops_whole_channels_of_single_examples():
+    x, key = np.random.default_rng(4).uniform(1, 2, (400, 3, 2, 50)).astype(np.float32), jax.random.key(3)
+    y = np.asarray(ops.spatial_dropout(x, key, 0.3))
+    kept = y[:, 0, 0] != 0
+    np.testing.assert_allclose(y, x / 0.7 * kept[:, None, None], rtol=1e-6)
+    assert abs(float(kept.mean()) - 0.7) < 0.02  # 6 standard deviations
+    assert kept.any(axis=0).all() and not kept.all(axis=0).any()  # not the same channels in every example
+    np.testing.assert_array_equal(y, ops.spatial_dropout(x, key, 0.3))
+    np.testing.assert_array_equal(ops.spatial_dropout(x, key, 0.0), x)
+    assert ops.spatial_dropout(jnp.ones((1, 2, 3), jnp.bfloat16), key, 0.3).dtype == jnp.bfloat16
+
+
+def test_what_is_dropped_gets_no_gradient():
+    x, key = jnp.ones((2, 3, 2, 8)), jax.random.key(0)
+    for op in (ops.dropout, ops.spatial_dropout):
+        (_, y), slope = jax.jit(
+            jax.value_and_grad(lambda x, op=op: (op(x, key, 0.5).sum(), op(x, key, 0.5)), has_aux=True)
+        )(x)
+        np.testing.assert_array_equal(slope, np.where(y == 0, 0, 2))
 
 
 def test_derivatives_at_the_kinks():
@@ -89,14 +76,6 @@ def test_a_network_that_says_nan_is_never_right():
     ("call", "message"),
     [
         (
-            lambda: ops.batch_norm(jnp.ones((2, 1), jnp.uint8), *jnp.ones((4, 1))),
-            r"batch_norm: x is uint8; convert it first",
-        ),
-        (
-            lambda: ops.batch_statistics(jnp.ones((3, 2)), jnp.array([True])),
-            r"batch_statistics: mask \(1,\) should be \(3,\)",
-        ),
-        (
             lambda: ops.softmax_cross_entropy(jnp.ones((2, 3), jnp.int32), jnp.ones(2, jnp.int32)),
             r"softmax_cross_entropy: logits is int32; convert it first",
         ),
@@ -110,12 +89,17 @@ def test_a_network_that_says_nan_is_never_right():
         (lambda: ops.dropout(jnp.ones(3), None, 0.5), r"dropout: needs a key in training"),
         (lambda: ops.dropout(jnp.ones(3), jax.random.key(0), 1.0), r"dropout: rate=1\.0 is the fraction dropped"),
         (
-            lambda: ops.batch_norm(jnp.ones((2, 3)), jnp.ones(2), jnp.ones(3)),
-            r"batch_norm: scale \(2,\) should be \(3,\)",
+            lambda: ops.spatial_dropout(jnp.ones((2, 3)), jax.random.key(0), 0.5),
+            r"spatial_dropout: x \(2, 3\) should be \(N, \*spatial, C\); for rows of values use dropout",
+        ),
+        (lambda: ops.spatial_dropout(jnp.ones((2, 3, 1)), None, 0.5), r"spatial_dropout: needs a key in training"),
+        (
+            lambda: ops.spatial_dropout(jnp.ones((2, 3, 1)), jax.random.key(0), -0.1),
+            r"spatial_dropout: rate=-0\.1 is the fraction dropped",
         ),
         (
-            lambda: ops.batch_norm(jnp.ones((2, 3)), jnp.ones(3), jnp.ones(3), jnp.ones(3)),
-            r"batch_norm: give both mean and var, or neither",
+            lambda: ops.spatial_dropout(jnp.ones((2, 3, 1), jnp.int32), jax.random.key(0), 0.1),
+            r"spatial_dropout: x is int32; convert it first",
         ),
         (
             lambda: ops.softmax_cross_entropy(jnp.ones((2, 3)), jnp.ones(3, jnp.int32)),

@@ -1,0 +1,44 @@
+"""Local response normalisation, which AlexNet had before there was batch norm: neighbouring channels compete."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxconv.errors import InputError
+from jaxconv.ops import checks
+from jaxconv.ops.norm import batched
+
+
+def local_response_norm(
+    x: Float[Array, "n *spatial c"], *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+) -> Float[Array, "n *spatial c"]:
+    """Divide every channel by what its neighbours say at the same pixel, as AlexNet does.
+
+        y[n, p, c] = x[n, p, c] / (k + alpha · Σ_{|j − c| ≤ size // 2} x[n, p, j]²)^beta
+
+    The formula and the constants are the paper's. PyTorch and Caffe divide alpha by ``size``: there write
+    ``alpha=5e-4`` for this 1e-4.
+
+    Args:
+        x: ``(N, *spatial, C)``; the sum stops at the first and the last channel.
+        size: how many channels the sum sees, itself included; an even one sees as many as the next.
+        alpha, beta: how strongly, and how steeply.
+        k: above 0, or a pixel of zeros is divided by zero.
+
+    Raises:
+        InputError: a size below 1.
+        DtypeError: x holds integers.
+
+    Source: Krizhevsky, Sutskever & Hinton, 2012, section 3.3.
+
+    >>> local_response_norm(jnp.array([[1., 2., 0., 4.]]), size=3, alpha=1., beta=1., k=1.)
+    Array([[0.16666667, 0.33333334, 0.        , 0.23529412]], dtype=float32)
+    """
+    x = batched("local_response_norm", x)
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"local_response_norm: size={size} should be an int of at least 1, as many channels")
+    channels = x.shape[-1]
+    reach = min(size // 2, channels - 1)
+    wide = checks.widened(x)
+    square = jnp.pad(jnp.square(wide), [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
+    total = sum(square[..., shift : shift + channels] for shift in range(2 * reach + 1))
+    return (wide / (k + alpha * total) ** beta).astype(x.dtype)
