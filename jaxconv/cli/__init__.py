@@ -1,0 +1,136 @@
+"""The command line: which commands there are, how they are parsed, and what becomes of an error."""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, Union, get_type_hints
+
+import tyro
+
+from jaxconv import __version__
+from jaxconv.cli.commands import Data, Eval, Predict, Summary, Train, check_data, evaluate, predict, summary, train
+from jaxconv.cli.compare import Compare, run_comparison
+from jaxconv.errors import InputError, unknown
+
+
+class Command(NamedTuple):
+    options: type
+    run: Callable[..., int | None]  # returns the exit code, if it is not 0
+    examples: str
+
+
+COMMANDS = {
+    "train": Command(
+        Train,
+        train,
+        """jaxconv train
+        jaxconv train --dataset mnist --model mnist_cnn
+        jaxconv train --dataset fashion_mnist --model mnist_cnn --seed 1""",
+    ),
+    "eval": Command(Eval, evaluate, "jaxconv eval runs/digits-small_cnn-20261121-101500"),
+    "predict": Command(Predict, predict, "jaxconv predict runs/mnist-mnist_cnn-20261121-101500 seven.png --invert"),
+    "summary": Command(Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --in-shape 28 28 1"),
+    "compare": Command(
+        Compare,
+        run_comparison,
+        """jaxconv compare --op conv --shape 8 28 28 3 --features 16 --kernel 3 --stride 2
+        jaxconv compare --op max_pool --kernel 2 --kinks
+        jaxconv compare --model lenet5
+        jaxconv compare --model mnist_cnn --layer conv2 --dtype float32""",
+    ),
+    "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 where a comparison fails, 2 for bad input, 130 when interrupted.
+
+    An error of the user's is one line. ``JAXCONV_TRACEBACK=1`` shows where it was raised.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's warnings; its errors are told in our words
+    try:
+        options = parse(arguments or ["--help"])
+        code = next(command for command in COMMANDS.values() if command.options is type(options)).run(options)
+        sys.stdout.flush()  # here, where a reader that went away can be told from a bug
+    except BrokenPipeError:  # whoever read our output has read enough: jaxconv summary … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (InputError, OSError) as error:
+        if os.environ.get("JAXCONV_TRACEBACK"):
+            raise
+        print(f"jaxconv: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxconv: interrupted; if a run folder has a checkpoint, it is whole", file=sys.stderr)
+        return 130
+    return code or 0
+
+
+def parse(arguments: Sequence[str]) -> object:
+    """The options of the command that the arguments name.
+
+    Raises:
+        InputError: an unknown command or option, with the nearest that is known; a value of the wrong type.
+        SystemExit: after ``--help`` and ``--version``.
+    """
+    name = arguments[0]
+    if name == "--version":
+        print(f"jaxconv {__version__}")
+        raise SystemExit(0)
+    if name not in COMMANDS and name not in ("-h", "--help"):
+        if name.startswith("-"):
+            raise InputError(
+                f"{name} is before the command: write jaxconv COMMAND {name} …, with {', '.join(COMMANDS)}"
+            )
+        raise unknown("command", name, COMMANDS)
+    kinds: Any = tuple(
+        Annotated[
+            command.options,
+            tyro.conf.subcommand(name, prefix_name=False, description=_help(command)),
+        ]
+        for name, command in COMMANDS.items()
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options, rest = tyro.cli(
+                Union[kinds],  # noqa: UP007  (a tuple of types, made above)
+                prog="jaxconv",
+                description="Convolutional networks as pure functions, compiled by XLA.",
+                args=arguments,
+                return_unknown_args=True,
+            )
+    except SystemExit:
+        if said.getvalue():
+            raise InputError(_one_line(said.getvalue())) from None
+        raise
+    for word in rest:
+        if not word.startswith("-"):
+            raise InputError(f"jaxconv {name} does not know what to do with {word!r}: see jaxconv {name} --help")
+        flags = [
+            f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(options) if f.name not in _positional(options)
+        ]
+        raise unknown(f"jaxconv {name} option", word.split("=")[0], [*flags, "--help"])
+    return options
+
+
+def _positional(options: object) -> set[str]:
+    hints = get_type_hints(type(options), include_extras=True)
+    return {name for name, hint in hints.items() if tyro.conf.Positional in getattr(hint, "__metadata__", ())}
+
+
+def _one_line(box: str) -> str:
+    """tyro's explanation of a wrong value, out of its frame."""
+    text = re.sub(r"[│╭╮╰╯─|+]|-{3,}", " ", box).split("For full helptext")[0]
+    return " ".join(text.split())
+
+
+def _help(command: Command) -> str:
+    examples = "".join(f"\n  {line.strip()}" for line in command.examples.splitlines())
+    return f"{command.options.__doc__}\n\nExamples:{examples}"

@@ -1,0 +1,234 @@
+"""Is a gradient the slope that the function's own values show? Finite differences, in float64.
+
+Along a line the central difference ``(F(t) − F(−t)) / 2t`` misses the slope by about t² (the curve bends), and by the
+rounding of F divided by t. Several steps t are tried; how much the difference changes from one step to the next tells
+the first error, and the step whose two errors together are least is believed, as far as they go and no farther.
+
+At a kink (relu at 0, two pixels that tie under a pooling) the slopes to the left and to the right differ, and any
+number between them is a gradient. Such entries are recognised by that, and counted apart.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconv.compare.rounding import rounding, unit
+from jaxconv.errors import InputError
+
+STEPS = 0.5 ** np.arange(1, 21, 2)  # from 1/2 to 2·10⁻⁶, as a share of the argument's size
+
+
+class Slope(NamedTuple):
+    """What values along a line say of the slope at its middle."""
+
+    value: float
+    error: float  # how far off the value may be
+    kink: bool  # the slopes to both sides differ
+
+
+class Checked(NamedTuple):
+    """One argument: the entry (or the direction) where gradient and differences disagree most.
+
+    Attributes:
+        name: of the argument.
+        where: index of the entry, or "direction" and its number.
+        gradient: what differentiation says.
+        slope: what finite differences say.
+        error: how far apart the two may be: the differences' own error and the gradient's rounding.
+        checked: how many entries and directions were.
+        failed: at how many the two are farther apart than that; kinks are not counted.
+        kinks: at how many the slopes to both sides differ.
+    """
+
+    name: str
+    where: str
+    gradient: float
+    slope: float
+    error: float
+    checked: int
+    failed: int
+    kinks: int
+
+
+class GradientCheck(NamedTuple):
+    rows: tuple[Checked, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradient is the slope everywhere that was looked at, kinks apart."""
+        return not any(row.failed for row in self.rows)
+
+    def __str__(self) -> str:
+        from jaxconv.compare.table import gradient_table
+
+        return gradient_table(self)
+
+
+def check_gradients(
+    f: Callable[..., jax.Array],
+    *args: Any,
+    names: Sequence[str] | None = None,
+    directions: int = 2,
+    entries: int = 64,
+    seed: int = 0,
+) -> GradientCheck:
+    """Check reverse-mode gradients of f against finite differences, one argument at a time, in float64.
+
+    The number differentiated is ``Σ dy · f(*args)`` with a random dy. Each argument is moved alone: along random
+    directions, which every entry takes part in, and entry by entry (a random choice of them where there are more).
+
+    Args:
+        f: a function of arrays (or trees of them) that returns one array. It must keep its arguments' dtype.
+        args: where to check. Floating arrays are converted to float64; integers are left alone.
+        names: of the arguments, for the table; by default f's own.
+        directions, entries: how many of each to check in every array.
+        seed: of dy and of what is chosen.
+
+    Returns:
+        The worst entry of each array with both numbers; ``print`` it, or ask ``.ok``.
+
+    Raises:
+        InputError: nothing to differentiate by, or f does not return one floating array.
+
+    >>> print(check_gradients(lambda x: x**3, jnp.array([1.0, 2.0])).ok)
+    True
+    >>> wrong = jax.custom_vjp(lambda x: x**3)
+    >>> wrong.defvjp(lambda x: (x**3, x), lambda x, dy: (3.03 * x**2 * dy,))               # off by 1 %
+    >>> [row] = check_gradients(wrong, jnp.array([1.0, 2.0])).rows
+    >>> row.failed == row.checked, round(row.gradient / row.slope, 6)
+    (True, 1.01)
+    """
+    with jax.enable_x64(True):
+        args = jax.tree.map(_float64, args)
+        paths, leaves, rebuild = floating_leaves(args, names or argument_names(f))
+        if not leaves:
+            raise InputError("check_gradients: no floating array among the arguments, so nothing to differentiate by")
+        y = jax.eval_shape(f, *args)
+        if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating):
+            raise InputError(f"check_gradients: f should return one floating array; it returns {y}")
+        rng = np.random.default_rng(seed)
+        dy = jnp.asarray(rng.normal(size=y.shape))
+
+        def weighed(leaves: Sequence[jax.Array]) -> jax.Array:
+            return dy * f(*rebuild(leaves)).astype(dy.dtype)
+
+        gradient = jax.grad(lambda leaves: weighed(leaves).sum())
+        gradients, errors = jax.jit(gradient)(leaves), rounding(gradient, leaves, dtype=jnp.float64)
+        rows = []
+        for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
+            some = rng.permutation(leaf.size)[:entries]
+            moves = rng.normal(size=(directions, *leaf.shape))
+            said = [np.vdot(gradients[i], move) for move in moves] + list(np.ravel(gradients[i])[some])
+            # Along a direction the errors of all entries come together.
+            allowed = [errors[i] * np.linalg.norm(move) for move in moves] + [errors[i]] * len(some)
+            where = [f"direction {k + 1}" for k in range(directions)]
+            where += [f"[{', '.join(map(str, np.unravel_index(entry, leaf.shape)))}]" for entry in some]
+            slopes = slopes_of_directions(weighed, leaves, i, moves) + slopes_of_entries(weighed, leaves, i, some)
+            rows.append(_judge(path, where, np.array(said), slopes, np.array(allowed)))
+    return GradientCheck(tuple(rows))
+
+
+def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], allowed: np.ndarray) -> Checked:
+    differences = np.array([slope.value for slope in slopes])
+    allowed = allowed + np.array([slope.error for slope in slopes])
+    excess = np.abs(said - differences) - allowed
+    excess[np.isnan(excess)] = np.inf
+    kink = (excess > 0) & np.array([slope.kink for slope in slopes])
+    excess[kink] = -np.inf
+    worst = int(np.argmax(excess))
+    return Checked(
+        name,
+        where[worst],
+        float(said[worst]),
+        float(differences[worst]),
+        float(allowed[worst]),
+        checked=len(where),
+        failed=int((excess > 0).sum()),
+        kinks=int(kink.sum()),
+    )
+
+
+Weighed = Callable[[Sequence[jax.Array]], jax.Array]
+
+
+def slopes_of_directions(f: Weighed, leaves: Sequence[jax.Array], i: int, moves: np.ndarray) -> list[Slope]:
+    """The slope of ``f(leaves).sum()`` along each of some directions of leaf i."""
+    return _slopes(f, leaves, i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
+
+
+def slopes_of_entries(f: Weighed, leaves: Sequence[jax.Array], i: int, entries: np.ndarray) -> list[Slope]:
+    """The slope of ``f(leaves).sum()`` by each of some entries of leaf i, which are flat indices."""
+    return _slopes(f, leaves, i, jnp.asarray(entries), _moved_entry)
+
+
+def _moved_entry(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
+    return leaf.ravel().at[entry].add(step).reshape(leaf.shape)
+
+
+def _slopes(
+    f: Weighed, leaves: Sequence[jax.Array], i: int, lines: jax.Array, move: Callable[..., jax.Array]
+) -> list[Slope]:
+    """One compiled program walks all lines, and all steps along each."""
+    size = float(jnp.sqrt(jnp.mean(jnp.square(leaves[i])))) or 1.0
+    steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * size)
+
+    def at(line: jax.Array, step: jax.Array) -> jax.Array:
+        return f([move(leaf, line, step) if k == i else leaf for k, leaf in enumerate(leaves)]).sum()
+
+    values = jax.jit(lambda lines: jax.lax.map(lambda line: jax.lax.map(lambda step: at(line, step), steps), lines))
+    noise = float(jnp.abs(jax.jit(f)(leaves)).sum()) * 8 * unit(jnp.float64)
+    return [_slope(row, size, noise) for row in np.asarray(values(lines))]
+
+
+def _slope(values: np.ndarray, size: float, noise: float) -> Slope:
+    steps = STEPS * size
+    middle, (up, down) = values[0], values[1:].reshape(2, -1)
+    central, right, left = (up - down) / (2 * steps), (up - middle) / steps, (middle - down) / steps
+    # From one step to the next, a quarter of it, the t² error falls to a sixteenth; twice, for t⁴ and what follows.
+    errors = 2 * np.abs(np.diff(central)) / 15 + noise / steps[1:]
+    best = 1 + (0 if np.isnan(errors).all() else int(np.nanargmin(errors)))
+    # The gap between the one-sided slopes closes with t where the function is smooth, and stays where it is not.
+    gap = np.abs(right - left)
+    real = gap[best] > 1e-6 * (abs(right[best]) + abs(left[best])) + 8 * noise / steps[best]
+    stays = gap[-1] > 0.5 * gap[best] or gap[best] > 0.5 * gap[best - 1]
+    return Slope(float(central[best]), float(errors[best - 1]), bool(real and stays))
+
+
+def floating_leaves(
+    args: tuple[Any, ...], names: Sequence[str]
+) -> tuple[list[str], list[jax.Array], Callable[[Sequence[jax.Array]], tuple[Any, ...]]]:
+    """The floating arrays among some arguments, their names (``params/conv1/kernel``), and the way back."""
+    found, tree = jax.tree_util.tree_flatten_with_path(args)
+    names = [*names, *(f"argument {i}" for i in range(len(names), len(args)))]
+    paths, where = [], []
+    for k, (path, leaf) in enumerate(found):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            rest = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            paths.append("/".join(filter(None, [names[path[0].idx], rest])))
+            where.append(k)
+
+    def rebuild(leaves: Sequence[jax.Array]) -> tuple[Any, ...]:
+        every = [leaf for _, leaf in found]
+        for k, leaf in zip(where, leaves, strict=True):
+            every[k] = leaf
+        return jax.tree.unflatten(tree, every)
+
+    return paths, [jnp.asarray(found[k][1]) for k in where], rebuild
+
+
+def argument_names(f: Callable[..., Any]) -> list[str]:
+    """The names that f gives its arguments, as far as it tells."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _float64(leaf: Any) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -1,0 +1,87 @@
+"""``jaxconv compare`` as a user meets it."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from jaxconv import cli, ops
+from jaxconv.ops.conv import im2col
+
+pytestmark = pytest.mark.usefixtures("promoting")
+
+
+@pytest.fixture
+def jaxconv(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(line):
+        try:
+            code = cli.main(line.split())
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
+    line = (
+        "compare --op conv --shape 2 9 8 3 --features 4 --kernel 3 --stride 2 --repeats 1 --entries 4 --json found.json"
+    )
+    code, out, _ = jaxconv(line)
+    assert code == 0 and "all agree: largest relative error" in out and "saved in found.json" in out
+    for name in (*list(ops.LOWERINGS)[1:], "by hand", "d kernel", "medians of compiled calls", "finite differences"):
+        assert name in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["ok"] and max(row["relative"] for row in found["rows"]) <= 1e-12
+    assert {row["quantity"] for row in found["rows"]} == {"value", "d x", "d kernel", "d bias"}
+    assert found["title"] == "conv of x (2, 9, 8, 3), kernel (3, 3, 3, 4), bias (4,), seed 0"
+    assert {row["name"] for row in found["finite_differences"]} == {"x", "kernel", "bias"}
+
+
+def test_a_wrong_lowering_is_named_and_the_exit_code_is_1(jaxconv, monkeypatch):
+    def wrong(x, kernel, window, *, groups, precision):
+        return im2col.conv(x, jnp.flip(kernel, 0), window, groups=groups, precision=precision)
+
+    monkeypatch.setitem(ops.LOWERINGS, "im2col", wrong)
+    code, out, _ = jaxconv("compare --shape 1 6 5 2 --features 2 --repeats 0 --entries 0")
+    assert code == 1 and "THEY DIFFER" in out
+    assert sorted({line.split("│")[2].strip() for line in out.splitlines() if "DIFFERS" in line}) == ["im2col"]
+
+
+def test_kinks_are_said(jaxconv):
+    code, out, _ = jaxconv("compare --op max_pool --shape 2 8 8 2 --kernel 2 --kinks --repeats 0 --entries 8")
+    assert code == 0 and "entries at kinks, where more than one gradient is right" in out
+
+
+def test_a_layer_of_a_model(jaxconv):
+    code, out, _ = jaxconv("compare --model small_cnn --layer conv1 --batch 2 --dtype float32 --repeats 0 --entries 0")
+    assert code == 0 and out.startswith(
+        "small_cnn, layer conv1, 2 random images, seed 0\nfloat32 on cpu, against lax in float64"
+    )
+    assert "d params/kernel" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("compare --op convv", "unknown op 'convv': did you mean 'conv'?"),
+        ("compare --model lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
+        ("compare --model mlp", "model 'mlp' has no convolution, so it has no lowerings to compare"),
+        ("compare --layer conv1", "compare: --layer conv1 of which model? Give --model lenet5 or another"),
+        ("compare --model lenet5 --layer convv1", "unknown layer of lenet5 'convv1': did you mean 'conv1'?"),
+        ("compare --shape 8 28", "conv: shape (8, 28) should be (N, *spatial, C), every size at least 1"),
+        ("compare --shape 2 2 2 3 --kernel 3", "conv: window (3, 3) on an input of (2, 2)"),
+        ("compare --kernel 3 3 3", "kernel (3, 3, 3): give an int of at least 1, or 2 of them"),
+        ("compare --groups 2", "groups=2 does not divide the 3 channels"),
+        ("compare --padding SAMEE", "conv: unknown padding 'SAMEE': did you mean 'SAME'?"),
+        ("compare --repeats -1", "compare: --repeats and --entries should be at least 0"),
+        ("compare --dtype float8", "float8"),
+        ("compare --features 0", "conv: features 0: give at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(jaxconv, line, message):
+    code, out, err = jaxconv(line)
+    assert code == 2 and not out
+    assert message in err and err.count("\n") == 1 and "Traceback" not in err

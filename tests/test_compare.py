@@ -1,0 +1,229 @@
+"""Comparing implementations: what is wrong is found and named; what is rounded, or at a kink, is not called wrong."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import InputError, ops
+from jaxconv.compare import CONTESTS, check_gradients, compare, compare_all, contest, rounding, with_gradient
+from jaxconv.models.contest import model_contest
+from jaxconv.ops import backward
+
+SMALL = {"dense": (5, 4), "softmax_cross_entropy": (5, 4)}
+
+
+@pytest.fixture
+def arrays(x64, rng):
+    return jnp.asarray(rng.normal(size=(2, 7, 6, 3))), jnp.asarray(rng.normal(size=(3, 3, 3, 4)))
+
+
+def conv(x, kernel):
+    return ops.conv(x, kernel, stride=2, padding=1)
+
+
+def wrong(found):
+    return {row.quantity for row in found.rows if not row.ok}
+
+
+@pytest.mark.parametrize(
+    ("bug", "quantities"),
+    [
+        (lambda x, k: conv(x, jnp.flip(k, (0, 1))), {"value", "d x", "d kernel"}),
+        (lambda x, k: ops.conv(x, k, stride=2, padding=((1, 1), (2, 0))), {"value", "d x", "d kernel"}),
+        (lambda x, k: conv(x, k) * (1 + 1e-12), {"value", "d x", "d kernel"}),
+        (with_gradient(conv, lambda x, k, dy: (0.99 * dx_dk(x, k, dy)[0], dx_dk(x, k, dy)[1])), {"d x"}),
+        (with_gradient(conv, lambda x, k, dy: (dx_dk(x, k, dy)[0], jnp.flip(dx_dk(x, k, dy)[1], 0))), {"d kernel"}),
+        (lambda x, k: conv(x, k).at[0, 0, 0, 0].set(jnp.nan), {"value", "d x", "d kernel"}),
+        (lambda x, k: conv(x, jax.lax.stop_gradient(k)), {"d kernel"}),
+    ],
+    ids=["flipped", "pad side", "a few ulps too many", "1 % of dx", "d kernel upside down", "nan", "no gradient"],
+)
+def test_a_planted_bug_is_found_where_it_is(arrays, bug, quantities):
+    assert wrong(compare(conv, bug, *arrays)) == quantities
+    assert wrong(compare(conv, lambda x, k: ops.conv(x, k, stride=2, padding=1, impl="im2col"), *arrays)) == set()
+
+
+def dx_dk(x, kernel, dy):
+    return backward.conv(x, kernel, dy, stride=2, padding=1)[:2]
+
+
+def test_rounding_is_told_from_less_precise_arithmetic(rng):
+    """Products of 11-bit numbers (as TF32 makes them) are no float32 convolution, though close to one."""
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in [(2, 7, 6, 3), (3, 3, 3, 4)])
+
+    def short(a):
+        return jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)
+
+    found = compare(conv, lambda x, k: conv(short(x), short(k)), x, kernel)
+    assert wrong(found) == {"value", "d x", "d kernel"}
+    # The reference itself is measured against float64, and is as right as float32 can be.
+    assert [row.ok for row in found.rows if row.implementation == "conv"] == [True] * 3
+    assert found.dtype == "float32"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_rounding_allows_what_happens_and_little_more(rng, dtype):
+    x, kernel = (jnp.asarray(rng.normal(size=size), dtype) for size in [(4, 9, 8, 16), (3, 3, 16, 8)])
+    found = compare_all(
+        {"lax": conv, "explicit": lambda x, k: ops.conv(x, k, stride=2, padding=1, impl="explicit")}, x, kernel
+    )
+    assert found.ok
+    for row in found.rows:
+        assert 0 < row.absolute < row.tolerance < 200 * row.absolute, row
+
+
+def test_rounding_counts_what_cancels(x64):
+    """(1 + x) − 1 loses the digits of a small x, whatever its own size."""
+    x = jnp.array([1e-10])
+    lost = rounding(lambda x: (1 + x) - 1, x, dtype=jnp.float64)
+    assert 1e-16 < lost < 2e-15
+    assert rounding(lambda x: x * 3, x, dtype=jnp.float64) < 3e-25
+    assert rounding(lambda x: jnp.flip(x[:, None]), x, dtype=jnp.float32) == 0
+
+
+def test_kinks_are_counted_apart(x64):
+    x = jnp.asarray([[-1.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
+    found = compare(jax.nn.relu, lambda x: jnp.maximum(x, 0), x)
+    assert found.ok and [row.kinks for row in found.rows] == [0, 3]
+    tied = jnp.asarray([[1.0, 2.0, 5.0, 5.0], [2.0, 0.0, 1.0, 4.0]])[None, :, :, None]
+    found = compare(lambda x: ops.max_pool(x, 2), lambda x: ops.max_pool(x, 2, ties="split"), tied)
+    assert found.ok and [row.kinks for row in found.rows] == [0, 4]
+    # What is wrong beside a kink is still wrong: the slope of 3 is 1 on both sides.
+    bent = with_gradient(jax.nn.relu, lambda x, dy: (jnp.where(x == 3, 1.01, jnp.where(x > 0, 1.0, 0.5)) * dy,))
+    assert not compare(jax.nn.relu, bent, jnp.abs(x)).ok
+
+
+def test_checking_gradients_names_the_worst_entry(x64, rng):
+    x = rng.normal(size=(3, 4))
+
+    def off_at_one(x, dy):
+        slope = jnp.cos(x)
+        return (slope.at[2, 1].multiply(1.001) * dy,)
+
+    check = check_gradients(with_gradient(jnp.sin, off_at_one), x, names=["x"])
+    [row] = check.rows
+    assert not check.ok and row.where in ("[2, 1]", "direction 1", "direction 2")
+    assert row.failed == 3 and row.checked == 14  # the entry, and both directions, which it is part of
+    alone = check_gradients(with_gradient(jnp.sin, off_at_one), x, directions=0).rows[0]
+    assert alone.where == "[2, 1]" and alone.failed == 1
+    np.testing.assert_allclose(alone.gradient / alone.slope, 1.001, rtol=1e-6)
+    assert f"{alone.gradient:.9g}" in str(check_gradients(with_gradient(jnp.sin, off_at_one), x, directions=0))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.tanh(x) @ x.T,
+        lambda x: jnp.exp(3 * x),
+        lambda x: (x**4).sum(axis=1),
+        lambda x: ops.softmax_cross_entropy(x, jnp.array([0, 2, 1])),
+        lambda x: 1e-6 * jnp.sin(x),
+        lambda x: 1e6 + jnp.sin(x),
+    ],
+)
+def test_right_gradients_pass_and_wrong_ones_do_not(x64, rng, f):
+    x = rng.normal(size=(3, 4))
+    assert check_gradients(f, x).ok
+    off = with_gradient(f, lambda x, dy: ((1 + 1e-4) * jax.vjp(f, x)[1](dy)[0],))
+    assert not check_gradients(off, x).ok
+
+
+def test_checking_in_float64_whatever_is_given():
+    """float32 arguments are checked in float64, and the setting is put back afterwards."""
+    check = check_gradients(jnp.sin, np.float32([0.3, 0.7]))
+    assert check.ok and abs(check.rows[0].gradient - check.rows[0].slope) < 1e-8
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+def test_kinks_do_not_fail_the_check(x64):
+    row = check_gradients(jax.nn.relu, jnp.array([0.0, 1.0, -1.0]), directions=0).rows[0]
+    assert (row.failed, row.kinks, row.checked) == (0, 1, 3)
+    # Half of the slope at a kink is a subgradient, not the derivative of anything that failed.
+    assert check_gradients(lambda x: jnp.maximum(x, 0.5), jnp.array([0.5, 1.0]), directions=0).ok
+
+
+def test_trees_are_named_by_their_paths(x64, rng):
+    params = {"conv1": {"kernel": jnp.asarray(rng.normal(size=(2, 3))), "bias": jnp.zeros(3)}}
+
+    def f(params, x, label):
+        return ops.softmax_cross_entropy(ops.dense(x, **params["conv1"]), label)
+
+    x, label = jnp.asarray(rng.normal(size=(4, 2))), jnp.array([0, 1, 2, 0])
+    found = compare(f, lambda *a: f(*a), params, x, label)
+    assert {row.quantity for row in found.rows} == {"value", "d params/conv1/bias", "d params/conv1/kernel", "d x"}
+    assert [row.name for row in check_gradients(f, params, x, label).rows] == [
+        "params/conv1/bias",
+        "params/conv1/kernel",
+        "x",
+    ]
+
+
+def test_times_and_json(arrays):
+    found = compare(conv, lambda x, k: conv(x, k), *arrays, repeats=1)
+    assert set(found.seconds) == {"conv", "<lambda>"} and all(
+        t.forward > 0 and t.both > 0 for t in found.seconds.values()
+    )
+    told = json.loads(json.dumps(found.as_dict()))
+    assert told["ok"] and told["rows"][0]["quantity"] == "value" and told["seconds"]["conv"]["forward"] > 0
+    assert "medians of compiled calls" in str(found) and "│ d kernel │" in str(found)
+
+
+def test_what_is_not_finite_can_be_told(x64):
+    """Where the reference is nothing but zeros, and where the other has a NaN."""
+    x = jnp.zeros(3)
+    found = compare(lambda x: 0 * x, lambda x: (x + 1e-3).at[0].set(jnp.nan), x)
+    assert wrong(found) == {"value", "d x"} and found.rows[0].relative == np.inf
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rows"][0]["relative"] is None
+    assert "DIFFERS" in str(found)
+
+
+@pytest.mark.parametrize("op", CONTESTS)
+def test_every_contest_agrees(x64, op):
+    shape = SMALL.get(op, (2, 7, 6, 4))
+    ready = contest(op, shape, features=6, kernel=(3, 2), groups=2 if op.startswith("conv") else 1)
+    assert "by hand" in ready.functions
+    found = compare_all(ready.functions, *ready.args, names=ready.names)
+    assert found.ok and max(row.relative for row in found.rows) <= 1e-12
+    assert check_gradients(next(iter(ready.functions.values())), *ready.args, names=ready.names, entries=8).ok
+
+
+@pytest.mark.parametrize("op", ["relu", "max_pool"])
+def test_contests_with_kinks(x64, op):
+    ready = contest(op, (1, 6, 7, 2), kernel=2, kinks=True)
+    found = compare_all(ready.functions, *ready.args, names=ready.names)
+    assert found.ok and sum(row.kinks for row in found.rows) > 0
+
+
+@pytest.mark.parametrize("layer", ["conv2", "max_pool1"])
+def test_a_layer_in_every_lowering(x64, layer):
+    ready = model_contest("lenet5", layer=layer, batch=2)
+    assert ready.args[1].shape == {"conv2": (2, 14, 14, 6), "max_pool1": (2, 28, 28, 6)}[layer]
+    assert ("by hand" in ready.functions) == (layer == "conv2")
+    chosen = {name: ready.functions[name] for name in ready.functions if name in ("lax", "im2col", "by hand")}
+    assert compare_all(chosen, *ready.args, names=ready.names).ok
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: compare(jnp.sin, lambda x: x[:1], jnp.ones(2)), r"compare: <lambda> returns .* but sin returns"),
+        (lambda: compare(jnp.sin, jnp.cos, jnp.arange(3)), r"compare: no floating array among the arguments"),
+        (lambda: compare_all({}, 1.0), r"compare: no function to compare"),
+        (lambda: compare(lambda x: (x, x), jnp.cos, jnp.ones(2)), r"compare: <lambda> should return one array"),
+        (lambda: check_gradients(jnp.sin, 3), r"check_gradients: no floating array"),
+        (lambda: check_gradients(jnp.argmax, jnp.ones(2)), r"check_gradients: f should return one floating array"),
+        (lambda: contest("convv"), r"unknown op 'convv': did you mean 'conv'"),
+        (lambda: contest("conv", (8, 28)), r"conv: shape \(8, 28\) should be \(N, \*spatial, C\)"),
+        (lambda: contest("conv", (8, 9, 9, 3), groups=2), r"groups=2 does not divide the 3 channels"),
+        (lambda: contest("dense", (0, 4)), r"dense: shape \(0, 4\) should be \(N, values\)"),
+        (lambda: model_contest("mlp"), r"model 'mlp' has no convolution"),
+        (lambda: model_contest("lenet5", layer="conv9"), r"unknown layer of lenet5 'conv9': did you mean 'conv"),
+        (lambda: model_contest("lenet5", batch=0), r"batch 0: give at least 1 image"),
+    ],
+)
+def test_bad_input_is_told_what_would_work(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
