@@ -12,12 +12,15 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=["ops", "layers"])
-def test_the_examples_print_what_is_written_below_them(code, printed):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code, "README.md", "exec"), {})
-    assert out.getvalue() == printed
+def test_the_examples_print_what_is_written_below_them():
+    """One after another, as a reader types them into one session."""
+    session = {}
+    assert len(EXAMPLES) == README.count("```python")
+    for code, printed in EXAMPLES:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, "README.md", "exec"), session)
+        assert out.getvalue() == printed
 
 
 def test_the_pictures_are_there():

@@ -1,0 +1,146 @@
+"""Time and memory of every lowering of convolution, forward and with its gradients.
+
+Claim: written out by hand as the sum over taps, convolution takes at most 3 times as long as the fastest lowering,
+whichever that is, for every shape here; and im2col of a 1×1 kernel needs no more memory than the others.
+
+    python experiments/bench_ops.py              # about six minutes on 2 cores
+    python experiments/bench_ops.py --smoke      # two small shapes, seconds
+
+Every figure is the median of calls that take turns. "memory" is what XLA plans for temporaries beside arguments and
+results (``compiled.memory_analysis()``). Toeplitz is left out where its matrix would hold too many numbers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxconv import ops, plot, runtime
+from jaxconv.compare.timing import medians
+from jaxconv.experiment import write_json
+
+
+class Shape(NamedTuple):
+    x: tuple[int, ...]
+    kernel: tuple[int, ...]
+    options: dict[str, Any]
+
+
+SHAPES = {
+    "MNIST 1→32, 3×3": Shape((64, 28, 28, 1), (3, 3, 1, 32), {}),
+    "MNIST 32→64, 3×3": Shape((64, 13, 13, 32), (3, 3, 32, 64), {}),
+    "LeNet 1→6, 5×5": Shape((64, 32, 32, 1), (5, 5, 1, 6), {}),
+    "LeNet 6→16, 5×5": Shape((64, 14, 14, 6), (5, 5, 6, 16), {}),
+    "CIFAR 3→32, 3×3 same": Shape((32, 32, 32, 3), (3, 3, 3, 32), {"padding": "SAME"}),
+    "CIFAR 32→32, 3×3 same": Shape((32, 32, 32, 32), (3, 3, 32, 32), {"padding": "SAME"}),
+    "32→64, 3×3 stride 2": Shape((32, 32, 32, 32), (3, 3, 32, 64), {"padding": "SAME", "stride": 2}),
+    "64→64, 1×1": Shape((32, 16, 16, 64), (1, 1, 64, 64), {}),
+    "depthwise 64, 3×3": Shape((32, 16, 16, 64), (3, 3, 1, 64), {"padding": "SAME", "groups": 64}),
+    "4 groups of 16, 3×3": Shape((32, 16, 16, 64), (3, 3, 16, 64), {"padding": "SAME", "groups": 4}),
+    "16→16, 3×3 dilated 2": Shape((32, 32, 32, 16), (3, 3, 16, 16), {"padding": "SAME", "dilation": 2}),
+    "words 100→100, 5": Shape((4, 1000, 100), (5, 100, 100), {"padding": "SAME"}),
+    "video 3→8, 3×3×3": Shape((4, 8, 24, 24, 3), (3, 3, 3, 3, 8), {"padding": "SAME"}),
+    "8→8, 11×11": Shape((8, 32, 32, 8), (11, 11, 8, 8), {"padding": "SAME"}),
+}
+SMOKE = {
+    "1→4, 3×3": Shape((2, 8, 8, 1), (3, 3, 1, 4), {}),
+    "4→4, 1×1": Shape((2, 8, 8, 4), (1, 1, 4, 4), {}),
+}
+LARGEST_MATRIX = 4_000_000  # numbers that the sparse matrix stores
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Time and memory of every lowering of convolution."""
+
+    repeats: int = 15
+    """Rounds; each times every lowering once."""
+    smoke: bool = False
+    """Two small shapes and two rounds, to see that it runs."""
+    out: Path = Path("runs/bench_ops")
+    """Folder for bench_ops.json and the figures."""
+
+
+def main(config: Config) -> None:
+    shapes, repeats = (SMOKE, 2) if config.smoke else (SHAPES, config.repeats)
+    console = Console(stderr=True)
+    measured: dict[str, dict[str, dict[str, float]]] = {}
+    with console.status("") as status:
+        for i, (name, shape) in enumerate(shapes.items(), start=1):
+            said = f"{i}/{len(shapes)} {name}: "
+            measured[name] = measure(shape, repeats, lambda what, said=said: status.update(said + what))
+    config.out.mkdir(parents=True, exist_ok=True)
+    report = {"device": runtime.device_name(), "versions": runtime.versions(), "repeats": repeats, "shapes": measured}
+    write_json(config.out / "bench_ops.json", report)
+    for way in ("forward", "both"):
+        seconds = {name: {impl: row[way] for impl, row in rows.items()} for name, rows in measured.items()}
+        title = {"forward": "forward", "both": "forward and both gradients"}[way]
+        plot.ratios(seconds, title=f"{title}, {report['device']}").savefig(config.out / f"{way}.png")
+        worst = max(seconds, key=lambda name: seconds[name]["explicit"] / min(seconds[name].values()))
+        ratio = seconds[worst]["explicit"] / min(seconds[worst].values())
+        print(table(title, measured, way))
+        print(f"{title}: explicit takes at most {ratio:.1f} times as long as the fastest ({worst})\n")
+    print(f"saved in {config.out}: {', '.join(sorted(path.name for path in config.out.iterdir()))}")
+
+
+def measure(shape: Shape, repeats: int, progress: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    """For each lowering: seconds forward, seconds with both gradients, and the bytes of temporaries of each."""
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in (shape.x, shape.kernel))
+    y = jax.eval_shape(partial(ops.conv, **shape.options), x, kernel)
+    dy = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    runs, memory = {}, {}
+    for impl in ops.LOWERINGS:
+        if impl == "toeplitz" and math.prod(y.shape[1:]) * math.prod(kernel.shape[:-1]) > LARGEST_MATRIX:
+            continue
+        conv = partial(ops.conv, impl=impl, **shape.options)
+
+        def both(x: jax.Array, kernel: jax.Array, dy: jax.Array, conv: Callable[..., jax.Array] = conv) -> Any:
+            y, vjp = jax.vjp(conv, x, kernel)
+            return y, *vjp(dy)
+
+        for way, function, args in (("forward", conv, (x, kernel)), ("both", both, (x, kernel, dy))):
+            progress(f"compiling {impl}")
+            compiled = jax.jit(function).lower(*args).compile()
+            memory[impl, way] = compiled.memory_analysis().temp_size_in_bytes
+            runs[impl, way] = partial(compiled, *args)
+    seconds = medians(runs, repeats=repeats, progress=progress)
+    return {
+        impl: {
+            "forward": seconds[impl, "forward"],
+            "both": seconds[impl, "both"],
+            "forward_bytes": memory[impl, "forward"],
+            "both_bytes": memory[impl, "both"],
+        }
+        for impl in dict.fromkeys(impl for impl, _ in runs)
+    }
+
+
+def table(title: str, measured: dict[str, dict[str, dict[str, float]]], way: str) -> str:
+    """Milliseconds, and megabytes of temporaries, of every lowering."""
+    console, made = Console(width=130), Table(title=f"{title}: milliseconds (megabytes)", title_justify="left")
+    made.add_column("shape")
+    for impl in ops.LOWERINGS:
+        made.add_column(impl, justify="right")
+    for name, rows in measured.items():
+        cells = [
+            f"{rows[impl][way] * 1e3:.2f} ({rows[impl][way + '_bytes'] / 1e6:.1f})" if impl in rows else "—"
+            for impl in ops.LOWERINGS
+        ]
+        made.add_row(name, *cells)
+    with console.capture() as captured:
+        console.print(made)
+    return captured.get().rstrip()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
