@@ -1,5 +1,10 @@
 """Strict arithmetic for the whole suite: no silent promotion of ranks or dtypes."""
 
+import os
+
+# The suite compiles thousands of small programs and computes little: LLVM's optimisations cost it more than they give.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +15,13 @@ def strict():
     """What a broadcast or a mixed dtype would hide is an error. (optax needs less: see ``promoting``.)"""
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    """What a file compiled is of no use to the next, and keeping it all takes gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

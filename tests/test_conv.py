@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxconv import DtypeError, InputError, ops
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-EVERY_IMPL = pytest.mark.parametrize("impl", ["auto", *ops.LOWERINGS])
+EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
 
 
 @EVERY_IMPL
@@ -198,6 +198,12 @@ def test_wrong_dtypes_are_refused(x, kernel, message):
     with pytest.raises(DtypeError, match=message):
         ops.conv(x, kernel)
     assert issubclass(DtypeError, TypeError) and issubclass(DtypeError, ValueError)
+
+
+def test_auto_is_one_of_them(rng):
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in [(1, 6, 5, 2), (3, 2, 2, 3)])
+    auto = ops.conv(x, kernel)
+    assert any((auto == ops.conv(x, kernel, impl=impl)).all() for impl in ops.LOWERINGS)
 
 
 @EVERY_IMPL

@@ -4,7 +4,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconv import AvgPool, BatchNorm, Conv, Dense, InputError, MaxPool, models, ops, relu, residual, serial
+from jaxconv import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    InputError,
+    MaxPool,
+    models,
+    ops,
+    relu,
+    residual,
+    serial,
+)
 from jaxconv.explain import summarize
 
 
@@ -53,7 +66,7 @@ def test_lowerings_agree_in_a_whole_model_and_its_gradient(name):
     results = []
     for options in [{}] if name == "mlp" else [{"impl": "lax"}, {"impl": "explicit"}]:
         model = entry.make(7, **options)
-        params, state = model.init(jax.random.key(0), entry.in_shape)
+        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(0), entry.in_shape)
 
         def loss(params, model=model, state=state):
             return ops.softmax_cross_entropy(model.apply(params, state, x)[0], np.array([0, 6])).sum()
@@ -108,3 +121,10 @@ def test_a_model_that_does_not_fit_is_told():
         summarize(models.mlp(), (0, 28, 1))
     with pytest.raises(InputError, match="unknown model 'lenet': did you mean 'lenet5'"):
         models.find("lenet")
+
+
+def test_a_transposed_convolution_works_at_its_inputs_and_ends_what_is_known_of_the_view():
+    table = summarize(serial(Conv(4, 3), ConvTranspose(2, (2, 3), stride=2)), (8, 7, 3))
+    first, second = table.rows
+    assert first.sees == (3, 3) and second.sees is None
+    assert second.shape == (12, 11, 2) and second.multiply_adds == 6 * 5 * (2 * 3 * 4 * 2)

@@ -20,7 +20,8 @@ class Row(NamedTuple):
         params: learned numbers: weights and biases.
         state: running statistics, which are not learned.
         multiply_adds: products of the forward pass for one example; an addition comes with each.
-        sees: the receptive field in pixels, one entry a dimension; None once the image's axes are gone.
+        sees: the receptive field in pixels, one entry a dimension; None where it is not known, as behind a
+            transposed convolution, and once the image's axes are gone.
     """
 
     name: str
@@ -84,8 +85,9 @@ def _walk(
     if not layer.parts:
         shape = output_shape(layer, params, state, in_shape)
         view = _look(layer, in_shape, shape, view)
-        # A kernel is used once at every place of the output, by convolution and dense alike.
-        work = math.prod(shape[:-1]) * math.prod(params["kernel"].shape) if "kernel" in params else 0
+        # A kernel is used once at every place of the output, by convolution and dense alike; a stamp at every input.
+        places = in_shape[:-1] if layer.kind == "conv_transpose" else shape[:-1]
+        work = math.prod(places) * math.prod(params["kernel"].shape) if "kernel" in params else 0
         sees = view.field if view else None
         rows.append(Row(path or layer.kind, layer.kind, shape, _size(params), _size(state), work, sees))
         return shape, view
@@ -106,7 +108,9 @@ def _walk(
 def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: View | None) -> View | None:
     if view is None or len(shape) != len(in_shape):
         return None
-    return view if layer.window is None else view.through(layer.window)
+    if layer.window is None:  # what keeps the pixels where they are sees no more; of others nothing is known
+        return view if shape[:-1] == in_shape[:-1] else None
+    return view.through(layer.window)
 
 
 def _size(tree: Any) -> int:

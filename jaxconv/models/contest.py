@@ -46,7 +46,7 @@ def model_contest(
         raise InputError(f"batch {batch}: give at least 1 image")
     models = {impl: entry.make(impl=impl) for impl in ops.LOWERINGS}
     model = next(iter(models.values()))
-    params, state = model.init(jax.random.key(seed), entry.in_shape)
+    params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), entry.in_shape)
     rng = np.random.default_rng(seed)
     if layer is not None:
         in_shape = _input_of(name, model, layer, params, state, entry.in_shape)

@@ -29,8 +29,8 @@ def lenet5(
 
     Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.
 
-    >>> params, state = lenet5().init(jax.random.key(0), (32, 32, 1))
-    >>> sum(p.size for p in jax.tree.leaves(params))
+    >>> from jaxconv.explain import summarize
+    >>> summarize(lenet5(), (32, 32, 1)).params
     61706
     """
     kernel_init = jax.nn.initializers.he_normal() if activation is relu else glorot_uniform()

@@ -11,9 +11,8 @@ def mlp(classes: int = 10, *, hidden: tuple[int, ...] = (128, 128)) -> Layer:
         classes: the number of outputs.
         hidden: the width of each layer between input and output.
 
-    >>> import jax
-    >>> params, state = mlp().init(jax.random.key(0), (28, 28, 1))
-    >>> sum(p.size for p in jax.tree.leaves(params))
+    >>> from jaxconv.explain import summarize
+    >>> summarize(mlp(), (28, 28, 1)).params
     118282
     """
     between = [part for width in hidden for part in (Dense(width), relu)]

@@ -15,9 +15,8 @@ def mnist_cnn(classes: int = 10, *, impl: str = "auto") -> Layer:
         classes: the number of outputs.
         impl: the convolutions' lowering.
 
-    >>> import jax
-    >>> params, state = mnist_cnn().init(jax.random.key(0), (28, 28, 1))
-    >>> sum(p.size for p in jax.tree.leaves(params))
+    >>> from jaxconv.explain import summarize
+    >>> summarize(mnist_cnn(), (28, 28, 1)).params
     93322
     """
     init = glorot_uniform()

@@ -11,9 +11,8 @@ def small_cnn(classes: int = 10, *, impl: str = "auto") -> Layer:
         classes: the number of outputs.
         impl: the convolutions' lowering.
 
-    >>> import jax
-    >>> params, state = small_cnn().init(jax.random.key(0), (8, 8, 1))
-    >>> sum(p.size for p in jax.tree.leaves(params))
+    >>> from jaxconv.explain import summarize
+    >>> summarize(small_cnn(), (8, 8, 1)).params
     30634
     """
     return serial(

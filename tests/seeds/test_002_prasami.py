@@ -21,7 +21,7 @@ from scipy.signal import convolve2d, correlate2d
 from jaxconv import AvgPool, Conv, Dense, InputError, MaxPool, filters, flatten, ops, relu, serial, shapes
 from jaxconv.explain import arithmetic, summarize
 
-EVERY_IMPL = pytest.mark.parametrize("impl", ["auto", *ops.LOWERINGS])
+EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
 EDGE = image(table("s002_edge_image_10x10"))  # five columns of 25, five of 0
 EDGE_RGB = np.concatenate([EDGE] * 3, axis=-1)
 COLOURS = image(table("s002_image_10x10x3"))  # with the eight values that its green plane lost in print (E15, E16)
