@@ -10,7 +10,6 @@ of LeNet-5 and of the MNIST network.
 """
 
 import dataclasses
-import re
 import shutil
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from jaxconv.experiment import write_json
 from jaxconv.models.contest import model_contest
 
 PROJECT = Path(__file__).resolve().parents[1]
+MARKS = ("<!-- compare_gradients -->", "<!-- end -->")
 PICTURE = Path(".github/pictures/compare-gradients.png")
 
 
@@ -97,8 +97,9 @@ def markdown(found: dict[str, Comparison]) -> str:
 def renew_readme(table: str, picture: Path) -> None:
     """Put the table between the README's marks, and the figure beside its other pictures."""
     readme = PROJECT / "README.md"
-    marks = re.compile(r"(<!-- compare_gradients -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    readme.write_text(marks.sub(lambda match: match[1] + table + match[2], readme.read_text()))
+    before, rest = readme.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    readme.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
     shutil.copy(picture, PROJECT / PICTURE)
 
 

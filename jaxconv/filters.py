@@ -191,9 +191,12 @@ def sobel(
     h, v = edges(_images("sobel", x), padding=padding, pad_mode=pad_mode)
     if combine == "l1":
         return h * jnp.sign(h) + v * jnp.sign(v)  # jnp.abs has the derivative 1 at 0
-    square = h * h + v * v
+    # In units of the larger, a constant to every derivative: squares may be too large or too small for the dtype.
+    unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(h), jnp.abs(v)))
+    unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
+    square = (h / unit) ** 2 + (v / unit) ** 2
     # √ has an infinite slope at 0, and infinity times 0 is NaN: so 0 must not reach it, not even unchosen.
-    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
+    return jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
 def box_detector(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:

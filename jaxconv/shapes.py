@@ -160,14 +160,14 @@ def resolve_padding(padding: Padding, size: int, window: int, stride: int = 1, d
         }
         known("padding", name, PADDINGS)
         return pads[name]
-    low, high = (int(padding), int(padding)) if _is_int(padding) else _pair(padding)
+    low, high = (int(padding), int(padding)) if is_int(padding) else _pair(padding)
     if low < 0 or high < 0:
         raise InputError(f"padding {padding!r} is negative: cut the input instead, x[:, 1:-1]")
     return low, high
 
 
 def _pair(padding: object) -> tuple[int, int]:
-    if isinstance(padding, Sequence) and len(padding) == 2 and all(map(_is_int, padding)):
+    if isinstance(padding, Sequence) and len(padding) == 2 and all(map(is_int, padding)):
         return int(padding[0]), int(padding[1])
     raise InputError(
         f"padding {padding!r} is none of the forms: {', '.join(PADDINGS)}, an int, an int a dimension, "
@@ -175,7 +175,12 @@ def _pair(padding: object) -> tuple[int, int]:
     )
 
 
-def _is_int(value: object) -> TypeGuard[int]:
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, Python's or numpy's, and not a bool.
+
+    >>> is_int(np.int64(3)), is_int(True), is_int(3.0)
+    (True, False, False)
+    """
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -186,7 +191,7 @@ def per_dimension(value: Sizes, ndim: int, name: str, *, least: int = 1) -> tupl
     ((3, 3), (2, 1))
     """
     values = tuple(value) if isinstance(value, Sequence) else (value,) * ndim
-    ints = tuple(int(v) for v in values if _is_int(v) and v >= least)
+    ints = tuple(int(v) for v in values if is_int(v) and v >= least)
     if len(ints) != len(values) or len(ints) != ndim:
         raise InputError(f"{name} {value!r}: give an int of at least {least}, or {ndim} of them, one a dimension")
     return ints

@@ -154,6 +154,10 @@ def test_half_precision_adds_up_in_float32(dtype):
     _, d_kernel, d_bias = backward.conv(x, kernel, dy)
     wanted = float(jnp.asarray(3600, dtype))
     assert (d_kernel.item(), d_bias.item(), d_bias.dtype) == (wanted, wanted, dtype)
+    peak = jnp.zeros((1, 59, 1), dtype).at[0, 29].set(1)  # it wins 30 windows
+    dy = jnp.full((1, 30, 1), 99.25, jnp.float32).astype(dtype)
+    piled = jnp.asarray(30 * float(dy[0, 0, 0]), dtype)
+    assert backward.max_pool(peak, dy, 30, stride=1)[0, 29, 0] == piled
     _, d_kernel, d_bias = backward.dense(
         jnp.ones((3600, 1), dtype), jnp.ones((1, 1), dtype), jnp.ones((3600, 1), dtype)
     )

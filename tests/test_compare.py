@@ -145,6 +145,70 @@ def test_kinks_do_not_fail_the_check(x64):
     assert check_gradients(lambda x: jnp.maximum(x, 0.5), jnp.array([0.5, 1.0]), directions=0).ok
 
 
+@pytest.mark.parametrize(
+    "f",
+    [lambda x: jnp.sin(30 * x), lambda x: x**5, lambda x: 1 / x, lambda x: ops.layer_norm(x + 1e3)],
+    ids=["steep", "power", "inverse", "cancelling"],
+)
+def test_a_bend_is_no_kink(x64, rng, f):
+    """However curved, or however much is lost to rounding: wrong is wrong in every entry, and right in none."""
+    x = rng.uniform(0.3, 1.2, size=(3, 4))
+    off = with_gradient(f, lambda x, dy: (1.5 * jax.vjp(f, x)[1](dy)[0],))
+    [row] = check_gradients(off, x).rows
+    assert (row.failed, row.kinks) == (row.checked, 0)
+    [row] = check_gradients(f, x).rows
+    assert (row.failed, row.kinks) == (0, 0)
+    assert all(row.kinks == 0 and not row.ok for row in compare(f, off, x).rows if row.quantity == "d x")
+
+
+@pytest.mark.parametrize("slope", [57.0, -0.5, np.nan])
+def test_at_a_kink_not_anything_goes(x64, slope):
+    x = jnp.array([0.0, 1.0, -1.0])
+    bent = with_gradient(jax.nn.relu, lambda x, dy: (jnp.where(x == 0, slope, jnp.where(x > 0, 1.0, 0.0)) * dy,))
+    assert [row.failed for row in check_gradients(bent, x, directions=0).rows] == [1]
+    assert wrong(compare(jax.nn.relu, bent, x)) == {"d x"}
+
+
+def test_a_norm_that_is_nan_at_zero_is_not_excused(x64):
+    x = jnp.array([3.0, -4.0, 0.0, 0.0])[None, :, None]
+    assert not check_gradients(lambda x: jnp.sqrt((x**2).sum()), jnp.zeros(3)).ok
+    assert wrong(compare(lambda x: ops.lp_pool(x, 2), lambda x: jnp.sqrt(x[:, ::2] ** 2 + x[:, 1::2] ** 2), x)) == {
+        "d x"
+    }
+
+
+def test_numbers_of_every_size_are_stepped_by_their_own(x64):
+    """A step for the largest would leave the domain of the smallest."""
+    assert check_gradients(jnp.log, jnp.array([1e3, 1e-3])).ok
+    assert check_gradients(jnp.sqrt, jnp.array([1.0, 1e-7])).ok
+
+
+def test_a_function_equals_itself_where_it_has_no_values(x64):
+    for x in ([-1.0, 1.0], [0.0, 1.0]):
+        found = compare(jnp.log, jnp.log, jnp.array(x))
+        assert found.ok and json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_a_sum_of_one_sign_may_be_off_by_more(rng):
+    x = jnp.asarray(rng.uniform(size=20_000), jnp.float32)
+    one_by_one = lambda x: jax.lax.scan(lambda c, v: (c + v, None), jnp.zeros((), x.dtype), x)[0]  # noqa: E731
+    assert compare(jnp.sum, one_by_one, x).ok
+
+
+def test_ties_do_not_loosen_the_tolerance(x64, rng):
+    """In a flat image all windows tie, also behind a convolution; errors must not decide who wins."""
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 1, 2)))
+    pooled = lambda x, k: ops.max_pool(ops.conv(x, k), 2)  # noqa: E731
+    found = compare(pooled, pooled, jnp.ones((1, 6, 6, 1)), kernel)
+    assert all(row.tolerance < 1e-12 for row in found.rows)
+
+
+def test_what_is_closed_over_cannot_be_converted(rng):
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in [(1, 5, 5, 1), (2, 2, 1, 1)])
+    with pytest.raises(InputError, match=r"compare: f also runs in float64.* give every array that it uses as an"):
+        compare(lambda x: ops.conv(x, kernel), lambda x: ops.conv(x, kernel), x)
+
+
 def test_trees_are_named_by_their_paths(x64, rng):
     params = {"conv1": {"kernel": jnp.asarray(rng.normal(size=(2, 3))), "bias": jnp.zeros(3)}}
 
@@ -213,6 +277,8 @@ def test_a_layer_in_every_lowering(x64, layer):
         (lambda: compare(jnp.sin, jnp.cos, jnp.arange(3)), r"compare: no floating array among the arguments"),
         (lambda: compare_all({}, 1.0), r"compare: no function to compare"),
         (lambda: compare(lambda x: (x, x), jnp.cos, jnp.ones(2)), r"compare: <lambda> should return one array"),
+        (lambda: check_gradients(jnp.sin, 1.0, directions=0, entries=0), r"check_gradients: .* leave nothing to check"),
+        (lambda: contest("conv", seed=-1), r"conv: seed -1: give at least 0"),
         (lambda: check_gradients(jnp.sin, 3), r"check_gradients: no floating array"),
         (lambda: check_gradients(jnp.argmax, jnp.ones(2)), r"check_gradients: f should return one floating array"),
         (lambda: contest("convv"), r"unknown op 'convv': did you mean 'conv'"),

@@ -137,6 +137,17 @@ def test_whatever_is_not_legal_is_an_error_of_ours(x, kernel, options, op):
 
 
 @EVERY_IMPL
+def test_half_precision_is_rounded_once_bias_and_all(rng, impl):
+    x, kernel, bias = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in [(1, 6, 7, 8), (3, 2, 8, 5), (5,)])
+    exact = reference.conv(*(np.asarray(a, float) for a in (x, kernel)), (1, 1), ((0, 0),) * 2, (1, 1), 1)
+    wanted = jnp.asarray(exact + np.asarray(bias, float), jnp.float32).astype(jnp.bfloat16)
+    assert (ops.conv(x, kernel, bias, impl=impl) == wanted).mean() > 0.99  # float32 may tip a tie
+    # What float16 cannot hold may come and go on the way to what it can.
+    x, kernel, bias = (jnp.array(v, jnp.float16) for v in ([[[300.0]]], [[[300.0]]], [-60000.0]))
+    assert ops.conv(x, kernel, bias, impl=impl).item() == 30000
+
+
+@EVERY_IMPL
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_adds_up_in_float32(rng, impl, dtype):
     """bfloat16 has 8 digits: a sum of ones kept in it would stop at 256."""
@@ -190,6 +201,7 @@ def test_bad_input_is_told_what_would_work(arguments, options, message):
     ("x", "kernel", "message"),
     [
         (X.astype(np.uint8), K, r"conv: x is uint8; convert it first, x\.astype\(jnp\.float32\) / 255"),
+        (X.astype(np.complex64), K.astype(np.complex64), r"conv: x is complex64; convert it first"),
         (X, K.astype(np.int32), r"conv: kernel is int32; convert it first"),
         (X, K.astype(jnp.bfloat16), r"conv: x is float32 but kernel is bfloat16; cast one"),
     ],

@@ -250,3 +250,25 @@ def test_integers_are_refused(op, wanted):
 @EVERY_NORM
 def test_an_empty_batch_is_an_empty_answer(op, wanted):
     assert op(np.zeros((0, 3, 3, 6), np.float32)).shape == (0, 3, 3, 6)
+
+
+def test_statistics_of_another_dtype_do_not_set_the_precision(x64, rng):
+    """float64 images with float32 statistics, and bfloat16 ones with bfloat16's, are normalised in at least float32."""
+    x, scale, bias = rng.normal(size=(4, 3, 2)), rng.normal(size=2), rng.normal(size=2)
+    mean, var = rng.normal(size=2).astype(np.float32), rng.uniform(1, 2, size=2).astype(np.float32)
+    wanted = (x - mean.astype(float)) / np.sqrt(var.astype(float) + 1e-5) * scale + bias
+    got = ops.batch_norm(*map(jnp.asarray, (x, scale, bias, mean, var)))
+    np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    half = [jnp.asarray(a, jnp.bfloat16) for a in (x, scale, bias, mean, var)]
+    x, scale, bias, mean, var = (np.asarray(a, float) for a in half)
+    wanted = (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+    np.testing.assert_allclose(np.asarray(ops.batch_norm(*half), float), wanted, rtol=2**-8, atol=1e-6)
+
+
+def test_running_statistics_keep_their_dtype(x64, rng):
+    from jaxconv import BatchNorm
+
+    layer = BatchNorm()
+    params, state = layer.init(jax.random.key(0), (3, 2))
+    _, after = layer.apply(params, state, jnp.asarray(rng.normal(size=(4, 3, 2))), train=True)
+    assert jax.tree.map(lambda a: a.dtype, after) == jax.tree.map(lambda a: a.dtype, state)

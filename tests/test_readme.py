@@ -28,6 +28,13 @@ def test_the_pictures_are_there():
     assert pictures and all((Path(__file__).parents[1] / picture).is_file() for picture in pictures)
 
 
+def test_the_comparison_is_there():
+    table = README.split("<!-- compare_gradients -->")[1].split("<!-- end -->")[0]
+    assert [line.split("|")[1].strip() for line in table.strip().splitlines()[2:]] == [
+        *("lax", "explicit", "im2col", "toeplitz", "fft", "by hand")
+    ]
+
+
 def test_the_links_into_the_project_lead_somewhere():
     for link in re.findall(r"\]\((?!http)(.*?)\)", README):
         assert (Path(__file__).parents[1] / link).exists(), link

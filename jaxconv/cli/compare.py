@@ -7,8 +7,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxconv.compare import Contest, check_gradients, compare_all, contest
-from jaxconv.errors import InputError
+from jaxconv.compare import CONTESTS, Contest, check_gradients, compare_all, contest
+from jaxconv.errors import InputError, known
 from jaxconv.experiment import write_json
 from jaxconv.models.contest import model_contest
 
@@ -99,6 +99,7 @@ def run_comparison(options: Compare) -> int:
 
 def _contest(options: Compare) -> tuple[str, Contest]:
     dtype = jnp.dtype(options.dtype)
+    _check(options)
     if options.repeats < 0 or options.entries < 0:
         raise InputError("compare: --repeats and --entries should be at least 0")
     if options.model:
@@ -123,6 +124,34 @@ def _contest(options: Compare) -> tuple[str, Contest]:
     )
     shapes = ", ".join(f"{name} {arg.shape}" for name, arg in zip(asked.names, asked.args, strict=True))
     return f"{options.op} of {shapes}, seed {options.seed}", asked
+
+
+# What each contest looks at; to be told something else is a mistake of whoever asks.
+ALWAYS = {"dtype", "entries", "repeats", "seed", "json"}
+CONVOLUTION = {"op", "shape", "features", "kernel", "stride", "padding", "dilation", "groups"}
+POOLING = {"op", "shape", "kernel", "stride", "padding", "dilation", "kinks"}
+USES = {
+    "conv": CONVOLUTION,
+    "conv_transpose": CONVOLUTION,
+    "max_pool": POOLING,
+    "avg_pool": POOLING,
+    "lp_pool": POOLING,
+    "dense": {"op", "shape", "features"},
+}
+
+
+def _check(options: Compare) -> None:
+    """Refuse an option that would be ignored, and a file that could not be written in the end."""
+    if not options.model:
+        known("op", options.op, CONTESTS)
+    what = options.model or options.op
+    uses = {"model", "layer", "batch"} if options.model else USES.get(options.op, {"op", "shape", "kinks"})
+    for field in dataclasses.fields(options):
+        given = getattr(options, field.name) != field.default
+        if given and field.name not in uses | ALWAYS | {"model", "layer"}:
+            raise InputError(f"compare: --{field.name} means nothing to {what}: leave it out")
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise InputError(f"compare: --json {options.json}: there is no folder {options.json.parent}")
 
 
 def _one_or_each(numbers: tuple[int, ...]) -> int | tuple[int, ...]:

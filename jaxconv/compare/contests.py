@@ -76,6 +76,8 @@ def contest(
     if len(shape) < least or not all(isinstance(n, int) and n >= 1 for n in shape):
         wanted = "(N, *spatial, C)" if least == 3 else "(N, values)"
         raise InputError(f"{op}: shape {tuple(shape)} should be {wanted}, every size at least 1")
+    if seed < 0:
+        raise InputError(f"{op}: seed {seed}: give at least 0")
     if features < 1:
         raise InputError(f"{op}: features {features}: give at least 1")
     asked = Asked(tuple(shape), features, kernel, stride, padding, dilation, groups, kinks, dtype, seed)
@@ -134,9 +136,7 @@ def _convolution(
 
 def _pooling(asked: Asked, op: str, others: dict[str, dict[str, Any]]) -> Contest:
     """The op, its gradient by hand, and (for max) the other rule for ties."""
-    options: dict[str, Any] = {"stride": asked.stride, "padding": asked.padding}
-    if op == "max_pool":
-        options["dilation"] = asked.dilation
+    options: dict[str, Any] = {"stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
     window = asked.kernel
     pool, gradient = getattr(ops, op), getattr(backward, op)
     functions: dict[str, Callable[..., jax.Array]] = {

@@ -5,7 +5,8 @@ rounding of F divided by t. Several steps t are tried; how much the difference c
 the first error, and the step whose two errors together are least is believed, as far as they go and no farther.
 
 At a kink (relu at 0, two pixels that tie under a pooling) the slopes to the left and to the right differ, and any
-number between them is a gradient. Such entries are recognised by that, and counted apart.
+number between them is a gradient. Such entries are recognised by that, and counted apart; a gradient that is not
+between the two is wrong there too.
 """
 
 import inspect
@@ -16,18 +17,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.compare.rounding import rounding, unit
+from jaxconv.compare.rounding import rounding
 from jaxconv.errors import InputError
 
-STEPS = 0.5 ** np.arange(1, 21, 2)  # from 1/2 to 2·10⁻⁶, as a share of the argument's size
+STEPS = 0.5 ** np.arange(1, 31, 2)  # from 1/2 to 2·10⁻⁹, as a share of the argument's size
 
 
 class Slope(NamedTuple):
-    """What values along a line say of the slope at its middle."""
+    """What values along a line say of the slope at its middle.
+
+    Attributes:
+        value: the slope, if there is one; NaN where the function has no values beside the middle.
+        error: how far off it may be.
+        low, high: between these a gradient is right; apart only at a kink.
+        side_error: how far off each of these may be.
+    """
 
     value: float
-    error: float  # how far off the value may be
-    kink: bool  # the slopes to both sides differ
+    error: float
+    low: float
+    high: float
+    side_error: float
+
+    @property
+    def kink(self) -> bool:
+        """Whether the slopes to both sides differ by more than their errors."""
+        return self.high - self.low > 8 * self.side_error + 1e-6 * (abs(self.low) + abs(self.high))
+
+    def allows(self, gradient: float, rounding: float) -> bool:
+        """Whether a gradient is one of those that a kink has."""
+        slack = rounding + self.side_error
+        return self.kink and self.low - slack <= gradient <= self.high + slack
 
 
 class Checked(NamedTuple):
@@ -41,7 +61,7 @@ class Checked(NamedTuple):
         error: how far apart the two may be: the differences' own error and the gradient's rounding.
         checked: how many entries and directions were.
         failed: at how many the two are farther apart than that; kinks are not counted.
-        kinks: at how many the slopes to both sides differ.
+        kinks: at how many the slopes to both sides differ, and the gradient lies between them.
     """
 
     name: str
@@ -102,6 +122,8 @@ def check_gradients(
     >>> row.failed == row.checked, round(row.gradient / row.slope, 6)
     (True, 1.01)
     """
+    if directions < 0 or entries < 0 or directions + entries == 0:
+        raise InputError(f"check_gradients: directions={directions} and entries={entries} leave nothing to check")
     with jax.enable_x64(True):
         args = jax.tree.map(_float64, args)
         paths, leaves, rebuild = floating_leaves(args, names or argument_names(f))
@@ -113,10 +135,10 @@ def check_gradients(
         rng = np.random.default_rng(seed)
         dy = jnp.asarray(rng.normal(size=y.shape))
 
-        def weighed(leaves: Sequence[jax.Array]) -> jax.Array:
-            return dy * f(*rebuild(leaves)).astype(dy.dtype)
+        def forward(leaves: Sequence[jax.Array]) -> jax.Array:
+            return f(*rebuild(leaves)).astype(dy.dtype)
 
-        gradient = jax.grad(lambda leaves: weighed(leaves).sum())
+        gradient = jax.grad(lambda leaves: (dy * forward(leaves)).sum())
         gradients, errors = jax.jit(gradient)(leaves), rounding(gradient, leaves, dtype=jnp.float64)
         rows = []
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
@@ -127,7 +149,8 @@ def check_gradients(
             allowed = [errors[i] * np.linalg.norm(move) for move in moves] + [errors[i]] * len(some)
             where = [f"direction {k + 1}" for k in range(directions)]
             where += [f"[{', '.join(map(str, np.unravel_index(entry, leaf.shape)))}]" for entry in some]
-            slopes = slopes_of_directions(weighed, leaves, i, moves) + slopes_of_entries(weighed, leaves, i, some)
+            slopes = slopes_of_directions(forward, dy, leaves, i, moves)
+            slopes += slopes_of_entries(forward, dy, leaves, i, some)
             rows.append(_judge(path, where, np.array(said), slopes, np.array(allowed)))
     return GradientCheck(tuple(rows))
 
@@ -137,7 +160,8 @@ def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], a
     allowed = allowed + np.array([slope.error for slope in slopes])
     excess = np.abs(said - differences) - allowed
     excess[np.isnan(excess)] = np.inf
-    kink = (excess > 0) & np.array([slope.kink for slope in slopes])
+    subgradients = [slope.allows(g, a) for slope, g, a in zip(slopes, said, allowed, strict=True)]
+    kink = (excess > 0) & np.array(subgradients)
     excess[kink] = -np.inf
     worst = int(np.argmax(excess))
     return Checked(
@@ -152,17 +176,21 @@ def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], a
     )
 
 
-Weighed = Callable[[Sequence[jax.Array]], jax.Array]
+Forward = Callable[[Sequence[jax.Array]], jax.Array]
 
 
-def slopes_of_directions(f: Weighed, leaves: Sequence[jax.Array], i: int, moves: np.ndarray) -> list[Slope]:
-    """The slope of ``f(leaves).sum()`` along each of some directions of leaf i."""
-    return _slopes(f, leaves, i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
+def slopes_of_directions(
+    f: Forward, dy: jax.Array, leaves: Sequence[jax.Array], i: int, moves: np.ndarray
+) -> list[Slope]:
+    """The slope of ``(dy · f(leaves)).sum()`` along each of some directions of leaf i."""
+    return _slopes(f, dy, leaves, i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
 
 
-def slopes_of_entries(f: Weighed, leaves: Sequence[jax.Array], i: int, entries: np.ndarray) -> list[Slope]:
-    """The slope of ``f(leaves).sum()`` by each of some entries of leaf i, which are flat indices."""
-    return _slopes(f, leaves, i, jnp.asarray(entries), _moved_entry)
+def slopes_of_entries(
+    f: Forward, dy: jax.Array, leaves: Sequence[jax.Array], i: int, entries: np.ndarray
+) -> list[Slope]:
+    """The slope of ``(dy · f(leaves)).sum()`` by each of some entries of leaf i, which are flat indices."""
+    return _slopes(f, dy, leaves, i, jnp.asarray(entries), _moved_entry)
 
 
 def _moved_entry(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
@@ -170,32 +198,47 @@ def _moved_entry(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Arra
 
 
 def _slopes(
-    f: Weighed, leaves: Sequence[jax.Array], i: int, lines: jax.Array, move: Callable[..., jax.Array]
+    f: Forward,
+    dy: jax.Array,
+    leaves: Sequence[jax.Array],
+    i: int,
+    lines: jax.Array,
+    move: Callable[..., jax.Array],
 ) -> list[Slope]:
     """One compiled program walks all lines, and all steps along each."""
     size = float(jnp.sqrt(jnp.mean(jnp.square(leaves[i])))) or 1.0
     steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * size)
+    # Where dy is positive, and where it is negative: the kinks of the one bend up, those of the other down.
+    halves = jnp.stack([jnp.maximum(dy, 0), jnp.minimum(dy, 0)])
 
     def at(line: jax.Array, step: jax.Array) -> jax.Array:
-        return f([move(leaf, line, step) if k == i else leaf for k, leaf in enumerate(leaves)]).sum()
+        y = f([move(leaf, line, step) if k == i else leaf for k, leaf in enumerate(leaves)])
+        return jnp.stack([(half * y).sum() for half in halves])
 
     values = jax.jit(lambda lines: jax.lax.map(lambda line: jax.lax.map(lambda step: at(line, step), steps), lines))
-    noise = float(jnp.abs(jax.jit(f)(leaves)).sum()) * 8 * unit(jnp.float64)
+    noise = rounding(lambda leaves: (dy * f(leaves)).sum(), leaves, dtype=jnp.float64)
     return [_slope(row, size, noise) for row in np.asarray(values(lines))]
 
 
 def _slope(values: np.ndarray, size: float, noise: float) -> Slope:
-    steps = STEPS * size
-    middle, (up, down) = values[0], values[1:].reshape(2, -1)
-    central, right, left = (up - down) / (2 * steps), (up - middle) / steps, (middle - down) / steps
-    # From one step to the next, a quarter of it, the t² error falls to a sixteenth; twice, for t⁴ and what follows.
-    errors = 2 * np.abs(np.diff(central)) / 15 + noise / steps[1:]
-    best = 1 + (0 if np.isnan(errors).all() else int(np.nanargmin(errors)))
-    # The gap between the one-sided slopes closes with t where the function is smooth, and stays where it is not.
-    gap = np.abs(right - left)
-    real = gap[best] > 1e-6 * (abs(right[best]) + abs(left[best])) + 8 * noise / steps[best]
-    stays = gap[-1] > 0.5 * gap[best] or gap[best] > 0.5 * gap[best - 1]
-    return Slope(float(central[best]), float(errors[best - 1]), bool(real and stays))
+    """From the values ``(middle and steps up and down, halves)`` along a line."""
+    steps = STEPS[:, None] * size
+    with np.errstate(invalid="ignore"):
+        middle, (up, down) = values[0], values[1:].reshape(2, len(STEPS), -1)
+        right, left = (up - middle) / steps, (middle - down) / steps
+        central = (right + left).sum(axis=1) / 2
+        # From one step to the next, a quarter of it, the t² error falls to a sixteenth; twice, for t⁴ and so on.
+        errors = 2 * np.abs(np.diff(central)) / 15 + noise / steps[1:, 0]
+        # One-sided, the error goes with t: taken out by extrapolation, and what is left goes with t².
+        sides = np.stack([(4 * side[1:] - side[:-1]) / 3 for side in (left, right)])
+        bends = np.abs(np.diff(sides, axis=1)).sum(axis=(0, 2)) + 4 * noise / steps[2:, 0]
+    best, chosen = _least(errors), _least(bends)
+    low, high = (float(choose(sides[:, 1 + chosen], axis=0).sum()) for choose in (np.min, np.max))
+    return Slope(float(central[1 + best]), float(errors[best]), low, high, float(bends[chosen]))
+
+
+def _least(errors: np.ndarray) -> int:
+    return 0 if np.isnan(errors).all() else int(np.nanargmin(errors))
 
 
 def floating_leaves(
@@ -206,7 +249,7 @@ def floating_leaves(
     names = [*names, *(f"argument {i}" for i in range(len(names), len(args)))]
     paths, where = [], []
     for k, (path, leaf) in enumerate(found):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and np.size(leaf):
             rest = jax.tree_util.keystr(path[1:], simple=True, separator="/")
             paths.append("/".join(filter(None, [names[path[0].idx], rest])))
             where.append(k)

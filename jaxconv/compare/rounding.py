@@ -5,8 +5,10 @@ for bfloat16. A sum of K terms rounds K times, up and down; what is left of it g
 https://doi.org/10.1137/18M1226312). What that does to the end result depends on all that follows, and on how much
 cancels. So it is tried: the function runs in float64, where every operation is given an error of that size and of
 random sign, and the farthest that a result moves is what rounding can do to it (Monte Carlo arithmetic: Parker, 1997).
+Errors do not change which way a comparison goes: a tie stays a tie, or the gradient would go elsewhere.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +20,10 @@ from jax.extend import core
 
 # These move numbers about, or choose among them, and round nothing.
 EXACT = frozenset(
-    "abs argmax argmin broadcast_in_dim clamp concatenate convert_element_type copy dynamic_slice dynamic_update_slice "
-    "expand_dims gather iota max min neg pad real imag complex conj reduce_max reduce_min reshape rev select_n sign "
+    "abs argmax argmin broadcast_in_dim ceil clamp concatenate convert_element_type copy dynamic_slice "
+    "dynamic_update_slice "
+    "expand_dims floor gather iota max min neg pad real imag complex conj reduce_max reduce_min reshape rev "
+    "round select_n sign "
     "slice sort split squeeze stop_gradient transpose".split()
 )
 # Made of polynomials, and known to a few units in the last place only.
@@ -59,39 +63,47 @@ def rounding(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> An
     program, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
     leaves = jax.tree.leaves(args)
 
-    @jax.jit
-    def moved(key: jax.Array) -> list[jax.Array]:
-        right = core.jaxpr_as_fun(program)(*leaves)
-        noisy = _run(program, leaves, _Errors(key, dtype))
-        return [jnp.max(jnp.abs(a - b), initial=0) for a, b in zip(right, noisy, strict=True)]
+    @functools.partial(jax.jit, static_argnums=1)
+    def moved(key: jax.Array, alike: bool) -> list[jax.Array]:
+        pairs = _run(program, [(leaf, leaf) for leaf in leaves], _Errors(key, dtype, alike))
+        # Where there is no number, there is none to move.
+        finite = [jnp.isfinite(right) & jnp.isfinite(noisy) for right, noisy in pairs]
+        apart = [jnp.where(f, jnp.abs(a - b), 0) for f, (a, b) in zip(finite, pairs, strict=True)]
+        return [jnp.max(a, initial=0) for a in apart]
 
     keys = jax.random.split(jax.random.key(seed, impl="rbg"), DRAWS)
-    worst = np.max([moved(key) for key in keys], axis=0) * SAFETY
+    worst = np.max([moved(key, alike) for key in keys for alike in (False, True)], axis=0) * SAFETY
     return jax.tree.unflatten(jax.tree.structure(shapes), worst.tolist())
 
 
 class _Errors:
-    """Random errors: each array comes back with every entry off by the relative size asked for, up or down."""
+    """Random errors: each array comes back with every entry off by the relative size asked for, up or down.
 
-    def __init__(self, key: jax.Array, dtype: Any) -> None:
-        self.once = unit(dtype)
+    All entries alike, in half of the tries: the errors of a sum whose terms have one sign do not cancel.
+    """
+
+    def __init__(self, key: jax.Array, dtype: Any, alike: bool) -> None:
+        self.once, self.alike = unit(dtype), alike
         self.adding = min(self.once, unit(jnp.float32))
         self.keys: Iterator[jax.Array] = (jax.random.fold_in(key, i) for i in range(1_000_000))
 
     def __call__(self, x: jax.Array, size: float) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
-        signs = jax.random.rademacher(next(self.keys), x.shape, jnp.float64)
-        return x * (1 + size * signs).astype(x.dtype)
+        signs = jax.random.rademacher(next(self.keys), () if self.alike else x.shape, jnp.float64)
+        return x * jnp.broadcast_to(1 + size * signs, x.shape).astype(x.dtype)
 
 
-def _run(program: core.ClosedJaxpr, args: list[jax.Array], errors: _Errors) -> list[jax.Array]:
-    """Run a traced program, one operation after another, each with its error."""
-    known: dict[Any, Any] = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+Pair = tuple[Any, Any]  # a value as it should be, and as it is with errors
+
+
+def _run(program: core.ClosedJaxpr, args: list[Pair], errors: _Errors) -> list[Pair]:
+    """Run a traced program, one operation after another, rightly and with errors side by side."""
+    known: dict[Any, Pair] = {var: (c, c) for var, c in zip(program.jaxpr.constvars, program.consts, strict=True)}
     known.update(zip(program.jaxpr.invars, args, strict=True))
 
-    def value(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else known[atom]
+    def value(atom: Any) -> Pair:
+        return (atom.val, atom.val) if isinstance(atom, core.Literal) else known[atom]
 
     for eqn in program.jaxpr.eqns:
         came = [value(atom) for atom in eqn.invars]
@@ -99,7 +111,9 @@ def _run(program: core.ClosedJaxpr, args: list[jax.Array], errors: _Errors) -> l
         if eqn.primitive.name in CALLS and inner:
             went = _run(inner[0], came, errors)
         else:
-            went = _operation(program.jaxpr, eqn, came, errors)
+            right = _operation(program.jaxpr, eqn, [pair[0] for pair in came])
+            noisy = _with_errors(program.jaxpr, eqn, [pair[1] for pair in came], errors)
+            went = [(a, b if jnp.issubdtype(a.dtype, jnp.inexact) else a) for a, b in zip(right, noisy, strict=True)]
         known.update(zip(eqn.outvars, went, strict=True))
     return [value(atom) for atom in program.jaxpr.outvars]
 
@@ -110,15 +124,19 @@ def _closed(value: Any) -> core.ClosedJaxpr | None:
     return value if isinstance(value, core.ClosedJaxpr) else None
 
 
-def _operation(program: core.Jaxpr, eqn: Any, came: list[Any], errors: _Errors) -> list[Any]:
+def _operation(program: core.Jaxpr, eqn: Any, came: list[Any]) -> list[Any]:
+    """One operation as a program of its own, which is the one way to run it that jax promises."""
+    given = {atom: x for atom, x in zip(eqn.invars, came, strict=True) if not isinstance(atom, core.Literal)}
+    alone = program.replace(constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn])
+    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
+
+
+def _with_errors(program: core.Jaxpr, eqn: Any, came: list[Any], errors: _Errors) -> list[Any]:
     name, terms = eqn.primitive.name, _terms(eqn)
     if terms > 1:
         # Not the sum but what is added: where it cancels, its error is as large as ever.
         came = [errors(jnp.asarray(x), math.sqrt(terms) * errors.adding) for x in came]
-    # Each operation as a program of its own, which is the one way to run it that jax promises.
-    given = {atom: x for atom, x in zip(eqn.invars, came, strict=True) if not isinstance(atom, core.Literal)}
-    alone = program.replace(constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn])
-    went = core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
+    went = _operation(program, eqn, came)
     if name in EXACT:
         return went
     return [errors(y, errors.once * (SAFETY if name in APPROXIMATE else 1)) for y in went]

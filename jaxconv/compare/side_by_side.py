@@ -12,7 +12,7 @@ import numpy as np
 from jaxconv.compare.finite import argument_names, floating_leaves, slopes_of_entries
 from jaxconv.compare.rounding import rounding, unit
 from jaxconv.compare.timing import medians
-from jaxconv.errors import InputError
+from jaxconv.errors import DtypeError, InputError
 
 KINKS_LOOKED_AT = 4096  # the entries farthest apart, each of which costs some twenty evaluations
 
@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         # JSON has no infinity, which is how far a NaN is from a number.
         rows = [
-            {name: None if value == math.inf else value for name, value in row._asdict().items()} | {"ok": row.ok}
+            {name: value if value != math.inf else None for name, value in row._asdict().items()} | {"ok": row.ok}
             for row in self.rows
         ]
         seconds = {name: timing._asdict() for name, timing in self.seconds.items()}
@@ -148,7 +148,13 @@ def compare_all(
 
         progress(f"{reference} in float64")
         wide, wide_dy = [leaf.astype(jnp.float64) for leaf in leaves], dy.astype(jnp.float64)
-        truth = jax.device_get(jax.jit(both[reference])(wide, wide_dy))
+        try:
+            truth = jax.device_get(jax.jit(both[reference])(wide, wide_dy))
+        except DtypeError as error:
+            raise InputError(
+                f"compare: {reference} also runs in float64, which failed ({error}): "
+                "give every array that it uses as an argument, so that it is converted too"
+            ) from None
         # In float64 the truth is itself rounded, so two results may be twice as far apart.
         errors = rounding(both[reference], wide, wide_dy, dtype=dtype)
         allowed = [error * (2 if dtype == jnp.float64 else 1) for error in errors]
@@ -164,7 +170,8 @@ def compare_all(
             for k, quantity in enumerate(quantities):
                 row, beyond = _measure(quantity, name, got[k], truth[k], allowed[k], dtype)
                 if k and len(beyond):
-                    at_kinks = _at_kinks(forward[reference], wide, wide_dy, k - 1, beyond)
+                    both_said = np.ravel(got[k]).astype(float), np.ravel(truth[k]).astype(float)
+                    at_kinks = _at_kinks(forward[reference], wide, wide_dy, k - 1, beyond, both_said, allowed[k])
                     row, _ = _measure(quantity, name, got[k], truth[k], allowed[k], dtype, leave_out=at_kinks)
                 rows.append(row)
         rows.sort(key=lambda row: quantities.index(row.quantity))
@@ -217,7 +224,7 @@ def _measure(
     if leave_out is not None:
         kinks = len(leave_out)
         apart[leave_out] = 0
-    absolute, largest = float(apart.max(initial=0)), float(np.abs(truth).max(initial=0))
+    absolute, largest = float(apart.max(initial=0)), float(np.abs(truth[np.isfinite(truth)]).max(initial=0))
     relative = ulps = 0.0
     if absolute:
         relative = absolute / largest if largest else math.inf
@@ -228,15 +235,22 @@ def _measure(
 
 
 def _at_kinks(
-    forward: Callable[..., jax.Array], leaves: Sequence[jax.Array], dy: jax.Array, i: int, entries: np.ndarray
+    forward: Callable[..., jax.Array],
+    leaves: Sequence[jax.Array],
+    dy: jax.Array,
+    i: int,
+    entries: np.ndarray,
+    gradients: Sequence[np.ndarray],
+    allowed: float,
 ) -> np.ndarray:
-    """Which entries of argument i have one slope to the left and another to the right."""
+    """Which entries of argument i have two slopes, and gradients that all lie between them."""
     entries = entries[:KINKS_LOOKED_AT]
-
-    def weighed(leaves: Sequence[jax.Array]) -> jax.Array:
-        return dy * forward(leaves)
-
-    return entries[[slope.kink for slope in slopes_of_entries(weighed, leaves, i, entries)]]
+    slopes = slopes_of_entries(forward, dy, leaves, i, entries)
+    fine = [
+        all(slope.allows(gradient[entry], allowed) for gradient in gradients)
+        for entry, slope in zip(entries, slopes, strict=True)
+    ]
+    return entries[np.array(fine, bool)]
 
 
 def _time(

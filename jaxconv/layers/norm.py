@@ -46,7 +46,7 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None)
         wide = checks.widened(x)  # once, so that both parts of its gradient are added up in that
         mean, var = ops.batch_statistics(wide, mask)
         batch = {"mean": mean, "var": var}
-        running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state, batch)
+        running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(old.dtype), state, batch)
         return ops.batch_norm(wide, **params, **batch, eps=eps).astype(x.dtype), running
 
     return Layer("bn", init, apply, name=name)

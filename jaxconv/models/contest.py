@@ -42,6 +42,8 @@ def model_contest(
     entry = find(name)
     if "impl" not in inspect.signature(entry.make).parameters:
         raise InputError(f"model {name!r} has no convolution, so it has no lowerings to compare")
+    if seed < 0:
+        raise InputError(f"seed {seed}: give at least 0")
     if batch < 1:
         raise InputError(f"batch {batch}: give at least 1 image")
     models = {impl: entry.make(impl=impl) for impl in ops.LOWERINGS}

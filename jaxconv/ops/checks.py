@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import DtypeError, InputError
+from jaxconv.shapes import is_int
 
 
 def floating(op: str, **arrays: jax.Array) -> None:
     """Refuse integers (images straight from a file) and mixed dtypes, both of which would go wrong silently."""
     first, *_ = arrays
     for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.inexact):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
             raise DtypeError(
                 f"{op}: {name} is {array.dtype}; convert it first, {name}.astype(jnp.float32)"
                 + (" / 255" if array.dtype == jnp.uint8 else "")
@@ -29,7 +30,7 @@ def accumulator(x: jax.Array) -> jnp.dtype:
 
 def widened(x: jax.Array) -> jax.Array:
     """x in the dtype to add up in: done before anything else, so that its gradient is added up in that too."""
-    return x.astype(accumulator(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    return x.astype(accumulator(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
@@ -50,8 +51,8 @@ def dropped(op: str, rate: float) -> None:
 
 def vector(op: str, name: str, array: jax.Array, size: int) -> None:
     """Refuse a bias or a scale that has not one entry a channel."""
-    if array.shape != (size,):
-        raise InputError(f"{op}: {name} {array.shape} should be ({size},), one entry for each channel")
+    if jnp.shape(array) != (size,):
+        raise InputError(f"{op}: {name} {jnp.shape(array)} should be ({size},), one entry for each channel")
 
 
 def kernel(op: str, kernel: jax.Array) -> None:
@@ -68,7 +69,7 @@ def kernel(op: str, kernel: jax.Array) -> None:
 def channels(op: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
     """Refuse groups that do not divide the filters, and an x whose channels the kernel does not take."""
     *_, c_per_group, features = kernel.shape
-    if not isinstance(groups, int) or groups < 1 or features % groups:
+    if not is_int(groups) or groups < 1 or features % groups:
         raise InputError(f"{op}: groups={groups} does not divide the {features} filters of kernel {kernel.shape}")
     wanted = c_per_group * groups
     if x.shape[-1] == wanted:

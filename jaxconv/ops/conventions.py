@@ -74,20 +74,24 @@ def from_lax_transpose(
     """
     if isinstance(padding, str):
         sizes = zip(_reach(kernel, dilation), per_dimension(stride, kernel.ndim - 2, "stride"), strict=True)
-        padding = [_named_padding("from_lax_transpose", padding, *size) for size in sizes]
+        pads = [_named_padding("from_lax_transpose", padding, *size) for size in sizes]
+    elif not isinstance(padding, Sequence) or len(padding) != kernel.ndim - 2:
+        raise InputError(
+            f"from_lax_transpose: padding {padding!r} should be a name or {kernel.ndim - 2} pairs (low, high)"
+        )
     ours = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(kernel.ndim - 2))
-    return ours, _options("from_lax_transpose", kernel, stride, dilation, padding)
+    return ours, _options("from_lax_transpose", kernel, stride, dilation, pads)
 
 
 def _named_padding(op: str, padding: str, reach: int, stride: int, extra: int | None = None) -> tuple[int, int]:
     """The pixels that "same" and "valid" add to the stretched image: Keras's rule, and lax's where extra is None."""
+    if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
+        raise unknown(f"{op} padding", padding, ["same", "valid"])
     if padding.lower() == "valid":
         return reach - 1, reach - 1 + (max(stride - reach, 0) if extra is None else extra)
-    if padding.lower() == "same":
-        total = reach + stride - 2 if extra is None else reach + reach % 2 - 2 + extra
-        low = min(-(-total // 2), reach - 1)
-        return low, total - low
-    raise unknown(f"{op} padding", padding, ["same", "valid"])
+    total = reach + stride - 2 if extra is None else reach + reach % 2 - 2 + extra
+    low = min(-(-total // 2), reach - 1)
+    return low, total - low
 
 
 def _reach(kernel: jax.Array, dilation: Sizes) -> list[int]:

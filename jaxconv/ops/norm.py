@@ -47,8 +47,7 @@ def batch_norm(
     >>> batch_norm(x, scale=jnp.ones(1), bias=jnp.zeros(1))[:, 0]
     Array([-0.999995,  0.999995], dtype=float32)
     """
-    x = jnp.asarray(x)
-    checks.floating("batch_norm", x=x)
+    x = batched("batch_norm", x)
     for name, array in {"mean": mean, "var": var}.items():
         if array is not None:
             checks.vector("batch_norm", name, array, x.shape[-1])
@@ -251,16 +250,16 @@ def _normalize(
     bias: jax.Array | None,
     eps: float,
 ) -> jax.Array:
-    """``(x − mean) / √(var + eps) · scale + bias``, in the statistics' dtype."""
-    factor = jax.lax.rsqrt(var + jnp.asarray(eps, var.dtype))
+    """``(x − mean) / √(var + eps) · scale + bias``, in x's dtype, which is widened."""
+    var = var.astype(x.dtype)
+    factor = jax.lax.rsqrt(var + jnp.asarray(eps, x.dtype))
     if scale is not None:
         checks.vector(op, "scale", scale, x.shape[-1])
-        factor = factor * _row(scale, x).astype(var.dtype)
-    y = x.astype(var.dtype)
-    y = (y if mean is None else y - mean) * factor
+        factor = factor * _row(scale, x).astype(x.dtype)
+    y = (x if mean is None else x - mean.astype(x.dtype)) * factor
     if bias is not None:
         checks.vector(op, "bias", bias, x.shape[-1])
-        y = y + _row(bias, x).astype(var.dtype)
+        y = y + _row(bias, x).astype(x.dtype)
     return y
 
 

@@ -163,6 +163,7 @@ def _lax(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precisio
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
         precision=precision,
+        preferred_element_type=checks.accumulator(x),
     )
 
 

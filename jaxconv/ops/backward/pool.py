@@ -53,16 +53,17 @@ def max_pool(
     }
     slide = _lay("max_pool", x, dy, window, **options)
     y = forward.max_pool(x, window, **options)
+    wide = checks.widened(dy)
     winners = [pixels == y for _, pixels in taps(pad(x, slide, -jnp.inf), slide)]
     if ties == "first":
         taken = [jnp.zeros_like(winners[0])]
         for won in winners:
             taken.append(taken[-1] | won)
-        shares = [(won & ~before).astype(dy.dtype) for won, before in zip(winners, taken[:-1], strict=True)]
+        shares = [(won & ~before).astype(wide.dtype) for won, before in zip(winners, taken[:-1], strict=True)]
     else:
-        shares = [won.astype(dy.dtype) for won in winners]
+        shares = [won.astype(wide.dtype) for won in winners]
         shares = [share / sum(shares) for share in shares]
-    return _upsample([share * dy for share in shares], slide, x)
+    return _upsample([share * wide for share in shares], slide, x)
 
 
 def avg_pool(

@@ -7,7 +7,7 @@ computes the same sum in its own way, from exactly the same arguments. To add on
 ``LOWERINGS``: every test and every comparison runs it from then on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from jaxconv.errors import InputError, known
 from jaxconv.ops import checks
 from jaxconv.ops.conv import explicit, fft, im2col, lax, toeplitz
-from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
+from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -109,7 +109,7 @@ def conv(
 
 def conv_matrix(
     kernel: Float[Array, "*window c_per_group o"],
-    in_shape: tuple[int, ...],
+    in_shape: Sequence[int],
     *,
     stride: Sizes = 1,
     padding: Padding = "VALID",
@@ -142,9 +142,11 @@ def conv_matrix(
     (4816896, 117600, 150)
     """
     kernel = jnp.asarray(kernel)
+    if len(in_shape) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in in_shape):
+        raise InputError(f"conv_matrix: in_shape {in_shape} should be one example's, (*spatial, C), for {kernel.shape}")
     _check(jnp.zeros((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
-    window = _lay("conv_matrix", kernel, in_shape[:-1], stride, padding, dilation)
-    return toeplitz.matrix(kernel, in_shape[:-1], window, groups)
+    size = tuple(in_shape[:-1])
+    return toeplitz.matrix(kernel, size, _lay("conv_matrix", kernel, size, stride, padding, dilation), groups)
 
 
 def _lay(

@@ -3,6 +3,7 @@
 import jax
 from jax import lax
 
+from jaxconv.ops import checks
 from jaxconv.shapes import ResolvedWindow
 
 
@@ -19,4 +20,5 @@ def conv(
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
         precision=precision,
+        preferred_element_type=checks.accumulator(x),
     )
