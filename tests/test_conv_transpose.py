@@ -210,3 +210,10 @@ def test_unknown_words_of_other_libraries():
         ops.from_keras_transpose(K, padding="smae")
     with pytest.raises(InputError, match=r"unknown from_lax_transpose padding 'FULL'"):
         ops.from_lax_transpose(K, padding="FULL")
+    for padding in (1, [(1, 1)]):
+        with pytest.raises(
+            InputError, match=r"from_lax_transpose: padding .* should be a name, or a pair \(low, high\)"
+        ):
+            ops.from_lax_transpose(K, padding=padding)
+    with pytest.raises(InputError, match=r"unknown from_keras_transpose padding 1:"):
+        ops.from_keras_transpose(K, padding=1)

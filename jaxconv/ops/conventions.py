@@ -75,10 +75,12 @@ def from_lax_transpose(
     if isinstance(padding, str):
         sizes = zip(_reach(kernel, dilation), per_dimension(stride, kernel.ndim - 2, "stride"), strict=True)
         pads = [_named_padding("from_lax_transpose", padding, *size) for size in sizes]
-    elif not isinstance(padding, Sequence) or len(padding) != kernel.ndim - 2:
-        raise InputError(
-            f"from_lax_transpose: padding {padding!r} should be a name or {kernel.ndim - 2} pairs (low, high)"
-        )
+    else:
+        pads = list(padding) if isinstance(padding, Sequence) else []
+        if len(pads) != kernel.ndim - 2:
+            raise InputError(
+                f"from_lax_transpose: padding {padding!r} should be a name, or a pair (low, high) a dimension"
+            )
     ours = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(kernel.ndim - 2))
     return ours, _options("from_lax_transpose", kernel, stride, dilation, pads)
 
