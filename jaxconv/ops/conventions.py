@@ -72,11 +72,12 @@ def from_lax_transpose(
     >>> kernel[:, 0, 0].tolist(), options["padding"]
     ([2.0, 1.0, 0.0], ((0, 0),))
     """
+    pads: list[Any]
     if isinstance(padding, str):
         sizes = zip(_reach(kernel, dilation), per_dimension(stride, kernel.ndim - 2, "stride"), strict=True)
         pads = [_named_padding("from_lax_transpose", padding, *size) for size in sizes]
     else:
-        pads = list(padding) if isinstance(padding, Sequence) else []
+        pads = [tuple(pair) for pair in padding] if isinstance(padding, list | tuple) else []
         if len(pads) != kernel.ndim - 2:
             raise InputError(
                 f"from_lax_transpose: padding {padding!r} should be a name, or a pair (low, high) a dimension"
