@@ -31,6 +31,15 @@ class Window(NamedTuple):
     padding: Padding = "VALID"
     dilation: Sizes = 1
 
+    @classmethod
+    def of_a_pool(cls, size: Sizes, stride: Sizes | None, padding: Padding, dilation: Sizes) -> "Window":
+        """Pooling windows lie side by side unless a stride is given.
+
+        >>> Window.of_a_pool(2, None, "VALID", 1).stride
+        2
+        """
+        return cls(size, size if stride is None else stride, padding, dilation)
+
 
 class ResolvedWindow(NamedTuple):
     """A window laid on an image of known size: one entry a spatial dimension, and nothing left to decide."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxconv import ops
 from jaxconv.errors import InputError, known
-from jaxconv.ops import backward
+from jaxconv.ops import backward, checks
 from jaxconv.ops.transpose import TRANSPOSE_LOWERINGS
 from jaxconv.shapes import Padding, Sizes, per_dimension
 
@@ -112,11 +112,9 @@ def _convolution(
     lowerings: Sequence[str],
     gradient: Callable[..., Any],
 ) -> Contest:
-    channels = asked.shape[-1]
-    if asked.groups < 1 or channels % asked.groups:
-        raise InputError(f"groups={asked.groups} does not divide the {channels} channels of {asked.shape}")
+    channels = checks.per_group("compare", asked.shape, asked.groups)
     window = per_dimension(asked.kernel, len(asked.shape) - 2, "kernel")
-    args = (_x(asked), *_kernel_and_bias(asked, (*window, channels // asked.groups, asked.features)))
+    args = (_x(asked), *_kernel_and_bias(asked, (*window, channels, asked.features)))
     options = {
         "stride": 1 if asked.stride is None else asked.stride,
         "padding": asked.padding,

@@ -139,6 +139,7 @@ def check_gradients(
             return f(*rebuild(leaves)).astype(dy.dtype)
 
         gradient = jax.grad(lambda leaves: (dy * forward(leaves)).sum())
+        probe = Probe(forward, dy, leaves)
         gradients, errors = jax.jit(gradient)(leaves), rounding(gradient, leaves, dtype=jnp.float64)
         rows = []
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
@@ -149,8 +150,7 @@ def check_gradients(
             allowed = [errors[i] * np.linalg.norm(move) for move in moves] + [errors[i]] * len(some)
             where = [f"direction {k + 1}" for k in range(directions)]
             where += [f"[{', '.join(map(str, np.unravel_index(entry, leaf.shape)))}]" for entry in some]
-            slopes = slopes_of_directions(forward, dy, leaves, i, moves)
-            slopes += slopes_of_entries(forward, dy, leaves, i, some)
+            slopes = probe.directions(i, moves) + probe.entries(i, some)
             rows.append(_judge(path, where, np.array(said), slopes, np.array(allowed)))
     return GradientCheck(tuple(rows))
 
@@ -176,48 +176,40 @@ def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], a
     )
 
 
-Forward = Callable[[Sequence[jax.Array]], jax.Array]
+class Probe:
+    """The slopes of ``(dy · f(leaves)).sum()`` at one point, as its values show them."""
 
+    def __init__(
+        self, f: Callable[[Sequence[jax.Array]], jax.Array], dy: jax.Array, leaves: Sequence[jax.Array]
+    ) -> None:
+        self.f, self.leaves = f, leaves
+        # Where dy is positive, and where it is negative: the kinks of the one bend up, those of the other down.
+        self.halves = jnp.maximum(dy, 0), jnp.minimum(dy, 0)
+        self.noise = rounding(lambda leaves: (dy * f(leaves)).sum(), leaves, dtype=jnp.float64)
 
-def slopes_of_directions(
-    f: Forward, dy: jax.Array, leaves: Sequence[jax.Array], i: int, moves: np.ndarray
-) -> list[Slope]:
-    """The slope of ``(dy · f(leaves)).sum()`` along each of some directions of leaf i."""
-    return _slopes(f, dy, leaves, i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
+    def directions(self, i: int, moves: np.ndarray) -> list[Slope]:
+        """Along each of some directions of leaf i."""
+        return self._slopes(i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
 
+    def entries(self, i: int, entries: np.ndarray) -> list[Slope]:
+        """By each of some entries of leaf i, which are flat indices."""
 
-def slopes_of_entries(
-    f: Forward, dy: jax.Array, leaves: Sequence[jax.Array], i: int, entries: np.ndarray
-) -> list[Slope]:
-    """The slope of ``(dy · f(leaves)).sum()`` by each of some entries of leaf i, which are flat indices."""
-    return _slopes(f, dy, leaves, i, jnp.asarray(entries), _moved_entry)
+        def moved(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
+            return leaf.ravel().at[entry].add(step).reshape(leaf.shape)
 
+        return self._slopes(i, jnp.asarray(entries), moved)
 
-def _moved_entry(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
-    return leaf.ravel().at[entry].add(step).reshape(leaf.shape)
+    def _slopes(self, i: int, lines: jax.Array, move: Callable[..., jax.Array]) -> list[Slope]:
+        """One compiled program walks all lines, and all steps along each."""
+        size = float(jnp.sqrt(jnp.mean(jnp.square(self.leaves[i])))) or 1.0
+        steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * size)
 
+        def at(line: jax.Array, step: jax.Array) -> jax.Array:
+            y = self.f([move(leaf, line, step) if k == i else leaf for k, leaf in enumerate(self.leaves)])
+            return jnp.stack([(half * y).sum() for half in self.halves])
 
-def _slopes(
-    f: Forward,
-    dy: jax.Array,
-    leaves: Sequence[jax.Array],
-    i: int,
-    lines: jax.Array,
-    move: Callable[..., jax.Array],
-) -> list[Slope]:
-    """One compiled program walks all lines, and all steps along each."""
-    size = float(jnp.sqrt(jnp.mean(jnp.square(leaves[i])))) or 1.0
-    steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * size)
-    # Where dy is positive, and where it is negative: the kinks of the one bend up, those of the other down.
-    halves = jnp.stack([jnp.maximum(dy, 0), jnp.minimum(dy, 0)])
-
-    def at(line: jax.Array, step: jax.Array) -> jax.Array:
-        y = f([move(leaf, line, step) if k == i else leaf for k, leaf in enumerate(leaves)])
-        return jnp.stack([(half * y).sum() for half in halves])
-
-    values = jax.jit(lambda lines: jax.lax.map(lambda line: jax.lax.map(lambda step: at(line, step), steps), lines))
-    noise = rounding(lambda leaves: (dy * f(leaves)).sum(), leaves, dtype=jnp.float64)
-    return [_slope(row, size, noise) for row in np.asarray(values(lines))]
+        walk = jax.jit(lambda lines: jax.lax.map(lambda line: jax.lax.map(lambda step: at(line, step), steps), lines))
+        return [_slope(row, size, self.noise) for row in np.asarray(walk(lines))]
 
 
 def _slope(values: np.ndarray, size: float, noise: float) -> Slope:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.compare.finite import argument_names, floating_leaves, slopes_of_entries
+from jaxconv.compare.finite import Probe, argument_names, floating_leaves
 from jaxconv.compare.rounding import rounding, unit
 from jaxconv.compare.timing import medians
 from jaxconv.errors import DtypeError, InputError
@@ -160,6 +160,7 @@ def compare_all(
         allowed = [error * (2 if dtype == jnp.float64 else 1) for error in errors]
 
         rows = []
+        probe = cache(lambda: Probe(forward[reference], wide_dy, wide))  # only where something differs
         quantities = ["value", *(f"d {path}" for path in paths)]
         compiled = {name: jax.jit(function) for name, function in both.items()}
         for name, function in compiled.items():
@@ -171,7 +172,7 @@ def compare_all(
                 row, beyond = _measure(quantity, name, got[k], truth[k], allowed[k], dtype)
                 if k and len(beyond):
                     both_said = np.ravel(got[k]).astype(float), np.ravel(truth[k]).astype(float)
-                    at_kinks = _at_kinks(forward[reference], wide, wide_dy, k - 1, beyond, both_said, allowed[k])
+                    at_kinks = _at_kinks(probe(), k - 1, beyond, both_said, allowed[k])
                     row, _ = _measure(quantity, name, got[k], truth[k], allowed[k], dtype, leave_out=at_kinks)
                 rows.append(row)
         rows.sort(key=lambda row: quantities.index(row.quantity))
@@ -234,18 +235,10 @@ def _measure(
     return row, beyond[np.argsort(-apart[beyond], kind="stable")]
 
 
-def _at_kinks(
-    forward: Callable[..., jax.Array],
-    leaves: Sequence[jax.Array],
-    dy: jax.Array,
-    i: int,
-    entries: np.ndarray,
-    gradients: Sequence[np.ndarray],
-    allowed: float,
-) -> np.ndarray:
+def _at_kinks(probe: Probe, i: int, entries: np.ndarray, gradients: Sequence[np.ndarray], allowed: float) -> np.ndarray:
     """Which entries of argument i have two slopes, and gradients that all lie between them."""
     entries = entries[:KINKS_LOOKED_AT]
-    slopes = slopes_of_entries(forward, dy, leaves, i, entries)
+    slopes = probe.entries(i, entries)
     fine = [
         all(slope.allows(gradient[entry], allowed) for gradient in gradients)
         for entry, slope in zip(entries, slopes, strict=True)

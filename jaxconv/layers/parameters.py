@@ -8,6 +8,7 @@ from jax.nn.initializers import he_normal
 
 from jaxconv.errors import InputError
 from jaxconv.layers.layer import Shape, Tree
+from jaxconv.ops import checks
 from jaxconv.shapes import Sizes, per_dimension
 
 Initializer = Callable[..., jax.Array]
@@ -30,14 +31,11 @@ def kernel_names(use_bias: bool) -> tuple[str, ...]:
 
 def kernel_shape(layer: str, kernel_size: Sizes, in_shape: Shape, groups: int, features: int) -> Shape:
     """``(*window, C // groups, features)`` for one example's shape."""
-    *size, channels = in_shape
     try:
-        window = per_dimension(kernel_size, len(size), "kernel_size")
+        window = per_dimension(kernel_size, len(in_shape) - 1, "kernel_size")
     except InputError as error:
         raise InputError(f"{layer}: {error}; in_shape {in_shape} should be one example's, (H, W, C)") from None
-    if groups < 1 or channels % groups:
-        raise InputError(f"{layer}: groups={groups} does not divide the {channels} channels of {in_shape}")
-    return (*window, channels // groups, features)
+    return (*window, checks.per_group(layer, in_shape, groups), features)
 
 
 def scale_and_bias(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:

@@ -78,5 +78,5 @@ def _pool(
 ) -> Layer:
     """An op with its window, which it shows to whoever asks how far the layer sees."""
     op = functools.partial(op, window=window, stride=stride, padding=padding, dilation=dilation)
-    seen = Window(window, window if stride is None else stride, padding, dilation)
+    seen = Window.of_a_pool(window, stride, padding, dilation)
     return stateless(kind, op, window=seen, name=name)

@@ -89,6 +89,13 @@ def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> 
         raise DtypeError(f"{op}: dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
 
 
+def per_group(op: str, shape: tuple[int, ...], groups: int) -> int:
+    """The channels of one group; refuse groups that do not divide those of a shape that ends with them."""
+    if not is_int(groups) or groups < 1 or shape[-1] % groups:
+        raise InputError(f"{op}: groups={groups} does not divide the {shape[-1]} channels of {shape}")
+    return shape[-1] // groups
+
+
 def biased(op: str, y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
     """y plus one number a channel, added (and, backwards, its gradient added up) in at least float32."""
     if bias is None:

@@ -70,7 +70,7 @@ def max_pool(
     x = jnp.asarray(x)
     ordered("max_pool", x)
     known("max_pool ties", ties, TIES)
-    slide = _lay("max_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
+    slide = _lay("max_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     first, *rest = (pixels for _, pixels in taps(pad(checks.widened(x), slide, lowest), slide))
     if ties == "split":
@@ -113,7 +113,7 @@ def avg_pool(
     """
     x = jnp.asarray(x)
     checks.floating("avg_pool", x=x)
-    slide = _lay("avg_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
+    slide = _lay("avg_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     count = counts(slide, x.shape[1:-1], include_pad=count_include_pad)[None, ..., None]
     total = functools.reduce(operator.add, (pixels for _, pixels in taps(pad(checks.widened(x), slide, 0), slide)))
     return (total / jnp.asarray(count, total.dtype)).astype(x.dtype)
@@ -155,7 +155,7 @@ def lp_pool(
     checks.floating("lp_pool", x=x)
     ordered("lp_pool", x)
     p = _order(p)
-    slide = _lay("lp_pool", x, Window(window, _or(stride, window), padding, dilation), ceil_mode)
+    slide = _lay("lp_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     slices = [pixels for _, pixels in taps(pad(checks.widened(x), slide, 0), slide)]
     # |x|^p of 1e30 is more than float32 can hold, and of 1e-30 less: measure each window in units of its largest
     # pixel. The norm is homogeneous, unit · norm(x / unit) = norm(x) whatever the unit is, so it is a constant to
@@ -195,10 +195,6 @@ def _order(p: float) -> float:
     if p == math.inf:
         raise InputError("lp_pool: p=inf is the largest absolute value: write max_pool(jnp.abs(x), window)")
     return float(p)
-
-
-def _or(stride: Sizes | None, window: Sizes) -> Sizes:
-    return window if stride is None else stride
 
 
 def _lay(op: str, x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from jaxconv.errors import InputError, known
 from jaxconv.ops import checks
 from jaxconv.ops.channels import mix
-from jaxconv.ops.window import put, tap_numbers
+from jaxconv.ops.window import full_edges, layout, put, tap_numbers
 from jaxconv.shapes import Padding, Sizes, padding_per_dimension, per_dimension, resolve_padding, span
 
 
@@ -148,19 +148,14 @@ def _explicit(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, pre
 
 def _lax(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precision: lax.PrecisionLike) -> jax.Array:
     """A convolution of x, stretched by the stride, with the kernel rotated by 180°."""
-    spatial = "DHW"[3 - len(stamp.size) :]
-    padding = []
-    for n, f, s, d, low, out in zip(x.shape[1:-1], *stamp, strict=True):
-        before = span(f, d) - 1 - low
-        padding.append((before, out + span(f, d) - 1 - before - ((n - 1) * s + 1)))
     return lax.conv_general_dilated(
         x,
         jnp.flip(kernel, range(len(stamp.size))),
         window_strides=(1,) * len(stamp.size),
-        padding=padding,
+        padding=[full_edges(*sizes) for sizes in zip(x.shape[1:-1], *stamp, strict=True)],
         lhs_dilation=stamp.stride,
         rhs_dilation=stamp.dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        dimension_numbers=layout(len(stamp.size)),
         feature_group_count=groups,
         precision=precision,
         preferred_element_type=checks.accumulator(x),

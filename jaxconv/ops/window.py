@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.shapes import ResolvedWindow, tap_pixels
+from jaxconv.shapes import ResolvedWindow, span, tap_pixels
 
 
 def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -54,3 +54,26 @@ def put(values: jax.Array, start: Sequence[int], stride: Sequence[int], size: Se
     spans = [(n - 1) * s + 1 for n, s in zip(values.shape[1:-1], stride, strict=True)]
     edges = [(a, n - a - length, s - 1) for a, n, length, s in zip(start, size, spans, stride, strict=True)]
     return lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def full_edges(places: int, taps: int, stride: int, dilation: int, low: int, out: int) -> tuple[int, int]:
+    """What to add around places, stretched to one a stride, so that the rotated kernel makes ``out`` pixels of them.
+
+    Before the first place ``span − 1`` pixels, less the ``low`` that were padding: the kernel's last tap meets it at
+    pixel 0 ("full"). After the last as many as out asks for; either may be negative, which cuts off. One dimension.
+
+    >>> full_edges(places=2, taps=3, stride=2, dilation=1, low=0, out=5)
+    (2, 2)
+    """
+    before = span(taps, dilation) - 1 - low
+    return before, out + span(taps, dilation) - 1 - before - ((places - 1) * stride + 1)
+
+
+def layout(ndim: int) -> tuple[str, str, str]:
+    """Our axes in lax's words: of images, kernels and feature maps with so many spatial dimensions.
+
+    >>> layout(2)
+    ('NHWC', 'HWIO', 'NHWC')
+    """
+    spatial = "DHW"[3 - ndim :]
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"

@@ -130,7 +130,7 @@ def _sliding(
     count_pad: bool = False,
 ) -> Views:
     size = x.shape[1:-1]
-    slide = resolve(Window(window, window if stride is None else stride, padding, dilation), size, ceil_mode=ceil_mode)
+    slide = resolve(Window.of_a_pool(window, stride, padding, dilation), size, ceil_mode=ceil_mode)
     axes = []
     for pixels, n, (low, high) in zip(tap_pixels(slide), size, slide.padding, strict=True):
         # What hangs over the end of the padding never counts.

@@ -19,8 +19,8 @@ from jaxconv.ops.conv import conv as forward
 from jaxconv.ops.conv.explicit import conv as explicit_sum
 from jaxconv.ops.transpose import conv_transpose as forward_transpose
 from jaxconv.ops.transpose import lay
-from jaxconv.ops.window import pad, taps
-from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve, span
+from jaxconv.ops.window import full_edges, pad, taps
+from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
 
 
 def conv(
@@ -98,11 +98,10 @@ def conv_input(
     Counting the taps from the other end, ``v = F − 1 − u``, turns the minus into a plus: the sum is the forward sum
     again, with ``kernel[::-1, ::-1]`` and its channel axes swapped.
     """
-    edges = []
-    for n, f, s, (low, _), d, out in zip(size, *window, strict=True):
-        before = span(f, d) - 1 - low  # "full": the kernel's last tap meets the first pixel; less what was padding
-        after = n + span(f, d) - 1 - before - ((out - 1) * s + 1)
-        edges.append((before, after, s - 1))
+    edges = [
+        (*full_edges(places, taps, stride, dilation, low, n), stride - 1)
+        for n, taps, stride, (low, _), dilation, places in zip(size, *window, strict=True)
+    ]
     z = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     rotated = jnp.flip(swap_channels(kernel, groups), range(kernel.ndim - 2))
     slide = resolve(Window(window.size, dilation=window.dilation), z.shape[1:-1])

@@ -142,8 +142,7 @@ def _lay(op: str, x: jax.Array, dy: jax.Array, window: Sizes, **options: Any) ->
     """The window as the forward op lays it, with the op's own errors for what it refuses."""
     y = jax.eval_shape(lambda: getattr(forward, op)(x, window, **options))
     checks.gradient_of(f"backward.{op}", dy, y)
-    stride = window if options["stride"] is None else options["stride"]
-    slide = Window(window, stride, options["padding"], options["dilation"])
+    slide = Window.of_a_pool(window, options["stride"], options["padding"], options["dilation"])
     return resolve(slide, x.shape[1:-1], ceil_mode=options["ceil_mode"])
 
 

@@ -4,20 +4,20 @@ import jax
 from jax import lax
 
 from jaxconv.ops import checks
+from jaxconv.ops.window import layout
 from jaxconv.shapes import ResolvedWindow
 
 
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    spatial = "DHW"[3 - len(window.size) :]
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=window.stride,
         padding=window.padding,
         rhs_dilation=window.dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        dimension_numbers=layout(len(window.size)),
         feature_group_count=groups,
         precision=precision,
         preferred_element_type=checks.accumulator(x),
