@@ -8,6 +8,7 @@ import reference
 from cases import CASES
 
 from jaxconv import DtypeError, InputError, ops
+from jaxconv.explain import arithmetic
 from jaxconv.ops import backward
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -101,6 +102,17 @@ def test_max_pool_sends_each_error_to_one_pixel(x64, rng):
     blocks = dx.reshape(1, 3, 2, 4, 2, 2).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 4)
     assert (np.count_nonzero(blocks, axis=1) == 1).all()
     np.testing.assert_array_equal(blocks.sum(axis=1), np.asarray(dy).ravel())
+
+
+def test_the_first_of_several_nans_gets_the_gradient():
+    """Autodiff, the derivation and the arithmetic say the same of what max pooling makes of holes in the data."""
+    x, dy = jnp.array([1, jnp.nan, jnp.nan, 2, 0, 3]).reshape(1, 6, 1), jnp.array([[[5.0], [7.0]]])
+    y, vjp = jax.vjp(lambda x: ops.max_pool(x, 3), x)
+    assert jnp.isnan(y[0, 0, 0]) and y[0, 1, 0] == 3
+    for dx in (vjp(dy)[0], backward.max_pool(x, dy, 3)):
+        np.testing.assert_array_equal(dx.ravel(), [0, 5, 0, 0, 0, 7])
+    totals = [arithmetic("max_pool", x, 3, of="x", dy=dy, at=(0, i, 0)).total for i in range(6)]
+    assert totals == [0, 5, 0, 0, 0, 7]
 
 
 @pytest.mark.parametrize(

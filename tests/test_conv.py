@@ -188,6 +188,11 @@ X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
             r"unknown impl 'laxx': did you mean 'lax'\? Known: auto, lax, explicit, im2col, toeplitz, fft",
         ),
         ((X, K), {"pad_mode": "mirror"}, r"unknown pad_mode 'mirror'"),
+        (
+            (X[:, :0], K),
+            {"pad_mode": "reflect", "padding": 2},
+            r"^conv: pad_mode='reflect' has no pixel to repeat in x \(2, 0, 6, 3\)",
+        ),
         ((X, K, np.zeros(3, np.float32)), {}, r"conv: bias \(3,\) should be \(4,\)"),
         ((X, K[..., :0]), {}, r"conv: kernel \(3, 3, 3, 0\) is empty"),
     ],

@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxconv import ops
 from jaxconv.errors import InputError, known
 from jaxconv.ops import backward, checks
+from jaxconv.ops.pool import counts
 from jaxconv.ops.transpose import TRANSPOSE_LOWERINGS
-from jaxconv.shapes import Padding, Sizes, per_dimension
+from jaxconv.shapes import Padding, Sizes, Window, is_int, per_dimension, resolve
+
+SPATIAL = frozenset({"conv", "conv_transpose", "max_pool", "avg_pool", "lp_pool"})
 
 
 class Contest(NamedTuple):
@@ -72,9 +76,8 @@ def contest(
     ['by hand', 'jax.nn', 'maximum', 'where']
     """
     known("op", op, CONTESTS)
-    least = 3 if op.startswith(("conv", "max", "avg", "lp")) else 2
-    if len(shape) < least or not all(isinstance(n, int) and n >= 1 for n in shape):
-        wanted = "(N, *spatial, C)" if least == 3 else "(N, values)"
+    least, wanted = (3, "(N, *spatial, C)") if op in SPATIAL else (2, "(N, values)")
+    if len(shape) < least or not all(is_int(n) and n >= 1 for n in shape):
         raise InputError(f"{op}: shape {tuple(shape)} should be {wanted}, every size at least 1")
     if seed < 0:
         raise InputError(f"{op}: seed {seed}: give at least 0")
@@ -132,18 +135,43 @@ def _convolution(
     return Contest(functions, args, ("x", "kernel", "bias"))
 
 
-def _pooling(asked: Asked, op: str, others: dict[str, dict[str, Any]]) -> Contest:
-    """The op, its gradient by hand, and (for max) the other rule for ties."""
+def _pooling(asked: Asked, op: str, ways: Mapping[str, Mapping[str, Any]], by_lax: Callable[..., jax.Array]) -> Contest:
+    """The op in its ways, the same through ``lax.reduce_window``, and its gradient by hand."""
     options: dict[str, Any] = {"stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
-    window = asked.kernel
-    pool, gradient = getattr(ops, op), getattr(backward, op)
-    functions: dict[str, Callable[..., jax.Array]] = {
-        name: partial(pool, window=window, **options, **more) for name, more in others.items()
-    }
-    functions["by hand"] = with_gradient(
-        partial(pool, window=window, **options), lambda x, dy: (gradient(x, dy, window, **options),)
-    )
+    pool = partial(getattr(ops, op), window=asked.kernel, **options)
+    gradient = partial(getattr(backward, op), window=asked.kernel, **options)
+    functions: dict[str, Callable[..., jax.Array]] = {name: partial(pool, **more) for name, more in ways.items()}
+    if per_dimension(asked.dilation, len(asked.shape) - 2, "dilation") == (1,) * (len(asked.shape) - 2):
+        # (jax 0.10 has no derivative of reduce_window with dilation.)
+        functions["reduce_window"] = lambda x: by_lax(x, *_slide(asked))
+    functions["by hand"] = with_gradient(pool, lambda x, dy: (gradient(x, dy),))
     return Contest(functions, (_x(asked),), ("x",))
+
+
+def _slide(asked: Asked) -> tuple[partial[jax.Array], np.ndarray]:
+    """What slides the pooling window in lax, and how many real pixels each window sees."""
+    size = asked.shape[1:-1]
+    window = resolve(Window.of_a_pool(asked.kernel, asked.stride, asked.padding, asked.dilation), size)
+    slide = partial(
+        lax.reduce_window,
+        window_dimensions=(1, *window.size, 1),
+        window_strides=(1, *window.stride, 1),
+        padding=((0, 0), *window.padding, (0, 0)),
+    )
+    return slide, counts(window, size, include_pad=False)[None, ..., None]
+
+
+def _lax_max_pool(x: jax.Array, slide: Callable[..., jax.Array], count: np.ndarray) -> jax.Array:
+    return slide(x, np.array(-np.inf, x.dtype), lax.max)
+
+
+def _lax_avg_pool(x: jax.Array, slide: Callable[..., jax.Array], count: np.ndarray) -> jax.Array:
+    return slide(x, np.array(0, x.dtype), lax.add) / jnp.asarray(count, x.dtype)
+
+
+def _lax_lp_pool(x: jax.Array, slide: Callable[..., jax.Array], count: np.ndarray) -> jax.Array:
+    square = slide(x * x, np.array(0, x.dtype), lax.add)
+    return jnp.where(square == 0, square, jnp.sqrt(jnp.where(square == 0, jnp.ones((), x.dtype), square)))
 
 
 def _elementwise(
@@ -186,9 +214,9 @@ CONTESTS: dict[str, Callable[[Asked], Contest]] = {
     "conv_transpose": lambda asked: _convolution(
         asked, ops.conv_transpose, list(TRANSPOSE_LOWERINGS), backward.conv_transpose
     ),
-    "max_pool": lambda asked: _pooling(asked, "max_pool", {"first": {}, "split": {"ties": "split"}}),
-    "avg_pool": lambda asked: _pooling(asked, "avg_pool", {"taps": {}}),
-    "lp_pool": lambda asked: _pooling(asked, "lp_pool", {"taps": {}}),
+    "max_pool": lambda asked: _pooling(asked, "max_pool", {"first": {}, "split": {"ties": "split"}}, _lax_max_pool),
+    "avg_pool": lambda asked: _pooling(asked, "avg_pool", {"taps": {}}, _lax_avg_pool),
+    "lp_pool": lambda asked: _pooling(asked, "lp_pool", {"taps": {}}, _lax_lp_pool),
     "relu": lambda asked: _elementwise(
         asked,
         {

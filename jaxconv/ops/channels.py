@@ -34,15 +34,15 @@ def mix(x: jax.Array, kernel: jax.Array, groups: int, precision: lax.PrecisionLi
     return y.reshape(*x.shape[:-1], features)
 
 
-def pair(x: jax.Array, y: jax.Array, groups: int) -> jax.Array:
+def pair(x: jax.Array, y: jax.Array, groups: int, precision: lax.PrecisionLike) -> jax.Array:
     """``kernel[c, o] = Σ x[…, c] · y[…, o]`` for every channel and filter of one group: the other way round of mix.
 
-    >>> pair(jnp.array([[1., 2.]]), jnp.array([[3., 4.]]), groups=1)
+    >>> pair(jnp.array([[1., 2.]]), jnp.array([[3., 4.]]), groups=1, precision=None)
     Array([[3., 4.],
            [6., 8.]], dtype=float32)
     """
     if groups == 1:
-        return jnp.einsum("...c,...o->co", x, y)
+        return jnp.einsum("...c,...o->co", x, y, precision=precision)
     c, features = x.shape[-1] // groups, y.shape[-1]
     x, grouped = x.reshape(*x.shape[:-1], groups, c), y.reshape(*y.shape[:-1], groups, features // groups)
-    return jnp.einsum("...gc,...go->cgo", x, grouped).reshape(c, features)
+    return jnp.einsum("...gc,...go->cgo", x, grouped, precision=precision).reshape(c, features)

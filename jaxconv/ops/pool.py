@@ -78,8 +78,8 @@ def max_pool(
         return jnp.max(jnp.stack([first, *rest]), axis=0).astype(x.dtype)
     best = first
     for pixels in rest:
-        # Strictly greater, so that the first of equals keeps its place (and its gradient); NaN always wins.
-        best = jnp.where((pixels > best) | jnp.isnan(pixels), pixels, best)
+        # Strictly greater, so that the first of equals keeps its place (and its gradient); and no number beats a NaN.
+        best = jnp.where((pixels > best) | (jnp.isnan(pixels) & ~jnp.isnan(best)), pixels, best)
     return best.astype(x.dtype)
 
 

@@ -38,7 +38,7 @@ EXPLAINED: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
     "group_norm": (norms.group_norm, ("x", "scale", "bias")),
     "instance_norm": (norms.instance_norm, ("x", "scale", "bias")),
     "rms_norm": (norms.rms_norm, ("x", "scale")),
-    "local_response_norm": (norms.local_response_norm, ()),
+    "local_response_norm": (norms.local_response_norm, ("x",)),
     "relu": (formulas.relu, ("x",)),
     "relu6": (formulas.relu6, ("x",)),
     "leaky_relu": (formulas.leaky_relu, ("x",)),

@@ -133,14 +133,38 @@ def rms_norm(asked: Asked, x: np.ndarray, scale: np.ndarray | None = None, *, ep
 def local_response_norm(
     asked: Asked, x: np.ndarray, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> Arithmetic:
-    """``x / (k + alpha · Σ x²)^beta``, the sum over the channels nearby."""
+    """``y = x / D^beta`` with ``D = k + alpha · Σ x²``, the sum over the channels nearby.
+
+    A channel is in the sums of its neighbours too, so each of them hands something back:
+
+        dx[c] = dy[c] / D[c]^beta − 2·alpha·beta · x[c] · Σ_{j near c} dy[j]·x[j] / D[j]^(beta + 1)
+    """
     *pixel, c = asked.at
-    near = range(max(c - size // 2, 0), min(c + size // 2 + 1, x.shape[-1]))
-    squares = [_square(read("x", x, (*pixel, j))) for j in near]
-    energy = summed("sum of squares", squares)
+
+    def near(c: int) -> range:
+        return range(max(c - size // 2, 0), min(c + size // 2 + 1, x.shape[-1]))
+
+    def squares(c: int, label: str) -> Group:
+        return summed(label, [_square(read("x", x, (*pixel, j))) for j in near(c)])
+
     a = float(x[asked.at])
-    text = f"{plain(a)} / ({plain(k)} + {plain(alpha)}·{plain(energy.subtotal)})^{plain(beta)}"
-    return asked.formula(text, a / (k + alpha * energy.subtotal) ** beta, [energy])
+    if asked.of == "value":
+        own = squares(c, "sum of squares")
+        text = f"{plain(a)} / ({plain(k)} + {plain(alpha)}·{plain(own.subtotal)})^{plain(beta)}"
+        return asked.formula(text, a / (k + alpha * own.subtotal) ** beta, [own])
+    lines, terms, divisors = [], [], {}
+    for j in near(c):
+        lines.append(squares(j, f"sum of squares near channel {j}"))
+        divisors[j] = k + alpha * lines[-1].subtotal
+        numbers = read("dy", asked.dy, (*pixel, j)), read("x", x, (*pixel, j))
+        text = f"{product(*numbers).text}/{plain(divisors[j])}^{plain(beta + 1)}"
+        terms.append(Term(numbers, product(*numbers).value / divisors[j] ** (beta + 1), text))
+    back = summed("handed back", terms)
+    dy = float(asked.dy[asked.at])
+    text = f"{plain(dy)} / {plain(divisors[c])}^{plain(beta)}"
+    text = signed([text, f"-2·{plain(alpha)}·{plain(beta)}·{factor(a)}·{factor(back.subtotal)}"])
+    total = dy / divisors[c] ** beta - 2 * alpha * beta * a * back.subtotal
+    return asked.formula(text, total, [*lines, back])
 
 
 def _explain(asked: Asked, norm: Norm, scale: np.ndarray | None, bias: np.ndarray | None) -> Arithmetic:

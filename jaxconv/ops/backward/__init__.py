@@ -17,6 +17,8 @@ relu, tanh, sigmoid          dy times the slope
 softmax and cross-entropy    what was said minus what was true
 ===========================  ================================================================================
 
+They are there to be read and to be compared with, so products have the highest precision on every device.
+
 Lecture rows 001-20 to 001-25.
 """
 

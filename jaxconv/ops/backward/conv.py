@@ -84,7 +84,7 @@ def conv_kernel(x: jax.Array, dy: jax.Array, window: ResolvedWindow, *, groups: 
     One number for each tap and each pair of channels, so as many places for dy as the kernel has taps.
     """
     wide_x, wide_dy = checks.widened(x), checks.widened(dy)
-    d_taps = [pair(pixels, wide_dy, groups) for _, pixels in taps(pad(wide_x, window), window)]
+    d_taps = [pair(pixels, wide_dy, groups, "highest") for _, pixels in taps(pad(wide_x, window), window)]
     return jnp.stack(d_taps).reshape(*window.size, x.shape[-1] // groups, dy.shape[-1]).astype(x.dtype)
 
 
@@ -105,7 +105,7 @@ def conv_input(
     z = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     rotated = jnp.flip(swap_channels(kernel, groups), range(kernel.ndim - 2))
     slide = resolve(Window(window.size, dilation=window.dilation), z.shape[1:-1])
-    return explicit_sum(z, rotated, slide, groups=groups, precision=None).astype(dy.dtype)
+    return explicit_sum(z, rotated, slide, groups=groups, precision="highest").astype(dy.dtype)
 
 
 def bias(dy: jax.Array) -> jax.Array:
@@ -144,7 +144,7 @@ def conv_transpose(
     stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     lows = tuple((low, 0) for low in stamp.low)
     window = ResolvedWindow(stamp.size, stamp.stride, lows, stamp.dilation, x.shape[1:-1])
-    dx = explicit_sum(dy, swap_channels(kernel, groups), window, groups=groups, precision=None).astype(x.dtype)
+    dx = explicit_sum(dy, swap_channels(kernel, groups), window, groups=groups, precision="highest").astype(x.dtype)
     d_kernel = swap_channels(conv_kernel(dy, x, window, groups=groups), groups)
     return dx, d_kernel, bias(dy)
 

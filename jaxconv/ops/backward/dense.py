@@ -25,8 +25,9 @@ def dense(
     x, kernel, dy = map(jnp.asarray, (x, kernel, dy))
     checks.gradient_of("backward.dense", dy, jax.eval_shape(forward_dense, x, kernel))
     wide, wide_kernel, wide_dy = map(checks.widened, (x, kernel, dy))
-    d_bias = wide_dy.sum(axis=0)
-    return (wide_dy @ wide_kernel.T).astype(x.dtype), (wide.T @ wide_dy).astype(x.dtype), d_bias.astype(x.dtype)
+    dx = jnp.matmul(wide_dy, wide_kernel.T, precision="highest")
+    d_kernel = jnp.matmul(wide.T, wide_dy, precision="highest")
+    return dx.astype(x.dtype), d_kernel.astype(x.dtype), wide_dy.sum(axis=0).astype(x.dtype)
 
 
 def flatten(x: Shaped[Array, "n *rest"], dy: Shaped[Array, "n i"]) -> Shaped[Array, "n *rest"]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxconv.ops import checks
 from jaxconv.ops import pool as forward
+from jaxconv.ops.global_pool import global_avg_pool as forward_global
 from jaxconv.ops.window import pad, put, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
 
@@ -54,7 +55,7 @@ def max_pool(
     slide = _lay("max_pool", x, dy, window, **options)
     y = forward.max_pool(x, window, **options)
     wide = checks.widened(dy)
-    winners = [pixels == y for _, pixels in taps(pad(x, slide, -jnp.inf), slide)]
+    winners = [(pixels == y) | jnp.isnan(pixels) for _, pixels in taps(pad(x, slide, -jnp.inf), slide)]
     if ties == "first":
         taken = [jnp.zeros_like(winners[0])]
         for won in winners:
@@ -133,9 +134,9 @@ def global_avg_pool(x: Float[Array, "n *spatial c"], dy: Float[Array, "n c"]) ->
            [2., 2.]], dtype=float32)
     """
     x, dy = jnp.asarray(x), jnp.asarray(dy)
-    checks.gradient_of("backward.global_avg_pool", dy, jax.ShapeDtypeStruct((len(x), x.shape[-1]), x.dtype))
+    checks.gradient_of("backward.global_avg_pool", dy, jax.eval_shape(forward_global, x))
     pixels = int(np.prod(x.shape[1:-1]))
-    return jnp.broadcast_to(dy.reshape(len(x), *(1,) * (x.ndim - 2), -1) / pixels, x.shape)
+    return jnp.broadcast_to(jnp.expand_dims(dy, range(1, x.ndim - 1)) / pixels, x.shape)
 
 
 def _lay(op: str, x: jax.Array, dy: jax.Array, window: Sizes, **options: Any) -> ResolvedWindow:

@@ -160,6 +160,8 @@ def _lay(
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
     """Pad with something else than zeros now, so that no lowering needs to know of it."""
+    if 0 in x.shape[1:-1]:
+        raise InputError(f"conv: pad_mode={pad_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
     x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PAD_MODES[pad_mode])
     return x, window._replace(padding=((0, 0),) * len(window.size))
 
