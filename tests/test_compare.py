@@ -274,12 +274,15 @@ def test_a_layer_in_every_lowering(x64, layer):
     ("call", "message"),
     [
         (lambda: compare(jnp.sin, lambda x: x[:1], jnp.ones(2)), r"compare: <lambda> returns .* but sin returns"),
-        (lambda: compare(jnp.sin, jnp.cos, jnp.arange(3)), r"compare: no floating array among the arguments"),
+        (lambda: compare(jnp.sin, jnp.cos, jnp.arange(3)), r"compare: no argument is or holds a floating array"),
         (lambda: compare_all({}, 1.0), r"compare: no function to compare"),
         (lambda: compare(lambda x: (x, x), jnp.cos, jnp.ones(2)), r"compare: <lambda> should return one array"),
         (lambda: check_gradients(jnp.sin, 1.0, directions=0, entries=0), r"check_gradients: .* leave nothing to check"),
         (lambda: contest("conv", seed=-1), r"conv: seed -1: give at least 0"),
-        (lambda: check_gradients(jnp.sin, 3), r"check_gradients: no floating array"),
+        (
+            lambda: check_gradients(jnp.sin, 3),
+            r"check_gradients: no argument is or holds a floating array with a number in it",
+        ),
         (lambda: check_gradients(jnp.argmax, jnp.ones(2)), r"check_gradients: f should return one floating array"),
         (lambda: contest("convv"), r"unknown op 'convv': did you mean 'conv'"),
         (lambda: contest("conv", (8, 28)), r"conv: shape \(8, 28\) should be \(N, \*spatial, C\)"),

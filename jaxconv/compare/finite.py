@@ -126,9 +126,7 @@ def check_gradients(
         raise InputError(f"check_gradients: directions={directions} and entries={entries} leave nothing to check")
     with jax.enable_x64(True):
         args = jax.tree.map(_float64, args)
-        paths, leaves, rebuild = floating_leaves(args, names or argument_names(f))
-        if not leaves:
-            raise InputError("check_gradients: no floating array among the arguments, so nothing to differentiate by")
+        paths, leaves, rebuild = floating_leaves("check_gradients", args, names or argument_names(f))
         y = jax.eval_shape(f, *args)
         if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating):
             raise InputError(f"check_gradients: f should return one floating array; it returns {y}")
@@ -234,7 +232,7 @@ def _least(errors: np.ndarray) -> int:
 
 
 def floating_leaves(
-    args: tuple[Any, ...], names: Sequence[str]
+    op: str, args: tuple[Any, ...], names: Sequence[str]
 ) -> tuple[list[str], list[jax.Array], Callable[[Sequence[jax.Array]], tuple[Any, ...]]]:
     """The floating arrays among some arguments, their names (``params/conv1/kernel``), and the way back."""
     found, tree = jax.tree_util.tree_flatten_with_path(args)
@@ -245,6 +243,8 @@ def floating_leaves(
             rest = jax.tree_util.keystr(path[1:], simple=True, separator="/")
             paths.append("/".join(filter(None, [names[path[0].idx], rest])))
             where.append(k)
+    if not where:
+        raise InputError(f"{op}: no argument is or holds a floating array with a number in it to differentiate by")
 
     def rebuild(leaves: Sequence[jax.Array]) -> tuple[Any, ...]:
         every = [leaf for _, leaf in found]

@@ -137,9 +137,7 @@ def compare_all(
         raise InputError("compare: no function to compare")
     reference, first = next(iter(functions.items()))
     with jax.enable_x64(True):
-        paths, leaves, rebuild = floating_leaves(args, names or argument_names(first))
-        if not leaves:
-            raise InputError("compare: no floating array among the arguments, so nothing to differentiate by")
+        paths, leaves, rebuild = floating_leaves("compare", args, names or argument_names(first))
         dtype = jnp.result_type(*leaves)
         shape = _same_shape(functions, args)
         dy = jnp.asarray(np.random.default_rng([seed, 1]).normal(size=shape), dtype)

@@ -41,6 +41,11 @@ def batch_norm(
             inference give the running ones, of which :class:`jaxconv.layers.BatchNorm` keeps account.
         eps: keeps a constant channel finite.
 
+    Raises:
+        InputError: mean without var, a single value a channel where the statistics are to be its own, a scale, bias,
+            mean or var of another size.
+        DtypeError: x holds integers.
+
     Source: Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167.
 
     >>> x = jnp.array([[1.], [3.]])
@@ -71,6 +76,10 @@ def batch_statistics(
         mask: True for the examples that count. A short batch is padded to the common size and its padding masked,
             and then has the statistics that it would have alone.
 
+    Raises:
+        InputError: a single value a channel, which is its own mean; a mask of another length.
+        DtypeError: x holds integers.
+
     >>> mean, var = batch_statistics(jnp.array([[1.], [3.], [99.]]), mask=jnp.array([True, True, False]))
     >>> float(mean[0]), float(var[0])
     (2.0, 1.0)
@@ -79,6 +88,7 @@ def batch_statistics(
     checks.floating("batch_statistics", x=x)
     if mask is not None and mask.shape != x.shape[:1]:
         raise InputError(f"batch_statistics: mask {mask.shape} should be ({len(x)},), one entry an example")
+    _several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
     where = None if mask is None else mask.reshape((-1,) + (1,) * (x.ndim - 1))
     mean, var = _moments(checks.widened(x), tuple(range(x.ndim - 1)), where)
     return mean.reshape(-1), var.reshape(-1)
@@ -223,7 +233,7 @@ def _several(op: str, x: jax.Array, count: int, what: str) -> None:
     """Refuse statistics of a single value: less its own mean it is 0, whatever it was."""
     if count < 2:
         raise InputError(
-            f"{op}: x {x.shape} has {count} {what} to take each mean over; of fewer than 2 nothing but the bias is left"
+            f"{op}: of x {x.shape} each mean is over {count} {what}; of fewer than 2 nothing but the bias would be left"
         )
 
 
