@@ -1,7 +1,8 @@
 """The errors that tell a user what was given, what was wanted and what would work."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -12,8 +13,23 @@ class DtypeError(InputError, TypeError):
     """An array of the wrong dtype. Both a ``ValueError`` and a ``TypeError``, so either ``except`` finds it."""
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
-    """The error for a name that is not in a table, with the nearest name that is.
+@contextmanager
+def said_by(name: str) -> Iterator[None]:
+    """Put the name of an op or a layer before the errors raised within: ``conv2: conv: the window …``.
+
+    >>> with said_by("conv"):
+    ...     raise InputError("stride 0: give an int of at least 1")
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: conv: stride 0: give an int of at least 1
+    """
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{name}: {error}").with_traceback(error.__traceback__) from None
+
+
+def unknown(what: str, name: object, known: Iterable[str], *, by: str | None = None) -> InputError:
+    """The error for a name that is not in a table, with the nearest name that is, and ``by`` whom it is raised.
 
     >>> print(unknown("model", "lenet", ["lenet5", "mlp"]))
     unknown model 'lenet': did you mean 'lenet5'? Known: lenet5, mlp
@@ -21,14 +37,14 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {what} {name!r}:{hint} Known: {', '.join(known)}")
+    return InputError(f"{f'{by}: ' if by else ''}unknown {what} {name!r}:{hint} Known: {', '.join(known)}")
 
 
-def known(what: str, name: object, names: Iterable[str]) -> None:
+def known(what: str, name: object, names: Iterable[str], *, by: str | None = None) -> None:
     """Refuse what is not one of the names.
 
     >>> known("model", "mlp", ["lenet5", "mlp"])
     """
     names = list(names)
     if not isinstance(name, str) or name not in names:
-        raise unknown(what, name, names)
+        raise unknown(what, name, names, by=by)

@@ -29,7 +29,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxconv import ops
 from jaxconv.errors import InputError, known
 from jaxconv.ops import checks
-from jaxconv.shapes import Padding
+from jaxconv.shapes import Padding, is_int
 
 __all__ = [
     "BLUR",
@@ -116,8 +116,10 @@ def conv_kernel(kernel: Float[ArrayLike, "kh kw"], channels: int) -> Float[Array
     >>> ops.conv(rgb, kernel.at[:, :, 1:].set(0))[0, :, :, 0]                      # edges of the red channel only
     Array([[ 0., 75., 75.,  0.]], dtype=float32)
     """
-    kernel = jnp.asarray(kernel)
+    kernel = checks.array("conv_kernel", "kernel", kernel)
     _check_taps("conv_kernel", kernel)
+    if not is_int(channels) or channels < 1:
+        raise InputError(f"conv_kernel: channels={channels!r} should be an int of at least 1")
     return jnp.repeat(kernel[:, :, None, None], channels, axis=2)
 
 
@@ -187,7 +189,7 @@ def sobel(
            [0., 4., 6., 4.],
            [0., 4., 4., 0.]], dtype=float32)
     """
-    known("combine", combine, ["l1", "l2"])
+    known("combine", combine, ["l1", "l2"], by="sobel")
     h, v = edges(_images("sobel", x), padding=padding, pad_mode=pad_mode)
     if combine == "l1":
         return h * jnp.sign(h) + v * jnp.sign(v)  # jnp.abs has the derivative 1 at 0
@@ -228,7 +230,7 @@ def box_detector(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 def _images(op: str, x: jax.Array) -> jax.Array:
-    x = jnp.asarray(x)
+    x = checks.array(op, "x", x)
     checks.rank(op, x, 4, "(N, H, W, C)")
     checks.floating(op, x=x)
     return x

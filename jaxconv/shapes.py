@@ -105,7 +105,7 @@ padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
         per_dimension(value, 1, name)
     low, high = resolve_padding(padding, size, window, stride, dilation)
     room = size + low + high - span(window, dilation)
-    if room < 0:
+    if room < 0 and not (ceil_mode and room > -stride):
         raise InputError(
             f"the window spans {span(window, dilation)} pixels but the padded input has only {size + low + high} "
             f"({size} + {low} + {high} of padding): pad more, or take a smaller window"
@@ -199,7 +199,7 @@ def per_dimension(value: Sizes, ndim: int, name: str, *, least: int = 1) -> tupl
     >>> per_dimension(3, 2, "stride"), per_dimension((2, 1), 2, "stride")
     ((3, 3), (2, 1))
     """
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * ndim
+    values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * ndim
     ints = tuple(int(v) for v in values if is_int(v) and v >= least)
     if len(ints) != len(values) or len(ints) != ndim:
         raise InputError(f"{name} {value!r}: give an int of at least {least}, or {ndim} of them, one a dimension")

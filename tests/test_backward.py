@@ -25,10 +25,11 @@ def test_conv_equals_plain_loops(x64, case):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("pad_mode", ["circular", "reflect", "replicate", "symmetric"])
-def test_conv_goes_back_through_every_pad_mode(x64, rng, pad_mode):
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("pad_mode", ["zeros", "circular", "reflect", "replicate", "symmetric"])
+def test_conv_goes_back_through_every_pad_mode_and_flipped(x64, rng, pad_mode, flip):
     x, kernel = jnp.asarray(rng.normal(size=(2, 5, 4, 2))), jnp.asarray(rng.normal(size=(3, 4, 2, 3)))
-    options = {"padding": ((2, 1), (1, 3)), "stride": (1, 2), "pad_mode": pad_mode}
+    options = {"padding": ((2, 1), (1, 3)), "stride": (1, 2), "pad_mode": pad_mode, "flip": flip}
     y, vjp = jax.vjp(lambda x, k: ops.conv(x, k, **options), x, kernel)
     dy = jnp.asarray(rng.normal(size=y.shape))
     for a, b in zip(backward.conv(x, kernel, dy, **options)[:2], vjp(dy), strict=True):
@@ -131,6 +132,17 @@ def test_activations_equal_their_slopes(x64, rng, name, slope):
     np.testing.assert_allclose(getattr(backward, name)(x, dy), by_jax, rtol=1e-9, atol=1e-15)
 
 
+def test_lists_are_arrays_too():
+    assert backward.max_pool([[[1.0], [2.0]]], [[[3.0]]], 2).tolist() == [[[0], [3]]]
+    assert backward.avg_pool([[[1.0], [2.0]]], [[[3.0]]], 2).tolist() == [[[1.5], [1.5]]]
+
+
+def test_a_slope_is_not_lost_in_half_precision():
+    """cosh² of 6.5 is more than float16 can hold, and its inverse is not less."""
+    x = jnp.array([6.5], jnp.float16)
+    np.testing.assert_allclose(backward.tanh(x, jnp.ones_like(x)), np.cosh(6.5) ** -2, rtol=1e-2)
+
+
 def test_a_saturated_sigmoid_keeps_its_digits():
     slope = backward.sigmoid(jnp.array([30.0, -30.0]), jnp.ones(2))
     np.testing.assert_allclose(slope, [np.exp(-30)] * 2, rtol=1e-5)
@@ -190,6 +202,8 @@ X, K, DY = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32
         (lambda: backward.conv_transpose(X, K, DY), r"backward\.conv_transpose: dy .* should be \(2, 8, 8, 4\)"),
         (lambda: backward.max_pool(X, DY, 2), r"backward\.max_pool: dy \(2, 4, 4, 4\) should be \(2, 3, 3, 3\)"),
         (lambda: backward.max_pool(X, DY, 7), r"max_pool: window \(7, 7\) on an input of \(6, 6\)"),
+        (lambda: backward.bias(1.0), r"^backward\.bias: dy \(\) should be \(N, \*spatial, O\)"),
+        (lambda: backward.max_pool(None, DY, 2), r"^backward\.max_pool: x should be an array of numbers, not None"),
         (lambda: backward.relu(X, DY), r"backward\.relu: dy \(2, 4, 4, 4\) should be \(2, 6, 6, 3\)"),
         (lambda: backward.dense(X[0, 0], K[0, 0], DY[0, 0]), r"backward\.dense: dy \(4, 4\) should be \(6, 4\)"),
         (

@@ -194,7 +194,7 @@ X, K = np.zeros((2, 4, 4, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
             {"padding": 3},
             r"conv_transpose: stamps of 3 pixels on an input of \(4, 4\) cover 6 pixels, of which .* pad less",
         ),
-        ((X, K), {"impl": "im2col"}, r"unknown impl 'im2col'.* Known: auto, lax, explicit"),
+        ((X, K), {"impl": "im2col"}, r"^conv_transpose: unknown impl 'im2col'.* Known: auto, lax, explicit"),
         ((X, K), {"padding": "SAMEE"}, r"conv_transpose: unknown padding 'SAMEE': did you mean 'SAME'"),
         ((X, K, np.zeros(3, np.float32)), {}, r"conv_transpose: bias \(3,\) should be \(4,\)"),
         ((X[:, :0], K), {}, r"conv_transpose: .* nothing is left"),
@@ -206,14 +206,20 @@ def test_bad_input_is_told_what_would_work(arguments, options, message):
 
 
 def test_unknown_words_of_other_libraries():
-    with pytest.raises(InputError, match=r"unknown from_keras_transpose padding 'smae': did you mean 'same'"):
+    with pytest.raises(InputError, match=r"^from_keras_transpose: unknown padding 'smae': did you mean 'same'"):
         ops.from_keras_transpose(K, padding="smae")
-    with pytest.raises(InputError, match=r"unknown from_lax_transpose padding 'FULL'"):
+    with pytest.raises(InputError, match=r"^from_lax_transpose: unknown padding 'FULL'"):
         ops.from_lax_transpose(K, padding="FULL")
-    for padding in (1, [(1, 1)]):
+    for padding in (1, [(1, 1)], [(1, 2, 3), (1, 2)], ["a", "b"], [1, 1]):
         with pytest.raises(
             InputError, match=r"from_lax_transpose: padding .* should be a name, or a pair \(low, high\)"
         ):
             ops.from_lax_transpose(K, padding=padding)
-    with pytest.raises(InputError, match=r"unknown from_keras_transpose padding 1:"):
+    with pytest.raises(InputError, match=r"^from_keras_transpose: unknown padding 1:"):
         ops.from_keras_transpose(K, padding=1)
+    with pytest.raises(InputError, match=r"^from_keras_transpose: stride 0: give an int of at least 1"):
+        ops.from_keras_transpose(K, stride=0)
+    with pytest.raises(
+        InputError, match=r"^from_lax_transpose: kernel \(3, 4\) should be \(\*window, C // groups, O\)"
+    ):
+        ops.from_lax_transpose(K[0, 0], padding="SAME")

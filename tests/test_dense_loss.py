@@ -55,6 +55,22 @@ def test_derivatives_at_the_kinks():
     assert at(ops.hard_tanh, -1.0) == 1 and at(ops.hard_tanh, 1.0) == 1
     assert at(ops.leaky_relu, 0.0) == 1 and at(ops.elu, 0.0) == 1
     assert at(ops.sigmoid, 0.0) == 0.25 and at(ops.tanh, 0.0) == 1
+    for alpha in (0.5, 1.0, 3.0):
+        assert at(lambda x, alpha=alpha: ops.elu(x, alpha), 0.0) == alpha  # or 1, the slope to the right
+        assert at(lambda x, alpha=alpha: ops.celu(x, alpha), 0.0) == 1
+    assert at(ops.selu, 0.0) == pytest.approx(1.0507010 * 1.6732632) and at(ops.selu, 1e-6) == pytest.approx(1.0507010)
+    assert at(ops.hard_sigmoid, -3.0) == 0 and at(ops.hard_sigmoid, 3.0) == 0
+    assert at(ops.hard_silu, -3.0) == 0 and at(ops.hard_silu, 3.0) == 1
+    assert at(ops.soft_sign, 0.0) == 1 and at(ops.mish, 0.0) == pytest.approx(0.6)
+    for smooth in (ops.log_sigmoid, ops.softplus, ops.squareplus, ops.silu, ops.gelu):
+        assert at(smooth, 0.0) == 0.5
+    assert np.isnan(at(lambda x: ops.squareplus(x, 0.0), 0.0))
+    assert ops.swish is ops.silu and ops.hard_swish is ops.hard_silu
+
+
+def test_glu_gates_one_half_of_the_channels_with_the_other(rng):
+    x = jnp.asarray(rng.normal(size=(2, 3, 6)), jnp.float32)
+    np.testing.assert_allclose(ops.glu(x), x[..., :3] * ops.sigmoid(x[..., 3:]), rtol=1e-6)
 
 
 def test_cross_entropy_is_its_formula_and_stays_finite(x64, rng):
@@ -66,6 +82,18 @@ def test_cross_entropy_is_its_formula_and_stays_finite(x64, rng):
         jnp.array([[-200.0, 200.0]])
     )
     assert loss == 400 and slope.tolist() == [[-1, 1]]
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_none_of_the_classes_is_nan_where_it_cannot_be_refused(label):
+    """Traced, it has no number yet; then a −1 must not be taken for the last class."""
+    logits, dy = jnp.array([[1.0, 2, 3], [4, 5, 7]]), jnp.ones(2)
+    loss = jax.jit(ops.softmax_cross_entropy)(logits, jnp.array([label, 2]))
+    assert np.isnan(loss[0]) and loss[1] > 0
+    slope = jax.jit(jax.grad(lambda z, label: ops.softmax_cross_entropy(z, label).sum()))
+    by_hand = jax.jit(ops.backward.softmax_cross_entropy)
+    for gradient in (slope(logits, jnp.array([label, 2])), by_hand(logits, jnp.array([label, 2]), dy)):
+        assert not gradient[0].any() and gradient[1].any()
 
 
 def test_a_network_that_says_nan_is_never_right():
@@ -87,13 +115,19 @@ def test_a_network_that_says_nan_is_never_right():
         ),
         (lambda: ops.dense(jnp.ones((1, 4)), jnp.ones(4)), r"dense: kernel \(4,\) should be \(inputs, outputs\)"),
         (lambda: ops.flatten(jnp.ones(3)), r"flatten: x \(3,\) should be \(N, \.\.\.\)"),
-        (lambda: ops.dropout(jnp.ones(3), None, 0.5), r"dropout: needs a key in training"),
+        (lambda: ops.dropout(jnp.ones(3), None, 0.5), r"^dropout: needs a key, jax.random.key"),
         (lambda: ops.dropout(jnp.ones(3), jax.random.key(0), 1.0), r"dropout: rate=1\.0 is the fraction dropped"),
+        (lambda: ops.dropout(jnp.ones(3), jax.random.key(0), "0.5"), r"^dropout: rate='0.5' is the fraction dropped"),
+        (lambda: ops.dropout(jnp.ones(3), 0, 0.5), r"^dropout: key should be one jax.random.key\(…\), not 0"),
+        (
+            lambda: ops.dropout(jnp.ones(3), jax.random.split(jax.random.key(0)), 0.5),
+            r"^dropout: key should be one jax.random.key",
+        ),
         (
             lambda: ops.spatial_dropout(jnp.ones((2, 3)), jax.random.key(0), 0.5),
             r"spatial_dropout: x \(2, 3\) should be \(N, \*spatial, C\); for rows of values use dropout",
         ),
-        (lambda: ops.spatial_dropout(jnp.ones((2, 3, 1)), None, 0.5), r"spatial_dropout: needs a key in training"),
+        (lambda: ops.spatial_dropout(jnp.ones((2, 3, 1)), None, 0.5), r"^spatial_dropout: needs a key, jax.random"),
         (
             lambda: ops.spatial_dropout(jnp.ones((2, 3, 1)), jax.random.key(0), -0.1),
             r"spatial_dropout: rate=-0\.1 is the fraction dropped",
@@ -105,6 +139,22 @@ def test_a_network_that_says_nan_is_never_right():
         (
             lambda: ops.softmax_cross_entropy(jnp.ones((2, 3)), jnp.ones(3, jnp.int32)),
             r"softmax_cross_entropy: label int32\(3,\) should be class numbers, int\(2,\)",
+        ),
+        (
+            lambda: ops.softmax_cross_entropy(jnp.ones((2, 3)), np.array([0, -1])),
+            r"^softmax_cross_entropy: label -1 is none of the 3 classes of logits",
+        ),
+        (
+            lambda: jax.jit(jax.grad(lambda z: ops.softmax_cross_entropy(z, np.array([3])).sum()))(jnp.ones((1, 3))),
+            r"^softmax_cross_entropy: label 3 is none of the 3 classes",
+        ),
+        (
+            lambda: ops.backward.softmax_cross_entropy(jnp.ones((1, 3)), jnp.array([3]), jnp.ones(1)),
+            r"^softmax_cross_entropy: label 3 is none of the 3 classes",
+        ),
+        (
+            lambda: ops.softmax_cross_entropy(jnp.ones(3), jnp.ones(3)),
+            r"^softmax_cross_entropy: logits \(3,\) should be \(N, classes\)",
         ),
     ],
 )

@@ -110,12 +110,13 @@ X = np.zeros((1, 5, 6, 3), np.float32)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: filters.sobel(X, combine="L2"), r"unknown combine 'L2': .*Known: l1, l2"),
+        (lambda: filters.sobel(X, combine="L2"), r"^sobel: unknown combine 'L2': .*Known: l1, l2"),
         (lambda: filters.sobel(X[0]), r"sobel: x \(5, 6, 3\) should have 4 axes, \(N, H, W, C\): add the batch axis"),
         (lambda: filters.edges(X[0, 0]), r"edges: x \(6, 3\) should have 4 axes, \(N, H, W, C\)"),
         (lambda: filters.box_detector(X[..., 0]), r"box_detector: x \(1, 5, 6\) should .* the channel axis"),
         (lambda: filters.apply_filter(X, np.ones(3)), r"apply_filter: kernel \(3,\) should be \(kh, kw\)"),
         (lambda: filters.apply_filter(X, filters.BLUR[..., None]), r"apply_filter: kernel \(3, 3, 1\) should be"),
+        (lambda: filters.conv_kernel(np.ones((3, 3)), 0), r"^conv_kernel: channels=0 should be an int of at least 1"),
         (lambda: filters.conv_kernel(np.ones((3, 3, 1)), 3), r"conv_kernel: kernel \(3, 3, 1\) should be \(kh, kw\)"),
         (lambda: filters.normalized(filters.SOBEL_X), r"normalized: the taps .* sum to 0; they find edges"),
         (lambda: filters.normalized(np.zeros((2, 2))), r"normalized: the taps .* sum to 0"),

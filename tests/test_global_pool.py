@@ -22,7 +22,7 @@ def test_global_pools(rng):
     x = rng.normal(size=(2, 5, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(ops.global_avg_pool(x), x.mean(axis=(1, 2)), rtol=1e-6)
     np.testing.assert_array_equal(ops.global_max_pool(x), x.max(axis=(1, 2)))
-    flat = jax.grad(lambda x: ops.global_max_pool(x).sum())(jnp.ones((1, 2, 4, 1), jnp.bfloat16))
+    flat = jax.grad(lambda x: ops.global_max_pool(x, ties="split").sum())(jnp.ones((1, 2, 4, 1), jnp.bfloat16))
     np.testing.assert_array_equal(flat, jnp.full_like(flat, 1 / 8))
 
 
@@ -48,8 +48,24 @@ def test_adaptive_windows_are_pytorchs(x64, rng, op, reduce, size, out):
 
 def test_adaptive_maximum_gives_ties_to_the_first_in_reading_order():
     x = jnp.array([[1.0, 2, 7], [7, 1, 7]])[None, :, :, None]
-    slope = jax.grad(lambda x: ops.adaptive_max_pool(x, 1).sum())(x)
-    assert slope[0, :, :, 0].tolist() == [[0, 0, 1], [0, 0, 0]]
+    for pool in (lambda x: ops.adaptive_max_pool(x, 1), ops.global_max_pool):
+        slope = jax.grad(lambda x, pool=pool: pool(x).sum())(x)
+        assert slope[0, :, :, 0].tolist() == [[0, 0, 1], [0, 0, 0]]
+
+
+def test_ties_may_share(rng):
+    """Windows overlap by a pixel, and a shorter one has one less: none of that may weigh a pixel twice."""
+    x = rng.integers(0, 2, size=(2, 5, 7, 3)).astype(np.float32)
+    dy = rng.normal(size=(2, 3, 4, 3))
+    wanted = np.zeros(x.shape)
+    for i, j in np.ndindex(3, 4):
+        cut = (slice(None), slice(i * 5 // 3, -(-(i + 1) * 5 // 3)), slice(j * 7 // 4, -(-(j + 1) * 7 // 4)))
+        won = x[cut] == x[cut].max(axis=(1, 2), keepdims=True)
+        wanted[cut] += won / won.sum(axis=(1, 2), keepdims=True) * dy[:, i, None, j, None]
+    _, vjp = jax.vjp(lambda x: ops.adaptive_max_pool(x, (3, 4), ties="split"), x)
+    np.testing.assert_allclose(vjp(jnp.asarray(dy, jnp.float32))[0], wanted, rtol=1e-5, atol=1e-6)
+    whole = jax.grad(lambda x: ops.global_max_pool(x, ties="split").sum())(x)
+    np.testing.assert_allclose(whole, jax.grad(lambda x: ops.adaptive_max_pool(x, 1, ties="split").sum())(x))
 
 
 @pytest.mark.parametrize("op", [ops.adaptive_avg_pool, ops.adaptive_max_pool])
@@ -69,6 +85,11 @@ def test_an_adaptive_window_knows_nothing_of_its_neighbours(op, bad):
         (lambda: ops.adaptive_max_pool(jnp.ones((1, 4, 4, 1)), (2,)), r"adaptive_max_pool: out \(2,\): .* or 2 of"),
         (lambda: ops.adaptive_max_pool(jnp.ones((4, 4)), 2), r"adaptive_max_pool: x \(4, 4\) should be \(N, \*sp"),
         (lambda: ops.adaptive_avg_pool(jnp.ones((1, 4, 1), jnp.uint8), 2), r"adaptive_avg_pool: x is uint8"),
+        (
+            lambda: ops.adaptive_max_pool(jnp.ones((1, 4, 1)), 2, ties="both"),
+            r"^adaptive_max_pool: unknown ties 'both'",
+        ),
+        (lambda: ops.global_max_pool(jnp.ones((1, 4, 1)), ties="lst"), r"^global_max_pool: unknown ties 'lst'.*first"),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):

@@ -261,13 +261,16 @@ def test_whatever_is_illegal_is_refused(data):
     [
         (lambda: ops.max_pool(jnp.ones((1, 3, 3, 1)), 4), r"max_pool: window \(4, 4\) on an input of \(3, 3\)"),
         (lambda: ops.avg_pool(jnp.ones((1, 3, 3, 1)), 2, padding=2), r"avg_pool: padding .* sees nothing else"),
-        (lambda: ops.max_pool(jnp.ones((3, 3)), 2), r"max_pool: x \(3, 3\) should be \(N, \*spatial, C\)"),
+        (lambda: ops.max_pool(jnp.ones((3, 3)), 2), r"max_pool: x \(3, 3\) should be \(N, \*spatial, C\): add the ba"),
+        (lambda: ops.max_pool([[[1.0], [2.0]]], 2, ceil_mode="no"), r"^max_pool: ceil_mode='no' should be True or"),
+        (lambda: ops.avg_pool("image", 2), r"^avg_pool: x should be an array of numbers, not 'image'"),
+        (lambda: ops.avg_pool(jnp.ones((1, 3, 1)), 2, count_include_pad=2), r"^avg_pool: count_include_pad=2 should"),
         (lambda: ops.avg_pool(jnp.ones((1, 4, 4, 1), jnp.uint8), 2), r"avg_pool: x is uint8"),
         (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1), bool), 2), r"max_pool: x is bool, which has no largest value"),
         (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1)), 2, stride=0), r"max_pool: stride 0: give an int"),
         (
             lambda: ops.max_pool(jnp.ones((1, 4, 1)), 2, ties="frist"),
-            r"unknown max_pool ties 'frist': did you mean 'first'\? Known: first, split",
+            r"^max_pool: unknown ties 'frist': did you mean 'first'\? Known: first, split",
         ),
     ],
 )
@@ -283,6 +286,38 @@ def test_bad_input_is_told_what_would_work(call, message):
 def test_what_has_no_order_has_no_maximum(op, dtype):
     with pytest.raises(DtypeError, match=r"max_pool: x is (bool|complex64), which has no largest value"):
         op(jnp.ones((1, 4, 4, 1), dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_padding_has_no_part_in_the_gradient_even_where_all_pixels_are_lowest(dtype):
+    """What PyTorch gives (2.13, max_pool1d): a window of −∞ and padding has a winner, and it is a pixel."""
+    x = jnp.array([-np.inf, -np.inf, 1, 2], dtype)[None, :, None]
+    dark = jnp.full((1, 4, 1), -np.inf, dtype)
+
+    def slopes(x, window, **options):
+        y, vjp = jax.vjp(lambda x: ops.max_pool(x, window, **options), x)
+        by_hand = ops.backward.max_pool(x, jnp.ones_like(y), window, **options)
+        (dx,) = vjp(jnp.ones_like(y))
+        np.testing.assert_array_equal(dx, by_hand)
+        return dx.ravel().tolist()
+
+    assert slopes(x, 2, padding=1) == [1, 0, 1, 1]
+    assert slopes(dark, 3, stride=1, padding=1) == [2, 1, 1, 0]
+    assert slopes(x, 2, padding=1, ties="split") == [1, 0, 1, 1]
+    assert slopes(dark, 2, padding=1, ties="split") == [1, 0.5, 0.5, 1]
+    holes = jnp.array([1, np.nan, np.nan, 0], dtype)[None, :, None]
+    assert slopes(holes, 4) == [0, 1, 0, 0]
+    assert slopes(holes, 4, ties="split") == [0, 0.5, 0.5, 0]
+
+
+def test_a_window_may_hang_over_both_ends():
+    """As in PyTorch, where ``max_pool1d([1, 2], 3, stride=2, ceil_mode=True)`` is [2]."""
+    x = jnp.array([1.0, 2])[None, :, None]
+    assert ops.max_pool(x, 3, stride=2, ceil_mode=True).tolist() == [[[2]]]
+    assert ops.avg_pool(x, 3, stride=2, ceil_mode=True).tolist() == [[[1.5]]]
+    assert ops.max_pool(x, 3, stride=2, ceil_mode=True, padding=1).tolist() == [[[2], [2]]]
+    with pytest.raises(InputError, match="the window spans 4 pixels but the padded input has only 2"):
+        ops.max_pool(x, 4, stride=2, ceil_mode=True)
 
 
 @EVERY_FORM

@@ -42,6 +42,10 @@ POOLS = {
         functools.partial(ops.max_pool, window=2, stride=3, dilation=(2, 3), ceil_mode=True),
         lambda x: F.max_pool2d(x, 2, 3, dilation=(2, 3), ceil_mode=True),
     ),
+    "max, wider than the image": (
+        functools.partial(ops.max_pool, window=(9, 10), stride=(3, 2), ceil_mode=True),
+        lambda x: F.max_pool2d(x, (9, 10), (3, 2), ceil_mode=True),
+    ),
     "avg": (
         functools.partial(ops.avg_pool, window=(3, 2), stride=2, padding=1, ceil_mode=True),
         lambda x: F.avg_pool2d(x, (3, 2), 2, 1, ceil_mode=True, count_include_pad=False),
@@ -74,6 +78,12 @@ POOLS = {
 @pytest.mark.parametrize(("ours", "theirs"), POOLS.values(), ids=POOLS)
 def test_pools_of_images_with_many_ties(x64, rng, ours, theirs):
     same(ours, theirs, rng.integers(1, 4, size=(2, 8, 9, 3)).astype(float))
+
+
+def test_maximum_of_dark_windows(x64, rng):
+    """Pixels of −∞, whole windows of them, beside padding."""
+    x = rng.integers(1, 4, size=(2, 8, 9, 3)).astype(float)
+    same(*POOLS["max"], np.where(rng.uniform(size=x.shape) < 0.8, -np.inf, x))
 
 
 @pytest.mark.parametrize("name", ["l2", "l4", "avg", "adaptive avg"])

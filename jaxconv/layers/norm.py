@@ -47,7 +47,7 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None)
         mean, var = ops.batch_statistics(wide, mask)
         batch = {"mean": mean, "var": var}
         running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(old.dtype), state, batch)
-        return ops.batch_norm(wide, **params, **batch, eps=eps).astype(x.dtype), running
+        return ops.batch_norm(wide, **params, mask=mask, eps=eps).astype(x.dtype), running
 
     return Layer("bn", init, apply, name=name)
 

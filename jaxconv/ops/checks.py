@@ -1,10 +1,28 @@
-"""What every op asks of its arrays: rank, dtype and channels. All of it is known while tracing, so it costs nothing."""
+"""What every op asks of its arguments: rank, dtype, channels, options. Known while tracing, so it costs nothing."""
+
+import reprlib
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from jaxconv.errors import DtypeError, InputError
+from jaxconv.errors import DtypeError, InputError, unknown
 from jaxconv.shapes import is_int
+
+
+def array(op: str, name: str, value: Any) -> jax.Array:
+    """A list or numpy's array as jax's; refuse what is no array of numbers."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise DtypeError(f"{op}: {name} should be an array of numbers, not {reprlib.repr(value)}") from None
+
+
+def arrays(op: str, **values: Any) -> list[jax.Array]:
+    """Several of them, by name."""
+    return [array(op, name, value) for name, value in values.items()]
 
 
 def floating(op: str, **arrays: jax.Array) -> None:
@@ -45,8 +63,37 @@ def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
 
 def dropped(op: str, rate: float) -> None:
     """Refuse a rate that drops everything, or is no fraction."""
-    if not 0 <= rate < 1:
-        raise InputError(f"{op}: rate={rate} is the fraction dropped; it should be at least 0 and below 1")
+    if not is_number(rate) or not 0 <= rate < 1:
+        raise InputError(f"{op}: rate={rate!r} is the fraction dropped: a number of at least 0 and below 1")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, Python's or numpy's, and not a bool."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def number(op: str, name: str, value: object, *, above: float | None = None, least: float | None = None) -> None:
+    """Refuse a constant of a formula that is no number, or one for which the formula has no value."""
+    if isinstance(value, jax.Array) and value.ndim == 0:
+        return  # perhaps traced; then nobody knows it yet
+    wanted = "" if above is None and least is None else f" above {above}" if least is None else f" of at least {least}"
+    if not is_number(value) or (above is not None and not value > above) or (least is not None and not value >= least):
+        raise InputError(f"{op}: {name}={value!r} should be a number{wanted}")
+
+
+def flag(op: str, name: str, value: object) -> None:
+    """Refuse what is neither True nor False: "no" would count as yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{op}: {name}={value!r} should be True or False")
+
+
+def precision(op: str, value: lax.PrecisionLike) -> None:
+    """Refuse a precision that jax has no word for; what is not a word is left to jax."""
+    if isinstance(value, str):
+        try:
+            lax.Precision(value)
+        except ValueError:
+            raise unknown("precision", value, ["default", "high", "highest"], by=op) from None
 
 
 def vector(op: str, name: str, array: jax.Array, size: int) -> None:
@@ -69,8 +116,7 @@ def kernel(op: str, kernel: jax.Array) -> None:
 def channels(op: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
     """Refuse groups that do not divide the filters, and an x whose channels the kernel does not take."""
     *_, c_per_group, features = kernel.shape
-    if not is_int(groups) or groups < 1 or features % groups:
-        raise InputError(f"{op}: groups={groups} does not divide the {features} filters of kernel {kernel.shape}")
+    dividing(op, groups, features, f"filters of kernel {kernel.shape}")
     wanted = c_per_group * groups
     if x.shape[-1] == wanted:
         return
@@ -89,10 +135,17 @@ def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> 
         raise DtypeError(f"{op}: dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
 
 
+def dividing(op: str, groups: int, count: int, what: str) -> None:
+    """Refuse groups that do not share out a number of things evenly."""
+    if not is_int(groups) or groups < 1:
+        raise InputError(f"{op}: groups={groups!r} should be an int of at least 1")
+    if count % groups:
+        raise InputError(f"{op}: groups={groups} does not divide the {count} {what}")
+
+
 def per_group(op: str, shape: tuple[int, ...], groups: int) -> int:
-    """The channels of one group; refuse groups that do not divide those of a shape that ends with them."""
-    if not is_int(groups) or groups < 1 or shape[-1] % groups:
-        raise InputError(f"{op}: groups={groups} does not divide the {shape[-1]} channels of {shape}")
+    """The channels of one group, for a shape that ends with all of them."""
+    dividing(op, groups, shape[-1], f"channels of {shape}")
     return shape[-1] // groups
 
 
@@ -100,7 +153,7 @@ def biased(op: str, y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> j
     """y plus one number a channel, added (and, backwards, its gradient added up) in at least float32."""
     if bias is None:
         return y.astype(dtype)
-    bias = jnp.asarray(bias)
+    bias = array(op, "bias", bias)
     if bias.dtype != dtype:
         raise DtypeError(f"{op}: x is {dtype} but bias is {bias.dtype}; cast one, bias.astype(x.dtype)")
     vector(op, "bias", bias, y.shape[-1])

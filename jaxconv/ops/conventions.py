@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxconv.errors import InputError, unknown
-from jaxconv.shapes import Sizes, per_dimension, span
+from jaxconv.errors import InputError, said_by, unknown
+from jaxconv.ops import checks
+from jaxconv.shapes import Sizes, is_int, per_dimension, span
 
 
 def from_keras_transpose(
@@ -39,11 +40,13 @@ def from_keras_transpose(
     >>> kernel.shape, options["padding"], options["output_padding"]
     ((4, 3, 16, 8), ((1, 1), (0, 1)), (0, 0))
     """
-    ndim = kernel.ndim - 2
-    extras = [None] * ndim if output_padding is None else per_dimension(output_padding, ndim, "output_padding", least=0)
-    sizes = zip(_reach(kernel, dilation), per_dimension(stride, ndim, "stride"), extras, strict=True)
-    pads = [_named_padding("from_keras_transpose", padding, *size) for size in sizes]
-    return jnp.swapaxes(kernel, -1, -2), _options("from_keras_transpose", kernel, stride, dilation, pads)
+    kernel, reach, strides = _taken("from_keras_transpose", kernel, stride, dilation)
+    with said_by("from_keras_transpose"):
+        extras: Sequence[int | None] = [None] * len(reach)
+        if output_padding is not None:
+            extras = per_dimension(output_padding, len(reach), "output_padding", least=0)
+        pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, extras, strict=True)]
+        return jnp.swapaxes(kernel, -1, -2), _options(reach, stride, dilation, pads)
 
 
 def from_lax_transpose(
@@ -72,24 +75,38 @@ def from_lax_transpose(
     >>> kernel[:, 0, 0].tolist(), options["padding"]
     ([2.0, 1.0, 0.0], ((0, 0),))
     """
-    pads: list[Any]
-    if isinstance(padding, str):
-        sizes = zip(_reach(kernel, dilation), per_dimension(stride, kernel.ndim - 2, "stride"), strict=True)
-        pads = [_named_padding("from_lax_transpose", padding, *size) for size in sizes]
-    else:
-        pads = [tuple(pair) for pair in padding] if isinstance(padding, list | tuple) else []
-        if len(pads) != kernel.ndim - 2:
-            raise InputError(
-                f"from_lax_transpose: padding {padding!r} should be a name, or a pair (low, high) a dimension"
-            )
-    ours = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(kernel.ndim - 2))
-    return ours, _options("from_lax_transpose", kernel, stride, dilation, pads)
+    checks.flag("from_lax_transpose", "transpose_kernel", transpose_kernel)
+    kernel, reach, strides = _taken("from_lax_transpose", kernel, stride, dilation)
+    ours = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(len(reach)))
+    with said_by("from_lax_transpose"):
+        if isinstance(padding, str):
+            pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, strict=True)]
+            return ours, _options(reach, stride, dilation, pads)
+        pairs = padding if isinstance(padding, list | tuple) else []
+        if len(pairs) != len(reach) or not all(map(_is_pair, pairs)):
+            raise InputError(f"padding {padding!r} should be a name, or a pair (low, high) a dimension")
+        return ours, _options(reach, stride, dilation, pairs)
 
 
-def _named_padding(op: str, padding: str, reach: int, stride: int, extra: int | None = None) -> tuple[int, int]:
+def _taken(op: str, kernel: jax.Array, stride: Sizes, dilation: Sizes) -> tuple[jax.Array, list[int], tuple[int, ...]]:
+    """The kernel as an array, and in each dimension how far it reaches and how far apart its stamps are."""
+    kernel = checks.array(op, "kernel", kernel)
+    checks.kernel(op, kernel)
+    window = kernel.shape[:-2]
+    with said_by(op):
+        dilations = per_dimension(dilation, len(window), "dilation")
+        strides = per_dimension(stride, len(window), "stride")
+    return kernel, [span(f, d) for f, d in zip(window, dilations, strict=True)], strides
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_int, value))
+
+
+def _named_padding(padding: str, reach: int, stride: int, extra: int | None = None) -> tuple[int, int]:
     """The pixels that "same" and "valid" add to the stretched image: Keras's rule, and lax's where extra is None."""
     if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
-        raise unknown(f"{op} padding", padding, ["same", "valid"])
+        raise unknown("padding", padding, ["same", "valid"])
     if padding.lower() == "valid":
         return reach - 1, reach - 1 + (max(stride - reach, 0) if extra is None else extra)
     total = reach + stride - 2 if extra is None else reach + reach % 2 - 2 + extra
@@ -97,18 +114,11 @@ def _named_padding(op: str, padding: str, reach: int, stride: int, extra: int | 
     return low, total - low
 
 
-def _reach(kernel: jax.Array, dilation: Sizes) -> list[int]:
-    window = kernel.shape[:-2]
-    return [span(f, d) for f, d in zip(window, per_dimension(dilation, len(window), "dilation"), strict=True)]
-
-
-def _options(
-    op: str, kernel: jax.Array, stride: Sizes, dilation: Sizes, pads: Sequence[tuple[int, int]]
-) -> dict[str, Any]:
+def _options(reach: Sequence[int], stride: Sizes, dilation: Sizes, pads: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """What is added to the stretched image before a convolution, as what is cut off the stamped one or kept."""
-    cuts = [(r - 1 - low, r - 1 - high) for r, (low, high) in zip(_reach(kernel, dilation), pads, strict=True)]
+    cuts = [(r - 1 - low, r - 1 - high) for r, (low, high) in zip(reach, pads, strict=True)]
     if any(low < 0 for low, _ in cuts):
-        raise InputError(f"{op}: padding {tuple(pads)} adds pixels before the first stamp; at most the span − 1 can be")
+        raise InputError(f"padding {tuple(pads)} adds pixels before the first stamp; at most the span − 1 can be")
     return {
         "stride": stride,
         "padding": tuple((low, max(high, 0)) for low, high in cuts),

@@ -26,7 +26,7 @@ def dense(
     >>> dense(jnp.array([[1., 2.]]), jnp.array([[1., 0.], [0., 3.]]), jnp.array([10., 20.]))
     Array([[11., 26.]], dtype=float32)
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = checks.arrays("dense", x=x, kernel=kernel)
     if kernel.ndim != 2:
         raise InputError(f"dense: kernel {kernel.shape} should be (inputs, outputs)")
     if x.ndim != 2:
@@ -48,7 +48,7 @@ def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:
     >>> flatten(jnp.arange(12).reshape(1, 2, 2, 3)).shape
     (1, 12)
     """
-    x = jnp.asarray(x)
+    x = checks.array("flatten", "x", x)
     if x.ndim < 2:
         raise InputError(f"flatten: x {x.shape} should be (N, ...): add the batch axis, x[None]")
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -1,5 +1,7 @@
 """Dropout: noise that a network must do without. The key says which noise; nothing depends on a hidden mode."""
 
+import reprlib
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,7 +23,7 @@ def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Fl
     >>> sorted(set(dropout(jnp.ones(100), jax.random.key(0), 0.5).tolist()))
     [0.0, 2.0]
     """
-    x = jnp.asarray(x)
+    x = checks.array("dropout", "x", x)
     return _drop("dropout", x, key, rate, x.shape)
 
 
@@ -42,7 +44,7 @@ def spatial_dropout(
     >>> bool((x == x[:, :1, :1]).all()), sorted(set(x[0, 0, 0].tolist()))
     (True, [0.0, 2.0])
     """
-    x = jnp.asarray(x)
+    x = checks.array("spatial_dropout", "x", x)
     if x.ndim < 3:
         raise InputError(f"spatial_dropout: x {x.shape} should be (N, *spatial, C); for rows of values use dropout")
     return _drop("spatial_dropout", x, key, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
@@ -53,6 +55,12 @@ def _drop(op: str, x: jax.Array, key: jax.Array | None, rate: float, shape: tupl
     checks.floating(op, x=x)
     checks.dropped(op, rate)
     if key is None:
-        raise InputError(f"{op}: needs a key in training: apply(params, state, x, train=True, key=jax.random.key(0))")
-    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
+        raise InputError(
+            f"{op}: needs a key, jax.random.key(0); a model takes it in training, "
+            "apply(params, state, x, train=True, key=jax.random.key(0))"
+        )
+    try:
+        keep = jax.random.bernoulli(key, 1.0 - rate, shape)
+    except (TypeError, ValueError):
+        raise InputError(f"{op}: key should be one jax.random.key(…), not {reprlib.repr(key)}") from None
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))

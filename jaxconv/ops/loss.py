@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -21,24 +22,32 @@ def softmax_cross_entropy(
         label: class numbers, or one row of probabilities an example (one-hot, or smoothed).
 
     Raises:
-        InputError: a label of another shape. Class numbers out of range cannot be seen while tracing; ``fit`` and
-            ``evaluate`` check them beforehand.
+        InputError: a label of another shape, or a class number that is none of the k. While tracing, numbers cannot be
+            seen: then such a label makes a loss of NaN, without a gradient.
 
     Lecture rows 001-19, 004-21.
 
     >>> softmax_cross_entropy(jnp.array([[0., 0.], [-200., 200.]]), jnp.array([0, 1]))
     Array([0.6931472, 0.       ], dtype=float32)
     """
-    logits, label = jnp.asarray(logits), jnp.asarray(label)
+    seen = None if isinstance(label, jax.core.Tracer) else np.asarray(label)
+    logits, label = checks.arrays("softmax_cross_entropy", logits=logits, label=label)
     checks.floating("softmax_cross_entropy", logits=logits)
-    if jnp.issubdtype(label.dtype, jnp.integer) and logits.ndim == 2 and label.shape == logits.shape[:1]:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if logits.ndim != 2:
+        raise InputError(f"softmax_cross_entropy: logits {logits.shape} should be (N, classes)")
     if jnp.issubdtype(label.dtype, jnp.floating) and label.shape == logits.shape:
         return optax.softmax_cross_entropy(logits, label)
-    raise InputError(
-        f"softmax_cross_entropy: label {label.dtype}{label.shape} should be class numbers, int{logits.shape[:1]}, "
-        f"or probabilities, {logits.dtype}{logits.shape}"
-    )
+    if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape != logits.shape[:1]:
+        raise InputError(
+            f"softmax_cross_entropy: label {label.dtype}{label.shape} should be class numbers, int{logits.shape[:1]}, "
+            f"or probabilities, {logits.dtype}{logits.shape}"
+        )
+    classes = logits.shape[1]
+    if seen is not None and not ((seen >= 0) & (seen < classes)).all():
+        wrong = seen[(seen < 0) | (seen >= classes)][0]
+        raise InputError(f"softmax_cross_entropy: label {wrong} is none of the {classes} classes of logits")
+    known = (label >= 0) & (label < classes)  # a label of −1 would be read as the last class
+    return jnp.where(known, optax.softmax_cross_entropy_with_integer_labels(logits, label), jnp.nan)
 
 
 def correct(logits: Float[Array, "n k"], label: Int[Array, " n"]) -> jax.Array:

@@ -15,6 +15,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxconv.errors import InputError
@@ -28,6 +29,7 @@ def batch_norm(
     mean: Float[Array, " c"] | None = None,
     var: Float[Array, " c"] | None = None,
     *,
+    mask: Bool[Array, " n"] | None = None,
     eps: float = 1e-5,
 ) -> Float[Array, "n *spatial c"]:
     """Shift and scale each channel to mean ``bias`` and deviation ``scale``.
@@ -39,11 +41,13 @@ def batch_norm(
         scale, bias: learned, one a channel.
         mean, var: the statistics to normalise with. Left out, they are this batch's own (as in training); for
             inference give the running ones, of which :class:`jaxconv.layers.BatchNorm` keeps account.
+        mask: True for the examples that count in the batch's own statistics, as in :func:`batch_statistics`; the
+            others come out as if they had been 0.
         eps: keeps a constant channel finite.
 
     Raises:
-        InputError: mean without var, a single value a channel where the statistics are to be its own, a scale, bias,
-            mean or var of another size.
+        InputError: mean without var, a mask with both, a single value a channel where the statistics are to be its
+            own, a scale, bias, mean or var of another size.
         DtypeError: x holds integers.
 
     Source: Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167.
@@ -58,9 +62,11 @@ def batch_norm(
             checks.vector("batch_norm", name, array, x.shape[-1])
     if (mean is None) != (var is None):
         raise InputError("batch_norm: give both mean and var, or neither")
-    wide = checks.widened(x)
+    if mean is not None and mask is not None:
+        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
+    wide, counted = _counted("batch_norm", checks.widened(x), mask)
     if mean is None or var is None:
-        mean, var = batch_statistics(wide)
+        mean, var = _batch_statistics("batch_norm", wide, counted)
     return _normalize("batch_norm", wide, _row(mean, x), _row(var, x), scale, bias, eps).astype(x.dtype)
 
 
@@ -77,20 +83,34 @@ def batch_statistics(
             and then has the statistics that it would have alone.
 
     Raises:
-        InputError: a single value a channel, which is its own mean; a mask of another length.
+        InputError: a single value a channel, which is its own mean; a mask that is not one bool an example, or that is
+            False for all of them.
         DtypeError: x holds integers.
 
     >>> mean, var = batch_statistics(jnp.array([[1.], [3.], [99.]]), mask=jnp.array([True, True, False]))
     >>> float(mean[0]), float(var[0])
     (2.0, 1.0)
     """
-    x = jnp.asarray(x)
-    checks.floating("batch_statistics", x=x)
-    if mask is not None and mask.shape != x.shape[:1]:
-        raise InputError(f"batch_statistics: mask {mask.shape} should be ({len(x)},), one entry an example")
-    _several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
-    where = None if mask is None else mask.reshape((-1,) + (1,) * (x.ndim - 1))
-    mean, var = _moments(checks.widened(x), tuple(range(x.ndim - 1)), where)
+    x = batched("batch_statistics", x)
+    return _batch_statistics("batch_statistics", *_counted("batch_statistics", checks.widened(x), mask))
+
+
+def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """x without what does not count, for a NaN there would reach the gradient (0 · NaN is NaN); and where it counts."""
+    if mask is None:
+        return x, None
+    array = checks.array(op, "mask", mask)
+    if array.shape != x.shape[:1] or array.dtype != bool:
+        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({len(x)},), one entry an example")
+    if not isinstance(mask, jax.core.Tracer) and not np.any(mask):
+        raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
+    where = array.reshape((-1,) + (1,) * (x.ndim - 1))
+    return jnp.where(where, x, 0), where
+
+
+def _batch_statistics(op: str, x: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    _several(op, x, math.prod(x.shape[:-1]), "value")
+    mean, var = _moments(x, tuple(range(x.ndim - 1)), where)
     return mean.reshape(-1), var.reshape(-1)
 
 
@@ -155,9 +175,7 @@ def group_norm(
     Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
     """
     x = batched("group_norm", x)
-    channels = x.shape[-1]
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1 or channels % groups:
-        raise InputError(f"group_norm: groups={groups} does not divide the {channels} channels of x {x.shape}")
+    checks.dividing("group_norm", groups, x.shape[-1], f"channels of x {x.shape}")
     _several("group_norm", x, math.prod(x.shape[1:]) // groups, "value")
     wide = checks.widened(x)
     return _normalize("group_norm", wide, *_group_moments(wide, groups), scale, bias, eps).astype(x.dtype)
@@ -222,7 +240,7 @@ def rms_norm(
 
 def batched(op: str, x: Array) -> jax.Array:
     """x as an array of floats with a batch axis."""
-    x = jnp.asarray(x)
+    x = checks.array(op, "x", x)
     checks.floating(op, x=x)
     if x.ndim < 2:
         raise InputError(f"{op}: x {x.shape} should be (N, *spatial, C): add the batch axis, x[None]")
@@ -261,6 +279,7 @@ def _normalize(
     eps: float,
 ) -> jax.Array:
     """``(x − mean) / √(var + eps) · scale + bias``, in x's dtype, which is widened."""
+    checks.number(op, "eps", eps, least=0)
     var = var.astype(x.dtype)
     factor = jax.lax.rsqrt(var + jnp.asarray(eps, x.dtype))
     if scale is not None:

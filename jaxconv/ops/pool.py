@@ -15,12 +15,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from jaxconv.errors import DtypeError, InputError, known
+from jaxconv.errors import DtypeError, InputError, known, said_by
 from jaxconv.ops import checks
+from jaxconv.ops.ties import TIES, largest
 from jaxconv.ops.window import pad, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve, tap_pixels
-
-TIES = ("first", "split")
 
 
 def max_pool(
@@ -46,7 +45,7 @@ def max_pool(
         ceil_mode: let a last window hang over the end rather than leave pixels out.
         ties: who gets the gradient where several pixels are the largest: ``"first"``, all of it to the first of
             them in reading order, as in ``lax`` and PyTorch; ``"split"``, an equal share to each, which treats
-            alike what is alike (a flat image, the zeros after a relu).
+            alike what is alike (a flat image, the zeros after a relu). Several NaNs tie too.
 
     Raises:
         InputError: x without spatial axes, a window larger than the padded input, one that sees only padding, or
@@ -67,19 +66,21 @@ def max_pool(
     >>> jax.grad(lambda x: max_pool(x, 3, ties="split").sum())(x)[0, :, 0]
     Array([0.5, 0. , 0.5], dtype=float32)
     """
-    x = jnp.asarray(x)
+    x = checks.array("max_pool", "x", x)
     ordered("max_pool", x)
-    known("max_pool ties", ties, TIES)
+    known("ties", ties, TIES, by="max_pool")
     slide = _lay("max_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    first, *rest = (pixels for _, pixels in taps(pad(checks.widened(x), slide, lowest), slide))
+    slices = [pixels for _, pixels in taps(pad(checks.widened(x), slide, lowest), slide)]
     if ties == "split":
         # One maximum of all taps, whose derivative counts the winners; a chain of two would give ¼, ¼, ½.
-        return jnp.max(jnp.stack([first, *rest]), axis=0).astype(x.dtype)
-    best = first
-    for pixels in rest:
-        # Strictly greater, so that the first of equals keeps its place (and its gradient); and no number beats a NaN.
-        best = jnp.where((pixels > best) | (jnp.isnan(pixels) & ~jnp.isnan(best)), pixels, best)
+        return largest(jnp.stack(slices), jnp.stack(inside(slide, x)), ties).astype(x.dtype)
+    best, seen = jnp.full_like(slices[0], lowest), jnp.zeros((1,) * x.ndim, bool)
+    for pixels, real in zip(slices, inside(slide, x), strict=True):
+        # Strictly greater, so that the first of equals keeps its place (and its gradient). But no number beats a NaN,
+        # and any pixel, even −∞, beats padding.
+        better = (pixels > best) | (jnp.isnan(pixels) & ~jnp.isnan(best)) | (real & ~seen)
+        best, seen = jnp.where(better, pixels, best), seen | real
     return best.astype(x.dtype)
 
 
@@ -111,8 +112,9 @@ def avg_pool(
     >>> avg_pool(jnp.array([1., 2., 5., 4.])[None, :, None], 2)[0, :, 0]
     Array([1.5, 4.5], dtype=float32)
     """
-    x = jnp.asarray(x)
+    x = checks.array("avg_pool", "x", x)
     checks.floating("avg_pool", x=x)
+    checks.flag("avg_pool", "count_include_pad", count_include_pad)
     slide = _lay("avg_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     count = counts(slide, x.shape[1:-1], include_pad=count_include_pad)[None, ..., None]
     total = functools.reduce(operator.add, (pixels for _, pixels in taps(pad(checks.widened(x), slide, 0), slide)))
@@ -151,7 +153,7 @@ def lp_pool(
     >>> jax.grad(lambda x: lp_pool(x, 2).sum())(jnp.array([3., -4., 0., 0.])[None, :, None])[0, :, 0]
     Array([ 0.6, -0.8,  0. ,  0. ], dtype=float32)
     """
-    x = jnp.asarray(x)
+    x = checks.array("lp_pool", "x", x)
     checks.floating("lp_pool", x=x)
     ordered("lp_pool", x)
     p = _order(p)
@@ -168,9 +170,19 @@ def lp_pool(
     return jnp.where(dark, 0, unit * jnp.where(dark, 1, total) ** (1 / p)).astype(x.dtype)
 
 
+def inside(slide: ResolvedWindow, x: jax.Array) -> list[jax.Array]:
+    """For each tap, at which places it meets a pixel of x and not padding: ``(1, *out, 1)`` each."""
+    real = jnp.ones((1, *x.shape[1:-1], 1), bool)
+    return [met for _, met in taps(pad(real, slide, False), slide)]
+
+
 def spatial_axes(op: str, x: jax.Array) -> tuple[int, ...]:
     """The axes between batch and channels, of which there must be some, with pixels."""
-    if x.ndim < 3 or 0 in x.shape[1:]:
+    if x.ndim < 3:
+        raise InputError(
+            f"{op}: x {x.shape} should be (N, *spatial, C): add the batch axis, x[None], or the channel axis"
+        )
+    if 0 in x.shape[1:]:
         raise InputError(f"{op}: x {x.shape} should be (N, *spatial, C) with at least one pixel")
     return tuple(range(1, x.ndim - 1))
 
@@ -190,7 +202,7 @@ def _power(x: jax.Array, p: float) -> jax.Array:
 
 
 def _order(p: float) -> float:
-    if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not p >= 1:
+    if not checks.is_number(p) or not p >= 1:
         raise InputError(f"lp_pool: p={p!r} makes no norm; it should be a number of at least 1")
     if p == math.inf:
         raise InputError("lp_pool: p=inf is the largest absolute value: write max_pool(jnp.abs(x), window)")
@@ -199,10 +211,9 @@ def _order(p: float) -> float:
 
 def _lay(op: str, x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:
     spatial_axes(op, x)
-    try:
+    checks.flag(op, "ceil_mode", ceil_mode)
+    with said_by(op):
         slide = resolve(window, x.shape[1:-1], ceil_mode=ceil_mode)
-    except InputError as error:
-        raise InputError(f"{op}: {error}") from None
     if counts(slide, x.shape[1:-1], include_pad=False).min() == 0:
         raise InputError(f"{op}: padding {slide.padding} is so wide that a window {slide.size} sees nothing else")
     return slide

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.ops.norm import batched
+from jaxconv.shapes import is_int
 
 
 def local_response_norm(
@@ -25,7 +26,7 @@ def local_response_norm(
         k: above 0, or a pixel of zeros is divided by zero.
 
     Raises:
-        InputError: a size below 1.
+        InputError: a size below 1, a k that is not above 0.
         DtypeError: x holds integers.
 
     Source: Krizhevsky, Sutskever & Hinton, 2012, section 3.3.
@@ -34,8 +35,11 @@ def local_response_norm(
     Array([[0.16666667, 0.33333334, 0.        , 0.23529412]], dtype=float32)
     """
     x = batched("local_response_norm", x)
-    if not isinstance(size, int) or size < 1:
-        raise InputError(f"local_response_norm: size={size} should be an int of at least 1, as many channels")
+    if not is_int(size) or size < 1:
+        raise InputError(f"local_response_norm: size={size!r} should be an int of at least 1, as many channels")
+    checks.number("local_response_norm", "alpha", alpha)
+    checks.number("local_response_norm", "beta", beta)
+    checks.number("local_response_norm", "k", k, above=0)
     channels = x.shape[-1]
     reach = min(size // 2, channels - 1)
     wide = checks.widened(x)

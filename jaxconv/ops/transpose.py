@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.channels import mix
 from jaxconv.ops.window import full_edges, layout, put, tap_numbers
@@ -65,7 +65,7 @@ def conv_transpose(
         dilation: pixels of the output from one tap to the next.
         groups: split the channels into so many groups, each seen by its own share of the filters.
         impl: ``"lax"`` (a convolution of the stretched x with the rotated kernel), ``"explicit"`` (stamps) or
-            ``"auto"``.
+            ``"auto"``, which is lax.
         precision: as in :func:`jaxconv.ops.conv`.
 
     Returns:
@@ -81,16 +81,15 @@ def conv_transpose(
     >>> conv_transpose(x, jnp.array([1., 2., 3.])[:, None, None], stride=2)[0, :, 0]        # 1·(1 2 3) and 10·(1 2 3)
     Array([ 1.,  2., 13., 20., 30.], dtype=float32)
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = checks.arrays("conv_transpose", x=x, kernel=kernel)
     checks.kernel("conv_transpose", kernel)
     checks.rank("conv_transpose", x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
     checks.floating("conv_transpose", x=x, kernel=kernel)
     checks.channels("conv_transpose", x, kernel, groups)
-    known("impl", impl, ["auto", *TRANSPOSE_LOWERINGS])
-    try:
+    checks.precision("conv_transpose", precision)
+    known("impl", impl, ["auto", *TRANSPOSE_LOWERINGS], by="conv_transpose")
+    with said_by("conv_transpose"):
         stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
-    except InputError as error:
-        raise InputError(f"conv_transpose: {error}") from None
     lowering = TRANSPOSE_LOWERINGS["lax" if impl == "auto" else impl]
     y = lowering(x, kernel, stamp, groups=groups, precision=precision)
     return checks.biased("conv_transpose", y, bias, x.dtype)

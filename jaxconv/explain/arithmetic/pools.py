@@ -104,16 +104,16 @@ def lp_pool(
     return _norm(asked, x, _sliding(x, window, stride, padding, dilation, ceil_mode), p)
 
 
-def global_max_pool(asked: Asked, x: np.ndarray) -> Arithmetic:
-    return _largest(asked, x, _global(x), ties="split")
+def global_max_pool(asked: Asked, x: np.ndarray, *, ties: str = "first") -> Arithmetic:
+    return _largest(asked, x, _global(x), ties)
 
 
 def global_avg_pool(asked: Asked, x: np.ndarray) -> Arithmetic:
     return _mean(asked, x, _global(x))
 
 
-def adaptive_max_pool(asked: Asked, x: np.ndarray, out: Sizes) -> Arithmetic:
-    return _largest(asked, x, _adaptive(x, out), ties="first")
+def adaptive_max_pool(asked: Asked, x: np.ndarray, out: Sizes, *, ties: str = "first") -> Arithmetic:
+    return _largest(asked, x, _adaptive(x, out), ties)
 
 
 def adaptive_avg_pool(asked: Asked, x: np.ndarray, out: Sizes) -> Arithmetic:

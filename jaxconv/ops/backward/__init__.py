@@ -22,7 +22,7 @@ They are there to be read and to be compared with, so products have the highest 
 Lecture rows 001-20 to 001-25.
 """
 
-from jaxconv.ops.backward.conv import bias, conv, conv_input, conv_kernel, conv_transpose
+from jaxconv.ops.backward.conv import bias, conv, conv_transpose
 from jaxconv.ops.backward.dense import dense, flatten, relu, sigmoid, softmax_cross_entropy, tanh
 from jaxconv.ops.backward.pool import avg_pool, global_avg_pool, lp_pool, max_pool
 
@@ -30,8 +30,6 @@ __all__ = [
     "avg_pool",
     "bias",
     "conv",
-    "conv_input",
-    "conv_kernel",
     "conv_transpose",
     "dense",
     "flatten",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.ops.channels import pair
 from jaxconv.ops.conv import PAD_MODES
@@ -33,6 +34,7 @@ def conv(
     dilation: Sizes = 1,
     groups: int = 1,
     pad_mode: str = "zeros",
+    flip: bool = False,
 ) -> tuple[Float[Array, "n *spatial c"], Float[Array, "*window c_per_group o"], Float[Array, " o"]]:
     """The gradients of ``y = conv(x, kernel, bias)``: ``dx, d_kernel, d_bias``.
 
@@ -43,7 +45,7 @@ def conv(
     Args:
         x, kernel: what went in.
         dy: the loss's gradient by y, of y's shape.
-        stride, padding, dilation, groups, pad_mode: as they were in :func:`jaxconv.ops.conv`.
+        stride, padding, dilation, groups, pad_mode, flip: as they were in :func:`jaxconv.ops.conv`.
 
     Raises:
         InputError: dy has not the shape of y, or whatever the op itself would refuse.
@@ -60,9 +62,14 @@ def conv(
            [ 3., 14., 20.],
            [ 0., 30., 40.]], dtype=float32)
     """
-    x, kernel, dy = map(jnp.asarray, (x, kernel, dy))
+    x, kernel, dy = checks.arrays("backward.conv", x=x, kernel=kernel, dy=dy)
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    checks.gradient_of("backward.conv", dy, jax.eval_shape(lambda: forward(x, kernel, pad_mode=pad_mode, **options)))
+    y = jax.eval_shape(lambda: forward(x, kernel, pad_mode=pad_mode, flip=flip, **options))
+    checks.gradient_of("backward.conv", dy, y)
+    if flip:
+        axes = range(kernel.ndim - 2)
+        dx, d_kernel, d_bias = conv(x, jnp.flip(kernel, axes), dy, pad_mode=pad_mode, **options)
+        return dx, jnp.flip(d_kernel, axes), d_bias
     window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
     if pad_mode != "zeros":
         # The padding is made of pixels, so its gradient goes back to the pixels that it repeats.
@@ -109,7 +116,15 @@ def conv_input(
 
 
 def bias(dy: jax.Array) -> jax.Array:
-    """A bias is added everywhere: ``d_bias[o] = Σ dy[…, o]``, in at least float32."""
+    """A bias is added everywhere: ``d_bias[o] = Σ dy[…, o]``, in at least float32.
+
+    >>> bias(jnp.array([[1., 2.], [3., 4.]]))
+    Array([4., 6.], dtype=float32)
+    """
+    dy = checks.array("backward.bias", "dy", dy)
+    checks.floating("backward.bias", dy=dy)
+    if dy.ndim < 2:
+        raise InputError(f"backward.bias: dy {dy.shape} should be (N, *spatial, O)")
     return checks.widened(dy).sum(axis=tuple(range(dy.ndim - 1))).astype(dy.dtype)
 
 
@@ -136,7 +151,7 @@ def conv_transpose(
     >>> dx[0, :, 0], d_kernel[:, 0, 0]
     (Array([3., 6.], dtype=float32), Array([1., 3., 5.], dtype=float32))
     """
-    x, kernel, dy = map(jnp.asarray, (x, kernel, dy))
+    x, kernel, dy = checks.arrays("backward.conv_transpose", x=x, kernel=kernel, dy=dy)
     options: dict[str, Any] = {"padding": padding, "output_padding": output_padding, "groups": groups}
     options |= {"stride": stride, "dilation": dilation}
     y = jax.eval_shape(lambda: forward_transpose(x, kernel, **options))

@@ -22,7 +22,7 @@ def dense(
     >>> dx, d_kernel[:, 0]
     (Array([[30., 40.]], dtype=float32), Array([10., 20.], dtype=float32))
     """
-    x, kernel, dy = map(jnp.asarray, (x, kernel, dy))
+    x, kernel, dy = checks.arrays("backward.dense", x=x, kernel=kernel, dy=dy)
     checks.gradient_of("backward.dense", dy, jax.eval_shape(forward_dense, x, kernel))
     wide, wide_kernel, wide_dy = map(checks.widened, (x, kernel, dy))
     dx = jnp.matmul(wide_dy, wide_kernel.T, precision="highest")
@@ -36,7 +36,7 @@ def flatten(x: Shaped[Array, "n *rest"], dy: Shaped[Array, "n i"]) -> Shaped[Arr
     >>> flatten(jnp.ones((1, 2, 2, 1)), jnp.arange(4.)[None]).shape
     (1, 2, 2, 1)
     """
-    x, dy = jnp.asarray(x), jnp.asarray(dy)
+    x, dy = checks.arrays("backward.flatten", x=x, dy=dy)
     checks.gradient_of("backward.flatten", dy, jax.eval_shape(forward_flatten, x))
     return dy.reshape(x.shape)
 
@@ -47,7 +47,7 @@ def relu(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, 
     >>> relu(jnp.array([-1., 0., 2.]), jnp.array([5., 5., 5.]))
     Array([0., 0., 5.], dtype=float32)
     """
-    x, dy = jnp.asarray(x), jnp.asarray(dy)
+    x, dy = checks.arrays("backward.relu", x=x, dy=dy)
     checks.gradient_of("backward.relu", dy, x)
     return jnp.where(x > 0, dy, jnp.zeros((), dy.dtype))
 
@@ -58,9 +58,9 @@ def tanh(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, 
     >>> tanh(jnp.array([0., 3.]), jnp.array([1., 1.])).round(3)
     Array([1.  , 0.01], dtype=float32)
     """
-    x, dy = jnp.asarray(x), jnp.asarray(dy)
+    x, dy = checks.arrays("backward.tanh", x=x, dy=dy)
     checks.gradient_of("backward.tanh", dy, x)
-    return dy / jnp.cosh(x) ** 2
+    return (checks.widened(dy) / jnp.cosh(checks.widened(x)) ** 2).astype(x.dtype)
 
 
 def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -69,9 +69,10 @@ def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Arra
     >>> sigmoid(jnp.array([0., 30.]), jnp.array([1., 1.]))
     Array([2.500e-01, 9.358e-14], dtype=float32)
     """
-    x, dy = jnp.asarray(x), jnp.asarray(dy)
+    x, dy = checks.arrays("backward.sigmoid", x=x, dy=dy)
     checks.gradient_of("backward.sigmoid", dy, x)
-    return dy * (jax.nn.sigmoid(x) * jax.nn.sigmoid(-x))
+    wide = checks.widened(x)
+    return (checks.widened(dy) * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))).astype(x.dtype)
 
 
 def softmax_cross_entropy(
@@ -86,8 +87,8 @@ def softmax_cross_entropy(
     >>> softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), jnp.array([1.]))
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
     """
-    logits, label, dy = map(jnp.asarray, (logits, label, dy))
-    y = jax.eval_shape(forward_loss, logits, label)
+    logits, label, dy = checks.arrays("backward.softmax_cross_entropy", logits=logits, label=label, dy=dy)
+    y = jax.eval_shape(lambda: forward_loss(logits, label))
     checks.gradient_of("backward.softmax_cross_entropy", dy, y)
     true = jax.nn.one_hot(label, logits.shape[1], dtype=logits.dtype) if label.ndim == 1 else label
     said = jax.nn.softmax(logits)

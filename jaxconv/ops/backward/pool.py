@@ -52,10 +52,14 @@ def max_pool(
         "ceil_mode": ceil_mode,
         "ties": ties,
     }
-    slide = _lay("max_pool", x, dy, window, **options)
+    x, dy, slide = _lay("max_pool", x, dy, window, **options)
     y = forward.max_pool(x, window, **options)
     wide = checks.widened(dy)
-    winners = [(pixels == y) | jnp.isnan(pixels) for _, pixels in taps(pad(x, slide, -jnp.inf), slide)]
+    slices = (pixels for _, pixels in taps(pad(x, slide, -jnp.inf), slide))
+    winners = [
+        ((pixels == y) | jnp.isnan(pixels)) & real
+        for pixels, real in zip(slices, forward.inside(slide, x), strict=True)
+    ]
     if ties == "first":
         taken = [jnp.zeros_like(winners[0])]
         for won in winners:
@@ -86,7 +90,7 @@ def avg_pool(
     Array([3., 3., 5., 5.], dtype=float32)
     """
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
-    slide = _lay("avg_pool", x, dy, window, count_include_pad=count_include_pad, **options)
+    x, dy, slide = _lay("avg_pool", x, dy, window, count_include_pad=count_include_pad, **options)
     counts = forward.counts(slide, x.shape[1:-1], include_pad=count_include_pad)
     wide = checks.widened(dy)
     spread = wide / jnp.asarray(counts[None, ..., None], wide.dtype)
@@ -118,7 +122,7 @@ def lp_pool(
         "ceil_mode": ceil_mode,
         "p": p,
     }
-    slide = _lay("lp_pool", x, dy, window, **options)
+    x, dy, slide = _lay("lp_pool", x, dy, window, **options)
     wide, wide_dy = checks.widened(x), checks.widened(dy)
     y = forward.lp_pool(wide, window, **options)
     y = jnp.where(y == 0, 1, y)
@@ -133,18 +137,21 @@ def global_avg_pool(x: Float[Array, "n *spatial c"], dy: Float[Array, "n c"]) ->
     Array([[2., 2.],
            [2., 2.]], dtype=float32)
     """
-    x, dy = jnp.asarray(x), jnp.asarray(dy)
+    x, dy = checks.arrays("backward.global_avg_pool", x=x, dy=dy)
     checks.gradient_of("backward.global_avg_pool", dy, jax.eval_shape(forward_global, x))
     pixels = int(np.prod(x.shape[1:-1]))
     return jnp.broadcast_to(jnp.expand_dims(dy, range(1, x.ndim - 1)) / pixels, x.shape)
 
 
-def _lay(op: str, x: jax.Array, dy: jax.Array, window: Sizes, **options: Any) -> ResolvedWindow:
-    """The window as the forward op lays it, with the op's own errors for what it refuses."""
+def _lay(
+    op: str, x: jax.Array, dy: jax.Array, window: Sizes, **options: Any
+) -> tuple[jax.Array, jax.Array, ResolvedWindow]:
+    """Both arrays, and the window as the forward op lays it, with the op's own errors for what it refuses."""
+    x, dy = checks.arrays(f"backward.{op}", x=x, dy=dy)
     y = jax.eval_shape(lambda: getattr(forward, op)(x, window, **options))
     checks.gradient_of(f"backward.{op}", dy, y)
     slide = Window.of_a_pool(window, options["stride"], options["padding"], options["dilation"])
-    return resolve(slide, x.shape[1:-1], ceil_mode=options["ceil_mode"])
+    return x, dy, resolve(slide, x.shape[1:-1], ceil_mode=options["ceil_mode"])
 
 
 def _upsample(shares: list[jax.Array], slide: ResolvedWindow, x: jax.Array) -> jax.Array:

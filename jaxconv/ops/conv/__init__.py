@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.conv import explicit, fft, im2col, lax, toeplitz
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
@@ -76,9 +76,11 @@ def conv(
         flip: mirror the kernel along every window axis first: convolution in the mathematician's sense, which is
             commutative and associative (row 002-22).
         impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
-            above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``.
-            All give the same array and the same gradients, but for rounding.
-        precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU.
+            above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``,
+            which is lax. All give the same array and the same gradients, but for rounding; that of ``"fft"`` is
+            relative to the largest pixel of an image, and a NaN anywhere in an image reaches all of its output.
+        precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
+            ``"toeplitz"`` know no other.
 
     Returns:
         The feature maps ``(N, *out, O)``, of x's dtype.
@@ -94,10 +96,12 @@ def conv(
     >>> conv(edge, vertical)[0, :, :, 0]
     Array([[ 0., 75., 75.,  0.]], dtype=float32)
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = checks.arrays("conv", x=x, kernel=kernel)
     _check(x, kernel, groups)
-    known("impl", impl, ["auto", *LOWERINGS])
-    known("pad_mode", pad_mode, PAD_MODES)
+    checks.flag("conv", "flip", flip)
+    checks.precision("conv", precision)
+    known("impl", impl, ["auto", *LOWERINGS], by="conv")
+    known("pad_mode", pad_mode, PAD_MODES, by="conv")
     window = _lay("conv", kernel, x.shape[1:-1], stride, padding, dilation)
     if pad_mode != "zeros":
         x, window = _pad(x, window, pad_mode)
@@ -141,9 +145,12 @@ def conv_matrix(
     >>> lenet1.size, lenet1.nse, len(set(lenet1.data.tolist()))
     (4816896, 117600, 150)
     """
-    kernel = jnp.asarray(kernel)
-    if len(in_shape) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in in_shape):
-        raise InputError(f"conv_matrix: in_shape {in_shape} should be one example's, (*spatial, C), for {kernel.shape}")
+    kernel = checks.array("conv_matrix", "kernel", kernel)
+    sizes = in_shape if isinstance(in_shape, Sequence) else ()
+    if len(sizes) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in sizes):
+        raise InputError(
+            f"conv_matrix: in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}"
+        )
     _check(jnp.zeros((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
     size = tuple(in_shape[:-1])
     return toeplitz.matrix(kernel, size, _lay("conv_matrix", kernel, size, stride, padding, dilation), groups)
@@ -152,10 +159,8 @@ def conv_matrix(
 def _lay(
     op: str, kernel: jax.Array, size: tuple[int, ...], stride: Sizes, padding: Padding, dilation: Sizes
 ) -> ResolvedWindow:
-    try:
+    with said_by(op):
         return resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
-    except InputError as error:
-        raise InputError(f"{op}: {error}") from None
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:

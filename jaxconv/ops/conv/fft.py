@@ -6,6 +6,9 @@ The cost does not depend on the kernel's size, so it wins for very large kernels
 The transform treats the image as if its borders met, so that a window which hangs over the end comes round to the
 start. Those places are none of ours: a window of span s fits at the first L − s + 1 of L pixels, and no other is kept.
 
+Every frequency is a sum over the whole image, so rounding is relative to its largest pixel: beside one of 10⁸ a float32
+sum of ones is lost, and a NaN is everywhere.
+
 Source: Mathieu et al., 2013, https://arxiv.org/abs/1312.5851.
 """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def matrix(kernel: jax.Array, size: tuple[int, ...], window: ResolvedWindow, groups: int) -> "BCOO":
     """The matrix that takes an image of ``size`` pixels to its feature maps, both raveled."""
-    from jax.experimental import sparse  # 0.4 seconds that importing jaxconv should not cost
+    from jax.experimental import sparse  # slow to load, and importing jaxconv should not pay for it
 
     *_, c, features = kernel.shape
     rows, columns, taps = (np.concatenate(part) for part in zip(*_meetings(window, size), strict=True))
