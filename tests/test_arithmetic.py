@@ -1,5 +1,7 @@
 """The sum behind one number: what it comes to is what the op gives, and jax's own gradients; bad input is told."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from cases import CASES
 
 from jaxconv import InputError, ops
 from jaxconv.explain import arithmetic
+from jaxconv.explain.arithmetic import EXPLAINED
 
 
 def some(rng, shape):
@@ -134,22 +137,68 @@ def test_local_response_norm(x64, rng, size):
     holds(rng, "local_response_norm", {"x": rng.normal(size=(1, 2, 3, 6))}, size=size, alpha=0.5)
 
 
-@pytest.mark.parametrize(
+SLOPES = """relu relu6 leaky_relu elu celu selu hard_tanh hard_sigmoid hard_silu hard_swish soft_sign sigmoid
+    log_sigmoid tanh softplus squareplus silu swish mish gelu""".split()
+CURVES = pytest.mark.parametrize(
     ("op", "options"),
     [
-        *((name, {}) for name in ("relu", "relu6", "hard_tanh", "sigmoid", "tanh", "softplus", "silu", "gelu")),
+        *((name, {}) for name in SLOPES),
         ("leaky_relu", {"negative_slope": 0.2}),
         ("elu", {"alpha": 0.5}),
+        ("celu", {"alpha": 0.5}),
+        ("squareplus", {"b": 0.1}),
+        ("gelu", {"approximate": False}),
     ],
+    ids=str,
 )
+
+
+@CURVES
 def test_activations_also_at_their_kinks_and_far_out(x64, op, options):
-    x = np.array([-800.0, -1, -0.3, 0, 0.7, 1, 6, 800])
+    x = np.array([-800.0, -6, -3, -1, -0.3, 0, 0.7, 1, 3, 6, 800])
+    dy = np.arange(1.0, 12)
     f = jax.jit(lambda x, dy: jax.vjp(lambda x: getattr(ops, op)(x, **options), x)[1](dy)[0])
-    y, dx = map(np.asarray, (getattr(ops, op)(jnp.asarray(x), **options), f(x, np.arange(1.0, 9))))
+    y, dx = map(np.asarray, (getattr(ops, op)(jnp.asarray(x), **options), f(x, dy)))
+    # What jax gets by taking two numbers that are nearly the same from each other is rounded as those are.
+    atol = {"squareplus": 1e-13, "gelu": 1e-300 if options else 2e-14}.get(op, 1e-300)
     for i in range(len(x)):
-        np.testing.assert_allclose(arithmetic(op, x, at=i, **options).total, y[i], rtol=1e-11, atol=1e-300)
-        gradient = arithmetic(op, x, at=i, of="x", dy=np.arange(1.0, 9), **options)
-        np.testing.assert_allclose(gradient.total, dx[i], rtol=1e-11, atol=1e-300, err_msg=str(gradient))
+        np.testing.assert_allclose(arithmetic(op, x, at=i, **options).total, y[i], rtol=1e-11, atol=atol)
+        gradient = arithmetic(op, x, at=i, of="x", dy=dy, **options)
+        np.testing.assert_allclose(gradient.total, dx[i], rtol=1e-11, atol=atol, err_msg=str(gradient))
+
+
+@CURVES
+def test_activations_have_a_number_wherever_jax_has_one(x64, op, options):
+    x = np.array([-np.inf, -1e200, -1e100, 1e100, 1e200, np.inf, np.nan])
+    y, vjp = jax.vjp(lambda x: getattr(ops, op)(x, **options), jnp.asarray(x))
+    for i in range(len(x)):
+        said = [arithmetic(op, x, at=i, of=of, dy=dy, **options) for of, dy in [("value", None), ("x", np.ones(7))]]
+        for got, wanted in zip(said, (y, vjp(jnp.ones(7))[0])):
+            assert not np.isnan(got.total) or np.isnan(wanted[i]), str(got)
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_glu(x64, rng, axis):
+    x = rng.normal(size=(4, 2, 6))
+    x[0, 0, 0], x[-1, -1, -1] = 800, -800
+    holds(rng, "glu", {"x": x}, axis=axis)
+    holds(rng, "glu", {"x": -x}, axis=axis)
+
+
+@pytest.mark.parametrize(("op", "shape"), [("dropout", (3, 7)), ("spatial_dropout", (2, 2, 1, 5))])
+def test_dropout(x64, rng, op, shape):
+    x, dy, key = rng.normal(size=shape), rng.normal(size=shape), jax.random.key(1)
+    y, vjp = jax.vjp(lambda x: getattr(ops, op)(x, key, 0.3), jnp.asarray(x))
+    (dx,) = vjp(jnp.asarray(dy))
+    assert 0 < (y == 0).sum() < y.size
+    for at in np.ndindex(shape):
+        word = "dropped" if y[at] == 0 else "kept"
+        for got, wanted in [
+            (arithmetic(op, x, key, 0.3, at=at), y[at]),
+            (arithmetic(op, x, key, rate=0.3, at=at, of="x", dy=dy), dx[at]),
+        ]:
+            np.testing.assert_allclose(got.total, wanted, rtol=1e-12)
+            assert [group.label for group in got.groups] == [word]
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1])
@@ -213,7 +262,7 @@ X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
         ),
         (
             lambda: arithmetic("softmax_cross_entropy", X[0, 0], np.full(6, 3), at=0),
-            r"^softmax_cross_entropy: label 3 is none of the 3 classes of logits$",
+            r"^softmax_cross_entropy: label 3 is none of the 3 classes of logits",
         ),
     ],
 )
@@ -224,3 +273,11 @@ def test_bad_input_is_told_what_would_work(call, message):
 
 def test_how_a_sum_is_computed_does_not_change_it():
     assert arithmetic("conv", X, K, at=(0, 0, 0, 0), impl="fft", precision="highest").total == 0
+
+
+def test_every_op_has_its_arithmetic():
+    computes_no_activation = {"LOWERINGS", "backward", "conv_matrix", "correct", "batch_statistics"}
+    converts_parameters = {"from_keras_transpose", "from_lax_transpose"}
+    assert EXPLAINED.keys() == set(ops.__all__) - computes_no_activation - converts_parameters
+    for name, (_, gradients) in EXPLAINED.items():
+        assert gradients and set(gradients) <= inspect.signature(getattr(ops, name)).parameters.keys()

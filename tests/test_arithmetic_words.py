@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -157,6 +158,21 @@ def test_who_wins_a_window():
         (lambda x: arithmetic("tanh", x, at=(0, 1), of="x", dy=x), ["(1 - (-0.7616)²)·(-1) = -0.42"]),
         (lambda x: arithmetic("relu", x, at=(0, 0), of="x", dy=x), ["[3 > 0]·3 = 3"]),
         (lambda x: arithmetic("sigmoid", x, at=(0, 0)), ["1 / (1 + exp(-3)) = 0.9526"]),
+        (lambda x: arithmetic("selu", x, at=(0, 1)), ["1.051·(1.673·exp(-1) - 1.673) = -1.111"]),
+        (lambda x: arithmetic("hard_silu", x, at=(0, 1)), ["(-1)·min(max(-1 + 3, 0), 6) / 6 = -0.3333"]),
+        (
+            lambda x: arithmetic("hard_silu", x, at=(0, 1), of="x", dy=x),
+            ["(0.3333 + (-1)·[-3 < -1 < 3] / 6)·(-1) = -0.1667"],
+        ),
+        (
+            lambda x: arithmetic("gelu", x, at=(0, 1), of="x", dy=x, approximate=False),
+            ["(0.1587 + (-1)·exp(-(-1)² / 2) / √(2π))·(-1) = 0.08332"],
+        ),
+        (lambda x: arithmetic("glu", x[:, :2], at=(0, 0)), ["3·1 / (1 + exp(1)) = 0.8068"]),
+        (
+            lambda x: arithmetic("glu", x[:, :2], at=(0, 1), of="x", dy=np.full((1, 1), 2.0)),
+            ["3·0.2689·(1 - 0.2689)·2 = 1.18"],
+        ),
         (lambda x: arithmetic("lp_pool", x[..., None], 2, at=(0, 0, 0)), ["(|3|^2 + |-1|^2)^(1/2) = 3.162"]),
         (
             lambda x: arithmetic("softmax_cross_entropy", x, np.array([1]), at=0),
@@ -193,6 +209,28 @@ def test_who_wins_a_window():
 def test_formulas_read_as_formulas(call, lines):
     _, *rest = str(call(np.array([[3.0, -1, 0.5]]))).split("\n")
     assert rest == [f"  {line}" for line in lines]
+
+
+def test_what_is_kept_and_what_is_dropped():
+    x, key = np.full((1, 50), 3.0), jax.random.key(0)
+    y = ops.dropout(x, key, 0.5)[0]
+    kept, dropped = int(np.argmax(y != 0)), int(np.argmax(y == 0))
+    assert str(arithmetic("dropout", x, key, 0.5, at=(0, kept))) == (
+        f"dropout: y[0, {kept}]\n  kept: 3 / (1 - 0.5) = 6"
+    )
+    assert str(arithmetic("dropout", x, key, 0.5, at=(0, dropped))) == f"dropout: y[0, {dropped}]\n  dropped: 0"
+    dy = -x[:, :, None]
+    got = arithmetic("spatial_dropout", x[:, :, None], key, 0.0, at=(0, 1, 0), of="x", dy=dy)
+    assert str(got) == "spatial_dropout: dx[0, 1, 0]\n  kept: -3 / (1 - 0) = -3"
+    assert got.terms[0].numbers[0].where == "dy[0,1,0]"
+
+
+def test_the_two_numbers_of_a_gate():
+    x = np.arange(12.0).reshape(1, 2, 6)
+    (term,) = arithmetic("glu", x, at=(0, 1, 2)).terms
+    assert [number.where for number in term.numbers] == ["x[0,1,2]", "x[0,1,5]"]
+    (term,) = arithmetic("glu", x, of="x", dy=x[..., :3], at=(0, 1, 5)).terms
+    assert [number.where for number in term.numbers] == ["x[0,1,2]", "x[0,1,5]", "dy[0,1,2]"]
 
 
 def test_long_lines_wrap_between_terms(rng):

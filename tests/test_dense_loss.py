@@ -114,6 +114,7 @@ def test_a_network_that_says_nan_is_never_right():
             r"dense: x has 5 values an example but kernel \(4, 3\)",
         ),
         (lambda: ops.dense(jnp.ones((1, 4)), jnp.ones(4)), r"dense: kernel \(4,\) should be \(inputs, outputs\)"),
+        (lambda: ops.glu(jnp.ones((2, 5))), r"^glu: x \(2, 5\) should have an even size along axis -1, to be halved"),
         (lambda: ops.flatten(jnp.ones(3)), r"flatten: x \(3,\) should be \(N, \.\.\.\)"),
         (lambda: ops.dropout(jnp.ones(3), None, 0.5), r"^dropout: needs a key, jax.random.key"),
         (lambda: ops.dropout(jnp.ones(3), jax.random.key(0), 1.0), r"dropout: rate=1\.0 is the fraction dropped"),

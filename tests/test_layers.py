@@ -24,6 +24,7 @@ from jaxconv import (
     SpatialDropout,
     as_layer,
     ops,
+    parallel,
     residual,
     serial,
 )
@@ -47,11 +48,21 @@ def block(features):
     )
 
 
+def inception():
+    return parallel(
+        Conv(2, 1),
+        serial(Conv(2, 1, use_bias=False), BatchNorm(), ops.relu, Conv(4, 3, padding="SAME")),
+        serial(MaxPool(3, stride=1, padding="SAME"), Dropout(0.5)),
+        residual(parallel(ops.tanh, name="nested")),
+    )
+
+
 RESNET = serial(
     Conv(4, 3, name="stem"), BatchNorm(), ops.relu, block(4), MaxPool(2), Dropout(0.5), ops.flatten, Dense(3)
 )
 MODELS = {
     "resnet": (RESNET, (9, 8, 2)),
+    "inception": (serial(Conv(3, 3), inception(), MaxPool(2), ops.flatten, Dense(3)), (9, 8, 2)),
     "1-D": (serial(Conv(4, 3), ops.tanh, MaxPool(2), ops.flatten, Dense(3)), (9, 2)),
     "3-D": (serial(Conv(4, (2, 3, 2)), ops.relu, AvgPool(2), ops.global_avg_pool), (5, 6, 5, 2)),
     "norms": (
@@ -143,24 +154,6 @@ def test_no_two_fresh_arrays_share_their_memory():
     assert len(jax.tree.leaves(step(params, state))) == 4
 
 
-def test_residual_of_zero_is_the_identity_and_passes_gradients():
-    layer = residual(Conv(3, 3, padding="SAME", kernel_init=jax.nn.initializers.zeros))
-    params, state = layer.init(KEY, (5, 4, 3))
-    x, dy = jax.random.normal(KEY, (2, 2, 5, 4, 3))
-    y, vjp = jax.vjp(lambda x: layer.apply(params, state, x)[0], x)
-    np.testing.assert_array_equal(y, x)
-    np.testing.assert_array_equal(vjp(dy)[0], dy)
-
-
-def test_residual_with_a_shortcut():
-    layer = residual(Conv(6, 3, stride=2, padding="SAME"), shortcut=Conv(6, 1, stride=2))
-    params, state = layer.init(KEY, (8, 8, 3))
-    x = jax.random.normal(KEY, (2, 8, 8, 3))
-    body = ops.conv(x, **params["body"]["conv1"], stride=2, padding="SAME")
-    short = ops.conv(x, **params["shortcut"], stride=2)
-    np.testing.assert_allclose(layer.apply(params, state, x)[0], body + short, rtol=1e-6)
-
-
 class FlaxTwin(nn.Module):
     @nn.compact
     def __call__(self, x, train):
@@ -238,7 +231,7 @@ def test_a_layer_written_by_hand_needs_no_mask():
         ),
         (
             lambda: serial(MaxPool(2, ties="last")).init(KEY, (4, 4, 1)),
-            r"^max_pool1: unknown max_pool ties 'last'",
+            r"^max_pool1: max_pool: unknown ties 'last'",
         ),
         (
             lambda: serial(RMSNorm()).apply({"rms1": {"scale": jnp.ones(3), "bias": 0}}, {}, jnp.ones((1, 3))),
@@ -253,8 +246,26 @@ def test_a_layer_written_by_hand_needs_no_mask():
             r"of \(5, 5, 1\) the body makes \(3, 3, 4\) but the shortcut",
         ),
         (
+            lambda: residual(ops.flatten).apply({}, {}, jnp.ones((1, 3, 4))),
+            r"^residual: of \(3, 4\) the body makes \(12,\) but the shortcut \(3, 4\); give shortcut=",
+        ),
+        (parallel, r"^parallel: there is no branch; give at least one layer$"),
+        (lambda: parallel(MaxPool), r"^MaxPool makes a layer and is not one itself"),
+        (lambda: parallel(Conv(4, 3, name="a"), ops.relu, Dense(3, name="a")), r"^parallel: more than one part .* a;"),
+        (
+            lambda: serial(parallel(Conv(4, 3), Conv(2, 3, padding="SAME"), ops.relu)).init(KEY, (8, 7, 3)),
+            r"^parallel1: parallel: of \(8, 7, 3\) conv1 makes \(6, 5, 4\), conv2 makes \(8, 7, 2\), relu1 makes "
+            r"\(8, 7, 3\), .* padding=\"SAME\" and the same stride$",
+        ),
+        (
+            lambda: parallel(ops.relu, ops.flatten).apply({}, {}, jnp.ones((1, 3, 4))),
+            r"^parallel: of \(3, 4\) relu1 makes \(3, 4\), flatten1 makes \(12,\)",
+        ),
+        (lambda: parallel(ops.relu, Conv(4, 3)).init(KEY, (2, 2, 1)), r"^conv1: conv: window \(3, 3\) on an input"),
+        (lambda: parallel(Dense(2)).apply({"bn1": {}}, {}, jnp.ones((1, 3))), r"has bn1, which this model has not"),
+        (
             lambda: serial(Dropout(0.5)).apply({}, {}, jnp.ones((1, 3)), train=True),
-            r"^dropout1: dropout: needs a key in training",
+            r"^dropout1: dropout: needs a key, .*train=True, key=",
         ),
         (
             lambda: serial(residual(BatchNorm())).apply({}, {}, jnp.ones((1, 3))),

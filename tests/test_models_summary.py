@@ -14,6 +14,7 @@ from jaxconv import (
     MaxPool,
     models,
     ops,
+    parallel,
     relu,
     residual,
     serial,
@@ -77,7 +78,12 @@ def test_lowerings_agree_in_a_whole_model_and_its_gradient(name):
 
 def test_receptive_field_is_where_the_gradient_is_not_zero():
     model = serial(
-        Conv(2, 3), MaxPool(2), residual(Conv(2, 3, padding="SAME", dilation=2)), Conv(2, (2, 1), stride=2), AvgPool(2)
+        Conv(2, 3),
+        MaxPool(2),
+        residual(Conv(2, 3, padding="SAME", dilation=2)),
+        parallel(Conv(2, (3, 1), padding="SAME"), serial(Conv(1, (1, 3), padding="SAME"), Conv(2, 1)), relu),
+        Conv(2, (2, 1), stride=2),
+        AvgPool(2),
     )
     params, state = model.init(jax.random.key(0), (40, 40, 1))
     x = jax.random.normal(jax.random.key(1), (1, 40, 40, 1))
@@ -97,6 +103,25 @@ def test_receptive_field_is_where_the_gradient_is_not_zero():
 def test_branches_together_see_what_the_widest_sees_in_each_dimension():
     tall, wide = Conv(1, (5, 1), padding="SAME"), Conv(1, (3, 7), padding="SAME")
     assert summarize(serial(residual(tall, shortcut=wide), Conv(1, 1)), (9, 9, 1)).rows[-1].sees == (5, 7)
+
+
+def test_channels_of_branches_side_by_side_add_up():
+    pooled = serial(MaxPool(3, stride=2, padding="SAME"), Conv(4, 1))
+    block = parallel(Conv(2, (5, 3), stride=2, padding="SAME"), pooled, AvgPool(2, padding="SAME"))
+    table = summarize(serial(Conv(3, 1), block, Conv(5, 3)), (9, 8, 1))
+    branches = [(row.name, row.shape, row.params, row.multiply_adds, row.sees) for row in table.rows[1:-1]]
+    assert branches == [
+        ("parallel1/conv1", (5, 4, 2), 5 * 3 * 3 * 2 + 2, 5 * 4 * (5 * 3 * 3 * 2), (5, 3)),
+        ("parallel1/serial1/max_pool1", (5, 4, 3), 0, 0, (3, 3)),
+        ("parallel1/serial1/conv1", (5, 4, 4), 3 * 4 + 4, 5 * 4 * (3 * 4), (3, 3)),
+        ("parallel1/avg_pool1", (5, 4, 3), 0, 0, (2, 2)),
+    ]
+    last = table.rows[-1]  # sees 2 + 4 + 3 channels, each pixel of which stands for 5 × 3 of the image, 2 apart
+    assert (last.shape, last.params, last.sees) == ((3, 2, 5), 3 * 3 * 9 * 5 + 5, (9, 7))
+    assert last.multiply_adds == 3 * 2 * (3 * 3 * 9 * 5)
+    stamped = summarize(serial(parallel(ConvTranspose(1, 3, padding=1), relu), Conv(1, 2)), (4, 4, 2))
+    assert [row.sees for row in stamped.rows] == [None, (1, 1), None]
+    assert (stamped.rows[-1].shape, stamped.rows[-1].params) == ((3, 3, 1), 2 * 2 * 3 + 1)
 
 
 def test_rows_are_named_by_their_path_and_count_state_apart():

@@ -98,15 +98,16 @@ def _walk(
         ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, seen, rows))
     if layer.kind == "serial":
         return ends[-1]
-    # Branches that start together and are added: in each dimension what the widest of them sees.
+    # Branches that start together and are added or laid end to end: in each dimension what the widest of them sees.
+    shape = output_shape(layer, params, state, in_shape)
     views = [end[1] for end in ends if end[1] is not None]
     if len(views) < len(ends):
-        return ends[0][0], None
-    return ends[0][0], View(tuple(map(max, zip(*(v.field for v in views), strict=True))), views[0].jump)
+        return shape, None
+    return shape, View(tuple(map(max, zip(*(v.field for v in views), strict=True))), views[0].jump)
 
 
 def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: View | None) -> View | None:
-    if view is None or len(shape) != len(in_shape):
+    if view is None or len(shape) != len(in_shape) or layer.kind == "conv_transpose":
         return None
     if layer.window is None:  # what keeps the pixels where they are sees no more; of others nothing is known
         return view if shape[:-1] == in_shape[:-1] else None

@@ -9,7 +9,7 @@ need not be written (each part is shown the output shape of the part before it) 
 and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a bare function is a layer.
 """
 
-from jaxconv.layers.combinators import residual, serial
+from jaxconv.layers.combinators import parallel, residual, serial
 from jaxconv.layers.conv import Conv, ConvTranspose
 from jaxconv.layers.dense import Dense
 from jaxconv.layers.dropout import Dropout, SpatialDropout
@@ -34,6 +34,7 @@ __all__ = [
     "SpatialDropout",
     "as_layer",
     "output_shape",
+    "parallel",
     "residual",
     "serial",
 ]

@@ -1,12 +1,14 @@
 """Layers made of layers. Each returns a Layer, so they nest, and treats all its parts alike."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, said_by
 from jaxconv.layers.layer import Layer, Shape, Tree, as_layer, output_shape
+
+Parts = tuple[tuple[str, Layer], ...]
 
 
 def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -> Layer:
@@ -28,12 +30,12 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
     >>> logits.shape
     (2, 10)
     """
-    parts = _named([as_layer(layer) for layer in layers])
+    parts = _named("serial", layers)
 
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
         for i, (name, part) in enumerate(parts):
-            with _inside(name):
+            with said_by(name):
                 params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
                 in_shape = output_shape(part, params[name], state[name], in_shape)
         return _without_empty(params), _without_empty(state)
@@ -79,18 +81,68 @@ def residual(
     """
     parts = (("body", serial(*body)), ("shortcut", as_layer(_identity if shortcut is None else shortcut)))
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        params, state, out = {}, {}, {}
-        for i, (name, part) in enumerate(parts):
-            with _inside(name):
-                params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
-                out[name] = output_shape(part, params[name], state[name], in_shape)
-        if out["body"] != out["shortcut"]:
+    def add(x: jax.Array, y: dict[str, jax.Array]) -> jax.Array:
+        made, wanted = y["body"].shape[1:], y["shortcut"].shape[1:]
+        if made != wanted:
             raise InputError(
-                f"residual: of {in_shape} the body makes {out['body']} but the shortcut {out['shortcut']}; "
-                f"give shortcut=Conv({out['body'][-1]}, 1, stride=…) or whatever else makes {out['body']}"
+                f"residual: of {x.shape[1:]} the body makes {made} but the shortcut {wanted}; "
+                f"give shortcut=Conv({made[-1]}, 1, stride=…) or whatever else makes {made}"
             )
-        return _without_empty(params), _without_empty(state)
+        return y["body"] + y["shortcut"]
+
+    return _branches("res", parts, add, name)
+
+
+def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = None) -> Layer:
+    """Several layers beside each other: each sees the same x, and their channels are laid end to end, in that order.
+
+    Args:
+        branches: Layers, or plain functions of an array; their outputs may differ in nothing but the channels.
+        name: by default ``parallel1``, ``parallel2``, …
+
+    Raises:
+        InputError: there is no branch, or (from ``init`` and ``apply``) their outputs differ in another size.
+
+    Source: the module of Inception, Szegedy et al., 2014, https://arxiv.org/abs/1409.4842.
+
+    >>> from jaxconv import Conv, MaxPool
+    >>> pooled = serial(MaxPool(3, stride=1, padding="SAME"), Conv(4, 1))
+    >>> block = parallel(Conv(8, 1), Conv(16, 3, padding="SAME"), pooled)
+    >>> params, state = block.init(jax.random.key(0), (9, 9, 3))
+    >>> list(params), block.apply(params, state, jnp.ones((1, 9, 9, 3)))[0].shape
+    (['conv1', 'conv2', 'serial1'], (1, 9, 9, 28))
+    """
+    if not branches:
+        raise InputError("parallel: there is no branch; give at least one layer")
+
+    def concatenate(x: jax.Array, y: dict[str, jax.Array]) -> jax.Array:
+        if len({each.shape[:-1] for each in y.values()}) > 1:
+            made = ", ".join(f"{branch} makes {each.shape[1:]}" for branch, each in y.items())
+            raise InputError(
+                f"parallel: of {x.shape[1:]} {made}, which differ in more than their channels; "
+                'give each padding="SAME" and the same stride'
+            )
+        return jnp.concatenate(list(y.values()), axis=-1)
+
+    return _branches("parallel", _named("parallel", branches), concatenate, name)
+
+
+def _branches(
+    kind: str,
+    parts: Parts,
+    join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array],
+    name: str | None,
+) -> Layer:
+    """Parts that all see the same x, and whose outputs are joined; a join refuses those that do not fit."""
+
+    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+        params, state = {}, {}
+        for i, (name, part) in enumerate(parts):
+            with said_by(name):
+                params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
+        params, state = _without_empty(params), _without_empty(state)
+        output_shape(layer, params, state, in_shape)  # or what does not fit would be told by apply only
+        return params, state
 
     def apply(
         params: Tree,
@@ -105,21 +157,24 @@ def residual(
         y, new_state = {}, {}
         for i, (name, part) in enumerate(parts):
             y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
-        return y["body"] + y["shortcut"], _without_empty(new_state)
+        return join(x, y), _without_empty(new_state)
 
-    return Layer("res", init, apply, parts, name=name)
+    layer = Layer(kind, init, apply, parts, name=name)
+    return layer
 
 
-def _named(layers: Sequence[Layer]) -> tuple[tuple[str, Layer], ...]:
+def _named(kind: str, layers: Sequence[Layer | Callable[..., jax.Array]]) -> Parts:
+    """Each part with its name: its own, or its kind and a count."""
+    parts = [as_layer(layer) for layer in layers]
     counts: dict[str, int] = {}
     names = []
-    for layer in layers:
+    for layer in parts:
         counts[layer.kind] = counts.get(layer.kind, 0) + 1
         names.append(layer.name or f"{layer.kind}{counts[layer.kind]}")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise InputError(f"serial: more than one part is named {', '.join(sorted(twice))}; give each its own name=")
-    return tuple(zip(names, layers, strict=True))
+        raise InputError(f"{kind}: more than one part is named {', '.join(sorted(twice))}; give each its own name=")
+    return tuple(zip(names, parts, strict=True))
 
 
 def _apply_part(
@@ -135,11 +190,11 @@ def _apply_part(
 ) -> tuple[jax.Array, Tree]:
     """Give a part its own share of params, state and randomness."""
     key = None if key is None else jax.random.fold_in(key, i)
-    with _inside(name):
+    with said_by(name):
         return part.apply(params.get(name, {}), state.get(name, {}), x, train=train, key=key, mask=mask)
 
 
-def _check_names(parts: tuple[tuple[str, Layer], ...], params: Tree, state: Tree) -> None:
+def _check_names(parts: Parts, params: Tree, state: Tree) -> None:
     """Refuse what belongs to another model; what is missing its own part will miss."""
     surplus = (params.keys() | state.keys()) - {name for name, _ in parts}
     if surplus:
@@ -147,15 +202,6 @@ def _check_names(parts: tuple[tuple[str, Layer], ...], params: Tree, state: Tree
             f"params or state has {', '.join(sorted(surplus))}, which this model has not; "
             f"its parts are {', '.join(name for name, _ in parts)}"
         )
-
-
-@contextmanager
-def _inside(name: str) -> Iterator[None]:
-    """Put a part's name before its errors: ``conv2: conv: the window …``."""
-    try:
-        yield
-    except InputError as error:
-        raise type(error)(f"{name}: {error}").with_traceback(error.__traceback__) from None
 
 
 def _without_empty(tree: Tree) -> Tree:

@@ -1,8 +1,8 @@
 """The sum behind any one number of a network, as a lecture writes it on the board.
 
 Every file explains one kind of op, from its formula and not by calling it: ``sums`` (convolution, dense), ``pools``,
-``norms``, and ``formulas`` (activations, softmax and the loss). To explain another op, write the function that says
-where its numbers come from and add a line to ``EXPLAINED``.
+``norms``, ``activations``, ``softmax`` (and the loss) and ``dropout``. To explain another op, write the function that
+says where its numbers come from and add a line to ``EXPLAINED``.
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxconv import ops
 from jaxconv.errors import InputError, known, unknown
-from jaxconv.explain.arithmetic import formulas, norms, pools, sums
+from jaxconv.explain.arithmetic import activations, dropout, norms, pools, softmax, sums
 from jaxconv.explain.arithmetic.terms import Arithmetic, Asked, Group, Number, Term
 
 __all__ = ["EXPLAINED", "Arithmetic", "Group", "Number", "Term", "arithmetic"]
@@ -39,19 +39,32 @@ EXPLAINED: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
     "instance_norm": (norms.instance_norm, ("x", "scale", "bias")),
     "rms_norm": (norms.rms_norm, ("x", "scale")),
     "local_response_norm": (norms.local_response_norm, ("x",)),
-    "relu": (formulas.relu, ("x",)),
-    "relu6": (formulas.relu6, ("x",)),
-    "leaky_relu": (formulas.leaky_relu, ("x",)),
-    "elu": (formulas.elu, ("x",)),
-    "hard_tanh": (formulas.hard_tanh, ("x",)),
-    "sigmoid": (formulas.sigmoid, ("x",)),
-    "tanh": (formulas.tanh, ("x",)),
-    "softplus": (formulas.softplus, ("x",)),
-    "silu": (formulas.silu, ("x",)),
-    "gelu": (formulas.gelu, ("x",)),
-    "softmax": (formulas.softmax, ("x",)),
-    "log_softmax": (formulas.log_softmax, ("x",)),
-    "softmax_cross_entropy": (formulas.softmax_cross_entropy, ("logits",)),
+    "relu": (activations.relu, ("x",)),
+    "relu6": (activations.relu6, ("x",)),
+    "leaky_relu": (activations.leaky_relu, ("x",)),
+    "elu": (activations.elu, ("x",)),
+    "celu": (activations.celu, ("x",)),
+    "selu": (activations.selu, ("x",)),
+    "hard_tanh": (activations.hard_tanh, ("x",)),
+    "hard_sigmoid": (activations.hard_sigmoid, ("x",)),
+    "hard_silu": (activations.hard_silu, ("x",)),
+    "hard_swish": (activations.hard_silu, ("x",)),
+    "soft_sign": (activations.soft_sign, ("x",)),
+    "sigmoid": (activations.sigmoid, ("x",)),
+    "log_sigmoid": (activations.log_sigmoid, ("x",)),
+    "tanh": (activations.tanh, ("x",)),
+    "softplus": (activations.softplus, ("x",)),
+    "squareplus": (activations.squareplus, ("x",)),
+    "silu": (activations.silu, ("x",)),
+    "swish": (activations.silu, ("x",)),
+    "mish": (activations.mish, ("x",)),
+    "gelu": (activations.gelu, ("x",)),
+    "glu": (activations.glu, ("x",)),
+    "softmax": (softmax.softmax, ("x",)),
+    "log_softmax": (softmax.log_softmax, ("x",)),
+    "softmax_cross_entropy": (softmax.softmax_cross_entropy, ("logits",)),
+    "dropout": (dropout.dropout, ("x",)),
+    "spatial_dropout": (dropout.dropout, ("x",)),
 }
 ARRAYS = ("x", "kernel", "bias", "scale", "mean", "var", "logits", "label")
 HOW = ("impl", "precision")  # options that say how to compute a sum, and do not change it

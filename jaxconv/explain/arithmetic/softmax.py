@@ -1,8 +1,4 @@
-"""Activations, softmax and the loss: formulas, with their numbers put in.
-
-The gradient of an activation is its slope times dy. A slope that jumps is written with brackets that are 1 where what
-they say is so, and 0 where it is not: ``[3 > 0]``.
-"""
+"""Softmax and the loss: a row of numbers measured against each other, with their numbers put in."""
 
 import math
 
@@ -22,89 +18,6 @@ from jaxconv.explain.arithmetic.terms import (
     signed,
     summed,
 )
-
-
-def relu(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    return _curve(asked, max(a, 0.0), f"max({plain(a)}, 0)", float(a > 0), f"[{plain(a)} > 0]")
-
-
-def relu6(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    value, slope = min(max(a, 0.0), 6.0), float(0 < a < 6)
-    return _curve(asked, value, f"min(max({plain(a)}, 0), 6)", slope, f"[0 < {plain(a)} < 6]")
-
-
-def leaky_relu(asked: Asked, x: np.ndarray, negative_slope: float = 0.01) -> Arithmetic:
-    a, small = float(x[asked.at]), plain(negative_slope)
-    written = plain(a) if a >= 0 else f"{small}·{factor(a)}"
-    slope = f"([{plain(a)} ≥ 0] + {small}·[{plain(a)} < 0])"
-    return _curve(asked, a if a >= 0 else negative_slope * a, written, 1.0 if a >= 0 else negative_slope, slope)
-
-
-def elu(asked: Asked, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
-    a = float(x[asked.at])
-    if a > 0:
-        return _curve(asked, a, plain(a), 1.0, "1")
-    exp = f"{factor(alpha)}·exp({plain(a)})"
-    return _curve(asked, alpha * math.expm1(a), f"{exp} - {factor(alpha)}", alpha * math.exp(a), exp)
-
-
-def hard_tanh(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    value, slope = min(max(a, -1.0), 1.0), float(-1 <= a <= 1)
-    return _curve(asked, value, f"min(max({plain(a)}, -1), 1)", slope, f"[-1 ≤ {plain(a)} ≤ 1]")
-
-
-def sigmoid(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    y = _sigmoid(a)
-    return _curve(asked, y, _sigmoid_text(a), y * _sigmoid(-a), f"{plain(y)}·(1 - {plain(y)})")
-
-
-def tanh(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    y = math.tanh(a)
-    return _curve(asked, y, f"tanh({plain(a)})", (1 - y) * (1 + y), f"(1 - {factor(y)}²)")
-
-
-def softplus(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    return _curve(asked, float(np.logaddexp(0, a)), f"log(1 + exp({plain(a)}))", _sigmoid(a), f"({_sigmoid_text(a)})")
-
-
-def silu(asked: Asked, x: np.ndarray) -> Arithmetic:
-    a = float(x[asked.at])
-    s = _sigmoid(a)
-    slope = f"({plain(s)} + {factor(a)}·{plain(s)}·(1 - {plain(s)}))"
-    return _curve(asked, a * s, f"{factor(a)}·{_sigmoid_text(a)}", s + a * s * _sigmoid(-a), slope)
-
-
-def gelu(asked: Asked, x: np.ndarray) -> Arithmetic:
-    """``x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))``."""
-    a, root = float(x[asked.at]), math.sqrt(2 / math.pi)
-    t = math.tanh(root * (a + 0.044715 * a**3))
-    inner = root * (1 + 3 * 0.044715 * a**2)
-    tanh = f"tanh(√(2/π)·({plain(a)} + 0.044715·{factor(a)}³))"
-    slope = f"((1 + {factor(t)}) / 2 + {factor(a)} / 2·(1 - {factor(t)}²)·{plain(inner)})"
-    return _curve(
-        asked, a / 2 * (1 + t), f"{factor(a)} / 2·(1 + {tanh})", (1 + t) / 2 + a / 2 * (1 - t**2) * inner, slope
-    )
-
-
-def _curve(asked: Asked, value: float, written: str, slope: float, slope_written: str) -> Arithmetic:
-    if asked.of == "value":
-        return asked.formula(written, value)
-    dy = float(asked.dy[asked.at])
-    return asked.formula(f"{slope_written}·{factor(dy)}", slope * dy)
-
-
-def _sigmoid(a: float) -> float:
-    return math.exp(-np.logaddexp(0, -a))
-
-
-def _sigmoid_text(a: float) -> str:
-    return f"1 / (1 + exp({plain(-a)}))"
 
 
 def softmax(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
@@ -133,8 +46,6 @@ def softmax_cross_entropy(asked: Asked, logits: np.ndarray, label: np.ndarray) -
     """The log-sum less the logit of the true class; backwards, what was said less what is true, times dy."""
     n, *rest = asked.at
     row = logits[n]
-    if label.ndim == 1 and int(label[n]) not in range(len(row)):
-        raise InputError(f"softmax_cross_entropy: label {int(label[n])} is none of the {len(row)} classes of logits")
     true = np.eye(len(row))[int(label[n])] if label.ndim == 1 else label[n]
     if asked.of == "value":
         every = _surprise(row, 0) + row[0]
