@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 from cases import CASES
+from jax.extend.core import jaxprs_in_params
 
 from jaxconv import DtypeError, InputError, ops
 from jaxconv.explain import arithmetic
@@ -186,6 +187,26 @@ def test_half_precision_adds_up_in_float32(dtype):
         jnp.ones((3600, 1), dtype), jnp.ones((1, 1), dtype), jnp.ones((3600, 1), dtype)
     )
     assert (d_kernel.item(), d_bias.item()) == (wanted, wanted)
+
+
+def test_products_keep_their_precision_on_every_device():
+    """A GPU or TPU multiplies float32 with fewer digits unless it is told not to; nothing of it is seen on a CPU."""
+
+    def precisions(program):
+        for eqn in program.eqns:
+            if eqn.primitive.name == "dot_general":
+                yield eqn.params["precision"]
+            for inner in jaxprs_in_params(eqn.params):
+                yield from precisions(inner)
+
+    wide, wider = jnp.ones((2, 6, 6, 8)), jnp.ones((3, 3, 4, 6))
+    found = [
+        *precisions(jax.make_jaxpr(lambda *a: backward.conv(*a, groups=2))(wide, wider, jnp.ones((2, 4, 4, 6))).jaxpr),
+        *precisions(jax.make_jaxpr(backward.conv)(X, K, DY).jaxpr),
+        *precisions(jax.make_jaxpr(backward.conv_transpose)(X, K, jnp.ones((2, 8, 8, 4))).jaxpr),
+        *precisions(jax.make_jaxpr(backward.dense)(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.ones((2, 4))).jaxpr),
+    ]
+    assert len(found) > 40 and set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 X, K, DY = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32), np.zeros((2, 4, 4, 4), np.float32)
