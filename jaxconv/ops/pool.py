@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Num
 
 from jaxconv.errors import DtypeError, InputError, known, said_by
 from jaxconv.ops import checks
-from jaxconv.ops.ties import TIES, largest
+from jaxconv.ops.ties import TIES, first_largest, largest
 from jaxconv.ops.window import pad, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve, tap_pixels
 
@@ -72,16 +72,10 @@ def max_pool(
     slide = _lay("max_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     slices = [pixels for _, pixels in taps(pad(checks.widened(x), slide, lowest), slide)]
-    if ties == "split":
-        # One maximum of all taps, whose derivative counts the winners; a chain of two would give ¼, ¼, ½.
-        return largest(jnp.stack(slices), jnp.stack(inside(slide, x)), ties).astype(x.dtype)
-    best, seen = jnp.full_like(slices[0], lowest), jnp.zeros((1,) * x.ndim, bool)
-    for pixels, real in zip(slices, inside(slide, x), strict=True):
-        # Strictly greater, so that the first of equals keeps its place (and its gradient). But no number beats a NaN,
-        # and any pixel, even −∞, beats padding.
-        better = (pixels > best) | (jnp.isnan(pixels) & ~jnp.isnan(best)) | (real & ~seen)
-        best, seen = jnp.where(better, pixels, best), seen | real
-    return best.astype(x.dtype)
+    real = inside(slide, x)
+    if ties == "first":
+        return first_largest(slices, real).astype(x.dtype)
+    return largest(jnp.stack(slices), jnp.stack(real), ties).astype(x.dtype)
 
 
 def avg_pool(
