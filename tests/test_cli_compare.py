@@ -5,7 +5,8 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from jaxconv import cli, ops
+from jaxconv import cli, compare, ops
+from jaxconv.compare import CONTESTS
 from jaxconv.ops.conv import im2col
 
 pytestmark = pytest.mark.usefixtures("promoting")
@@ -64,26 +65,68 @@ def test_a_layer_of_a_model(jaxconv):
 
 
 @pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (
+            "--op conv --pad-mode circular --flip --padding 1 2",
+            {"padding": (1, 2), "pad_mode": "circular", "flip": True},
+        ),
+        ("--op conv_transpose --stride 2 --output-padding 1 0", {"stride": 2, "output_padding": (1, 0)}),
+        ("--op lp_pool --p 3 --padding same", {"padding": "same", "p": 3.0}),
+        ("--op max_pool --padding 1 --stride 2 1", {"padding": 1, "stride": (2, 1)}),
+    ],
+)
+def test_options_reach_the_op(jaxconv, monkeypatch, line, wanted):
+    asked = {}
+
+    def contest(op, shape, **options):
+        asked.update(options)
+        return compare.contest("relu", (2, 3))
+
+    monkeypatch.setattr("jaxconv.cli.compare.contest", contest)
+    assert jaxconv(f"compare {line} --repeats 0 --entries 0")[0] == 0
+    assert {name: asked[name] for name in wanted} == wanted
+
+
+def test_the_help_lists_every_op(jaxconv):
+    said = " ".join(jaxconv("compare --help")[1].replace("│", " ").split())
+    assert f"One of {', '.join(CONTESTS)}." in said
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("compare --op convv", "unknown op 'convv': did you mean 'conv'?"),
+        ("compare --op convv", "compare: unknown op 'convv': did you mean 'conv'?"),
         ("compare --model lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
         ("compare --model mlp", "model 'mlp' has no convolution, so it has no lowerings to compare"),
+        ("compare --model lenet5 --dtype float16", "lenet5: in float16 other pixels win its pools than in float64"),
         ("compare --layer conv1", "compare: --layer conv1 of which model? Give --model lenet5 or another"),
         ("compare --model lenet5 --layer convv1", "unknown layer of lenet5 'convv1': did you mean 'conv1'?"),
         ("compare --shape 8 28", "conv: shape (8, 28) should be (N, *spatial, C), every size at least 1"),
         ("compare --shape 2 2 2 3 --kernel 3", "conv: window (3, 3) on an input of (2, 2)"),
-        ("compare --kernel 3 3 3", "kernel (3, 3, 3): give an int of at least 1, or 2 of them"),
-        ("compare --groups 2", "groups=2 does not divide the 3 channels"),
+        ("compare --kernel 3 3 3", "conv: kernel (3, 3, 3): give an int of at least 1, or 2 of them"),
+        ("compare --groups 2", "conv: groups=2 does not divide the 3 channels"),
         ("compare --padding SAMEE", "conv: unknown padding 'SAMEE': did you mean 'SAME'?"),
+        ("compare --padding -1", "conv: padding -1 is negative: cut the input instead"),
+        ("compare --padding 1 2 3", "conv: padding (1, 2, 3) has 3 entries for 2 dimensions: give one each"),
+        ("compare --pad-mode mirror --padding 1", "conv: unknown pad_mode 'mirror'"),
+        ("compare --op conv_transpose --output-padding 1", "conv_transpose: output_padding 1 should be less than"),
+        ("compare --op lp_pool --p 0.5", "lp_pool: p=0.5 makes no norm"),
+        ("compare --op conv_transpose --pad-mode reflect", "compare: --pad-mode means nothing to conv_transpose"),
+        ("compare --op max_pool --flip", "compare: --flip means nothing to max_pool: leave it out"),
+        ("compare --op conv --output-padding 1", "compare: --output-padding means nothing to conv: leave it out"),
+        ("compare --op avg_pool --p 3", "compare: --p means nothing to avg_pool: leave it out"),
+        ("compare --op batch_norm --groups 2", "compare: --groups means nothing to batch_norm: leave it out"),
         ("compare --op relu --stride 2", "compare: --stride means nothing to relu: leave it out"),
         ("compare --op conv --kinks", "compare: --kinks means nothing to conv: leave it out"),
         ("compare --model lenet5 --shape 1 2 3", "compare: --shape means nothing to lenet5: leave it out"),
         ("compare --json nowhere/found.json", "compare: --json nowhere/found.json: there is no folder nowhere"),
-        ("compare --seed -1", "conv: seed -1: give at least 0"),
-        ("compare --repeats -1", "compare: --repeats and --entries should be at least 0"),
+        ("compare --json .", "compare: --json . is a folder: name a file in it"),
+        ("compare --seed -1", "conv: seed=-1 should be an int of at least 0"),
+        ("compare --repeats -1", "compare: repeats=-1 should be an int of at least 0"),
+        ("compare --entries -1", "compare: entries=-1 should be an int of at least 0"),
         ("compare --dtype float8", "float8"),
-        ("compare --features 0", "conv: features 0: give at least 1"),
+        ("compare --features 0", "conv: features=0 should be an int of at least 1"),
     ],
 )
 def test_bad_input_is_one_line(jaxconv, line, message):

@@ -7,12 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconv import InputError, ops
-from jaxconv.compare import CONTESTS, check_gradients, compare, compare_all, contest, rounding, with_gradient
-from jaxconv.models.contest import model_contest
+from jaxconv import ops
+from jaxconv.compare import check_gradients, compare, compare_all, rounding, with_gradient
 from jaxconv.ops import backward
-
-SMALL = {"dense": (5, 4), "softmax_cross_entropy": (5, 4)}
 
 
 @pytest.fixture
@@ -203,28 +200,6 @@ def test_ties_do_not_loosen_the_tolerance(x64, rng):
     assert all(row.tolerance < 1e-12 for row in found.rows)
 
 
-def test_what_is_closed_over_cannot_be_converted(rng):
-    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in [(1, 5, 5, 1), (2, 2, 1, 1)])
-    with pytest.raises(InputError, match=r"compare: f also runs in float64.* give every array that it uses as an"):
-        compare(lambda x: ops.conv(x, kernel), lambda x: ops.conv(x, kernel), x)
-
-
-def test_trees_are_named_by_their_paths(x64, rng):
-    params = {"conv1": {"kernel": jnp.asarray(rng.normal(size=(2, 3))), "bias": jnp.zeros(3)}}
-
-    def f(params, x, label):
-        return ops.softmax_cross_entropy(ops.dense(x, **params["conv1"]), label)
-
-    x, label = jnp.asarray(rng.normal(size=(4, 2))), jnp.array([0, 1, 2, 0])
-    found = compare(f, lambda *a: f(*a), params, x, label)
-    assert {row.quantity for row in found.rows} == {"value", "d params/conv1/bias", "d params/conv1/kernel", "d x"}
-    assert [row.name for row in check_gradients(f, params, x, label).rows] == [
-        "params/conv1/bias",
-        "params/conv1/kernel",
-        "x",
-    ]
-
-
 def test_times_and_json(arrays):
     found = compare(conv, lambda x, k: conv(x, k), *arrays, repeats=1)
     assert set(found.seconds) == {"conv", "<lambda>"} and all(
@@ -242,57 +217,3 @@ def test_what_is_not_finite_can_be_told(x64):
     assert wrong(found) == {"value", "d x"} and found.rows[0].relative == np.inf
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rows"][0]["relative"] is None
     assert "DIFFERS" in str(found)
-
-
-@pytest.mark.parametrize("op", CONTESTS)
-def test_every_contest_agrees(x64, op):
-    shape = SMALL.get(op, (2, 7, 6, 4))
-    ready = contest(op, shape, features=6, kernel=(3, 2), groups=2 if op.startswith("conv") else 1)
-    assert "by hand" in ready.functions
-    found = compare_all(ready.functions, *ready.args, names=ready.names)
-    assert found.ok and max(row.relative for row in found.rows) <= 1e-12
-    assert check_gradients(next(iter(ready.functions.values())), *ready.args, names=ready.names, entries=8).ok
-
-
-@pytest.mark.parametrize("op", ["relu", "max_pool"])
-def test_contests_with_kinks(x64, op):
-    ready = contest(op, (1, 6, 7, 2), kernel=2, kinks=True)
-    found = compare_all(ready.functions, *ready.args, names=ready.names)
-    assert found.ok and sum(row.kinks for row in found.rows) > 0
-
-
-@pytest.mark.parametrize("layer", ["conv2", "max_pool1"])
-def test_a_layer_in_every_lowering(x64, layer):
-    ready = model_contest("lenet5", layer=layer, batch=2)
-    assert ready.args[1].shape == {"conv2": (2, 14, 14, 6), "max_pool1": (2, 28, 28, 6)}[layer]
-    assert ("by hand" in ready.functions) == (layer == "conv2")
-    chosen = {name: ready.functions[name] for name in ready.functions if name in ("lax", "im2col", "by hand")}
-    assert compare_all(chosen, *ready.args, names=ready.names).ok
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: compare(jnp.sin, lambda x: x[:1], jnp.ones(2)), r"compare: <lambda> returns .* but sin returns"),
-        (lambda: compare(jnp.sin, jnp.cos, jnp.arange(3)), r"compare: no argument is or holds a floating array"),
-        (lambda: compare_all({}, 1.0), r"compare: no function to compare"),
-        (lambda: compare(lambda x: (x, x), jnp.cos, jnp.ones(2)), r"compare: <lambda> should return one array"),
-        (lambda: check_gradients(jnp.sin, 1.0, directions=0, entries=0), r"check_gradients: .* leave nothing to check"),
-        (lambda: contest("conv", seed=-1), r"conv: seed -1: give at least 0"),
-        (
-            lambda: check_gradients(jnp.sin, 3),
-            r"check_gradients: no argument is or holds a floating array with a number in it",
-        ),
-        (lambda: check_gradients(jnp.argmax, jnp.ones(2)), r"check_gradients: f should return one floating array"),
-        (lambda: contest("convv"), r"unknown op 'convv': did you mean 'conv'"),
-        (lambda: contest("conv", (8, 28)), r"conv: shape \(8, 28\) should be \(N, \*spatial, C\)"),
-        (lambda: contest("conv", (8, 9, 9, 3), groups=2), r"groups=2 does not divide the 3 channels"),
-        (lambda: contest("dense", (0, 4)), r"dense: shape \(0, 4\) should be \(N, values\)"),
-        (lambda: model_contest("mlp"), r"model 'mlp' has no convolution"),
-        (lambda: model_contest("lenet5", layer="conv9"), r"unknown layer of lenet5 'conv9': did you mean 'conv"),
-        (lambda: model_contest("lenet5", batch=0), r"batch 0: give at least 1 image"),
-    ],
-)
-def test_bad_input_is_told_what_would_work(call, message):
-    with pytest.raises(InputError, match=message):
-        call()

@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import tyro
 
 from jaxconv.compare import CONTESTS, Contest, check_gradients, compare_all, contest
+from jaxconv.compare.arguments import whole
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import write_json
 from jaxconv.models.contest import model_contest
@@ -20,8 +22,7 @@ class Compare:
     Exit code 0 if rounding explains every difference (kinks apart), else 1.
     """
 
-    op: str = "conv"
-    """conv, conv_transpose, max_pool, avg_pool, lp_pool, relu, tanh, sigmoid, dense or softmax_cross_entropy."""
+    op: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(CONTESTS)}.")] = "conv"
     model: str | None = None
     """Compare a whole network instead, per parameter: lenet5, mnist_cnn or small_cnn."""
     layer: str | None = None
@@ -36,16 +37,24 @@ class Compare:
     """Taps of the kernel or the pooling window: one number, or one a dimension."""
     stride: tuple[int, ...] | None = None
     """One number, or one a dimension; by default 1, and for pooling the window."""
-    padding: str = "VALID"
-    """VALID, SAME, SAME_LOWER, FULL, CAUSAL or a number of pixels."""
+    padding: tuple[str, ...] = ("VALID",)
+    """VALID, SAME, SAME_LOWER, FULL, CAUSAL, or pixels on both sides: one number, or one a dimension."""
+    pad_mode: str = "zeros"
+    """What the padding of conv holds: zeros, circular, reflect, replicate or symmetric."""
+    output_padding: tuple[int, ...] = (0,)
+    """Pixels that conv_transpose keeps at the end: one number, or one a dimension."""
     dilation: tuple[int, ...] = (1,)
     """One number, or one a dimension."""
     groups: int = 1
-    """Groups of channels."""
+    """Groups of channels, of convolutions and group_norm."""
+    flip: bool = False
+    """Mirror the kernel of conv first: convolution in the mathematician's sense."""
+    p: float = 2.0
+    """Order of the norm of lp_pool."""
     kinks: bool = False
     """Round x to whole numbers, so that relu meets zeros and pools meet ties."""
     dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float64"
-    """What to compute in. Anything but float64 is measured against float64."""
+    """What to compute in. Anything but float64 is measured against float64; whole models take no half precision."""
     entries: int = 16
     """Entries of each array to check by finite differences; 0 leaves them out."""
     repeats: int = 5
@@ -100,24 +109,23 @@ def run_comparison(options: Compare) -> int:
 def _contest(options: Compare) -> tuple[str, Contest]:
     dtype = jnp.dtype(options.dtype)
     _check(options)
-    if options.repeats < 0 or options.entries < 0:
-        raise InputError("compare: --repeats and --entries should be at least 0")
     if options.model:
         asked = model_contest(options.model, layer=options.layer, batch=options.batch, dtype=dtype, seed=options.seed)
         what = f"{options.model}, layer {options.layer}" if options.layer else f"{options.model}, loss"
         return f"{what}, {options.batch} random images, seed {options.seed}", asked
-    if options.layer:
-        raise InputError(f"compare: --layer {options.layer} of which model? Give --model lenet5 or another")
-    shape = options.shape or ((64, 10) if options.op in ("dense", "softmax_cross_entropy") else (8, 28, 28, 3))
     asked = contest(
         options.op,
-        shape,
+        options.shape,
         features=options.features,
         kernel=_one_or_each(options.kernel),
         stride=None if options.stride is None else _one_or_each(options.stride),
-        padding=int(options.padding) if options.padding.isdigit() else options.padding,
+        padding=_one_or_each(tuple(map(_number, options.padding))),
+        output_padding=_one_or_each(options.output_padding),
         dilation=_one_or_each(options.dilation),
         groups=options.groups,
+        pad_mode=options.pad_mode,
+        flip=options.flip,
+        p=options.p,
         kinks=options.kinks,
         dtype=dtype,
         seed=options.seed,
@@ -126,33 +134,35 @@ def _contest(options: Compare) -> tuple[str, Contest]:
     return f"{options.op} of {shapes}, seed {options.seed}", asked
 
 
-# What each contest looks at; to be told something else is a mistake of whoever asks.
-ALWAYS = {"dtype", "entries", "repeats", "seed", "json"}
-CONVOLUTION = {"op", "shape", "features", "kernel", "stride", "padding", "dilation", "groups"}
-POOLING = {"op", "shape", "kernel", "stride", "padding", "dilation", "kinks"}
-USES = {
-    "conv": CONVOLUTION,
-    "conv_transpose": CONVOLUTION,
-    "max_pool": POOLING,
-    "avg_pool": POOLING,
-    "lp_pool": POOLING,
-    "dense": {"op", "shape", "features"},
-}
+ALWAYS = {"dtype", "entries", "repeats", "seed", "json"}  # what every comparison looks at
 
 
 def _check(options: Compare) -> None:
     """Refuse an option that would be ignored, and a file that could not be written in the end."""
-    if not options.model:
-        known("op", options.op, CONTESTS)
-    what = options.model or options.op
-    uses = {"model", "layer", "batch"} if options.model else USES.get(options.op, {"op", "shape", "kinks"})
+    if options.model:
+        what, uses = options.model, {"model", "layer", "batch"}
+    elif options.layer:
+        raise InputError(f"compare: --layer {options.layer} of which model? Give --model lenet5 or another")
+    else:
+        known("op", options.op, CONTESTS, by="compare")
+        what, uses = options.op, {"op", "shape"} | CONTESTS[options.op].uses
     for field in dataclasses.fields(options):
-        given = getattr(options, field.name) != field.default
-        if given and field.name not in uses | ALWAYS | {"model", "layer"}:
-            raise InputError(f"compare: --{field.name} means nothing to {what}: leave it out")
+        if getattr(options, field.name) != field.default and field.name not in uses | ALWAYS:
+            raise InputError(f"compare: --{field.name.replace('_', '-')} means nothing to {what}: leave it out")
+    whole("compare", 0, repeats=options.repeats, entries=options.entries)
+    if options.json and options.json.is_dir():
+        raise InputError(f"compare: --json {options.json} is a folder: name a file in it")
     if options.json and not options.json.absolute().parent.is_dir():
         raise InputError(f"compare: --json {options.json}: there is no folder {options.json.parent}")
 
 
-def _one_or_each(numbers: tuple[int, ...]) -> int | tuple[int, ...]:
-    return numbers[0] if len(numbers) == 1 else numbers
+def _one_or_each(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _number(word: str) -> int | str:
+    """A number of pixels, or the name of a padding."""
+    try:
+        return int(word)
+    except ValueError:
+        return word

@@ -9,7 +9,6 @@ number between them is a gradient. Such entries are recognised by that, and coun
 between the two is wrong there too.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves, whole
 from jaxconv.compare.rounding import rounding
 from jaxconv.errors import InputError
 
@@ -103,7 +103,8 @@ def check_gradients(
 
     Args:
         f: a function of arrays (or trees of them) that returns one array. It must keep its arguments' dtype.
-        args: where to check. Floating arrays are converted to float64; integers are left alone.
+        args: where to check. Floating arrays (and Python's floats) are converted to float64; all else, labels or the
+            size of a window, is left as it is.
         names: of the arguments, for the table; by default f's own.
         directions, entries: how many of each to check in every array.
         seed: of dy and of what is chosen.
@@ -112,7 +113,7 @@ def check_gradients(
         The worst entry of each array with both numbers; ``print`` it, or ask ``.ok``.
 
     Raises:
-        InputError: nothing to differentiate by, or f does not return one floating array.
+        InputError: nothing to differentiate by, nothing to check, or an f that does not return one floating array.
 
     >>> print(check_gradients(lambda x: x**3, jnp.array([1.0, 2.0])).ok)
     True
@@ -122,25 +123,26 @@ def check_gradients(
     >>> row.failed == row.checked, round(row.gradient / row.slope, 6)
     (True, 1.01)
     """
-    if directions < 0 or entries < 0 or directions + entries == 0:
-        raise InputError(f"check_gradients: directions={directions} and entries={entries} leave nothing to check")
+    whole("check_gradients", 0, directions=directions, entries=entries, seed=seed)
+    if not directions + entries:
+        raise InputError("check_gradients: directions=0 and entries=0 leave nothing to check")
     with jax.enable_x64(True):
-        args = jax.tree.map(_float64, args)
         paths, leaves, rebuild = floating_leaves("check_gradients", args, names or argument_names(f))
-        y = jax.eval_shape(f, *args)
-        if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating):
-            raise InputError(f"check_gradients: f should return one floating array; it returns {y}")
+        leaves = [leaf.astype(jnp.float64) for leaf in leaves]
+        forward, y = of_leaves("check_gradients", "f", f, leaves, rebuild)
         rng = np.random.default_rng(seed)
         dy = jnp.asarray(rng.normal(size=y.shape))
 
-        def forward(leaves: Sequence[jax.Array]) -> jax.Array:
-            return f(*rebuild(leaves)).astype(dy.dtype)
+        def wide(leaves: Sequence[jax.Array]) -> jax.Array:
+            return forward(leaves).astype(dy.dtype)
 
-        gradient = jax.grad(lambda leaves: (dy * forward(leaves)).sum())
-        probe = Probe(forward, dy, leaves)
+        gradient = jax.grad(lambda leaves: (dy * wide(leaves)).sum())
+        probe = Probe(wide, dy, leaves)
         gradients, errors = jax.jit(gradient)(leaves), rounding(gradient, leaves, dtype=jnp.float64)
         rows = []
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
+            if not leaf.size:
+                continue
             some = rng.permutation(leaf.size)[:entries]
             moves = rng.normal(size=(directions, *leaf.shape))
             said = [np.vdot(gradients[i], move) for move in moves] + list(np.ravel(gradients[i])[some])
@@ -229,41 +231,3 @@ def _slope(values: np.ndarray, size: float, noise: float) -> Slope:
 
 def _least(errors: np.ndarray) -> int:
     return 0 if np.isnan(errors).all() else int(np.nanargmin(errors))
-
-
-def floating_leaves(
-    op: str, args: tuple[Any, ...], names: Sequence[str]
-) -> tuple[list[str], list[jax.Array], Callable[[Sequence[jax.Array]], tuple[Any, ...]]]:
-    """The floating arrays among some arguments, their names (``params/conv1/kernel``), and the way back."""
-    found, tree = jax.tree_util.tree_flatten_with_path(args)
-    names = [*names, *(f"argument {i}" for i in range(len(names), len(args)))]
-    paths, where = [], []
-    for k, (path, leaf) in enumerate(found):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and np.size(leaf):
-            rest = jax.tree_util.keystr(path[1:], simple=True, separator="/")
-            paths.append("/".join(filter(None, [names[path[0].idx], rest])))
-            where.append(k)
-    if not where:
-        raise InputError(f"{op}: no argument is or holds a floating array with a number in it to differentiate by")
-
-    def rebuild(leaves: Sequence[jax.Array]) -> tuple[Any, ...]:
-        every = [leaf for _, leaf in found]
-        for k, leaf in zip(where, leaves, strict=True):
-            every[k] = leaf
-        return jax.tree.unflatten(tree, every)
-
-    return paths, [jnp.asarray(found[k][1]) for k in where], rebuild
-
-
-def argument_names(f: Callable[..., Any]) -> list[str]:
-    """The names that f gives its arguments, as far as it tells."""
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):  # written in C
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _float64(leaf: Any) -> jax.Array:
-    leaf = jnp.asarray(leaf)
-    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -1,6 +1,6 @@
 """How far apart may two right answers be? As far as rounding explains, and no farther: derived, not guessed.
 
-Every operation rounds its result by at most u, half a unit in the last place: 2⁻²⁴ for float32, 2⁻⁵³ for float64, 2⁻⁹
+Every operation rounds its result by at most u, half a unit in the last place: 2⁻²⁴ for float32, 2⁻⁵³ for float64, 2⁻⁸
 for bfloat16. A sum of K terms rounds K times, up and down; what is left of it grows like √K·u (Higham & Mary, 2019,
 https://doi.org/10.1137/18M1226312). What that does to the end result depends on all that follows, and on how much
 cancels. So it is tried: the function runs in float64, where every operation is given an error of that size and of
@@ -8,7 +8,6 @@ random sign, and the farthest that a result moves is what rounding can do to it 
 Errors do not change which way a comparison goes: a tie stays a tie, or the gradient would go elsewhere.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -63,8 +62,8 @@ def rounding(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> An
     program, shapes = jax.make_jaxpr(f, return_shape=True)(*args)
     leaves = jax.tree.leaves(args)
 
-    @functools.partial(jax.jit, static_argnums=1)
-    def moved(key: jax.Array, alike: bool) -> list[jax.Array]:
+    @jax.jit
+    def moved(key: jax.Array, alike: jax.Array | bool) -> list[jax.Array]:
         pairs = _run(program, [(leaf, leaf) for leaf in leaves], _Errors(key, dtype, alike))
         # Where there is no number, there is none to move.
         finite = [jnp.isfinite(right) & jnp.isfinite(noisy) for right, noisy in pairs]
@@ -82,7 +81,7 @@ class _Errors:
     All entries alike, in half of the tries: the errors of a sum whose terms have one sign do not cancel.
     """
 
-    def __init__(self, key: jax.Array, dtype: Any, alike: bool) -> None:
+    def __init__(self, key: jax.Array, dtype: Any, alike: jax.Array | bool) -> None:
         self.once, self.alike = unit(dtype), alike
         self.adding = min(self.once, unit(jnp.float32))
         self.keys: Iterator[jax.Array] = (jax.random.fold_in(key, i) for i in range(1_000_000))
@@ -90,8 +89,10 @@ class _Errors:
     def __call__(self, x: jax.Array, size: float) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
-        signs = jax.random.rademacher(next(self.keys), () if self.alike else x.shape, jnp.float64)
-        return x * jnp.broadcast_to(1 + size * signs, x.shape).astype(x.dtype)
+        key = next(self.keys)
+        # Both are drawn and one is taken, so that the program is compiled once, not twice.
+        one, each = (jax.random.rademacher(key, shape, jnp.float64) for shape in ((), x.shape))
+        return x * (1 + size * jnp.where(self.alike, one, each)).astype(x.dtype)
 
 
 Pair = tuple[Any, Any]  # a value as it should be, and as it is with errors

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.compare.finite import Probe, argument_names, floating_leaves
+from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves, whole
+from jaxconv.compare.finite import Probe
 from jaxconv.compare.rounding import rounding, unit
 from jaxconv.compare.timing import medians
 from jaxconv.errors import DtypeError, InputError
 
-KINKS_LOOKED_AT = 4096  # the entries farthest apart, each of which costs some twenty evaluations
+KINKS_LOOKED_AT = 4096  # the entries farthest apart, each of which costs 1 + 2·len(STEPS) = 31 evaluations
 
 
 class Row(NamedTuple):
@@ -87,8 +88,9 @@ def compare(f: Callable[..., Any], g: Callable[..., Any], *args: Any, repeats: i
     Args:
         f: the reference.
         g: the other.
-        args: arrays, or trees of them, for both. Their dtype is the one compared: float32 and less are measured
-            against f in float64; float64 against f itself.
+        args: arrays, or trees of them, for both; gradients are by the floating ones (and Python's floats), and all else
+            is passed on as it is. Their dtype is the one compared: float32 and less are measured against f in float64;
+            float64 against f itself. Of several dtypes it is the least precise, and all are first rounded to it.
         repeats: how often to time each, if at all.
 
     Raises:
@@ -126,7 +128,8 @@ def compare_all(
         progress: told what is being done.
 
     Raises:
-        InputError: fewer than one function, no floating argument, or functions that return different shapes.
+        InputError: no function at all, no floating argument, a function that does not return one floating array, or
+            functions that return different shapes.
 
     >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 2))
     >>> found = compare_all({"matmul": jnp.matmul, "einsum": lambda a, b: jnp.einsum("ij,jk->ik", a, b)}, a, b)
@@ -135,13 +138,14 @@ def compare_all(
     """
     if not functions:
         raise InputError("compare: no function to compare")
+    whole("compare", 0, repeats=repeats, seed=seed)
     reference, first = next(iter(functions.items()))
     with jax.enable_x64(True):
         paths, leaves, rebuild = floating_leaves("compare", args, names or argument_names(first))
-        dtype = jnp.result_type(*leaves)
-        shape = _same_shape(functions, args)
+        dtype = max((leaf.dtype for leaf in leaves), key=unit)
+        leaves = [_with_digits_of(leaf, dtype) for leaf in leaves]
+        forward, shape = _of_leaves(functions, leaves, rebuild)
         dy = jnp.asarray(np.random.default_rng([seed, 1]).normal(size=shape), dtype)
-        forward = {name: _forward(function, rebuild) for name, function in functions.items()}
         both = {name: _both(function) for name, function in forward.items()}
 
         progress(f"{reference} in float64")
@@ -178,19 +182,25 @@ def compare_all(
     return Comparison(reference, str(dtype), jax.devices()[0].device_kind, tuple(rows), seconds)
 
 
-def _same_shape(functions: Mapping[str, Callable[..., Any]], args: tuple[Any, ...]) -> tuple[int, ...]:
-    shapes = {name: jax.eval_shape(function, *args) for name, function in functions.items()}
-    (first, wanted), *others = shapes.items()
-    if not isinstance(wanted, jax.ShapeDtypeStruct):
-        raise InputError(f"compare: {first} should return one array; it returns {wanted}")
-    for name, given in others:
-        if getattr(given, "shape", None) != wanted.shape:
+def _of_leaves(
+    functions: Mapping[str, Callable[..., Any]],
+    leaves: Sequence[jax.Array],
+    rebuild: Callable[..., tuple[Any, ...]],
+) -> tuple[dict[str, Callable[[Sequence[jax.Array]], jax.Array]], tuple[int, ...]]:
+    """The functions, of the floating arguments alone, and the one shape that they return."""
+    both = {name: of_leaves("compare", name, function, leaves, rebuild) for name, function in functions.items()}
+    (first, (_, wanted)), *others = both.items()
+    for name, (_, given) in others:
+        if given.shape != wanted.shape:
             raise InputError(f"compare: {name} returns {given} but {first} returns {wanted}: not the same function")
-    return wanted.shape
+    return {name: function for name, (function, _) in both.items()}, wanted.shape
 
 
-def _forward(function: Callable[..., jax.Array], rebuild: Callable[..., Any]) -> Callable[..., jax.Array]:
-    return lambda leaves: function(*rebuild(leaves))
+def _with_digits_of(leaf: jax.Array, dtype: Any) -> jax.Array:
+    """leaf in its own dtype, but with no more digits than another has, so that a cast to that one changes nothing."""
+    if leaf.dtype == dtype:
+        return leaf
+    return jax.lax.reduce_precision(leaf, jnp.finfo(leaf.dtype).nexp, jnp.finfo(dtype).nmant)
 
 
 def _both(forward: Callable[..., jax.Array]) -> Callable[..., list[jax.Array]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxconv import ops
 from jaxconv.compare import Contest, with_gradient
+from jaxconv.compare.arguments import floating_dtype, whole
 from jaxconv.errors import InputError, unknown
 from jaxconv.layers import Layer, output_shape
 from jaxconv.models import by_hand
@@ -24,7 +25,7 @@ def model_contest(
         name: a model that has convolutions.
         layer: the name of one of its parts, ``conv2``; its input is random, of the shape that it has in the model.
         batch: how many random images.
-        dtype: of everything; float64 needs ``jax.enable_x64``.
+        dtype: of everything.
         seed: of parameters, images and labels.
 
     Returns:
@@ -32,7 +33,7 @@ def model_contest(
         and ``"by hand"`` where the network is derived so.
 
     Raises:
-        InputError: a model without convolutions, a layer that it has not, or no image.
+        InputError: a model without convolutions, a layer that it has not, no image, or a whole model in half precision.
 
     >>> sorted(model_contest("lenet5", dtype=jnp.float32).functions)
     ['by hand', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
@@ -42,24 +43,31 @@ def model_contest(
     entry = find(name)
     if "impl" not in inspect.signature(entry.make).parameters:
         raise InputError(f"model {name!r} has no convolution, so it has no lowerings to compare")
-    if seed < 0:
-        raise InputError(f"seed {seed}: give at least 0")
-    if batch < 1:
-        raise InputError(f"batch {batch}: give at least 1 image")
+    whole(name, 1, batch=batch)
+    whole(name, 0, seed=seed)
+    floating_dtype(name, dtype)
+    if layer is None and jnp.dtype(dtype).itemsize < 4:
+        raise InputError(
+            f"{name}: in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
+            "allows for: compare one layer of it, or float32"
+        )
     models = {impl: entry.make(impl=impl) for impl in ops.LOWERINGS}
     model = next(iter(models.values()))
-    params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), entry.in_shape)
     rng = np.random.default_rng(seed)
-    if layer is not None:
-        in_shape = _input_of(name, model, layer, params, state, entry.in_shape)
-        x = jnp.asarray(rng.normal(size=(batch, *in_shape)), dtype)
-        return _layer_contest(name, models, layer, _cast(params.get(layer, {}), dtype), state.get(layer, {}), x)
-    params = _cast(params, dtype)
-    images = jnp.asarray(rng.normal(size=(batch, *entry.in_shape)), dtype)
-    label = jnp.asarray(rng.integers(0, 10, batch), jnp.int32)
+    with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
+        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), entry.in_shape)
+        if layer is not None:
+            in_shape = _input_of(name, model, layer, params, state, entry.in_shape)
+            x = jnp.asarray(rng.normal(size=(batch, *in_shape)), dtype)
+            return _layer_contest(name, models, layer, _cast(params.get(layer, {}), dtype), state.get(layer, {}), x)
+        params = _cast(params, dtype)
+        images = jnp.asarray(rng.normal(size=(batch, *entry.in_shape)), dtype)
+        label = jnp.asarray(rng.integers(0, 10, batch), jnp.int32)
 
     def loss(params: Any, model: Layer) -> jax.Array:
-        return ops.softmax_cross_entropy(model.apply(params, state, images)[0], label).mean()
+        # The reference runs in float64 too, and then the images, which are no argument, have to go along.
+        x = images.astype(jax.tree.leaves(params)[0].dtype)
+        return ops.softmax_cross_entropy(model.apply(params, state, x)[0], label).mean()
 
     functions: dict[str, Any] = {impl: partial(loss, model=model) for impl, model in models.items()}
     if name in by_hand.NETWORKS:
