@@ -9,8 +9,8 @@ from jax import lax
 
 # Of so few channels the sum is written out too. XLA turns a product with one column into a multiplication, and fuses
 # those of all channels and all taps into one loop over the output, where matrix products would each write it anew. To
-# see what that is worth, run experiments/bench_ops.py with FEW = 0: its rows of 1 and 3 channels change.
-FEW = 4
+# see what that is worth, run experiments/bench_ops.py with FEW = 0: its rows of 1, 3 and 6 channels change.
+FEW = 6
 
 
 def mix(x: jax.Array, kernel: jax.Array, groups: int, precision: lax.PrecisionLike) -> jax.Array:
