@@ -5,7 +5,7 @@ whichever that is, forward and with both gradients, unless the kernel is so larg
 wins; and im2col of a 1×1 kernel needs no more memory than lax does.
 
 Measured (2 CPU cores, jax 0.10.2, float32): at most 2.7 times for 12 of the 14 shapes. Forward, 32→32 channels on 32×32
-pixels took 3.3 times as long as lax on one machine (on another such machine 2.7 or less): nine products of 8 MB are
+pixels took 3.3 times as long as lax on one machine (on another such machine 2.7 or less): nine products of 4 MB are
 written and read again. And the 121 taps of the 11×11 kernel take 5 times as long as the Fourier transform forward, 8
 to 10 times with the gradients.
 
