@@ -29,7 +29,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxconv import ops
 from jaxconv.errors import InputError, known
 from jaxconv.ops import checks
-from jaxconv.shapes import Padding, is_int
+from jaxconv.shapes import Padding
 
 __all__ = [
     "BLUR",
@@ -118,8 +118,7 @@ def conv_kernel(kernel: Float[ArrayLike, "kh kw"], channels: int) -> Float[Array
     """
     kernel = checks.array("conv_kernel", "kernel", kernel)
     _check_taps("conv_kernel", kernel)
-    if not is_int(channels) or channels < 1:
-        raise InputError(f"conv_kernel: channels={channels!r} should be an int of at least 1")
+    checks.whole("conv_kernel", 1, channels=channels)
     return jnp.repeat(kernel[:, :, None, None], channels, axis=2)
 
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import tyro
 
 from jaxconv.compare import CONTESTS, Contest, check_gradients, compare_all, contest
-from jaxconv.compare.arguments import whole
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import write_json
 from jaxconv.models.contest import model_contest
+from jaxconv.ops import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _check(options: Compare) -> None:
     for field in dataclasses.fields(options):
         if getattr(options, field.name) != field.default and field.name not in uses | ALWAYS:
             raise InputError(f"compare: --{field.name.replace('_', '-')} means nothing to {what}: leave it out")
-    whole("compare", 0, repeats=options.repeats, entries=options.entries)
+    checks.whole("compare", 0, repeats=options.repeats, entries=options.entries)
     if options.json and options.json.is_dir():
         raise InputError(f"compare: --json {options.json} is a folder: name a file in it")
     if options.json and not options.json.absolute().parent.is_dir():

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.shapes import is_int
 
 
 def floating_leaves(
@@ -69,16 +68,6 @@ def of_leaves(
     if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating):
         raise InputError(f"{op}: {name} should return one floating array; it returns {y}")
     return lambda leaves: jnp.asarray(f(*rebuild(leaves))), y
-
-
-def whole(op: str, least: int, **values: Any) -> None:
-    """Refuse what is no whole number, or too small a one.
-
-    >>> whole("conv", 1, features=16)
-    """
-    for name, value in values.items():
-        if not is_int(value) or value < least:
-            raise InputError(f"{op}: {name}={value!r} should be an int of at least {least}")
 
 
 def floating_dtype(op: str, dtype: Any) -> None:

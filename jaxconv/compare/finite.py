@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves, whole
+from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.compare.rounding import rounding
 from jaxconv.errors import InputError
+from jaxconv.ops import checks
 
 STEPS = 0.5 ** np.arange(1, 31, 2)  # from 1/2 to 2·10⁻⁹, as a share of the argument's size
 
@@ -123,7 +124,7 @@ def check_gradients(
     >>> row.failed == row.checked, round(row.gradient / row.slope, 6)
     (True, 1.01)
     """
-    whole("check_gradients", 0, directions=directions, entries=entries, seed=seed)
+    checks.whole("check_gradients", 0, directions=directions, entries=entries, seed=seed)
     if not directions + entries:
         raise InputError("check_gradients: directions=0 and entries=0 leave nothing to check")
     with jax.enable_x64(True):

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves, whole
+from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.compare.finite import Probe
 from jaxconv.compare.rounding import rounding, unit
 from jaxconv.compare.timing import medians
 from jaxconv.errors import DtypeError, InputError
+from jaxconv.ops import checks
 
 KINKS_LOOKED_AT = 4096  # the entries farthest apart, each of which costs 1 + 2·len(STEPS) = 31 evaluations
 
@@ -138,7 +139,7 @@ def compare_all(
     """
     if not functions:
         raise InputError("compare: no function to compare")
-    whole("compare", 0, repeats=repeats, seed=seed)
+    checks.whole("compare", 0, repeats=repeats, seed=seed)
     reference, first = next(iter(functions.items()))
     with jax.enable_x64(True):
         paths, leaves, rebuild = floating_leaves("compare", args, names or argument_names(first))

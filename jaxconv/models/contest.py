@@ -10,10 +10,11 @@ import numpy as np
 
 from jaxconv import ops
 from jaxconv.compare import Contest, with_gradient
-from jaxconv.compare.arguments import floating_dtype, whole
+from jaxconv.compare.arguments import floating_dtype
 from jaxconv.errors import InputError, unknown
 from jaxconv.layers import Layer, output_shape
 from jaxconv.models import by_hand
+from jaxconv.ops import checks
 
 
 def model_contest(
@@ -43,8 +44,8 @@ def model_contest(
     entry = find(name)
     if "impl" not in inspect.signature(entry.make).parameters:
         raise InputError(f"model {name!r} has no convolution, so it has no lowerings to compare")
-    whole(name, 1, batch=batch)
-    whole(name, 0, seed=seed)
+    checks.whole(name, 1, batch=batch)
+    checks.whole(name, 0, seed=seed)
     floating_dtype(name, dtype)
     if layer is None and jnp.dtype(dtype).itemsize < 4:
         raise InputError(

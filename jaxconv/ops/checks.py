@@ -67,6 +67,16 @@ def dropped(op: str, rate: float) -> None:
         raise InputError(f"{op}: rate={rate!r} is the fraction dropped: a number of at least 0 and below 1")
 
 
+def whole(op: str, least: int, **values: Any) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    >>> whole("conv", 1, groups=2)
+    """
+    for name, value in values.items():
+        if not is_int(value) or value < least:
+            raise InputError(f"{op}: {name}={value!r} should be an int of at least {least}")
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a real number, Python's or numpy's, and not a bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
@@ -137,8 +147,7 @@ def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> 
 
 def dividing(op: str, groups: int, count: int, what: str) -> None:
     """Refuse groups that do not share out a number of things evenly."""
-    if not is_int(groups) or groups < 1:
-        raise InputError(f"{op}: groups={groups!r} should be an int of at least 1")
+    whole(op, 1, groups=groups)
     if count % groups:
         raise InputError(f"{op}: groups={groups} does not divide the {count} {what}")
 

@@ -30,7 +30,7 @@ def softmax_cross_entropy(
     >>> softmax_cross_entropy(jnp.array([[0., 0.], [-200., 200.]]), jnp.array([0, 1]))
     Array([0.6931472, 0.       ], dtype=float32)
     """
-    seen = None if isinstance(label, jax.core.Tracer) else np.asarray(label)
+    given = label
     logits, label = checks.arrays("softmax_cross_entropy", logits=logits, label=label)
     checks.floating("softmax_cross_entropy", logits=logits)
     if logits.ndim != 2:
@@ -43,9 +43,10 @@ def softmax_cross_entropy(
             f"or probabilities, {logits.dtype}{logits.shape}"
         )
     classes = logits.shape[1]
-    if seen is not None and not ((seen >= 0) & (seen < classes)).all():
-        wrong = seen[(seen < 0) | (seen >= classes)][0]
-        raise InputError(f"softmax_cross_entropy: label {wrong} is none of the {classes} classes of logits")
+    if not isinstance(given, jax.core.Tracer):  # label itself may be traced, where a jit knows what was given
+        wrong = np.setdiff1d(given, np.arange(classes))
+        if wrong.size:
+            raise InputError(f"softmax_cross_entropy: label {wrong[0]} is none of the {classes} classes of logits")
     known = (label >= 0) & (label < classes)  # a label of −1 would be read as the last class
     return jnp.where(known, optax.softmax_cross_entropy_with_integer_labels(logits, label), jnp.nan)
 

@@ -3,10 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.ops.norm import batched
-from jaxconv.shapes import is_int
 
 
 def local_response_norm(
@@ -35,8 +33,7 @@ def local_response_norm(
     Array([[0.16666667, 0.33333334, 0.        , 0.23529412]], dtype=float32)
     """
     x = batched("local_response_norm", x)
-    if not is_int(size) or size < 1:
-        raise InputError(f"local_response_norm: size={size!r} should be an int of at least 1, as many channels")
+    checks.whole("local_response_norm", 1, size=size)
     checks.number("local_response_norm", "alpha", alpha)
     checks.number("local_response_norm", "beta", beta)
     checks.number("local_response_norm", "k", k, above=0)

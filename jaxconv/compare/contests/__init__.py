@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.compare.arguments import floating_dtype, whole
+from jaxconv.compare.arguments import floating_dtype
 from jaxconv.compare.contests.asked import Asked, Contest, Entry, with_gradient
 from jaxconv.compare.contests.convolutions import CONVOLUTIONS
 from jaxconv.compare.contests.dense import DENSE
@@ -70,8 +70,8 @@ def contest(
     least, wanted = (3, "(N, *spatial, C)") if entry.spatial else (2, "(N, values)")
     if len(sizes) < least or not all(is_int(n) and n >= 1 for n in sizes):
         raise InputError(f"{op}: shape {sizes} should be {wanted}, every size at least 1")
-    whole(op, 1, features=features)
-    whole(op, 0, seed=seed)
+    checks.whole(op, 1, features=features)
+    checks.whole(op, 0, seed=seed)
     checks.flag(op, "kinks", kinks)
     floating_dtype(op, dtype)
     options = (features, kernel, stride, padding, output_padding, dilation, groups, pad_mode, flip, p, kinks)
