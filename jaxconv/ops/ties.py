@@ -78,6 +78,6 @@ def _first(x: list[jax.Array], real: list[jax.Array]) -> jax.Array:
 @_first.defjvp
 def _first_jvp(primals: tuple[list[jax.Array], Any], tangents: tuple[list[jax.Array], Any]) -> Any:
     # By number: the derivative of the chain of choices itself is a chain for each candidate, and XLA's time to compile
-    # it grew with the square of the window (2 cores: 3 seconds for 7×7, more than 30 for 14×14).
+    # it grows with the square of the number of taps.
     y, number = _winner(*primals)
     return y, functools.reduce(operator.add, (jnp.where(number == i, dx, 0) for i, dx in enumerate(tangents[0])))
