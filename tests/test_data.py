@@ -2,15 +2,20 @@
 
 import gzip
 import os
+import pickle
+import re
 import struct
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxconv import InputError, data
-from jaxconv.data.dataset import Dataset, Split, hold_out
+from jaxconv.data import chunks
+from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
 from jaxconv.data.idx import read_idx
+from jaxconv.data.parts import Parts, arrange
 
 HAVE = Path(os.environ.get("JAXCONV_DATA", "/nowhere"))
 
@@ -30,6 +35,9 @@ def test_idx_is_read_as_its_header_says(tmp_path):
     np.testing.assert_array_equal(read_idx(path), np.arange(12).reshape(2, 3, 2))
     path.write_bytes(idx((4,), bytes(range(4))))
     assert read_idx(path).tolist() == [0, 1, 2, 3]
+    plain = tmp_path / "plain-idx1-ubyte"
+    plain.write_bytes(gzip.decompress(idx((4,), bytes(range(4)))))
+    assert read_idx(plain).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +91,93 @@ def test_enlarging_magnifies_then_frames(rng):
     assert (np.diff(row.astype(int))[1:-1] == 8).all()  # linear between the pixels
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4, 5])
+def test_enlarging_is_what_jax_resizes_to(rng, factor):
+    images = rng.integers(0, 256, (3, 5, 7, 3), np.uint8)
+    larger = jax.image.resize(images.astype(np.float32), (3, 5 * factor, 7 * factor, 3), "linear")
+    np.testing.assert_array_equal(data.enlarge(images, (5 * factor, 7 * factor + 1))[:, :, :-1], larger.round())
+
+
+def test_a_lazy_split_gives_what_the_split_has_and_can_be_sent_to_a_worker(rng):
+    images, labels = rng.integers(0, 256, (700, 3, 5, 1), np.uint8), rng.integers(0, 9, 700, np.int32)
+    lazy = pickle.loads(pickle.dumps(Split(images, labels).lazy()))
+    assert len(lazy) == 700 and lazy.in_shape == (3, 5, 1) and lazy.lazy() is lazy
+    for i in (0, 613, np.int64(3), -1):
+        image, label = lazy[i]
+        np.testing.assert_array_equal(image, images[i])
+        assert label == labels[i] and type(label) is int
+    with pytest.raises(IndexError):
+        lazy[700]
+    np.testing.assert_array_equal(lazy.take([5, 1, 5]), images[[5, 1, 5]])
+    whole = lazy.whole("all")  # in more than one chunk
+    np.testing.assert_array_equal(whole.images, images)
+    np.testing.assert_array_equal(whole.labels, labels)
+    framed = lazy.enlarged((4, 6))
+    assert framed.in_shape == (4, 6, 1) == framed[2][0].shape
+    np.testing.assert_array_equal(framed.take([2]), data.enlarge(images[2:3], (4, 6)))
+
+
+def test_any_data_set_can_be_streamed():
+    digits, lazy = data.load("digits"), data.load("digits", stream=True)
+    assert isinstance(lazy.train, LazySplit) and isinstance(lazy.test, Split)
+    np.testing.assert_array_equal(lazy.train.whole("").images, digits.train.images)
+    large = lazy.at_least((28, 28, 1))
+    assert large.in_shape == (28, 28, 1) == large.train[0][0].shape
+    np.testing.assert_array_equal(large.train[5][0], digits.at_least((28, 28, 1)).train.images[5])
+
+
+def test_parts_that_are_missing_are_taken_from_the_end():
+    images, labels = np.arange(60, dtype=np.uint8)[:, None, None, None], np.arange(60, dtype=np.int32) % 2
+    train, other = Split(images, labels), Split(images[:5] + 100, labels[:5])
+
+    def pixels(dataset):
+        return [part.images.ravel().tolist() for part in (dataset.train, dataset.validation, dataset.test)]
+
+    classes = ("even", "odd")
+    assert pixels(arrange(Parts("x", classes, train, other, other))) == [[*range(60)], *[[*range(100, 105)]] * 2]
+    want = [[*range(50)], [*range(50, 60)], [*range(100, 105)]]
+    assert pixels(arrange(Parts("x", classes, train, test=other))) == want
+    assert pixels(arrange(Parts("x", classes, train, validation=other))) == want  # it becomes the test part
+    assert pixels(arrange(Parts("x", classes, train))) == [[*range(42)], [*range(42, 50)], [*range(50, 60)]]
+    streamed = arrange(Parts("x", classes, train), stream=True)
+    assert isinstance(streamed.train, LazySplit) and len(streamed.train) == 42
+
+
+def test_the_last_sixth_of_sorted_examples_is_refused():
+    train = Split(np.zeros((6, 1, 1, 1), np.uint8), np.array([0, 0, 1, 1, 2, 2], np.int32))
+    with pytest.raises(InputError, match=r"in the order of their classes.*for validation, would be of the last class"):
+        arrange(Parts("x", ("a", "b", "c"), train, test=train))
+
+
+def test_a_long_reading_shows_a_bar_at_a_terminal_only(monkeypatch, capsys):
+    monkeypatch.setattr(chunks, "QUIET_SECONDS", -1.0)
+    assert list(chunks.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(chunks.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
+    assert "reading" in capsys.readouterr().err
+
+
+def test_a_kind_or_a_place_that_is_missing_is_named():
+    with pytest.raises(InputError, match="unknown kind of data set 'nzp': did you mean 'npz'"):
+        data.load("nzp:file.npz")
+    with pytest.raises(InputError, match="folder: lacks its place: give folder:PATH"):
+        data.load("folder:")
+    with pytest.raises(InputError, match="unknown data set 3"):
+        data.load(3)
+
+
+def test_nothing_in_the_package_loads_a_pickle_as_python_does():
+    root = Path(data.__file__).parent.parent
+    sources = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*.py")}
+    loaders = r"(?m)^\s*(import|from) (pickle|cloudpickle|dill|joblib|marshal|shelve)\b"
+    assert [name for name, text in sources.items() if re.search(loaders, text)] == ["data/unpickle.py"]
+    for name, text in sources.items():
+        assert not re.search(r"pickle\.loads?\(|allow_pickle=True|\beval\(|\bexec\(|yaml\.load\(", text), name
+        for call in re.findall(r"np\.load\([^)]*\)", text):
+            assert "allow_pickle=False" in call, (name, call)
+
+
 def test_a_data_set_that_cannot_be_is_refused():
     good = Split(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 1, 1], np.int32))
 
@@ -92,12 +187,20 @@ def test_a_data_set_that_cannot_be_is_refused():
         )
 
     assert make().in_shape == (4, 4, 1)
-    with pytest.raises(InputError, match="toy: test has labels from 0 to 2, but there are 2 classes: 0 to 1"):
+    with pytest.raises(InputError, match=r"toy: test has label 2 \(example 2\), but there are 2 classes: 0 to 1"):
         make(test=good._replace(labels=np.array([0, 1, 2])))
-    with pytest.raises(InputError, match=r"toy: train has images float32\(3, 4, 4, 1\)"):
+    with pytest.raises(InputError, match=r"toy: train has 3 images float32 \(4, 4, 1\) and 3 labels; wanted uint8"):
         make(train=good._replace(images=good.images.astype(np.float32)))
-    with pytest.raises(InputError, match="as many labels"):
+    with pytest.raises(InputError, match=r"toy: validation has 3 images .* and 2 labels; .* as many labels"):
         make(validation=good._replace(labels=good.labels[:2]))
+    with pytest.raises(InputError, match=r"label -1 \(example 1\)"):
+        make(validation=good._replace(labels=np.array([0, -1, 1])))
+    with pytest.raises(InputError, match=r"training images are \(4, 4, 1\) but those of test \(5, 4, 1\)"):
+        make(test=good._replace(images=np.zeros((3, 5, 4, 1), np.uint8)))
+    with pytest.raises(InputError, match="toy: train has 0 images"):
+        make(train=good.part(slice(0, 0)).lazy())
+    with pytest.raises(InputError, match="toy: train has label 1"):
+        make(train=good.lazy(), classes=("a",))
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in ("mnist", "fashion_mnist")])

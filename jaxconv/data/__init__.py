@@ -1,20 +1,27 @@
-"""Data sets by name. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
+"""Data sets by name or by place. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
 
+from jaxconv.data import augment
 from jaxconv.data.check import check
-from jaxconv.data.dataset import Dataset, Split, enlarge, hold_out
-from jaxconv.data.datasets import DATASETS, load
+from jaxconv.data.cifar import load_cifar10
+from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
+from jaxconv.data.datasets import DATASETS, SCHEMES, load
 from jaxconv.data.digits import load_digits
+from jaxconv.data.enlarge import enlarge
 from jaxconv.data.image import read_image
 from jaxconv.data.mnist import load_fashion_mnist, load_mnist
 
 __all__ = [
     "DATASETS",
+    "SCHEMES",
     "Dataset",
+    "LazySplit",
     "Split",
+    "augment",
     "check",
     "enlarge",
     "hold_out",
     "load",
+    "load_cifar10",
     "load_digits",
     "load_fashion_mnist",
     "load_mnist",

@@ -1,11 +1,15 @@
 """What every data set is, wherever it came from: images in uint8, class numbers, and three parts that never mix."""
 
 import dataclasses
-from typing import NamedTuple
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, SupportsIndex, overload
 
-import jax
 import numpy as np
 
+from jaxconv.data.chunks import by_chunks
+from jaxconv.data.enlarge import enlarge
 from jaxconv.errors import InputError
 
 
@@ -15,6 +19,85 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """One image's shape, ``(H, W, C)``."""
+        return self.images.shape[1:]
+
+    def part(self, where: slice) -> "Split":
+        """Some of the examples."""
+        return Split(self.images[where], self.labels[where])
+
+    def enlarged(self, size: tuple[int, int]) -> "Split":
+        """The images at least so large: see :func:`enlarge`."""
+        return self._replace(images=enlarge(self.images, size))
+
+    def lazy(self) -> "LazySplit":
+        """The same examples, to be had one by one."""
+        return LazySplit(self.images, self.labels, self.in_shape, np.asarray)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LazySplit:
+    """Images that are read when they are asked for, for what does not fit in memory; the labels are known.
+
+    It is what Grain calls a random access data source, and it can be pickled, so that workers can have it.
+
+    Attributes:
+        items: what ``read`` is given, a slice of it at a time: names of files, numbers of records.
+        labels: the class numbers ``(N,)`` in int32.
+        in_shape: one image's shape, ``(H, W, C)``.
+        read: gives the images ``(n, H, W, C)`` of n items.
+
+    >>> lazy = Split(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([7, 8, 9], np.int32)).lazy()
+    >>> image, label = lazy[1]
+    >>> len(lazy), image[:, :, 0].tolist(), label
+    (3, [[4, 5], [6, 7]], 8)
+    """
+
+    items: Sequence[Any] | np.ndarray
+    labels: np.ndarray
+    in_shape: tuple[int, int, int]
+    read: Callable[[Any], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[np.ndarray, int]:
+        return self.take([index])[0], int(self.labels[index])
+
+    def take(self, indices: Sequence[SupportsIndex] | np.ndarray) -> np.ndarray:
+        """The images ``(n, H, W, C)`` at n places, read together."""
+        if isinstance(self.items, np.ndarray):
+            return self.read(self.items[np.asarray(indices, int)])
+        return self.read([self.items[operator.index(i)] for i in indices])
+
+    def lazy(self) -> "LazySplit":
+        """It is lazy already."""
+        return self
+
+    def part(self, where: slice) -> "LazySplit":
+        """Some of the examples; none is read."""
+        return dataclasses.replace(self, items=self.items[where], labels=self.labels[where])
+
+    def enlarged(self, size: tuple[int, int]) -> "LazySplit":
+        """The images at least so large, once they are read: see :func:`enlarge`."""
+        nothing = np.zeros((0, *self.in_shape), np.uint8)
+        in_shape = enlarge(nothing, size).shape[1:]
+        return dataclasses.replace(self, in_shape=in_shape, read=functools.partial(_enlarged, self.read, size))
+
+    def whole(self, title: str) -> Split:
+        """All of it in memory; ``title`` stands at the progress bar."""
+        images, done = np.empty((len(self), *self.in_shape), np.uint8), 0
+        for chunk in by_chunks(self.read, self.items, title):
+            images[done : done + len(chunk)] = chunk
+            done += len(chunk)
+        return Split(images, self.labels)
+
+
+def _enlarged(read: Callable[[Any], np.ndarray], size: tuple[int, int], items: Any) -> np.ndarray:
+    return enlarge(read(items), size)
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -23,80 +106,64 @@ class Dataset:
     Attributes:
         name: as ``load`` knows it.
         classes: the name of each class; a label is a place in this tuple.
-        train: what the parameters are fitted to.
+        train: what the parameters are fitted to; in memory, or read as it is needed.
         validation: taken from the official training set, always the same images; every choice is made on it.
         test: the official test set, looked at once, at the end.
     """
 
     name: str
     classes: tuple[str, ...]
-    train: Split
+    train: Split | LazySplit
     validation: Split
     test: Split
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
-            images, labels = getattr(self, part)
-            if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(labels) or not len(images):
+            split = getattr(self, part)
+            images, labels = (split.items if isinstance(split, LazySplit) else split.images), split.labels
+            dtype = f"{images.dtype} " if isinstance(images, np.ndarray) else ""
+            if dtype not in ("", "uint8 ") or len(split.in_shape) != 3 or not 0 < len(images) == len(labels):
                 raise InputError(
-                    f"{self.name}: {part} has images {images.dtype}{images.shape} and labels {labels.shape}; "
-                    "wanted uint8 (N, H, W, C), and as many labels"
+                    f"{self.name}: {part} has {len(images)} images {dtype}{split.in_shape} and {len(labels)} labels; "
+                    "wanted uint8 (H, W, C), at least one, and as many labels"
                 )
-            if labels.min() < 0 or labels.max() >= len(self.classes):
+            if split.in_shape != self.in_shape:
                 raise InputError(
-                    f"{self.name}: {part} has labels from {labels.min()} to {labels.max()}, "
+                    f"{self.name}: training images are {self.in_shape} but those of {part} {split.in_shape}; "
+                    "one network takes one size"
+                )
+            wrong = np.flatnonzero((labels < 0) | (labels >= len(self.classes)))
+            if wrong.size:
+                raise InputError(
+                    f"{self.name}: {part} has label {labels[wrong[0]]} (example {wrong[0]}), "
                     f"but there are {len(self.classes)} classes: 0 to {len(self.classes) - 1}"
                 )
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """One image's shape, ``(H, W, C)``."""
-        return self.train.images.shape[1:]
+        return self.train.in_shape
 
     def at_least(self, in_shape: tuple[int, int, int]) -> "Dataset":
         """The same data set, its images enlarged where a model needs more pixels than they have.
 
         See :func:`enlarge`.
         """
-        return dataclasses.replace(
-            self,
-            train=self.train._replace(images=enlarge(self.train.images, in_shape[:2])),
-            validation=self.validation._replace(images=enlarge(self.validation.images, in_shape[:2])),
-            test=self.test._replace(images=enlarge(self.test.images, in_shape[:2])),
-        )
+        size = in_shape[:2]
+        validation, test = self.validation.enlarged(size), self.test.enlarged(size)
+        return dataclasses.replace(self, train=self.train.enlarged(size), validation=validation, test=test)
 
 
-def hold_out(split: Split, count: int) -> tuple[Split, Split]:
+@overload
+def hold_out(split: Split, count: int) -> tuple[Split, Split]: ...
+@overload
+def hold_out(split: LazySplit, count: int) -> tuple[LazySplit, LazySplit]: ...
+def hold_out(split: Any, count: int) -> tuple[Any, Any]:
     """Set the last ``count`` examples aside, in the order of the file, as Keras's ``validation_split`` does.
 
     Lecture row 004-23.
     """
-    images, labels = split
-    if not 0 < count < len(images):
-        raise InputError(f"hold_out: count={count} should be at least 1 and below the {len(images)} examples")
-    return Split(images[:-count], labels[:-count]), Split(images[-count:], labels[-count:])
-
-
-def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Make images at least so large: by the largest whole factor that fits (linear), then a border of zeros.
-
-    So 28×28 digits get two pixels of border for LeNet's 32×32, as LeCun did it, and 8×8 digits are magnified three
-    times and framed for a network that wants 28×28. Images that are large enough stay as they are.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        size: the least height and width.
-
-    >>> enlarge(np.full((1, 8, 8, 1), 255, np.uint8), (28, 28))[0, 13, :, 0]
-    array([  0,   0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-           255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-             0,   0], dtype=uint8)
-    """
-    n, height, width, channels = images.shape
-    factor = max(1, min(size[0] // height, size[1] // width))
-    if factor > 1:
-        larger = (n, height * factor, width * factor, channels)
-        images = np.asarray(jax.image.resize(images.astype(np.float32), larger, "linear").round()).astype(np.uint8)
-    missing = [max(0, wanted - have) for wanted, have in zip(size, images.shape[1:3], strict=True)]
-    border = [(m // 2, m - m // 2) for m in missing]
-    return np.pad(images, ((0, 0), *border, (0, 0))) if any(missing) else images
+    total = len(split.labels)
+    if not 0 < count < total:
+        raise InputError(f"hold_out: count={count} should be at least 1 and below the {total} examples")
+    return split.part(slice(None, -count)), split.part(slice(-count, None))

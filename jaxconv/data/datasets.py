@@ -1,23 +1,43 @@
-"""The table of data sets."""
+"""The tables of data sets: those that have a name, and the kinds that a place is given for."""
 
+import dataclasses
 from collections.abc import Callable
 
+from jaxconv.data.cifar import CIFAR10, load_cifar10
 from jaxconv.data.dataset import Dataset
 from jaxconv.data.digits import load_digits
 from jaxconv.data.download import Source
+from jaxconv.data.folder import load_folder
+from jaxconv.data.idx import load_idx
 from jaxconv.data.mnist import FASHION_MNIST, MNIST, load_fashion_mnist, load_mnist
-from jaxconv.errors import known
+from jaxconv.data.npz import load_npz
+from jaxconv.data.parts import Parts, arrange
+from jaxconv.data.tfds import load_tfds
+from jaxconv.errors import InputError, known
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
     "mnist": load_mnist,
     "fashion_mnist": load_fashion_mnist,
+    "cifar10": load_cifar10,
 }
-SOURCES: dict[str, Source] = {source.name: source for source in (MNIST, FASHION_MNIST)}  # of those in files
+SOURCES: dict[str, Source] = {source.name: source for source in (MNIST, FASHION_MNIST, CIFAR10)}  # of those in files
+SCHEMES: dict[str, Callable[[str], Parts]] = {
+    "folder": load_folder,  # folder:PATH
+    "tfds": load_tfds,  # tfds:NAME
+    "npz": load_npz,  # npz:FILE
+    "idx": load_idx,  # idx:PATH
+}
 
 
-def load(name: str) -> Dataset:
-    """A data set by its name: from this machine, or downloaded.
+def load(name: str, *, stream: bool = False) -> Dataset:
+    """A data set by its name, from this machine or downloaded, or one of your own, by its kind and place.
+
+    Args:
+        name: one of ``DATASETS``, or ``folder:PATH`` (pictures, a folder a class, or an archive of such folders),
+            ``npz:FILE``, ``idx:PATH`` (IDX files, as MNIST's), ``tfds:NAME`` (of TensorFlow Datasets).
+        stream: leave the training images of a folder or of TensorFlow Datasets where they are, and read each as it is
+            needed (:class:`LazySplit`): for what does not fit in memory. The other parts are read.
 
     Raises:
         InputError: an unknown name, damaged files, or files that cannot be had; it says what to do.
@@ -26,7 +46,18 @@ def load(name: str) -> Dataset:
     (8, 8, 1)
     >>> load("digit")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown data set 'digit': did you mean 'digits'? Known: digits, mnist, fashion_mnist
+    jaxconv.errors.InputError: unknown data set 'digit': did you mean 'digits'? Known: digits, mnist, fashion_mnist,
+        cifar10
+    >>> load("foldr:pictures")
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: unknown kind of data set 'foldr': did you mean 'folder'? Known: folder, tfds, npz, idx
     """
+    kind, colon, place = str(name).partition(":")
+    if colon:
+        known("kind of data set", kind, SCHEMES)
+        if not place:
+            raise InputError(f"{name} lacks its place: give {kind}:{'NAME' if kind == 'tfds' else 'PATH'}")
+        return arrange(SCHEMES[kind](place), stream=stream)
     known("data set", name, DATASETS)
-    return DATASETS[name]()
+    dataset = DATASETS[name]()
+    return dataclasses.replace(dataset, train=dataset.train.lazy()) if stream else dataset

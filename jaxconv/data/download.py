@@ -31,6 +31,7 @@ class Source(NamedTuple):
     name: str
     mirrors: tuple[str, ...]
     files: Mapping[str, File]
+    unpacked: tuple[str, ...] = ()  # folders of unpacked files, one of which will do as well
 
 
 def folders(name: str) -> list[Path]:
@@ -60,6 +61,13 @@ def find(source: Source, filename: str) -> Path | None:
     """Where the file lies on this machine, if it does; not checked."""
     paths = (folder / filename for folder in folders(source.name))
     return next((path for path in paths if path.is_file()), None)
+
+
+def unpacked(source: Source) -> Path | None:
+    """The folder of unpacked files, if there is one, beside the official files or a folder higher; not checked."""
+    places = (place for folder in folders(source.name) for place in (folder, folder.parent))
+    paths = (place / name for place in places for name in source.unpacked)
+    return next((path for path in paths if path.is_dir()), None)
 
 
 def what_is_wrong(path: Path, wanted: File) -> str | None:

@@ -1,10 +1,18 @@
 """Pictures from files."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxconv.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TURNED = range(5, 9)  # the values of EXIF's orientation that swap height and width
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -20,27 +28,60 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         InputError: no such file, not an image, a damaged or a blank one.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL.Image import Resampling
 
     height, width, channels = shape
-    try:
-        with Image.open(path) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image, np.uint16) // 257).astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise InputError(f"{path} has pixels of 32 bits, whose white is unknown: save it with 8 or 16 bits")
-            if image.has_transparency_data:
-                ink = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
-            pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.LANCZOS)
-    except FileNotFoundError:
-        raise InputError(f"there is no image {path}") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path} is not an image that Pillow can read: give a png or a jpg") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from None
+    with _opened(path) as image:
+        pixels = _plain(image, path, channels).resize((width, height), Resampling.LANCZOS)
     array = np.asarray(pixels, np.uint8).reshape(shape)
     if array.min() == array.max():
         raise InputError(f"{path} is blank: every pixel is {array.min()} (transparent parts count as white)")
     return array
+
+
+def read_pixels(path: Path, channels: int) -> np.ndarray:
+    """The picture in a file as it is, ``(H, W, channels)`` uint8: :func:`read_image` without resizing."""
+    with _opened(path) as image:
+        pixels = np.asarray(_plain(image, path, channels), np.uint8)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def image_shape(path: Path) -> tuple[int, int, int]:
+    """Height, width and channels (1 for grey, 3 for colour) by the head of the file, which is quickly read."""
+    with _opened(path) as image:
+        width, height = image.size
+        channels = 1 if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16") else 3
+        turned = "exif" in image.info and image.getexif().get(0x0112) in TURNED
+    return (width, height, channels) if turned else (height, width, channels)
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[Image]":
+    """What goes wrong with a picture, in our words."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise InputError(f"there is no image {path}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not an image that Pillow can read: give a png or a jpg") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: Pillow's, of a broken PNG
+        raise InputError(f"{path} cannot be read as an image: {error}") from None
+
+
+def _plain(image: "Image", path: Path, channels: int) -> "Image":
+    """Upright, opaque, 8 bits, grey or colour."""
+    from PIL import Image, ImageOps
+
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, np.uint16) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise InputError(f"{path} has pixels of 32 bits, whose white is unknown: save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        ink = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,96 @@
+"""From what a source happens to have to the three parts that every data set has."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
+from jaxconv.errors import InputError
+
+Examples = Split | LazySplit
+
+
+class Parts(NamedTuple):
+    """A data set as its files have it: perhaps without a validation or a test part."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Examples
+    validation: Examples | None = None
+    test: Examples | None = None
+
+
+def arrange(parts: Parts, *, stream: bool = False) -> Dataset:
+    """Make the parts that are missing, and read them into memory.
+
+    Without a test part, the validation part is the test part. A part that is still missing is the last sixth of the
+    training examples: 10,000 of MNIST's 60,000, as in the lectures.
+
+    Args:
+        parts: what there is.
+        stream: leave the training images where they are, to be read as they are needed.
+
+    Raises:
+        InputError: the last sixth would have to be taken from examples in the order of their classes.
+    """
+    name, classes, train, validation, test = parts
+    if test is None:
+        validation, test = None, validation
+    if test is None:
+        train, test = _last_sixth(name, train, "testing")
+    if validation is None:
+        train, validation = _last_sixth(name, train, "validation")
+    return Dataset(
+        name,
+        classes,
+        train.lazy() if stream else _in_memory(train, f"{name}: train"),
+        _in_memory(validation, f"{name}: validation"),
+        _in_memory(test, f"{name}: test"),
+    )
+
+
+def _last_sixth(name: str, train: Examples, what: str) -> tuple[Examples, Examples]:
+    if (np.diff(train.labels) >= 0).all():
+        raise InputError(
+            f"{name}: the training examples are in the order of their classes, so the last sixth, which is held out "
+            f"for {what}, would be of the last class: shuffle them, or give a {what} part"
+        )
+    return hold_out(train, max(1, len(train.labels) // 6))
+
+
+def _in_memory(examples: Examples, title: str) -> Split:
+    return examples.whole(title) if isinstance(examples, LazySplit) else examples
+
+
+def class_numbers(who: str, labels: np.ndarray) -> np.ndarray:
+    """Labels as ``(N,)`` int32; refuse what are no class numbers.
+
+    >>> class_numbers("toy", np.array([[2], [0]], np.uint8)).tolist()
+    [2, 0]
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"{who}: labels {labels.dtype}{labels.shape} should be one whole number an image, (N,) or (N, 1); "
+            "of one-hot rows take labels.argmax(1)"
+        )
+    if (labels < 0).any():
+        first = np.flatnonzero(labels < 0)[0]
+        raise InputError(f"{who}: label {labels[first]} (example {first}) is no class: classes are counted from 0")
+    return labels.astype(np.int32)
+
+
+def numbered(who: str, labels: np.ndarray) -> tuple[str, ...]:
+    """Names for classes that have none: "0", "1" and so on, up to the highest label.
+
+    >>> numbered("toy", np.array([1, 0, 2]))
+    ('0', '1', '2')
+    """
+    highest = int(labels.max())
+    if highest >= len(labels):
+        raise InputError(
+            f"{who}: label {highest} (example {labels.argmax()}) makes {highest + 1} classes, more than the "
+            f"{len(labels)} training examples: number the classes from 0 without gaps"
+        )
+    return tuple(map(str, range(highest + 1)))

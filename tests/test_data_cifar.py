@@ -1,0 +1,269 @@
+"""CIFAR-10: both official layouts and the archive, made small; and the pickles that it must not run."""
+
+import datetime
+import functools
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import struct
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from jaxconv import InputError, data
+from jaxconv.data import cifar, datasets
+from jaxconv.data.download import File
+from jaxconv.data.unpickle import read_pickle
+
+RECORDS = 8
+NAMES = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
+
+
+@pytest.fixture
+def batches(rng):
+    """Six small batches, as they are in memory: pixels of three planes, and labels."""
+    return {
+        name: (rng.integers(0, 256, (RECORDS, 3072), np.uint8), rng.integers(0, 10, RECORDS, np.uint8))
+        for name in NAMES
+    }
+
+
+@pytest.fixture
+def root(monkeypatch, tmp_path):
+    monkeypatch.setattr(cifar, "RECORDS", RECORDS)
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def binary(pixels, labels):
+    return b"".join(bytes([label]) + row.tobytes() for row, label in zip(pixels, labels))
+
+
+def python2(pixels, labels):
+    """The pickle that Python 2 and an old numpy write, put together by hand: opcodes of protocol 2."""
+
+    def text(content):
+        return b"U" + bytes([len(content)]) + content
+
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNNJ\xff\xff\xff\xff"
+    dtype += b"J\xff\xff\xff\xffK\x00tb"
+    shape = b"K" + bytes([len(pixels)]) + b"M\x00\x0c\x86"
+    content = b"T" + struct.pack("<I", pixels.size) + pixels.tobytes()
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    array += b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"
+    numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + numbers + b"u."
+
+
+def python3(pixels, labels):
+    return pickle.dumps({"data": pixels, "labels": labels.tolist(), "batch_label": "one"}, protocol=2)
+
+
+def write(folder, batches, pack, end=""):
+    folder.mkdir(parents=True)
+    for name, content in batches.items():
+        (folder / f"{name}{end}").write_bytes(pack(*content))
+    return folder
+
+
+def check(dataset, batches):
+    """Every pixel where the format's description puts it, by loops."""
+    parts = [dataset.train, dataset.validation, dataset.test]
+    assert [part.images.shape for part in parts] == [(n, 32, 32, 3) for n in (36, 4, RECORDS)]
+    images, labels = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    pixels = np.concatenate([batches[name][0] for name in NAMES])
+    assert labels.tolist() == [label for name in NAMES for label in batches[name][1]]
+    for n in range(48):
+        for y, x, c in ((0, 0, 0), (0, 5, 1), (7, 0, 2), (31, 30, 1), (n % 32, 9, n % 3)):
+            assert images[n, y, x, c] == pixels[n, 1024 * c + 32 * y + x]
+
+
+@pytest.mark.parametrize("place", ["data/cifar10", "data", "cache/cifar10"])
+@pytest.mark.parametrize(
+    ("folder", "pack", "end"),
+    [
+        ("cifar-10-batches-bin", binary, ".bin"),
+        ("cifar-10-batches-py", python2, ""),
+        ("cifar-10-batches-py", python3, ""),
+    ],
+)
+def test_both_layouts_are_found_and_read(root, tmp_path, batches, place, folder, pack, end):
+    where = write(tmp_path / place / folder, batches, pack, end)
+    check(data.load("cifar10"), batches)
+    [report] = data.check(["cifar10"])
+    assert (report.damaged, report.missing) == (0, 0)
+    assert report.lines == [
+        f"{where} has the layout of the official files, whose checksums are not known once they are unpacked",
+        "train (36, 32, 32) validation (4, 32, 32) test (8, 32, 32) uint8, 10 classes",
+    ]
+
+
+def test_the_pickle_made_by_hand_is_what_python_reads_too(batches):
+    raw = python2(*batches["test_batch"])
+    for content in (pickle.loads(raw, encoding="bytes"), read_pickle(raw, "test_batch")):
+        assert list(content) == [b"data", b"labels"]
+        np.testing.assert_array_equal(content[b"data"], batches["test_batch"][0])
+
+
+def test_the_classes_are_in_the_official_order():
+    assert cifar.CLASSES == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+    assert cifar.RECORDS == 10_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw[:-1], r"data_batch_2\.bin has 24,583 bytes, wanted 24,584: 8 records of 3,073"),
+        (lambda raw: raw[:3073] + b"\x0a" + raw[3074:], r"data_batch_2\.bin has label 10 \(record 1\), wanted 0 to 9"),
+        (None, r"cifar-10-batches-bin has no data_batch_2\.bin"),
+    ],
+)
+def test_a_damaged_batch_is_named(root, batches, change, message):
+    path = write(root / "cifar10" / "cifar-10-batches-bin", batches, binary, ".bin") / "data_batch_2.bin"
+    path.write_bytes(change(path.read_bytes())) if change else path.unlink()
+    with pytest.raises(InputError, match=message):
+        data.load("cifar10")
+    [report] = data.check(["cifar10"])
+    assert report.damaged == 1 and "data_batch_2.bin" in report.lines[-1]
+
+
+GOOD = np.zeros((RECORDS, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds no dict but a list"),
+        ({"labels": [0] * RECORDS}, "should have data"),
+        ({"data": GOOD[:, :-1], "labels": [0] * RECORDS}, r"should have data, an array uint8\(8, 3072\)"),
+        ({"data": GOOD.astype(np.int64), "labels": [0] * RECORDS}, "should have data"),
+        ({"data": GOOD.astype(object), "labels": [0] * RECORDS}, "should have data"),
+        ({"data": GOOD, "labels": [0] * 7}, "should have labels, a list of 8 whole numbers"),
+        ({"data": GOOD, "labels": ["cat"] * RECORDS}, "should have labels, a list of 8 whole numbers"),
+        ({"data": GOOD, "labels": [0] * 7 + [-1]}, r"has label -1 \(record 7\), wanted 0 to 9"),
+    ],
+)
+def test_a_pickle_of_something_else_is_described(root, batches, content, message):
+    folder = write(root / "cifar10" / "cifar-10-batches-py", batches, python2)
+    (folder / "data_batch_1").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(InputError, match=f"data_batch_1 {message}"):
+        data.load("cifar10")
+
+
+class Command:
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_cannot_run_anything(tmp_path, protocol):
+    mark = tmp_path / "mark"
+    evil = [
+        Command(os.system, f"touch {mark}"),
+        Command(eval, f"open({str(mark)!r}, 'w')"),
+        Command(getattr, os.path.join, "__globals__"),
+        Command(functools.partial, os.mkdir, str(mark)),
+        Command(np.memmap, str(mark), np.uint8, "w+", 0, (1,)),
+        Command(pickle.loads, pickle.dumps(Command(os.mkdir, str(mark)))),
+    ]
+    for command in evil:
+        with pytest.raises(InputError, match=r"batch is refused: it asks for [\w.]+, which makes no array of numbers"):
+            read_pickle(pickle.dumps({"data": command}, protocol), "batch")
+    assert not mark.exists()
+    with pytest.raises(InputError, match=r"is refused: it asks for datetime\.date"):
+        read_pickle(pickle.dumps(datetime.date(2026, 1, 1), protocol), "batch")
+
+
+def test_bytes_are_encoded_as_latin1_only():
+    assert read_pickle(pickle.dumps(b"\x00\xff", protocol=2), "file") == b"\x00\xff"
+    with pytest.raises(InputError, match=r"not a whole pickle of arrays \(UnpicklingError: encoding 'bz2'\)"):
+        read_pickle(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00bz2\x86R.", "file")
+
+
+@pytest.mark.parametrize("raw", [b"", b"not a pickle", b"\x80\x02}", python2(GOOD, [0] * RECORDS)[:-9], b"Pid\n."])
+def test_a_broken_pickle_is_described(raw):
+    with pytest.raises(InputError, match="batch is not a whole pickle of arrays"):
+        read_pickle(raw, "batch")
+
+
+def archive(batches, names=NAMES):
+    """The official archive: a gzipped tar of a folder."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in names:
+            content = binary(*batches[name])
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def official(root, monkeypatch):
+    """The archive that a server on this machine serves is now the official one."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.server.content)))
+            self.end_headers()
+            self.wfile.write(self.server.content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def serve(content):
+        server.content = content
+        file = File(len(content), hashlib.sha256(content).hexdigest())
+        source = cifar.CIFAR10._replace(
+            mirrors=(f"http://127.0.0.1:{server.server_port}/",), files={"cifar-10-binary.tar.gz": file}
+        )
+        monkeypatch.setattr(cifar, "CIFAR10", source)
+        monkeypatch.setitem(datasets.SOURCES, "cifar10", source)
+
+    yield serve
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_archive_is_downloaded_checked_and_read(root, official, batches):
+    official(archive(batches))
+    path = root / "cifar10" / "cifar-10-binary.tar.gz"
+    [before] = data.check(["cifar10"])
+    assert before.missing == 1 and "cifar-10-binary.tar.gz is missing: it will be downloaded" in before.lines[0]
+    check(data.load("cifar10"), batches)
+    assert [file.name for file in root.rglob("*") if file.is_file()] == ["cifar-10-binary.tar.gz"]
+    [after] = data.check(["cifar10"])
+    assert not after.missing and not after.damaged and after.lines[0] == f"{path} is the official file"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"cifar-10-binary\.tar\.gz is cut short"):
+        data.load("cifar10")
+    [damaged] = data.check(["cifar10"])
+    assert damaged.damaged == 1 and "is cut short" in damaged.lines[0]
+
+
+def test_an_archive_without_a_batch_is_named(official, batches):
+    official(archive(batches, NAMES[:4]))
+    with pytest.raises(InputError, match=r"cifar-10-binary.tar.gz/cifar-10-batches-bin has no data_batch_5\.bin"):
+        data.load("cifar10")
+
+
+def test_the_known_archive_is_the_official_one():
+    """As TensorFlow Datasets has it, in url_checksums/cifar10.txt."""
+    [(name, file)] = cifar.CIFAR10.files.items()
+    assert (name, file.size) == ("cifar-10-binary.tar.gz", 170_052_171)
+    assert file.sha256 == "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

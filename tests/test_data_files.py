@@ -1,0 +1,182 @@
+"""Data sets in files of one's own: npz as Keras and MedMNIST write it, and folders of IDX files."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxconv import InputError, data
+
+
+@pytest.fixture
+def arrays(rng):
+    """30 training and 7 test examples of 3 classes, 5×4."""
+    return {
+        "x_train": rng.integers(0, 256, (30, 5, 4), np.uint8),
+        "y_train": np.arange(30, dtype=np.uint8) % 3,
+        "x_test": rng.integers(0, 256, (7, 5, 4), np.uint8),
+        "y_test": np.array([2, 0, 1, 1, 0, 2, 2]),
+    }
+
+
+def save(folder, arrays):
+    np.savez(folder / "set.npz", **arrays)
+    return f"npz:{folder / 'set.npz'}"
+
+
+def test_an_npz_of_keras_holds_out_the_last_sixth(tmp_path, arrays):
+    dataset = data.load(save(tmp_path, arrays))
+    assert dataset.classes == ("0", "1", "2") and dataset.in_shape == (5, 4, 1)
+    np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["x_train"][:25])
+    np.testing.assert_array_equal(dataset.validation.images[..., 0], arrays["x_train"][25:])
+    np.testing.assert_array_equal(dataset.test.images[..., 0], arrays["x_test"])
+    assert dataset.validation.labels.tolist() == [1, 2, 0, 1, 2] and dataset.test.labels.dtype == np.int32
+    assert dataset.test.labels.tolist() == [2, 0, 1, 1, 0, 2, 2]
+
+
+def test_an_npz_of_medmnist_has_three_parts_and_labels_in_columns(tmp_path, rng):
+    counts = {"train": 9, "val": 4, "test": 5}
+    colour = {f"{part}_images": rng.integers(0, 256, (n, 6, 5, 3), np.uint8) for part, n in counts.items()}
+    labels = {f"{part}_labels": rng.integers(0, 2, (n, 1)) for part, n in counts.items()}
+    labels["train_labels"][0] = 1
+    dataset = data.load(save(tmp_path, colour | labels))
+    for part, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
+        np.testing.assert_array_equal(split.images, colour[f"{part}_images"])
+        assert split.labels.tolist() == labels[f"{part}_labels"].ravel().tolist()
+
+
+def test_a_validation_part_of_keras_is_used(tmp_path, arrays):
+    arrays |= {"x_val": arrays["x_test"][:2], "y_val": arrays["y_test"][:2]}
+    dataset = data.load(save(tmp_path, arrays))
+    assert len(dataset.train.labels) == 30 and dataset.validation.labels.tolist() == [2, 0]
+
+
+BAD = {
+    "names": ({"x_test": None, "a": np.zeros(3)}, "has x_train, y_train, y_test, a; wanted x_train, y_train, x_test"),
+    "floats to 1": (
+        {"x_train": np.ones((30, 5, 4))},
+        r"x_train is float64, wanted uint8 from 0 to 255: save \(x_train \* 255\)\.round\(\)\.astype\(np\.uint8\)",
+    ),
+    "floats to 255": ({"x_test": np.full((7, 5, 4), 255.0)}, r"x_test is float64.* save x_test\.astype\(np\.uint8\)"),
+    "int64": ({"x_train": np.ones((30, 5, 4), int)}, r"x_train is int64.* save x_train\.astype\(np\.uint8\)"),
+    "flat": ({"x_train": np.ones((30, 20), np.uint8)}, r"x_train has the shape \(30, 20\); wanted \(N, H, W\)"),
+    "empty": ({"x_test": np.ones((0, 5, 4), np.uint8)}, r"x_test has the shape \(0, 5, 4\); wanted .* at least one"),
+    "channels first": (
+        {"x_train": np.ones((30, 3, 5, 4), np.uint8)},
+        r"x_train \(30, 3, 5, 4\) looks channels-first: save np\.moveaxis\(images, 1, -1\)",
+    ),
+    "one-hot": ({"y_train": np.eye(3)[np.arange(30) % 3]}, r"labels float64\(30, 3\) .* take labels\.argmax\(1\)"),
+    "several labels": ({"y_train": np.ones((30, 2), int)}, r"y_train: labels int64\(30, 2\) should be one whole"),
+    "negative": ({"y_test": np.array([0, 0, -1, 0, 0, 0, -2])}, r"y_test: label -1 \(example 2\) is no class"),
+    "beyond": ({"y_test": np.array([0, 1, 2, 3, 0, 0, 9])}, r"test has label 3 \(example 3\), but there are 3 classes"),
+    "gaps": ({"y_train": np.arange(30) * 1000}, r"label 29000 \(example 29\) makes 29001 classes, more than the 30"),
+    "sorted": ({"y_train": np.sort(np.arange(30) % 3)}, "in the order of their classes, so the last sixth"),
+    "too few labels": ({"y_test": np.array([0, 1])}, "test has 7 images uint8 .* and 2 labels"),
+    "objects": ({"y_train": np.array([{}] * 30)}, "holds Python objects, which are not loaded"),
+    "sizes": (
+        {"x_test": np.ones((7, 5, 5), np.uint8)},
+        r"training images are \(5, 4, 1\) but those of test \(5, 5, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_an_npz_that_is_no_data_set_is_described(tmp_path, arrays, case):
+    changes, message = BAD[case]
+    name = save(tmp_path, {key: value for key, value in (arrays | changes).items() if value is not None})
+    with pytest.raises(InputError, match=message) as caught:
+        data.load(name)
+    assert str(caught.value).startswith(name) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"there is no .*set\.npz"),
+        (b"", "cannot be read as an .npz of arrays"),
+        (b"no numpy at all", "it is no file of numpy's"),  # which numpy takes for a pickle
+        (b"PK\x03\x04 no zip", "cannot be read as an .npz of arrays: File is not a zip file"),
+    ],
+)
+def test_a_file_that_is_no_npz_is_described(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "set.npz").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        data.load(f"npz:{tmp_path / 'set.npz'}")
+
+
+def test_one_array_is_no_data_set(tmp_path):
+    np.save(tmp_path / "set.npy", np.zeros(3))
+    with pytest.raises(InputError, match=r"set\.npy is one array; wanted an \.npz of several"):
+        data.load(f"npz:{tmp_path / 'set.npy'}")
+
+
+def write(path, array):
+    raw = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+def mnist(folder, arrays, *, prefix="", test="t10k", end=""):
+    folder.mkdir()
+    for part, name in (("train", "train"), ("test", test)):
+        write(folder / f"{prefix}{name}-images-idx3-ubyte{end}", arrays[f"x_{part}"])
+        write(folder / f"{prefix}{name}-labels-idx1-ubyte{end}", arrays[f"y_{part}"])
+    return f"idx:{folder}"
+
+
+@pytest.mark.parametrize(
+    "naming", [{}, {"end": ".gz"}, {"prefix": "emnist-letters-", "test": "test", "end": ".gz"}, {"test": "test"}]
+)
+def test_four_idx_files_are_a_data_set_of_any_size(tmp_path, arrays, naming):
+    name = mnist(tmp_path / "set", arrays, **naming)
+    (tmp_path / "set" / "README").write_text("about the images and labels")
+    dataset, npz = data.load(name), data.load(save(tmp_path, arrays))
+    assert dataset.name == name and dataset.classes == ("0", "1", "2")
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(dataset, part).images, getattr(npz, part).images)
+        np.testing.assert_array_equal(getattr(dataset, part).labels, getattr(npz, part).labels)
+
+
+def test_idx_of_rank_4_has_colours(tmp_path, arrays, rng):
+    arrays["x_train"] = rng.integers(0, 256, (30, 5, 4, 3), np.uint8)
+    arrays["x_test"] = arrays["x_train"][:7]
+    dataset = data.load(mnist(tmp_path / "set", arrays))
+    np.testing.assert_array_equal(dataset.test.images, arrays["x_test"])
+    assert dataset.in_shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "t10k-labels-idx1-ubyte").unlink(), "has no file named like t10k-labels-idx1-ubyte.gz"),
+        (lambda f: (f / "train-images-idx3-ubyte").unlink(), "has no file named like train-images-idx3-ubyte.gz"),
+        (
+            lambda f: write(f / "train-images-idx3-ubyte.gz", np.zeros((30, 5, 4))),
+            "has train-images-idx3-ubyte and train-images-idx3-ubyte.gz: leave one of them",
+        ),
+        (
+            lambda f: write(f / "train-labels-idx1-ubyte", np.zeros(29)),
+            r"images \(30, 5, 4\) and labels \(29,\) do not go together",
+        ),
+        (
+            lambda f: write(f / "train-images-idx3-ubyte", np.zeros((30, 20))),
+            r"images \(30, 20\) and labels \(30,\) do not go together",
+        ),
+        (
+            lambda f: write(f / "t10k-labels-idx1-ubyte", np.array([0, 1, 2, 200, 0, 0, 0])),
+            r"test has label 200 \(example 3\), but there are 3 classes: 0 to 2",
+        ),
+    ],
+)
+def test_idx_files_that_do_not_go_together_are_named(tmp_path, arrays, spoil, message):
+    name = mnist(tmp_path / "set", arrays)
+    spoil(Path(tmp_path / "set"))
+    with pytest.raises(InputError, match=message):
+        data.load(name)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"idx:.*nowhere: there is no folder .*nowhere"):
+        data.load(f"idx:{tmp_path / 'nowhere'}")
