@@ -1,0 +1,37 @@
+"""More images from those there are: random changes that leave the label as it is, or mix it in a known share.
+
+    augment = compose(flip(), shift(4))                  # a factory takes the options
+    images = augment(key, images)                        # floats from 0 to 1, (N, H, W, C)
+    images, targets = mixup(0.2)(key, images, targets)
+
+What a factory makes is a pure function of a key and a batch, in which every image has its own randomness. Shapes are
+those of the batch and the options, so it compiles once and runs inside ``jit``, ``vmap`` and ``lax.scan``, on the
+device that computes the rest of the step.
+"""
+
+from jaxconv.data.augment.boxes import cutmix, cutout
+from jaxconv.data.augment.given import Augment, Mix
+from jaxconv.data.augment.mix import mixup
+from jaxconv.data.augment.moves import crop, flip, shift
+from jaxconv.data.augment.table import AUGMENTATIONS, MIXES, compose, find
+from jaxconv.data.augment.views import test_time
+from jaxconv.data.augment.warp import affine, rotate, warp
+
+__all__ = [
+    "AUGMENTATIONS",
+    "MIXES",
+    "Augment",
+    "Mix",
+    "affine",
+    "compose",
+    "crop",
+    "cutmix",
+    "cutout",
+    "find",
+    "flip",
+    "mixup",
+    "rotate",
+    "shift",
+    "test_time",
+    "warp",
+]

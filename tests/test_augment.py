@@ -1,0 +1,150 @@
+"""The laws that every augmentation keeps, and what none will take."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import DtypeError, InputError
+from jaxconv.data import augment
+
+KEY = jax.random.key(0)
+SHAPE = (24, 9, 7, 2)  # N, H, W, C
+
+EVERY = {
+    "flip": augment.flip(),
+    "shift": augment.shift((2, 3)),
+    "crop": augment.crop((5, 6), padding=1),
+    "affine": augment.affine(20, scale=(0.8, 1.3), shear=10, translate=1.5),
+    "cutout": augment.cutout((4, 3)),
+    "compose": augment.compose(augment.flip(), augment.shift(2, pad_mode="reflect"), augment.cutout(3)),
+}
+MIXES = {"mixup": augment.mixup(1.0), "cutmix": augment.cutmix()}
+# Compiled once for all the laws; of a mix only Beta's loops, which take longest, and jax keeps those itself.
+RUN = {name: jax.jit(function) for name, function in EVERY.items()} | MIXES
+
+
+def images_of(shape, seed=0):
+    """Distinct values from 0 to 1, none of them 0, so that a pixel tells where it came from."""
+    rng = np.random.default_rng(seed)
+    count = np.prod(shape)
+    return ((rng.permutation(count) + 1) / count).reshape(shape).astype(np.float32)
+
+
+def run(name, key, images):
+    """Any augmentation; a mix with one class an image, so that its targets tell the partner."""
+    if name in MIXES:
+        return RUN[name](key, images, np.eye(len(images), dtype=np.float32))[0]
+    return RUN[name](key, images)
+
+
+@pytest.mark.parametrize("name", [*EVERY, *MIXES])
+def test_the_key_decides(name):
+    images = images_of(SHAPE)
+    y = run(name, KEY, images)
+    np.testing.assert_array_equal(y, run(name, KEY, images))
+    assert not np.array_equal(y, run(name, jax.random.key(1), images))
+    assert (y.dtype, y.shape) == (np.float32, (24, 5, 6, 2) if name == "crop" else SHAPE)
+    assert 0 <= float(y.min()) and float(y.max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", ["compose", "crop", "cutmix"])
+def test_compiled_or_not_it_is_the_same(name):
+    given = KEY, images_of(SHAPE), *[np.eye(24, dtype=np.float32)] * (name in MIXES)
+    function = (EVERY | MIXES)[name]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), jax.jit(function)(*given), function(*given))
+
+
+@pytest.mark.parametrize("name", [*EVERY, *MIXES])
+def test_every_image_has_its_own_randomness(name):
+    images = np.repeat(images_of((1, *SHAPE[1:])), 24, axis=0)
+    if name in MIXES:  # the partners are all the same other image
+        images[::2] = images_of((1, *SHAPE[1:]), seed=1)
+    y = np.asarray(run(name, KEY, images)).reshape(24, -1)
+    different = len(np.unique(y.round(4), axis=0))
+    assert different == 2 if name == "flip" else different > 8
+
+
+@pytest.mark.parametrize("name", [*EVERY, *MIXES])
+def test_half_precision_stays_and_is_the_rounded_result(name):
+    images = jnp.asarray(images_of(SHAPE)).astype(jnp.bfloat16)
+    y = run(name, KEY, images)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(np.float32), run(name, KEY, images.astype(jnp.float32)), atol=2**-8)
+
+
+@pytest.mark.parametrize("name", [*EVERY, *MIXES])
+def test_it_runs_under_vmap_inside_scan(name):
+    keys, images = jax.random.split(KEY, 4), images_of(SHAPE)
+    one_by_one = np.stack([run(name, key, images) for key in keys])
+
+    def two(carry, keys):
+        return carry, jax.vmap(lambda key: run(name, key, images))(keys)
+
+    _, y = jax.lax.scan(two, 0, keys.reshape(2, 2))
+    np.testing.assert_allclose(y.reshape(one_by_one.shape), one_by_one, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*EVERY, *MIXES])
+def test_the_gradient_is_that_of_a_linear_function(name):
+    x, other = images_of(SHAPE), images_of(SHAPE, 1)
+    dx = jax.grad(lambda x: 0.5 * run(name, KEY, x).sum())(x)
+    assert np.isfinite(dx).all()
+    np.testing.assert_allclose((dx * other).sum(), 0.5 * run(name, KEY, other).sum(), rtol=1e-5)
+
+
+def test_float64_stays(x64):
+    images = np.random.default_rng(0).uniform(size=(2, 4, 5, 1))
+    for function in (augment.shift(1), augment.affine(20, scale=(0.5, 2))):
+        assert jax.jit(function)(KEY, images).dtype == np.float64
+    y, targets = jax.eval_shape(augment.mixup(), KEY, images, np.eye(2, dtype=np.float32))
+    assert (y.dtype, targets.dtype) == (np.float64, np.float32)
+
+
+SMALL = jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: augment.shift(4), "shift: (4, 4) pixels on the sides of (4, 5) images"),
+        (lambda: augment.shift((1, 5), pad_mode="reflect"), "shift: (1, 5) pixels on the sides of (4, 5)"),
+        (lambda: augment.shift(-1), "shift: pixels -1: give an int of at least 0"),
+        (lambda: augment.shift(1, pad_mode="reflct"), "shift: unknown pad_mode 'reflct': did you mean 'reflect'"),
+        (lambda: augment.crop(6, padding=0), "crop: size (6, 6) is larger than the image, (4, 5) with its padding"),
+        (lambda: augment.crop((4, 8), padding=1), "crop: size (4, 8) is larger than the image, (6, 7)"),
+        (lambda: augment.crop(3, padding=4), "crop: (4, 4) pixels on the sides of (4, 5) images"),
+        (lambda: augment.crop(0), "crop: size 0: give"),
+        (lambda: augment.crop(2, pad_mode=None), "crop: unknown pad_mode None"),
+        (lambda: augment.cutout(5), "cutout: size (5, 5) is larger than the image, (4, 5)"),
+        (lambda: augment.cutout((1, 2, 3)), "cutout: size (1, 2, 3): give"),
+        (lambda: augment.affine(scale=1.2), "affine: scale=1.2 should be two factors"),
+        (lambda: augment.affine(scale=(1.2, 0.8)), "affine: scale=0.8 should be a number from 1.2"),
+        (lambda: augment.affine(scale=(0, 1)), "affine: scale=0 should be a number from"),
+        (lambda: augment.affine(shear=90), "affine: shear=90 should be a number from 0 to 89"),
+        (lambda: augment.affine("10"), "affine: degrees='10' should be a number"),
+        (lambda: augment.affine(translate=float("inf")), "affine: translate=inf should be"),
+        (lambda: augment.flip(p=True), "flip: p=True should be a number"),
+    ],
+)
+def test_options_that_will_not_do(make, said):
+    with pytest.raises(InputError) as caught:
+        jax.eval_shape(make(), KEY, SMALL)  # what depends on the images is told while tracing
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*EVERY, *MIXES])
+def test_what_is_given_that_will_not_do(name):
+    def given(key, images):
+        return (EVERY | MIXES)[name](key, images, *[jnp.eye(24)] * (name in MIXES))
+
+    who = {"compose": "flip"}.get(name, name)
+    with pytest.raises(DtypeError, match=f"{who}: images is uint8; convert it first.*/ 255"):
+        given(KEY, np.zeros(SHAPE, np.uint8))
+    with pytest.raises(InputError, match=rf"{who}: images \(9, 7, 2\) should be \(N, H, W, C\).*add the batch axis"):
+        given(KEY, jnp.zeros(SHAPE[1:]))
+    with pytest.raises(InputError, match=rf"{who}: images \(24, 0, 7, 2\) should be"):
+        given(KEY, jnp.zeros((24, 0, 7, 2)))
+    if name != "compose":  # whose own jax.random.fold_in speaks first
+        with pytest.raises(InputError, match=rf"{who}: key should be one jax.random.key\(…\), not None"):
+            given(None, jnp.zeros(SHAPE))

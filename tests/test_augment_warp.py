@@ -1,0 +1,109 @@
+"""Turning, scaling, slanting and moving: against scipy, against whole turns, and in expectation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from jaxconv import InputError
+from jaxconv.data import augment
+
+KEY = jax.random.key(0)
+IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 11, 2)).astype(np.float32)
+warp = jax.jit(augment.warp)
+
+
+@pytest.mark.parametrize("degrees", [30.0, -75.0, 180.0, 200.0])
+def test_a_turn_is_scipys(degrees):
+    wanted = ndimage.rotate(IMAGES, degrees, axes=(2, 1), reshape=False, order=1, mode="grid-constant")
+    np.testing.assert_allclose(warp(IMAGES, degrees=degrees), wanted, atol=1e-5)
+
+
+def test_a_quarter_turn_is_counter_clockwise():
+    square = IMAGES[:, :, :8]
+    np.testing.assert_allclose(warp(square, degrees=90.0), np.rot90(square, axes=(1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("down", "right"), [(2.0, -3.0), (-1.0, 0.0), (0.25, 1.75)])
+def test_a_move_is_scipys(down, right):
+    wanted = ndimage.shift(IMAGES, (0, down, right, 0), order=1, mode="grid-constant")
+    np.testing.assert_allclose(warp(IMAGES, down=down, right=right), wanted, atol=1e-6)
+
+
+def test_each_image_by_its_own_numbers_is_scipys_affine_transform():
+    rng = np.random.default_rng(1)
+    options = {
+        "degrees": rng.uniform(-180, 180, 3),
+        "scale": rng.uniform(0.5, 2, 3),
+        "shear": rng.uniform(-40, 40, 3),
+        "down": rng.uniform(-2, 2, 3),
+        "right": rng.uniform(-2, 2, 3),
+    }
+    y = warp(IMAGES, **{name: value.astype(np.float32) for name, value in options.items()})
+    centre = np.array([3.5, 5.0])
+    for n in range(3):
+        degrees, scale, shear, down, right = (value[n] for value in options.values())
+        cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+        there = np.array([[cos, -sin], [sin, cos]]) @ (scale * np.array([[1, 0], [np.tan(np.deg2rad(shear)), 1]]))
+        back = np.linalg.inv(there)
+        for c in range(2):
+            offset = centre - back @ (centre + np.array([down, right]))
+            wanted = ndimage.affine_transform(IMAGES[n, ..., c], back, offset, order=1, mode="grid-constant")
+            np.testing.assert_allclose(y[n, ..., c], wanted, atol=1e-5)
+
+
+def test_nothing_to_do_changes_nothing():
+    np.testing.assert_array_equal(warp(IMAGES), IMAGES)
+    np.testing.assert_array_equal(augment.affine()(KEY, IMAGES), IMAGES)
+
+
+def test_coordinates_stay_exact_on_a_large_image():
+    ramp = jnp.broadcast_to(jnp.arange(1024.0)[None, None, :, None], (1, 3, 1024, 1))
+    y = warp(ramp, right=0.5)[0, 1, 1:, 0]
+    np.testing.assert_array_equal(y, np.arange(1, 1024) - 0.5)
+
+
+def drawn(function, count=400):
+    """How far a bright line through the centre of each image has turned, in degrees, from its centroid."""
+    images = np.zeros((count, 41, 41, 1), np.float32)
+    images[:, 20, 26:38] = 1  # to the right of the centre
+    y = np.asarray(jax.jit(function)(KEY, images))[..., 0].astype(np.float64)
+    i, j = np.mgrid[-20:21, -20:21]
+    total = y.sum((1, 2))
+    return (y * i).sum((1, 2)) / total, (y * j).sum((1, 2)) / total, total
+
+
+def test_turns_are_drawn_evenly_from_both_sides():
+    i, j, _ = drawn(augment.rotate(40))
+    degrees = np.rad2deg(np.arctan2(-i, j))
+    assert -41 < degrees.min() < -38 and 38 < degrees.max() < 41
+    counts, _ = np.histogram(degrees, bins=8, range=(-41, 41))
+    assert ((counts - 50) ** 2 / 50).sum() < 7 + 6 * np.sqrt(14)
+
+
+def test_scale_and_translation_are_drawn_from_their_ranges():
+    _, j, _ = drawn(augment.affine(scale=(0.5, 1.5)))
+    scale = j / 11.5  # the line's own centroid
+    assert 0.47 < scale.min() < 0.53 and 1.2 < scale.max() < 1.51  # a part of the largest leaves
+    i, j, _ = drawn(augment.affine(translate=2))
+    assert abs(i.mean()) < 0.3 and abs((j - 11.5).mean()) < 0.3
+    assert -2.01 < i.min() < -1.9 and 1.9 < i.max() < 2.01
+    assert abs(np.corrcoef(i, j)[0, 1]) < 0.25  # up or down says nothing about left or right
+
+
+def test_shear_leans():
+    images = np.zeros((200, 21, 21, 1), np.float32)
+    images[:, :, 10] = 1  # upright
+    y = np.asarray(jax.jit(augment.affine(shear=30))(KEY, images))[..., 0]
+    columns = (y * np.arange(21)).sum(2) / y.sum(2)
+    lean = np.rad2deg(np.arctan((columns[:, 20] - columns[:, 0]) / 20))
+    assert -30.5 < lean.min() < -28 and 28 < lean.max() < 30.5
+    np.testing.assert_allclose(columns[:, 10], 10, atol=1e-4)
+
+
+def test_numbers_that_will_not_do():
+    with pytest.raises(InputError, match=r"warp: degrees \(2,\) should be a number, or one for each of 3 images"):
+        augment.warp(IMAGES, degrees=np.zeros(2, np.float32))
+    with pytest.raises(InputError, match="warp: scale=0 should be above 0"):
+        augment.warp(IMAGES, scale=0)
