@@ -1,6 +1,7 @@
 """Networks that have a name. Each is a function that returns a Layer, and reads like its diagram."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from jaxconv.errors import known
@@ -8,6 +9,7 @@ from jaxconv.layers import Layer
 from jaxconv.models.lenet import lenet5
 from jaxconv.models.mlp import mlp
 from jaxconv.models.mnist_cnn import mnist_cnn
+from jaxconv.models.resnet import DEPTHS, resnet
 from jaxconv.models.small_cnn import small_cnn
 
 
@@ -23,6 +25,7 @@ MODELS: dict[str, Model] = {
     "lenet5": Model(lenet5, (32, 32, 1)),
     "mnist_cnn": Model(mnist_cnn, (28, 28, 1)),
     "mlp": Model(mlp, (8, 8, 1)),
+    **{f"resnet{depth}": Model(partial(resnet, depth), (32, 32, 3)) for depth in DEPTHS},
 }
 
 
@@ -33,10 +36,11 @@ def find(name: str) -> Model:
     (28, 28, 1)
     >>> find("mnist")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, mnist_cnn, mlp
+    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, mnist_cnn, \
+mlp, resnet20, resnet32, resnet44, resnet56, resnet110
     """
     known("model", name, MODELS)
     return MODELS[name]
 
 
-__all__ = ["MODELS", "Model", "find", "lenet5", "mlp", "mnist_cnn", "small_cnn"]
+__all__ = ["MODELS", "Model", "find", "lenet5", "mlp", "mnist_cnn", "resnet", "small_cnn"]

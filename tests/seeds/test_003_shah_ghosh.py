@@ -6,7 +6,7 @@ One test a row, named by it. Rows that are not here:
     003-10  the audio front-end (mel bands)                     later; the network's parameters are here
     003-16  robustness to a shift by one pixel                  experiment
     003-17  stride instead of pooling                           experiment
-    003-20  residual networks by name                           later
+    003-20  residual networks by name                           tests/test_resnet.py
     003-22  vanishing gradients in plain networks               experiment
     003-23  what AlexNet's filters look like                    experiment; its two streams are here
     003-24  dead filters                                        later

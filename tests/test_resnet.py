@@ -1,0 +1,169 @@
+"""Residual networks: the paper's counts, and what a shortcut does (lecture rows 003-20 to 003-22)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import InputError, models, ops, relu
+from jaxconv.explain import summarize
+from jaxconv.models import resnet
+
+KEY = jax.random.key(0)
+
+
+def by_paper(n):
+    """Section 4.2's table, counted: kernels, and two numbers a channel of each batch norm."""
+    total, channels = 3 * 3 * 3 * 16 + 2 * 16, 16
+    for features in (16, 32, 64):
+        for _ in range(2 * n):
+            total += 3 * 3 * channels * features + 2 * features
+            channels = features
+    return total + 64 * 10 + 10
+
+
+def filled(model, in_shape, rng):
+    """Parameters and state of the model's shapes at which no scale is 1, no bias 0 and no variance negative."""
+    shapes = jax.eval_shape(functools.partial(model.init, in_shape=in_shape), KEY)
+    draw = {True: functools.partial(rng.normal, 0, 0.2), False: functools.partial(rng.uniform, 0.5, 1.5)}
+    return jax.tree.map(lambda leaf: draw[leaf.ndim > 1](size=leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+def test_parameters_are_the_papers(depth, millions):  # its table 6
+    entry = models.find(f"resnet{depth}")
+    table = summarize(entry.make(), entry.in_shape)
+    assert table.params == by_paper((depth - 2) // 6)
+    assert round(table.params / 1e6, 2 if millions < 1 else 1) == millions
+    assert sum(row.kind in ("conv", "dense") for row in table.rows) == depth
+    assert table.rows[-1].shape == (10,)
+
+
+def test_resnet20_layer_by_layer():
+    table = summarize(resnet(20), (32, 32, 3))
+    assert (table.params, table.state, table.multiply_adds) == (269_722, 2 * 688, 40_551_040)
+    shapes = [row.shape for row in table.rows if row.kind == "conv"]
+    assert shapes == [(32, 32, 16)] * 7 + [(16, 16, 32)] * 6 + [(8, 8, 64)] * 6
+    names = [row.name for row in table.rows]
+    assert names[:9] == [
+        *("conv1", "bn1", "relu1", "res1/body/conv1", "res1/body/bn1", "res1/body/relu1"),
+        *("res1/body/conv2", "res1/body/bn2", "res1/shortcut"),
+    ]
+    assert names[-3:] == ["relu10", "global_avg_pool1", "dense1"]
+    params, _ = jax.eval_shape(functools.partial(resnet(20).init, in_shape=(32, 32, 3)), KEY)
+    assert params["conv1"].keys() == {"kernel"}  # the batch norm after it has the bias
+    assert params["res9"].keys() == {"body"}
+
+
+def test_shortcut_b_is_a_convolution_and_a_norm_where_the_size_changes():
+    more = (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
+    table = summarize(resnet(20, shortcut="B"), (32, 32, 3))
+    assert table.params == 269_722 + more
+    shortcuts = [(row.name, row.shape) for row in table.rows if "shortcut/conv" in row.name]
+    assert shortcuts == [("res4/shortcut/conv1", (16, 16, 32)), ("res7/shortcut/conv1", (8, 8, 64))]
+
+
+def test_a_plain_network_is_the_same_without_shortcuts():
+    table = summarize(resnet(20, plain=True), (32, 32, 3))
+    assert table.params == 269_722 and not any("res" in row.name for row in table.rows)
+    kinds = "conv bn relu " * 19 + "global_avg_pool dense"
+    assert [row.kind for row in table.rows] == kinds.split()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("size", [(9, 7), (8, 10)])
+def test_values_by_torch(size, plain, rng):
+    torch = pytest.importorskip("torch")
+    model = resnet(8, plain=plain)
+    params, state = filled(model, (*size, 3), rng)
+    x = rng.normal(size=(3, *size, 3)).astype(np.float32)
+
+    def places():
+        """Each convolution's kernel and batch norm, in the order of the network."""
+        blocks = [("", i) for i in range(2, 8)] if plain else [(f"res{b}", i) for b in (1, 2, 3) for i in (1, 2)]
+        for block, i in [("", 1), *blocks]:
+            own, running = (tree[block]["body"] if block else tree for tree in (params, state))
+            yield own[f"conv{i}"]["kernel"], (*running[f"bn{i}"].values(), *reversed(own[f"bn{i}"].values()))
+
+    place = places()
+
+    def conv_bn(x, stride=1):
+        kernel, (mean, var, scale, bias) = jax.tree.map(torch.tensor, next(place))
+        x = torch.nn.functional.conv2d(x, kernel.permute(3, 2, 0, 1), stride=stride, padding=1)
+        return torch.nn.functional.batch_norm(x, mean, var, scale, bias)
+
+    y = conv_bn(torch.tensor(x).permute(0, 3, 1, 2)).relu()
+    for stride in (1, 2, 2):
+        body = conv_bn(conv_bn(y, stride).relu())
+        around = torch.zeros_like(body)
+        if not plain:
+            around[:, : y.shape[1]] = y[:, :, ::stride, ::stride]
+        y = (body + around).relu()
+    wanted = y.mean((2, 3)) @ torch.tensor(params["dense1"]["kernel"]) + torch.tensor(params["dense1"]["bias"])
+    np.testing.assert_allclose(jax.jit(model.apply)(params, state, x)[0], wanted, rtol=1e-4, atol=1e-3)  # of up to 170
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (6, 9), (1, 2)])
+def test_shortcut_a_by_numpy(size):
+    shortcut = dict(dict(resnet(8).parts)["res2"].parts)["shortcut"]
+    x = np.random.default_rng(0).normal(size=(2, *size, 16)).astype(np.float32)
+    wanted = np.zeros((2, -(-size[0] // 2), -(-size[1] // 2), 32), np.float32)
+    for i in range(0, size[0], 2):
+        for j in range(0, size[1], 2):
+            wanted[:, i // 2, j // 2, :16] = x[:, i, j]
+    y, state = shortcut.apply({}, {}, x)
+    np.testing.assert_array_equal(y, wanted)
+    assert state == {} and shortcut.init(KEY, (*size, 16)) == ({}, {})
+
+
+@pytest.mark.parametrize("in_shape", [(28, 28, 1), (33, 17, 3), (5, 4, 2)])
+def test_other_images_will_do(in_shape):
+    model = resnet(14, 7)
+    params, state = jax.eval_shape(functools.partial(model.init, in_shape=in_shape), KEY)
+    images = jax.ShapeDtypeStruct((2, *in_shape), jnp.float32)
+    logits, new = jax.eval_shape(functools.partial(model.apply, train=True), params, state, images)
+    assert logits.shape == (2, 7) and jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_from_zero_a_block_is_relu_and_passes_its_gradient_on(train):  # row 003-21
+    model = resnet(8, zero_init=True)
+    params, state = jax.jit(model.init, static_argnums=1)(KEY, (6, 5, 3))
+    block = dict(model.parts)["res1"]
+    x, dy = jax.random.normal(KEY, (2, 3, 6, 5, 16))
+    y, vjp = jax.vjp(lambda x: block.apply(params["res1"], state["res1"], x, train=train)[0], x)
+    np.testing.assert_array_equal(relu(y), relu(x))
+    np.testing.assert_array_equal(vjp(dy)[0], dy)
+    scales = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): float(leaf.max())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if "scale" in jax.tree_util.keystr(path)
+    }
+    assert {name for name, most in scales.items() if most == 0} == {f"res{i}/body/bn2/scale" for i in range(1, 4)}
+    assert {most for most in scales.values()} == {0, 1}
+
+
+def test_impl_reaches_every_convolution(monkeypatch):
+    params, state = jax.eval_shape(functools.partial(resnet(8, shortcut="B").init, in_shape=(8, 8, 3)), KEY)
+    lowering, calls = ops.LOWERINGS["explicit"], []
+    monkeypatch.setitem(
+        ops.LOWERINGS, "explicit", lambda *args, **options: calls.append(1) or lowering(*args, **options)
+    )
+    model = resnet(8, shortcut="B", impl="explicit")
+    jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
+    assert len(calls) == 7 + 2
+
+
+def test_options_that_will_not_do():
+    with pytest.raises(InputError, match="resnet: depth=21 should be 6n \\+ 2, such as 20 or 26"):
+        resnet(21)
+    with pytest.raises(InputError, match="resnet: depth=2 should be an int of at least 8"):
+        resnet(2)
+    with pytest.raises(InputError, match="resnet: unknown shortcut 'C': Known: A, B"):
+        resnet(20, shortcut="C")
+    with pytest.raises(InputError, match="plain=True with zero_init=True is zero everywhere"):
+        resnet(20, plain=True, zero_init=True)
+    with pytest.raises(InputError, match="resnet: plain='no' should be True or False"):
+        resnet(20, plain="no")
