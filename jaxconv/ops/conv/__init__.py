@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
-from jaxconv.ops.conv import explicit, fft, im2col, lax, toeplitz
+from jaxconv.ops.conv import auto, explicit, fft, im2col, lax, toeplitz
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def conv(
             commutative and associative (row 002-22).
         impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
             above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``,
-            which is lax. All give the same array and the same gradients, but for rounding; that of ``"fft"`` is
-            relative to the largest pixel of an image, and a NaN anywhere in an image reaches all of its output.
+            which is im2col on a CPU and lax elsewhere. All give the same array and the same gradients, but for
+            rounding; that of ``"fft"`` is relative to the largest pixel of an image, and a NaN anywhere in an image
+            reaches all of its output.
         precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
             ``"toeplitz"`` know no other.
 
@@ -107,7 +108,7 @@ def conv(
         x, window = _pad(x, window, pad_mode)
     if flip:
         kernel = jnp.flip(kernel, range(kernel.ndim - 2))
-    y = LOWERINGS["lax" if impl == "auto" else impl](x, kernel, window, groups=groups, precision=precision)
+    y = (auto.conv if impl == "auto" else LOWERINGS[impl])(x, kernel, window, groups=groups, precision=precision)
     return checks.biased("conv", y, bias, x.dtype)
 
 
