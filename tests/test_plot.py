@@ -1,8 +1,11 @@
 """Pictures show what they say: the figures are asked, not the pixels."""
 
-import numpy as np
+import itertools
 
-from jaxconv import plot
+import numpy as np
+import pytest
+
+from jaxconv import InputError, plot
 
 
 def test_mistakes_come_surest_first_and_right_answers_not_at_all():
@@ -28,3 +31,56 @@ def test_curves_show_the_history_and_what_was_kept():
     assert [line.get_ydata().tolist() for line in loss.lines[:2]] == [[0.9, 0.3, 0.1], [0.8, 0.4, 0.5]]
     assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [[0.5, 0.9, 1.0], [0.6, 0.8, 0.7]]
     assert [line.get_label() for line in accuracy.lines] == ["training", "validation", "kept: 0.8000"]
+
+
+def cells(figure):
+    return {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in figure.axes[0].texts}
+
+
+def test_confusion_has_a_row_a_true_class_and_colours_by_its_share(rng):
+    counts = np.array([[900, 100, 0], [1, 8, 1], [0, 0, 0]])
+    figure = plot.confusion(counts, ["cat", "dog", "gnu"], title="pets")
+    axes, bar = figure.axes
+    assert cells(figure) == {(0, 0): "900", (0, 1): "100", (1, 0): "1", (1, 1): "8", (1, 2): "1"}  # nothing where 0 is
+    shares = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0, 0, 0]])
+    np.testing.assert_allclose(axes.images[0].get_array(), shares)  # gnu, of which there is none, divides nothing by 0
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "gnu"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("said", "true class")
+    assert axes.get_title() == "pets\n908 of 1,010 right"
+    assert plot.confusion(counts, "abc").axes[0].get_title() == "908 of 1,010 right"
+    assert bar.get_ylabel() == "share of the true class"
+
+
+@pytest.mark.parametrize(
+    ("names", "turned"),
+    [
+        ([str(i) for i in range(10)], False),
+        ("airplane automobile bird cat deer dog frog horse ship truck".split(), False),
+        ([f"number {i}" for i in range(20)], True),
+        ([f"class {i}" for i in range(100)], True),
+        ([f"n{i:08}" for i in range(400)], True),
+    ],
+)
+def test_the_names_of_the_classes_do_not_overlap(names, turned):
+    """Asked of the drawn figure: the box of every label, of every count, and of the title."""
+    figure = plot.confusion(np.full((len(names),) * 2, 1234), names, title="a title")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert all(label.get_rotation() == 90 * turned for label in axes.get_xticklabels())
+    across = [label.get_window_extent() for label in axes.get_xticklabels()]
+    down = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert len(across) == len(down) >= min(len(names), 100)
+    assert all(a.x1 <= b.x0 + 0.5 for a, b in itertools.pairwise(across))
+    assert all(a.y0 >= b.y1 - 0.5 for a, b in itertools.pairwise(down))
+    cell = axes.get_window_extent().width / len(names)
+    assert len(axes.texts) == (len(names) ** 2 if len(names) <= 20 else 0)
+    assert all(text.get_window_extent().width < cell for text in axes.texts)
+    page = figure.bbox
+    for box in (*across, *down, axes.title.get_window_extent(), axes.yaxis.label.get_window_extent()):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+
+
+def test_confusion_refuses_names_that_are_not_of_its_rows():
+    message = r"^confusion: counts \(2, 2\) should be \(3, 3\), for 3 names of classes$"
+    with pytest.raises(InputError, match=message):
+        plot.confusion(np.ones((2, 2), int), "abc")

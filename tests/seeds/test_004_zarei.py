@@ -8,9 +8,9 @@ One test a row, named by it. Rows that are not here:
     004-12  the whole network                                   a figure only
     004-14  unusual styles and noise                            experiment
     004-15  a page that shows every layer                       later
-    004-16  ensembles                                           later
+    004-16  ensembles                                           tests/test_experiment.py
     004-17  the shapes of MNIST                                 tests/test_data.py, where the files are
-    004-22  early stopping                                      later
+    004-22  early stopping                                      tests/test_stopping.py
     004-24  loss curves                                         tests/test_plot.py
     004-25  97 % without convolutions, 99 % with                experiment
     004-28  books                                               nothing to compute

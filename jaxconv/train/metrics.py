@@ -1,0 +1,196 @@
+"""What a classifier gets right, and how well it knows it: counted on the host, in float64."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxconv.errors import InputError
+from jaxconv.ops import checks
+
+
+class PerClass(NamedTuple):
+    """One number a class in each; nan where there is nothing to divide by."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
+    """How often each class was taken for each: ``confusion[i, j]`` counts the examples of class i that were called j.
+
+    Args:
+        labels: ``(N,)`` true class numbers.
+        predicted: ``(N,)`` class numbers as they were said.
+        classes: how many there are.
+
+    Returns:
+        ``(classes, classes)``, int64; the diagonal is what was right.
+
+    Raises:
+        InputError: class numbers that are none, or not one said for each true one.
+
+    >>> confusion_matrix([0, 0, 1, 2], [0, 1, 1, 1], classes=3)
+    array([[1, 1, 0],
+           [0, 1, 0],
+           [0, 1, 0]])
+    """
+    checks.whole("confusion_matrix", 1, classes=classes)
+    labels = _class_numbers("confusion_matrix", "labels", labels, classes)
+    predicted = _class_numbers("confusion_matrix", "predicted", predicted, classes)
+    if labels.shape != predicted.shape:
+        raise InputError(f"confusion_matrix: {len(labels)} labels but {len(predicted)} predicted; wanted one for each")
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def per_class(confusion: ArrayLike) -> PerClass:
+    """Precision, recall, their harmonic mean and the number of examples, class by class.
+
+    ``precision = right / said``, ``recall = right / support``, ``f1 = 2 · right / (said + support)``, with
+    ``right = confusion[i, i]``, ``said = Σ_j confusion[j, i]``, ``support = Σ_j confusion[i, j]``. A class that was
+    never said has no precision, and one without examples no recall: 0 / 0 is nan, so that it looks like no failure.
+
+    Args:
+        confusion: ``(classes, classes)``, from :func:`confusion_matrix`.
+
+    Raises:
+        InputError: what is no square of counts.
+
+    >>> per_class([[1, 1, 0], [0, 1, 0], [0, 1, 0]]).recall
+    array([0.5, 1. , 0. ])
+    """
+    counts = np.asarray(confusion)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InputError(
+            f"per_class: confusion {counts.dtype}{counts.shape} should be (classes, classes) counts of at least 0: "
+            "what confusion_matrix returns"
+        )
+    right, said, support = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return PerClass(right / said, right / support, 2 * right / (said + support), support)
+
+
+def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
+    """The share of examples whose true class is among the k that score highest.
+
+    Of classes that score the same, the one with the lower number comes first, as for ``argmax``: so k=1 is the
+    accuracy. With k of at least the number of classes it is 1.
+
+    Args:
+        scores: ``(N, classes)``: logits or probabilities.
+        labels: ``(N,)`` true class numbers.
+        k: how many may be named.
+
+    Raises:
+        InputError: scores that are not numbers, or labels that do not go with them.
+
+    >>> top_k_accuracy([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]], [2, 2], k=2)
+    0.5
+    """
+    checks.whole("top_k_accuracy", 1, k=k)
+    scores, labels = _scored("top_k_accuracy", "scores", scores, labels)
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1])[None] < labels[:, None]))
+    return float((before.sum(axis=1) < k).mean())
+
+
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """How far confidence is from accuracy: the expected calibration error of Guo et al. (2017).
+
+    ``Σ_b |B_b| / N · |accuracy(B_b) − confidence(B_b)|``: an example's confidence is its largest probability, and
+    ``B_b`` are the examples whose confidence is in ``(b / bins, (b + 1) / bins]``.
+
+    Args:
+        probabilities: ``(N, classes)``, rows that sum to 1.
+        labels: ``(N,)`` true class numbers.
+        bins: of one width, from 0 to 1.
+
+    Raises:
+        InputError: rows that are no probabilities, or labels that do not go with them.
+
+    >>> round(calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 6)
+    0.4
+    """
+    checks.whole("calibration_error", 1, bins=bins)
+    probabilities, labels = _scored("calibration_error", "probabilities", probabilities, labels)
+    _check_sums("calibration_error", probabilities)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    inner = np.linspace(0, 1, bins + 1)[1:-1]
+    gaps = np.bincount(np.searchsorted(inner, confidence, side="left"), weights=right - confidence)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
+    """All of it at once, in plain numbers and lists that go into JSON; what is nan elsewhere is None.
+
+    Args:
+        probabilities: ``(N, classes)``, from :func:`jaxconv.train.predict`.
+        labels: ``(N,)`` true class numbers.
+        classes: their names.
+
+    Returns:
+        ``accuracy``, ``top5_accuracy``, ``calibration_error``, ``per_class`` (a dict for each class: ``class``,
+        ``precision``, ``recall``, ``f1``, ``support``), and ``confusion`` (a list of rows).
+
+    Raises:
+        InputError: rows that are no probabilities, or labels or names that do not go with them.
+
+    >>> report([[0.9, 0.1], [0.8, 0.2]], [0, 1], ["cat", "dog"])["per_class"][1]
+    {'class': 'dog', 'precision': None, 'recall': 0.0, 'f1': 0.0, 'support': 1}
+    """
+    probabilities, labels = _scored("report", "probabilities", probabilities, labels)
+    _check_sums("report", probabilities)
+    if len(classes) != probabilities.shape[1]:
+        raise InputError(f"report: {len(classes)} names of classes for {probabilities.shape[1]} probabilities a row")
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    rows = zip(*(column.tolist() for column in per_class(confusion)), strict=True)
+    return {
+        "accuracy": top_k_accuracy(probabilities, labels, k=1),
+        "top5_accuracy": top_k_accuracy(probabilities, labels, k=5),
+        "calibration_error": calibration_error(probabilities, labels),
+        "per_class": [
+            {"class": name} | {key: None if n != n else n for key, n in zip(PerClass._fields, row, strict=True)}
+            for name, row in zip(classes, rows, strict=True)
+        ],
+        "confusion": confusion.tolist(),
+    }
+
+
+def _class_numbers(who: str, name: str, values: ArrayLike, classes: int) -> np.ndarray:
+    """``(N,)`` class numbers in int64; refuse what is none, or out of range."""
+    numbers = np.asarray(values)
+    if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
+        raise InputError(f"{who}: {name} {numbers.dtype}{numbers.shape} should be (N,) class numbers, and at least one")
+    if numbers.min() < 0 or numbers.max() >= classes:
+        raise InputError(
+            f"{who}: {name} go from {numbers.min()} to {numbers.max()}, "
+            f"but there are {classes} classes: 0 to {classes - 1}"
+        )
+    return numbers.astype(np.int64)
+
+
+def _scored(who: str, name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Scores in float64 with a class number for each row."""
+    table = np.asarray(scores)
+    if table.ndim != 2 or not table.size:
+        raise InputError(f"{who}: {name} {table.shape} should be (N, classes), and at least one")
+    table = table.astype(np.float64)
+    if np.isnan(table).any():
+        raise InputError(f"{who}: {name} of example {np.isnan(table).any(axis=1).argmax()} are nan")
+    numbers = _class_numbers(who, "labels", labels, table.shape[1])
+    if len(numbers) != len(table):
+        raise InputError(f"{who}: {len(table)} rows of {name} but {len(numbers)} labels; wanted one for each")
+    return table, numbers
+
+
+def _check_sums(who: str, probabilities: np.ndarray) -> None:
+    """Refuse logits; what bfloat16 rounds away is let through."""
+    wrong = (probabilities < 0).any(axis=1) | (np.abs(probabilities.sum(axis=1) - 1) > 0.02)
+    if wrong.any():
+        raise InputError(
+            f"{who}: the probabilities of example {wrong.argmax()} should be at least 0 and sum to 1: "
+            "of logits, take jax.nn.softmax"
+        )

@@ -1,0 +1,132 @@
+"""Logs: what is written is read back, by JSON and by a reader of TensorBoard's files that shares no code with them."""
+
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from jaxconv import InputError
+from jaxconv.train.logs import TensorBoard, append_jsonl, write_lines
+
+RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "seconds": 2.5}
+
+
+def test_lines_are_added_and_rewritten(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for epoch in (1, 2, 3):
+        append_jsonl(path, RECORD | {"epoch": epoch})
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
+    assert json.loads(path.read_text().splitlines()[0]) == RECORD
+    with path.open("a") as lines:
+        lines.write('{"epoch": 4, "lo')  # killed in the middle of a line
+    write_lines(path, [RECORD, RECORD | {"epoch": 2}])
+    append_jsonl(path, RECORD | {"epoch": 3})
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
+    write_lines(path, [])
+    assert path.read_text() == "" and [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    append_jsonl(path, RECORD)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxconv.train.logs.os.replace", full)
+    with pytest.raises(InputError, match=r"metrics\.jsonl cannot be written: No space left on device"):
+        write_lines(path, [])
+    assert json.loads(path.read_text()) == RECORD and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_json_cannot_say_is_refused_before_anything_is_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_jsonl(path, RECORD)
+    for bad in (float("nan"), np.float32(1)):
+        with pytest.raises(InputError, match=r"the record \{'epoch': 2, 'loss': .*\} does not go into JSON: "):
+            append_jsonl(path, {"epoch": 2, "loss": bad})
+        with pytest.raises(InputError, match="does not go into JSON"):
+            write_lines(path, [RECORD, {"epoch": 2, "loss": bad}])
+    assert json.loads(path.read_text()) == RECORD
+    with pytest.raises(InputError, match=r"no/metrics\.jsonl cannot be written: No such file or directory"):
+        append_jsonl(tmp_path / "no" / "metrics.jsonl", RECORD)
+
+
+def events(folder):
+    """The records of all files in order, taken apart by hand: length, its checksum, the event, its checksum."""
+    pb = pytest.importorskip("tensorboardX.proto.event_pb2")
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            header, body, check = content[8:12], content[12 : 12 + length], content[12 + length : 16 + length]
+            assert struct.unpack("<II", header + check) == (masked_crc32c(content[:8]), masked_crc32c(body))
+            yield pb.Event.FromString(body)
+            content = content[16 + length :]
+
+
+def masked_crc32c(data):
+    """Castagnoli's checksum bit by bit, rotated as TFRecord has it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def shown(folder):
+    """What TensorBoard shows: a START hides what came before it at its step and later."""
+    curves = {}
+    for event in events(folder):
+        if event.session_log.status == 1:
+            curves = {tag: {t: y for t, y in curve.items() if t < event.step} for tag, curve in curves.items()}
+        for value in event.summary.value:
+            curve = curves.setdefault(value.tag, {})
+            assert event.step not in curve, f"{value.tag} is there twice at {event.step}"
+            curve[event.step] = value.simple_value
+    return curves
+
+
+def test_the_checksum_of_the_test_is_castagnoli_s():
+    crc = masked_crc32c(b"123456789") - 0xA282EAD8 & 0xFFFFFFFF
+    assert (crc >> 17 | crc << 15) & 0xFFFFFFFF == 0xE3069283  # RFC 3720, appendix B
+
+
+def test_tensorboard_shows_every_number_under_its_tag(tmp_path):
+    with TensorBoard(tmp_path / "a" / "b") as board:
+        board.write(RECORD | {"note": "text", "best": True})
+        board.write(RECORD | {"epoch": 2, "loss": np.float32(0.125)})
+        curves = shown(tmp_path / "a" / "b")  # while it is open: a killed run has lost nothing
+    assert curves == shown(tmp_path / "a" / "b")
+    assert curves == {
+        "train/loss": {1: 0.5, 2: 0.125},
+        "train/accuracy": {1: 0.75, 2: 0.75},
+        "validation/loss": {1: 0.25, 2: 0.25},
+        "validation/accuracy": {1: 1.0, 2: 1.0},
+        "train/seconds": {1: 2.5, 2: 2.5},
+    }
+    first, *_ = events(tmp_path / "a" / "b")
+    assert first.file_version == "brain.Event:2" and first.wall_time > 1e9
+
+
+def test_epochs_done_again_after_a_resume_are_shown_once(tmp_path):
+    """All within one second, in which the files of tensorboardX's own writer would have one name."""
+    for first, last, loss in ((1, 4, 0.5), (3, 6, 0.25), (4, 5, 0.125)):
+        with TensorBoard(tmp_path, first=first) as board:
+            for epoch in range(first, last + 1):
+                board.write({"epoch": epoch, "loss": loss})
+    assert len(list(tmp_path.iterdir())) == 3
+    assert shown(tmp_path) == {"train/loss": {1: 0.5, 2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}}
+
+
+def test_a_missing_tensorboard_x_and_a_folder_that_is_a_file_are_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot be written: File exists"):
+        TensorBoard(tmp_path / "file")
+    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    with pytest.raises(InputError, match=r'^TensorBoard needs tensorboardX: pip install "jaxconv\[tensorboard\]"$'):
+        TensorBoard(tmp_path)

@@ -1,0 +1,233 @@
+"""Optimisers and schedules: against the formulas of their papers in numpy, Keras's own RMSprop, and theorems."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxconv import BatchNorm, Conv, Dense, InputError, LayerNorm, flatten, serial, train
+from jaxconv.train.optimizers import DECOUPLED, OPTIMIZERS, kernels, make_optimizer
+from jaxconv.train.schedules import SCHEDULES, make_schedule
+
+pytestmark = pytest.mark.usefixtures("promoting")
+
+SHAPES = {"conv1": {"kernel": (2, 3, 1, 4), "bias": (4,)}, "bn1": {"scale": (4,)}, "dense1": {"kernel": (5, 3)}}
+
+
+def random_tree(seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda shape: rng.normal(size=shape), SHAPES, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def run(optimizer, params, gradients):
+    params = jax.tree.map(jnp.asarray, params)
+    opt_state, update = jax.jit(optimizer.init)(params), jax.jit(optimizer.update)
+    for g in gradients:
+        updates, opt_state = update(g, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def newton_schulz(g):
+    """Jordan's iteration (2024): the polynomial that pushes all singular values to about 1."""
+    x = g / np.linalg.norm(g)
+    x = x.T if g.shape[0] > g.shape[1] else x
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if g.shape[0] > g.shape[1] else x
+
+
+def by_formula(name, w, gradients, lr, decay):
+    """One parameter's way, written out from each method's paper; decay is 0 where the parameter does not decay."""
+    is_kernel = w.ndim > 1
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    for t, g in enumerate(gradients, start=1):
+        g = g if name in ("adamw", "lion", "muon") else g + decay * w
+        if name == "sgd":
+            step = g
+        elif name in ("momentum", "nesterov"):
+            m = 0.9 * m + g
+            step = m if name == "momentum" else 0.9 * m + g
+        elif name in ("adam", "adamw"):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        elif name == "rmsprop":
+            v = 0.9 * v + 0.1 * g**2
+            step = g / np.sqrt(v + 1e-7)  # Keras: ε inside the root
+        elif name == "lion":
+            step, m = np.sign(0.9 * m + 0.1 * g), 0.99 * m + 0.01 * g
+        elif is_kernel:  # muon: the averaged gradient, looking a step ahead, with its singular values made 1
+            m = 0.95 * m + 0.05 * g
+            ahead = 0.95 * m / (1 - 0.95 ** (t + 1)) + 0.05 * g / (1 - 0.95**t)
+            matrix = ahead.reshape(-1, w.shape[-1])  # a column a filter
+            step = (0.2 * np.sqrt(max(matrix.shape)) * newton_schulz(matrix)).reshape(w.shape)
+        else:  # muon's biases: Adam that looks a step ahead (Dozat, 2016)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            ahead = 0.9 * m / (1 - 0.9 ** (t + 1)) + 0.1 * g / (1 - 0.9**t)
+            step = ahead / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        w = w - lr * (step + (decay * w if name in ("adamw", "lion", "muon") else 0))
+    return w
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_is_its_formula_and_decays_kernels_only(x64, name, decay):
+    params, gradients = random_tree(0), [random_tree(seed) for seed in (1, 2, 3)]
+    got = run(make_optimizer(name, 0.1, weight_decay=decay), params, gradients)
+    for path, w in jax.tree_util.tree_leaves_with_path(params):
+        pick = lambda tree, path=path: tree[path[0].key][path[1].key]  # noqa: E731
+        decays = decay if path[-1].key == "kernel" else 0
+        wanted = by_formula(name, w, [pick(g) for g in gradients], 0.1, decays)
+        np.testing.assert_allclose(pick(got), wanted, rtol=1e-6, err_msg=f"{name} {path}")
+
+
+def test_the_formulas_differ_with_and_without_decay_and_from_each_other():
+    """Of no use would be a test whose expectations agree: adamw without decay is adam, and nothing else is equal."""
+    w, gradients = random_tree(0)["dense1"]["kernel"], [random_tree(seed)["dense1"]["kernel"] for seed in (1, 2, 3)]
+    ends = {(name, decay): by_formula(name, w, gradients, 0.1, decay) for name in OPTIMIZERS for decay in (0, 0.3)}
+    same = [(a, b) for a in ends for b in ends if a < b and np.allclose(ends[a], ends[b])]
+    assert same == [(("adam", 0), ("adamw", 0))]
+    assert set(DECOUPLED) < set(OPTIMIZERS)
+
+
+def test_rmsprop_is_keras_s(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(3, 2)), rng.normal(size=(20, 3, 2)) * 10.0 ** rng.integers(-5, 2, (20, 3, 2))
+    theirs, variable = keras.optimizers.RMSprop(1e-2), keras.Variable(start)
+    for g in gradients:
+        theirs.apply([keras.ops.convert_to_tensor(g.astype(np.float32))], [variable])
+    ours = run(make_optimizer("rmsprop", 1e-2), start.astype(np.float32), gradients.astype(np.float32))
+    np.testing.assert_allclose(ours, np.asarray(variable), rtol=1e-5, atol=1e-6)
+
+
+def test_muon_s_step_turns_a_kernel_s_gradient_into_a_matrix_of_singular_values_near_one():
+    """Jordan's five iterations take every singular value to between 0.7 and 1.2; a step is 0.2 · √24 of that."""
+    gradient = {"kernel": np.random.default_rng(0).normal(size=(2, 3, 4, 7)).astype(np.float32)}
+    moved = run(make_optimizer("muon", 1.0), jax.tree.map(np.zeros_like, gradient), [gradient])["kernel"]
+    values = np.linalg.svd(np.asarray(moved).reshape(24, 7), compute_uv=False) / (0.2 * np.sqrt(24))
+    assert 0.65 < values.min() and values.max() < 1.25
+
+
+def test_kernels_are_those_of_every_layer_and_nothing_else():
+    model = serial(Conv(4, 3), BatchNorm(), LayerNorm(), flatten, Dense(3))
+    params = jax.eval_shape(lambda key: model.init(key, (6, 7, 2)), jax.random.key(0))[0]
+    marked = jax.tree_util.tree_leaves_with_path(kernels(params))
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): is_kernel for path, is_kernel in marked}
+    assert found == {path: path.endswith("kernel") for path in found} and sum(found.values()) == 2
+    stacked = {"bias": np.ones((5, 4)), "scale": np.ones((5, 4)), "kernel": np.ones((5, 4))}  # five networks at once
+    assert kernels(stacked) == {"bias": False, "scale": False, "kernel": True}
+    assert kernels(np.ones((2, 2))) is True and kernels(np.ones(2)) is False
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_jit_scan_and_vmap_give_what_a_plain_loop_gives(name):
+    """The state is arrays and nothing else: so it goes through every transformation, and into a checkpoint."""
+    optimizer = make_optimizer(name, 0.05, "cosine", 6, warmup=2, weight_decay=0.1, clip_norm=1.0)
+    float32 = lambda tree: jax.tree.map(lambda leaf: leaf.astype(np.float32), tree)  # noqa: E731
+    networks = [float32(random_tree(seed)) for seed in (0, 10)]
+    gradients = [[float32(random_tree(seed + n)) for seed in (1, 2, 3, 4)] for n in (0, 10)]
+    plain = [run(optimizer, *both) for both in zip(networks, gradients)]
+
+    def scanned(params, gradients):
+        def step(carry, g):
+            params, opt_state = carry
+            updates, opt_state = optimizer.update(g, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), gradients)[0]
+
+    stack = lambda *trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)  # noqa: E731
+    got, opt_state = jax.jit(jax.vmap(scanned))(stack(*networks), stack(*(stack(*g) for g in gradients)))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(opt_state))
+    tree = jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), got, stack(*plain))
+    assert jax.tree.leaves(tree) == []
+
+
+def test_clipping_shortens_what_is_too_long_and_keeps_its_direction():
+    for norm in (0.5, 2.0, 1e3):
+        optimizer = make_optimizer("sgd", 1.0, clip_norm=norm)
+        gradient = random_tree(3)
+        zeros = jax.tree.map(np.zeros_like, gradient)
+        step = -np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(run(optimizer, zeros, [gradient]))])
+        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+        length = np.linalg.norm(flat)  # of all parameters together
+        assert 2 < length < 1e3
+        np.testing.assert_allclose(np.linalg.norm(step), min(norm, length), rtol=1e-5)
+        np.testing.assert_allclose(step / np.linalg.norm(step), flat / length, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_is_clipped_before_the_decay_is_added():
+    params, gradient = {"kernel": np.full((1, 2), 3.0)}, {"kernel": np.array([[30.0, 40.0]])}
+    moved = run(make_optimizer("sgd", 1.0, weight_decay=0.5, clip_norm=5.0), params, [gradient])["kernel"]
+    np.testing.assert_allclose(moved, [[3 - (3 + 1.5), 3 - (4 + 1.5)]], rtol=1e-6)
+
+
+def rates(name, peak, steps, **options):
+    schedule = jax.jit(jax.vmap(make_schedule(name, peak, steps, **options)))
+    return np.asarray(schedule(np.arange(steps + 1)), np.float64)
+
+
+def test_schedules_start_peak_and_end_where_they_say():
+    at = np.arange(101)
+    np.testing.assert_allclose(rates("constant", 0.1, 100), 0.1)
+    np.testing.assert_allclose(rates("cosine", 0.1, 100), 0.05 * (1 + np.cos(np.pi * at / 100)), atol=1e-7)
+    tenths = np.where(at < 50, 0.1, np.where(at < 75, 0.01, 0.001))
+    np.testing.assert_allclose(rates("step", 0.1, 100), tenths, rtol=1e-6)
+    cycle = rates("one_cycle", 0.1, 100)
+    np.testing.assert_allclose(cycle[[0, 15, 30, 65, 100]], [0.004, 0.052, 0.1, 0.05, 0], atol=1e-4)
+    assert (np.diff(cycle[:31]) > 0).all() and (np.diff(cycle[30:]) < 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_has_a_rate_for_every_step_however_few(name, steps):
+    found = rates(name, 0.1, steps)[:steps]
+    assert np.isfinite(found).all() and (found > 0).all() and found.max() <= 0.1 * (1 + 1e-6)
+    if name == "step":
+        wanted = [0.1 if 2 * t < steps else 0.01 if 4 * t < 3 * steps else 0.001 for t in range(steps)]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_warm_up_rises_in_a_line_to_where_the_schedule_starts(name):
+    plain, warm = rates(name, 0.1, 20), rates(name, 0.1, 25, warmup=5)
+    np.testing.assert_allclose(warm[:6], plain[0] * np.arange(6) / 5, rtol=1e-6)
+    np.testing.assert_allclose(warm[5:], plain, rtol=1e-6)
+
+
+def test_the_optimizer_follows_its_schedule():
+    gradient = np.ones(1, np.float32)
+    ends = [run(make_optimizer("sgd", 0.1, "step", 8, warmup=4), gradient, [gradient] * n)[0] for n in range(9)]
+    np.testing.assert_allclose(-np.diff(ends), [0, 0.025, 0.05, 0.075, 0.1, 0.1, 0.01, 0.001], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "adm"}, r"unknown optimizer 'adm': did you mean 'adam'\?"),
+        ({"name": ["adam"]}, r"unknown optimizer \['adam'\]"),
+        ({"schedule": "cosin"}, r"unknown schedule 'cosin': did you mean 'cosine'\?"),
+        ({"learning_rate": 0}, r"learning_rate=0 should be a positive number, such as 0\.001"),
+        ({"learning_rate": float("nan")}, r"learning_rate=nan should be a positive number"),
+        ({"learning_rate": "0.1"}, r"learning_rate='0.1' should be a positive number"),
+        ({"learning_rate": True}, r"learning_rate=True should be a positive number"),
+        ({"steps": 2**31}, r"2,147,483,648 steps are more than can be counted; take fewer epochs or larger batches"),
+        ({"steps": 0}, r"schedule: steps=0 should be an int of at least 1"),
+        ({"steps": 2.5}, r"schedule: steps=2\.5 should be an int of at least 1"),
+        ({"steps": 5, "warmup": -1}, r"schedule: warmup=-1 should be an int of at least 0"),
+        ({"steps": 5, "warmup": 5}, r"warmup=5 leaves nothing of 5 steps to the schedule; take less, or more epochs"),
+        ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 should be a number of at least 0, such as 0\.0005"),
+        ({"weight_decay": float("inf")}, r"weight_decay=inf should be a number of at least 0"),
+        ({"weight_decay": None}, r"weight_decay=None should be a number of at least 0"),
+        ({"clip_norm": 0.0}, r"clip_norm=0\.0 should be a positive number, such as 1\.0, or None"),
+        ({"clip_norm": float("nan")}, r"clip_norm=nan should be a positive number"),
+        ({"clip_norm": "1"}, r"clip_norm='1' should be a positive number"),
+    ],
+)
+def test_bad_options_are_told_what_would_work(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        train.make_optimizer(**options)
