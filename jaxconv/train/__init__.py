@@ -1,31 +1,58 @@
 """Training: state, step, loop, evaluation, checkpoints. It knows layers and arrays, but no model and no data set."""
 
-from jaxconv.train.batches import batches, epoch_order
-from jaxconv.train.checkpoint import load_checkpoint, save_checkpoint
-from jaxconv.train.evaluate import evaluate, predict
+from jaxconv.train.batches import Plan, batches, epoch_order, plan
+from jaxconv.train.checkpoint import load_checkpoint, load_snapshot, save_checkpoint
+from jaxconv.train.evaluate import Evaluator, Scores, evaluate, predict
 from jaxconv.train.fit import Fitted, check_settings, fit
-from jaxconv.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from jaxconv.train.logs import TensorBoard, append_jsonl, write_lines
+from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
+from jaxconv.train.optimizers import OPTIMIZERS, make_optimizer
+from jaxconv.train.program import Program
+from jaxconv.train.schedules import SCHEDULES, make_schedule
+from jaxconv.train.snapshot import Position, Snapshot, sha256
 from jaxconv.train.state import Batch, TrainState, init_state
-from jaxconv.train.step import Metrics, make_eval_step, make_train_step, to_float
+from jaxconv.train.step import Metrics, make_eval_step, make_step, make_train_step, to_float
+from jaxconv.train.stopping import EarlyStopping, Stopping
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "Batch",
+    "EarlyStopping",
+    "Evaluator",
     "Fitted",
     "Metrics",
+    "Plan",
+    "Position",
+    "Program",
+    "Scores",
+    "Snapshot",
+    "Stopping",
+    "TensorBoard",
     "TrainState",
+    "append_jsonl",
     "batches",
+    "calibration_error",
     "check_settings",
+    "confusion_matrix",
     "epoch_order",
     "evaluate",
     "fit",
     "init_state",
     "load_checkpoint",
+    "load_snapshot",
     "make_eval_step",
     "make_optimizer",
+    "make_schedule",
+    "make_step",
     "make_train_step",
+    "per_class",
+    "plan",
     "predict",
+    "report",
     "save_checkpoint",
+    "sha256",
     "to_float",
+    "top_k_accuracy",
+    "write_lines",
 ]

@@ -1,16 +1,70 @@
 """Scoring a model on every example, each exactly once."""
 
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxconv import devices
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.train.batches import batches
+from jaxconv.train.program import Program
 from jaxconv.train.state import Batch
-from jaxconv.train.step import Metrics, make_eval_step, to_float
+from jaxconv.train.step import look, to_float
+
+
+class Scores(NamedTuple):
+    """How a network did; of several networks, an array with an entry for each."""
+
+    loss: Any
+    accuracy: Any
+    examples: int
+    logits: np.ndarray | None  # (N, classes), or (networks, N, classes)
+
+
+class Evaluator:
+    """The evaluation of a model: compiled once, for batches of one shape, whatever is scored with it.
+
+    Args:
+        model: the network.
+        batch_size: examples at a time; the last batch is padded, and the padding not counted.
+        members: score so many networks at once, whose params and state have a first axis of this length.
+        mesh: of devices, each of which takes its share of every batch.
+    """
+
+    def __init__(
+        self, model: Layer, batch_size: int = 256, *, members: int | None = None, mesh: Mesh | None = None
+    ) -> None:
+        self.batch_size, self.members, self.mesh = batch_size, members, mesh
+        devices.check(mesh, batch_size, "evaluate")
+        one = functools.partial(look, as_layer(model).apply)
+        self.program = Program("evaluation", jax.vmap(one, in_axes=(0, 0, None)) if members else one)
+
+    def batches(self, images: np.ndarray, labels: np.ndarray) -> Iterable[Batch]:
+        """The examples as batches on the device: keep them to score them again without moving them again."""
+        part = devices.mine(self.batch_size)
+        for batch in batches(images, labels, self.batch_size):
+            yield devices.shard(self.mesh, jax.tree.map(lambda array: array[part], batch))
+
+    def __call__(self, params: Any, state: Any, batches: Iterable[Batch], *, logits: bool = False) -> Scores:
+        """Loss and accuracy over all examples; the logits too, where they are asked for."""
+        network = devices.replicate(self.mesh, (params, state)) if self.mesh else (params, state)
+        measured, made = [], []
+        for batch in batches:
+            metrics, out = self.program(*network, batch)
+            measured.append(metrics)
+            made += [out] if logits else []
+        loss, correct, examples = np.asarray(jax.device_get(measured), np.float64).sum(axis=0)
+        count = int(np.max(examples))
+        all_logits = None
+        if logits:
+            all_logits = np.concatenate([devices.everywhere(out) for out in made], axis=-2)[..., :count, :]
+        return Scores(loss / examples, correct / examples, count, all_logits)
 
 
 def evaluate(
@@ -37,27 +91,29 @@ def evaluate(
     5
     """
     check_examples("evaluate", images, labels, batch_size)
-    check_labels("evaluate", model, params, state, images, labels)
-    return score(model, params, state, images, labels, batch_size)
+    check_labels("evaluate", model, params, state, images.shape[1:], labels)
+    score = evaluator_of(as_layer(model).apply, batch_size, images.shape[1:], str(images.dtype), None, None)
+    scores = score(params, state, score.batches(images, labels))
+    return {"loss": float(scores.loss), "accuracy": float(scores.accuracy), "count": scores.examples}
 
 
-def score(
-    model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray, batch_size: int
-) -> dict[str, float]:
-    """:func:`evaluate` for examples that were checked already."""
-    step = make_eval_step(model)
-    metrics = [step(params, state, batch) for batch in batches(images, labels, batch_size)]
-    return mean_metrics(metrics)
-
-
-def mean_metrics(metrics: list[Metrics]) -> dict[str, float]:
-    """Sums over batches as means over examples."""
-    loss, correct, examples = np.asarray(jax.device_get(metrics), np.float64).sum(axis=0)
-    return {"loss": float(loss / examples), "accuracy": float(correct / examples), "count": int(examples)}
-
-
-def predict(model: Layer, params: Any, state: Any, images: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+def predict(
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: np.ndarray,
+    *,
+    batch_size: int = 256,
+    views: Callable[[jax.Array], jax.Array] | None = None,
+) -> np.ndarray:
     """The probability of each class for each image: an array ``(N, classes)`` whose rows sum to 1.
+
+    Args:
+        model, params, state: the network.
+        images: ``(N, H, W, C)``, uint8 or float from 0 to 1.
+        batch_size: images at a time.
+        views: ``images -> (V, N, H, W, C)``, ways to see each image, whose probabilities are averaged: test-time
+            augmentation, :func:`jaxconv.data.augment.test_time`; lecture row 004-13.
 
     >>> from jaxconv import models
     >>> model = models.mlp(classes=3)
@@ -70,12 +126,27 @@ def predict(model: Layer, params: Any, state: Any, images: np.ndarray, *, batch_
     model = as_layer(model)
 
     @jax.jit
-    def probabilities(params: Any, state: Any, batch: Batch) -> jax.Array:
-        return jax.nn.softmax(model.apply(params, state, to_float(batch.image))[0])
+    def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
+        seen = to_float(image)[None] if views is None else views(to_float(image))
+        return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(model.apply(params, state, view)[0]), seen), axis=0)
 
     size = min(batch_size, len(images))
-    parts = [np.asarray(probabilities(params, state, batch)) for batch in batches(images, labels, size)]
+    parts = [np.asarray(probabilities(params, state, batch.image)) for batch in batches(images, labels, size)]
     return np.concatenate(parts)[: len(images)]
+
+
+@functools.lru_cache(maxsize=8)
+def evaluator_of(
+    apply: Callable[..., tuple[jax.Array, Any]],
+    batch_size: int,
+    in_shape: tuple[int, ...],
+    dtype: str,
+    members: int | None,
+    mesh: Mesh | None,
+) -> Evaluator:
+    """The same evaluator for the same question, so that whoever asks again compiles nothing."""
+    model = Layer("model", lambda key, in_shape: ({}, {}), apply)
+    return Evaluator(model, batch_size, members=members, mesh=mesh)
 
 
 def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
@@ -93,10 +164,11 @@ def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size:
         raise InputError(f"{who}: batch_size={batch_size} should be at least 1")
 
 
-def check_labels(who: str, model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray) -> None:
+def check_labels(
+    who: str, model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray
+) -> None:
     """Refuse labels that the model has no output for; nothing is computed for it."""
-    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    logits, _ = jax.eval_shape(model.apply, params, state, example)
+    logits, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((1, *in_shape), jnp.float32))
     if logits.ndim != 2:
         raise InputError(
             f"{who}: the model makes {logits.shape[1:]} of an image; wanted one number a class, (classes,)"

@@ -1,150 +1,266 @@
 """The training loop."""
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from jaxconv import devices
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
-from jaxconv.train.batches import batches, epoch_order
-from jaxconv.train.evaluate import check_examples, check_labels, mean_metrics, score
+from jaxconv.ops import checks
+from jaxconv.shapes import is_int
+from jaxconv.train.batches import Plan, plan
+from jaxconv.train.epoch import Chunk, make_chunk, make_plain
+from jaxconv.train.evaluate import Evaluator, Scores, check_examples, check_labels, evaluator_of
+from jaxconv.train.feed import Resident, Source, Streamed
+from jaxconv.train.guard import broken
+from jaxconv.train.program import Program
 from jaxconv.train.progress import Progress
+from jaxconv.train.snapshot import Position, Snapshot
 from jaxconv.train.state import TrainState, init_state
-from jaxconv.train.step import Metrics, make_train_step
+from jaxconv.train.step import make_step
+from jaxconv.train.stopping import EarlyStopping
 
 Examples = tuple[np.ndarray, np.ndarray]  # images and labels
-OnEpoch = Callable[[dict[str, Any], TrainState, bool], None]
+BEST_ACCURACY = EarlyStopping(patience=None, monitor="val_accuracy")
 
 
 class Fitted(NamedTuple):
-    """What training leaves: the best network it came by, and how it got there."""
+    """What training leaves: the best network it came by, and how it got there. Of several seeds, arrays and lists."""
 
     params: Any
     state: Any
     history: list[dict[str, Any]]  # one record an epoch
-    best_epoch: int
+    best_epoch: Any
     steps: int
     train_seconds: float  # in steps, without compiling and validating
     compile_seconds: float
+    programs: dict[str, Program]  # train and eval, with how often and for how long they were compiled
+    last: TrainState  # after the last step
+    evaluator: Evaluator  # compiled, for the test set
 
 
 def fit(
     model: Layer,
-    train: Examples,
+    train: Examples | Source,
     validation: Examples,
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int = 128,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
+    stopping: EarlyStopping = BEST_ACCURACY,
+    mesh: Mesh | None = None,
+    compiled: bool = True,
     progress: bool = False,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: Callable[[dict[str, Any], Snapshot, bool], None] | None = None,
+    on_pause: Callable[[Snapshot], None] | None = None,
+    pause_seconds: float = 600.0,
+    start: Snapshot | None = None,
+    **options: Any,
 ) -> Fitted:
     """Fit a model to examples, and keep the parameters of the epoch that was best on the validation set.
 
-    The best epoch is the one with the highest validation accuracy, and among equals the lowest loss. Seed, epoch
-    and step decide every random choice, so the same call gives the same parameters, bit for bit on CPU.
-
-    The step is compiled once, before the clock starts; an input of another shape is then an error, not a silent
-    second compilation.
+    An epoch is one compiled program, run in chunks of many steps: the examples lie on the device, where they are
+    gathered, augmented and learned from. Seed, epoch and step decide every random choice, so the same call gives the
+    same parameters, bit for bit on CPU, in one go or in several. Each program is compiled once, before the clock
+    starts; an input of another shape is then an error, not a silent second compilation.
 
     Args:
         model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
-        train, validation: ``(images, labels)``: ``(N, H, W, C)`` uint8 or float, and ``(N,)`` class numbers.
+        train: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or examples that are
+            read when they are needed, ``source[i]`` being an image and its label: they are streamed.
+        validation: ``(images, labels)``.
         optimizer: from optax, or :func:`jaxconv.train.make_optimizer`.
         epochs: how often to go through the training examples.
         batch_size: examples a step; the last batch is padded, and its padding masked.
-        seed: of the parameters, the order of the data, and dropout.
+        seed: of the parameters, the order of the data, dropout and augmentation. Several seeds train as many networks
+            at once, each as it would be alone; every array of the result then has a first axis for them.
+        stopping: which epoch is the best, and when to stop before the last one. By default the best has the highest
+            validation accuracy, and among equals the lowest loss.
+        mesh: of devices that share every batch, from :func:`jaxconv.devices.mesh`.
+        compiled: False runs one step at a time, to look into; the numbers are the same but for rounding.
         progress: show a progress bar.
-        on_epoch: called after every epoch with its record, the train state, and whether it is the best so far. The
-            train state's memory is used again by the next step: copy what you want to keep.
+        on_epoch: called after every epoch with its record, a snapshot, and whether it is the best so far.
+        on_pause: called with a snapshot between two chunks, every ``pause_seconds``.
+        start: a snapshot to go on from, instead of the beginning.
+        options: of the step, as for :func:`jaxconv.train.make_step`: augment, mix, label_smoothing, dtype,
+            accumulate, average.
 
     Raises:
-        InputError: examples, sizes or labels that cannot work, or a loss that is no longer a number.
+        InputError: examples, sizes or labels that cannot work, or a step that made something infinite or no number.
 
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
     >>> labels = (images[:, 0, 0, 0] > 127).astype(np.int32)
     >>> data = images, labels
     >>> fitted = fit(models.mlp(classes=2), data, data, optimizer=optax.adam(1e-2), epochs=9, batch_size=16)
-    >>> fitted.history[-1]["val_accuracy"] > 0.9
-    True
+    >>> fitted.history[-1]["val_accuracy"] > 0.9, fitted.programs["train"].compilations
+    (True, 1)
     """
     model = as_layer(model)
-    train, validation = ((np.asarray(images), np.asarray(labels)) for images, labels in (train, validation))
     check_settings(epochs, batch_size, seed)
-    _check(train, validation, batch_size)
-    root = jax.random.key(seed)
-    ts = init_state(model, optimizer, jax.random.fold_in(root, 0), train[0].shape[1:])
-    for examples in (train, validation):
-        check_labels("fit", model, ts.params, ts.state, *examples)
+    count, in_shape, labels = _check(train, validation, batch_size)
+    devices.check(mesh, batch_size, "fit")
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    several = not isinstance(seed, int)
+    if several and not compiled:
+        raise InputError("fit: compiled=False trains one seed at a time")
 
-    history: list[dict[str, Any]] = []
-    best: tuple[tuple[float, float], int, Any, Any] | None = None
-    train_seconds = 0.0
-    count = len(train[0])
-    with Progress(epochs, math.ceil(count / batch_size), batch_size, show=progress) as bar:
-        started = time.perf_counter()
-        first = next(batches(*train, batch_size))
-        step = make_train_step(model, optimizer, jax.random.fold_in(root, 1)).lower(ts, first).compile()
-        compile_seconds = time.perf_counter() - started
-        for epoch in range(1, epochs + 1):
-            started = time.perf_counter()
-            metrics: list[Metrics] = []
-            for batch in batches(*train, batch_size, epoch_order(seed, epoch, count)):
-                ts, measured = step(ts, batch)
-                metrics.append(measured)
-                bar.step(epoch, metrics)
-            mean = mean_metrics(metrics)  # waits for the device
-            seconds = time.perf_counter() - started
-            train_seconds += seconds
-            scored = score(model, ts.params, ts.state, *validation, batch_size)
-            for loss in (mean["loss"], scored["loss"]):
-                if not math.isfinite(loss):
-                    raise InputError(f"fit: the loss of epoch {epoch} is {loss}; a lower learning rate may help")
+    roots = [jax.random.key(each) for each in seeds]
+    init_key, key = (jnp.stack([jax.random.fold_in(root, i) for root in roots]) for i in (0, 1))
+    init_key, key = (init_key, key) if several else (init_key[0], key[0])
+    if start is None:
+        ts = init_state(model, optimizer, init_key, in_shape, average=options.get("average") is not None)
+        start = Snapshot(ts, ts.network, Position(stopping=tuple(stopping.start() for _ in seeds)))
+    params, state = jax.tree.map(lambda leaf: leaf[0], start.best) if several else start.best
+    for each in (labels, validation[1]):
+        check_labels("fit", model, params, state, in_shape, each)
+    key, ts, best = devices.replicate(mesh, jax.tree.map(jnp.copy, (key, start.train_state, start.best)))
+    at = start.position
 
-            record = {
-                "epoch": epoch,
-                "step": int(ts.step),
-                "loss": mean["loss"],
-                "accuracy": mean["accuracy"],
-                "val_loss": scored["loss"],
-                "val_accuracy": scored["accuracy"],
-                "seconds": seconds,
-                "images_per_second": count / seconds,
-            }
-            history.append(record)
-            rank = (scored["accuracy"], -scored["loss"])
-            is_best = best is None or rank > best[0]
-            if is_best:
-                best = rank, epoch, *jax.tree.map(jnp.copy, (ts.params, ts.state))  # ts itself is donated
-            bar.epoch(record, is_best)
+    cut = plan(count, batch_size, in_shape)
+    feed = Resident(*train, cut, seed, mesh) if isinstance(train, tuple) else Streamed(train, cut, seed, mesh)
+    step = make_step(model, optimizer, **options)
+    advance: Program | Chunk = make_plain(step, feed.fetch)
+    if compiled:
+        chunk = make_chunk(step, feed.fetch)
+        over = (0, 0, 0, *[None] * len(feed.data))
+        advance = Program("the training chunk", jax.vmap(chunk, over) if several else chunk, donate_argnums=0)
+    evaluator = evaluator_of(
+        model.apply, batch_size, in_shape, str(validation[0].dtype), len(seeds) if several else None, mesh
+    )
+    held = list(evaluator.batches(*validation))
+
+    with Progress(epochs, cut, at, show=progress) as bar:
+        while at.epoch < epochs and not all(each.stopped for each in at.stopping):
+            paused = time.perf_counter()
+            chunks = _chunks(advance, ts, key, feed, at, bar)
+            for ts, at in chunks:
+                if on_pause is not None and at.chunk < cut.chunks and time.perf_counter() - paused > pause_seconds:
+                    on_pause(Snapshot(ts, best, at))
+                    paused = time.perf_counter()
+            if (at.epoch + 1) * cut.steps != int(jnp.min(ts.step)):
+                raise broken(make_step(model, optimizer, **options, guard=False), ts, key, feed, at)
+            params, state = ts.network
+            scores = evaluator(params, state, held)
+            if not np.isfinite(scores.loss).all():
+                loss = f"the validation loss of epoch {at.epoch + 1} is {np.max(scores.loss)}"
+                raise InputError(f"fit: {loss}; a lower learning rate may help")
+            record = _record(at, ts, cut, scores)
+            judged = [
+                (old, False) if old.stopped else stopping.update(old, each)
+                for old, each in zip(at.stopping, record.get("members", [record]), strict=True)
+            ]
+            is_best = [better for _, better in judged]
+            if any(is_best):
+                best = _where(jnp.array(is_best), ts.network, best) if several else jax.tree.map(jnp.copy, ts.network)
+            at = Position(
+                epoch=at.epoch + 1,
+                history=(*at.history, record),
+                stopping=tuple(state for state, _ in judged),
+                seconds=at.seconds + at.chunk_seconds,
+            )
+            bar.epoch(record, any(is_best))
             if on_epoch is not None:
-                on_epoch(record, ts, is_best)
-    assert best is not None  # epochs ≥ 1
-    _, best_epoch, params, state = best
-    return Fitted(params, state, history, best_epoch, int(ts.step), train_seconds, compile_seconds)
+                on_epoch(record, Snapshot(ts, best, at), any(is_best))
+    best_epochs = [each.epoch for each in at.stopping]
+    programs = {"eval": evaluator.program}
+    if isinstance(advance, Program):
+        programs["train"] = advance
+    params, state = best
+    return Fitted(
+        params,
+        state,
+        history=list(at.history),
+        best_epoch=best_epochs if several else best_epochs[0],
+        steps=int(jnp.max(ts.step)),
+        train_seconds=at.seconds,
+        compile_seconds=sum(program.seconds for program in programs.values()),
+        programs=programs,
+        last=ts,
+        evaluator=evaluator,
+    )
 
 
-def check_settings(epochs: int, batch_size: int, seed: int) -> None:
+def check_settings(epochs: int, batch_size: int, seed: int | Sequence[int]) -> None:
     """Refuse what cannot work with any data."""
-    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
-        if value < 1:
-            raise InputError(f"fit: {name}={value} should be at least 1")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"fit: seed={seed} should be from 0 to 2³² − 1")
+    checks.whole("fit", 1, epochs=epochs, batch_size=batch_size)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"fit: seed={seed!r} should be a number, or several different ones")
+    for each in seeds:
+        if not is_int(each) or not 0 <= each < 2**32:
+            raise InputError(f"fit: seed={each!r} should be from 0 to 2³² − 1")
 
 
-def _check(train: Examples, validation: Examples, batch_size: int) -> None:
-    for images, labels in (train, validation):
-        check_examples("fit", images, labels, batch_size)
-    if train[0].shape[1:] != validation[0].shape[1:]:
-        raise InputError(f"fit: training images are {train[0].shape[1:]}, validation images {validation[0].shape[1:]}")
-    if batch_size > len(train[0]):
-        raise InputError(f"fit: batch_size={batch_size} is larger than the {len(train[0])} training examples")
+def _chunks(
+    advance: Program | Chunk, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position, bar: Progress
+) -> Iterator[tuple[TrainState, Position]]:
+    """Go through the rest of an epoch, and tell after every chunk how far it has come.
+
+    A chunk's numbers are looked at when the next one is under way, so that the device never waits for the host.
+    """
+    started, before, compiling = time.perf_counter(), at.chunk_seconds, _compiling(advance)
+    for xs in feed.chunks(at.epoch + 1, at.chunk, at.reader):
+        ts, metrics = advance(ts, key, xs, *feed.data)
+        at = at._replace(chunk=at.chunk + 1, reader=feed.position(), measured=(*at.measured, metrics))
+        if at.chunk == feed.plan.chunks:
+            jax.block_until_ready(ts)
+        seconds = time.perf_counter() - started - (_compiling(advance) - compiling)
+        at = at._replace(chunk_seconds=before + seconds)
+        bar.chunk(at)
+        yield ts, at
+        if len(at.measured) > 1 and not np.isfinite(jax.device_get(at.measured[-2])).all():
+            break  # it went wrong there; the steps since then have changed nothing
+
+
+def _compiling(advance: Program | Chunk) -> float:
+    return advance.seconds if isinstance(advance, Program) else 0.0
+
+
+def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str, Any]:
+    """What an epoch is remembered by. Of several networks it has the means, and the record of each."""
+    loss, correct, examples = at.sums()
+    numbers = {
+        "loss": loss / examples,
+        "accuracy": correct / examples,
+        "val_loss": scores.loss,
+        "val_accuracy": scores.accuracy,
+    }
+    record: dict[str, Any] = {"epoch": at.epoch + 1, "step": int(jnp.max(ts.step))}
+    record |= {name: float(np.mean(value)) for name, value in numbers.items()}
+    if np.ndim(loss):
+        record["members"] = [
+            {"epoch": at.epoch + 1} | {name: float(value[i]) for name, value in numbers.items()}
+            for i in range(len(loss))
+        ]
+    networks = np.size(loss)
+    rate = cut.examples * networks / at.chunk_seconds
+    return record | {"seconds": at.chunk_seconds, "images_per_second": rate}
+
+
+def _where(chosen: jax.Array, new: Any, old: Any) -> Any:
+    """Of several networks, those that were chosen from new, the others from old."""
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
+
+
+def _check(train: Examples | Source, validation: Examples, batch_size: int) -> tuple[int, tuple[int, ...], np.ndarray]:
+    """Refuse examples that cannot work; how many there are to train on, the shape of one, and all labels."""
+    if isinstance(train, tuple):
+        check_examples("fit", *train, batch_size)
+        count, in_shape, labels = len(train[0]), train[0].shape[1:], train[1]
+    else:
+        count, in_shape, labels = len(train), tuple(train.in_shape), train.labels
+    check_examples("fit", *validation, batch_size)
+    if in_shape != validation[0].shape[1:]:
+        raise InputError(f"fit: training images are {in_shape}, validation images {validation[0].shape[1:]}")
+    if batch_size > count:
+        raise InputError(f"fit: batch_size={batch_size} is larger than the {count} training examples")
+    return count, in_shape, labels

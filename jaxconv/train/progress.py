@@ -4,18 +4,23 @@ import time
 from types import TracebackType
 from typing import Any
 
-from jaxconv.train.step import Metrics
+import jax
+import numpy as np
+
+from jaxconv.train.batches import Plan
+from jaxconv.train.snapshot import Position
 
 
 class Progress:
     """A bar over all steps with loss, accuracy and images a second, and a line for every epoch.
 
-    It shows the numbers of the step *before* the last one, which are there already: looking at the newest would
+    It shows the numbers of the chunk *before* the last one, which are there already: looking at the newest would
     make the host wait for the device.
     """
 
-    def __init__(self, epochs: int, steps: int, batch_size: int, *, show: bool) -> None:
-        self.epochs, self.steps, self.batch_size, self.show = epochs, steps, batch_size, show
+    def __init__(self, epochs: int, cut: Plan, at: Position, *, show: bool) -> None:
+        self.epochs, self.cut, self.show = epochs, cut, show
+        self.done = at.epoch * cut.chunks + at.chunk
 
     def __enter__(self) -> "Progress":
         if self.show:
@@ -28,10 +33,10 @@ class Progress:
                 progress.TimeRemainingColumn(),
                 transient=True,
             )
-            self.task = self.bar.add_task("compiling", total=self.epochs * self.steps, measured="")
+            total = self.epochs * self.cut.chunks
+            self.task = self.bar.add_task("compiling", total=total, completed=self.done, measured="")
             self.bar.start()
-            self.looked = time.perf_counter()
-            self.since = 0
+            self.headed = False
         return self
 
     def __exit__(
@@ -40,27 +45,29 @@ class Progress:
         if self.show:
             self.bar.stop()
 
-    def step(self, epoch: int, metrics: list[Metrics]) -> None:
-        """One more step done; look at the numbers five times a second at most."""
+    def chunk(self, at: Position) -> None:
+        """One more chunk is under way."""
         if not self.show:
             return
-        self.bar.advance(self.task)
-        self.since += 1
-        seconds = time.perf_counter() - self.looked
-        if seconds < 0.2 or len(metrics) < 2:
+        self.bar.update(self.task, completed=at.epoch * self.cut.chunks + at.chunk)
+        self.bar.update(self.task, description=f"epoch {at.epoch + 1}/{self.epochs}")
+        if len(at.measured) < 2:
+            self.looked = time.perf_counter()
             return
-        loss, correct, examples = map(float, metrics[-2])
-        rate = self.since * self.batch_size / seconds
-        self.looked, self.since = time.perf_counter(), 0
+        sums = np.asarray(jax.device_get(at.measured[-2])).reshape(3, -1)  # a column for each network
+        loss, correct, examples = sums.sum(axis=1)
+        seconds, self.looked = time.perf_counter() - self.looked, time.perf_counter()
+        rate = self.cut.chunk * self.cut.batch_size * sums.shape[1] / seconds
         measured = f"loss {loss / examples:.3f}  accuracy {correct / examples:.3f}  {rate:,.0f} images/s"
-        self.bar.update(self.task, description=f"epoch {epoch}/{self.epochs}", measured=measured)
+        self.bar.update(self.task, measured=measured)
 
     def epoch(self, record: dict[str, Any], is_best: bool) -> None:
         """A line that stays, under headings."""
         if not self.show:
             return
-        if record["epoch"] == 1:
+        if not self.headed:
             self._say("  epoch      loss  accuracy    validation loss  accuracy    images/s")
+            self.headed = True
         self._say(
             f"{record['epoch']:>3}/{self.epochs:<3} {record['loss']:>9.4f} {record['accuracy']:>9.4f} "
             f"{record['val_loss']:>18.4f} {record['val_accuracy']:>9.4f} {record['images_per_second']:>11,.0f}"

@@ -25,16 +25,34 @@ class TrainState(NamedTuple):
     params: Any
     state: Any
     opt_state: Any
+    average: Any = None  # params and state, averaged over the steps, where that is asked for
+
+    @property
+    def network(self) -> tuple[Any, Any]:
+        """The params and the state to use it with: the averaged ones, if there are any."""
+        return self.average or (self.params, self.state)
 
 
 def init_state(
-    model: Layer, optimizer: optax.GradientTransformation, key: jax.Array, in_shape: tuple[int, ...]
+    model: Layer,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    in_shape: tuple[int, ...],
+    *,
+    average: bool = False,
 ) -> TrainState:
-    """Fresh parameters, running statistics and optimiser state, made in one compiled call."""
+    """Fresh parameters, running statistics and optimiser state, made in one compiled call.
 
-    @jax.jit
+    Args:
+        model, optimizer: of the network and its training.
+        key: a random key; several, ``(K,)``, make K networks in arrays with a first axis of K.
+        in_shape: of one example, ``(H, W, C)``.
+        average: keep the averaged network too.
+    """
+
     def init(key: jax.Array) -> TrainState:
         params, state = model.init(key, in_shape)
-        return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
+        ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
+        return ts._replace(average=(params, state)) if average else ts
 
-    return init(key)
+    return jax.jit(jax.vmap(init) if key.ndim else init)(key)

@@ -5,28 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from training import net, toy
 
-from jaxconv import BatchNorm, Conv, Dense, Dropout, InputError, Layer, flatten, models, relu, serial, train
-from jaxconv.train.fit import mean_metrics
-from jaxconv.train.progress import Progress
-
-KEY = jax.random.key(0)
-
+from jaxconv import Dense, InputError, Layer, flatten, models, relu, serial, train
 
 pytestmark = pytest.mark.usefixtures("promoting")
-
-
-def toy(count=50, size=4, classes=3, seed=0):
-    """Images whose brightest column is their class: a convnet learns it in seconds."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, count).astype(np.int32)
-    images = rng.integers(0, 120, (count, size, size, 1), np.uint8)
-    images[np.arange(count), :, labels] += 120
-    return images, labels
-
-
-def net():
-    return serial(Conv(4, 3, padding="SAME"), BatchNorm(), relu, flatten, Dropout(0.2), Dense(3))
 
 
 def test_fit_is_gradient_descent():
@@ -57,21 +40,6 @@ def test_fit_is_gradient_descent():
     assert fitted.steps == 9
 
 
-def test_a_padded_batch_trains_as_the_short_one_would():
-    images, labels = toy(count=5)
-    model, optimizer = serial(Conv(4, 3), BatchNorm(), relu, flatten, Dense(3)), optax.sgd(0.1, momentum=0.9)
-    short = train.Batch(images, labels)
-    [padded] = train.batches(images, labels, 8)
-    assert padded.image.shape[0] == 8
-    results = []
-    for batch in (short, padded):
-        ts = train.init_state(model, optimizer, KEY, (4, 4, 1))
-        for _ in range(3):
-            ts, metrics = train.make_train_step(model, optimizer)(ts, batch)
-        results.append((ts, metrics))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
-
-
 def test_same_seed_same_bits_other_seed_other_network():
     def params(seed):
         fitted = train.fit(net(), toy(), toy(), optimizer=optax.adam(1e-2), epochs=2, batch_size=16, seed=seed)
@@ -85,17 +53,6 @@ def test_same_seed_same_bits_other_seed_other_network():
 def test_seed_and_epoch_both_change_the_order():
     orders = {tuple(train.epoch_order(seed, epoch, 50)) for seed in (0, 1, 2) for epoch in (1, 2, 3)}
     assert len(orders) == 9
-
-
-def test_every_step_drops_others():
-    model = serial(flatten, Dropout(0.5), Dense(3))
-    ts = train.init_state(model, optax.sgd(0.0), KEY, (4, 4, 1))  # nothing is learned: only the dropout differs
-    step, [batch] = train.make_train_step(model, optax.sgd(0.0), KEY), train.batches(*toy(16), 16)
-    losses = []
-    for _ in range(4):
-        ts, metrics = step(ts, batch)
-        losses.append(float(metrics.loss))
-    assert len(set(losses)) == 4
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -115,34 +72,6 @@ def test_every_function_is_traced_once_however_ragged_the_data(alone):
     train.evaluate(model, fitted.params, fitted.state, *toy(39, seed=2), batch_size=16)
     assert seen.count((True, 16)) == 1 and seen.count((False, 16)) == 1
     assert {batch for _, batch in seen} == {1, 16}  # 1: shapes asked for, nothing compiled
-
-
-def test_evaluate_scores_every_example_once(rng):
-    images, labels = toy(count=103)
-    model = net()
-    params, state = model.init(KEY, (4, 4, 1))
-    logits = np.asarray(model.apply(params, state, images.astype(np.float32) / 255)[0], np.float64)
-    wanted = (np.log(np.exp(logits).sum(1)) - logits[np.arange(103), labels]).mean()
-    for batch_size in (1, 10, 103, 500):
-        scored = train.evaluate(model, params, state, images, labels, batch_size=batch_size)
-        assert scored["count"] == 103
-        assert scored["accuracy"] == (logits.argmax(1) == labels).mean()
-        np.testing.assert_allclose(scored["loss"], wanted, rtol=1e-5)
-
-
-def test_mean_metrics_are_of_examples_not_of_batches():
-    many = train.Metrics(*map(np.float32, (100, 100, 100)))
-    few = train.Metrics(*map(np.float32, (0, 0, 1)))
-    assert mean_metrics([many, few])["accuracy"] == 100 / 101
-
-
-def test_predict_gives_probabilities_in_order():
-    images, _ = toy(count=11)
-    model = net()
-    params, state = model.init(KEY, (4, 4, 1))
-    got = train.predict(model, params, state, images, batch_size=4)
-    wanted = jax.nn.softmax(model.apply(params, state, images.astype(np.float32) / 255)[0])
-    np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
 def test_an_epoch_sees_every_example_once():
@@ -166,7 +95,7 @@ def test_the_best_epoch_is_kept_even_when_training_goes_wrong_after_it():
         optimizer=optax.adam(rate),
         epochs=6,
         batch_size=16,
-        on_epoch=lambda record, ts, is_best: told.append((record["epoch"], is_best, int(ts.step))),
+        on_epoch=lambda record, at, is_best: told.append((record["epoch"], is_best, int(at.train_state.step))),
     )
     ranks = [(record["val_accuracy"], -record["val_loss"]) for record in fitted.history]
     assert fitted.best_epoch <= 4 and ranks[fitted.best_epoch - 1] == max(ranks)
@@ -178,66 +107,24 @@ def test_the_best_epoch_is_kept_even_when_training_goes_wrong_after_it():
 
 
 def test_a_network_that_breaks_in_its_last_step_is_not_taken_for_trained():
-    rate = optax.piecewise_constant_schedule(0.02, {3: 1e38})  # the fourth and last step overflows
-    with pytest.raises(InputError, match="fit: the loss of epoch 1 is nan; a lower learning rate may help"):
+    def rate(step):
+        return jnp.where(step == 3, jnp.inf, 0.02)  # the fourth step is the last
+
+    message = r"fit: step 4 \(epoch 1\): the loss is [\d.]+; the first parameter to go bad is \w+1/\w+, [\d,]+ of whose"
+    with pytest.raises(InputError, match=message):
         fit(optimizer=optax.sgd(rate), data=toy(32))
 
 
-def test_schedules_start_peak_and_end_where_they_say():
-    at = {name: [float(make(0.1, 100)(step)) for step in (0, 30, 100)] for name, make in train.SCHEDULES.items()}
-    np.testing.assert_allclose(at["constant"], [0.1, 0.1, 0.1])
-    np.testing.assert_allclose(at["cosine"], [0.1, 0.05 * (1 + np.cos(0.3 * np.pi)), 0], atol=1e-6)
-    np.testing.assert_allclose(at["one_cycle"], [0.004, 0.1, 0], atol=1e-4)
-
-
-GRADIENTS = np.array([[0.5, 1e-2], [-1.0, 2.0], [3.0, 0.1]])
-
-
-def by_formula(name, lr=0.1):
-    """Three steps from (1, −2), written out from each method's paper."""
-    w, m, v = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2)
-    for t, g in enumerate(GRADIENTS, start=1):
-        if name == "sgd":
-            w = w - lr * g
-        elif name in ("momentum", "nesterov"):
-            m = 0.9 * m + g
-            w = w - lr * (m if name == "momentum" else 0.9 * m + g)
-        elif name in ("adam", "adamw"):
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            decay = 1e-4 * w if name == "adamw" else 0
-            w = w - lr * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + decay)
-        elif name == "rmsprop":
-            v = 0.9 * v + 0.1 * g**2
-            w = w - lr * g / np.sqrt(v + 1e-7)  # Keras: ε inside the root
-    return w
-
-
-@pytest.mark.parametrize("name", train.OPTIMIZERS)
-def test_every_optimizer_is_its_formula(x64, name):
-    optimizer, w = train.make_optimizer(name, 0.1), jnp.array([1.0, -2.0])
-    opt_state = optimizer.init(w)
-    for g in GRADIENTS:
-        updates, opt_state = optimizer.update(jnp.asarray(g), opt_state, w)
-        w = w + updates
-    np.testing.assert_allclose(w, by_formula(name), rtol=1e-6)
+def test_parameters_that_are_too_large_to_use_are_not_taken_for_trained():
+    rate = optax.piecewise_constant_schedule(0.02, {3: 1e38})  # finite, but what is computed with them is not
+    with pytest.raises(InputError, match="fit: the validation loss of epoch 1 is nan; a lower learning rate may help"):
+        fit(optimizer=optax.sgd(rate), data=toy(32))
 
 
 def test_speed_is_images_by_seconds():
     fitted = train.fit(models.mlp(3), toy(64), toy(64), optimizer=optax.sgd(0.1), epochs=1, batch_size=16)
     [record] = fitted.history
     np.testing.assert_allclose(record["images_per_second"], 64 / record["seconds"])
-
-
-def test_the_bar_tells_the_step_before_the_last():
-    with Progress(epochs=2, steps=3, batch_size=4, show=True) as bar:
-        bar.looked -= 1  # a second ago
-        first, last = (train.Metrics(*map(np.float32, sums)) for sums in ((2, 3, 4), (99, 0, 4)))
-        bar.step(1, [first])
-        bar.step(1, [first, last])
-        [task] = bar.bar.tasks
-    assert task.completed == 2 and task.total == 6 and task.description == "epoch 1/2"
-    assert task.fields["measured"].startswith("loss 0.500  accuracy 0.750  ")
-    assert 4 < float(task.fields["measured"].split()[4].replace(",", "")) <= 8  # 8 images in a second
 
 
 def fit(data=None, validation=None, **options):
@@ -248,9 +135,9 @@ def fit(data=None, validation=None, **options):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit(batch_size=0), r"fit: batch_size=0 should be at least 1"),
+        (lambda: fit(batch_size=0), r"fit: batch_size=0 should be an int of at least 1"),
         (lambda: fit(batch_size=51), r"fit: batch_size=51 is larger than the 50 training examples"),
-        (lambda: fit(epochs=0), r"fit: epochs=0 should be at least 1"),
+        (lambda: fit(epochs=0), r"fit: epochs=0 should be an int of at least 1"),
         (lambda: fit((toy()[0], toy()[1] + 1)), r"fit: labels go from 1 to 3, but the model has 3 outputs: 0 to 2"),
         (lambda: fit((toy()[0], toy()[1][:9])), r"fit: labels int32\(9,\) should be 50 integers"),
         (lambda: fit((toy()[0], toy()[1] / 2)), r"fit: labels float64\(50,\) should be 50 integers"),
@@ -263,15 +150,11 @@ def fit(data=None, validation=None, **options):
         (lambda: fit(seed=-1), r"fit: seed=-1 should be from 0 to 2³² − 1"),
         (lambda: fit((np.zeros((50, 3, 32, 40), np.uint8), toy()[1])), r"look channels-first"),
         (lambda: train.fit(models.mlp, toy(), toy(), optimizer=optax.sgd(0.1), epochs=1), r"write mlp\(…\)"),
-        (lambda: train.make_optimizer(steps=2**31), r"2,147,483,648 steps are more than can be counted"),
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
         (
             lambda: fit((toy()[0] / np.float32("nan"), toy()[1])),
-            r"fit: the loss of epoch 1 is nan; a lower learning rate",
+            r"fit: step 1 \(epoch 1\): the loss is nan; the first parameter to go bad is bn1/scale, 4 of whose 4",
         ),
-        (lambda: train.make_optimizer("adm"), r"unknown optimizer 'adm': did you mean 'adam'\?"),
-        (lambda: train.make_optimizer(schedule="cosin"), r"unknown schedule 'cosin': did you mean 'cosine'\?"),
-        (lambda: train.make_optimizer(learning_rate=0), r"learning_rate=0 should be a positive number"),
         (
             lambda: train.evaluate(serial(relu), {}, {}, *toy()),
             r"evaluate: the model makes \(4, 4, 1\) of an image; wanted one number a class",

@@ -1,0 +1,60 @@
+"""A function that is compiled once a run."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxconv.errors import InputError
+
+
+class Program:
+    """A function compiled for the shapes of its first call. Another shape is an error, not a silent recompilation.
+
+    Attributes:
+        compilations: how often it was compiled: 0 or 1.
+        seconds: how long that took.
+
+    >>> double = Program("double", lambda x: 2 * x)
+    >>> double(jax.numpy.ones(3)), double.compilations
+    (Array([2., 2., 2.], dtype=float32), 1)
+    >>> double(jax.numpy.ones(4))
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: double was compiled for float32[3] and now got float32[4]: a run compiles it once
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], **options: Any) -> None:
+        """``options`` are those of ``jax.jit``."""
+        self.name, self.compilations, self.seconds = name, 0, 0.0
+        self._jitted = jax.jit(function, **options)
+        self._compiled: jax.stages.Compiled | None = None
+        self._seen: list[str] = []
+
+    def compile(self, *args: Any) -> None:
+        """Compile for arguments like these, without running; nothing if it is compiled."""
+        if self._compiled is None:
+            started = time.perf_counter()
+            self._compiled = self._jitted.lower(*args).compile()
+            self.seconds = time.perf_counter() - started
+            self.compilations += 1
+            self._seen = _shapes(args)
+
+    def __call__(self, *args: Any) -> Any:
+        self.compile(*args)
+        assert self._compiled is not None
+        try:
+            return self._compiled(*args)
+        except (TypeError, ValueError) as error:
+            now = _shapes(args)
+            differing = [pair for pair in zip(self._seen, now, strict=False) if pair[0] != pair[1]]
+            if not differing and len(now) == len(self._seen):
+                raise
+            before, after = differing[0] if differing else (f"{len(self._seen)} arrays", f"{len(now)}")
+            raise InputError(
+                f"{self.name} was compiled for {before} and now got {after}: a run compiles it once"
+            ) from error
+
+
+def _shapes(args: Any) -> list[str]:
+    return [jax.typeof(leaf).str_short() for leaf in jax.tree.leaves(args)]

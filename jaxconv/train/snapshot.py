@@ -1,0 +1,63 @@
+"""All that a run is between two chunks: with it, training goes on as if it had never stopped."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxconv.train.state import TrainState
+from jaxconv.train.stopping import Stopping
+
+
+class Position(NamedTuple):
+    """How far a run has come, and what it has found: everything that is no array. It goes into JSON and back."""
+
+    epoch: int = 0  # whole epochs done
+    chunk: int = 0  # chunks done of the epoch after them
+    measured: tuple[Any, ...] = ()  # loss, correct answers and examples of each of these chunks
+    history: tuple[dict[str, Any], ...] = ()  # a record an epoch
+    stopping: tuple[Stopping, ...] = ()  # one for each network
+    seconds: float = 0.0  # of training, so far
+    chunk_seconds: float = 0.0  # of these chunks
+    reader: Any = None  # where the stream of examples stands, if there is one
+
+    def as_json(self) -> dict[str, Any]:
+        """In lists, dicts, strings and numbers."""
+        measured = tuple(np.asarray(jax.device_get(sums), np.float64).tolist() for sums in self.measured)
+        return self._replace(measured=measured)._asdict()
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> "Position":
+        """The position that :meth:`as_json` wrote down."""
+        position = cls(**facts)
+        return position._replace(
+            measured=tuple(position.measured),
+            history=tuple(position.history),
+            stopping=tuple(Stopping(*each) for each in position.stopping),
+        )
+
+    def sums(self) -> np.ndarray:
+        """Loss, correct answers and examples of the epoch so far; of several networks a column for each."""
+        return np.asarray(jax.device_get(self.measured), np.float64).sum(axis=0)
+
+
+class Snapshot(NamedTuple):
+    """The arrays and the position. The memory of ``train_state`` is used again by the next chunk: copy to keep it."""
+
+    train_state: TrainState
+    best: tuple[Any, Any]  # params and state of the best epoch
+    position: Position
+
+
+def sha256(tree: Any) -> str:
+    """SHA-256 over the bytes of every array, in the order of their paths: two networks are equal bit for bit, or not.
+
+    >>> params = {"dense1": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)}}
+    >>> sha256(params)[:8], sha256(jax.tree.map(np.copy, params))[:8], sha256({"dense1": params["dense1"]["bias"]})[:8]
+    ('3b8974da', '3b8974da', '374708ff')
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,41 @@
+"""The bar: how far it is, and the numbers of a chunk that the device is done with."""
+
+import numpy as np
+
+from jaxconv.train import Metrics, Plan, Position
+from jaxconv.train.progress import Progress
+
+CUT = Plan(examples=22, batch_size=4, steps=6, chunk=2, chunks=3)
+
+
+def sums(loss, correct):
+    return Metrics(*map(np.float32, (loss, correct, 8)))
+
+
+def told(*positions, start=0):
+    with Progress(2, CUT, Position(epoch=start), show=True) as bar:
+        for at in positions:
+            bar.chunk(at)
+            bar.looked -= 1  # a second ago
+        [task] = bar.bar.tasks
+    return task
+
+
+def test_the_bar_tells_the_chunk_before_the_last():
+    first, last = sums(4, 6), sums(99, 0)
+    task = told(Position(chunk=1, measured=(first,)), Position(chunk=2, measured=(first, last)))
+    assert (task.completed, task.total, task.description) == (2, 6, "epoch 1/2")
+    assert task.fields["measured"].startswith("loss 0.500  accuracy 0.750  ")
+    assert 4 < float(task.fields["measured"].split()[4].replace(",", "")) <= 8  # 8 images in a second
+
+
+def test_a_resumed_run_begins_where_it_was():
+    assert told(start=1).completed == 3
+    task = told(Position(epoch=1, chunk=2, measured=(sums(1, 1),)), start=1)
+    assert (task.completed, task.description, task.fields["measured"]) == (5, "epoch 2/2", "")
+
+
+def test_of_several_networks_it_tells_the_mean():
+    pair = Metrics(*(np.array(each, np.float32) for each in ([4, 12], [6, 2], [8, 8])))
+    task = told(Position(chunk=1, measured=(pair,)), Position(chunk=2, measured=(pair, pair)))
+    assert task.fields["measured"].startswith("loss 1.000  accuracy 0.500  ")
