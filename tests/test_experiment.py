@@ -1,5 +1,6 @@
 """The main job from end to end: train, a whole run folder, and using it again."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -7,8 +8,8 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxconv import InputError, data, experiment
-from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training
+from jaxconv import InputError, data, experiment, train
+from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training, training
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -29,7 +30,16 @@ def test_the_run_folder_is_whole(run):
     folder, result = run
     assert folder.name.startswith("digits-small_cnn-")
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoint", "curves.png", "mistakes.png", "result.json"}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoint",
+        "curves.png",
+        "mistakes.png",
+        "confusion.png",
+        "report.json",
+        "result.json",
+    }
     assert json.loads((folder / "result.json").read_text()) == result
     assert set(result) >= {
         "dataset",
@@ -47,18 +57,31 @@ def test_the_run_folder_is_whole(run):
         "device",
         "versions",
         "command",
+        "params_sha256",
+        "compilations",
+        "calibration_error",
     }
+    assert result["compilations"] == {"train": 1, "eval": 1}
     assert (result["epochs"], result["steps"]) == (8, 8 * 40)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
     assert best["epoch"] == result["best_epoch"] and best["val_accuracy"] == result["val_accuracy"]
-    assert [path.name for path in (folder / "checkpoint").iterdir()] == [str(best["epoch"])]
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == ["280", "320"]
+    report = json.loads((folder / "report.json").read_text())
+    assert sum(map(sum, report["confusion"])) == 360 and report["accuracy"] == result["test_accuracy"]
+    assert result["params_sha256"] == by_path_order(load_run(folder).params)
+
+
+def by_path_order(params):
+    """The hash as anyone could take it from outside: every array's bytes, in the order of their paths."""
+    arrays = {f"{layer}/{name}": np.asarray(array) for layer, part in params.items() for name, array in part.items()}
+    return hashlib.sha256(b"".join(arrays[path].tobytes() for path in sorted(arrays))).hexdigest()
 
 
 def test_the_pictures_show_something(run):
     folder, result = run
-    for name in ("curves.png", "mistakes.png"):
+    for name in ("curves.png", "mistakes.png", "confusion.png"):
         pixels = np.asarray(Image.open(folder / name).convert("L"))
         assert min(pixels.shape) > 150 and pixels.std() > 10
     wrong = round((1 - result["test_accuracy"]) * 360)
@@ -166,8 +189,10 @@ def test_bad_input_leaves_nothing_behind(tmp_path, change):
 
 def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     rate = optax.piecewise_constant_schedule(0.01, {2 * 40: 1e38})  # from the third epoch on
-    monkeypatch.setattr(experiment.train, "make_optimizer", lambda *_: optax.sgd(rate))
-    with pytest.raises(InputError, match="the loss of epoch 3 is nan; a lower learning rate may help"):
+    monkeypatch.setattr(train, "make_optimizer", lambda *_, **__: optax.sgd(rate))
+    with pytest.raises(
+        InputError, match=r"fit: step 82 \(epoch 3\): the loss is nan; the first parameter to go bad is "
+    ):
         run_training(TrainConfig(runs=tmp_path, epochs=4), progress=False)
     [folder] = tmp_path.iterdir()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
@@ -176,7 +201,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
 
 
 def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment.time, "strftime", lambda form: "20260101-000000")
+    monkeypatch.setattr(training.time, "strftime", lambda form: "20260101-000000")
     config = TrainConfig(runs=tmp_path)
-    folders = [experiment._make_folder(config).name for _ in range(3)]
+    folders = [training._make_folder(config).name for _ in range(3)]
     assert folders == [f"digits-small_cnn-20260101-000000{n}" for n in ("", "-2", "-3")]

@@ -13,7 +13,19 @@ from typing import Annotated, Any, NamedTuple, Union, get_type_hints
 import tyro
 
 from jaxconv import __version__
-from jaxconv.cli.commands import Data, Eval, Predict, Summary, Train, check_data, evaluate, predict, summary, train
+from jaxconv.cli.commands import (
+    Data,
+    Eval,
+    Predict,
+    Summary,
+    Train,
+    check_data,
+    evaluate,
+    predict,
+    summary,
+    train,
+    train_defaults,
+)
 from jaxconv.cli.compare import Compare, run_comparison
 from jaxconv.errors import InputError, unknown
 
@@ -30,7 +42,11 @@ COMMANDS = {
         train,
         """jaxconv train
         jaxconv train --dataset mnist --model mnist_cnn
-        jaxconv train --dataset fashion_mnist --model mnist_cnn --seed 1""",
+        jaxconv train --dataset mnist --model mnist_cnn --recipe lecture
+        jaxconv train --dataset cifar10 --model resnet20 --recipe resnet
+        jaxconv train --dataset folder:pictures --model resnet20 --augment flip shift:4
+        jaxconv train --seeds 5
+        jaxconv train --resume runs/digits-small_cnn-20261121-101500""",
     ),
     "eval": Command(Eval, evaluate, "jaxconv eval runs/digits-small_cnn-20261121-101500"),
     "predict": Command(Predict, predict, "jaxconv predict runs/mnist-mnist_cnn-20261121-101500 seven.png --invert"),
@@ -67,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxconv: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("jaxconv: interrupted; if a run folder has a checkpoint, it is whole", file=sys.stderr)
+        print("jaxconv: interrupted; jaxconv train --resume RUN goes on from the last checkpoint", file=sys.stderr)
         return 130
     return code or 0
 
@@ -89,10 +105,13 @@ def parse(arguments: Sequence[str]) -> object:
                 f"{name} is before the command: write jaxconv COMMAND {name} …, with {', '.join(COMMANDS)}"
             )
         raise unknown("command", name, COMMANDS)
+    defaults = {"train": train_defaults(arguments)} if name == "train" else {}
     kinds: Any = tuple(
         Annotated[
             command.options,
-            tyro.conf.subcommand(name, prefix_name=False, description=_help(command)),
+            tyro.conf.subcommand(
+                name, default=defaults.get(name, tyro.MISSING_NONPROP), prefix_name=False, description=_help(command)
+            ),
         ]
         for name, command in COMMANDS.items()
     )

@@ -1,21 +1,64 @@
 """The commands: each is a typed dataclass, which tyro makes into options, and a function that runs it."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from jaxconv import models
+from jaxconv import devices, models
 from jaxconv.data import check
-from jaxconv.errors import InputError
-from jaxconv.experiment import TrainConfig, evaluate_run, load_run, predict_files, run_training, write_json
+from jaxconv.errors import InputError, known
+from jaxconv.experiment import (
+    RECIPES,
+    TrainConfig,
+    evaluate_run,
+    load_run,
+    predict_files,
+    read_config,
+    resume_training,
+    run_training,
+    write_json,
+)
 from jaxconv.explain import summarize
 
 
 @dataclasses.dataclass(frozen=True)
 class Train(TrainConfig):
     """Train a network and write a run folder."""
+
+    recipe: str | None = None
+    """Other defaults: lecture (RMSprop, patience 5, beside a network without convolutions) or resnet (He et al.)."""
+    resume: Path | None = None
+    """Go on with this run, which was stopped or killed, exactly as if it had not been."""
+    address: str | None = None
+    """Of several processes that train together, host:port of the first; then --processes and --process too."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+
+
+def train_defaults(arguments: Sequence[str]) -> Train:
+    """What train is asked for by default: as the recipe has it, or as the run to resume was started."""
+    if resumed := _value_of("--resume", arguments):
+        config = TrainConfig.from_json(read_config(Path(resumed)))
+        return Train(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    if recipe := _value_of("--recipe", arguments):
+        known("recipe", recipe, RECIPES)
+        return Train(**RECIPES[recipe])
+    return Train()
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """What stands after an option, or after its equals sign."""
+    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+        if word == option:
+            return after
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +67,10 @@ class Eval:
 
     run: tyro.conf.Positional[Path]
     """Run folder, as jaxconv train made it."""
+    flip: bool = False
+    """Average over each image and its mirror image."""
+    shift: int = 0
+    """Average over each image moved by so many pixels, too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +92,7 @@ class Summary:
     """Print a network as a table: shapes, parameters, work, receptive fields."""
 
     model: tyro.conf.Positional[str]
-    """small_cnn, lenet5, mnist_cnn or mlp."""
+    """small_cnn, lenet5, mnist_cnn, mlp or resnet20, 32, 44, 56, 110."""
     in_shape: tuple[int, int, int] | None = None
     """Height, width and channels of one image; by default the size that the model is meant for."""
     classes: int = 10
@@ -63,10 +110,30 @@ class Data:
 
 
 def train(options: Train) -> None:
-    folder, result = run_training(options)
+    if options.resume and options.recipe:
+        raise InputError("train: --recipe means nothing to --resume: leave it out")
+    if any(value is not None for value in (options.address, options.processes, options.process)):
+        devices.start(options.address, options.processes, options.process)
+    if options.resume:
+        _refuse_changes(options, options.resume)
+        folder, result = resume_training(options.resume)
+    else:
+        folder, result = run_training(options)
+    if options.process:  # the first one says it
+        return
+    several = result.get("test_accuracies")
+    spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
+    which = "each at its best epoch" if several else f"epoch {result['best_epoch']}, the best"
+    images = f"{result['test_count']:,} images"
+    print(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
+    if several:
+        print(f"the {len(several)} networks together: {result['ensemble_accuracy']:.4f}")
+    if "baseline" in result:
+        print(
+            f"{result['baseline']['model']} reaches {result['baseline']['test_accuracy']:.4f}: "
+            f"relative error decrease {result['relative_error_decrease']:.1%}"
+        )
     print(
-        f"test accuracy {result['test_accuracy']:.4f} on {result['test_count']:,} images "
-        f"(epoch {result['best_epoch']}, the best on validation)\n"
         f"in {result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling, "
         f"on {result['device']}\n"
         f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n"
@@ -74,9 +141,24 @@ def train(options: Train) -> None:
     )
 
 
+def _refuse_changes(options: Train, folder: Path) -> None:
+    """A run goes on as it began, or it is another."""
+    began = TrainConfig.from_json(read_config(folder))
+    changed = [
+        f"--{field.name.replace('_', '-')} {then}, not {now}"
+        for field in dataclasses.fields(TrainConfig)
+        if (now := getattr(options, field.name)) != (then := getattr(began, field.name))
+    ]
+    if changed:
+        raise InputError(f"{folder} began with {', '.join(changed)}: leave that out, or start a new run")
+
+
 def evaluate(options: Eval) -> None:
-    scored = evaluate_run(load_run(options.run))
-    print(f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images")
+    scored = evaluate_run(load_run(options.run), flip=options.flip, shift=options.shift)
+    print(
+        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images\n"
+        f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['calibration_error']:.4f}"
+    )
     write_json(options.run / "evaluation.json", scored)
     print(f"saved in {options.run / 'evaluation.json'}")
 

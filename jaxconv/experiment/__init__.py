@@ -1,0 +1,29 @@
+"""An experiment: a config goes in; a run folder comes out, with everything needed to believe it, use it or go on.
+
+runs/<dataset>-<model>-<time>/
+    config.json      what was asked for, and what the data turned out to be
+    metrics.jsonl    one line an epoch, written as it ends
+    checkpoint/      the last two snapshots: all to go on from, and the parameters of the best epoch
+    curves.png       loss and accuracy, training and validation
+    mistakes.png     the test images that it got wrong
+    confusion.png    how often each class was taken for each
+    report.json      precision and recall of each class, calibration error, and more
+    result.json      what came of it; it is there only if everything else is
+"""
+
+from jaxconv.experiment.config import RECIPES, TrainConfig
+from jaxconv.experiment.run import Run, evaluate_run, load_run, predict_files, read_config, write_json
+from jaxconv.experiment.training import resume_training, run_training
+
+__all__ = [
+    "RECIPES",
+    "Run",
+    "TrainConfig",
+    "evaluate_run",
+    "load_run",
+    "predict_files",
+    "read_config",
+    "resume_training",
+    "run_training",
+    "write_json",
+]

@@ -1,0 +1,258 @@
+"""From a config to a run folder, in one go or in several."""
+
+import dataclasses
+import json
+import math
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.special
+
+from jaxconv import data, devices, models, plot, runtime, train
+from jaxconv.errors import InputError
+from jaxconv.experiment.config import TrainConfig
+from jaxconv.experiment.run import read_config, write_json
+from jaxconv.layers import Layer
+from jaxconv.train import Fitted, Snapshot
+
+
+def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Train as the config says, score the best epoch on the test set once, and write the run folder.
+
+    Args:
+        config: what to do.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder, and what its ``result.json`` holds.
+
+    Raises:
+        InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
+    """
+    config.check()  # before anything is downloaded
+    dataset, facts = _load(config)
+    folder = _make_folder(config)
+    try:
+        if _first():
+            write_json(folder / "config.json", config.as_json() | facts)
+        return folder, _run(config, dataset, folder, progress)
+    except BaseException:
+        if _first() and not (folder / "checkpoint").exists():  # nothing came of it: leave nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def resume_training(folder: Path, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Go on with a run that was stopped or killed, as if it had never been.
+
+    Args:
+        folder: the run's, with its last whole checkpoint; without one it begins again.
+        progress: show a progress bar.
+
+    Returns:
+        As :func:`run_training`. A run that is finished is left as it is.
+
+    Raises:
+        InputError: not a run folder, other data than it began with, or a damaged checkpoint.
+    """
+    folder = Path(folder)
+    written = read_config(folder)
+    if (folder / "result.json").exists():
+        return folder, json.loads((folder / "result.json").read_text())
+    config = TrainConfig.from_json(written)
+    config.check()
+    dataset, facts = _load(config)
+    for name in ("image_shape", "in_shape", "classes", "counts"):
+        now, then = json.loads(json.dumps(facts[name])), written.get(name)
+        if now != then:
+            raise InputError(f"{folder} began with data whose {name} was {then}, and now it is {now}: start a new run")
+    return folder, _run(config, dataset, folder, progress)
+
+
+def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
+    """The data, as large as the model needs it, and what there is to say of it."""
+    raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
+    dataset = raw.at_least(models.find(config.model).in_shape)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    facts = {
+        "image_shape": raw.in_shape,
+        "in_shape": dataset.in_shape,
+        "classes": dataset.classes,
+        "counts": {name: len(split.labels) for name, split in parts.items()},
+        "versions": runtime.versions(),
+    }
+    return dataset, facts
+
+
+def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: bool) -> dict[str, Any]:
+    """Train, from the last checkpoint on if there is one, and write what comes of it."""
+    started = time.perf_counter()
+    count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
+    model = models.find(config.model).make(len(dataset.classes))
+    optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
+    mesh = devices.mesh(config.devices) if config.devices or jax.device_count() > 1 else None
+    start = _last_snapshot(config, model, optimizer, dataset.in_shape, checkpoints, mesh)
+    before = start.position.history if start else ()
+    progress = progress and _first()
+    board = train.TensorBoard(folder / "tensorboard", len(before) + 1) if config.tensorboard and _first() else None
+    if _first():
+        train.write_lines(lines, before)
+
+    def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
+        train.save_checkpoint(checkpoints, snapshot)
+        if _first():
+            train.append_jsonl(lines, record)
+        if board is not None:
+            board.write(record)
+
+    fitted = train.fit(
+        model,
+        dataset.train,
+        dataset.validation,
+        optimizer=optimizer,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.all_seeds(),
+        stopping=config.stopping(),
+        mesh=mesh,
+        progress=progress,
+        on_epoch=on_epoch,
+        on_pause=lambda snapshot: train.save_checkpoint(checkpoints, snapshot),
+        pause_seconds=60 * config.pause_minutes,
+        start=start,
+        **config.step_options(),
+    )
+    if board is not None:
+        board.close()
+    result = {
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+        **_test(config, dataset, fitted, folder),
+        **_validation(fitted),
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(fitted.history),
+        "steps": fitted.steps,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // config.seeds,
+        "params_sha256": train.sha256(fitted.params),
+        "last_params_sha256": train.sha256(fitted.last.params),
+        "train_seconds": fitted.train_seconds,
+        "compile_seconds": fitted.compile_seconds,
+        "compilations": {name: program.compilations for name, program in fitted.programs.items()},
+        "images_per_second": len(fitted.history) * count * config.seeds / fitted.train_seconds,
+        "device": runtime.device_name(),
+        "versions": runtime.versions(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    baseline = _baseline(config, folder, progress)
+    if baseline is not None:
+        error, error_before = 1 - result["test_accuracy"], 1 - baseline["test_accuracy"]
+        result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "parameters")}
+        result["relative_error_decrease"] = (error_before - error) / error_before if error_before else 0.0
+    result["total_seconds"] = time.perf_counter() - started
+    if _first():
+        write_json(folder / "result.json", result)
+    return result
+
+
+def _last_snapshot(
+    config: TrainConfig, model: Layer, optimizer: Any, in_shape: tuple[int, ...], folder: Path, mesh: Any
+) -> Snapshot | None:
+    if not any(folder.glob("[0-9]*")):
+        return None
+    key = jax.random.key(0) if config.seeds == 1 else jax.random.split(jax.random.key(0), config.seeds)
+    like = jax.eval_shape(lambda: train.init_state(model, optimizer, key, in_shape, average=config.average is not None))
+    return train.load_snapshot(folder, (like, like.network), mesh)
+
+
+def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path) -> dict[str, Any]:
+    """Score the best epoch on the test set, draw what it gets wrong, and say how it did."""
+    images, labels = dataset.test
+    evaluator = fitted.evaluator
+    scores = evaluator(fitted.params, fitted.state, evaluator.batches(images, labels), logits=True)
+    assert scores.logits is not None
+    each = np.atleast_1d(scores.accuracy)
+    probabilities = scipy.special.softmax(scores.logits.astype(np.float64), axis=-1)
+    together = probabilities if config.seeds == 1 else probabilities.mean(axis=0)
+    report = train.report(together, labels, dataset.classes)
+    result = {
+        "test_accuracy": float(each.mean()),
+        "test_loss": float(np.mean(scores.loss)),
+        "test_count": scores.examples,
+    }
+    if config.seeds > 1:
+        deviation = float(each.std(ddof=1))
+        result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
+        result |= {"ensemble_accuracy": report["accuracy"]}
+    result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
+    if _first():
+        means = [record["val_accuracy"] for record in fitted.history]
+        kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
+        title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
+        plot.curves(fitted.history, best_epoch=kept, title=title).savefig(folder / "curves.png")
+        plot.mistakes(images, labels, together, dataset.classes).savefig(folder / "mistakes.png")
+        plot.confusion(report["confusion"], dataset.classes, title=title).savefig(folder / "confusion.png")
+        write_json(folder / "report.json", report)
+    return result
+
+
+def _validation(fitted: Fitted) -> dict[str, float]:
+    """Of the epoch that was kept; of several networks, the mean."""
+    several = isinstance(fitted.best_epoch, list)
+    best = fitted.best_epoch if several else [fitted.best_epoch]
+    kept = [
+        fitted.history[epoch - 1]["members"][i] if several else fitted.history[epoch - 1]
+        for i, epoch in enumerate(best)
+    ]
+    return {name: float(np.mean([record[name] for record in kept])) for name in ("val_accuracy", "val_loss")}
+
+
+def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, Any] | None:
+    """What the model to compare with makes of the same, in a run folder within this one."""
+    if config.baseline is None:
+        return None
+    within = folder / "baseline"
+    if (within / "config.json").exists():
+        return resume_training(within, progress=progress)[1]
+    other = dataclasses.replace(config, model=config.baseline, baseline=None, out=within)
+    return run_training(other, progress=progress)[1]
+
+
+def _first() -> bool:
+    """Whether this is the process that writes files."""
+    return jax.process_index() == 0
+
+
+def _make_folder(config: TrainConfig) -> Path:
+    if config.out is not None:
+        if (config.out / "config.json").exists() and _first():
+            raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
+        _mkdir(config.out, exist_ok=True)
+        return config.out
+    if jax.process_count() > 1:
+        raise InputError("several processes write one run folder: give each the same --out")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in config.dataset)
+    for n in range(1, 1000):
+        folder = config.runs / f"{name}-{config.model}-{stamp}{f'-{n}' if n > 1 else ''}"
+        try:
+            _mkdir(folder, exist_ok=False)
+        except FileExistsError:  # two runs in one second
+            continue
+        return folder
+    raise InputError(f"there are too many runs named {folder} in one second")
+
+
+def _mkdir(folder: Path, *, exist_ok: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
+        raise InputError(f"the run folder {folder} cannot be made: {error}") from None
