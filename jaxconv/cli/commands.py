@@ -33,7 +33,8 @@ class Train(TrainConfig):
     resume: Path | None = None
     """Go on with this run, which was stopped or killed, exactly as if it had not been."""
     address: str | None = None
-    """Of several processes that train together, host:port of the first; then --processes and --process too."""
+    """Of several processes that train together, host:port of the first; then --processes and --process too. On a TPU
+    pod slice, or under Slurm, auto is enough."""
     processes: int | None = None
     """How many there are."""
     process: int | None = None

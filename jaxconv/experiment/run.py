@@ -112,8 +112,12 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Written beside and renamed, so that the file is whole or not there."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _what_is_wrong(config: Any) -> str | None:

@@ -37,6 +37,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     """
     config.check()  # before anything is downloaded
     dataset, facts = _load(config)
+    devices.agree("settings, data or versions", config.as_json() | facts)
     folder = _make_folder(config)
     try:
         if _first():
@@ -68,7 +69,7 @@ def resume_training(folder: Path, *, progress: bool = True) -> tuple[Path, dict[
     config = TrainConfig.from_json(written)
     config.check()
     dataset, facts = _load(config)
-    for name in ("image_shape", "in_shape", "classes", "counts"):
+    for name in ("image_shape", "in_shape", "classes", "counts", "sha256"):
         now, then = json.loads(json.dumps(facts[name])), written.get(name)
         if now != then:
             raise InputError(f"{folder} began with data whose {name} was {then}, and now it is {now}: start a new run")
@@ -85,6 +86,7 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
         "in_shape": dataset.in_shape,
         "classes": dataset.classes,
         "counts": {name: len(split.labels) for name, split in parts.items()},
+        "sha256": train.sha256([split if isinstance(split, data.Split) else split.labels for split in parts.values()]),
         "versions": runtime.versions(),
     }
     return dataset, facts
@@ -218,7 +220,7 @@ def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, An
     if config.baseline is None:
         return None
     within = folder / "baseline"
-    if (within / "config.json").exists():
+    if devices.first_says((within / "config.json").exists()):
         return resume_training(within, progress=progress)[1]
     other = dataclasses.replace(config, model=config.baseline, baseline=None, out=within)
     return run_training(other, progress=progress)[1]
@@ -231,9 +233,10 @@ def _first() -> bool:
 
 def _make_folder(config: TrainConfig) -> Path:
     if config.out is not None:
-        if (config.out / "config.json").exists() and _first():
+        if devices.first_says((config.out / "config.json").exists()):
             raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
-        _mkdir(config.out, exist_ok=True)
+        if _first():
+            _mkdir(config.out, exist_ok=True)
         return config.out
     if jax.process_count() > 1:
         raise InputError("several processes write one run folder: give each the same --out")

@@ -143,7 +143,11 @@ def fit(
             paused = time.perf_counter()
             chunks = _chunks(advance, ts, key, feed, at, bar)
             for ts, at in chunks:
-                if on_pause is not None and at.chunk < cut.chunks and time.perf_counter() - paused > pause_seconds:
+                if on_pause is None or at.chunk == cut.chunks:
+                    continue
+                if devices.first_says(time.perf_counter() - paused > pause_seconds):  # their clocks may differ
+                    if at.epoch * cut.steps + at.chunk * cut.chunk > int(jnp.min(ts.step)):
+                        break  # it went wrong: there is nothing to save
                     on_pause(Snapshot(ts, best, at))
                     paused = time.perf_counter()
             if (at.epoch + 1) * cut.steps != int(jnp.min(ts.step)):

@@ -80,7 +80,12 @@ def make_step(
         """The batch as the network sees it: floats, augmented, with soft targets where something needs them."""
         image, label = to_float(batch.image), jnp.asarray(batch.label)
         if augment is not None:
-            image = augment(_fold(key, 0), image)
+            size, image = image.shape, augment(_fold(key, 0), image)
+            if image.shape != size:
+                raise InputError(
+                    f"train step: the augmentation makes {image.shape} of images {size}, but the network is used on "
+                    "images as they are; keep their size, as shift:4 does"
+                )
         if mix is not None or label_smoothing:
             logits, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
             classes = logits.shape[-1]
@@ -211,11 +216,11 @@ def _averaged(ts: TrainState, params: Any, state: Any, decay: float) -> Any:
 
 
 def _parts(batch: Batch, count: int) -> Batch:
-    """A batch as ``count`` equal parts, along a new first axis."""
+    """A batch as ``count`` equal parts, along a new first axis: of every device's examples, each part has some."""
     size = len(batch.label)
     if size % count:
         raise InputError(f"train step: accumulate={count} does not divide the batch of {size}")
-    return jax.tree.map(lambda a: a.reshape(count, size // count, *a.shape[1:]), batch)
+    return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(size // count, count, *a.shape[1:]), 0, 1), batch)
 
 
 def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:

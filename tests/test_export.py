@@ -1,0 +1,129 @@
+"""Training is lowered for GPUs and TPUs here, where there is neither: what they could not run is seen without them."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax import export
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+
+from jaxconv import Conv, Dense, flatten, models, relu, serial, train
+from jaxconv.data import augment
+from jaxconv.train.epoch import make_chunk
+from jaxconv.train.feed import Resident
+from jaxconv.train.step import look
+
+pytestmark = pytest.mark.usefixtures("promoting")
+ACCELERATORS = ("cuda", "tpu")
+BATCH, STEPS, EXAMPLES = 8, 3, 20
+
+
+array = jax.ShapeDtypeStruct
+
+
+def lowered(what, model, in_shape, platforms=ACCELERATORS, *, optimizer=None, mesh=None, **options):
+    """A program as it is handed to XLA; nothing of it runs, nothing is compiled."""
+    optimizer = optimizer or optax.adam(1e-3)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    init = functools.partial(train.init_state, model, optimizer, in_shape=in_shape)
+    ts = jax.eval_shape(lambda key: init(key, average=options.get("average") is not None), key)
+    everywhere, cut = None, None
+    if mesh is not None:
+        everywhere, cut = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "data"))
+        key, ts = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype, sharding=everywhere), (key, ts))
+    batch = train.Batch(array((BATCH, *in_shape), np.uint8), array((BATCH,), np.int32), array((BATCH,), bool))
+    step = train.make_step(model, optimizer, **options)
+    if what == "chunk":
+        images = array((EXAMPLES, *in_shape), np.uint8, sharding=everywhere)
+        labels = array((EXAMPLES,), np.int32, sharding=everywhere)
+        rows = array((STEPS, BATCH), np.int32, sharding=cut)
+        program, args = make_chunk(step, Resident.fetch), (ts, key, rows, images, labels)
+    elif what == "step":
+        program, args = (lambda ts, key, batch: step(ts, batch, key)), (ts, key, batch)
+    else:
+        program, args = functools.partial(look, model.apply), (ts.params, ts.state, batch)
+    return export.export(jax.jit(program), platforms=platforms)(*args)
+
+
+def count(exported, op):
+    return len(re.findall(rf"stablehlo\.{op}\b", exported.mlir_module()))
+
+
+def times(n):
+    """A product is written down once for both platforms, or once for each."""
+    return {n, len(ACCELERATORS) * n}
+
+
+# Convolutions and dense layers; each has three products in training: its value and two gradients, but for the pixels'.
+PRODUCTS = {"lenet5": (2, 3), "mnist_cnn": (3, 2), "resnet20": (19, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "dtype"),
+    [
+        ("lenet5", "chunk", "float32"),
+        ("lenet5", "step", "bfloat16"),
+        ("lenet5", "eval", "float32"),
+        ("mnist_cnn", "chunk", "bfloat16"),
+        ("mnist_cnn", "step", "float32"),
+        ("mnist_cnn", "eval", "float32"),
+        ("resnet20", "chunk", "float32"),
+        ("resnet20", "step", "bfloat16"),
+        ("resnet20", "eval", "float32"),
+    ],
+)
+def test_convolutions_are_convolutions_on_an_accelerator_and_products_on_a_cpu(name, what, dtype):
+    model, in_shape = models.find(name).make(10), models.find(name).in_shape
+    conv, dense = PRODUCTS[name]
+    if what != "eval":
+        conv, dense = 3 * conv - 1, 3 * dense
+    elsewhere = lowered(what, model, in_shape, dtype=dtype)
+    assert elsewhere.platforms == ACCELERATORS
+    assert count(elsewhere, "convolution") in times(conv) and count(elsewhere, "dot_general") in times(dense)
+    if what != "step":  # a chunk has the same
+        here = lowered(what, model, in_shape, ("cpu",), dtype=dtype)
+        assert count(here, "convolution") == 0 and count(here, "dot_general") == conv + dense
+    half = re.findall(r"stablehlo\.convolution.* : \(tensor<\S+xbf16>, tensor<\S+xbf16>\)", elsewhere.mlir_module())
+    assert len(half) >= PRODUCTS[name][0] if dtype == "bfloat16" else not half
+
+
+@pytest.mark.parametrize("name", train.OPTIMIZERS)
+def test_every_optimiser_is_lowered(name):
+    optimizer = train.make_optimizer(name, 1e-3, "one_cycle", 10, warmup=2, weight_decay=1e-3, clip_norm=1.0)
+    exported = lowered("step", serial(Conv(4, 3), relu, flatten, Dense(3)), (7, 6, 1), optimizer=optimizer)
+    assert count(exported, "convolution") in times(2)
+
+
+def test_every_augmentation_and_option_is_lowered():
+    image, mix = augment.find(("flip", "shift:1", "rotate:15", "cutout:2", "mixup:0.2"))
+    exported = lowered(
+        "chunk",
+        serial(Conv(4, 3), relu, flatten, Dense(3)),
+        (7, 6, 3),
+        augment=image,
+        mix=mix,
+        label_smoothing=0.1,
+        accumulate=2,
+        average=0.99,
+    )
+    assert count(exported, "convolution") in times(2)
+
+
+def test_a_chunk_for_eight_devices_is_lowered():
+    mesh = AbstractMesh((8,), ("data",))
+    exported = lowered("chunk", models.find("lenet5").make(10), (32, 32, 1), mesh=mesh)
+    assert exported.nr_devices == 8 and count(exported, "convolution") in times(5)
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+def test_what_an_accelerator_cannot_run_is_seen(platform):
+    def schur(x):  # LAPACK's, on a CPU alone
+        return x.at[:, :3, :3, 0].set(jax.scipy.linalg.schur(x[0, :3, :3, 0])[0])
+
+    model = serial(schur, Conv(4, 3), flatten, Dense(3))
+    lowered("eval", model, (7, 6, 1), ("cpu",))
+    with pytest.raises(NotImplementedError, match=f"schur.*{platform}"):
+        lowered("eval", model, (7, 6, 1), (platform,))

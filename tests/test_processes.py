@@ -1,0 +1,273 @@
+"""Two processes on this machine, joined by jax.distributed: together they make the network that one makes alone."""
+
+import json
+import math
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxconv import (
+    BatchNorm,
+    Conv,
+    Dense,
+    InputError,
+    MaxPool,
+    cli,
+    data,
+    devices,
+    flatten,
+    models,
+    relu,
+    serial,
+    train,
+)
+from jaxconv.data import LazySplit
+from jaxconv.experiment import TrainConfig, load_run, resume_training, run_training, training
+
+pytestmark = pytest.mark.usefixtures("promoting")
+SHAPE, BATCH, EPOCHS = (9, 7, 3), 20, 2
+LINE = (
+    f"train --dataset npz:data.npz --model small_bn --stream --epochs {EPOCHS} --batch-size {BATCH} --seed 3 "
+    "--average 0.9"
+)
+READ, WRITTEN = [], []
+
+
+def small_bn(classes=10):
+    return serial(Conv(4, 3, use_bias=False), BatchNorm(), relu, MaxPool(2), flatten, Dense(classes))
+
+
+def counting(take):
+    """Remember which images are read, in the order of the file's."""
+
+    def counted(split, indices):
+        READ.extend(np.asarray(indices).tolist())
+        return take(split, indices)
+
+    return counted
+
+
+def watch(event, args):
+    """Remember which files are written."""
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        WRITTEN.append(str(args[0]))
+
+
+def refused(call, *args):
+    try:
+        call(*args)
+    except InputError as error:
+        return str(error)
+
+
+def pauses(process):
+    """After which steps one epoch pauses, if the clock of process 0 alone says so; and what it makes."""
+    dataset, after = data.load("npz:data.npz"), []
+    with mock.patch.dict(train.plan.__globals__, VALUES_A_CHUNK=4 * BATCH * math.prod(SHAPE)):
+        fitted = train.fit(
+            small_bn(5),
+            dataset.train,
+            dataset.validation,
+            optimizer=optax.sgd(0.1),
+            epochs=1,
+            batch_size=BATCH,
+            mesh=devices.mesh(),
+            on_pause=lambda snapshot: after.append(int(snapshot.train_state.step)),
+            pause_seconds=-1 if process == 0 else 1e9,
+        )
+    return after, train.sha256(fitted.params)
+
+
+def one_of_two(address, process):
+    """What one of the two processes does, and can tell of."""
+    sys.addaudithook(watch)
+    LazySplit.take = counting(LazySplit.take)
+    assert cli.main(f"{LINE} --out together --address {address} --processes 2 --process {process}".split()) == 0
+    told = {"count": jax.process_count(), "read": list(READ), "written": list(WRITTEN)}
+    told["resumed"] = resume_training(Path("by one, then by two"), progress=False)[1]["epochs"]
+    told["pauses"] = pauses(process)
+    config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, out=Path("refused"))
+    told["refused"] = {
+        "same": refused(devices.agree, "settings", {"seed": 0, "x": np.ones(3)}),
+        "settings": refused(devices.agree, "settings", {"seed": process}),
+        "places": refused(devices.agree, "settings", {"a": process or None, "b": None if process else 1}),
+        "arrays": refused(devices.replicate, devices.mesh(), np.full(3, process)),
+        "no out": refused(run_training, replace(config, out=None)),
+        "taken": refused(run_training, replace(config, out=Path("together"))),
+        "seeds": refused(run_training, replace(config, seed=process)),
+        "batch": refused(run_training, replace(config, batch_size=BATCH + 1)),
+    }
+    return told
+
+
+if __name__ == "__main__":
+    models.MODELS["small_bn"] = models.Model(small_bn, SHAPE)
+    with mock.patch.object(training, "plot"):
+        told = one_of_two(sys.argv[1], int(sys.argv[2]))
+    Path(f"told {sys.argv[2]}").write_bytes(pickle.dumps(told))
+    sys.exit()
+
+
+def write_data(folder):
+    rng = np.random.default_rng(0)
+    parts = {}
+    for part, count in {"train": 230, "test": 31}.items():
+        labels = rng.integers(0, 5, count)
+        images = rng.normal(90 + 20 * labels[:, None, None, None], 50, (count, *SHAPE))
+        parts |= {f"{part}_images": np.clip(images, 0, 255).astype(np.uint8), f"{part}_labels": labels}
+    np.savez(folder / "data.npz", **parts)
+
+
+def cut_short(folder, to):
+    """A run as it was when its first epoch had been saved."""
+    shutil.copytree(folder, to)
+    (to / "result.json").unlink()
+    shutil.rmtree(max((to / "checkpoint").iterdir(), key=lambda path: int(path.name)))
+    lines = (to / "metrics.jsonl").read_text().splitlines()
+    (to / "metrics.jsonl").write_text(lines[0] + "\n")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder in which one process has trained, and then two; and what each of the two tells."""
+    folder = tmp_path_factory.mktemp("processes")
+    write_data(folder)
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.chdir(folder)
+        patch.setitem(models.MODELS, "small_bn", models.Model(small_bn, SHAPE))
+        patch.setattr(training, "plot", mock.Mock())  # drawing takes longer than training
+        assert cli.main(f"{LINE} --out alone".split()) == 0
+        cut_short(folder / "alone", folder / "by one, then by two")
+        address = f"localhost:{free_port()}"
+        pair = [
+            subprocess.Popen(
+                [sys.executable, __file__, address, str(process)],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            )
+            for process in (1, 0)
+        ]
+        try:
+            said = [process.communicate(timeout=300) for process in pair][::-1]
+        finally:
+            for process in pair:
+                process.kill()
+        assert [process.returncode for process in pair] == [0, 0], said
+        cut_short(folder / "together", folder / "by two, then by one")
+        assert resume_training(Path("by two, then by one"), progress=False)[1]["epochs"] == EPOCHS
+        yield folder, [pickle.loads((folder / f"told {process}").read_bytes()) for process in (0, 1)], said
+
+
+def close(one, two):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5), one, two)
+
+
+@pytest.mark.parametrize("name", ["together", "by one, then by two", "by two, then by one"])
+def test_two_processes_make_what_one_makes(trained, name):
+    """Parameters and running statistics of the best epoch, and the records of both; also across an interruption."""
+    folder, _, _ = trained
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "small_bn", models.Model(small_bn, SHAPE))
+        alone, other = (load_run(folder / run) for run in ("alone", name))
+    close((alone.params, alone.state), (other.params, other.state))
+    one, two = (
+        [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("alone", name)
+    )
+    assert len(one) == len(two) == EPOCHS
+    for number in ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"):
+        close([record[number] for record in one], [record[number] for record in two])
+    one, two = (json.loads((folder / run / "result.json").read_text()) for run in ("alone", name))
+    for number in ("test_loss", "test_accuracy", "test_count", "steps", "epochs"):
+        assert two[number] == pytest.approx(one[number], rel=1e-4)
+
+
+def test_each_process_reads_its_own_half(trained):
+    """Ten of every twenty; each image is read once an epoch, and nothing twice but what fills up the last batch."""
+    folder, told, _ = trained
+    count = json.loads((folder / "alone" / "config.json").read_text())["counts"]["train"]
+    steps = -(-count // BATCH)
+    halves = [each["read"] for each in told]
+    assert [each["count"] for each in told] == [2, 2]
+    assert [len(half) for half in halves] == [EPOCHS * steps * BATCH // 2] * 2
+    for epoch in range(EPOCHS):
+        here, there = (half[epoch * len(half) // EPOCHS :][: len(half) // EPOCHS] for half in halves)
+        assert set(here) | set(there) == set(range(count))
+        assert len(here) + len(there) - count == steps * BATCH - count > 0
+
+
+def test_the_first_process_writes_and_speaks(trained):
+    folder, told, said = trained
+    (out, _), (quiet, _) = said
+    assert "test accuracy" in out and out.count("saved in together") == 1
+    assert "test accuracy" not in quiet and "epoch" not in quiet
+    assert any(path.endswith("result.partial") for path in told[0]["written"])
+    assert [path for path in told[1]["written"] if "together" in path and "checkpoint" not in path] == []
+    assert {path.name for path in (folder / "together").iterdir()} == {
+        path.name for path in (folder / "alone").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    {
+        "same": None,
+        "settings": "process 1 has other settings than process 0: give all processes the same",
+        "places": "process 1 has other settings than process 0: give all processes the same",
+        "arrays": "process 1 has other arrays than process 0: give all processes the same",
+        "no out": "several processes write one run folder: give each the same --out",
+        "taken": "together holds a run already: give another --out, or go on with --resume",
+        "seeds": "process 1 has other settings, data or versions than process 0: give all processes the same",
+        "batch": f"fit: batch_size={BATCH + 1} does not divide among 2 devices; take {BATCH}",
+    }.items(),
+)
+def test_what_cannot_work_is_said_in_both(trained, what, message):
+    """And nothing waits for a process that has given up."""
+    folder, told, _ = trained
+    assert [each["refused"][what] for each in told] == [message, message]
+    assert not (folder / "refused").exists()
+
+
+def test_one_clock_decides_when_to_pause(trained):
+    """The examples, which lie on both devices here, take three chunks an epoch."""
+    _, told, _ = trained
+    assert told[0]["pauses"] == told[1]["pauses"] and told[0]["pauses"][0] == [4, 8]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_waits_in_vain_says_so(process):
+    program = f"from jaxconv import devices; devices.start('localhost:{free_port()}', 2, {process}, timeout=1)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and time.monotonic() - started < 60
+    assert "InputError: devices.start: not all processes have come to localhost:" in done.stderr
+
+
+def test_one_of_three_options_is_not_enough(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--address", "localhost:1234", "--process", "0"]) == 2
+    assert capsys.readouterr().err == (
+        "jaxconv: error: devices.start: processes is missing: give address, processes and process, or none of them\n"
+    )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,255 @@
+"""What jaxconv train --resume says and does: it goes on with a run folder, or tells in one line why it cannot."""
+
+import dataclasses
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from test_resume import compiled_once, examples, without_times  # noqa: F401  (the first is a fixture)
+
+from jaxconv import cli, plot, train
+from jaxconv.experiment import TrainConfig, run_training
+
+pytestmark = pytest.mark.usefixtures("promoting")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """They take longer than the training, and have a test of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "mistakes", "confusion"):
+            patch.setattr(plot, name, lambda *given, **options: Figure())
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    config = TrainConfig(model="mlp", epochs=3, batch_size=128, out=tmp_path_factory.mktemp("runs") / "finished")
+    return run_training(config, progress=False)
+
+
+@pytest.fixture
+def stopped(finished, tmp_path):
+    """The same run, killed just before it told its result."""
+    folder = tmp_path / "stopped"
+    shutil.copytree(finished[0], folder)
+    (folder / "result.json").unlink()
+    return folder
+
+
+@pytest.fixture
+def jaxconv(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*line):
+        code = cli.main([str(word) for word in line])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def lines(folder):
+    return without_times(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+
+
+def assert_equal_runs(folder, finished):
+    result = json.loads((folder / "result.json").read_text())
+    for name in ("params_sha256", "last_params_sha256", "test_accuracy", "test_loss", "best_epoch", "steps"):
+        assert result[name] == finished[1][name]
+    assert lines(folder) == lines(finished[0])
+
+
+@pytest.mark.parametrize(("save", "written"), [(1, False), (1, True), (3, False)])
+def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, written):
+    """Interrupted just before a checkpoint is written, or just after, before its line in metrics.jsonl is."""
+    saves, really = [], train.save_checkpoint
+
+    def interrupted(folder, snapshot):
+        saves.append(snapshot.position.epoch)
+        if written or len(saves) < save:
+            really(folder, snapshot)
+        if len(saves) == save:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "save_checkpoint", interrupted)
+    folder = tmp_path / "run"
+    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
+    assert code == 130 and said == "jaxconv: interrupted; jaxconv train --resume RUN goes on from the last checkpoint\n"
+    if save == 1 and not written:  # nothing came of it, so nothing is left
+        assert not folder.exists()
+        return
+    assert len(lines(folder)) == save - 1
+    code, said, _ = jaxconv("train", "--resume", folder)
+    assert code == 0 and f"saved in {folder}" in said
+    assert saves == [*range(1, save + 1), *range(save + written, 4)]
+    assert_equal_runs(folder, finished)
+
+
+@pytest.fixture
+def limited():
+    """Files can be no longer than a number of bytes: a disk that is full, for whoever wants more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("save", [1, 2])
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    jaxconv, monkeypatch, finished, tmp_path, limited, save
+):
+    saves, really, folder = [], train.save_checkpoint, tmp_path / "run"
+
+    def full(where, snapshot):
+        saves.append(snapshot.position.epoch)
+        limited(1000 if len(saves) == save else resource.RLIM_INFINITY)
+        really(where, snapshot)
+
+    monkeypatch.setattr(train, "save_checkpoint", full)
+    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
+    good = f"; the one before it, {folder}/checkpoint/10, is as it was" if save == 2 else ""
+    assert code == 2 and said == (
+        f"jaxconv: error: the checkpoint {folder}/checkpoint/{save}0 cannot be written: File too large{good}\n"
+    )
+    limited(resource.RLIM_INFINITY)
+    assert jaxconv("train", "--resume", folder)[0] == 0
+    assert_equal_runs(folder, finished)
+
+
+def test_a_disk_that_is_full_from_the_start_is_said(jaxconv, tmp_path, limited):
+    limited(10)
+    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 1, "--out", tmp_path / "run")
+    assert code == 2 and said == f"jaxconv: error: {tmp_path}/run/config.json cannot be written: File too large\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
+def test_a_disk_without_room_for_a_line_is_said(jaxconv, stopped, finished, limited, monkeypatch, name):
+    written = Path.write_text
+
+    def full(path, *given, **options):
+        if path.name.startswith(Path(name).stem):
+            limited(10)
+        return written(path, *given, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, said = jaxconv("train", "--resume", stopped)
+    limited(resource.RLIM_INFINITY)
+    assert code == 2 and said == f"jaxconv: error: {stopped / name} cannot be written: File too large\n"
+    assert not list(stopped.glob("*.partial"))
+    monkeypatch.setattr(Path, "write_text", written)
+    assert jaxconv("train", "--resume", stopped)[0] == 0
+    assert_equal_runs(stopped, finished)
+
+
+def test_a_run_killed_after_its_last_epoch_only_tells_its_result(jaxconv, stopped, finished):
+    (stopped / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')  # as a kill may leave it
+    assert jaxconv("train", "--resume", stopped)[0] == 0
+    assert_equal_runs(stopped, finished)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "half a checkpoint"])
+def test_a_run_without_a_checkpoint_begins_again(jaxconv, stopped, finished, left):
+    half = shutil.copytree(next((stopped / "checkpoint").iterdir()), stopped / "half")
+    shutil.rmtree(stopped / "checkpoint")
+    if left != "nothing":
+        (stopped / "checkpoint").mkdir()
+    if left == "half a checkpoint":
+        half.rename(stopped / "checkpoint" / "partial-10")
+    assert jaxconv("train", "--resume", stopped)[0] == 0
+    assert_equal_runs(stopped, finished)
+    assert sorted(path.name for path in (stopped / "checkpoint").iterdir()) == ["20", "30"]
+
+
+def test_a_finished_run_is_left_alone(jaxconv, finished):
+    folder, result = finished
+
+    def state():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+    before = state()
+    code, said, _ = jaxconv("train", "--resume", folder)
+    assert code == 0 and f"test accuracy {result['test_accuracy']:.4f}" in said and state() == before
+
+
+def test_a_damaged_checkpoint_is_named_and_after_deleting_it_the_run_goes_on(jaxconv, stopped, finished):
+    newest = stopped / "checkpoint" / "30" / "position.json"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    code, _, said = jaxconv("train", "--resume", stopped)
+    checkpoint = stopped / "checkpoint"
+    assert code == 2 and said == (
+        f"jaxconv: error: the checkpoint {checkpoint}/30 is damaged (position.json has changed): "
+        f"delete {checkpoint}/30, and {checkpoint}/20, which is whole, is used\n"
+    )
+    shutil.rmtree(checkpoint / "30")
+    assert jaxconv("train", "--resume", stopped)[0] == 0
+    assert_equal_runs(stopped, finished)
+
+
+def test_another_model_data_set_or_batch_size_is_refused(jaxconv, stopped):
+    other = ("--model", "lenet5", "--dataset", "mnist", "--batch-size", "64", "--epochs", "9")
+    code, _, said = jaxconv("train", "--resume", stopped, *other)
+    assert code == 2 and said == (
+        f"jaxconv: error: {stopped} began with --dataset digits, not mnist, --model mlp, not lenet5, "
+        "--epochs 3, not 9, --batch-size 128, not 64: leave that out, or start a new run\n"
+    )
+    code, _, said = jaxconv("train", "--resume", stopped, "--recipe", "lecture")
+    assert code == 2 and "--recipe means nothing to --resume: leave it out" in said
+    assert not (stopped / "result.json").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(jaxconv, stopped):
+    config = json.loads((stopped / "config.json").read_text())
+    (stopped / "config.json").write_text(json.dumps(config | {"model": "small_cnn"}))
+    code, _, said = jaxconv("train", "--resume", stopped)
+    assert code == 2 and "checkpoint/30 is of another model: " in said and said.count("\n") == 1
+    assert "; params/conv1/kernel is missing where float32(3, 3, 1," in said
+
+
+@pytest.mark.parametrize("what", ["as many", "fewer"])
+def test_data_that_changed_is_refused(jaxconv, tmp_path, what):
+    file, folder = tmp_path / "data.npz", tmp_path / "run"
+    images, labels = examples(300, 0)
+
+    def write(images, labels):
+        np.savez(file, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+
+    write(images, labels)
+    config = TrainConfig(dataset=f"npz:{file}", model="mlp", epochs=1, batch_size=64, out=folder)
+    run_training(config, progress=False)
+    (folder / "result.json").unlink()
+    if what == "fewer":
+        write(images[1:], labels[1:])
+    else:
+        write(255 - images, labels)
+    code, _, said = jaxconv("train", "--resume", folder)
+    assert code == 2 and f"{folder} began with data whose " in said and said.endswith(": start a new run\n")
+
+
+def test_what_is_no_run_folder_is_said(jaxconv, tmp_path, stopped):
+    code, _, said = jaxconv("train", "--resume", tmp_path / "none")
+    assert code == 2 and said.startswith(f"jaxconv: error: there is no run folder {tmp_path}/none: give one that")
+    code, _, said = jaxconv("train", "--resume", tmp_path)
+    assert code == 2 and said == f"jaxconv: error: {tmp_path} is not a run folder: it has no config.json\n"
+    (stopped / "config.json").write_text("{")
+    code, _, said = jaxconv("train", "--resume", stopped)
+    assert code == 2 and f"{stopped}/config.json is not JSON" in said
+
+
+def test_every_option_of_a_run_is_remembered(tmp_path):
+    """What is left out of config.json would be another value in the run that goes on."""
+    config = TrainConfig(
+        dataset="mnist",
+        model="lenet5",
+        epochs=2,
+        augment=("flip", "mixup:0.2"),
+        average=0.9,
+        patience=3,
+        pause_minutes=0.5,
+        out=tmp_path,
+    )
+    assert TrainConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+    assert {field.name for field in dataclasses.fields(TrainConfig)} == set(config.as_json())
