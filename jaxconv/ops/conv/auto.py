@@ -14,6 +14,7 @@ from jaxconv.ops.conv import lax as by_lax
 from jaxconv.shapes import ResolvedWindow
 
 
+@functools.partial(jax.jit, static_argnames=("window", "groups", "precision"))  # called by itself, it compiles once
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
