@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxconv import BatchNorm, Conv, Dense, Dropout, InputError, flatten, relu, serial, train
 from jaxconv.train import EarlyStopping, epoch_order, fit, load_snapshot, make_optimizer, save_checkpoint
@@ -34,21 +33,6 @@ class Source:
     def __getitem__(self, index):
         self.read.append(index)
         return self.images[index], int(self.labels[index])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """A program that goes on is the program that stopped: it need not be compiled again. (test_kill.py does.)"""
-    names = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
-    names |= {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # it has looked already, and found no folder
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture

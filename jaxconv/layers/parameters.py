@@ -21,7 +21,8 @@ def kernel_and_bias(layer: str, init: Initializer, key: jax.Array, shape: Shape,
     features = shape[-1]
     if not isinstance(features, int) or features < 1:
         raise InputError(f"{layer}: features={features} should be an int of at least 1")
-    params = {"kernel": init(key, shape, jnp.float32)}
+    # In one program: an initializer by itself is a dozen, each compiled for every shape.
+    params = {"kernel": jax.jit(init, static_argnums=(1, 2))(key, shape, jnp.float32)}
     return params | {"bias": jnp.zeros(features, jnp.float32)} if use_bias else params
 
 
