@@ -5,9 +5,11 @@ from pathlib import Path
 
 # The suite compiles thousands of small programs and computes little: LLVM's optimisations cost it more than they give.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-# Many of them twice, and all of them again in the next run. A cache for each worker: two writers would meet in one.
-CACHE = Path(__file__).parents[1] / ".pytest_cache" / "d" / "xla"  # pytest --cache-clear empties it
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
+# Many of them twice, and all of them again in the next run, so they are kept until pytest --cache-clear. Each worker
+# keeps its own: two writers would meet in one file.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parents[1] / ".pytest_cache/d/xla" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
