@@ -64,6 +64,8 @@ class TrainConfig:
     """Write for TensorBoard too, into the run folder."""
     pause_minutes: float = 10.0
     """Save a checkpoint so often within an epoch; at the end of each there is one anyway."""
+    keep: int = 2
+    """How many checkpoints to keep; each holds the best network, too."""
     runs: Path = Path("runs")
     """The folder that the run folder is made in."""
     out: Path | None = None
@@ -72,7 +74,7 @@ class TrainConfig:
     def check(self) -> models.Model:
         """Refuse what can be refused before any data is read, and return the model's entry."""
         train.check_settings(self.epochs, self.batch_size, self.seed)
-        checks.whole("train", 1, seeds=self.seeds)
+        checks.whole("train", 1, seeds=self.seeds, keep=self.keep)
         checks.whole("train", 0, warmup=self.warmup)
         checks.number("train", "pause_minutes", self.pause_minutes, least=0)
         if self.warmup >= self.epochs:

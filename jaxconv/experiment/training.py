@@ -107,7 +107,7 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
         train.write_lines(lines, before)
 
     def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
-        train.save_checkpoint(checkpoints, snapshot)
+        train.save_checkpoint(checkpoints, snapshot, keep=config.keep)
         if _first():
             train.append_jsonl(lines, record)
         if board is not None:
@@ -125,7 +125,7 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
         mesh=mesh,
         progress=progress,
         on_epoch=on_epoch,
-        on_pause=lambda snapshot: train.save_checkpoint(checkpoints, snapshot),
+        on_pause=lambda snapshot: train.save_checkpoint(checkpoints, snapshot, keep=config.keep),
         pause_seconds=60 * config.pause_minutes,
         start=start,
         **config.step_options(),
