@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_resume import compiled_once, examples, without_times  # noqa: F401  (the first is a fixture)
+from test_resume import examples, without_times
 
 from jaxconv import cli, plot, train
 from jaxconv.experiment import TrainConfig, run_training
@@ -68,10 +68,10 @@ def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, writt
     """Interrupted just before a checkpoint is written, or just after, before its line in metrics.jsonl is."""
     saves, really = [], train.save_checkpoint
 
-    def interrupted(folder, snapshot):
+    def interrupted(folder, snapshot, *, keep):
         saves.append(snapshot.position.epoch)
         if written or len(saves) < save:
-            really(folder, snapshot)
+            really(folder, snapshot, keep=keep)
         if len(saves) == save:
             raise KeyboardInterrupt
 
@@ -103,10 +103,10 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
 ):
     saves, really, folder = [], train.save_checkpoint, tmp_path / "run"
 
-    def full(where, snapshot):
+    def full(where, snapshot, *, keep):
         saves.append(snapshot.position.epoch)
         limited(1000 if len(saves) == save else resource.RLIM_INFINITY)
-        really(where, snapshot)
+        really(where, snapshot, keep=keep)
 
     monkeypatch.setattr(train, "save_checkpoint", full)
     code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)

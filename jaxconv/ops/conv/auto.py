@@ -14,7 +14,7 @@ from jaxconv.ops.conv import lax as by_lax
 from jaxconv.shapes import ResolvedWindow
 
 
-@functools.partial(jax.jit, static_argnames=("window", "groups", "precision"))  # called by itself, it compiles once
+@functools.partial(jax.jit, static_argnames=("window", "groups", "precision"), inline=True)  # by itself, one program
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
