@@ -187,6 +187,15 @@ def test_bad_input_leaves_nothing_behind(tmp_path, change):
     assert not list((tmp_path / "runs").glob("*"))
 
 
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
+    """A run that fails before its first checkpoint removes its folder: it must not be anybody else's."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    config = TrainConfig(model="mlp", batch_size=5000, out=tmp_path)  # more than there are images
+    with pytest.raises(InputError, match=r"is a folder with other things in it: give --out one that is new or empty"):
+        run_training(config, progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
 def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     rate = optax.piecewise_constant_schedule(0.01, {2 * 40: 1e38})  # from the third epoch on
     monkeypatch.setattr(train, "make_optimizer", lambda *_, **__: optax.sgd(rate))

@@ -235,6 +235,11 @@ def _make_folder(config: TrainConfig) -> Path:
     if config.out is not None:
         if devices.first_says((config.out / "config.json").exists()):
             raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
+        # A run of which nothing comes is removed, and what was there before it must not go with it.
+        if devices.first_says(
+            config.out.is_dir() and any(path.name != "config.partial" for path in config.out.iterdir())
+        ):
+            raise InputError(f"{config.out} is a folder with other things in it: give --out one that is new or empty")
         if _first():
             _mkdir(config.out, exist_ok=True)
         return config.out
