@@ -35,6 +35,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     Raises:
         InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
     """
+    started = time.perf_counter()
     config.check()  # before anything is downloaded
     dataset, facts = _load(config)
     devices.agree("settings, data or versions", config.as_json() | facts)
@@ -42,7 +43,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     try:
         if _first():
             write_json(folder / "config.json", config.as_json() | facts)
-        return folder, _run(config, dataset, folder, progress)
+        return folder, _run(config, dataset, folder, progress, started)
     except BaseException:
         if _first() and not (folder / "checkpoint").exists():  # nothing came of it: leave nothing behind
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,7 +63,7 @@ def resume_training(folder: Path, *, progress: bool = True) -> tuple[Path, dict[
     Raises:
         InputError: not a run folder, other data than it began with, or a damaged checkpoint.
     """
-    folder = Path(folder)
+    started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
     if (folder / "result.json").exists():
         return folder, json.loads((folder / "result.json").read_text())
@@ -73,7 +74,7 @@ def resume_training(folder: Path, *, progress: bool = True) -> tuple[Path, dict[
         now, then = json.loads(json.dumps(facts[name])), written.get(name)
         if now != then:
             raise InputError(f"{folder} began with data whose {name} was {then}, and now it is {now}: start a new run")
-    return folder, _run(config, dataset, folder, progress)
+    return folder, _run(config, dataset, folder, progress, started)
 
 
 def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
@@ -92,9 +93,8 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     return dataset, facts
 
 
-def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: bool) -> dict[str, Any]:
+def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: bool, started: float) -> dict[str, Any]:
     """Train, from the last checkpoint on if there is one, and write what comes of it."""
-    started = time.perf_counter()
     count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
     model = models.find(config.model).make(len(dataset.classes))
     optimizer = config.make_optimizer(math.ceil(count / config.batch_size))

@@ -1,17 +1,15 @@
-"""The arithmetic of sliding windows: integers in, integers out.
+"""Where a sliding window stands, and so how large the output is.
 
 A window of size F slides over N pixels, P of padding on each side, S pixels a step. It finds
 
     (N + 2P − F) / S + 1
 
 places to stand, and that is the size of the output of every convolution and every pooling. Everything in this
-file is that sentence, applied: the padding that ``"SAME"`` stands for, what to do when the division leaves a
-rest, which input pixels an output can see, and how many outputs see an input pixel. No array of any framework is
-touched, so all of it is known before a network runs.
+file is that sentence, applied: the padding that ``"SAME"`` stands for, and what to do when the division leaves a rest.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
@@ -250,78 +248,3 @@ def padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:
     if len(padding) != ndim:
         raise InputError(f"padding {padding!r} has {len(padding)} entries for {ndim} dimensions: give one each")
     return padding
-
-
-class View(NamedTuple):
-    """What one output can see of the image, and how far its neighbour looks from it: pixels, one entry a dimension."""
-
-    field: tuple[int, ...]
-    jump: tuple[int, ...]
-
-    @classmethod
-    def of_a_pixel(cls, ndim: int) -> "View":
-        """A pixel of the image sees itself."""
-        return cls((1,) * ndim, (1,) * ndim)
-
-    def through(self, window: Window) -> "View":
-        """The view after one more layer: ``field + (span − 1) · jump`` and ``jump · stride``.
-
-        >>> View.of_a_pixel(1).through(Window(5)).through(Window(2, stride=2))
-        View(field=(6,), jump=(2,))
-        """
-        ndim = len(self.field)
-        taps = per_dimension(window.size, ndim, "window")
-        dilation = per_dimension(window.dilation, ndim, "dilation")
-        stride = per_dimension(window.stride, ndim, "stride")
-        reach = zip(self.field, taps, dilation, self.jump, strict=True)
-        return View(
-            tuple(f + (span(t, d) - 1) * j for f, t, d, j in reach),
-            tuple(j * s for j, s in zip(self.jump, stride, strict=True)),
-        )
-
-
-def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[View]:
-    """What one output of each layer can see of the image, layer after layer.
-
-    Lecture row 001-17.
-
-    >>> lenet5 = [Window(5), Window(2, stride=2), Window(5), Window(2, stride=2)]
-    >>> [(field[0], jump[0]) for field, jump in receptive_field(lenet5)]
-    [(5, 1), (6, 2), (14, 2), (16, 4)]
-    """
-    view = View.of_a_pixel(ndim)
-    return [view := view.through(window) for window in windows]
-
-
-def tap_pixels(window: ResolvedWindow) -> list[np.ndarray]:
-    """The pixel that each tap meets at each place, one array ``(out, taps)`` a dimension.
-
-    Tap u of place p meets pixel ``p·stride + u·dilation − low``. Pixels below 0 or beyond the end are padding.
-
-    >>> tap_pixels(resolve(Window(2, stride=2), (4,)))[0].tolist()          # lecture row 000-08
-    [[0, 1], [2, 3]]
-    """
-    dimensions = zip(window.size, window.stride, window.padding, window.dilation, window.out, strict=True)
-    return [
-        np.arange(out)[:, None] * stride + np.arange(taps) * dilation - low
-        for taps, stride, (low, _), dilation, out in dimensions
-    ]
-
-
-def coverage(window: Window, size: Sequence[int]) -> np.ndarray:
-    """How many outputs look at each input pixel: an array of ints of shape ``size``.
-
-    Without padding the corners are used least: the lectures' second reason to pad (rows 001-23, 002-18).
-
-    >>> coverage(Window(3), (5, 5))
-    array([[1, 2, 3, 2, 1],
-           [2, 4, 6, 4, 2],
-           [3, 6, 9, 6, 3],
-           [2, 4, 6, 4, 2],
-           [1, 2, 3, 2, 1]])
-    """
-    counts = np.ones((), int)
-    for pixels, n in zip(tap_pixels(resolve(window, size)), size, strict=True):
-        real = pixels[(pixels >= 0) & (pixels < n)]
-        counts = np.multiply.outer(counts, np.bincount(real, minlength=n))
-    return counts
