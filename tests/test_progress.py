@@ -33,6 +33,9 @@ def test_a_resumed_run_begins_where_it_was():
     assert told(start=1).completed == 3
     task = told(Position(epoch=1, chunk=2, measured=(sums(1, 1),)), start=1)
     assert (task.completed, task.description, task.fields["measured"]) == (5, "epoch 2/2", "")
+    # Within an epoch: chunks were measured before, but this process has not yet seen how long one takes.
+    task = told(Position(epoch=1, chunk=2, measured=(sums(1, 1),) * 2), start=1)
+    assert (task.completed, task.fields["measured"]) == (5, "")
 
 
 def test_of_several_networks_it_tells_the_mean():

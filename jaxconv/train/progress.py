@@ -21,6 +21,7 @@ class Progress:
     def __init__(self, epochs: int, cut: Plan, at: Position, *, show: bool) -> None:
         self.epochs, self.cut, self.show = epochs, cut, show
         self.done = at.epoch * cut.chunks + at.chunk
+        self.looked: float | None = None  # when the last chunk of this process was
 
     def __enter__(self) -> "Progress":
         if self.show:
@@ -51,13 +52,12 @@ class Progress:
             return
         self.bar.update(self.task, completed=at.epoch * self.cut.chunks + at.chunk)
         self.bar.update(self.task, description=f"epoch {at.epoch + 1}/{self.epochs}")
-        if len(at.measured) < 2:
-            self.looked = time.perf_counter()
+        before, self.looked = self.looked, time.perf_counter()
+        if len(at.measured) < 2 or before is None:
             return
         sums = np.asarray(jax.device_get(at.measured[-2])).reshape(3, -1)  # a column for each network
         loss, correct, examples = sums.sum(axis=1)
-        seconds, self.looked = time.perf_counter() - self.looked, time.perf_counter()
-        rate = self.cut.chunk * self.cut.batch_size * sums.shape[1] / seconds
+        rate = self.cut.chunk * self.cut.batch_size * sums.shape[1] / (self.looked - before)
         measured = f"loss {loss / examples:.3f}  accuracy {correct / examples:.3f}  {rate:,.0f} images/s"
         self.bar.update(self.task, measured=measured)
 
