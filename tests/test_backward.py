@@ -31,9 +31,10 @@ def test_conv_equals_plain_loops(x64, case):
 def test_conv_goes_back_through_every_pad_mode_and_flipped(x64, rng, pad_mode, flip):
     x, kernel = jnp.asarray(rng.normal(size=(2, 5, 4, 2))), jnp.asarray(rng.normal(size=(3, 4, 2, 3)))
     options = {"padding": ((2, 1), (1, 3)), "stride": (1, 2), "pad_mode": pad_mode, "flip": flip}
-    y, vjp = jax.vjp(lambda x, k: ops.conv(x, k, **options), x, kernel)
+    y, vjp = jax.vjp(jax.jit(lambda x, k: ops.conv(x, k, **options)), x, kernel)
     dy = jnp.asarray(rng.normal(size=y.shape))
-    for a, b in zip(backward.conv(x, kernel, dy, **options)[:2], vjp(dy), strict=True):
+    by_hand = jax.jit(lambda *a: backward.conv(*a, **options))(x, kernel, dy)
+    for a, b in zip(by_hand[:2], vjp(dy), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -48,9 +49,10 @@ def test_conv_goes_back_through_every_pad_mode_and_flipped(x64, rng, pad_mode, f
 def test_conv_transpose_equals_autodiff(x64, rng, options):
     x = jnp.asarray(rng.normal(size=(2, 4, 3, 4)))
     kernel = jnp.asarray(rng.normal(size=(3, 2, 4 // options.get("groups", 1), 6)))
-    y, vjp = jax.vjp(lambda *a: ops.conv_transpose(*a, **options), x, kernel, jnp.zeros(6))
+    y, vjp = jax.vjp(jax.jit(lambda *a: ops.conv_transpose(*a, **options)), x, kernel, jnp.zeros(6))
     dy = jnp.asarray(rng.normal(size=y.shape))
-    for a, b in zip(backward.conv_transpose(x, kernel, dy, **options), vjp(dy), strict=True):
+    by_hand = jax.jit(lambda *a: backward.conv_transpose(*a, **options))(x, kernel, dy)
+    for a, b in zip(by_hand, vjp(dy), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -176,14 +178,15 @@ def test_cross_entropy_equals_autodiff(x64, rng):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_adds_up_in_float32(dtype):
     x, kernel, dy = jnp.ones((1, 3600, 1), dtype), jnp.ones((1, 1, 1), dtype), jnp.ones((1, 3600, 1), dtype)
-    _, d_kernel, d_bias = backward.conv(x, kernel, dy)
+    _, d_kernel, d_bias = jax.jit(backward.conv)(x, kernel, dy)
     wanted = float(jnp.asarray(3600, dtype))
     assert (d_kernel.item(), d_bias.item(), d_bias.dtype) == (wanted, wanted, dtype)
     peak = jnp.zeros((1, 59, 1), dtype).at[0, 29].set(1)  # it wins 30 windows
     dy = jnp.full((1, 30, 1), 99.25, jnp.float32).astype(dtype)
     piled = jnp.asarray(30 * float(dy[0, 0, 0]), dtype)
-    assert backward.max_pool(peak, dy, 30, stride=1)[0, 29, 0] == piled
-    _, d_kernel, d_bias = backward.dense(
+    max_pool = jax.jit(lambda x, dy: backward.max_pool(x, dy, 30, stride=1))
+    assert max_pool(peak, dy)[0, 29, 0] == piled
+    _, d_kernel, d_bias = jax.jit(backward.dense)(
         jnp.ones((3600, 1), dtype), jnp.ones((1, 1), dtype), jnp.ones((3600, 1), dtype)
     )
     assert (d_kernel.item(), d_bias.item()) == (wanted, wanted)

@@ -1,5 +1,7 @@
 """Every lowering of convolution gives the one sum: in value, in both gradients, under every transformation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,13 +51,19 @@ def test_transformations_agree(x64, rng, impl):
     def f(x, k):
         return ops.conv(x, k, stride=(2, 1), padding="SAME", impl=impl)
 
-    eager = jnp.stack([f(one, kernel) for one in x])
-    np.testing.assert_allclose(jax.jit(jax.vmap(f, (0, None)))(x, kernel), eager, rtol=1e-12)
-    kernels = jnp.stack([kernel, -2 * kernel])
-    np.testing.assert_allclose(jax.vmap(f, (None, 0))(x[0], kernels)[1], -2 * eager[0], rtol=1e-12)
-    # Forward mode: a convolution is linear in x, so its derivative along d is the convolution of d.
+    @jax.jit
+    def transformed(x, kernel, d):
+        kernels = jnp.stack([kernel, -2 * kernel])
+        _, along = jax.jvp(lambda x: f(x, kernel), (x[0],), (d,))
+        return jax.vmap(f, (0, None))(x, kernel), jax.vmap(f, (None, 0))(x[0], kernels), along
+
+    eager = np.stack([f(one, kernel) for one in x])
     d = jnp.asarray(rng.normal(size=x[0].shape))
-    np.testing.assert_allclose(jax.jvp(lambda x: f(x, kernel), (x[0],), (d,))[1], f(d, kernel), rtol=1e-12)
+    over_x, over_kernels, along = transformed(x, kernel, d)
+    np.testing.assert_allclose(over_x, eager, rtol=1e-12)
+    np.testing.assert_allclose(over_kernels, [eager[0], -2 * eager[0]], rtol=1e-12)
+    # Forward mode: a convolution is linear in x, so its derivative along d is the convolution of d.
+    np.testing.assert_allclose(along, f(d, kernel), rtol=1e-12)
 
 
 @EVERY_IMPL
@@ -140,22 +148,24 @@ def test_whatever_is_not_legal_is_an_error_of_ours(x, kernel, options, op):
 def test_half_precision_is_rounded_once_bias_and_all(rng, impl):
     x, kernel, bias = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in [(1, 6, 7, 8), (3, 2, 8, 5), (5,)])
     exact = reference.conv(*(np.asarray(a, float) for a in (x, kernel)), (1, 1), ((0, 0),) * 2, (1, 1), 1)
-    wanted = jnp.asarray(exact + np.asarray(bias, float), jnp.float32).astype(jnp.bfloat16)
-    assert (ops.conv(x, kernel, bias, impl=impl) == wanted).mean() > 0.99  # float32 may tip a tie
+    wanted = np.asarray(exact + np.asarray(bias, float), np.float32).astype(jnp.bfloat16)
+    conv = jax.jit(functools.partial(ops.conv, impl=impl))
+    assert np.mean(conv(x, kernel, bias) == wanted) > 0.99  # float32 may tip a tie
     # What float16 cannot hold may come and go on the way to what it can.
     x, kernel, bias = (jnp.array(v, jnp.float16) for v in ([[[300.0]]], [[[300.0]]], [-60000.0]))
-    assert ops.conv(x, kernel, bias, impl=impl).item() == 30000
+    assert conv(x, kernel, bias).item() == 30000
 
 
 @EVERY_IMPL
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_adds_up_in_float32(rng, impl, dtype):
     """bfloat16 has 8 digits: a sum of ones kept in it would stop at 256."""
-    ones = ops.conv(jnp.ones((1, 32, 16), dtype), jnp.ones((32, 16, 1), dtype), impl=impl)
+    conv = jax.jit(functools.partial(ops.conv, impl=impl))
+    ones = conv(jnp.ones((1, 32, 16), dtype), jnp.ones((32, 16, 1), dtype))
     assert ones.dtype == dtype and ones.item() == 512
     x, kernel = (jnp.asarray(rng.normal(size=size), dtype) for size in [(1, 6, 7, 40), (3, 4, 40, 3)])
     wanted = reference.conv(*(np.asarray(a, np.float64) for a in (x, kernel)), (1, 1), ((0, 0),) * 2, (1, 1), 1)
-    y, vjp = jax.vjp(lambda x, k: ops.conv(x, k, impl=impl), x, kernel)
+    y, vjp = jax.vjp(conv, x, kernel)
     # Rounded once, at the end: to half a unit in the last place.
     np.testing.assert_allclose(np.asarray(y, np.float64), wanted, rtol=float(jnp.finfo(dtype).eps), atol=1e-3)
     assert [gradient.dtype for gradient in vjp(y)] == [dtype, dtype]
@@ -243,11 +253,17 @@ def test_flip_is_convolution_as_scipy_has_it(x64, rng, impl):
 
 @EVERY_CASE
 def test_conv_matrix_is_the_convolution_of_one_example(x64, case):
-    x, kernel = map(jnp.asarray, case.arrays())
-    matrix = ops.conv_matrix(kernel, x.shape[1:], **case.options)
+    x, kernel = case.arrays()
     wanted = reference.conv(x[:1], kernel, *case.resolved())
-    np.testing.assert_allclose(matrix @ x[0].ravel(), wanted.ravel(), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(matrix.todense() @ x[0].ravel(), wanted.ravel(), rtol=1e-12, atol=1e-12)
+
+    @jax.jit
+    def products(x, kernel):
+        matrix = ops.conv_matrix(kernel, x.shape, **case.options)
+        return matrix, matrix @ x.ravel(), matrix.todense() @ x.ravel()
+
+    matrix, *both = products(x[0], kernel)
+    for product in both:
+        np.testing.assert_allclose(product, wanted.ravel(), rtol=1e-12, atol=1e-12)
     # What it stores are the taps that meet a pixel, and nothing else.
     size, window = case.x[1:-1], case.kernel[:-2]
     meetings = list(reference.places(size, window, case.stride, case.pads, case.dilation))

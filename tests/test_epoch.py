@@ -86,7 +86,7 @@ class Taken(Files):
 @pytest.mark.parametrize("kind", [Files, Taken])
 def test_a_stream_makes_the_numbers_of_the_memory(short_chunks, kind):
     source = kind(*toy(50))
-    same(learned(fit(source)), learned(fit()), rtol=0, atol=0)
+    same(learned(fit(source)), learned(fit()), rtol=1e-5, atol=1e-6)  # two programs: XLA may round them differently
     assert sorted(set(source.read)) == list(range(50))
     assert len(source.read) == 2 * 9 * 8  # two epochs of nine steps, two of them only for the shape
 

@@ -108,17 +108,14 @@ def fit(
     check_settings(epochs, batch_size, seed)
     count, in_shape, labels = _check(train, validation, batch_size)
     devices.check(mesh, batch_size, "fit")
-    seeds = [seed] if isinstance(seed, int) else list(seed)
     several = not isinstance(seed, int)
     if several and not compiled:
         raise InputError("fit: compiled=False trains one seed at a time")
 
-    roots = [jax.random.key(each) for each in seeds]
-    init_key, key = (jnp.stack([jax.random.fold_in(root, i) for root in roots]) for i in (0, 1))
-    init_key, key = (init_key, key) if several else (init_key[0], key[0])
+    init_key, key = _keys(seed)
     if start is None:
         ts = init_state(model, optimizer, init_key, in_shape, average=options.get("average") is not None)
-        start = Snapshot(ts, ts.network, Position(stopping=tuple(stopping.start() for _ in seeds)))
+        start = Snapshot(ts, ts.network, Position(stopping=(stopping.start(),) * init_key.size))
     params, state = jax.tree.map(lambda leaf: leaf[0], start.best) if several else start.best
     for each in (labels, validation[1]):
         check_labels("fit", model, params, state, in_shape, each)
@@ -133,9 +130,8 @@ def fit(
         chunk = make_chunk(step, feed.fetch)
         over = (0, 0, 0, *[None] * len(feed.data))
         advance = Program("the training chunk", jax.vmap(chunk, over) if several else chunk, donate_argnums=0)
-    evaluator = evaluator_of(
-        model.apply, batch_size, in_shape, str(validation[0].dtype), len(seeds) if several else None, mesh
-    )
+    networks = init_key.size if several else None
+    evaluator = evaluator_of(model.apply, batch_size, in_shape, str(validation[0].dtype), networks, mesh)
     held = list(evaluator.batches(*validation))
 
     with Progress(epochs, cut, at, show=progress) as bar:
@@ -146,34 +142,20 @@ def fit(
                 if on_pause is None or at.chunk == cut.chunks:
                     continue
                 if devices.first_says(time.perf_counter() - paused > pause_seconds):  # their clocks may differ
-                    if at.epoch * cut.steps + at.chunk * cut.chunk > int(jnp.min(ts.step)):
-                        break  # it went wrong: there is nothing to save
+                    if not _sound(ts, at, cut):
+                        break  # there is nothing to save
                     on_pause(Snapshot(ts, best, at))
                     paused = time.perf_counter()
-            if (at.epoch + 1) * cut.steps != int(jnp.min(ts.step)):
+            if not _sound(ts, at, cut):
                 raise broken(make_step(model, optimizer, **options, guard=False), ts, key, feed, at)
             params, state = ts.network
-            scores = evaluator(params, state, held)
-            if not np.isfinite(scores.loss).all():
-                loss = f"the validation loss of epoch {at.epoch + 1} is {np.max(scores.loss)}"
-                raise InputError(f"fit: {loss}; a lower learning rate may help")
-            record = _record(at, ts, cut, scores)
-            judged = [
-                (old, False) if old.stopped else stopping.update(old, each)
-                for old, each in zip(at.stopping, record.get("members", [record]), strict=True)
-            ]
-            is_best = [better for _, better in judged]
-            if any(is_best):
-                best = _where(jnp.array(is_best), ts.network, best) if several else jax.tree.map(jnp.copy, ts.network)
-            at = Position(
-                epoch=at.epoch + 1,
-                history=(*at.history, record),
-                stopping=tuple(state for state, _ in judged),
-                seconds=at.seconds + at.chunk_seconds,
-            )
-            bar.epoch(record, any(is_best))
+            record = _record(at, ts, cut, evaluator(params, state, held))
+            at, better = _judged(at, record, stopping)
+            if better.any():
+                best = _where(better, ts.network, best) if several else jax.tree.map(jnp.copy, ts.network)
+            bar.epoch(record, bool(better.any()))
             if on_epoch is not None:
-                on_epoch(record, Snapshot(ts, best, at), any(is_best))
+                on_epoch(record, Snapshot(ts, best, at), bool(better.any()))
     best_epochs = [each.epoch for each in at.stopping]
     programs = {"eval": evaluator.program}
     if isinstance(advance, Program):
@@ -204,6 +186,15 @@ def check_settings(epochs: int, batch_size: int, seed: int | Sequence[int]) -> N
             raise InputError(f"fit: seed={each!r} should be from 0 to 2³² − 1")
 
 
+def _keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """The key of the parameters and that of the steps; of several seeds, arrays of them."""
+    if isinstance(seed, int):
+        root = jax.random.key(seed)
+        return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
+    each = [_keys(one) for one in seed]
+    return jnp.stack([init for init, _ in each]), jnp.stack([steps for _, steps in each])
+
+
 def _chunks(
     advance: Program | Chunk, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position, bar: Progress
 ) -> Iterator[tuple[TrainState, Position]]:
@@ -229,8 +220,16 @@ def _compiling(advance: Program | Chunk) -> float:
     return advance.seconds if isinstance(advance, Program) else 0.0
 
 
+def _sound(ts: TrainState, at: Position, cut: Plan) -> bool:
+    """Whether every step so far was one: a step that would have made something infinite is not counted."""
+    return int(jnp.min(ts.step)) == at.epoch * cut.steps + min(at.chunk * cut.chunk, cut.steps)
+
+
 def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str, Any]:
     """What an epoch is remembered by. Of several networks it has the means, and the record of each."""
+    if not np.isfinite(scores.loss).all():
+        loss = f"the validation loss of epoch {at.epoch + 1} is {np.max(scores.loss)}"
+        raise InputError(f"fit: {loss}; a lower learning rate may help")
     loss, correct, examples = at.sums()
     numbers = {
         "loss": loss / examples,
@@ -250,7 +249,22 @@ def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str
     return record | {"seconds": at.chunk_seconds, "images_per_second": rate}
 
 
-def _where(chosen: jax.Array, new: Any, old: Any) -> Any:
+def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tuple[Position, np.ndarray]:
+    """The beginning of the next epoch, and which networks are better than ever; one that stopped is left alone."""
+    judged = [
+        (old, False) if old.stopped else stopping.update(old, each)
+        for old, each in zip(at.stopping, record.get("members", [record]), strict=True)
+    ]
+    following = Position(
+        epoch=at.epoch + 1,
+        history=(*at.history, record),
+        stopping=tuple(state for state, _ in judged),
+        seconds=at.seconds + at.chunk_seconds,
+    )
+    return following, np.array([better for _, better in judged])
+
+
+def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
     """Of several networks, those that were chosen from new, the others from old."""
     return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 

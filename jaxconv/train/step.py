@@ -70,11 +70,11 @@ def make_step(
             raise InputError(f"train step: {name}={value!r} should be from 0 to below 1")
 
     def forward(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
+        image = batch.image
         if dtype != "float32":
-            params = jax.tree.map(lambda p: p.astype(dtype), params)
-        image = jnp.asarray(batch.image).astype(dtype) if dtype != "float32" else batch.image
+            params, image = jax.tree.map(lambda a: a.astype(dtype), (params, image))
         logits, state = model.apply(params, state, image, train=True, key=key, mask=batch.mask)
-        return logits.astype(jnp.float32) if dtype != "float32" else logits, state
+        return jnp.asarray(logits, jnp.promote_types(logits.dtype, jnp.float32)), state
 
     def prepare(ts: TrainState, batch: Batch, key: jax.Array | None) -> Batch:
         """The batch as the network sees it: floats, augmented, with soft targets where something needs them."""
