@@ -202,7 +202,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"fit: step 82 \(epoch 3\): the loss is nan; the first parameter to go bad is "
     ):
-        run_training(TrainConfig(runs=tmp_path, epochs=4), progress=False)
+        run_training(TrainConfig(model="mlp", runs=tmp_path, epochs=4), progress=False)
     [folder] = tmp_path.iterdir()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     assert not (folder / "result.json").exists()

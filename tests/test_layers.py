@@ -80,21 +80,29 @@ EVERY_MODEL = pytest.mark.parametrize(("model", "in_shape"), MODELS.values(), id
 
 @EVERY_MODEL
 def test_laws_of_every_model(model, in_shape):
-    params, state = model.init(KEY, in_shape)
-    jitted_params, _ = jax.jit(model.init, static_argnums=1)(KEY, in_shape)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, jitted_params)
+    params, state = jax.jit(model.init, static_argnums=1)(KEY, in_shape)
     x = jax.random.normal(KEY, (3, *in_shape))
-    y, kept = model.apply(params, state, x)
+    apply = jax.jit(model.apply, static_argnames="train")
+    y, kept = apply(params, state, x)
     assert y.shape[1:] == output_shape(model, params, state, in_shape)
     jax.tree.map(np.testing.assert_array_equal, kept, state)  # inference leaves the state alone
-    apply = jax.jit(model.apply, static_argnames="train")
-    np.testing.assert_allclose(apply(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
     alone = jnp.concatenate([apply(params, state, one[None])[0] for one in x])
     np.testing.assert_allclose(alone, y, rtol=2e-5, atol=2e-5)  # examples do not see each other
     trained, new_state = apply(params, state, x, train=True, key=KEY)
     assert trained.shape == y.shape and paths(new_state) == paths(state)
     gradient = jax.jit(jax.grad(lambda p: model.apply(p, state, x, train=True, key=KEY)[0].std()))(params)
     assert all(jnp.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", ["inception", "decoder"])
+def test_compiled_or_not_it_is_the_same(name):
+    model, in_shape = MODELS[name]
+    params, state = model.init(KEY, in_shape)
+    compiled, _ = jax.jit(model.init, static_argnums=1)(KEY, in_shape)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, compiled)
+    x = jax.random.normal(KEY, (2, *in_shape))
+    y, _ = jax.jit(model.apply)(params, state, x)
+    np.testing.assert_allclose(model.apply(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
 
 
 def test_names_are_the_ops_arguments_counted_by_kind():
