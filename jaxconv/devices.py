@@ -44,14 +44,15 @@ def start(
 
     >>> start("localhost:1234", processes=2)
     Traceback (most recent call last):
-    jaxconv.errors.InputError: devices.start: process is missing: give address, processes and process, or none of them
+    jaxconv.errors.InputError: devices.start: without process: give address, processes and process, or none of them
     """
     address = None if address == "auto" else address
     asked = {"address": address, "processes": processes, "process": process}
     missing = [name for name, value in asked.items() if value is None]
     if 0 < len(missing) < len(asked):
-        who = " and ".join(missing)
-        raise InputError(f"devices.start: {who} is missing: give address, processes and process, or none of them")
+        raise InputError(
+            f"devices.start: without {' and '.join(missing)}: give address, processes and process, or none of them"
+        )
     if address is not None and processes is not None and process is not None:
         checks.whole("devices.start", 1, processes=processes)
         checks.whole("devices.start", 0, process=process)
@@ -166,6 +167,15 @@ def agree(what: str, tree: Any) -> None:
         raise InputError("another process has stopped; what it said tells why") from error
     if differing := np.flatnonzero((found != found[0]).any(axis=1)).tolist():
         raise InputError(f"process {differing[0]} has other {what} than process 0: give all processes the same")
+
+
+def first() -> bool:
+    """Whether this is the process that writes files and speaks, which is number 0.
+
+    >>> first()
+    True
+    """
+    return jax.process_index() == 0
 
 
 def first_says(yes: bool) -> bool:

@@ -56,7 +56,8 @@ def mistakes(
     """The images that were classified wrongly, the surest mistakes first: the true class, and what was said.
 
     Args:
-        images: ``(N, H, W, C)`` uint8, with one channel or three.
+        images: ``(N, H, W, C)`` uint8. Three channels are a colour; of more, the first three are shown, and of two,
+            the first, in grey.
         labels: ``(N,)`` true class numbers.
         probabilities: ``(N, classes)``.
         classes: their names.
@@ -78,7 +79,8 @@ def mistakes(
     for axes in grid:
         axes.axis("off")
     for axes, i in zip(grid, shown, strict=False):
-        axes.imshow(images[i].squeeze(), cmap="gray", vmin=0, vmax=255)
+        pixels = images[i, ..., :3] if images.shape[-1] >= 3 else images[i, ..., 0]
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(f"{classes[labels[i]]}\n→ {classes[said[i]]} {sure[i]:.0%}", fontsize=9)
     if len(wrong):
         which = f", the {most} surest" if len(wrong) > most else ""

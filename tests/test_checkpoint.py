@@ -14,6 +14,7 @@ import pytest
 from jaxconv import BatchNorm, Conv, Dense, InputError, flatten, serial
 from jaxconv.train import (
     OPTIMIZERS,
+    Plan,
     Position,
     Snapshot,
     Stopping,
@@ -28,6 +29,7 @@ from jaxconv.train.checkpoint import _uninterrupted
 MODEL = serial(Conv(3, 2), BatchNorm(), flatten, Dense(2))
 RECORD = {"epoch": 1, "step": 3, "loss": 1 / 3, "val_loss": float("inf"), "members": [{"loss": 0.1}]}
 POSITION = Position(
+    plan=Plan(50, 8, 7, 3, 3),
     epoch=1,
     chunk=2,
     measured=([0.1, 2.0, 3.0], [1e-45, 5.0, 6.0]),
@@ -309,6 +311,17 @@ def test_a_small_disk_that_is_full(small_disk, capfd):
     (small_disk / "films").unlink()
     save_checkpoint(folder, made(2))
     assert_same(load_snapshot(folder, like(made())), made(2))
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored():
+    """As in a script's background job: the Ctrl-C is meant for somebody else."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_waits_for_the_write(tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from jaxconv import InputError, data
 from jaxconv.data import chunks
 from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
 from jaxconv.data.idx import read_idx
-from jaxconv.data.parts import Parts, arrange
+from jaxconv.data.mnist import CLOTHES
+from jaxconv.data.parts import Parts, arrange, class_numbers, numbered
 
 HAVE = Path(os.environ.get("JAXCONV_DATA", "/nowhere"))
 
@@ -108,6 +109,8 @@ def test_a_lazy_split_gives_what_the_split_has_and_can_be_sent_to_a_worker(rng):
         assert label == labels[i] and type(label) is int
     with pytest.raises(IndexError):
         lazy[700]
+    with pytest.raises(InputError, match=r"LazySplit\[slice\(1, 3, None\)\]: give one whole number; several"):
+        lazy[1:3]
     np.testing.assert_array_equal(lazy.take([5, 1, 5]), images[[5, 1, 5]])
     whole = lazy.whole("all")  # in more than one chunk
     np.testing.assert_array_equal(whole.images, images)
@@ -143,10 +146,70 @@ def test_parts_that_are_missing_are_taken_from_the_end():
     assert isinstance(streamed.train, LazySplit) and len(streamed.train) == 42
 
 
-def test_the_last_sixth_of_sorted_examples_is_refused():
-    train = Split(np.zeros((6, 1, 1, 1), np.uint8), np.array([0, 0, 1, 1, 2, 2], np.int32))
-    with pytest.raises(InputError, match=r"in the order of their classes.*for validation, would be of the last class"):
-        arrange(Parts("x", ("a", "b", "c"), train, test=train))
+def of_labels(labels):
+    labels = np.asarray(labels, np.int32)
+    return Split(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 0, 1, 1, 2, 2],
+        np.repeat([2, 1, 0], 20),
+        np.repeat([1, 0, 2], 20),
+        np.repeat([0, 1, 0, 2, 1], [4, 5, 5, 5, 5]),  # four changes in 24: no more of these, no fewer of those
+        [*[0] * 8, 2, *[0] * 12, *[1] * 20, *[2] * 20],  # in order but for one
+        np.ones(40),
+    ],
+)
+def test_the_last_sixth_of_examples_that_come_class_by_class_is_refused(labels):
+    parts = Parts("x", ("a", "b", "c"), of_labels(labels), test=of_labels([0, 1, 2]))
+    with pytest.raises(
+        InputError, match=r"x: .*come class by class.*for validation, would be of the last classes only"
+    ):
+        arrange(parts)
+    arrange(parts._replace(validation=of_labels([2])))  # nothing has to be held out
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.repeat([2, 1, 0], [8, 8, 7]),  # too few to tell
+        np.repeat([0, 1, 0, 2, 1, 0], 4),
+        np.repeat([0, 1, 0, 2, 1, 0, 2], 20),
+        np.tile([2, 1, 0], 20),
+    ],
+)
+def test_the_last_sixth_of_examples_in_another_order_is_held_out(labels):
+    held_out = arrange(Parts("x", ("a", "b", "c"), of_labels(labels), test=of_labels([0, 1, 2]))).validation
+    assert held_out.labels.tolist() == labels[-(len(labels) // 6) :].tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1, 2**32], np.int64), r"label 4294967296 \(example 2\) is no class: number the classes from 0"),
+        (np.array([2**63, 0], np.uint64), r"label 9223372036854775808 \(example 0\) is no class"),
+        (np.array([0, 2**31]), r"label 2147483648 \(example 1\) is no class"),
+        (np.array([0, -1], np.int8), r"label -1 \(example 1\) is no class"),
+        (np.array([], np.uint8), r"labels uint8\(0,\) should be one whole number an image, .* and at least one"),
+        (np.zeros((0, 1), int), r"labels int64\(0,\) should be one whole number an image"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_named(labels, message):
+    with pytest.raises(InputError, match=f"^toy: {message}"):
+        class_numbers("toy", labels)
+
+
+def test_the_highest_class_number_is_kept():
+    highest = class_numbers("toy", np.array([2**31 - 1], np.uint64))
+    assert highest.tolist() == [2**31 - 1] and highest.dtype == np.int32
+
+
+def test_there_are_at_most_as_many_classes_as_examples():
+    assert numbered("toy", np.array([0, 2, 0])) == ("0", "1", "2")
+    with pytest.raises(InputError, match=r"toy: label 3 \(example 1\) makes 4 classes, more than the 3 training"):
+        numbered("toy", np.array([0, 3, 0]))
 
 
 def test_a_long_reading_shows_a_bar_at_a_terminal_only(monkeypatch, capsys):
@@ -201,6 +264,11 @@ def test_a_data_set_that_cannot_be_is_refused():
         make(train=good.part(slice(0, 0)).lazy())
     with pytest.raises(InputError, match="toy: train has label 1"):
         make(train=good.lazy(), classes=("a",))
+
+
+def test_the_clothes_are_in_the_official_order():
+    """As the table in https://github.com/zalandoresearch/fashion-mnist has them."""
+    assert " ".join(CLOTHES) == "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle boot"
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in ("mnist", "fashion_mnist")])

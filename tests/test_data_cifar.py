@@ -1,11 +1,8 @@
-"""CIFAR-10: both official layouts and the archive, made small; and the pickles that it must not run."""
+"""CIFAR-10: both official layouts and the archive, made small."""
 
-import datetime
-import functools
 import hashlib
 import http.server
 import io
-import os
 import pickle
 import struct
 import tarfile
@@ -142,8 +139,14 @@ GOOD = np.zeros((RECORDS, 3072), np.uint8)
         ([1, 2], "holds no dict but a list"),
         ({"labels": [0] * RECORDS}, "should have data"),
         ({"data": GOOD[:, :-1], "labels": [0] * RECORDS}, r"should have data, an array uint8\(8, 3072\)"),
-        ({"data": GOOD.astype(np.int64), "labels": [0] * RECORDS}, "should have data"),
-        ({"data": GOOD.astype(object), "labels": [0] * RECORDS}, "should have data"),
+        (
+            {"data": GOOD.astype(np.int64), "labels": [0] * RECORDS},
+            r"is not .* \(UnpicklingError: dtype 'i8' is not uint8",
+        ),
+        (
+            {"data": GOOD.astype(object), "labels": [0] * RECORDS},
+            r"is not .* \(UnpicklingError: dtype 'O8' is not uint8",
+        ),
         ({"data": GOOD, "labels": [0] * 7}, "should have labels, a list of 8 whole numbers"),
         ({"data": GOOD, "labels": ["cat"] * RECORDS}, "should have labels, a list of 8 whole numbers"),
         ({"data": GOOD, "labels": [0] * 7 + [-1]}, r"has label -1 \(record 7\), wanted 0 to 9"),
@@ -154,45 +157,6 @@ def test_a_pickle_of_something_else_is_described(root, batches, content, message
     (folder / "data_batch_1").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match=f"data_batch_1 {message}"):
         data.load("cifar10")
-
-
-class Command:
-    def __init__(self, function, *arguments):
-        self.reduced = function, arguments
-
-    def __reduce__(self):
-        return self.reduced
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_cannot_run_anything(tmp_path, protocol):
-    mark = tmp_path / "mark"
-    evil = [
-        Command(os.system, f"touch {mark}"),
-        Command(eval, f"open({str(mark)!r}, 'w')"),
-        Command(getattr, os.path.join, "__globals__"),
-        Command(functools.partial, os.mkdir, str(mark)),
-        Command(np.memmap, str(mark), np.uint8, "w+", 0, (1,)),
-        Command(pickle.loads, pickle.dumps(Command(os.mkdir, str(mark)))),
-    ]
-    for command in evil:
-        with pytest.raises(InputError, match=r"batch is refused: it asks for [\w.]+, which makes no array of numbers"):
-            read_pickle(pickle.dumps({"data": command}, protocol), "batch")
-    assert not mark.exists()
-    with pytest.raises(InputError, match=r"is refused: it asks for datetime\.date"):
-        read_pickle(pickle.dumps(datetime.date(2026, 1, 1), protocol), "batch")
-
-
-def test_bytes_are_encoded_as_latin1_only():
-    assert read_pickle(pickle.dumps(b"\x00\xff", protocol=2), "file") == b"\x00\xff"
-    with pytest.raises(InputError, match=r"not a whole pickle of arrays \(UnpicklingError: encoding 'bz2'\)"):
-        read_pickle(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00bz2\x86R.", "file")
-
-
-@pytest.mark.parametrize("raw", [b"", b"not a pickle", b"\x80\x02}", python2(GOOD, [0] * RECORDS)[:-9], b"Pid\n."])
-def test_a_broken_pickle_is_described(raw):
-    with pytest.raises(InputError, match="batch is not a whole pickle of arrays"):
-        read_pickle(raw, "batch")
 
 
 def archive(batches, names=NAMES):

@@ -59,8 +59,15 @@ BAD = {
         {"x_train": np.ones((30, 5, 4))},
         r"x_train is float64, wanted uint8 from 0 to 255: save \(x_train \* 255\)\.round\(\)\.astype\(np\.uint8\)",
     ),
-    "floats to 255": ({"x_test": np.full((7, 5, 4), 255.0)}, r"x_test is float64.* save x_test\.astype\(np\.uint8\)"),
-    "int64": ({"x_train": np.ones((30, 5, 4), int)}, r"x_train is int64.* save x_train\.astype\(np\.uint8\)"),
+    "floats to 255": (
+        {"x_test": np.full((7, 5, 4), 255.0)},
+        r"x_test is float64.* save x_test\.clip\(0, 255\)\.round\(\)\.astype\(",
+    ),
+    "NaNs": (
+        {"x_train": np.full((30, 5, 4), np.nan)},
+        "x_train has NaNs, which are no pixels: replace them, with np.nan",
+    ),
+    "int64": ({"x_train": np.ones((30, 5, 4), int)}, r"x_train is int64.* save x_train\.clip\(0, 255\)\.astype\("),
     "flat": ({"x_train": np.ones((30, 20), np.uint8)}, r"x_train has the shape \(30, 20\); wanted \(N, H, W\)"),
     "empty": ({"x_test": np.ones((0, 5, 4), np.uint8)}, r"x_test has the shape \(0, 5, 4\); wanted .* at least one"),
     "channels first": (
@@ -72,7 +79,8 @@ BAD = {
     "negative": ({"y_test": np.array([0, 0, -1, 0, 0, 0, -2])}, r"y_test: label -1 \(example 2\) is no class"),
     "beyond": ({"y_test": np.array([0, 1, 2, 3, 0, 0, 9])}, r"test has label 3 \(example 3\), but there are 3 classes"),
     "gaps": ({"y_train": np.arange(30) * 1000}, r"label 29000 \(example 29\) makes 29001 classes, more than the 30"),
-    "sorted": ({"y_train": np.sort(np.arange(30) % 3)}, "in the order of their classes, so the last sixth"),
+    "sorted": ({"y_train": np.sort(np.arange(30) % 3)}, "come class by class, so the last sixth"),
+    "no labels": ({"y_test": np.array([], int)}, r"y_test: labels int64\(0,\) should be one whole number"),
     "too few labels": ({"y_test": np.array([0, 1])}, "test has 7 images uint8 .* and 2 labels"),
     "objects": ({"y_train": np.array([{}] * 30)}, "holds Python objects, which are not loaded"),
     "sizes": (
@@ -165,6 +173,13 @@ def test_idx_of_rank_4_has_colours(tmp_path, arrays, rng):
             r"images \(30, 20\) and labels \(30,\) do not go together",
         ),
         (
+            lambda f: [
+                write(f / f"t10k-{end}", np.zeros(n))
+                for end, n in (("images-idx3-ubyte", (0, 5, 4)), ("labels-idx1-ubyte", 0))
+            ],
+            r"t10k-labels-idx1-ubyte: labels uint8\(0,\) should be one whole number an image, .* at least one",
+        ),
+        (
             lambda f: write(f / "t10k-labels-idx1-ubyte", np.array([0, 1, 2, 200, 0, 0, 0])),
             r"test has label 200 \(example 3\), but there are 3 classes: 0 to 2",
         ),
@@ -180,3 +195,31 @@ def test_idx_files_that_do_not_go_together_are_named(tmp_path, arrays, spoil, me
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"idx:.*nowhere: there is no folder .*nowhere"):
         data.load(f"idx:{tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize("kind", ["idx", "npz", "folder"])
+def test_a_home_that_is_not_there_is_a_place_that_is_not_there(kind):
+    with pytest.raises(InputError, match=f"{kind}:~nosuchuser/x: there is no (folder )?~nosuchuser/x"):
+        data.load(f"{kind}:~nosuchuser/x")
+
+
+def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
+    name = mnist(tmp_path / "set", arrays)
+    with pytest.raises(InputError, match=r"^folder:/dev/null cannot be read: .*Not a directory: '/dev/null'"):
+        data.load("folder:/dev/null")
+    monkeypatch.setenv("JAXCONV_DATA", str(tmp_path))
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for look in ("read_bytes", "iterdir", "is_dir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, look, refuse)
+            with pytest.raises(InputError, match=f"^{name} cannot be read: .*Permission denied: '{tmp_path}/set"):
+                data.load(name)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    message = f"^mnist cannot be read: .*Permission denied: '{tmp_path}/mnist/train-images-idx3-ubyte.gz'"
+    with pytest.raises(InputError, match=message):
+        data.load("mnist")
+    with pytest.raises(InputError, match=message):
+        list(data.check(["digits", "mnist"]))

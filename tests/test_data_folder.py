@@ -154,8 +154,18 @@ BAD = {
     "no picture": ({"a/1.png": picture, "b/1.txt": text}, r"set/b/1\.txt is no png and no jpg"),
     "deeper": ({"a/x/1.png": picture, "b/1.png": picture}, r"set/a/x is no png and no jpg; wanted PATH/class/\*\.png"),
     "text": ({"a/1.png": picture, "b/1.png": text, "b/2.png": picture}, r"b/1\.png is not an image that Pillow can"),
-    "cut short": ({"a/1.png": picture, "b/1.png": cut, "b/2.png": picture}, r"b/1\.png cannot be read as an image"),
-    "too few": ({"a/1.png": picture, "b/1.png": picture}, "has 2 pictures; three parts need at least 3"),
+    "cut short": (
+        {"a/1.png": picture, "b/1.png": cut, **{f"{name}.png": picture for name in ("a/2", "a/3", "b/2", "b/3")}},
+        r"b/1\.png cannot be read as an image",
+    ),
+    "too few": (
+        {"a/1.png": picture, "b/1.png": picture},
+        "has 2 pictures; without 1 to test .* class a is left to train",
+    ),
+    "few of one": (
+        {f"{name}.png": picture for name in ("a/1", "a/2", "a/3", "b/3")},  # b/3 is the second by its hash
+        "has 4 pictures; without 1 to test and 1 to choose, none of the class b is left to train: add some, or set the",
+    ),
     "no train": ({"test/a/1.png": picture, "test/b/1.png": picture}, "has test but no train; wanted PATH/class"),
     "another part": (
         {"train/a/1.png": picture, "train/b/1.png": picture, "tset/a/1.png": picture},

@@ -85,10 +85,35 @@ def test_what_is_good_is_unpacked(tmp_path, mode):
         assert [path.name for path in (tmp_path / "into").iterdir() if "partial" in path.name] == []
 
 
+def test_nothing_that_is_unpacked_takes_over_the_rights_of_its_owner(tmp_path):
+    """The bits setuid, setgid and sticky, and that everyone may write."""
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        member = tarfile.TarInfo("good.txt")
+        member.mode = 0o7777
+        archive.addfile(member)
+    archives = tmp_path / "x.tar", zipped(tmp_path / "x.zip", ("good.txt", stat.S_IFREG | 0o7777))
+    for archive in archives:
+        mode = (unpack(archive, tmp_path / "into" / archive.suffix) / "good.txt").stat().st_mode
+        assert stat.S_IMODE(mode) & 0o7022 == 0, oct(mode)
+
+
 def encrypted(path):
     raw = bytearray(zipped(path, ("good.txt", REGULAR)).read_bytes())
     raw[6] |= 1  # the flag in the local header, and in the central directory
     raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+
+
+def strongly_encrypted(path):
+    raw = bytearray(zipped(path, ("good.txt", REGULAR)).read_bytes())
+    raw[6] |= 64
+    raw[raw.index(b"PK\x01\x02") + 8] |= 64
+    path.write_bytes(raw)
+
+
+def deflate64(path):
+    raw = bytearray(zipped(path, ("good.txt", REGULAR)).read_bytes())
+    raw[8] = raw[raw.index(b"PK\x01\x02") + 10] = 9
     path.write_bytes(raw)
 
 
@@ -107,6 +132,8 @@ def flipped(path):
     ("make", "message"),
     [
         (encrypted, r"is encrypted \(good.txt\): unpack it yourself"),
+        (strongly_encrypted, r"cannot be unpacked: strong encryption .*; unpack it yourself and give the folder$"),
+        (deflate64, r"cannot be unpacked: .*compression.*; unpack it yourself and give the folder$"),
         (cut_short, r"is damaged: .*get it again"),
         (flipped, r"is damaged: Bad CRC-32 .*get it again"),
         (lambda path: path.write_bytes(b"hello"), "is neither a tar nor a zip: give a .tar, .tar.gz or .zip, or a"),
@@ -121,7 +148,7 @@ def test_a_broken_archive_is_described(tmp_path, make, message):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"x\.tar cannot be unpacked into .*file/here"):
+    with pytest.raises(InputError, match=r"x\.tar cannot be unpacked into .*file/here: .*; unpack it yourself and"):
         unpack(tar(tmp_path / "x.tar", ("good.txt", FILE, "")), tmp_path / "file" / "here")
 
 

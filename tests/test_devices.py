@@ -257,9 +257,9 @@ def test_a_batch_has_to_divide_among_the_devices(size, near):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("localhost:1234",), "processes and process is missing: give address, processes and process, or none"),
-        (("auto", 2), "address and process is missing"),
-        ((None, 2, 0), "address is missing"),
+        (("localhost:1234",), "without processes and process: give address, processes and process, or none"),
+        (("auto", 2), "without address and process: give"),
+        ((None, 2, 0), "without address: give"),
         (("localhost:1234", 2, 2), "process=2 should be from 0 to 1"),
         (("localhost:1234", 2, -1), "process=-1 should be an int of at least 0"),
         (("localhost:1234", 0, 0), "processes=0 should be an int of at least 1"),

@@ -138,6 +138,28 @@ def test_the_cache_folder_is_looked_into_too(server, tmp_path, monkeypatch):
     assert download.folders("toy") == [path.parent]
 
 
+def test_a_user_without_a_home_needs_no_cache(tmp_path, monkeypatch):
+    """As in a container that is run under a number that it knows no user by."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setenv("JAXCONV_DATA", str(tmp_path))
+    assert download.folders("toy") == [tmp_path / "toy"]
+    monkeypatch.setenv("JAXCONV_DATA", "~/data")
+    with pytest.raises(
+        InputError, match=r"^JAXCONV_DATA is ~/data, but there is no such home folder: give it without ~$"
+    ):
+        download.folders("toy")
+    monkeypatch.delenv("JAXCONV_DATA")
+    message = "^there is no home folder for the cache: set XDG_CACHE_HOME or HOME"
+    with pytest.raises(InputError, match=f"{message}, or JAXCONV_DATA$"):
+        download.folders("toy")
+    with pytest.raises(InputError, match=f"{message}$"):
+        download.cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert download.folders("toy") == [tmp_path / "jaxconv" / "toy"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "file"))

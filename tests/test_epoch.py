@@ -116,7 +116,7 @@ def test_several_seeds_are_trained_as_each_would_be_alone(short_chunks):
 
 
 def test_each_of_several_seeds_stops_by_itself():
-    """One goes on until its own patience is at an end; the best of the others is not touched any more."""
+    """One goes on until its own patience is at an end; the others stand still."""
     options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
     seeds = [0, 1]
     together = fit(seed=seeds, **options)
@@ -126,6 +126,26 @@ def test_each_of_several_seeds_stops_by_itself():
     assert together.best_epoch == [one.best_epoch for one in alone]
     for i, one in enumerate(alone):
         same(jax.tree.map(lambda leaf, i=i: leaf[i], together.params), one.params, rtol=1e-2, atol=1e-3)
+    assert together.last.step.tolist() == [one.steps for one in alone]
+
+
+def test_one_of_several_that_stopped_stands_still():
+    """So nothing that the others still do can spoil it, nor it them."""
+    seen = []
+
+    def watch(record, snapshot, is_best):
+        stopped = [each.stopped for each in snapshot.position.stopping]
+        seen.append((jax.tree.map(np.array, snapshot.train_state), stopped))
+
+    options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
+    fit(seed=[0, 1], on_epoch=watch, **options)
+    first = next(i for i, (_, stopped) in enumerate(seen) if any(stopped))
+    state, stopped = seen[first]
+    assert sum(stopped) == 1 and len(seen) > first + 1
+    for later, _ in seen[first + 1 :]:
+        pairs = zip(*map(jax.tree.leaves, (state, later)), strict=True)
+        assert all((a[stopped] == b[stopped]).all() for a, b in pairs)
+        assert later.step[stopped.index(False)] > state.step[0]
 
 
 def test_early_stopping_ends_training_and_gives_the_best_back():
@@ -170,9 +190,9 @@ def test_of_several_networks_the_one_that_goes_wrong_is_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": [0, 0]}, r"fit: seed=\[0, 0\] should be a number, or several different ones"),
-        ({"seed": []}, r"fit: seed=\[\] should be a number, or several"),
-        ({"seed": [0, 2**32]}, r"fit: seed=4294967296 should be from 0 to 2³² − 1"),
+        ({"seed": [0, 0]}, r"fit: seed=\[0, 0\] should be several different numbers"),
+        ({"seed": []}, r"fit: seed=\[\] should be a whole number from 0 to 2³² − 1, or several"),
+        ({"seed": [0, 2**32]}, r"fit: seed=\[0, 4294967296\] should be a whole number from 0 to 2³² − 1"),
         ({"seed": [0, 1], "compiled": False}, r"fit: compiled=False trains one seed at a time"),
         ({"seed": [0, 1], "data": Files(*toy(50))}, r"fit: a stream has one order, so it trains one seed at a time"),
     ],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from training import net, toy
 
-from jaxconv import InputError, train
+from jaxconv import Dense, InputError, flatten, relu, serial, train
 
 KEY = jax.random.key(0)
 SHAPE = (4, 4, 1)
@@ -68,6 +68,22 @@ def test_predict_gives_probabilities_in_order():
     got = train.predict(model, params, state, images, batch_size=4)
     wanted = jax.nn.softmax(model.apply(params, state, images.astype(np.float32) / 255)[0])
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+def test_a_model_that_is_asked_again_is_not_compiled_again():
+    traces = []
+
+    def traced(x):
+        traces.append(x.shape)
+        return relu(x)
+
+    model = serial(traced, flatten, Dense(3))
+    images, _ = toy(9)
+    networks = [model.init(jax.random.key(seed), SHAPE) for seed in range(3)]
+    traces.clear()
+    for params, state in networks:
+        train.predict(model, params, state, images)
+    assert len(traces) == 1
 
 
 def test_views_are_averaged():

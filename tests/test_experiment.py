@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 
 import numpy as np
 import optax
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from jaxconv import InputError, data, experiment, train
-from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training, training
+from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training
+from jaxconv.experiment.folder import make_folder
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -99,6 +101,20 @@ def test_evaluating_the_run_gives_its_accuracy_again(run):
     scored = experiment.evaluate_run(load_run(folder))
     assert scored["accuracy"] == result["test_accuracy"]
     np.testing.assert_allclose(scored["loss"], result["test_loss"], rtol=1e-5)
+
+
+def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(path)
+    config = TrainConfig(f"folder:{tmp_path / 'pictures'}", "mlp", epochs=1, batch_size=8, out=tmp_path / "run")
+    folder, _ = run_training(config, progress=False)
+    read, whole = [], data.LazySplit.whole
+    monkeypatch.setattr(data.LazySplit, "whole", lambda split, title: read.append(title) or whole(split, title))
+    assert experiment.evaluate_run(load_run(folder))["count"] == 4
+    assert [title.split()[-1] for title in read] == ["validation", "test"]
 
 
 def test_predicting_files_is_predicting_pixels(run, tmp_path):
@@ -210,7 +226,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
 
 
 def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.time, "strftime", lambda form: "20260101-000000")
+    monkeypatch.setattr(time, "strftime", lambda form: "20260101-000000")
     config = TrainConfig(runs=tmp_path)
-    folders = [training._make_folder(config).name for _ in range(3)]
+    folders = [make_folder(config).name for _ in range(3)]
     assert folders == [f"digits-small_cnn-20260101-000000{n}" for n in ("", "-2", "-3")]

@@ -40,7 +40,7 @@ def lowered(what, model, in_shape, platforms=ACCELERATORS, *, optimizer=None, me
         images = array((EXAMPLES, *in_shape), np.uint8, sharding=everywhere)
         labels = array((EXAMPLES,), np.int32, sharding=everywhere)
         rows = array((STEPS, BATCH), np.int32, sharding=cut)
-        program, args = make_chunk(step, Resident.fetch), (ts, key, rows, images, labels)
+        program, args = make_chunk(step, Resident.fetch), (ts, key, True, rows, images, labels)
     elif what == "step":
         program, args = (lambda ts, key, batch: step(ts, batch, key)), (ts, key, batch)
     else:

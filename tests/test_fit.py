@@ -1,5 +1,7 @@
 """Training: against gradient descent written in numpy, and the promises about order, padding and compiling."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,6 +123,57 @@ def test_parameters_that_are_too_large_to_use_are_not_taken_for_trained():
         fit(optimizer=optax.sgd(rate), data=toy(32))
 
 
+def test_saving_is_not_counted_as_training(monkeypatch):
+    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 1)
+    slow = fit(epochs=1, pause_seconds=0, on_pause=lambda snapshot: time.sleep(0.2))
+    assert slow.steps > 5 and slow.train_seconds < 0.2 * (slow.steps - 1) / 2
+
+
+def test_numbers_of_numpys_are_seeds_too():
+    one, other = fit(epochs=1, seed=3), fit(epochs=1, seed=np.int64(3))
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+def snapshot_of(**options):
+    kept = []
+    fit(epochs=1, on_epoch=lambda record, snapshot, is_best: kept.append(snapshot), **options)
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"data": toy(40)}, r"fit: start is of another run: examples=50, not 40$"),
+        ({"batch_size": 16}, r"fit: start is of another run: batch_size=8, not 16$"),
+        ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
+        ({"average": 0.9}, r"another run: average/0/bn1/bias is missing where float32\(4,\) is wanted"),
+        ({"seed": [0, 1]}, r"another run: opt_state/0/count is int32\(\) where int32\(2,\) is wanted"),
+    ],
+)
+def test_a_start_of_another_run_is_refused(other, message):
+    start = snapshot_of(optimizer=optax.adam(0.01))
+    with pytest.raises(InputError, match=message):
+        fit(**{"optimizer": optax.adam(0.01), "epochs": 2, "start": start} | other)
+
+
+def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
+    kept = []
+    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
+    fit(epochs=1, pause_seconds=0, on_pause=kept.append)
+    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 8 * 16)
+    with pytest.raises(InputError, match=r"fit: start is of another run: chunk=3, not 1$"):
+        fit(epochs=1, start=kept[-1])
+
+
+def test_a_network_may_start_from_parameters_alone():
+    """A snapshot without a history is the beginning of a run, with other parameters than the seed's."""
+    params, state = net().init(jax.random.key(9), (4, 4, 1))
+    optimizer = optax.sgd(0.1)
+    ts = train.TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
+    fresh = fit(epochs=2, optimizer=optimizer, start=train.Snapshot(ts, ts.network, train.Position()))
+    assert fresh.steps == 14 and [record["epoch"] for record in fresh.history] == [1, 2]
+
+
 def test_speed_is_images_by_seconds():
     fitted = train.fit(models.mlp(3), toy(64), toy(64), optimizer=optax.sgd(0.1), epochs=1, batch_size=16)
     [record] = fitted.history
@@ -147,7 +200,12 @@ def fit(data=None, validation=None, **options):
             lambda: fit(validation=(toy()[0], toy()[1] + 1)),
             r"fit: labels go from 1 to 3, but the model has 3 outputs",
         ),
-        (lambda: fit(seed=-1), r"fit: seed=-1 should be from 0 to 2³² − 1"),
+        (lambda: fit(seed=-1), r"fit: seed=-1 should be a whole number from 0 to 2³² − 1"),
+        (lambda: fit(seed=1.5), r"fit: seed=1.5 should be a whole number"),
+        (lambda: fit(seed=None), r"fit: seed=None should be a whole number"),
+        (lambda: fit(list(toy())), r"fit: train should be a tuple \(images, labels\).*, not 2 of list"),
+        (lambda: fit((*toy(), 0)), r"fit: train should be a tuple \(images, labels\), not 3 of tuple"),
+        (lambda: fit((toy()[0].tolist(), toy()[1])), r"the images of train should be an array, not 50 of list"),
         (lambda: fit((np.zeros((50, 3, 32, 40), np.uint8), toy()[1])), r"look channels-first"),
         (lambda: train.fit(models.mlp, toy(), toy(), optimizer=optax.sgd(0.1), epochs=1), r"write mlp\(…\)"),
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),

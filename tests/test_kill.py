@@ -25,8 +25,11 @@ LONGEST = 300  # seconds that a run may take
 
 
 def start(program, *arguments):
+    """The program as users run it: not compiled as the rest of the suite is, nor sharing what was compiled."""
     command = [sys.executable, *PROGRAMS[program], *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ours = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(process):

@@ -21,6 +21,16 @@ def test_mistakes_come_surest_first_and_right_answers_not_at_all():
     assert plot.mistakes(images[2:3], labels[2:3], probabilities[2:3], "ab").get_suptitle() == "no mistake on 1 images"
 
 
+@pytest.mark.parametrize(("channels", "shape"), [(1, ()), (2, ()), (3, (3,)), (4, (3,)), (5, (3,))])
+@pytest.mark.parametrize("size", [(4, 6), (1, 6)])
+def test_mistakes_on_images_of_any_channels_are_shown(rng, channels, shape, size):
+    image = rng.integers(0, 256, (1, *size, channels), np.uint8)
+    figure = plot.mistakes(image, np.array([1]), np.array([[0.9, 0.1]]), "ab")
+    figure.draw_without_rendering()
+    [shown] = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    np.testing.assert_array_equal(shown, image[0, ..., :3] if shape else image[0, ..., 0])
+
+
 def test_curves_show_the_history_and_what_was_kept():
     history = [
         {"epoch": 1, "loss": 0.9, "accuracy": 0.5, "val_loss": 0.8, "val_accuracy": 0.6},

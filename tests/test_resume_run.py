@@ -78,10 +78,11 @@ def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, writt
     monkeypatch.setattr(train, "save_checkpoint", interrupted)
     folder = tmp_path / "run"
     code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
-    assert code == 130 and said == "jaxconv: interrupted; jaxconv train --resume RUN goes on from the last checkpoint\n"
     if save == 1 and not written:  # nothing came of it, so nothing is left
-        assert not folder.exists()
+        assert (code, said) == (130, "jaxconv: interrupted\n") and not folder.exists()
         return
+    hint = f"jaxconv train --resume {folder} goes on from the last checkpoint"
+    assert (code, said) == (130, f"jaxconv: interrupted; {hint}\n")
     assert len(lines(folder)) == save - 1
     code, said, _ = jaxconv("train", "--resume", folder)
     assert code == 0 and f"saved in {folder}" in said
@@ -199,6 +200,45 @@ def test_another_model_data_set_or_batch_size_is_refused(jaxconv, stopped):
     code, _, said = jaxconv("train", "--resume", stopped, "--recipe", "lecture")
     assert code == 2 and "--recipe means nothing to --resume: leave it out" in said
     assert not (stopped / "result.json").exists()
+
+
+def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished):
+    more = ("--keep", "1", "--devices", "1", "--pause-minutes", "3", "--tensorboard")
+    assert jaxconv("train", "--resume", stopped, *more)[0] == 0
+    assert_equal_runs(stopped, finished)
+    config = json.loads((stopped / "config.json").read_text())
+    assert [config[name] for name in ("keep", "devices", "pause_minutes", "tensorboard")] == [1, 1, 3, True]
+    assert config["sha256"]  # what else was there still is
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": None}, "the config has seed=None, which cannot be"),
+        ({"augment": 5}, "the config has augment=5, which cannot be"),
+        ({"devices": "1"}, "the config has devices='1', which cannot be"),
+        ({"epochs": True}, "the config has epochs=True, which cannot be"),
+        ({"runs": 5}, "the config has runs=5, which cannot be"),
+        ("epochs", "the config has no epochs: was it written by another version of jaxconv?"),
+    ],
+)
+def test_a_config_that_was_tampered_with_is_refused(jaxconv, stopped, change, message):
+    config = json.loads((stopped / "config.json").read_text())
+    if isinstance(change, str):
+        del config[change]
+    else:
+        config |= change
+    (stopped / "config.json").write_text(json.dumps(config))
+    assert jaxconv("train", "--resume", stopped)[::2] == (2, f"jaxconv: error: {message}\n")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_damaged_result_is_said(jaxconv, stopped, content):
+    (stopped / "result.json").write_text(content)
+    code, _, said = jaxconv("train", "--resume", stopped)
+    assert code == 2 and said == (
+        f"jaxconv: error: {stopped}/result.json is damaged: delete it, and --resume makes it again\n"
+    )
 
 
 def test_a_checkpoint_of_another_model_is_refused(jaxconv, stopped):

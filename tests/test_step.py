@@ -186,3 +186,11 @@ def test_a_step_that_cannot_be_made_changes_nothing(spoil):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         steps(plain(), optax.sgd(0.1), train.batches(*toy(16), 16), 1, **options)
+
+
+def test_augmentation_without_a_key_is_refused():
+    model, optimizer = plain(), optax.sgd(0.1)
+    ts = train.init_state(model, optimizer, jax.random.key(0), (4, 4, 1))
+    step = train.make_train_step(model, optimizer, augment=lambda key, images: images)
+    with pytest.raises(InputError, match=r"augmentation is random: give a key, such as jax\.random\.key\(0\)"):
+        step(ts, next(iter(train.batches(*toy(8), 8))))

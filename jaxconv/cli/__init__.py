@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple, Union, get_type_hints
+from typing import Annotated, Any, NamedTuple, NoReturn, Union, get_type_hints
 
 import tyro
 
@@ -28,6 +28,8 @@ from jaxconv.cli.commands import (
 )
 from jaxconv.cli.compare import Compare, run_comparison
 from jaxconv.errors import InputError, unknown
+
+INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
 
 
 class Command(NamedTuple):
@@ -82,10 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"jaxconv: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("jaxconv: interrupted; jaxconv train --resume RUN goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["jaxconv: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        return INTERRUPTED
     return code or 0
+
+
+def console() -> NoReturn:
+    """The program ``jaxconv``: :func:`main`, and out."""
+    code = main()
+    if code == INTERRUPTED:  # out at once: taken down in the middle of compiling, jaxlib may crash
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def parse(arguments: Sequence[str]) -> object:

@@ -1,8 +1,6 @@
 """``python -m jaxconv.cli`` is ``jaxconv``."""
 
-import sys
-
-from jaxconv.cli import main
+from jaxconv.cli import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -11,6 +11,7 @@ from jaxconv import devices, models
 from jaxconv.data import check
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import (
+    MAY_CHANGE,
     RECIPES,
     TrainConfig,
     evaluate_run,
@@ -81,7 +82,7 @@ class Predict:
     run: tyro.conf.Positional[Path]
     """Run folder, as jaxconv train made it."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """png or jpg files; they are made grey and resized as the data set's images."""
+    """png or jpg files; they are resized, and made grey if the data set's images are."""
     invert: bool = False
     """Swap dark and bright: for dark ink on white paper, which MNIST shows the other way round."""
     top: int = 3
@@ -116,11 +117,10 @@ def train(options: Train) -> None:
     if any(value is not None for value in (options.address, options.processes, options.process)):
         devices.start(options.address, options.processes, options.process)
     if options.resume:
-        _refuse_changes(options, options.resume)
-        folder, result = resume_training(options.resume)
+        folder, result = resume_training(options.resume, **_changes(options, options.resume))
     else:
         folder, result = run_training(options)
-    if options.process:  # the first one says it
+    if not devices.first():
         return
     several = result.get("test_accuracies")
     spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
@@ -142,16 +142,22 @@ def train(options: Train) -> None:
     )
 
 
-def _refuse_changes(options: Train, folder: Path) -> None:
-    """A run goes on as it began, or it is another."""
+def _changes(options: Train, folder: Path) -> dict[str, Any]:
+    """What a run is to be given otherwise when it goes on; what its numbers depend on is refused."""
     began = TrainConfig.from_json(read_config(folder))
-    changed = [
-        f"--{field.name.replace('_', '-')} {then}, not {now}"
+    changed = {
+        field.name: now
         for field in dataclasses.fields(TrainConfig)
-        if (now := getattr(options, field.name)) != (then := getattr(began, field.name))
-    ]
-    if changed:
-        raise InputError(f"{folder} began with {', '.join(changed)}: leave that out, or start a new run")
+        if (now := getattr(options, field.name)) != getattr(began, field.name)
+    }
+    if set(changed) - set(MAY_CHANGE):
+        which = [
+            f"--{name.replace('_', '-')} {getattr(began, name)}, not {now}"
+            for name, now in changed.items()
+            if name not in MAY_CHANGE
+        ]
+        raise InputError(f"{folder} began with {', '.join(which)}: leave that out, or start a new run")
+    return changed
 
 
 def evaluate(options: Eval) -> None:

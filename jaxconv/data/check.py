@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from jaxconv.data.dataset import Dataset
-from jaxconv.data.datasets import DATASETS, SOURCES, load
+from jaxconv.data.datasets import DATASETS, SOURCES, load, readable
 from jaxconv.data.download import find, folders, unpacked, what_is_wrong
 from jaxconv.errors import InputError, known
 
@@ -23,6 +23,9 @@ def check(names: Sequence[str] = ()) -> Iterator[Report]:
 
     Files of CIFAR-10 that were found unpacked have no official checksum: their sizes and labels are looked at.
 
+    Raises:
+        InputError: an unknown name, or a folder that cannot be looked into.
+
     >>> [report] = check(["digits"])
     >>> report.lines
     ['train (1257, 8, 8) validation (180, 8, 8) test (360, 8, 8) uint8, 10 classes']
@@ -30,15 +33,21 @@ def check(names: Sequence[str] = ()) -> Iterator[Report]:
     for name in names:
         known("data set", name, DATASETS)
     for name in names or DATASETS:
-        lines, damaged, missing = [], 0, 0
-        source = SOURCES.get(name)
-        folder = unpacked(source) if source else None
-        if folder:
-            lines.append(
-                f"{folder} has the layout of the official files, whose checksums are not known once they are unpacked"
-            )
-        for filename, wanted in source.files.items() if source and not folder else ():
-            path = find(source, filename) if source else None
+        with readable(name):
+            report = _report(name)
+        yield report
+
+
+def _report(name: str) -> Report:
+    lines, damaged, missing = [], 0, 0
+    source = SOURCES.get(name)
+    if source and (folder := unpacked(source)):
+        lines.append(
+            f"{folder} has the layout of the official files, whose checksums are not known once they are unpacked"
+        )
+    elif source:
+        for filename, wanted in source.files.items():
+            path = find(source, filename)
             if path is None:
                 missing += 1
                 lines.append(f"{filename} is missing: it will be downloaded into {folders(name)[0]} when it is needed")
@@ -47,13 +56,13 @@ def check(names: Sequence[str] = ()) -> Iterator[Report]:
                 lines.append(f"{path} {fault}: delete it, and it will be downloaded again")
             else:
                 lines.append(f"{path} is the official file")
-        if not damaged and not missing:
-            try:
-                lines.append(_shapes(load(name)))
-            except InputError as error:  # of unpacked files, which nothing has looked into yet
-                damaged += 1
-                lines.append(str(error))
-        yield Report(name, lines, damaged, missing)
+    if not damaged and not missing:
+        try:
+            lines.append(_shapes(load(name)))
+        except InputError as error:  # of unpacked files, which nothing has looked into yet
+            damaged += 1
+            lines.append(str(error))
+    return Report(name, lines, damaged, missing)
 
 
 def _shapes(dataset: Dataset) -> str:

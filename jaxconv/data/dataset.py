@@ -64,7 +64,13 @@ class LazySplit:
         return len(self.items)
 
     def __getitem__(self, index: SupportsIndex) -> tuple[np.ndarray, int]:
-        return self.take([index])[0], int(self.labels[index])
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise InputError(
+                f"LazySplit[{index!r}]: give one whole number; several examples are .part(slice)"
+            ) from None
+        return self.take([place])[0], int(self.labels[place])
 
     def take(self, indices: Sequence[SupportsIndex] | np.ndarray) -> np.ndarray:
         """The images ``(n, H, W, C)`` at n places, read together."""

@@ -1,7 +1,8 @@
 """The tables of data sets: those that have a name, and the kinds that a place is given for."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from jaxconv.data.cifar import CIFAR10, load_cifar10
 from jaxconv.data.dataset import Dataset
@@ -40,7 +41,7 @@ def load(name: str, *, stream: bool = False) -> Dataset:
             needed (:class:`LazySplit`): for what does not fit in memory. The other parts are read.
 
     Raises:
-        InputError: an unknown name, damaged files, or files that cannot be had; it says what to do.
+        InputError: an unknown name, damaged files, or files that cannot be had or read; it says what to do.
 
     >>> load("digits").in_shape
     (8, 8, 1)
@@ -57,7 +58,24 @@ def load(name: str, *, stream: bool = False) -> Dataset:
         known("kind of data set", kind, SCHEMES)
         if not place:
             raise InputError(f"{name} lacks its place: give {kind}:{'NAME' if kind == 'tfds' else 'PATH'}")
-        return arrange(SCHEMES[kind](place), stream=stream)
+        with readable(name):
+            return arrange(SCHEMES[kind](place), stream=stream)
     known("data set", name, DATASETS)
-    dataset = DATASETS[name]()
+    with readable(name):
+        dataset = DATASETS[name]()
     return dataclasses.replace(dataset, train=dataset.train.lazy()) if stream else dataset
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """What the file system refuses, in our words: a folder without permission, a file where a folder should be.
+
+    >>> with readable("toy"):
+    ...     open("nowhere/toy.npz")
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: toy cannot be read: [Errno 2] No such file or directory: 'nowhere/toy.npz'
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error}") from None

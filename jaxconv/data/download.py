@@ -34,13 +34,37 @@ class Source(NamedTuple):
     unpacked: tuple[str, ...] = ()  # folders of unpacked files, one of which will do as well
 
 
-def folders(name: str) -> list[Path]:
-    """Where a data set's files may lie; downloads go to the first."""
+def cache_folder() -> Path:
+    """Where what can be had again is kept.
+
+    Raises:
+        InputError: a user without a home folder, as in some containers.
+    """
     import pooch
 
-    cache = Path(pooch.os_cache("jaxconv"))
+    try:
+        return Path(pooch.os_cache("jaxconv")).expanduser()
+    except RuntimeError:
+        raise InputError("there is no home folder for the cache: set XDG_CACHE_HOME or HOME") from None
+
+
+def folders(name: str) -> list[Path]:
+    """Where a data set's files may lie; downloads go to the first. With ``$JAXCONV_DATA``, no cache is needed.
+
+    Raises:
+        InputError: no home folder, where one is needed.
+    """
     chosen = os.environ.get("JAXCONV_DATA")
-    return [root.expanduser() / name for root in ([Path(chosen), cache] if chosen else [cache])]
+    try:
+        roots = [Path(chosen).expanduser()] if chosen else []
+    except RuntimeError:
+        raise InputError(f"JAXCONV_DATA is {chosen}, but there is no such home folder: give it without ~") from None
+    try:
+        roots.append(cache_folder())
+    except InputError as error:
+        if not chosen:
+            raise InputError(f"{error}, or JAXCONV_DATA") from None
+    return [root / name for root in roots]
 
 
 def locate(source: Source, filename: str) -> Path:

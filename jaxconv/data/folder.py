@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxconv.data.chunks import by_chunks
 from jaxconv.data.dataset import LazySplit
-from jaxconv.data.download import folders
+from jaxconv.data.download import cache_folder
 from jaxconv.data.image import image_shape, read_pixels
 from jaxconv.data.parts import Parts
 from jaxconv.data.unpack import unpack
@@ -40,7 +40,7 @@ def load_folder(place: str) -> Parts:
         InputError: nothing there, no pictures, an empty class, fewer than two classes, a class that the training
             part does not have, a file that is no picture, or pictures of more than one size.
     """
-    name, root = f"folder:{place}", Path(place).expanduser()
+    name, root = f"folder:{place}", Path(os.path.expanduser(place))
     if not root.exists():
         raise InputError(f"{name}: there is no {root}")
     if root.is_file():
@@ -69,19 +69,23 @@ def load_folder(place: str) -> Parts:
 def _cut(name: str, root: Path, classes: tuple[str, ...]) -> Parts:
     """All pictures in three parts: a tenth to test, a tenth to choose, the rest to train."""
     files = _files(name, root, "", classes)
-    if len(files) < 3:
-        raise InputError(f"{name} has {len(files)} pictures; three parts need at least 3")
     shape = _one_shape(name, root, files)
     tenth = max(1, len(files) // 10)
     cuts = files[2 * tenth :], files[tenth : 2 * tenth], files[:tenth]
-    return Parts(name, classes, *(_split(root, cut, classes, shape) for cut in cuts))
+    train, validation, test = (_split(root, cut, classes, shape) for cut in cuts)
+    if (missing := np.setdiff1d(range(len(classes)), train.labels)).size:
+        raise InputError(
+            f"{name} has {len(files)} pictures; without {tenth} to test and {tenth} to choose, none of the class "
+            f"{classes[missing[0]]} is left to train: add some, or set the parts: {LAYOUT}"
+        )
+    return Parts(name, classes, train, validation, test)
 
 
 def _unpacked(archive: Path) -> Path:
     """Where an archive is unpacked; the folder's name tells it from every other, and from itself if it changes."""
     facts = archive.stat()
     mark = hashlib.sha256(f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
-    folder = folders("unpacked")[-1] / f"{archive.name.split('.')[0]}-{mark}"
+    folder = cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{mark}"
     if not folder.is_dir():
         unpack(archive, folder)
     inside = _subfolders(folder)
@@ -103,7 +107,8 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 def _files(name: str, root: Path, part: str, classes: tuple[str, ...]) -> list[str]:
     """The pictures of a part, by their paths below ``root``, shuffled by the hash of these.
 
-    So the order is the same on every machine, and a new picture leaves the others where they are.
+    So the order is the same on every machine, and a new picture leaves the order of the others as it is: nearly all of
+    them stay in their part.
     """
     if len(classes) < 2:
         has = f"only the class {classes[0]}" if classes else "no sub-folders"

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 from jaxconv.data.dataset import Split
 from jaxconv.data.parts import Parts, class_numbers, numbered
 from jaxconv.errors import InputError
+
+NAMED = {"images": "images-idx3-ubyte.gz", "labels": "labels-idx1-ubyte.gz"}
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -43,7 +46,7 @@ def load_idx(place: str) -> Parts:
     Raises:
         InputError: no such folder, a file that is missing or there twice, damaged, or does not go with another.
     """
-    name, folder = f"idx:{place}", Path(place).expanduser()
+    name, folder = f"idx:{place}", Path(os.path.expanduser(place))
     if not folder.is_dir():
         raise InputError(f"{name}: there is no folder {folder}")
     train, test = _read(name, folder, "train"), _read(name, folder, "test", "t10k")
@@ -51,7 +54,7 @@ def load_idx(place: str) -> Parts:
 
 
 def _read(name: str, folder: Path, *words: str) -> Split:
-    images, labels = (_one(name, folder, words, what) for what in ("images", "labels"))
+    images, labels = (_one(name, folder, words, what) for what in NAMED)
     pixels, numbers = read_idx(images), read_idx(labels)
     if pixels.ndim not in (3, 4) or numbers.shape != pixels.shape[:1]:
         raise InputError(f"{name}: images {pixels.shape} and labels {numbers.shape} do not go together")
@@ -67,5 +70,5 @@ def _one(name: str, folder: Path, words: tuple[str, ...], what: str) -> Path:
     if len(found) == 1:
         return found[0]
     has = " and ".join(path.name for path in found)
-    fix = f"has {has}: leave one of them" if found else f"has no file named like {words[-1]}-{what}-idx3-ubyte.gz"
-    raise InputError(f"{name} {fix.replace('idx3', 'idx1') if what == 'labels' else fix}")
+    fix = f"{has}: leave one of them" if found else f"no file named like {words[-1]}-{NAMED[what]}"
+    raise InputError(f"{name} has {fix}")

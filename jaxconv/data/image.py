@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TURNED = range(5, 9)  # the values of EXIF's orientation that swap height and width
+NOTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow finds an orientation
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -51,7 +52,7 @@ def image_shape(path: Path) -> tuple[int, int, int]:
     with _opened(path) as image:
         width, height = image.size
         channels = 1 if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16") else 3
-        turned = "exif" in image.info and image.getexif().get(0x0112) in TURNED
+        turned = NOTED & image.info.keys() and image.getexif().get(0x0112) in TURNED
     return (width, height, channels) if turned else (height, width, channels)
 
 
@@ -67,7 +68,10 @@ def _opened(path: Path) -> "Iterator[Image]":
         raise InputError(f"there is no image {path}") from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is not an image that Pillow can read: give a png or a jpg") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: Pillow's, of a broken PNG
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # SyntaxError and ValueError are Pillow's, of a broken PNG
         raise InputError(f"{path} cannot be read as an image: {error}") from None
 
 

@@ -1,5 +1,6 @@
 """A data set in one ``.npz`` file of numpy's, as Keras and MedMNIST have them."""
 
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,10 +29,10 @@ def load_npz(place: str) -> Parts:
     named by their numbers. Without a validation part, the last sixth of the training examples is held out for it.
 
     Raises:
-        InputError: no such file, no ``.npz``, a damaged one, Python objects in it, other names, floats, or labels that
-            are no class numbers.
+        InputError: no such file, no ``.npz``, a damaged one, Python objects in it, other names, images that are not
+            uint8, or labels that are no class numbers.
     """
-    name, path = f"npz:{place}", Path(place).expanduser()
+    name, path = f"npz:{place}", Path(os.path.expanduser(place))
     try:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
@@ -69,7 +70,10 @@ def _pictures(where: str, images: np.ndarray) -> np.ndarray:
     if images.dtype != np.uint8:
         array = where.split()[-1]
         floats = np.issubdtype(images.dtype, np.floating)
-        fix = f"({array} * 255).round()" if floats and images.size and images.max() <= 1 else array
+        if floats and np.isnan(images).any():
+            raise InputError(f"{where} has NaNs, which are no pixels: replace them, with np.nan_to_num for instance")
+        scaled = floats and images.size and images.max() <= 1
+        fix = f"({array} * 255).round()" if scaled else f"{array}.clip(0, 255){'.round()' if floats else ''}"
         raise InputError(f"{where} is {images.dtype}, wanted uint8 from 0 to 255: save {fix}.astype(np.uint8)")
     if images.ndim not in (3, 4) or not images.size:
         raise InputError(f"{where} has the shape {images.shape}; wanted (N, H, W) or (N, H, W, C), and at least one")

@@ -12,6 +12,8 @@ from stat import S_IFMT, S_ISDIR, S_ISREG
 
 from jaxconv.errors import InputError
 
+INSTEAD = "unpack it yourself and give the folder"
+
 
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a tar (plain, or compressed with gzip, bzip2 or xz) or a zip into a folder that is not there yet.
@@ -20,7 +22,8 @@ def unpack(archive: Path, folder: Path) -> Path:
     archive may hold; a link, a device, or a name that leads out of the folder is refused, and with it everything.
 
     Raises:
-        InputError: no archive, a damaged or an encrypted one, one with such a member, or a full disk.
+        InputError: no archive, a damaged or an encrypted one, one packed in a way that Python does not know, one with
+            such a member, or a full disk.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +39,11 @@ def unpack(archive: Path, folder: Path) -> Path:
             os.replace(partial, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, gzip.BadGzipFile) as error:
         raise InputError(f"{archive} is damaged: {error}; get it again") from None
+    except RuntimeError as error:  # zipfile's, of what it cannot do: Deflate64, strong encryption
+        raise InputError(f"{archive} cannot be unpacked: {error}; {INSTEAD}") from None
     except OSError as error:
         if not folder.is_dir():  # else another process was as far as that a moment sooner
-            raise InputError(f"{archive} cannot be unpacked into {folder}: {error}") from None
+            raise InputError(f"{archive} cannot be unpacked into {folder}: {error}; {INSTEAD}") from None
     return folder
 
 
@@ -59,7 +64,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
             plain = not S_IFMT(mode) or S_ISREG(mode) or S_ISDIR(mode)
             _refuse(archive, member.orig_filename, None if plain else "a link or a device")
             if member.flag_bits & 1:
-                raise InputError(f"{archive} is encrypted ({member.filename}): unpack it yourself and give the folder")
+                raise InputError(f"{archive} is encrypted ({member.filename}): {INSTEAD}")
         content.extractall(folder)
 
 

@@ -1,4 +1,4 @@
-"""Reading a pickle that somebody else made, without running what is in it."""
+"""Reading a pickle that somebody else made, without running what is in it: arrays of bytes, as CIFAR's files have."""
 
 import io
 import pickle
@@ -17,13 +17,37 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# All that a dict of lists, strings and arrays of numbers is made with. numpy has moved its function since.
-_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
+class _Dtype:
+    """Stands in for ``numpy.dtype``, whose state could make it one of Python objects: their addresses, as bytes."""
+
+    def __init__(self, code: str | bytes, *_: object) -> None:
+        if code not in ("u1", "|u1", b"u1", b"|u1"):
+            raise pickle.UnpicklingError(f"dtype {code!r:.20} is not uint8")
+
+    def __setstate__(self, _: object) -> None:
+        """It is uint8, whatever the pickle says."""
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray`` until all is read; empty until its state is set."""
+
+    def __init__(self, *_: object) -> None:
+        self.array = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+        _, shape, dtype, fortran, raw = state
+        if not (isinstance(shape, tuple) and isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
+            raise pickle.UnpicklingError("an array without a shape, a dtype or bytes")
+        self.array = np.frombuffer(bytearray(raw), np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+# All that a dict of lists, strings and arrays of bytes is made with. numpy has moved its function since. Nothing of
+# numpy's own is here: it trusts the state that a pickle gives it.
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1,
 }
 
@@ -35,17 +59,32 @@ class _Unpickler(pickle.Unpickler):
         return ALLOWED[module, name]
 
 
+def _arrays(value: Any, done: dict[int, Any]) -> Any:
+    """The value with arrays for their stand-ins. What is in it many times is looked at once, or it could take years."""
+    if id(value) not in done:
+        new = value
+        if isinstance(value, _Array):
+            new = value.array
+        elif isinstance(value, dict):
+            new = {key: _arrays(inner, done) for key, inner in value.items()}
+        elif isinstance(value, list | tuple):
+            new = type(value)([_arrays(inner, done) for inner in value])
+        done[id(value)] = new
+    return done[id(value)]
+
+
 def read_pickle(raw: bytes, path: object) -> Any:
     """The dicts, lists, strings and arrays in a pickle of Python 2 or 3; strings of Python 2 come as bytes.
 
-    A pickle is a program: Python's own loader calls whatever function it names. Here it may name numpy's arrays only.
+    A pickle is a program: Python's own loader calls whatever function it names. Here it may name numpy's arrays only,
+    and only arrays of uint8, which is all that CIFAR's files have.
 
     Args:
         raw: the pickle.
         path: where it is from, for errors.
 
     Raises:
-        InputError: no pickle, a damaged one, or one that asks for anything else.
+        InputError: no pickle, a damaged one, one with an array of anything but uint8, or one that asks for more.
 
     >>> read_pickle(pickle.dumps({"data": np.arange(3, dtype=np.uint8)}, protocol=2), "file")
     {'data': array([0, 1, 2], dtype=uint8)}
@@ -54,8 +93,8 @@ def read_pickle(raw: bytes, path: object) -> Any:
     jaxconv.errors.InputError: file is refused: it asks for builtins.print, which makes no array of numbers
     """
     try:
-        return _Unpickler(io.BytesIO(raw), encoding="bytes").load()
+        return _arrays(_Unpickler(io.BytesIO(raw), encoding="bytes").load(), {})
     except InputError as error:
         raise InputError(f"{path} is refused: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(f"{path} is not a whole pickle of arrays ({type(error).__name__}: {error})") from None
+        raise InputError(f"{path} is not a whole pickle of arrays of bytes ({type(error).__name__}: {error})") from None

@@ -11,11 +11,12 @@ runs/<dataset>-<model>-<time>/
     result.json      what came of it; it is there only if everything else is
 """
 
-from jaxconv.experiment.config import RECIPES, TrainConfig
+from jaxconv.experiment.config import MAY_CHANGE, RECIPES, TrainConfig
 from jaxconv.experiment.run import Run, evaluate_run, load_run, predict_files, read_config, write_json
 from jaxconv.experiment.training import resume_training, run_training
 
 __all__ = [
+    "MAY_CHANGE",
     "RECIPES",
     "Run",
     "TrainConfig",

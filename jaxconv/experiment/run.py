@@ -77,7 +77,7 @@ def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, A
         run: of one network, or of several, whose probabilities are averaged.
         flip, shift: average over mirrored images too, and over images moved by so many pixels.
     """
-    dataset = data.load(run.config["dataset"]).at_least(tuple(run.config["in_shape"]))
+    dataset = data.load(run.config["dataset"], stream=True).at_least(tuple(run.config["in_shape"]))
     if list(dataset.classes) != run.config["classes"]:
         raise InputError(f"{run.folder} was trained on other classes than {run.config['dataset']} has now")
     images, labels = dataset.test

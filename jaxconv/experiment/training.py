@@ -7,6 +7,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import scipy.special
 from jaxconv import data, devices, models, plot, runtime, train
 from jaxconv.errors import InputError
 from jaxconv.experiment.config import TrainConfig
+from jaxconv.experiment.folder import make_folder
 from jaxconv.experiment.run import read_config, write_json
 from jaxconv.layers import Layer
 from jaxconv.train import Fitted, Snapshot
@@ -39,23 +42,26 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     config.check()  # before anything is downloaded
     dataset, facts = _load(config)
     devices.agree("settings, data or versions", config.as_json() | facts)
-    folder = _make_folder(config)
+    folder = make_folder(config)
     try:
-        if _first():
+        if devices.first():
             write_json(folder / "config.json", config.as_json() | facts)
-        return folder, _run(config, dataset, folder, progress, started)
+        with _resumable(folder):
+            return folder, _run(config, dataset, folder, progress, started)
     except BaseException:
-        if _first() and not (folder / "checkpoint").exists():  # nothing came of it: leave nothing behind
+        if devices.first() and not (folder / "checkpoint").exists():  # nothing came of it: leave nothing behind
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def resume_training(folder: Path, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> tuple[Path, dict[str, Any]]:
     """Go on with a run that was stopped or killed, as if it had never been.
 
     Args:
         folder: the run's, with its last whole checkpoint; without one it begins again.
         progress: show a progress bar.
+        changes: options that its numbers do not depend on, but for rounding, and that are to be others from now on:
+            ``MAY_CHANGE`` has them.
 
     Returns:
         As :func:`run_training`. A run that is finished is left as it is.
@@ -66,15 +72,18 @@ def resume_training(folder: Path, *, progress: bool = True) -> tuple[Path, dict[
     started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
     if (folder / "result.json").exists():
-        return folder, json.loads((folder / "result.json").read_text())
-    config = TrainConfig.from_json(written)
+        return folder, _read_result(folder / "result.json")
+    config = dataclasses.replace(TrainConfig.from_json(written), **changes)
     config.check()
     dataset, facts = _load(config)
     for name in ("image_shape", "in_shape", "classes", "counts", "sha256"):
         now, then = json.loads(json.dumps(facts[name])), written.get(name)
         if now != then:
             raise InputError(f"{folder} began with data whose {name} was {then}, and now it is {now}: start a new run")
-    return folder, _run(config, dataset, folder, progress, started)
+    if changes and devices.first():
+        write_json(folder / "config.json", written | config.as_json())
+    with _resumable(folder):
+        return folder, _run(config, dataset, folder, progress, started)
 
 
 def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
@@ -82,12 +91,14 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
     dataset = raw.at_least(models.find(config.model).in_shape)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    # Of the training images some: the same, and as quickly had, whether they lie in memory or are streamed.
+    some = raw.train.lazy().take(np.linspace(0, len(raw.train.labels) - 1, num=64).astype(int))
     facts = {
         "image_shape": raw.in_shape,
         "in_shape": dataset.in_shape,
         "classes": dataset.classes,
         "counts": {name: len(split.labels) for name, split in parts.items()},
-        "sha256": train.sha256([split if isinstance(split, data.Split) else split.labels for split in parts.values()]),
+        "sha256": train.sha256([some, raw.train.labels, raw.validation, raw.test]),
         "versions": runtime.versions(),
     }
     return dataset, facts
@@ -98,17 +109,18 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
     count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
     model = models.find(config.model).make(len(dataset.classes))
     optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
-    mesh = devices.mesh(config.devices) if config.devices or jax.device_count() > 1 else None
+    mesh = devices.mesh(config.devices) if config.devices is not None or jax.device_count() > 1 else None
     start = _last_snapshot(config, model, optimizer, dataset.in_shape, checkpoints, mesh)
     before = start.position.history if start else ()
-    progress = progress and _first()
-    board = train.TensorBoard(folder / "tensorboard", len(before) + 1) if config.tensorboard and _first() else None
-    if _first():
+    progress = progress and devices.first()
+    board = None
+    if devices.first():
         train.write_lines(lines, before)
+        board = train.TensorBoard(folder / "tensorboard", len(before) + 1) if config.tensorboard else None
 
     def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
         train.save_checkpoint(checkpoints, snapshot, keep=config.keep)
-        if _first():
+        if devices.first():
             train.append_jsonl(lines, record)
         if board is not None:
             board.write(record)
@@ -158,7 +170,7 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
         result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "parameters")}
         result["relative_error_decrease"] = (error_before - error) / error_before if error_before else 0.0
     result["total_seconds"] = time.perf_counter() - started
-    if _first():
+    if devices.first():
         write_json(folder / "result.json", result)
     return result
 
@@ -166,7 +178,7 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
 def _last_snapshot(
     config: TrainConfig, model: Layer, optimizer: Any, in_shape: tuple[int, ...], folder: Path, mesh: Any
 ) -> Snapshot | None:
-    if not any(folder.glob("[0-9]*")):
+    if not any(path.name.isdecimal() for path in folder.glob("*")):
         return None
     key = jax.random.key(0) if config.seeds == 1 else jax.random.split(jax.random.key(0), config.seeds)
     like = jax.eval_shape(lambda: train.init_state(model, optimizer, key, in_shape, average=config.average is not None))
@@ -193,7 +205,7 @@ def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Pa
         result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
         result |= {"ensemble_accuracy": report["accuracy"]}
     result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
-    if _first():
+    if devices.first():
         means = [record["val_accuracy"] for record in fitted.history]
         kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
         title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
@@ -226,41 +238,22 @@ def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, An
     return run_training(other, progress=progress)[1]
 
 
-def _first() -> bool:
-    """Whether this is the process that writes files."""
-    return jax.process_index() == 0
-
-
-def _make_folder(config: TrainConfig) -> Path:
-    if config.out is not None:
-        if devices.first_says((config.out / "config.json").exists()):
-            raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
-        # A run of which nothing comes is removed, and what was there before it must not go with it.
-        if devices.first_says(
-            config.out.is_dir() and any(path.name != "config.partial" for path in config.out.iterdir())
-        ):
-            raise InputError(f"{config.out} is a folder with other things in it: give --out one that is new or empty")
-        if _first():
-            _mkdir(config.out, exist_ok=True)
-        return config.out
-    if jax.process_count() > 1:
-        raise InputError("several processes write one run folder: give each the same --out")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in config.dataset)
-    for n in range(1, 1000):
-        folder = config.runs / f"{name}-{config.model}-{stamp}{f'-{n}' if n > 1 else ''}"
-        try:
-            _mkdir(folder, exist_ok=False)
-        except FileExistsError:  # two runs in one second
-            continue
-        return folder
-    raise InputError(f"there are too many runs named {folder} in one second")
-
-
-def _mkdir(folder: Path, *, exist_ok: bool) -> None:
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """When it is interrupted, say how to go on."""
     try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and not exist_ok:
-            raise
-        raise InputError(f"the run folder {folder} cannot be made: {error}") from None
+        yield
+    except KeyboardInterrupt:
+        if (folder / "checkpoint").exists():
+            raise KeyboardInterrupt(f"jaxconv train --resume {folder} goes on from the last checkpoint") from None
+        raise
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except ValueError:
+        result = None
+    if not isinstance(result, dict) or "test_accuracy" not in result:
+        raise InputError(f"{path} is damaged: delete it, and --resume makes it again")
+    return result

@@ -3,7 +3,8 @@
 from jaxconv.train.batches import Plan, batches, epoch_order, plan
 from jaxconv.train.checkpoint import load_checkpoint, load_snapshot, save_checkpoint
 from jaxconv.train.evaluate import Evaluator, Scores, evaluate, predict
-from jaxconv.train.fit import Fitted, check_settings, fit
+from jaxconv.train.fit import Fitted, fit
+from jaxconv.train.given import check_settings
 from jaxconv.train.logs import TensorBoard, append_jsonl, write_lines
 from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
 from jaxconv.train.optimizers import OPTIMIZERS, make_optimizer

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from jaxconv import devices
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-from jaxconv.train.snapshot import Position, Snapshot
+from jaxconv.train.snapshot import Position, Snapshot, differences
 from jaxconv.train.state import TrainState
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> None:
             _make_room(half, trees)
             for name, tree in trees.items():
                 checkpointer.save(half.absolute() / name, args=ocp.args.StandardSave(tree))
-            if jax.process_index() == 0:
+            if devices.first():
                 (half / "position.json").write_text(json.dumps(position))
                 (half / "manifest.json").write_text(json.dumps(_sums(half), indent=0))
                 os.replace(half, whole)
@@ -133,7 +134,7 @@ def _read(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
     trees, differing = {}, []
     with _checkpointer() as checkpointer:
         for name, tree in wanted.items():
-            differing += _differences(checkpointer.metadata(path.absolute() / name).item_metadata.tree, tree)
+            differing += differences(checkpointer.metadata(path.absolute() / name).item_metadata.tree, tree)
         if differing:
             raise InputError(f"the checkpoint {path} is of another model: {'; '.join(differing)}")
         for name, tree in wanted.items():
@@ -160,6 +161,8 @@ def _damage(path: Path) -> str | None:
         there = _sums(path)
     except (OSError, ValueError) as error:
         return f"manifest.json: {_reason(error)}"
+    if not isinstance(written, dict):
+        return "manifest.json is no list of files"
     for name, digest in written.items():
         if there.get(name) != digest:
             return f"{name} {'has changed' if name in there else 'is missing'}"
@@ -173,14 +176,14 @@ def _steps(folder: Path) -> list[int]:
 def _make_room(half: Path, trees: Any) -> None:
     """Make the folder, and see that the disk has room: orbax's threads say that it has none in pages of tracebacks."""
     half.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0 and hasattr(os, "posix_fallocate"):  # macOS has not
+    if devices.first() and hasattr(os, "posix_fallocate"):  # macOS has not
         with tempfile.TemporaryFile(dir=half) as file:
             os.posix_fallocate(file.fileno(), 0, ROOM + sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
 
 
 def _sweep(folder: Path) -> None:
     """Remove what is left of a write that was killed or failed, and of checkpoints that are no longer kept."""
-    if jax.process_index() == 0:
+    if devices.first():
         for half in folder.glob("partial-*"):
             shutil.rmtree(half, ignore_errors=True)
 
@@ -193,7 +196,8 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait for the end of a write: orbax's threads complain when they are left alone."""
-    if threading.current_thread() is not threading.main_thread():  # no signal is delivered here
+    here = threading.current_thread() is threading.main_thread()  # no signal is delivered anywhere else
+    if not here or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):  # or whoever started us will have none
         yield
         return
     pressed = []
@@ -204,21 +208,3 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
-
-
-def _differences(found: Any, wanted: Any) -> list[str]:
-    """Every path that is in one tree only, or of another shape or dtype."""
-    here, there = _shapes(found), _shapes(wanted)
-    return [
-        f"{path} is {here.get(path, 'missing')} where {there.get(path, 'nothing')} is wanted"
-        for path in sorted(here.keys() | there.keys())
-        if here.get(path) != there.get(path)
-    ]
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{tuple(leaf.shape)}"
-        for path, leaf in leaves
-    }

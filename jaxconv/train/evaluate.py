@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxconv import devices
-from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.train.batches import batches
+from jaxconv.train.given import check_examples, check_labels
 from jaxconv.train.program import Program
 from jaxconv.train.state import Batch
 from jaxconv.train.step import look, to_float
@@ -123,16 +123,24 @@ def predict(
     """
     labels = np.zeros(len(images), np.int32)
     check_examples("predict", images, labels, batch_size)
-    model = as_layer(model)
+    probabilities = _probabilities(as_layer(model).apply, views)
+    size = min(batch_size, len(images))
+    parts = [np.asarray(probabilities(params, state, batch.image)) for batch in batches(images, labels, size)]
+    return np.concatenate(parts)[: len(images)]
+
+
+@functools.lru_cache(maxsize=8)
+def _probabilities(
+    apply: Callable[..., tuple[jax.Array, Any]], views: Callable[[jax.Array], jax.Array] | None
+) -> Callable[[Any, Any, Any], jax.Array]:
+    """Compiled once for a model, however often it is asked."""
 
     @jax.jit
     def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
         seen = to_float(image)[None] if views is None else views(to_float(image))
-        return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(model.apply(params, state, view)[0]), seen), axis=0)
+        return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(apply(params, state, view)[0]), seen), axis=0)
 
-    size = min(batch_size, len(images))
-    parts = [np.asarray(probabilities(params, state, batch.image)) for batch in batches(images, labels, size)]
-    return np.concatenate(parts)[: len(images)]
+    return probabilities
 
 
 @functools.lru_cache(maxsize=8)
@@ -147,34 +155,3 @@ def evaluator_of(
     """The same evaluator for the same question, so that whoever asks again compiles nothing."""
     model = Layer("model", lambda key, in_shape: ({}, {}), apply)
     return Evaluator(model, batch_size, members=members, mesh=mesh)
-
-
-def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
-    """Refuse what would fail deep inside, or train on nonsense."""
-    if images.ndim != 4 or not len(images):
-        raise InputError(f"{who}: images {images.shape} should be (N, H, W, C), and at least one")
-    if images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
-        raise InputError(
-            f"{who}: images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
-            "(if they really are so low, swap height and width)"
-        )
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{who}: labels {labels.dtype}{labels.shape} should be {len(images)} integers, one an image")
-    if batch_size < 1:
-        raise InputError(f"{who}: batch_size={batch_size} should be at least 1")
-
-
-def check_labels(
-    who: str, model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray
-) -> None:
-    """Refuse labels that the model has no output for; nothing is computed for it."""
-    logits, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((1, *in_shape), jnp.float32))
-    if logits.ndim != 2:
-        raise InputError(
-            f"{who}: the model makes {logits.shape[1:]} of an image; wanted one number a class, (classes,)"
-        )
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise InputError(
-            f"{who}: labels go from {labels.min()} to {labels.max()}, "
-            f"but the model has {logits.shape[1]} outputs: 0 to {logits.shape[1] - 1}"
-        )

@@ -55,8 +55,9 @@ class Resident:
             each = _rows(self.plan, self.seeds, epoch)
         else:
             each = np.stack([_rows(self.plan, seed, epoch) for seed in self.seeds], axis=1)
+        part = devices.mine(self.plan.batch_size)
         for chunk in each[first:]:
-            yield devices.shard(self.mesh, chunk, axis=chunk.ndim - 1)
+            yield devices.shard(self.mesh, chunk[..., part], axis=chunk.ndim - 1)
 
     def position(self) -> None:
         """Nothing to remember: the order is a function of seed and epoch."""

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,12 +14,11 @@ from jax.sharding import Mesh
 from jaxconv import devices
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
-from jaxconv.ops import checks
-from jaxconv.shapes import is_int
 from jaxconv.train.batches import Plan, plan
 from jaxconv.train.epoch import Chunk, make_chunk, make_plain
-from jaxconv.train.evaluate import Evaluator, Scores, check_examples, check_labels, evaluator_of
+from jaxconv.train.evaluate import Evaluator, Scores, evaluator_of
 from jaxconv.train.feed import Resident, Source, Streamed
+from jaxconv.train.given import Examples, check_data, check_labels, check_settings, check_start
 from jaxconv.train.guard import broken
 from jaxconv.train.program import Program
 from jaxconv.train.progress import Progress
@@ -27,7 +27,6 @@ from jaxconv.train.state import TrainState, init_state
 from jaxconv.train.step import make_step
 from jaxconv.train.stopping import EarlyStopping
 
-Examples = tuple[np.ndarray, np.ndarray]  # images and labels
 BEST_ACCURACY = EarlyStopping(patience=None, monitor="val_accuracy")
 
 
@@ -69,8 +68,8 @@ def fit(
 
     An epoch is one compiled program, run in chunks of many steps: the examples lie on the device, where they are
     gathered, augmented and learned from. Seed, epoch and step decide every random choice, so the same call gives the
-    same parameters, bit for bit on CPU, in one go or in several. Each program is compiled once, before the clock
-    starts; an input of another shape is then an error, not a silent second compilation.
+    same parameters, bit for bit on CPU, in one go or in several. Each program is compiled once, which is not counted
+    as training; an input of another shape is then an error, not a silent second compilation.
 
     Args:
         model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
@@ -81,7 +80,8 @@ def fit(
         epochs: how often to go through the training examples.
         batch_size: examples a step; the last batch is padded, and its padding masked.
         seed: of the parameters, the order of the data, dropout and augmentation. Several seeds train as many networks
-            at once, each as it would be alone; every array of the result then has a first axis for them.
+            at once, each as it would be alone; every array of the result then has a first axis for them. One that
+            has stopped stands still while the others go on.
         stopping: which epoch is the best, and when to stop before the last one. By default the best has the highest
             validation accuracy, and among equals the lowest loss.
         mesh: of devices that share every batch, from :func:`jaxconv.devices.mesh`.
@@ -89,12 +89,13 @@ def fit(
         progress: show a progress bar.
         on_epoch: called after every epoch with its record, a snapshot, and whether it is the best so far.
         on_pause: called with a snapshot between two chunks, every ``pause_seconds``.
-        start: a snapshot to go on from, instead of the beginning.
+        start: a snapshot of the same run to go on from, instead of the beginning.
         options: of the step, as for :func:`jaxconv.train.make_step`: augment, mix, label_smoothing, dtype,
             accumulate, average.
 
     Raises:
-        InputError: examples, sizes or labels that cannot work, or a step that made something infinite or no number.
+        InputError: examples, sizes or labels that cannot work, a start that is of another run, or a step that made
+            something infinite or no number.
 
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
@@ -105,39 +106,47 @@ def fit(
     (True, 1)
     """
     model = as_layer(model)
-    check_settings(epochs, batch_size, seed)
-    count, in_shape, labels = _check(train, validation, batch_size)
+    seed = check_settings(epochs, batch_size, seed)
+    count, in_shape, labels = check_data(train, validation, batch_size)
     devices.check(mesh, batch_size, "fit")
     several = not isinstance(seed, int)
     if several and not compiled:
         raise InputError("fit: compiled=False trains one seed at a time")
 
     init_key, key = _keys(seed)
+    init = functools.partial(
+        init_state, model, optimizer, init_key, in_shape, average=options.get("average") is not None
+    )
+    cut = plan(count, batch_size, in_shape)
     if start is None:
-        ts = init_state(model, optimizer, init_key, in_shape, average=options.get("average") is not None)
-        start = Snapshot(ts, ts.network, Position(stopping=(stopping.start(),) * init_key.size))
+        ts = init()
+        start = Snapshot(ts, ts.network, Position())
+    else:
+        check_start(start, jax.eval_shape(init), cut)
     params, state = jax.tree.map(lambda leaf: leaf[0], start.best) if several else start.best
     for each in (labels, validation[1]):
         check_labels("fit", model, params, state, in_shape, each)
     key, ts, best = devices.replicate(mesh, jax.tree.map(jnp.copy, (key, start.train_state, start.best)))
-    at = start.position
+    at = start.position._replace(plan=cut)
+    at = at._replace(stopping=at.stopping or (stopping.start(),) * init_key.size)
 
-    cut = plan(count, batch_size, in_shape)
     feed = Resident(*train, cut, seed, mesh) if isinstance(train, tuple) else Streamed(train, cut, seed, mesh)
     step = make_step(model, optimizer, **options)
     advance: Program | Chunk = make_plain(step, feed.fetch)
     if compiled:
         chunk = make_chunk(step, feed.fetch)
-        over = (0, 0, 0, *[None] * len(feed.data))
+        over = (0, 0, 0, 0, *[None] * len(feed.data))
         advance = Program("the training chunk", jax.vmap(chunk, over) if several else chunk, donate_argnums=0)
     networks = init_key.size if several else None
     evaluator = evaluator_of(model.apply, batch_size, in_shape, str(validation[0].dtype), networks, mesh)
-    held = list(evaluator.batches(*validation))
+    held, compiled_before = list(evaluator.batches(*validation)), evaluator.program.seconds
 
     with Progress(epochs, cut, at, show=progress) as bar:
         while at.epoch < epochs and not all(each.stopped for each in at.stopping):
+            running = np.array([not each.stopped for each in at.stopping])
+            live = devices.replicate(mesh, running if several else running[0])
             paused = time.perf_counter()
-            chunks = _chunks(advance, ts, key, feed, at, bar)
+            chunks = _chunks(advance, ts, key, live, feed, at, bar)
             for ts, at in chunks:
                 if on_pause is None or at.chunk == cut.chunks:
                     continue
@@ -168,22 +177,11 @@ def fit(
         best_epoch=best_epochs if several else best_epochs[0],
         steps=int(jnp.max(ts.step)),
         train_seconds=at.seconds,
-        compile_seconds=sum(program.seconds for program in programs.values()),
+        compile_seconds=sum(program.seconds for program in programs.values()) - compiled_before,
         programs=programs,
         last=ts,
         evaluator=evaluator,
     )
-
-
-def check_settings(epochs: int, batch_size: int, seed: int | Sequence[int]) -> None:
-    """Refuse what cannot work with any data."""
-    checks.whole("fit", 1, epochs=epochs, batch_size=batch_size)
-    seeds = [seed] if isinstance(seed, int) else list(seed)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"fit: seed={seed!r} should be a number, or several different ones")
-    for each in seeds:
-        if not is_int(each) or not 0 <= each < 2**32:
-            raise InputError(f"fit: seed={each!r} should be from 0 to 2³² − 1")
 
 
 def _keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
@@ -196,7 +194,13 @@ def _keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
 
 
 def _chunks(
-    advance: Program | Chunk, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position, bar: Progress
+    advance: Program | Chunk,
+    ts: TrainState,
+    key: jax.Array,
+    live: jax.Array,
+    feed: Resident | Streamed,
+    at: Position,
+    bar: Progress,
 ) -> Iterator[tuple[TrainState, Position]]:
     """Go through the rest of an epoch, and tell after every chunk how far it has come.
 
@@ -204,14 +208,16 @@ def _chunks(
     """
     started, before, compiling = time.perf_counter(), at.chunk_seconds, _compiling(advance)
     for xs in feed.chunks(at.epoch + 1, at.chunk, at.reader):
-        ts, metrics = advance(ts, key, xs, *feed.data)
+        ts, metrics = advance(ts, key, live, xs, *feed.data)
         at = at._replace(chunk=at.chunk + 1, reader=feed.position(), measured=(*at.measured, metrics))
         if at.chunk == feed.plan.chunks:
             jax.block_until_ready(ts)
         seconds = time.perf_counter() - started - (_compiling(advance) - compiling)
         at = at._replace(chunk_seconds=before + seconds)
         bar.chunk(at)
+        given = time.perf_counter()
         yield ts, at
+        started += time.perf_counter() - given  # a checkpoint may have been saved
         if len(at.measured) > 1 and not np.isfinite(jax.device_get(at.measured[-2])).all():
             break  # it went wrong there; the steps since then have changed nothing
 
@@ -222,7 +228,9 @@ def _compiling(advance: Program | Chunk) -> float:
 
 def _sound(ts: TrainState, at: Position, cut: Plan) -> bool:
     """Whether every step so far was one: a step that would have made something infinite is not counted."""
-    return int(jnp.min(ts.step)) == at.epoch * cut.steps + min(at.chunk * cut.chunk, cut.steps)
+    wanted = at.epoch * cut.steps + min(at.chunk * cut.chunk, cut.steps)
+    made = np.reshape(ts.step, -1)
+    return all(each.stopped or steps == wanted for steps, each in zip(made, at.stopping, strict=True))
 
 
 def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str, Any]:
@@ -250,12 +258,13 @@ def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str
 
 
 def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tuple[Position, np.ndarray]:
-    """The beginning of the next epoch, and which networks are better than ever; one that stopped is left alone."""
+    """The beginning of the next epoch, and which networks are better than ever; one that stopped is not."""
     judged = [
         (old, False) if old.stopped else stopping.update(old, each)
         for old, each in zip(at.stopping, record.get("members", [record]), strict=True)
     ]
     following = Position(
+        plan=at.plan,
         epoch=at.epoch + 1,
         history=(*at.history, record),
         stopping=tuple(state for state, _ in judged),
@@ -267,18 +276,3 @@ def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tu
 def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
     """Of several networks, those that were chosen from new, the others from old."""
     return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
-
-
-def _check(train: Examples | Source, validation: Examples, batch_size: int) -> tuple[int, tuple[int, ...], np.ndarray]:
-    """Refuse examples that cannot work; how many there are to train on, the shape of one, and all labels."""
-    if isinstance(train, tuple):
-        check_examples("fit", *train, batch_size)
-        count, in_shape, labels = len(train[0]), train[0].shape[1:], train[1]
-    else:
-        count, in_shape, labels = len(train), tuple(train.in_shape), train.labels
-    check_examples("fit", *validation, batch_size)
-    if in_shape != validation[0].shape[1:]:
-        raise InputError(f"fit: training images are {in_shape}, validation images {validation[0].shape[1:]}")
-    if batch_size > count:
-        raise InputError(f"fit: batch_size={batch_size} is larger than the {count} training examples")
-    return count, in_shape, labels

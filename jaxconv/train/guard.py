@@ -15,7 +15,7 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
 
     Args:
         step: made with ``guard=False``.
-        ts: as the last good step left it; of several networks, one that stopped is looked at.
+        ts: as the last good step left it; of several networks, the one that came least far is looked at.
         key: of the step's randomness.
         feed: of its batch.
         at: where in the run.
@@ -23,7 +23,8 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
     Returns:
         The error to raise: it names the step, the loss, and the first parameter that is no longer finite.
     """
-    member = int(np.argmin(ts.step)) if np.ndim(ts.step) else None
+    running = [i for i, each in enumerate(at.stopping) if not each.stopped]
+    member = min(running, key=lambda i: int(ts.step[i])) if np.ndim(ts.step) else None
     if member is not None:
         ts, key = jax.tree.map(lambda leaf: leaf[member], (ts, key))
     number = int(ts.step)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxconv.train.batches import Plan
 from jaxconv.train.state import TrainState
 from jaxconv.train.stopping import Stopping
 
@@ -13,6 +14,7 @@ from jaxconv.train.stopping import Stopping
 class Position(NamedTuple):
     """How far a run has come, and what it has found: everything that is no array. It goes into JSON and back."""
 
+    plan: Plan | None = None  # how the epochs are cut
     epoch: int = 0  # whole epochs done
     chunk: int = 0  # chunks done of the epoch after them
     measured: tuple[Any, ...] = ()  # loss, correct answers and examples of each of these chunks
@@ -32,6 +34,7 @@ class Position(NamedTuple):
         """The position that :meth:`as_json` wrote down."""
         position = cls(**facts)
         return position._replace(
+            plan=Plan(*position.plan) if position.plan else None,
             measured=tuple(position.measured),
             history=tuple(position.history),
             stopping=tuple(Stopping(*each) for each in position.stopping),
@@ -61,3 +64,21 @@ def sha256(tree: Any) -> str:
     for leaf in jax.tree.leaves(tree):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def differences(found: Any, wanted: Any) -> list[str]:
+    """Every path that is in one tree only, or of another shape or dtype."""
+    here, there = _shapes(found), _shapes(wanted)
+    return [
+        f"{path} is {here.get(path, 'missing')} where {there.get(path, 'nothing')} is wanted"
+        for path in sorted(here.keys() | there.keys())
+        if here.get(path) != there.get(path)
+    ]
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{tuple(leaf.shape)}"
+        for path, leaf in leaves
+    }

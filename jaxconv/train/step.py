@@ -78,6 +78,8 @@ def make_step(
 
     def prepare(ts: TrainState, batch: Batch, key: jax.Array | None) -> Batch:
         """The batch as the network sees it: floats, augmented, with soft targets where something needs them."""
+        if key is None and (augment is not None or mix is not None):
+            raise InputError("train step: augmentation is random: give a key, such as jax.random.key(0)")
         image, label = to_float(batch.image), jnp.asarray(batch.label)
         if augment is not None:
             size, image = image.shape, augment(_fold(key, 0), image)

@@ -1,0 +1,108 @@
+"""What training is given, looked at before anything is computed with it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconv.errors import InputError
+from jaxconv.layers import Layer
+from jaxconv.ops import checks
+from jaxconv.shapes import is_int
+from jaxconv.train.batches import Plan
+from jaxconv.train.feed import Source
+from jaxconv.train.snapshot import Snapshot, differences
+from jaxconv.train.state import TrainState
+
+Examples = tuple[np.ndarray, np.ndarray]  # images and labels
+
+
+def check_settings(epochs: int, batch_size: int, seed: Any) -> int | list[int]:
+    """Refuse what cannot work with any data; the seed or the seeds, as Python's numbers."""
+    checks.whole("fit", 1, epochs=epochs, batch_size=batch_size)
+    seeds = [seed] if np.ndim(seed) == 0 else list(seed)
+    if not seeds or not all(is_int(each) and 0 <= each < 2**32 for each in seeds):
+        raise InputError(f"fit: seed={seed!r} should be a whole number from 0 to 2³² − 1, or several")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"fit: seed={seed!r} should be several different numbers")
+    return int(seeds[0]) if np.ndim(seed) == 0 else [int(each) for each in seeds]
+
+
+def check_data(
+    train: Examples | Source, validation: Examples, batch_size: int
+) -> tuple[int, tuple[int, ...], np.ndarray]:
+    """Refuse examples that cannot work; how many there are to train on, the shape of one, and all labels."""
+    if isinstance(train, tuple):
+        check_examples("fit", *_pair("train", train), batch_size)
+        count, in_shape, labels = len(train[0]), train[0].shape[1:], train[1]
+    elif hasattr(train, "in_shape"):
+        count, in_shape, labels = len(train), tuple(train.in_shape), train.labels
+    else:
+        raise InputError(f"fit: train should be a tuple (images, labels), or examples to stream, not {_kind(train)}")
+    check_examples("fit", *_pair("validation", validation), batch_size)
+    if in_shape != validation[0].shape[1:]:
+        raise InputError(f"fit: training images are {in_shape}, validation images {validation[0].shape[1:]}")
+    if batch_size > count:
+        raise InputError(f"fit: batch_size={batch_size} is larger than the {count} training examples")
+    return count, in_shape, labels
+
+
+def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
+    """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
+    then, names = start.position.plan, ["examples", "batch_size"]
+    if start.position.chunk:
+        names.append("chunk")  # so many steps a chunk: it tells how far into the epoch it is
+    differing = [
+        f"{name}={getattr(then, name)}, not {getattr(cut, name)}"
+        for name in names
+        if then is not None and getattr(then, name) != getattr(cut, name)
+    ]
+    differing += differences(start.train_state._asdict(), like._asdict())
+    if differing:
+        raise InputError(f"fit: start is of another run: {'; '.join(differing)}")
+
+
+def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+    """Refuse what would fail deep inside, or train on nonsense."""
+    if images.ndim != 4 or not len(images):
+        raise InputError(f"{who}: images {images.shape} should be (N, H, W, C), and at least one")
+    if images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
+        raise InputError(
+            f"{who}: images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
+            "(if they really are so low, swap height and width)"
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{who}: labels {labels.dtype}{labels.shape} should be {len(images)} integers, one an image")
+    if batch_size < 1:
+        raise InputError(f"{who}: batch_size={batch_size} should be at least 1")
+
+
+def check_labels(
+    who: str, model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray
+) -> None:
+    """Refuse labels that the model has no output for; nothing is computed for it."""
+    logits, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((1, *in_shape), jnp.float32))
+    if logits.ndim != 2:
+        raise InputError(
+            f"{who}: the model makes {logits.shape[1:]} of an image; wanted one number a class, (classes,)"
+        )
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"{who}: labels go from {labels.min()} to {labels.max()}, "
+            f"but the model has {logits.shape[1]} outputs: 0 to {logits.shape[1] - 1}"
+        )
+
+
+def _pair(name: str, examples: Any) -> Examples:
+    """Images and labels, if it is these two arrays."""
+    if not isinstance(examples, tuple) or len(examples) != 2:
+        raise InputError(f"fit: {name} should be a tuple (images, labels), not {_kind(examples)}")
+    for part, array in zip(("images", "labels"), examples, strict=True):
+        if not isinstance(array, np.ndarray | jax.Array):
+            raise InputError(f"fit: the {part} of {name} should be an array, not {_kind(array)}: np.asarray makes one")
+    return examples
+
+
+def _kind(value: object) -> str:
+    return f"{len(value)} of {type(value).__name__}" if isinstance(value, tuple | list) else type(value).__name__
