@@ -18,7 +18,7 @@ import scipy.special
 
 from jaxconv import data, devices, models, plot, runtime, train
 from jaxconv.errors import InputError
-from jaxconv.experiment.config import TrainConfig
+from jaxconv.experiment.config import MAY_CHANGE, TrainConfig
 from jaxconv.experiment.folder import make_folder
 from jaxconv.experiment.run import read_config, write_json
 from jaxconv.layers import Layer
@@ -233,7 +233,8 @@ def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, An
         return None
     within = folder / "baseline"
     if devices.first_says((within / "config.json").exists()):
-        return resume_training(within, progress=progress)[1]
+        changed = {name: getattr(config, name) for name in MAY_CHANGE}
+        return resume_training(within, progress=progress, **changed)[1]
     other = dataclasses.replace(config, model=config.baseline, baseline=None, out=within)
     return run_training(other, progress=progress)[1]
 
