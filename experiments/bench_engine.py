@@ -211,7 +211,7 @@ def checkpoint(name: str, model: str, folder: Path) -> dict[str, Any]:
         train.save_checkpoint(folder, train.Snapshot(now, now.network, train.Position()))
 
     seconds = medians({"save": save}, repeats=10)["save"]
-    newest = max(folder.iterdir(), key=lambda path: int(path.name))
+    newest = folder / str(train.saved_steps(folder)[-1])
     return {"seconds": seconds, "bytes": sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())}
 
 

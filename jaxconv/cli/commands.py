@@ -150,13 +150,13 @@ def _changes(options: Train, folder: Path) -> dict[str, Any]:
         for field in dataclasses.fields(TrainConfig)
         if (now := getattr(options, field.name)) != getattr(began, field.name)
     }
-    if set(changed) - set(MAY_CHANGE):
-        which = [
-            f"--{name.replace('_', '-')} {getattr(began, name)}, not {now}"
-            for name, now in changed.items()
-            if name not in MAY_CHANGE
-        ]
-        raise InputError(f"{folder} began with {', '.join(which)}: leave that out, or start a new run")
+    refused = [
+        f"--{name.replace('_', '-')} {getattr(began, name)}, not {now}"
+        for name, now in changed.items()
+        if name not in MAY_CHANGE
+    ]
+    if refused:
+        raise InputError(f"{folder} began with {', '.join(refused)}: leave that out, or start a new run")
     return changed
 
 

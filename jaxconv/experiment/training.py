@@ -178,7 +178,7 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
 def _last_snapshot(
     config: TrainConfig, model: Layer, optimizer: Any, in_shape: tuple[int, ...], folder: Path, mesh: Any
 ) -> Snapshot | None:
-    if not any(path.name.isdecimal() for path in folder.glob("*")):
+    if not train.saved_steps(folder):
         return None
     key = jax.random.key(0) if config.seeds == 1 else jax.random.split(jax.random.key(0), config.seeds)
     like = jax.eval_shape(lambda: train.init_state(model, optimizer, key, in_shape, average=config.average is not None))

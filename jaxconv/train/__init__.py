@@ -1,7 +1,7 @@
 """Training: state, step, loop, evaluation, checkpoints. It knows layers and arrays, but no model and no data set."""
 
 from jaxconv.train.batches import Plan, batches, epoch_order, plan
-from jaxconv.train.checkpoint import load_checkpoint, load_snapshot, save_checkpoint
+from jaxconv.train.checkpoint import load_checkpoint, load_snapshot, save_checkpoint, saved_steps
 from jaxconv.train.evaluate import Evaluator, Scores, evaluate, predict
 from jaxconv.train.fit import Fitted, fit
 from jaxconv.train.given import check_settings
@@ -52,6 +52,7 @@ __all__ = [
     "predict",
     "report",
     "save_checkpoint",
+    "saved_steps",
     "sha256",
     "to_float",
     "top_k_accuracy",

@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> None:
     import orbax.checkpoint as ocp
 
     checks.whole("save_checkpoint", 1, keep=keep)
-    before, whole = _steps(folder), folder / str(int(snapshot.train_state.step.max()))
+    before, whole = saved_steps(folder), folder / str(int(snapshot.train_state.step.max()))
     half, position = folder / f"partial-{whole.name}", snapshot.position.as_json()
     trees = _trees(snapshot.train_state, snapshot.best)
     try:
@@ -108,7 +108,7 @@ def _named(network: tuple[Any, Any]) -> dict[str, Any]:
 
 def _load(folder: Path, wanted: dict[str, Any], mesh: Mesh | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The newest checkpoint's trees of these names and its position; if it is damaged, say which one is not."""
-    steps = _steps(folder)
+    steps = saved_steps(folder)
     if not steps:
         raise InputError(f"{folder.parent} has no checkpoint: did its training stop before the first epoch ended?")
     # Onto this machine's devices, whatever it was written from: trained on a GPU, used on a laptop.
@@ -169,7 +169,8 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _steps(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
+    """After how many steps the whole checkpoints in a folder were taken, the oldest first."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 

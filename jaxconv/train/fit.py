@@ -127,8 +127,8 @@ def fit(
     for each in (labels, validation[1]):
         check_labels("fit", model, params, state, in_shape, each)
     key, ts, best = devices.replicate(mesh, jax.tree.map(jnp.copy, (key, start.train_state, start.best)))
-    at = start.position._replace(plan=cut)
-    at = at._replace(stopping=at.stopping or (stopping.start(),) * init_key.size)
+    fresh = (stopping.start(),) * init_key.size
+    at = start.position._replace(plan=cut, stopping=start.position.stopping or fresh)
 
     feed = Resident(*train, cut, seed, mesh) if isinstance(train, tuple) else Streamed(train, cut, seed, mesh)
     step = make_step(model, optimizer, **options)

@@ -21,12 +21,13 @@ Examples = tuple[np.ndarray, np.ndarray]  # images and labels
 def check_settings(epochs: int, batch_size: int, seed: Any) -> int | list[int]:
     """Refuse what cannot work with any data; the seed or the seeds, as Python's numbers."""
     checks.whole("fit", 1, epochs=epochs, batch_size=batch_size)
-    seeds = [seed] if np.ndim(seed) == 0 else list(seed)
+    several = np.iterable(seed)
+    seeds = list(seed) if several else [seed]
     if not seeds or not all(is_int(each) and 0 <= each < 2**32 for each in seeds):
         raise InputError(f"fit: seed={seed!r} should be a whole number from 0 to 2³² − 1, or several")
     if len(set(seeds)) < len(seeds):
         raise InputError(f"fit: seed={seed!r} should be several different numbers")
-    return int(seeds[0]) if np.ndim(seed) == 0 else [int(each) for each in seeds]
+    return [int(each) for each in seeds] if several else int(seed)
 
 
 def check_data(
