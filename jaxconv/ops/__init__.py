@@ -26,13 +26,14 @@ from jaxconv.ops.activation import (
     swish,
     tanh,
 )
+from jaxconv.ops.batch_norm import batch_norm, batch_statistics
 from jaxconv.ops.conv import LOWERINGS, conv, conv_matrix
 from jaxconv.ops.conventions import from_keras_transpose, from_lax_transpose
 from jaxconv.ops.dense import dense, flatten
 from jaxconv.ops.dropout import dropout, spatial_dropout
 from jaxconv.ops.global_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
 from jaxconv.ops.loss import correct, softmax_cross_entropy
-from jaxconv.ops.norm import batch_norm, batch_statistics, group_norm, instance_norm, layer_norm, rms_norm
+from jaxconv.ops.norm import group_norm, instance_norm, layer_norm, rms_norm
 from jaxconv.ops.pool import avg_pool, lp_pool, max_pool
 from jaxconv.ops.response_norm import local_response_norm
 from jaxconv.ops.transpose import conv_transpose

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxconv.errors import DtypeError, InputError, unknown
+from jaxconv.ops.places import spread
 from jaxconv.shapes import is_int
 
 
@@ -166,4 +167,4 @@ def biased(op: str, y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> j
     if bias.dtype != dtype:
         raise DtypeError(f"{op}: x is {dtype} but bias is {bias.dtype}; cast one, bias.astype(x.dtype)")
     vector(op, "bias", bias, y.shape[-1])
-    return (widened(y) + widened(bias).reshape((1,) * (y.ndim - 1) + (-1,))).astype(dtype)
+    return (widened(y) + spread(widened(bias), y)).astype(dtype)

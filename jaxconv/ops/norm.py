@@ -1,117 +1,23 @@
 """Normalisation: subtract a mean, divide by a deviation, scale and shift. The ops differ in what they average over.
 
-    batch_norm          each channel over the batch and every pixel
+    batch_norm          each channel over the batch and every pixel (in a file of its own)
     layer_norm          each pixel over its channels
     group_norm          each group of channels of an example, over its pixels and channels
     instance_norm       each channel of an example over its pixels
     rms_norm            as layer_norm, but nothing is subtracted
 
-The statistics of a batch and their use are two functions, so that nothing depends on a hidden mode; the other four
-see one example at a time and are the same in training and after. All of it is computed in at least float32, and the
-statistics in two passes: the one-pass form E[x²] − E[x]² loses all its digits when the mean is large.
+The four here see one example at a time and are the same in training and after. All of it is computed in at least
+float32, and the statistics in two passes: the one-pass form E[x²] − E[x]² loses all its digits when the mean is large.
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-
-
-def batch_norm(
-    x: Float[Array, "n *spatial c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    mean: Float[Array, " c"] | None = None,
-    var: Float[Array, " c"] | None = None,
-    *,
-    mask: Bool[Array, " n"] | None = None,
-    eps: float = 1e-5,
-) -> Float[Array, "n *spatial c"]:
-    """Shift and scale each channel to mean ``bias`` and deviation ``scale``.
-
-        y = (x − mean) / √(var + eps) · scale + bias
-
-    Args:
-        x: ``(N, *spatial, C)``.
-        scale, bias: learned, one a channel.
-        mean, var: the statistics to normalise with. Left out, they are this batch's own (as in training); for
-            inference give the running ones, of which :class:`jaxconv.layers.BatchNorm` keeps account.
-        mask: True for the examples that count in the batch's own statistics, as in :func:`batch_statistics`; the
-            others come out as if they had been 0.
-        eps: keeps a constant channel finite.
-
-    Raises:
-        InputError: mean without var, a mask with both, a single value a channel where the statistics are to be its
-            own, a scale, bias, mean or var of another size.
-        DtypeError: x holds integers.
-
-    Source: Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167.
-
-    >>> x = jnp.array([[1.], [3.]])
-    >>> batch_norm(x, scale=jnp.ones(1), bias=jnp.zeros(1))[:, 0]
-    Array([-0.999995,  0.999995], dtype=float32)
-    """
-    x = batched("batch_norm", x)
-    for name, array in {"mean": mean, "var": var}.items():
-        if array is not None:
-            checks.vector("batch_norm", name, array, x.shape[-1])
-    if (mean is None) != (var is None):
-        raise InputError("batch_norm: give both mean and var, or neither")
-    if mean is not None and mask is not None:
-        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
-    wide, counted = _counted("batch_norm", checks.widened(x), mask)
-    if mean is None or var is None:
-        mean, var = _batch_statistics("batch_norm", wide, counted)
-    return _normalize("batch_norm", wide, _row(mean, x), _row(var, x), scale, bias, eps).astype(x.dtype)
-
-
-def batch_statistics(
-    x: Float[Array, "n *spatial c"], mask: Bool[Array, " n"] | None = None
-) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and variance of each channel over the batch and every pixel, in at least float32.
-
-        mean[c] = mean of x[n, p, c],   var[c] = mean of (x[n, p, c] − mean[c])²
-
-    Args:
-        x: ``(N, *spatial, C)``.
-        mask: True for the examples that count. A short batch is padded to the common size and its padding masked,
-            and then has the statistics that it would have alone.
-
-    Raises:
-        InputError: a single value a channel, which is its own mean; a mask that is not one bool an example, or that is
-            False for all of them.
-        DtypeError: x holds integers.
-
-    >>> mean, var = batch_statistics(jnp.array([[1.], [3.], [99.]]), mask=jnp.array([True, True, False]))
-    >>> float(mean[0]), float(var[0])
-    (2.0, 1.0)
-    """
-    x = batched("batch_statistics", x)
-    return _batch_statistics("batch_statistics", *_counted("batch_statistics", checks.widened(x), mask))
-
-
-def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """x without what does not count, for a NaN there would reach the gradient (0 · NaN is NaN); and where it counts."""
-    if mask is None:
-        return x, None
-    array = checks.array(op, "mask", mask)
-    if array.shape != x.shape[:1] or array.dtype != bool:
-        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({len(x)},), one entry an example")
-    if not isinstance(mask, jax.core.Tracer) and not np.any(mask):
-        raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
-    where = array.reshape((-1,) + (1,) * (x.ndim - 1))
-    return jnp.where(where, x, 0), where
-
-
-def _batch_statistics(op: str, x: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    _several(op, x, math.prod(x.shape[:-1]), "value")
-    mean, var = _moments(x, tuple(range(x.ndim - 1)), where)
-    return mean.reshape(-1), var.reshape(-1)
 
 
 def layer_norm(
@@ -140,9 +46,9 @@ def layer_norm(
     Array([[-0.999995,  0.999995]], dtype=float32)
     """
     x = batched("layer_norm", x)
-    _several("layer_norm", x, x.shape[-1], "channel")
+    several("layer_norm", x, x.shape[-1], "channel")
     wide = checks.widened(x)
-    return _normalize("layer_norm", wide, *_moments(wide, (-1,)), scale, bias, eps).astype(x.dtype)
+    return normalize("layer_norm", wide, *_moments(wide, (-1,)), scale, bias, eps).astype(x.dtype)
 
 
 def group_norm(
@@ -176,9 +82,9 @@ def group_norm(
     """
     x = batched("group_norm", x)
     checks.dividing("group_norm", groups, x.shape[-1], f"channels of x {x.shape}")
-    _several("group_norm", x, math.prod(x.shape[1:]) // groups, "value")
+    several("group_norm", x, math.prod(x.shape[1:]) // groups, "value")
     wide = checks.widened(x)
-    return _normalize("group_norm", wide, *_group_moments(wide, groups), scale, bias, eps).astype(x.dtype)
+    return normalize("group_norm", wide, *_group_moments(wide, groups), scale, bias, eps).astype(x.dtype)
 
 
 def instance_norm(
@@ -207,10 +113,10 @@ def instance_norm(
     Array([-0.999995,  0.999995], dtype=float32)
     """
     x = batched("instance_norm", x)
-    _several("instance_norm", x, math.prod(x.shape[1:-1]), "pixel")
+    several("instance_norm", x, math.prod(x.shape[1:-1]), "pixel")
     wide = checks.widened(x)
     moments = _moments(wide, tuple(range(1, x.ndim - 1)))
-    return _normalize("instance_norm", wide, *moments, scale, bias, eps).astype(x.dtype)
+    return normalize("instance_norm", wide, *moments, scale, bias, eps).astype(x.dtype)
 
 
 def rms_norm(
@@ -235,7 +141,7 @@ def rms_norm(
     x = batched("rms_norm", x)
     wide = checks.widened(x)
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    return _normalize("rms_norm", wide, None, mean_square, scale, None, eps).astype(x.dtype)
+    return normalize("rms_norm", wide, None, mean_square, scale, None, eps).astype(x.dtype)
 
 
 def batched(op: str, x: Array) -> jax.Array:
@@ -247,7 +153,7 @@ def batched(op: str, x: Array) -> jax.Array:
     return x
 
 
-def _several(op: str, x: jax.Array, count: int, what: str) -> None:
+def several(op: str, x: jax.Array, count: int, what: str) -> None:
     """Refuse statistics of a single value: less its own mean it is 0, whatever it was."""
     if count < 2:
         raise InputError(
@@ -255,10 +161,10 @@ def _several(op: str, x: jax.Array, count: int, what: str) -> None:
         )
 
 
-def _moments(x: jax.Array, axes: tuple[int, ...], where: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Mean and variance over some axes, which stay as axes of size 1."""
-    mean = jnp.mean(x, axis=axes, keepdims=True, where=where)
-    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True, where=where)
+    mean = jnp.mean(x, axis=axes, keepdims=True)
+    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
 
 
 def _group_moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
@@ -269,7 +175,7 @@ def _group_moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
     return jnp.repeat(mean[..., 0], share, axis=-1), jnp.repeat(var[..., 0], share, axis=-1)
 
 
-def _normalize(
+def normalize(
     op: str,
     x: jax.Array,
     mean: jax.Array | None,
@@ -284,14 +190,14 @@ def _normalize(
     factor = jax.lax.rsqrt(var + jnp.asarray(eps, x.dtype))
     if scale is not None:
         checks.vector(op, "scale", scale, x.shape[-1])
-        factor = factor * _row(scale, x).astype(x.dtype)
+        factor = factor * row(scale, x).astype(x.dtype)
     y = (x if mean is None else x - mean.astype(x.dtype)) * factor
     if bias is not None:
         checks.vector(op, "bias", bias, x.shape[-1])
-        y = y + _row(bias, x).astype(x.dtype)
+        y = y + row(bias, x).astype(x.dtype)
     return y
 
 
-def _row(array: Array, x: jax.Array) -> jax.Array:
+def row(array: Array, x: jax.Array) -> jax.Array:
     """One entry a channel, in as many axes as x."""
     return jnp.asarray(array).reshape((1,) * (x.ndim - 1) + (-1,))
