@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxconv import DtypeError, InputError, ops
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
+EVERY_IMPL = pytest.mark.parametrize("impl", ["auto", *ops.LOWERINGS])
 
 
 @EVERY_IMPL

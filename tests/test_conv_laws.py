@@ -12,11 +12,11 @@ import reference
 from cases import CASES
 
 from jaxconv import ops
-from jaxconv.ops.backward.conv import swap_channels
+from jaxconv.ops.channels import swap_channels
 from jaxconv.shapes import span
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
+EVERY_IMPL = pytest.mark.parametrize("impl", ["auto", *ops.LOWERINGS])
 SMALL = [
     ((1, 4, 3, 1), (2, 2, 1, 2), {"stride": (2, 1), "padding": "SAME"}),
     ((1, 3, 4, 2), (2, 1, 1, 2), {"groups": 2, "dilation": (2, 1)}),

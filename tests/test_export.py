@@ -75,7 +75,7 @@ PRODUCTS = {"lenet5": (2, 3), "mnist_cnn": (3, 2), "resnet20": (19, 1)}
         ("resnet20", "eval", "float32"),
     ],
 )
-def test_convolutions_are_convolutions_on_an_accelerator_and_products_on_a_cpu(name, what, dtype):
+def test_every_convolution_is_of_the_form_that_its_platform_is_fast_at(name, what, dtype):
     model, in_shape = models.find(name).make(10), models.find(name).in_shape
     conv, dense = PRODUCTS[name]
     if what != "eval":
@@ -84,10 +84,16 @@ def test_convolutions_are_convolutions_on_an_accelerator_and_products_on_a_cpu(n
     assert elsewhere.platforms == ACCELERATORS
     assert count(elsewhere, "convolution") in times(conv) and count(elsewhere, "dot_general") in times(dense)
     if what != "step":  # a chunk has the same
-        here = lowered(what, model, in_shape, ("cpu",), dtype=dtype)
-        assert count(here, "convolution") == 0 and count(here, "dot_general") == conv + dense
+        here = lowered(what, model, in_shape, ("cpu",), dtype=dtype).mlir_module()
+        convolutions = re.findall(r"stablehlo\.convolution.*", here)
+        assert len(convolutions) >= conv - (
+            1 if what == "eval" else 2
+        )  # of few channels the first one is a sum of taps
+        for each in convolutions:
+            assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in each and "xf32>, tensor" in each
+            assert not re.search(r"lhs_dilate|reverse = \[true|pad = [^}]*\[-|pad = [^}]*, -", each)
     half = re.findall(r"stablehlo\.convolution.* : \(tensor<\S+xbf16>, tensor<\S+xbf16>\)", elsewhere.mlir_module())
-    assert len(half) >= PRODUCTS[name][0] if dtype == "bfloat16" else not half
+    assert len(half) == (count(elsewhere, "convolution") if dtype == "bfloat16" else 0)
 
 
 @pytest.mark.parametrize("name", train.OPTIMIZERS)

@@ -46,3 +46,14 @@ def pair(x: jax.Array, y: jax.Array, groups: int, precision: lax.PrecisionLike) 
     c, features = x.shape[-1] // groups, y.shape[-1]
     x, grouped = x.reshape(*x.shape[:-1], groups, c), y.reshape(*y.shape[:-1], groups, features // groups)
     return jnp.einsum("...gc,...go->cgo", x, grouped, precision=precision).reshape(c, features)
+
+
+def swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
+    """A kernel from C channels to O as one from O to C: ``(*window, C // groups, O)`` to ``(*window, O // groups, C)``.
+
+    >>> swap_channels(jnp.ones((3, 3, 2, 6)), groups=2).shape
+    (3, 3, 3, 4)
+    """
+    *window, c, features = kernel.shape
+    grouped = kernel.reshape(*window, c, groups, features // groups)
+    return jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*window, features // groups, groups * c)

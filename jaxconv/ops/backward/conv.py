@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-from jaxconv.ops.channels import pair
+from jaxconv.ops.channels import pair, swap_channels
 from jaxconv.ops.conv import PAD_MODES
 from jaxconv.ops.conv import conv as forward
 from jaxconv.ops.conv.explicit import conv as explicit_sum
@@ -162,17 +162,6 @@ def conv_transpose(
     dx = explicit_sum(dy, swap_channels(kernel, groups), window, groups=groups, precision="highest").astype(x.dtype)
     d_kernel = swap_channels(conv_kernel(dy, x, window, groups=groups), groups)
     return dx, d_kernel, bias(dy)
-
-
-def swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
-    """A kernel from C channels to O as one from O to C: ``(*window, C // groups, O)`` to ``(*window, O // groups, C)``.
-
-    >>> swap_channels(jnp.ones((3, 3, 2, 6)), groups=2).shape
-    (3, 3, 3, 4)
-    """
-    *window, c, features = kernel.shape
-    grouped = kernel.reshape(*window, c, groups, features // groups)
-    return jnp.moveaxis(grouped, -1, -3).swapaxes(-1, -2).reshape(*window, features // groups, groups * c)
 
 
 def _fold(dx: jax.Array, padding: tuple[tuple[int, int], ...], pad_mode: str) -> jax.Array:

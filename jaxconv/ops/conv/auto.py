@@ -1,25 +1,51 @@
-"""The lowering for whatever the program is compiled for: decided by XLA's platform, not by where it is traced.
+"""The lowering for whatever the program is compiled for, pass by pass; XLA's platform decides, not where it is traced.
 
-On a CPU it is ``im2col``: lax's gradient is several times slower there inside a loop, where a compiled epoch has it.
-On a GPU or TPU it is ``lax``, which they have hardware for.
+On a CPU that is :mod:`cpu`. On a GPU or TPU it is what lax makes of all three, which they have hardware for.
 """
 
-import functools
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.ops.conv import im2col
+from jaxconv.ops import checks
+from jaxconv.ops.conv import cpu, passes
 from jaxconv.ops.conv import lax as by_lax
 from jaxconv.shapes import ResolvedWindow
 
 
-@functools.partial(jax.jit, static_argnames=("window", "groups", "precision"), inline=True)  # by itself, one program
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    on_cpu, elsewhere = (
-        functools.partial(lowering.conv, window=window, groups=groups, precision=precision)
-        for lowering in (im2col, by_lax)
-    )
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+    dtypes = (x.dtype, kernel.dtype, checks.accumulator(x))
+    return passes.run("y", x, kernel, passes.Form(window, x.shape[1:-1], groups, dtypes, precision))
+
+
+def _forward(x: jax.Array, kernel: jax.Array, form: passes.Form, dtype: jnp.dtype | None = None) -> jax.Array:
+    return by_lax.conv(x, kernel, form.window, groups=form.groups, precision=form.precision, dtype=dtype)
+
+
+def _kernel_gradient(x: jax.Array, dy: jax.Array, form: passes.Form) -> jax.Array:
+    like = jax.ShapeDtypeStruct(passes.shape_of("kernel", x.shape, dy.shape, form), x.dtype)
+    return _transposed(lambda kernel: _forward(x, kernel, form, x.dtype), like, dy)
+
+
+def _input_gradient(kernel: jax.Array, dy: jax.Array, form: passes.Form) -> jax.Array:
+    like = jax.ShapeDtypeStruct(passes.shape_of("x", kernel.shape, dy.shape, form), kernel.dtype)
+    return _transposed(lambda x: _forward(x, kernel, form, kernel.dtype), like, dy)
+
+
+def _transposed(linear: Callable[[jax.Array], jax.Array], like: jax.ShapeDtypeStruct, dy: jax.Array) -> jax.Array:
+    """All in one dtype, or lax would widen it: in half precision the hardware adds up in float32 by itself."""
+    (gradient,) = jax.linear_transpose(linear, like)(dy)
+    return gradient
+
+
+for factor, on_cpu, elsewhere in (
+    ("y", cpu.forward, _forward),
+    ("kernel", cpu.kernel_gradient, _kernel_gradient),
+    ("x", cpu.input_gradient, _input_gradient),
+):
+    passes.lower(factor, on_cpu, platform="cpu")
+    passes.lower(factor, elsewhere)

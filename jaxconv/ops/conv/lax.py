@@ -1,6 +1,7 @@
 """Convolution as XLA's own operation: ``lax.conv_general_dilated``, which GPU and TPU have hardware for."""
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxconv.ops import checks
@@ -9,8 +10,15 @@ from jaxconv.shapes import ResolvedWindow
 
 
 def conv(
-    x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
+    x: jax.Array,
+    kernel: jax.Array,
+    window: ResolvedWindow,
+    *,
+    groups: int,
+    precision: lax.PrecisionLike,
+    dtype: jnp.dtype | None = None,
 ) -> jax.Array:
+    """The convolution, in at least float32 unless ``dtype`` says otherwise."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -20,5 +28,5 @@ def conv(
         dimension_numbers=layout(len(window.size)),
         feature_group_count=groups,
         precision=precision,
-        preferred_element_type=checks.accumulator(x),
+        preferred_element_type=checks.accumulator(x) if dtype is None else dtype,
     )

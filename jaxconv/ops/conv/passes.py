@@ -1,0 +1,170 @@
+"""The three passes of a convolution: one sum, seen from three sides.
+
+    T(x, kernel, y) = Σ_n Σ_p Σ_u Σ_c Σ_o  x[n, p·stride + u·dilation − low, c] · kernel[u, c, o] · y[n, p, o]
+
+T is linear in each of its three factors. Leave one of them out, and what it would be multiplied with is
+
+    y        the convolution of x with the kernel                   (the forward pass)
+    kernel   the correlation of x with the gradient by y            (the kernel's gradient)
+    x        the full convolution of the gradient by y with it      (the input's gradient)
+
+Each is a primitive of jax: bilinear in the two factors it is given, and its transposes are the other two. So every
+derivative of a convolution, forward or backward and of any order, is again one of the three, and each can be compiled
+in the way that is fastest for it. (Were it written with lax, its gradients would be whatever lax makes of them; a
+``custom_vjp`` would have no forward mode.)
+
+``vmap`` stays among the three as well. An index more on two of the factors joins the index which only these two have
+(n, c or o); an index more on all three joins the groups, which all three have.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxconv.shapes import ResolvedWindow
+
+FACTORS = ("x", "kernel", "y")
+
+
+class Form(NamedTuple):
+    """What the passes of one convolution have in common."""
+
+    window: ResolvedWindow
+    size: tuple[int, ...]  # pixels of x, which its window alone does not tell
+    groups: int
+    dtypes: tuple[jnp.dtype, jnp.dtype, jnp.dtype]  # of x, kernel and y
+    precision: lax.PrecisionLike
+
+
+Lowering = Callable[[jax.Array, jax.Array, Form], jax.Array]
+
+
+def others(wanted: str) -> tuple[str, str]:
+    """The two factors that a pass is given, in their order.
+
+    >>> others("kernel")
+    ('x', 'y')
+    """
+    first, second = (name for name in FACTORS if name != wanted)
+    return first, second
+
+
+def shape_of(wanted: str, first: tuple[int, ...], second: tuple[int, ...], form: Form) -> tuple[int, ...]:
+    """The shape of one factor, by those of the other two."""
+    if wanted == "y":
+        return (first[0], *form.window.out, second[-1])
+    if wanted == "kernel":
+        return (*form.window.size, first[-1] // form.groups, second[-1])
+    return (second[0], *form.size, first[-2] * form.groups)
+
+
+def run(wanted: str, first: jax.Array, second: jax.Array, form: Form) -> jax.Array:
+    """The pass that gives ``wanted``, of the other two factors."""
+    return PRIMITIVES[wanted].bind(*_varying_alike(first, second), form=form)
+
+
+def lower(wanted: str, lowering: Lowering, platform: str | None = None) -> None:
+    """Have a pass compiled so on a platform, or on all that have no lowering of their own.
+
+    The lowering gets both factors in the narrower of their dtypes. Nothing is lost by that: the wider one is a
+    gradient of what was rounded to the narrower dtype, or is going to be.
+    """
+
+    def rounded(first: jax.Array, second: jax.Array, *, form: Form) -> jax.Array:
+        narrow = min(first.dtype, second.dtype, key=lambda dtype: dtype.itemsize)
+        return lowering(first.astype(narrow), second.astype(narrow), form).astype(_dtype(wanted, form))
+
+    mlir.register_lowering(PRIMITIVES[wanted], mlir.lower_fun(rounded, multiple_results=False), platform=platform)
+
+
+def _dtype(wanted: str, form: Form) -> jnp.dtype:
+    return form.dtypes[FACTORS.index(wanted)]
+
+
+def _varying_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """Under ``shard_map``, where a kernel that all devices share meets a batch that each has its own of."""
+    own = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    missing = [tuple(frozenset().union(*own) - axes) for axes in own]
+    return [
+        lax.pcast(array, axes, to="varying") if axes else array for array, axes in zip(arrays, missing, strict=True)
+    ]
+
+
+def _abstract(wanted: str, first: Any, second: Any, form: Form) -> jax.core.ShapedArray:
+    like = second if wanted == "x" else first
+    sharding = like.sharding.update(spec=(None,) * like.ndim)
+    shape = shape_of(wanted, first.shape, second.shape, form)
+    return first.update(shape, _dtype(wanted, form), sharding=sharding, weak_type=False)
+
+
+def _transpose(wanted: str, missing: str) -> Callable[..., jax.Array]:
+    """The gradient of a pass by one of its factors: the cotangent stands for what was wanted."""
+
+    def rule(cotangent: jax.Array, *given: Any, form: Form) -> jax.Array:
+        factors = dict(zip(others(wanted), given, strict=True)) | {wanted: cotangent}
+        first, second = (factors[name] for name in others(missing))
+        return run(missing, first, second, form)
+
+    return rule
+
+
+# Where a factor has which index; on an axis that holds two of them the groups come first.
+AXES = {
+    "x": {"n": 0, "g": -1, "c": -1},
+    "kernel": {"c": -2, "g": -1, "o": -1},
+    "y": {"n": 0, "g": -1, "o": -1},
+}
+
+
+def _batch(wanted: str, arrays: Sequence[jax.Array], axes: Sequence[int | None], *, form: Form) -> Any:
+    names = others(wanted)
+    batched = [name for name, axis in zip(names, axes, strict=True) if axis is not None] + [wanted]
+    size = next(array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None)
+    index = "g" if len(batched) == 3 else next(i for i in "nco" if all(i in AXES[name] for name in batched))
+    factors = [
+        array if axis is None else _join(name, index, jnp.moveaxis(array, axis, 0), form.groups)
+        for name, array, axis in zip(names, arrays, axes, strict=True)
+    ]
+    joint = form._replace(groups=form.groups * size) if index == "g" else form
+    return _part(wanted, index, run(wanted, factors[0], factors[1], joint), size, form.groups), 0
+
+
+def _join(name: str, index: str, array: jax.Array, groups: int) -> jax.Array:
+    """Make the first axis part of one of a factor's own indices: ``(b, …, g·c, …)`` to ``(…, g·b·c, …)``."""
+    axis, outer = _axis_of(name, index, array.ndim - 1, groups)
+    shape = array.shape[1:]
+    array = array.reshape(-1, *shape[:axis], outer, shape[axis] // outer, *shape[axis + 1 :])
+    array = jnp.moveaxis(array, 0, axis + 1)
+    return array.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+
+
+def _part(name: str, index: str, array: jax.Array, size: int, groups: int) -> jax.Array:
+    """The way back of :func:`_join`."""
+    axis, outer = _axis_of(name, index, array.ndim, groups)
+    shape = array.shape
+    array = array.reshape(*shape[:axis], outer, size, shape[axis] // (outer * size), *shape[axis + 1 :])
+    return jnp.moveaxis(array, axis + 1, 0).reshape(size, *shape[:axis], -1, *shape[axis + 1 :])
+
+
+def _axis_of(name: str, index: str, ndim: int, groups: int) -> tuple[int, int]:
+    """The axis of an index, and how many values the indices have that come before it on that axis."""
+    axis = AXES[name][index] % ndim
+    return axis, groups if index in "co" and axis == ndim - 1 else 1
+
+
+def _make(wanted: str) -> Primitive:
+    primitive = Primitive(f"conv_{wanted}")
+    primitive.def_abstract_eval(partial(_abstract, wanted))
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames="form"))
+    ad.defbilinear(primitive, *(_transpose(wanted, missing) for missing in others(wanted)))
+    batching.primitive_batchers[primitive] = partial(_batch, wanted)
+    return primitive
+
+
+PRIMITIVES = {wanted: _make(wanted) for wanted in FACTORS}
