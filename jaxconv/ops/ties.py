@@ -8,6 +8,7 @@ must have no part in the gradient even where they are as large: that is why the 
 """
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -81,3 +82,31 @@ def _first_jvp(primals: tuple[list[jax.Array], Any], tangents: tuple[list[jax.Ar
     # it grows with the square of the number of taps.
     y, number = _winner(*primals)
     return y, functools.reduce(operator.add, (jnp.where(number == i, dx, 0) for i, dx in enumerate(tangents[0])))
+
+
+def largest_of_blocks(x: jax.Array, ties: str) -> jax.Array:
+    """The maximum over every second axis, from the third: ``(N, out, window, out, window, …, C)``."""
+    return _of_blocks(ties, x) if jnp.issubdtype(x.dtype, jnp.floating) else x.max(_windows(x))
+
+
+def _windows(x: jax.Array) -> tuple[int, ...]:
+    return tuple(range(2, x.ndim - 1, 2))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _of_blocks(ties: str, x: jax.Array) -> jax.Array:
+    return x.max(_windows(x))
+
+
+@_of_blocks.defjvp
+def _of_blocks_jvp(ties: str, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,), axes = primals, tangents, _windows(primals[0])
+    y = x.max(axes, keepdims=True)
+    won = (x == y) | jnp.isnan(x)
+    if ties == "split":
+        share = won.astype(x.dtype)
+        return y.squeeze(axes), (share / share.sum(axes, keepdims=True) * dx).sum(axes)
+    sizes = [n if axis in axes else 1 for axis, n in enumerate(x.shape)]
+    number = jnp.arange(math.prod(sizes), dtype=jnp.int32).reshape(sizes)
+    first = jnp.where(won, number, number.size).min(axes, keepdims=True)
+    return y.squeeze(axes), jnp.where(number == first, dx, 0).sum(axes)
