@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, Union, get_type_hints
 
 import tyro
 
-from jaxconv import __version__
+from jaxconv import __version__, runtime
 from jaxconv.cli.commands import (
     Data,
     Eval,
@@ -27,8 +27,11 @@ from jaxconv.cli.commands import (
     train_defaults,
 )
 from jaxconv.cli.compare import Compare, run_comparison
+from jaxconv.cli.doctor import Doctor, examine
+from jaxconv.data.download import cache_folder
 from jaxconv.errors import InputError, unknown
 
+NO_TUNE = "--no-tune"
 INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
 
 
@@ -62,6 +65,7 @@ COMMANDS = {
         jaxconv compare --model mnist_cnn --layer conv2 --dtype float32""",
     ),
     "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
+    "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),
 }
 
 
@@ -91,8 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def console() -> NoReturn:
-    """The program ``jaxconv``: :func:`main`, and out."""
-    code = main()
+    """The program ``jaxconv``: this process set up, :func:`main`, and out."""
+    arguments = [word for word in sys.argv[1:] if word != NO_TUNE]
+    if len(arguments) == len(sys.argv) - 1:
+        runtime.tune()
+    with contextlib.suppress(InputError):  # no home folder: nothing is kept
+        runtime.keep_programs(cache_folder())
+    code = main(arguments)
     if code == INTERRUPTED:  # out at once: taken down in the middle of compiling, jaxlib may crash
         sys.stdout.flush()
         os._exit(code)
@@ -132,7 +141,8 @@ def parse(arguments: Sequence[str]) -> object:
             options, rest = tyro.cli(
                 Union[kinds],  # noqa: UP007  (a tuple of types, made above)
                 prog="jaxconv",
-                description="Convolutional networks as pure functions, compiled by XLA.",
+                description="Convolutional networks as pure functions, compiled by XLA.\n\n"
+                f"With {NO_TUNE} a command leaves allocator and compiler as they are; jaxconv doctor tells about them.",
                 args=arguments,
                 return_unknown_args=True,
             )
