@@ -4,10 +4,16 @@ import os
 from pathlib import Path
 
 # The suite compiles thousands of small programs and computes little: what makes them fast costs it more than it gives.
-# (Without LLVM's optimisations and XLA's newer emitters of fused loops it takes half as long. Of the older emitters' code
-# several parts side by side are wrong now and then without optimisation, so there is to be one part.)
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
+# (Without LLVM's optimisations and XLA's newer emitters of fused loops it takes half as long. Several parts of what the
+# older emitters write, side by side, are wrong now and then if they are not optimised, so there is one part.)
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 # Many of them twice, and all of them again in the next run, so they are kept until pytest --cache-clear. Each worker
 # keeps its own: two writers would meet in one file.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(

@@ -1,0 +1,165 @@
+"""How a process is set up, in processes of their own: allocator, XLA's options, threads, kept programs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from jaxconv import runtime
+from jaxconv.cli import main
+from jaxconv.errors import InputError
+
+
+def elsewhere(program, **environment):
+    """What a program prints that runs in a process without the suite's own options."""
+    ours = ("XLA_FLAGS", "NPROC", "JAX_COMPILATION_CACHE_DIR")
+    clean = {name: value for name, value in os.environ.items() if name not in ours} | environment
+    done = subprocess.run([sys.executable, "-c", program], env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+TUNE = "import json, os; from jaxconv import runtime; tuned = runtime.tune(); "
+
+
+def test_importing_changes_nothing_and_tune_says_what_it_did():
+    program = (
+        "import json, os; before = dict(os.environ); import jaxconv; from jaxconv import runtime; "
+        "assert dict(os.environ) == before and runtime.tuned() is None; "
+        "tuned = runtime.tune(); assert runtime.tuned() == tuned == runtime.tune(); "
+        "import jax.numpy as jnp; assert float(jnp.ones(3).sum()) == 3; "  # XLA knows the options
+        "print(json.dumps([tuned, os.environ['XLA_FLAGS']]))"
+    )
+    (allocator, compiler, threads), flags = elsewhere(program)
+    assert flags == "--xla_cpu_experimental_ynn_fusion_type="
+    assert flags in compiler and allocator == "keeps the memory of temporaries" and threads.endswith("cores")
+
+
+def test_what_the_user_chose_stays():
+    program = TUNE + "import jax; jax.devices(); print(json.dumps(os.environ['XLA_FLAGS']))"
+    chosen = "--xla_cpu_experimental_ynn_fusion_type=dot --xla_cpu_multi_thread_eigen=true"
+    assert elsewhere(program, XLA_FLAGS=chosen) == chosen
+
+
+def test_the_compiler_takes_the_options():
+    """Of a product of matrices YNN makes a fusion of its own unless it is told not to."""
+    program = TUNE.replace("tuned = runtime.tune()", "{}") + (
+        "import jax, jax.numpy as jnp; x = jnp.ones((300, 300)); "
+        "print(json.dumps('ynn' in jax.jit(lambda x: x @ x + 1).lower(x).compile().as_text()))"
+    )
+    assert elsewhere(program.replace("{}", "pass")) is True
+    assert elsewhere(program.replace("{}", "runtime.tune()")) is False
+
+
+def test_memory_is_kept():
+    """Of an array that comes and goes, every page is new each time, or only the first time."""
+    program = (
+        "import json, resource, sys; import numpy as np; from jaxconv import runtime; {}; "
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; counts = []\n"
+        "for _ in range(5):\n"
+        "    before = faults(); a = np.ones(2**22); del a; counts.append(faults() - before)\n"
+        "print(json.dumps(counts))"
+    )
+    assert min(elsewhere(program.replace("{}", "pass"))) > 100
+    assert max(elsewhere(program.replace("{}", "runtime.tune()"))[1:]) < 100
+
+
+def test_where_it_means_nothing_it_is_left_alone(monkeypatch):
+    monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("", ""))
+    assert runtime._keep_memory() == "left alone: no glibc"
+    monkeypatch.setattr(runtime.sys, "platform", "darwin")
+    assert runtime._keep_memory() == "left alone: no glibc"
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(runtime.importlib.metadata, "version", lambda name: "0.12.1")
+    assert runtime._choose_options() == "left alone: jaxlib 0.12.1 may not know these options"
+    assert os.environ["XLA_FLAGS"] == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "cores"), [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("400000 100000", 4)]
+)
+def test_a_containers_share_of_the_cores(tmp_path, said, cores):
+    (tmp_path / "cpu.max").write_text(said + "\n")
+    assert runtime._quota(tmp_path / "cpu.max") == cores
+    assert runtime._quota(tmp_path / "missing") is None
+
+
+def test_threads(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 8)
+    monkeypatch.setattr(runtime, "_quota", lambda: 2)
+    for name, value in (("NPROC", "5"), ("NPROC", None)):  # monkeypatch puts back what was there
+        monkeypatch.setenv(name, "0")
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+        assert runtime._limit_threads(None).startswith("5 of" if value else "2 of")
+    assert runtime._limit_threads(3).startswith("3 of") and os.environ["NPROC"] == "3"
+    with pytest.raises(InputError, match="tune: threads=0 should be at least 1"):
+        runtime.tune(threads=0)
+
+
+def test_xla_has_so_many_threads():
+    program = (
+        "import json, os; from jaxconv import runtime; runtime.tune(threads=3); import jax.numpy as jnp; "
+        "jnp.ones((9, 9)).block_until_ready(); tasks = os.listdir('/proc/self/task'); "
+        "names = [open(f'/proc/self/task/{each}/comm').read() for each in tasks]; "
+        "print(json.dumps(sum('XLAEigen' in name for name in names)))"
+    )
+    assert elsewhere(program) == 3
+
+
+def test_programs_are_kept_and_found_again(tmp_path):
+    program = (
+        "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
+        f"folder = runtime.keep_programs(Path({str(tmp_path)!r})); assert runtime.programs() == str(folder); "
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
+        "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
+        "print(json.dumps([folder.name, sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache'))]))"
+    )
+    first, second = elsewhere(program), elsewhere(program)
+    assert first == second and first[1] and first[0].startswith("programs-")
+    assert (
+        elsewhere(
+            program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))", JAX_COMPILATION_CACHE_DIR="x"
+        )
+        == "x"
+    )
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for word in (
+        "device     cpu",
+        "versions   jaxconv",
+        "set up     no",
+        "conv       is the sum over taps: one channel",
+    ):
+        assert word in said
+
+
+def test_doctor_sees_what_is_wrong(capsys, monkeypatch):
+    from jaxconv import ops
+
+    right = ops.conv
+
+    def wrong(x, kernel, *, impl, groups=1, **options):
+        return right(x, kernel, impl=impl, groups=groups, **options) * (1.001 if impl == "auto" and groups > 1 else 1)
+
+    monkeypatch.setattr(ops, "conv", wrong)
+    assert main(["doctor"]) == 1
+    assert "conv       DIFFERS: depthwise, two groups" in capsys.readouterr().out
+
+
+def test_the_program_sets_itself_up_unless_told_not_to():
+    lines = {}
+    for arguments in (["doctor"], ["doctor", "--no-tune"]):
+        done = subprocess.run([sys.executable, "-m", "jaxconv.cli", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lines[arguments[-1]] = done.stdout
+    assert "allocator  keeps" in lines["doctor"] and "set up     no (--no-tune)" in lines["--no-tune"]
+    assert jax.config.jax_compilation_cache_dir in lines["doctor"]
