@@ -118,7 +118,8 @@ def test_programs_are_kept_and_found_again(tmp_path):
         f"folder = runtime.keep_programs(Path({str(tmp_path)!r})); assert runtime.programs() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
-        "print(json.dumps([folder.name, sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache'))]))"
+        "kept = sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache')); "
+        "print(json.dumps([folder.name, kept]))"
     )
     first, second = elsewhere(program), elsewhere(program)
     assert first == second and first[1] and first[0].startswith("programs-")
