@@ -123,12 +123,8 @@ def test_programs_are_kept_and_found_again(tmp_path):
     )
     first, second = elsewhere(program), elsewhere(program)
     assert first == second and first[1] and first[0].startswith("programs-")
-    assert (
-        elsewhere(
-            program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))", JAX_COMPILATION_CACHE_DIR="x"
-        )
-        == "x"
-    )
+    asked = program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))"
+    assert elsewhere(asked, JAX_COMPILATION_CACHE_DIR="x") == "x"
 
 
 def test_doctor(capsys):

@@ -77,9 +77,9 @@ def conv(
             commutative and associative (row 002-22).
         impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
             above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``:
-            forward and both gradients each in the way that is fastest for it on a CPU, lax elsewhere. All give the same array and the same gradients, but for
-            rounding; that of ``"fft"`` is relative to the largest pixel of an image, and a NaN anywhere in an image
-            reaches all of its output.
+            on a CPU forward and both gradients each in the way that is fastest there, elsewhere lax. All give the same
+            array and the same gradients, but for rounding; that of ``"fft"`` is relative to the largest pixel of an
+            image, and a NaN anywhere in an image reaches all of its output.
         precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
             ``"toeplitz"`` know no other.
 
