@@ -11,6 +11,7 @@ from jaxconv.models.mlp import mlp
 from jaxconv.models.mnist_cnn import mnist_cnn
 from jaxconv.models.resnet import DEPTHS, resnet
 from jaxconv.models.small_cnn import small_cnn
+from jaxconv.models.vgg import vgg6
 
 
 class Model(NamedTuple):
@@ -25,6 +26,7 @@ MODELS: dict[str, Model] = {
     "lenet5": Model(lenet5, (32, 32, 1)),
     "mnist_cnn": Model(mnist_cnn, (28, 28, 1)),
     "mlp": Model(mlp, (8, 8, 1)),
+    "vgg6": Model(vgg6, (32, 32, 3)),
     **{f"resnet{depth}": Model(partial(resnet, depth), (32, 32, 3)) for depth in DEPTHS},
 }
 
@@ -37,10 +39,10 @@ def find(name: str) -> Model:
     >>> find("mnist")
     Traceback (most recent call last):
     jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, mnist_cnn, \
-mlp, resnet20, resnet32, resnet44, resnet56, resnet110
+mlp, vgg6, resnet20, resnet32, resnet44, resnet56, resnet110
     """
     known("model", name, MODELS)
     return MODELS[name]
 
 
-__all__ = ["MODELS", "Model", "find", "lenet5", "mlp", "mnist_cnn", "resnet", "small_cnn"]
+__all__ = ["MODELS", "Model", "find", "lenet5", "mlp", "mnist_cnn", "resnet", "small_cnn", "vgg6"]
