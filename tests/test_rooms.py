@@ -27,6 +27,7 @@ ROOMS = [
     "plot",
     "runtime",
     "experiment",
+    "bench",
     "cli",
 ]
 FORBIDDEN = {"train": {"models", "data"}, "compare": {"layers"}, "data": {"layers", "models"}}
@@ -66,6 +67,8 @@ def test_importing_jaxconv_loads_nothing_heavy():
         "requests",
         "flax",
         "torch",
+        "equinox",
+        "keras",
     }
     assert not heavy & set(loaded)
 

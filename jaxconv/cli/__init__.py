@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, Union, get_type_hints
 import tyro
 
 from jaxconv import __version__, runtime
+from jaxconv.cli.bench import Bench, run_bench
 from jaxconv.cli.commands import (
     Data,
     Eval,
@@ -63,6 +65,14 @@ COMMANDS = {
         jaxconv compare --op max_pool --kernel 2 --kinks
         jaxconv compare --model lenet5
         jaxconv compare --model mnist_cnn --layer conv2 --dtype float32""",
+    ),
+    "bench": Command(
+        Bench,
+        run_bench,
+        """jaxconv bench
+        jaxconv bench --models lenet5 mnist_cnn vgg6 resnet20 --peers all --json bench.json
+        jaxconv bench --models resnet32 --peers torch torch_channels_last nnx --batch 64
+        jaxconv bench --models mnist_cnn --peers lax keras --rounds 30 --figure bench.png""",
     ),
     "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
     "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),
@@ -173,4 +183,4 @@ def _one_line(box: str) -> str:
 
 def _help(command: Command) -> str:
     examples = "".join(f"\n  {line.strip()}" for line in command.examples.splitlines())
-    return f"{command.options.__doc__}\n\nExamples:{examples}"
+    return f"{inspect.cleandoc(command.options.__doc__ or '')}\n\nExamples:{examples}"

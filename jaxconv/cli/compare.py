@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
+from jaxconv.cli.files import check_writable
 from jaxconv.compare import CONTESTS, Contest, check_gradients, compare_all, contest
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import write_json
@@ -150,10 +151,7 @@ def _check(options: Compare) -> None:
         if getattr(options, field.name) != field.default and field.name not in uses | ALWAYS:
             raise InputError(f"compare: --{field.name.replace('_', '-')} means nothing to {what}: leave it out")
     checks.whole("compare", 0, repeats=options.repeats, entries=options.entries)
-    if options.json and options.json.is_dir():
-        raise InputError(f"compare: --json {options.json} is a folder: name a file in it")
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise InputError(f"compare: --json {options.json}: there is no folder {options.json.parent}")
+    check_writable("compare", "--json", options.json)
 
 
 def _one_or_each(values: tuple[Any, ...]) -> Any:

@@ -1,0 +1,91 @@
+"""The race: everyone gets ready, one after the other, and then they take turns."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from jaxconv.bench.contestants import Contestant
+from jaxconv.bench.process import Lost, Process
+
+TURN = 0.3  # seconds at least, so that neither the clock nor the asking matters
+MOST = 50  # steps of a turn
+GLANCE = 3  # steps, before anything counts, to see how long one takes
+
+
+class Measured(NamedTuple):
+    """What a contestant needed.
+
+    Attributes:
+        seconds: of a step, in every round.
+        first_step_s: of the first call, with compilation.
+    """
+
+    seconds: list[float]
+    first_step_s: float
+
+
+class _Racer(NamedTuple):
+    process: Process
+    steps: int  # of a turn
+    measured: Measured
+
+
+def race(
+    contestants: Sequence[Contestant],
+    start: Callable[[Contestant], Process],
+    *,
+    rounds: int,
+    lost: Callable[[Contestant, str], None],
+    progress: Callable[[str], None] = lambda what: None,
+) -> dict[str, Measured]:
+    """Time the steps of all, A B A B, with one at work at any time.
+
+    Args:
+        contestants: in the order of their turns.
+        start: makes the process of one.
+        rounds: how many turns each has.
+        lost: told who takes no further part, and why. Whoever is lost has no numbers.
+        progress: told what is going on.
+
+    Returns:
+        What was measured, by the contestant's name.
+    """
+    racers: dict[str, _Racer] = {}
+    named = {contestant.name: contestant for contestant in contestants}
+    with ExitStack() as stack:
+        for name, contestant in named.items():
+            progress(f"{name} gets ready")
+            process = stack.enter_context(start(contestant))
+            try:
+                racers[name] = _ready(process)
+            except Lost as why:
+                process.close()
+                lost(contestant, str(why))
+        for number in range(1, rounds + 1):
+            for name, racer in list(racers.items()):
+                progress(f"round {number} of {rounds}: {name}")
+                try:
+                    racer.measured.seconds.append(racer.process.run(racer.steps) / racer.steps)
+                except Lost as why:
+                    del racers[name]
+                    racer.process.close()
+                    lost(named[name], str(why))
+    return {name: racer.measured for name, racer in racers.items()}
+
+
+def _ready(process: Process) -> _Racer:
+    ready = process.answer("getting ready")
+    chunk = int(ready["chunk"])
+    glance = math.ceil(GLANCE / chunk) * chunk
+    return _Racer(process, turn(process.run(glance) / glance, chunk), Measured([], float(ready["first_step_s"])))
+
+
+def turn(seconds: float, chunk: int = 1) -> int:
+    """Steps of a turn, when a step takes so many seconds and they are made in chunks.
+
+    >>> turn(0.02), turn(0.001), turn(2.0), turn(0.02, chunk=10), turn(0.001, chunk=32)
+    (15, 50, 1, 20, 32)
+    """
+    calls = math.ceil(TURN / (seconds * chunk)) if seconds > 0 else MOST
+    return chunk * max(1, min(calls, MOST // chunk))

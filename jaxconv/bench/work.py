@@ -1,0 +1,54 @@
+"""How much arithmetic a step is, and how much of it this machine can do."""
+
+import os
+import time
+
+import numpy as np
+
+from jaxconv import models
+from jaxconv.bench.peers import CLASSES
+from jaxconv.explain import summarize
+
+
+def flops_of_step(model: str, batch: int) -> float:
+    """Additions and multiplications of one training step.
+
+    Every product of the forward pass has one for the gradient by the kernel and one for the gradient by the input,
+    which the first layer does not need: ``2 · batch · (3 · multiply_adds − those of the first layer)``. What is
+    neither convolution nor dense is not counted.
+
+    >>> flops_of_step("mnist_cnn", 1) == 2 * (3 * 2794240 - 26 * 26 * 32 * 9)
+    True
+    """
+    entry = models.find(model)
+    work = [row.multiply_adds for row in summarize(entry.make(CLASSES), entry.in_shape).rows if row.multiply_adds]
+    return 2.0 * batch * (3 * sum(work) - work[0])
+
+
+def threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load() -> str | None:
+    """What to say if others are using the machine now; None if it is quiet, or does not tell."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    running = os.getloadavg()[0]  # processes, on average over the last minute
+    if running < 0.5:
+        return None
+    return (
+        f"the machine is busy ({running:.1f} processes on {threads()} cores): times may mislead, torch's above all, "
+        "whose threads wait for one another"
+    )
+
+
+def sgemm_gflops(size: int = 2048, repeats: int = 5) -> float:
+    """Billions of operations a second of numpy's float32 matrix product, the best of some: the machine's ceiling."""
+    a = np.random.default_rng(0).random((size, size), np.float32)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best / 1e9

@@ -1,0 +1,53 @@
+"""One contestant, in a process of its own: ``python -m jaxconv.bench.worker PEER MODEL BATCH [--mode epoch]``.
+
+It builds the network, makes the first step, and says so; then it answers each line ``run N`` with how long N steps
+took, until there are no more lines. Every answer is a line of JSON:
+
+    {"sizes": [150, 6, …], "chunk": 1, "first_step_s": 1.4}
+    {"steps": 20, "seconds": 0.41}
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from jaxconv import runtime
+from jaxconv.bench.contestants import CONTESTANTS, OURS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m jaxconv.bench.worker")
+    parser.add_argument("peer")
+    parser.add_argument("model")
+    parser.add_argument("batch", type=int)
+    parser.add_argument("--mode", default="step")
+    parser.add_argument("--no-tune", action="store_true")
+    options = parser.parse_args(arguments)
+    # What a library prints goes to stderr; the answers alone go where the parent reads.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**content: object) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
+    [contestant] = [each for each in CONTESTANTS if (each.peer, each.mode) == (options.peer, options.mode)]
+    if contestant.peer == OURS and not options.no_tune:
+        getattr(runtime, "tune", lambda: None)()  # until runtime.tune lands
+    peer = importlib.import_module(f"jaxconv.bench.peers.{contestant.file}")
+    runner = peer.build(options.model, options.batch, **contestant.options)
+    started = time.perf_counter()
+    runner.steps(runner.chunk)
+    answer(sizes=runner.sizes, chunk=runner.chunk, first_step_s=time.perf_counter() - started)
+    for line in sys.stdin:
+        steps = int(line.removeprefix("run "))
+        started = time.perf_counter()
+        runner.steps(steps)
+        answer(steps=steps, seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""``jaxconv bench``: how long a training step takes, beside other libraries."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxconv import models, plot, runtime
+from jaxconv.bench import contestants as who
+from jaxconv.bench import process, rounds, rows, work
+from jaxconv.cli.files import check_writable
+from jaxconv.errors import InputError
+from jaxconv.experiment import write_json
+from jaxconv.ops import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Time a full training step (forward, backward, Adam), beside other libraries.
+
+    Each runs in a process of its own; they take turns, and a turn is some steps. Times are medians over rounds; the
+    first call, which compiles, is apart. jaxconv runs in two modes: step, one call a step, and epoch, the compiled
+    chunk of many steps that training runs. A peer that is not installed is left out, with a line that says so.
+    """
+
+    models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
+    """Networks, by name. small_cnn and mlp have no counterpart in the peers, and run alone."""
+    peers: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.PEERS)}, or all of them.")] = ("all",)
+    batch: int | None = None
+    """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
+    rounds: int = 15
+    """Turns that each has with each network."""
+    timeout: float = 300.0
+    """Seconds to wait for a peer to be ready, or to end its turn, before it is given up."""
+    no_tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave allocator and threads of jaxconv's processes as they are."""
+    json: Path | None = None
+    """Also write what was measured to this file."""
+    figure: Path | None = None
+    """Draw it into this .png; by default beside the JSON."""
+
+
+def run_bench(options: Bench) -> None:
+    """Race, model by model; print each table as soon as it is known, and what was saved in the end."""
+    from rich.console import Console
+
+    _check(options)
+    # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if busy := work.load():
+        print(busy, flush=True)
+    left_out: dict[str, str] = {}
+    measured: dict[str, list[rows.Row]] = {}
+
+    def leave_out(name: str, why: str) -> None:
+        left_out[name] = f"{left_out[name]}; {why}" if name in left_out else why
+        print(f"without {name}: {why}", flush=True)
+
+    able = []
+    for contestant in who.chosen(options.peers):
+        if why := who.missing(contestant):
+            leave_out(contestant.name, why)
+        else:
+            able.append(contestant)
+    with Console(stderr=True).status("") as status:
+        for model in dict.fromkeys(options.models):
+            batch = options.batch or who.BATCHES.get(model, who.BATCH)
+            there = [contestant for contestant in able if who.has_net(contestant, model)]
+            if len(there) < len(able):
+                print(f"{model}: the peers have no such network; jaxconv runs alone", flush=True)
+            found = rounds.race(
+                there,
+                partial(process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_tune),
+                rounds=options.rounds,
+                lost=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
+                progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]
+            )
+            if not found:
+                continue
+            flops = work.flops_of_step(model, batch)
+            measured[model] = [
+                rows.make_row(each, model, batch, found[each.name], flops) for each in there if each.name in found
+            ]
+            print(rows.table(measured[model]), flush=True)
+        if not measured:
+            raise InputError("bench: none of them could be timed; the lines above say why")
+        status.update("the machine's ceiling")
+        ceiling = work.sgemm_gflops()
+    for each in measured.values():
+        print("\n".join(rows.sentences(each)))
+    print(f"the machine's ceiling: {ceiling:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)")
+    _save(options, measured, ceiling, left_out)
+
+
+def _check(options: Bench) -> None:
+    for model in options.models:
+        models.find(model)
+    who.chosen(options.peers)
+    if not options.models:
+        raise InputError("bench: --models: name at least one")
+    checks.whole("bench", 1, rounds=options.rounds)
+    if options.batch is not None:
+        checks.whole("bench", 1, batch=options.batch)
+    checks.number("bench", "timeout", options.timeout, above=0)
+    check_writable("bench", "--json", options.json)
+    figure = _figure(options)
+    check_writable("bench", "--figure", figure)
+    if figure and figure.suffix not in (".png", ".pdf", ".svg"):
+        raise InputError(f"bench: --figure {figure}: name a .png, .pdf or .svg")
+    if figure and figure == options.json:
+        raise InputError(f"bench: --json {options.json} is where the figure goes: name a .json")
+
+
+def _figure(options: Bench) -> Path | None:
+    return options.figure or (options.json.with_suffix(".png") if options.json else None)
+
+
+def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, left_out: dict[str, str]) -> None:
+    every = [row for each in measured.values() for row in each]
+    device = runtime.device_name()
+    if options.json:
+        report: dict[str, Any] = {
+            "device": device,
+            "versions": runtime.versions() | _versions([each.package for each in who.CONTESTANTS]),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            "threads": work.threads(),
+            "sgemm_gflops": ceiling,
+            "rows": [row._asdict() for row in every],
+            "left_out": left_out,
+        }
+        write_json(options.json, report)
+    if figure := _figure(options):
+        cases = {f"{model}, batch {each[0].batch}": each for model, each in measured.items()}
+        drawn = plot.step_times(
+            {case: {row.name: row.median_ms for row in each} for case, each in cases.items()},
+            {case: rows.baseline(each).median_ms for case, each in cases.items()},
+            title=f"a training step, {device}",
+            against=_against(cases.values()),
+        )
+        drawn.savefig(figure)
+    if saved := [str(path) for path in (options.json, figure) if path]:
+        print(f"saved in {' and '.join(saved)}")
+
+
+def _against(cases: Iterable[Sequence[rows.Row]]) -> str:
+    """Whose the baselines are, in words."""
+    by_torch = {rows.baseline(each).peer in rows.TORCH for each in cases}
+    if by_torch == {True}:
+        return "torch's, in its better layout"
+    return "torch's or, without torch, the fastest's" if True in by_torch else "the fastest's"
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in sorted(set(packages)) if importlib.util.find_spec(name)}
