@@ -1,5 +1,6 @@
 """The parent's end of a worker: ask, wait no longer than a while, and leave nothing running."""
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -38,7 +39,8 @@ class Process:
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
         # A thread, since a pipe cannot be waited for with a limit on every system.
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -88,11 +90,12 @@ class Process:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        assert self._process.stdin is not None
-        try:
+        self._listener.join(timeout=5)  # the pipe ends with the process, unless a child of it holds on
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(OSError):  # what was still to be written has no reader
             self._process.stdin.close()
-        except OSError:
-            pass  # what was still to be written has no reader
+        if not self._listener.is_alive():
+            self._process.stdout.close()
         self._said.close()
 
     def __enter__(self) -> "Process":
