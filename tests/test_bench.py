@@ -67,6 +67,8 @@ class Fake:
         return steps * self.seconds * self.turns  # the glance is its first turn
 
     def close(self):
+        if not self.closed:
+            self.diary.append((self.name, "gone"))
         self.closed = True
 
     def __enter__(self):
@@ -95,6 +97,7 @@ def test_they_get_ready_one_by_one_and_then_take_turns():
     assert diary == [
         *[("lax", "ready"), ("lax", rounds.GLANCE), ("torch", "ready"), ("torch", rounds.GLANCE)],
         *[("lax", 3), ("torch", 15)] * 3,
+        *[("torch", "gone"), ("lax", "gone")],
     ]
     assert not lost and found["lax"].first_step_s == 7.0
     assert found["lax"].seconds == pytest.approx([0.2, 0.3, 0.4])  # seconds a step, not a turn
@@ -103,7 +106,7 @@ def test_they_get_ready_one_by_one_and_then_take_turns():
 
 def test_a_chunk_is_never_cut():
     _, diary, _ = race(1, lax={"seconds": 0.02, "chunk": 10})
-    assert diary == [("lax", "ready"), ("lax", 10), ("lax", 20)]
+    assert diary == [("lax", "ready"), ("lax", 10), ("lax", 20), ("lax", "gone")]
 
 
 @pytest.mark.parametrize("lost_at", [0, 1, 3])
@@ -111,7 +114,9 @@ def test_who_falls_over_has_no_numbers_and_the_others_go_on(lost_at):
     found, diary, lost = race(3, lax={"lost_at": lost_at}, torch={})
     assert list(found) == ["torch"] and len(found["torch"].seconds) == 3
     assert lost == [("lax", "it fell over")]
-    assert len([entry for entry in diary if entry[0] == "lax"]) == 1 + lost_at
+    last = diary.index(("lax", "gone"))  # at once: a worker that hangs would be in the way of the others
+    assert [name for name, _ in diary[: last + 1]].count("lax") == 2 + lost_at
+    assert ("torch", 3) in diary[last:]
 
 
 def test_all_are_gone_after_an_interrupt():

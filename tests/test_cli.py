@@ -108,7 +108,7 @@ BAD = {
     "command": (
         "trian",
         {},
-        "unknown command 'trian': did you mean 'train'? Known: train, eval, predict, summary, compare, data",
+        "unknown command 'trian': did you mean 'train'? Known: train, eval, predict, summary, compare, bench, data",
     ),
     "option": (
         "train --epoch 3",
