@@ -168,10 +168,11 @@ def test_the_sentences_also_say_where_it_is_slower():
     made = [row("jaxconv", 9.0), row("jaxconv", 5.0, "epoch"), row("torch", 8.0), row("torch_channels_last", 6.0)]
     made += [row("nnx", 18.0)]
     assert rows.sentences(made) == [
-        "lenet5: jaxconv's step is 2.00 times as fast as nnx; slower than torch_channels_last (1.50 times its time)",
+        "lenet5: jaxconv's step is 2.00 times as fast as nnx, but slower: it takes 1.50 times as long as "
+        "torch_channels_last",
         "lenet5: jaxconv's epoch is 3.60 times as fast as nnx, 1.20 times as fast as torch_channels_last",
     ]
-    assert rows.sentences(made[:3:2]) == ["lenet5: jaxconv's step is slower than torch (1.12 times its time)"]
+    assert rows.sentences(made[:3:2]) == ["lenet5: jaxconv's step is slower: it takes 1.12 times as long as torch"]
     assert rows.sentences(made[:2]) == []
 
 

@@ -77,9 +77,10 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     for row in ours if peers else []:
         ratios = sorted(((peer.median_ms / row.median_ms, peer.name) for peer in peers), reverse=True)
         faster = [f"{ratio:.2f} times as fast as {name}" for ratio, name in ratios if ratio >= 1]
-        slower = [f"slower than {name} ({1 / ratio:.2f} times its time)" for ratio, name in ratios if ratio < 1]
-        clauses = "; ".join(", ".join(each) for each in (faster, slower) if each)
-        said.append(f"{row.model}: jaxconv's {row.mode} is {clauses}")
+        slower = [f"{1 / ratio:.2f} times as long as {name}" for ratio, name in reversed(ratios) if ratio < 1]
+        clauses = [", ".join(faster)] if faster else []
+        clauses += [f"slower: it takes {', '.join(slower)}"] if slower else []
+        said.append(f"{row.model}: jaxconv's {row.mode} is {', but '.join(clauses)}")
     return said
 
 
@@ -99,6 +100,6 @@ def table(rows: Sequence[Row]) -> str:
         milliseconds = (f"{ms:.2f}" for ms in (row.median_ms, row.min_ms, row.max_ms))
         rates = f"{row.images_per_second:,.0f}", f"{row.gflops:.1f}", f"{compared[row.name]:.2f}"
         made.add_row(row.peer, row.mode, *milliseconds, *rates, f"{row.first_step_s:.1f}")
-    console = Console(file=io.StringIO(), width=120)  # a number that is cut is worse than a line that wraps
+    console = Console(file=io.StringIO(), width=160)  # a number that is cut is worse than a line that wraps
     console.print(made)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]

@@ -93,7 +93,8 @@ def run_bench(options: Bench) -> None:
         status.update("the machine's ceiling")
         ceiling = work.sgemm_gflops()
     for each in measured.values():
-        print("\n".join(rows.sentences(each)))
+        for line in rows.sentences(each):
+            print(line)
     print(f"the machine's ceiling: {ceiling:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)")
     _save(options, measured, ceiling, left_out)
 
