@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -70,13 +70,29 @@ def _keep_memory() -> str:
     return "keeps the memory of temporaries" if done else "left alone: glibc refused"
 
 
+def compiler_options() -> dict[str, Any]:
+    """XLA's options for one program, as ``jax.jit(f, compiler_options=…)`` takes them; ``train.fit`` uses them.
+
+    They are :data:`CPU_OPTIONS`, without what ``XLA_FLAGS`` says already, on a CPU and with a version of XLA that knows
+    them. With ``JAXCONV_TUNE=0`` there are none.
+    """
+    if os.environ.get("JAXCONV_TUNE") == "0" or jax.default_backend() != "cpu":
+        return {}
+    return _new_options()
+
+
+def _new_options() -> dict[str, Any]:
+    given = os.environ.get("XLA_FLAGS", "")
+    known = importlib.metadata.version("jaxlib").startswith(KNOWN_TO)
+    return {name: value for name, value in CPU_OPTIONS.items() if known and f"--{name}=" not in given}
+
+
 def _choose_options() -> str:
     version = importlib.metadata.version("jaxlib")
     if not version.startswith(KNOWN_TO):
         return f"left alone: jaxlib {version} may not know these options"
-    given = os.environ.get("XLA_FLAGS", "")
-    new = [f"--{name}={value}" for name, value in CPU_OPTIONS.items() if f"--{name}=" not in given]
-    os.environ["XLA_FLAGS"] = " ".join([given, *new]).strip()
+    flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{name}={value}" for name, value in _new_options().items())]
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     return f"XLA_FLAGS={os.environ['XLA_FLAGS']!r}"
 
 

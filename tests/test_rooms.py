@@ -14,6 +14,7 @@ import jaxconv
 PACKAGE = Path(jaxconv.__file__).parent
 ROOMS = [
     "errors",
+    "runtime",
     "shapes",
     "ops",
     "filters",
@@ -25,7 +26,6 @@ ROOMS = [
     "train",
     "explain",
     "plot",
-    "runtime",
     "experiment",
     "bench",
     "cli",

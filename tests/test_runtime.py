@@ -160,3 +160,32 @@ def test_the_program_sets_itself_up_unless_told_not_to():
         lines[arguments[-1]] = done.stdout
     assert "allocator  keeps" in lines["doctor"] and "set up     no (--no-tune)" in lines["--no-tune"]
     assert jax.config.jax_compilation_cache_dir in lines["doctor"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [
+        ({}, {"xla_cpu_experimental_ynn_fusion_type": ""}),
+        ({"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=dot"}, {}),
+        ({"JAXCONV_TUNE": "0"}, {}),
+    ],
+    ids=str,
+)
+def test_training_is_compiled_with_the_options(environment, options):
+    """Without tune, too; what was chosen otherwise stays."""
+    program = (
+        "import json; import jax.numpy as jnp; from jaxconv import runtime; from jaxconv.train import Program; "
+        "product = Program('product', lambda x: x @ x + 1); product(jnp.ones((300, 300))); "
+        "print(json.dumps([runtime.compiler_options(), 'ynn' in product._compiled.as_text()]))"
+    )
+    assert elsewhere(program, **environment) == [options, not options]
+
+
+def test_no_options_for_another_version_or_device(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert runtime.compiler_options()
+    monkeypatch.setattr(runtime.jax, "default_backend", lambda: "gpu")
+    assert runtime.compiler_options() == {}
+    monkeypatch.undo()
+    monkeypatch.setattr(runtime.importlib.metadata, "version", lambda name: "0.12.1")
+    assert runtime.compiler_options() == {}

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from jaxconv import models
+from jaxconv import models, runtime
 from jaxconv.bench.peers import CLASSES
 from jaxconv.explain import summarize
 
@@ -25,11 +25,6 @@ def flops_of_step(model: str, batch: int) -> float:
     return 2.0 * batch * (3 * sum(work) - work[0])
 
 
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def load() -> str | None:
     """What to say if others are using the machine now; None if it is quiet, or does not tell."""
     if not hasattr(os, "getloadavg"):
@@ -38,8 +33,8 @@ def load() -> str | None:
     if running < 0.5:
         return None
     return (
-        f"the machine is busy ({running:.1f} processes on {threads()} cores): times may mislead, torch's above all, "
-        "whose threads wait for one another"
+        f"the machine is busy ({running:.1f} processes on {runtime.cores()} cores): times may mislead, torch's above "
+        "all, whose threads wait for one another"
     )
 
 

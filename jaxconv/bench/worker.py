@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     [contestant] = [each for each in CONTESTANTS if (each.peer, each.mode) == (options.peer, options.mode)]
     if contestant.peer == OURS and not options.no_tune:
-        getattr(runtime, "tune", lambda: None)()  # until runtime.tune lands
+        runtime.tune()
+    elif options.no_tune:
+        os.environ["JAXCONV_TUNE"] = "0"
     peer = importlib.import_module(f"jaxconv.bench.peers.{contestant.file}")
     runner = peer.build(options.model, options.batch, **contestant.options)
     started = time.perf_counter()

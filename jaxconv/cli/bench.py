@@ -130,7 +130,7 @@ def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, l
             "device": device,
             "versions": runtime.versions() | _versions([each.package for each in who.CONTESTANTS]),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "threads": work.threads(),
+            "threads": runtime.cores(),
             "sgemm_gflops": ceiling,
             "rows": [row._asdict() for row in every],
             "left_out": left_out,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from jaxconv import runtime
 from jaxconv.errors import InputError
 
 
@@ -35,7 +36,7 @@ class Program:
         """Compile for arguments like these, without running; nothing if it is compiled."""
         if self._compiled is None:
             started = time.perf_counter()
-            self._compiled = self._jitted.lower(*args).compile()
+            self._compiled = self._jitted.lower(*args).compile(runtime.compiler_options())
             self.seconds = time.perf_counter() - started
             self.compilations += 1
             self._seen = _shapes(args)

@@ -6,7 +6,6 @@ large as the image, and these it compiles as plain loops, in the body of a ``sca
 arrays are turned first, and every pass is then one of these:
 
 - the library's convolution;
-- of few channels, the taps written out and added up, in one loop over the output (:mod:`explicit`);
 - of one channel a group (depthwise), multiplications, for all groups at once;
 - of several channels a group, one group after the other.
 """
@@ -21,14 +20,13 @@ from jax import lax
 
 from jaxconv.ops import checks
 from jaxconv.ops.channels import pair, swap_channels
-from jaxconv.ops.conv import explicit, im2col
+from jaxconv.ops.conv import im2col
 from jaxconv.ops.conv import lax as by_lax
 from jaxconv.ops.conv.passes import Form
 from jaxconv.ops.places import total
 from jaxconv.ops.window import full_edges, layout, pad, taps
 from jaxconv.shapes import ResolvedWindow, Window, resolve, span
 
-FEW_CHANNELS = 3
 FEW_GROUPS = 32  # more would take long to compile: each is a convolution of its own
 FEW_FILTERS = 4  # of a channel that is a group
 PART = 16  # images
@@ -108,8 +106,7 @@ def _conv(
         return jnp.concatenate([_conv(*pair, window, 1, precision) for pair in each], axis=-1)
     if groups > 1 or not _has_library(x):
         return im2col.conv(x, kernel, window, groups=groups, precision=precision)
-    lowering = explicit if c <= FEW_CHANNELS else by_lax
-    return lowering.conv(x, kernel, window, groups=1, precision=precision)
+    return by_lax.conv(x, kernel, window, groups=1, precision=precision)
 
 
 def _has_library(x: jax.Array) -> bool:
