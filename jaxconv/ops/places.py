@@ -1,7 +1,7 @@
 """From one number a channel to every place of a batch, and back: broadcasting, and the sum that is its transpose.
 
-XLA compiles a sum over images and pixels for a CPU as a chain of small windows, three to four times slower than a
-product with a row of ones, which it hands to a library. On a GPU or TPU the sum is as good, and fuses.
+XLA compiles a sum over images and pixels for a CPU as a chain of small windows, much slower than a product with a row
+of ones, which it hands to a library. On a GPU or TPU the sum is as good, and is fused with what comes before it.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 It does so only with images ``(N, *spatial, C)`` and kernels ``(*window, C, O)`` as they are, and comes close to what
 the processor can do. The gradients that lax makes are convolutions with swapped axes, turned kernels and windows as
-large as the image, and these it compiles as plain loops, in the body of a ``scan`` hundreds of times slower. So here
-arrays are turned first, and every pass is then one of these:
+large as the image, and these it compiles as plain loops, above all in the body of a ``scan``. So here arrays are
+turned first, and every pass is then one of these:
 
 - the library's convolution;
 - of one channel a group (depthwise), multiplications, for all groups at once;

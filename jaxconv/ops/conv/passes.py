@@ -10,8 +10,8 @@ T is linear in each of its three factors. Leave one of them out, and what it wou
 
 Each is a primitive of jax: bilinear in the two factors it is given, and its transposes are the other two. So every
 derivative of a convolution, forward or backward and of any order, is again one of the three, and each can be compiled
-in the way that is fastest for it. (Were it written with lax, its gradients would be whatever lax makes of them; a
-``custom_vjp`` would have no forward mode.)
+in the way that is fastest for it. (The gradients of a lowering written with lax are what lax makes of them, and a
+``custom_vjp`` has no forward mode.)
 
 ``vmap`` stays among the three as well. An index more on two of the factors joins the index which only these two have
 (n, c or o); an index more on all three joins the groups, which all three have.
