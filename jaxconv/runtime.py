@@ -83,14 +83,16 @@ def compiler_options() -> dict[str, Any]:
 
 def _new_options() -> dict[str, Any]:
     given = os.environ.get("XLA_FLAGS", "")
-    known = importlib.metadata.version("jaxlib").startswith(KNOWN_TO)
-    return {name: value for name, value in CPU_OPTIONS.items() if known and f"--{name}=" not in given}
+    return {name: value for name, value in CPU_OPTIONS.items() if _known() and f"--{name}=" not in given}
+
+
+def _known() -> bool:
+    return importlib.metadata.version("jaxlib").startswith(KNOWN_TO)
 
 
 def _choose_options() -> str:
-    version = importlib.metadata.version("jaxlib")
-    if not version.startswith(KNOWN_TO):
-        return f"left alone: jaxlib {version} may not know these options"
+    if not _known():
+        return f"left alone: jaxlib {importlib.metadata.version('jaxlib')} may not know these options"
     flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{name}={value}" for name, value in _new_options().items())]
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     return f"XLA_FLAGS={os.environ['XLA_FLAGS']!r}"

@@ -59,3 +59,20 @@ def x64():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def jaxconv(tmp_path, monkeypatch, capsys):
+    """Run a command line in an empty folder: (exit code, what it printed, what it said to stderr)."""
+    from jaxconv import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(line):
+        try:
+            code = cli.main(line.split())
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run

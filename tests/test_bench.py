@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxconv import bench, cli, models, plot
+from jaxconv import bench, models, plot
 from jaxconv.bench import contestants, process, rounds, rows, work
 from jaxconv.bench.process import Lost, Process
 
@@ -27,20 +27,6 @@ SCHEMA = {
     "gflops": float,
     "first_step_s": float,
 }
-
-
-@pytest.fixture
-def jaxconv(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(line):
-        try:
-            code = cli.main(line.split())
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 # The turns, with workers that only keep a diary.

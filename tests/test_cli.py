@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxconv import cli, data, models, train
+from jaxconv import data, models, train
 from jaxconv.data import augment, datasets, mnist
 from jaxconv.experiment import RECIPES
 
@@ -22,21 +22,12 @@ pytestmark = pytest.mark.usefixtures("promoting")
 
 
 @pytest.fixture
-def jaxconv(tmp_path, monkeypatch, capsys):
-    """Run a command line in an empty folder: (exit code, what it printed, what it said to stderr)."""
-    monkeypatch.chdir(tmp_path)
+def jaxconv(jaxconv, tmp_path, monkeypatch):
+    """As everywhere, but without data, and with room for long lines."""
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
-
-    def run(line):
-        try:
-            code = cli.main(line.split())
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+    return jaxconv
 
 
 @pytest.fixture(scope="module")

@@ -5,25 +5,11 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from jaxconv import cli, compare, ops
+from jaxconv import compare, ops
 from jaxconv.compare import CONTESTS
 from jaxconv.ops.conv import im2col
 
 pytestmark = pytest.mark.usefixtures("promoting")
-
-
-@pytest.fixture
-def jaxconv(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(line):
-        try:
-            code = cli.main(line.split())
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):

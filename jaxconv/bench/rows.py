@@ -1,12 +1,12 @@
 """What was measured, as rows, as a table, and as sentences."""
 
-import io
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxconv.bench.contestants import OURS, Contestant, label
 from jaxconv.bench.rounds import Measured
+from jaxconv.compare.table import as_text
 
 TORCH = ("torch", "torch_channels_last")  # its two memory layouts, of which the better one stands for it
 
@@ -86,7 +86,6 @@ def sentences(rows: Sequence[Row]) -> list[str]:
 
 def table(rows: Sequence[Row]) -> str:
     """One model's rows, as a table that a terminal shows."""
-    from rich.console import Console
     from rich.table import Table
 
     against, compared = baseline(rows), times(rows)
@@ -100,6 +99,4 @@ def table(rows: Sequence[Row]) -> str:
         milliseconds = (f"{ms:.2f}" for ms in (row.median_ms, row.min_ms, row.max_ms))
         rates = f"{row.images_per_second:,.0f}", f"{row.gflops:.1f}", f"{compared[row.name]:.2f}"
         made.add_row(row.peer, row.mode, *milliseconds, *rates, f"{row.first_step_s:.1f}")
-    console = Console(file=io.StringIO(), width=160)  # a number that is cut is worse than a line that wraps
-    console.print(made)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+    return as_text(made)

@@ -25,13 +25,13 @@ def comparison_table(found: "Comparison") -> str:
         table.add_row(name, row.implementation, *numbers, str(row.kinks or ""), "ok" if row.ok else "DIFFERS")
         last = row.quantity
     if not found.seconds:
-        return _text(table)
+        return as_text(table)
     times = _table("medians of compiled calls", "implementation")
     for heading in ("forward", "forward and backward"):
         times.add_column(heading, justify="right")
     for name, timing in found.seconds.items():
         times.add_row(name, f"{timing.forward * 1e3:.3f} ms", f"{timing.both * 1e3:.3f} ms")
-    return _text(table) + "\n" + _text(times)
+    return as_text(table) + "\n" + as_text(times)
 
 
 def gradient_table(check: "GradientCheck") -> str:
@@ -44,7 +44,7 @@ def gradient_table(check: "GradientCheck") -> str:
         verdict = f"{row.failed} WRONG" if row.failed else "ok"
         counts = (str(row.checked), str(row.kinks or ""), verdict)
         table.add_row(row.name, row.where, *numbers, f"{row.error:.1e}", *counts)
-    return _text(table)
+    return as_text(table)
 
 
 def _table(title: str, *names: str) -> "Table":
@@ -56,7 +56,8 @@ def _table(title: str, *names: str) -> "Table":
     return table
 
 
-def _text(table: "Table") -> str:
+def as_text(table: "Table") -> str:
+    """A table of rich's, for a terminal or a file."""
     from rich.console import Console
 
     # As wide as it needs: a number that is cut is worse than a line that wraps.
