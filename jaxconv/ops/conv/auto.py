@@ -42,10 +42,8 @@ def _transposed(linear: Callable[[jax.Array], jax.Array], like: jax.ShapeDtypeSt
     return gradient
 
 
-for factor, on_cpu, elsewhere in (
-    ("y", cpu.forward, _forward),
-    ("kernel", cpu.kernel_gradient, _kernel_gradient),
-    ("x", cpu.input_gradient, _input_gradient),
-):
-    passes.lower(factor, on_cpu, platform="cpu")
-    passes.lower(factor, elsewhere)
+ELSEWHERE: dict[str, passes.Lowering] = {"y": _forward, "kernel": _kernel_gradient, "x": _input_gradient}
+
+for factor in passes.FACTORS:
+    passes.lower(factor, cpu.PASSES[factor], platform="cpu")
+    passes.lower(factor, ELSEWHERE[factor])

@@ -1,0 +1,60 @@
+"""By multiplications: all pixels that a tap ever meets, times its weight, added up over taps in one loop over y.
+
+For one channel, or one a group (depthwise), where a matrix product would have nothing to sum over but the taps.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxconv.ops.conv.passes import Form
+from jaxconv.ops.places import total
+from jaxconv.ops.window import pad, taps
+from jaxconv.shapes import ResolvedWindow
+
+
+def conv(
+    x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
+) -> jax.Array:
+    """With one channel a group, or one filter a group; multiplications know no other precision."""
+    *_, c, features = kernel.shape
+
+    def products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        seen = taps(pad(_for_each_filter(x, features, groups), window), window)
+        row = (1,) * (x.ndim - 1) + (-1,)
+        return functools.reduce(operator.add, (pixels * kernel[u].T.reshape(row) for u, pixels in seen))
+
+    y = _apart(products, x, kernel)
+    return y if c == 1 else y.reshape(*y.shape[:-1], groups, c).sum(axis=-1)
+
+
+def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
+    """With one channel a group."""
+    seen = taps(pad(_for_each_filter(x, dy.shape[-1], form.groups), form.window), form.window)
+    return jnp.stack([_total_product(pixels, dy) for _, pixels in seen]).reshape(*form.window.size, 1, -1)
+
+
+def _for_each_filter(x: jax.Array, features: int, groups: int) -> jax.Array:
+    """Each channel as often as it has filters; a single one meets all of them as it is."""
+    return x if groups == 1 else jnp.repeat(x, features // groups, axis=-1)
+
+
+def _apart(function: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
+    """``function(*args)``, computed once.
+
+    XLA fuses such a sum into everything that uses it, and so computes it again for each: for the activation, for the
+    pooling, for their gradients. It does not look into the branches of a condition, not even if they are the same.
+    """
+    return lax.cond(args[-1].ravel()[0] > 0, function, function, *args)
+
+
+def _total_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``Σ_n Σ_p x[n, p, c] · y[n, p, c]``, the first few rows at once: XLA multiplies and adds these in one loop."""
+    rows = x.shape[1]
+    share = next(n for n in range(min(rows, 16), 0, -1) if rows % n == 0)
+    blocks = zip(jnp.split(x, share, axis=1), jnp.split(y, share, axis=1), strict=True)
+    return total(functools.reduce(operator.add, (a * b for a, b in blocks)))
