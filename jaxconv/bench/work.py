@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,17 @@ def load() -> str | None:
     running = os.getloadavg()[0]  # processes, on average over the last minute
     if running < 0.5:
         return None
-    return (
-        f"the machine is busy ({running:.1f} processes on {runtime.cores()} cores): times may mislead, torch's above "
-        "all, whose threads wait for one another"
-    )
+    return f"the machine is busy ({running:.1f} processes on {runtime.cores()} cores): times may mislead"
+
+
+def machine() -> dict[str, Any]:
+    """What the times that are written to a file depend on."""
+    return {
+        "device": runtime.device_name(),
+        "versions": runtime.versions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "threads": runtime.cores(),
+    }
 
 
 def sgemm_gflops(size: int = 2048, repeats: int = 5) -> float:

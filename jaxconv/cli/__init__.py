@@ -72,7 +72,11 @@ COMMANDS = {
         """jaxconv bench
         jaxconv bench --models lenet5 mnist_cnn vgg6 resnet20 --peers all --json bench.json
         jaxconv bench --models resnet32 --peers torch torch_channels_last nnx --batch 64
-        jaxconv bench --models mnist_cnn --peers lax keras --rounds 30 --figure bench.png""",
+        jaxconv bench --models mnist_cnn --peers lax keras --rounds 30 --figure bench.png
+        jaxconv bench --ops --json ops.json
+        jaxconv bench --ops --models lenet5 resnet20 --batch 64 --rounds 30
+        jaxconv bench --tune
+        jaxconv bench --tune --json rule.json""",
     ),
     "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
     "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),

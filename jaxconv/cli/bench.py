@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from jaxconv import models, plot, runtime
 from jaxconv.bench import contestants as who
 from jaxconv.bench import process, rounds, rows, work
+from jaxconv.cli.bench_ops import time_ops, tune_rule
 from jaxconv.cli.files import check_writable
 from jaxconv.errors import InputError
 from jaxconv.experiment import write_json
@@ -22,11 +23,14 @@ from jaxconv.ops import checks
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Time a full training step (forward, backward, Adam), beside other libraries.
+    """Time a full training step (forward, backward, Adam), beside other libraries; or single ops, with --ops.
 
     Each runs in a process of its own; they take turns, and a turn is some steps. Times are medians over rounds; the
     first call, which compiles, is apart. jaxconv runs in two modes: step, one call a step, and epoch, the compiled
     chunk of many steps that training runs. A peer that is not installed is left out, with a line that says so.
+
+    --ops times each different convolution of the networks, pass by pass, by lowering, and their max pools. --tune
+    measures the table by which conv chooses its lowerings on a CPU, and writes it into the package.
     """
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
@@ -38,23 +42,44 @@ class Bench:
     """Turns that each has with each network."""
     timeout: float = 300.0
     """Seconds to wait for a peer to be ready, or to end its turn, before it is given up."""
+    ops: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Time single ops instead of training steps."""
+    tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure how conv should choose on a CPU instead, and write the table."""
     no_tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave allocator and threads of jaxconv's processes as they are."""
     json: Path | None = None
-    """Also write what was measured to this file."""
+    """Also write what was measured to this file; with --tune, write there alone."""
     figure: Path | None = None
     """Draw it into this .png; by default beside the JSON."""
 
 
+# What the other two kinds of benchmark have no use for.
+UNUSED = {
+    "ops": ("peers", "timeout", "figure"),
+    "tune": ("ops", "models", "peers", "batch", "timeout", "no_tune", "figure"),
+}
+
+
 def run_bench(options: Bench) -> None:
+    """The benchmark that is asked for."""
+    _check(options)
+    if options.tune:
+        tune_rule(rounds=options.rounds, file=options.json)
+    elif options.ops:
+        time_ops(options.models, options.batch, rounds=options.rounds, faster=not options.no_tune, file=options.json)
+    else:
+        _race(options)
+
+
+def _race(options: Bench) -> None:
     """Race, model by model; print each table as soon as it is known, and what was saved in the end."""
     from rich.console import Console
 
-    _check(options)
     # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if busy := work.load():
-        print(busy, flush=True)
+        print(f"{busy}, torch's above all, whose threads wait for one another", flush=True)
     left_out: dict[str, str] = {}
     measured: dict[str, list[rows.Row]] = {}
 
@@ -100,6 +125,10 @@ def run_bench(options: Bench) -> None:
 
 
 def _check(options: Bench) -> None:
+    for mode in ("tune", "ops"):
+        for name in UNUSED[mode] if getattr(options, mode) else ():
+            if getattr(options, name) != getattr(Bench, name):
+                raise InputError(f"bench: --{name.replace('_', '-')} means nothing to --{mode}: leave it out")
     for model in options.models:
         models.find(model)
     who.chosen(options.peers)
@@ -110,6 +139,8 @@ def _check(options: Bench) -> None:
         checks.whole("bench", 1, batch=options.batch)
     checks.number("bench", "timeout", options.timeout, above=0)
     check_writable("bench", "--json", options.json)
+    if options.ops or options.tune:
+        return
     figure = _figure(options)
     check_writable("bench", "--figure", figure)
     if figure and figure.suffix not in (".png", ".pdf", ".svg"):
@@ -126,16 +157,10 @@ def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, l
     every = [row for each in measured.values() for row in each]
     device = runtime.device_name()
     if options.json:
-        report: dict[str, Any] = {
-            "device": device,
-            "versions": runtime.versions() | _versions([each.package for each in who.CONTESTANTS]),
-            "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "threads": runtime.cores(),
-            "sgemm_gflops": ceiling,
-            "rows": [row._asdict() for row in every],
-            "left_out": left_out,
-        }
-        write_json(options.json, report)
+        report = work.machine()
+        report["versions"] |= _versions([each.package for each in who.CONTESTANTS])
+        rest = {"sgemm_gflops": ceiling, "rows": [row._asdict() for row in every], "left_out": left_out}
+        write_json(options.json, report | rest)
     if figure := _figure(options):
         cases = {f"{model}, batch {each[0].batch}": each for model, each in measured.items()}
         drawn = plot.step_times(

@@ -1,0 +1,165 @@
+"""``jaxconv bench --tune``: what is measured, which choice is made, and the file that it is written to."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxconv import runtime
+from jaxconv.bench import tune
+from jaxconv.errors import InputError
+from jaxconv.ops.conv import cpu, passes
+
+
+@pytest.fixture(autouse=True)
+def as_it_is(monkeypatch):
+    """This process is pytest's, and stays as it was set up."""
+    monkeypatch.setattr(runtime, "tune", lambda: None)
+    monkeypatch.setenv("JAXCONV_TUNE", "0")
+
+
+def row(case, wanted, choice, x=(2, 5, 5, 1), kernel=(3, 3, 1, 2), groups=1):
+    return {
+        "case": case, "pass": wanted, "x": list(x), "kernel": list(kernel), "groups": groups,
+        "milliseconds": {}, "choice": choice,
+    }  # fmt: skip
+
+
+ROWS = [
+    row("one channel, few filters", "y", "library"),
+    row("one channel, few filters", "kernel", "products"),
+    row("depthwise", "x", "taps", (2, 5, 5, 4), (3, 3, 1, 4), 4),
+]
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A table that stands for the package's own."""
+    path = tmp_path / "package" / "rule.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"machine": "", "versions": {}, "command": "", "rows": ROWS}))
+    monkeypatch.setattr(cpu.rule, "FILE", path)
+    monkeypatch.setattr(tune, "TURN", 0.0)
+    return path
+
+
+def test_every_row_is_measured_and_the_file_is_a_table_again(jaxconv, file):
+    code, out, err = jaxconv("bench --tune --rounds 2")
+    assert code == 0, err
+    found = cpu.rule.table()
+    assert found["machine"] == runtime.device_name() and found["versions"] == runtime.versions()
+    assert found["command"] == "jaxconv bench --tune"
+    for old, new in zip(ROWS, found["rows"], strict=True):
+        assert set(new["milliseconds"]) == set(cpu.rule.able(old["pass"], old["case"]))
+        assert all(ms == round(ms, 3) > 0 for ms in new["milliseconds"].values())
+        assert new["choice"] == tune.choose(new["milliseconds"], old["choice"])
+        assert {**new, "milliseconds": {}, "choice": old["choice"]} == old
+    assert "one channel, few filters" in out and out.endswith(f"saved in {file}\n")
+    assert os.listdir(file.parent) == ["rule.json"]
+
+
+def test_json_leaves_the_package_alone(jaxconv, file, tmp_path):
+    before = file.read_text()
+    code, out, _ = jaxconv("bench --tune --rounds 1 --json mine.json")
+    assert code == 0 and out.endswith("saved in mine.json\n") and file.read_text() == before
+    assert len(json.loads((tmp_path / "mine.json").read_text())["rows"]) == len(ROWS)
+
+
+def test_what_is_measured_is_the_pass_by_that_lowering(monkeypatch):
+    """Each program that is timed gives lax's gradient, with the shapes of its row."""
+    for each in ROWS:
+        programs = {}
+        monkeypatch.setattr(tune, "in_turns", lambda runs, programs=programs, **_: programs.update(runs) or {})
+        tune.measure(each, rounds=1)
+        shapes = {"x": each["x"], "kernel": each["kernel"], "y": [2, 3, 3, each["kernel"][-1]]}
+        rng = np.random.default_rng(0)
+        first, second = passes.others(each["pass"])
+        given = {name: jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in (first, second)}
+        zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()} | given
+
+        def plain(x, kernel, groups=each["groups"]):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated(
+                x, kernel, (1, 1), "VALID", dimension_numbers=numbers, feature_group_count=groups
+            )
+
+        y, back = jax.vjp(plain, zeros["x"], zeros["kernel"])
+        dx, dk = back(zeros["y"])
+        wanted = {"y": y, "x": dx, "kernel": dk}[each["pass"]]
+        assert set(programs) == set(cpu.rule.able(each["pass"], each["case"]))
+        for name, run in programs.items():
+            np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-5, err_msg=f"{each['case']} by {name}")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the disk is full")])
+def test_what_was_there_stays_when_it_is_interrupted(jaxconv, file, monkeypatch, error):
+    before = file.read_text()
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        code, out, _ = jaxconv("bench --tune --rounds 1")
+    assert code in (2, 130) and file.read_text() == before and "saved" not in out
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "in_turns", fail)
+        code, out, _ = jaxconv("bench --tune --rounds 1")
+    assert code in (2, 130) and file.read_text() == before and "saved" not in out
+
+
+def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
+    planted = {
+        "y": {"library": 1.04, "taps": 1.0, "products": 3.0},
+        "kernel": {"library": 1.0, "products": 1.06},
+        "x": {"library": 2.0, "taps": 1.0, "products": 3.0},
+    }
+    monkeypatch.setattr(tune, "measure", lambda row, **_: planted[row["pass"]])
+    found = tune.retune({"rows": ROWS, "other": 1}, rounds=1)
+    assert [each["choice"] for each in found["rows"]] == ["library", "library", "taps"] and found["other"] == 1
+    assert tune.changes(ROWS, found["rows"]) == [
+        "one channel, few filters, forward: library stays; taps is only 4.0% faster",
+        "one channel, few filters, dk: library now, not products",
+    ]
+    again = tune.retune(found, rounds=1)
+    assert again["rows"] == found["rows"]
+    assert tune.changes(found["rows"], again["rows"])[-1] == "no choice changed"
+    assert tune.choose({"taps": 1.0, "library": 1.01}, "gone") == "taps"
+
+
+def test_the_packages_own_rows_are_of_their_cases():
+    for each in cpu.rule.table()["rows"]:
+        *_, c, features = each["kernel"]
+        assert cpu.rule.case(c, features // each["groups"], each["groups"]) == each["case"]
+        assert each["x"][-1] == c * each["groups"] and tune.form_of(each).groups == each["groups"]
+
+
+def test_only_a_cpu_has_the_table(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(InputError, match=r"^bench: --tune: jax runs on a gpu, and the table is a CPU's: set JAX_PLATF"):
+        tune.retune({"rows": ROWS}, rounds=1)
+
+
+def test_a_package_that_cannot_be_written_is_said_at_once(jaxconv, file, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tune, "retune", None)  # nothing is measured
+    code, _, err = jaxconv("bench --tune")
+    assert code == 2 and f"bench: --tune: {file} cannot be written: name another file, --json FILE" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--tune --ops", "bench: --ops means nothing to --tune: leave it out"),
+        ("--tune --no-tune", "bench: --no-tune means nothing to --tune: leave it out"),
+        ("--tune --batch 8", "bench: --batch means nothing to --tune: leave it out"),
+        ("--tune --rounds 0", "bench: rounds=0 should be an int of at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(jaxconv, line, message):
+    code, _, err = jaxconv(f"bench {line}")
+    assert code == 2 and message in err and err.count("\n") == 1
