@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxconv.ops.conv.passes import FACTORS
 
+FEW_CHANNELS = 4  # more would make a sum of too many terms
 FEW_FILTERS = 4  # of a channel that is a group
 SEVERAL_FILTERS = 16  # of a single channel
 FEW_GROUPS = 32  # more would take long to compile: the library makes a convolution of each
@@ -23,6 +24,7 @@ UNTAPPED = ("library", "products")
 ABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "one channel": {"y": ALL, "kernel": UNTAPPED, "x": UNTAPPED},
     "one channel, few filters": {"y": ALL, "kernel": UNTAPPED, "x": UNTAPPED},
+    "few channels": {"y": ALL, "kernel": UNTAPPED, "x": UNTAPPED},
     "dense": dict.fromkeys(FACTORS, UNTAPPED),
     "depthwise": dict.fromkeys(FACTORS, ALL),
     "grouped": dict.fromkeys(FACTORS, UNTAPPED),
@@ -34,12 +36,12 @@ CASES = tuple(ABLE)
 def case(channels: int, filters: int, groups: int) -> str:
     """The kind of a convolution, by the channels and filters of one group.
 
-    >>> case(1, 32, 1), case(16, 16, 1), case(1, 1, 128)
-    ('one channel', 'dense', 'depthwise')
+    >>> case(1, 32, 1), case(3, 32, 1), case(16, 16, 1), case(1, 1, 128)
+    ('one channel', 'few channels', 'dense', 'depthwise')
     """
     if groups == 1:
         if channels > 1:
-            return "dense"
+            return "few channels" if channels <= FEW_CHANNELS else "dense"
         return "one channel" if filters >= SEVERAL_FILTERS else "one channel, few filters"
     if min(channels, filters) == 1 and max(channels, filters) <= FEW_FILTERS:
         return "depthwise"

@@ -1,11 +1,11 @@
 """By multiplications: all pixels that a tap ever meets, times its weight, added up over taps in one loop over y.
 
-For one channel, or one a group (depthwise), where a matrix product would have nothing to sum over but the taps.
+For few channels, and for one a group (depthwise), where a matrix product has little to sum over but the taps.
 """
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +20,20 @@ from jaxconv.shapes import ResolvedWindow
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    """With one channel a group, or one filter a group; multiplications know no other precision."""
+    """In one group, or with one channel or one filter in each; multiplications know no other precision."""
     *_, c, features = kernel.shape
+    row = (1,) * (x.ndim - 1) + (-1,)
 
-    def products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def of_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        seen = taps(pad(x, window), window)
+        return _sum(pixels[..., i : i + 1] * kernel[u][i].reshape(row) for u, pixels in seen for i in range(c))
+
+    def of_each(x: jax.Array, kernel: jax.Array) -> jax.Array:
         seen = taps(pad(_for_each_filter(x, features, groups), window), window)
-        row = (1,) * (x.ndim - 1) + (-1,)
-        return functools.reduce(operator.add, (pixels * kernel[u].T.reshape(row) for u, pixels in seen))
+        return _sum(pixels * kernel[u].T.reshape(row) for u, pixels in seen)
 
-    y = _apart(products, x, kernel)
-    return y if c == 1 else y.reshape(*y.shape[:-1], groups, c).sum(axis=-1)
+    y = _apart(of_one if groups == 1 else of_each, x, kernel)
+    return y if groups == 1 or c == 1 else y.reshape(*y.shape[:-1], groups, c).sum(axis=-1)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
@@ -38,9 +42,13 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
     return jnp.stack([_total_product(pixels, dy) for _, pixels in seen]).reshape(*form.window.size, 1, -1)
 
 
+def _sum(terms: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.add, terms)
+
+
 def _for_each_filter(x: jax.Array, features: int, groups: int) -> jax.Array:
-    """Each channel as often as it has filters; a single one meets all of them as it is."""
-    return x if groups == 1 else jnp.repeat(x, features // groups, axis=-1)
+    """Each channel as often as it has filters."""
+    return jnp.repeat(x, features // groups, axis=-1)
 
 
 def _apart(function: Callable[..., jax.Array], *args: jax.Array) -> jax.Array:
@@ -57,4 +65,4 @@ def _total_product(x: jax.Array, y: jax.Array) -> jax.Array:
     rows = x.shape[1]
     share = next(n for n in range(min(rows, 16), 0, -1) if rows % n == 0)
     blocks = zip(jnp.split(x, share, axis=1), jnp.split(y, share, axis=1), strict=True)
-    return total(functools.reduce(operator.add, (a * b for a, b in blocks)))
+    return total(_sum(a * b for a, b in blocks))
