@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from jaxconv.errors import InputError
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # An option that a version of XLA does not know would end the process, so it is set only where it is known.
 KNOWN_TO = "0.10."
+IMPORTED = time.perf_counter()
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
@@ -150,6 +152,21 @@ def _processor() -> str:
     except (OSError, StopIteration):
         known = platform.processor()
     return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+
+
+def age() -> float:
+    """Seconds since this process began: loading Python and jax is part of what a person waits for.
+
+    Where the system does not tell (it is Linux that does), since this module was imported.
+
+    >>> age() > 0
+    True
+    """
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.perf_counter() - IMPORTED
 
 
 def device_name() -> str:

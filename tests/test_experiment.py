@@ -54,6 +54,7 @@ def test_the_run_folder_is_whole(run):
         "steps",
         "train_seconds",
         "compile_seconds",
+        "first_step_seconds",
         "total_seconds",
         "images_per_second",
         "device",
@@ -65,6 +66,7 @@ def test_the_run_folder_is_whole(run):
     }
     assert result["compilations"] == {"train": 1, "eval": 1}
     assert (result["epochs"], result["steps"]) == (8, 8 * 40)
+    assert 0 < result["first_step_seconds"] < result["total_seconds"] - result["train_seconds"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))

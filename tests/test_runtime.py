@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -150,6 +151,18 @@ def test_doctor_sees_what_is_wrong(capsys, monkeypatch):
     monkeypatch.setattr(ops, "conv", wrong)
     assert main(["doctor"]) == 1
     assert "conv       DIFFERS: depthwise, two groups" in capsys.readouterr().out
+
+
+def test_age_is_the_time_since_the_process_began():
+    began = time.perf_counter()
+    said = subprocess.run(
+        [sys.executable, "-c", "import time; time.sleep(0.3); from jaxconv import runtime; print(runtime.age())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    waited = time.perf_counter() - began
+    assert 0.3 < float(said.stdout) < waited + 0.02  # the system counts in hundredths
 
 
 def test_the_program_sets_itself_up_unless_told_not_to():

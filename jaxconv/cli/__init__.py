@@ -48,6 +48,7 @@ COMMANDS = {
         Train,
         train,
         """jaxconv train
+        jaxconv train --dataset mnist --recipe fast
         jaxconv train --dataset mnist --model mnist_cnn
         jaxconv train --dataset mnist --model mnist_cnn --recipe lecture
         jaxconv train --dataset cifar10 --model resnet20 --recipe resnet

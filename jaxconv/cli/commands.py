@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import tyro
 
-from jaxconv import devices, models
+from jaxconv import devices, models, runtime
 from jaxconv.data import check
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import (
@@ -30,7 +30,8 @@ class Train(TrainConfig):
     """Train a network and write a run folder."""
 
     recipe: str | None = None
-    """Other defaults: lecture (RMSprop, patience 5, beside a network without convolutions) or resnet (He et al.)."""
+    """Other defaults: fast (MNIST in one epoch), lecture (RMSprop, patience 5, beside a network without convolutions)
+    or resnet (He et al.)."""
     resume: Path | None = None
     """Go on with this run, which was stopped or killed, exactly as if it had not been."""
     address: str | None = None
@@ -112,6 +113,7 @@ class Data:
 
 
 def train(options: Train) -> None:
+    before = runtime.age()
     if options.resume and options.recipe:
         raise InputError("train: --recipe means nothing to --resume: leave it out")
     if any(value is not None for value in (options.address, options.processes, options.process)):
@@ -134,9 +136,11 @@ def train(options: Train) -> None:
             f"{result['baseline']['model']} reaches {result['baseline']['test_accuracy']:.4f}: "
             f"relative error decrease {result['relative_error_decrease']:.1%}"
         )
+    began = result.get("first_step_seconds")
     print(
-        f"in {result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling, "
-        f"on {result['device']}\n"
+        f"in {before + result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling"
+        + (f" and the first step after {before + began:.1f}" if began else "")
+        + f", on {result['device']}\n"
         f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n"
         f"next: jaxconv predict {folder} IMAGE.png"
     )

@@ -158,6 +158,7 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
         "last_params_sha256": train.sha256(fitted.last.params),
         "train_seconds": fitted.train_seconds,
         "compile_seconds": fitted.compile_seconds,
+        "first_step_seconds": None if (ready := fitted.programs["train"].ready) is None else ready - started,
         "compilations": {name: program.compilations for name, program in fitted.programs.items()},
         "images_per_second": len(fitted.history) * count * config.seeds / fitted.train_seconds,
         "device": runtime.device_name(),
