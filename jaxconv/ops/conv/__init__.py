@@ -59,7 +59,7 @@ def conv(
 
     The kernel is not flipped: this is the cross-correlation that every CNN library calls convolution. The kernel's
     rank says how many spatial dimensions there are: ``(kh, kw, C, O)`` for images. Half precision is added up in
-    float32 and rounded once, at the end.
+    float32 and rounded once, at the end; by ``auto`` on a GPU or TPU, before the bias too.
 
     Args:
         x: the images, channels last.

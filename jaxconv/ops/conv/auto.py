@@ -26,6 +26,15 @@ def _forward(x: jax.Array, kernel: jax.Array, form: passes.Form, dtype: jnp.dtyp
     return by_lax.conv(x, kernel, form.window, groups=form.groups, precision=form.precision, dtype=dtype)
 
 
+def _own_dtype(x: jax.Array, kernel: jax.Array, form: passes.Form) -> jax.Array:
+    """In half precision what the hardware has added up in float32 is rounded before the bias, not after it.
+
+    XLA for NVIDIA has no convolution whose result is wider than its factors: it would widen these and multiply in
+    float32.
+    """
+    return _forward(x, kernel, form, x.dtype)
+
+
 def _kernel_gradient(x: jax.Array, dy: jax.Array, form: passes.Form) -> jax.Array:
     like = jax.ShapeDtypeStruct(passes.shape_of("kernel", x.shape, dy.shape, form), x.dtype)
     return _transposed(lambda kernel: _forward(x, kernel, form, x.dtype), like, dy)
@@ -42,7 +51,7 @@ def _transposed(linear: Callable[[jax.Array], jax.Array], like: jax.ShapeDtypeSt
     return gradient
 
 
-ELSEWHERE: dict[str, passes.Lowering] = {"y": _forward, "kernel": _kernel_gradient, "x": _input_gradient}
+ELSEWHERE: dict[str, passes.Lowering] = {"y": _own_dtype, "kernel": _kernel_gradient, "x": _input_gradient}
 
 for factor in passes.FACTORS:
     passes.lower(factor, cpu.PASSES[factor], platform="cpu")
