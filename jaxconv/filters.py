@@ -17,6 +17,8 @@ BOX_V        5×5: 1 left, −1 right          given V of `edges`: its left and 
 On a constant image c a kernel gives c times its sum: so an image blurred by these taps is eight times too bright, and
 :func:`normalized` makes that good. Kernels are arrays ``(kh, kw)``; images are ``(N, H, W, C)``.
 
+:func:`whitening_kernel` is the one that is made from images, as the first layer of a network that need not learn it.
+
 The functions keep an image's size, and take it to go on beyond its border as it ends there (``pad_mode="replicate"``):
 with zeros outside, every bright image would have a frame of edges. Sums are taken at full precision on every device.
 """
@@ -27,9 +29,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxconv import ops
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
-from jaxconv.shapes import Padding
+from jaxconv.shapes import Padding, Sizes, per_dimension
 
 __all__ = [
     "BLUR",
@@ -47,6 +49,7 @@ __all__ = [
     "edges",
     "normalized",
     "sobel",
+    "whitening_kernel",
 ]
 
 
@@ -226,6 +229,51 @@ def box_detector(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     x = _images("box_detector", x)
     h, v = edges(x, padding=3)  # 1 for Sobel's taps and 2 for the box's
     return apply_filter(h, BOX_H, padding="VALID") + apply_filter(v, BOX_V, padding="VALID")
+
+
+def whitening_kernel(
+    x: Float[Array, "n h w c"], size: Sizes = 2, *, eps: float = 5e-4
+) -> Float[Array, "kh kw c filters"]:
+    """Filters whose answers to the windows of these images are uncorrelated and all of one size, and their negatives.
+
+        M = mean of p pᵀ over all windows p = Σ_k λ_k e_k e_kᵀ,    filter k = e_k / √(λ_k + eps)
+
+    The D = kh·kw·C filters come by λ, the largest first, and after them the same D times −1: so nothing is lost by a
+    relu that follows. M is about 0 and not about the mean, so the images should have a mean of about 0.
+
+    Args:
+        x: the images, such as some thousands of those to train on.
+        size: of the window; an int, or two for height and width.
+        eps: keeps what the images hardly vary in, noise as a rule, from being blown up.
+
+    Returns:
+        The kernel of :func:`jaxconv.ops.conv`, ``(kh, kw, C, 2·D)``, in at least float32.
+
+    Raises:
+        InputError: x is not ``(N, H, W, C)``, the window is larger than the image, or eps is negative.
+        DtypeError: x holds integers.
+
+    Source: Page, 2018, https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/; as in
+    https://arxiv.org/abs/2404.00498, section 3.1.
+
+    >>> x = jax.random.normal(jax.random.key(0), (50, 9, 9, 1)).cumsum(axis=2)      # a pixel is like its neighbour
+    >>> y = ops.conv(x, whitening_kernel(x, eps=0))[..., :4].reshape(-1, 4)
+    >>> bool(jnp.allclose(y.T @ y / len(y), jnp.eye(4), atol=1e-3))
+    True
+    """
+    x = checks.widened(_images("whitening_kernel", x))
+    checks.number("whitening_kernel", "eps", eps, least=0)
+    with said_by("whitening_kernel"):
+        high, wide = window = per_dimension(size, 2, "size")
+    rows, columns = (n - taps + 1 for n, taps in zip(x.shape[1:3], window, strict=True))
+    if rows < 1 or columns < 1:
+        raise InputError(f"whitening_kernel: size {window} is larger than the image, {x.shape[1:3]}")
+    places = [x[:, i : i + rows, j : j + columns] for i in range(high) for j in range(wide)]
+    windows = jnp.concatenate(places, axis=-1).reshape(-1, high * wide * x.shape[-1])
+    moments = jnp.matmul(windows.T, windows, precision="highest") / len(windows)
+    values, vectors = jnp.linalg.eigh(moments)  # the smallest first, and by rounding it may be below 0
+    filters = (vectors / jnp.sqrt(jnp.maximum(values, 0) + eps)[None])[:, ::-1]
+    return jnp.concatenate([filters, -filters], axis=1).reshape(high, wide, x.shape[-1], -1)
 
 
 def _images(op: str, x: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from jaxconv import (
     Conv,
     ConvTranspose,
     GroupNorm,
+    InputError,
     InstanceNorm,
     LayerNorm,
     LpPool,
@@ -134,3 +135,16 @@ def test_batch_norm_trains_in_float32_on_bfloat16(rng):
     got, exact = slope(x, dy), slope(x.astype(jnp.float32), dy.astype(jnp.float32))
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(got, float), exact, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_batch_norm_without_a_scale_is_one_whose_scale_stays_1(train, rng):
+    x = jnp.asarray(rng.normal(size=(3, 4, 5, 2)), jnp.float32)
+    bare, full = BatchNorm(use_scale=False, decay=0.6), BatchNorm(decay=0.6)
+    params, state = bare.init(KEY, x.shape[1:])
+    assert list(params) == ["bias"]
+    params = {"bias": jnp.asarray([3.0, -1.0])}
+    wanted = full.apply({"scale": jnp.ones(2), **params}, state, x, train=train)
+    jax.tree.map(np.testing.assert_array_equal, bare.apply(params, state, x, train=train), wanted)
+    with pytest.raises(InputError, match="params holds bias, scale where bias is wanted"):
+        bare.apply({"scale": jnp.ones(2), **params}, state, x)

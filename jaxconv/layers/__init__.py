@@ -15,6 +15,7 @@ from jaxconv.layers.dense import Dense
 from jaxconv.layers.dropout import Dropout, SpatialDropout
 from jaxconv.layers.layer import Layer, as_layer, output_shape
 from jaxconv.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jaxconv.layers.parameters import dirac
 from jaxconv.layers.pool import AvgPool, LpPool, MaxPool
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RMSNorm",
     "SpatialDropout",
     "as_layer",
+    "dirac",
     "output_shape",
     "parallel",
     "residual",

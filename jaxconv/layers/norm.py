@@ -11,7 +11,7 @@ from jaxconv.layers.parameters import scale_and_bias
 from jaxconv.ops import checks
 
 
-def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None) -> Layer:
+def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.batch_norm`, with the batch's statistics in training and running ones otherwise.
 
     In training ``running ← decay · running + (1 − decay) · batch``, with the batch's own (biased) variance.
@@ -19,16 +19,21 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None)
     Args:
         decay: the share of the old value: 0.9 is PyTorch's ``momentum=0.1``.
         eps: keeps a constant channel finite.
+        use_scale: without one the deviation of every channel is 1, as before a convolution, which scales by itself.
 
     >>> params, state = BatchNorm().init(jax.random.key(0), (8, 8, 4))
     >>> sorted(params), sorted(state)
     (['bias', 'scale'], ['mean', 'var'])
     """
+    names = ("scale", "bias") if use_scale else ("bias",)
 
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         params, _ = scale_and_bias(key, in_shape)
         channels = in_shape[-1:]
-        return params, {"mean": jnp.zeros(channels, jnp.float32), "var": jnp.ones(channels, jnp.float32)}
+        return {name: params[name] for name in names}, {
+            "mean": jnp.zeros(channels, jnp.float32),
+            "var": jnp.ones(channels, jnp.float32),
+        }
 
     def apply(
         params: Tree,
@@ -39,8 +44,10 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, name: str | None = None)
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
-        check_entries("params", params, ("scale", "bias"))
+        check_entries("params", params, names)
         check_entries("state", state, ("mean", "var"))
+        if not use_scale:
+            params = {"scale": jnp.ones_like(params["bias"]), **params}
         if not train:
             return ops.batch_norm(x, **params, **state, eps=eps), state
         wide = checks.widened(x)  # once, so that both parts of its gradient are added up in that

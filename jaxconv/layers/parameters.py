@@ -1,6 +1,7 @@
 """How parameters start: what the layers of a kernel, and those of a scale, have in common."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,34 @@ from jaxconv.shapes import Sizes, per_dimension
 Initializer = Callable[..., jax.Array]
 
 HE_NORMAL: Initializer = he_normal()
+
+
+def dirac(rest: Initializer = HE_NORMAL) -> Initializer:
+    """Kernels that begin by handing their input on: filter o of the first C is 1 at the middle of channel o, else 0.
+
+    With ``padding="SAME"`` and stride 1 the first C channels that come out are those that went in, or the first O of
+    them where there are fewer filters. For a convolution without groups.
+
+    Args:
+        rest: the initializer of the filters beyond C.
+
+    Source: Zagoruyko & Komodakis, 2017, https://arxiv.org/abs/1706.00388; as in
+    https://arxiv.org/abs/2404.00498, section 3.2.
+
+    >>> from jaxconv import Conv
+    >>> conv, x = Conv(3, 3, padding="SAME", kernel_init=dirac()), jnp.arange(8.).reshape(1, 2, 2, 2)
+    >>> params, state = conv.init(jax.random.key(0), (2, 2, 2))
+    >>> bool((conv.apply(params, state, x)[0][..., :2] == x).all())
+    True
+    """
+
+    def init(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        middle = tuple((n - 1) // 2 for n in shape[:-2])  # where SAME puts a pixel itself, in an even window too
+        count = min(shape[-2:])
+        kernel = rest(key, shape, dtype).at[..., :count].set(0)
+        return kernel.at[(*middle, slice(count), slice(count))].set(jnp.eye(count, dtype=dtype))
+
+    return init
 
 
 def kernel_and_bias(layer: str, init: Initializer, key: jax.Array, shape: Shape, use_bias: bool) -> Tree:

@@ -12,7 +12,7 @@ device that computes the rest of the step.
 from jaxconv.data.augment.boxes import cutmix, cutout
 from jaxconv.data.augment.given import Augment, Mix
 from jaxconv.data.augment.mix import mixup
-from jaxconv.data.augment.moves import crop, flip, shift
+from jaxconv.data.augment.moves import alternating_flip, crop, flip, shift
 from jaxconv.data.augment.table import AUGMENTATIONS, MIXES, compose, find
 from jaxconv.data.augment.views import test_time
 from jaxconv.data.augment.warp import affine, rotate, warp
@@ -23,6 +23,7 @@ __all__ = [
     "Augment",
     "Mix",
     "affine",
+    "alternating_flip",
     "compose",
     "crop",
     "cutmix",

@@ -36,6 +36,40 @@ def flip(p: float = 0.5) -> Augment:
     return augment
 
 
+def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch: jax.Array | int) -> jax.Array:
+    """Swap left and right in every other epoch: a coin is tossed for each image, once, and then it takes turns.
+
+        y[n] = mirrored x[n]  if  coin(key, number[n]) + epoch  is odd,  x[n] otherwise
+
+    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time (:func:`flip`), half
+    of the images are seen the same way twice.
+
+    Args:
+        key: a random key, the same in all epochs.
+        images: floats, ``(N, H, W, C)``.
+        number: of each image in its data set, ``(N,)``: what its coin belongs to, wherever it is in the batch.
+        epoch: its number; may be traced.
+
+    Raises:
+        InputError: images of another shape, or not one number each.
+
+    Source: Jordan, 2024, https://arxiv.org/abs/2404.00498, section 3.6.
+
+    >>> x, key = jnp.arange(3.).reshape(1, 1, 3, 1), jax.random.key(0)
+    >>> [alternating_flip(key, x, jnp.array([7]), epoch).ravel().astype(int).tolist() for epoch in range(3)]
+    [[2, 1, 0], [0, 1, 2], [2, 1, 0]]
+    """
+    images, number = batch("alternating_flip", images), jnp.asarray(number)
+    if number.shape != images.shape[:1] or not jnp.issubdtype(number.dtype, jnp.integer):
+        raise InputError(
+            f"alternating_flip: number {number.dtype}{number.shape} should be int{images.shape[:1]}, one an image"
+        )
+    (key,) = keys("alternating_flip", key, 1)
+    coin = jax.vmap(lambda n: jax.random.bernoulli(jax.random.fold_in(key, n)))(number)
+    chosen = coin ^ (jnp.asarray(epoch) % 2 == 1)
+    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+
+
 def shift(pixels: Sizes = 4, *, pad_mode: str = "zeros") -> Augment:
     """Move each image by up to ``pixels`` up or down and left or right, every distance as likely as every other.
 
