@@ -1,0 +1,201 @@
+"""The speed run: what its layers begin with, what a step changes, and the program as a GPU would be given it."""
+
+import functools
+import itertools
+import json
+import re
+
+import airbench94
+import cifar10_speedrun
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import Conv, InputError, dirac, filters, train
+from jaxconv.data import augment
+
+pytestmark = pytest.mark.usefixtures("promoting")
+KEY = jax.random.key(0)
+RECIPE = airbench94.Recipe(widths=(8, 16, 16))
+array = jax.ShapeDtypeStruct
+
+
+def patches(x, high, wide):
+    """Every window of every image as a row, by loops."""
+    rows = [
+        image[i : i + high, j : j + wide].ravel()
+        for image in x
+        for i in range(x.shape[1] - high + 1)
+        for j in range(x.shape[2] - wide + 1)
+    ]
+    return np.array(rows, float)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 1)])
+def test_whitened_patches_are_uncorrelated_and_of_one_size(rng, size):
+    x = rng.normal(size=(40, 9, 8, 3)).cumsum(1).cumsum(2).astype(np.float32) / 5  # pixels are like their neighbours
+    rows = patches(x, *size)
+    channels = rows.shape[1]
+    assert np.linalg.cond(rows.T @ rows) > 30
+    kernel = np.asarray(filters.whitening_kernel(x, size, eps=0))
+    assert kernel.shape == (*size, 3, 2 * channels)
+    y = rows @ kernel.reshape(channels, -1)
+    np.testing.assert_allclose(y[:, :channels].T @ y[:, :channels] / len(rows), np.eye(channels), atol=2e-3)
+    np.testing.assert_array_equal(kernel[..., channels:], -kernel[..., :channels])
+
+
+def test_whitening_leaves_noise_small_and_puts_the_largest_first(rng):
+    x = rng.normal(size=(50, 6, 7, 1)).astype(np.float32) * 1e-3
+    x += rng.normal(size=(50, 1, 1, 1)).astype(np.float32)
+    y = patches(x, 2, 2) @ np.asarray(filters.whitening_kernel(x, eps=0.01)).reshape(4, 8)
+    sizes = (y[:, :4] ** 2).mean(0)
+    assert 0.9 < sizes[0] < 1 and (sizes[1:] < 1e-3).all()
+
+
+def test_what_cannot_be_whitened_is_refused():
+    x = np.zeros((2, 4, 5, 3), np.float32)
+    with pytest.raises(InputError, match=r"whitening_kernel: size \(5, 2\) is larger than the image, \(4, 5\)"):
+        filters.whitening_kernel(x, (5, 2))
+    with pytest.raises(InputError, match="whitening_kernel: eps=-1"):
+        filters.whitening_kernel(x, eps=-1)
+    assert np.isfinite(filters.whitening_kernel(x)).all()
+
+
+@pytest.mark.parametrize("features", [3, 4, 9])
+@pytest.mark.parametrize("size", [3, (1, 5), (2, 4)])
+def test_dirac_hands_the_first_channels_on(rng, features, size):
+    x = rng.normal(size=(2, 6, 5, 4)).astype(np.float32)
+    layer = Conv(features, size, padding="SAME", use_bias=False, kernel_init=dirac())
+    params, state = layer.init(KEY, x.shape[1:])
+    y = np.asarray(layer.apply(params, state, x)[0])
+    same = min(features, 4)
+    np.testing.assert_allclose(y[..., :same], x[..., :same], rtol=1e-6)
+    assert all(
+        y[..., o].std() > 0.1 and not np.allclose(y[..., o], x[..., c]) for o in range(4, features) for c in range(4)
+    )
+
+
+def test_two_epochs_see_every_image_as_it_is_and_mirrored(rng):
+    x = rng.uniform(size=(400, 3, 4, 2)).astype(np.float32)
+    flip = jax.jit(augment.alternating_flip)
+    mirrored = []
+    for epoch in range(5):
+        order = rng.permutation(400)
+        y = np.empty_like(x)
+        y[order] = flip(KEY, x[order], jnp.asarray(order), epoch)
+        as_it_is, other = (y == x).all((1, 2, 3)), (y == x[:, :, ::-1]).all((1, 2, 3))
+        assert (as_it_is ^ other).all()
+        mirrored.append(other)
+    for before, after in itertools.pairwise(mirrored):
+        np.testing.assert_array_equal(before, ~after)
+    assert abs(mirrored[0].mean() - 0.5) < 5 * np.sqrt(0.25 / 400)
+
+
+def test_an_alternating_flip_needs_a_number_for_each_image():
+    with pytest.raises(InputError, match=r"alternating_flip: number int32\(2,\) should be int\(3,\), one an image"):
+        augment.alternating_flip(KEY, np.zeros((3, 2, 2, 1), np.float32), np.arange(2, dtype=np.int32), 0)
+
+
+def test_every_epoch_is_a_part_of_a_permutation():
+    rows = np.asarray(airbench94.batches(KEY, 50, 8, 14))  # six steps an epoch; two epochs and two steps
+    assert rows.shape == (14, 8)
+    epochs = [set(rows[start : start + 6].ravel().tolist()) for start in (0, 6)]
+    assert all(len(epoch) == 48 and epoch <= set(range(50)) for epoch in epochs)
+    assert rows[:6].tolist() != rows[6:12].tolist()
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_the_optimiser_is_its_formulas(rng, learn):
+    shapes = {"whiten": {"bias": (3,)}, "serial1": {"conv1": {"kernel": (2, 3)}, "bn1": {"bias": (4,)}}}
+    params = jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32), shapes, is_leaf=lambda s: isinstance(s, tuple)
+    )
+    recipe, steps = airbench94.Recipe(batch_size=512), 10
+    optimizer = airbench94.make_optimizer(recipe, steps, learn_bias=learn)
+    state, now = optimizer.init(params), params
+    grads = [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params) for _ in range(steps)]
+    for each in grads:
+        updates, state = optimizer.update(each, state, now)
+        now = jax.tree.map(jnp.add, now, updates)
+    for room, name, faster in (("conv1", "kernel", 1), ("bn1", "bias", 64)):
+        # As PyTorch has it, of the sum of 512 losses, with a learning rate and a decay for each group.
+        kilostep = 1024 * (1 + 1 / (1 - 0.85))
+        rate = 11.5 / kilostep * faster
+        decay = 0.0153 * 512 / kilostep / rate
+        w, buffer = np.asarray(params["serial1"][room][name], float), 0
+        for step, each in enumerate(grads):
+            g = 512 * np.asarray(each["serial1"][room][name], float) + decay * w
+            buffer = 0.85 * buffer + g
+            part = 0.2 + 0.8 * step / 2 if step < 2 else 1 - 0.93 * (step - 2) / 8
+            w = w - rate * part * (g + 0.85 * buffer)
+        np.testing.assert_allclose(now["serial1"][room][name], w, rtol=2e-4, atol=1e-4)
+    assert bool((now["whiten"]["bias"] == params["whiten"]["bias"]).any()) != learn
+
+
+def test_the_network_goes_back_to_its_average_every_fifth_step():
+    ts = train.TrainState(
+        jnp.asarray(5),
+        {"w": jnp.asarray(2.0)},
+        {"mean": jnp.asarray(4.0)},
+        (),
+        ({"w": jnp.asarray(1.0)}, {"mean": jnp.asarray(0.0)}),
+    )
+    keep = 0.95**5 * 0.5**3
+    due = airbench94.lookahead(ts, 10)
+    np.testing.assert_allclose([due.params["w"], due.state["mean"]], [2 - keep, 4 - 4 * keep], rtol=1e-6)
+    assert due.average == (due.params, due.state)
+    between = airbench94.lookahead(ts._replace(step=jnp.asarray(6)), 10)
+    assert (between.params, between.state, between.average) == (ts.params, ts.state, ts.average)
+
+
+def test_the_whole_run_is_lowered_for_a_gpu_with_every_convolution_in_bfloat16():
+    given = airbench94.Images(
+        array((50_000, 32, 32, 3), np.uint8),
+        array((50_000,), np.int32),
+        array((10_000, 32, 32, 3), np.uint8),
+        array((10_000,), np.int32),
+    )
+    program = jax.jit(functools.partial(airbench94.run, airbench94.Recipe()))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    module = program.trace(key, given).lower(lowering_platforms=("cuda",)).as_text()
+    convolutions = re.findall(
+        r"stablehlo\.convolution.* : \(tensor<\S+x(\w+)>, tensor<\S+x(\w+)>\) -> tensor<\S+x(\w+)>", module
+    )
+    # Seven and their gradients, but for the frozen kernel's two; without a bias to learn, one less; and the scoring.
+    assert len(convolutions) == (7 + 6 + 6) + (7 + 6 + 5) + 7
+    assert set(convolutions) == {("bf16", "bf16", "bf16")}
+    assert re.search(r"tensor<144x1024xi32>", module) and re.search(r"tensor<332x1024xi32>", module)  # 476 steps
+
+
+def test_scoring_sees_six_views_of_every_image_once(rng):
+    images = rng.integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)
+
+    def first_pixels(x):  # a network whose logits are ten pixels
+        return x[:, 0, :10, 0]
+
+    model = airbench94.serial(first_pixels)
+    x = np.asarray(jnp.asarray(airbench94.normal(images), jnp.bfloat16), np.float32)
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    logits = np.zeros((7, 10))
+    for weight, at in ((0.5, 1), (0.25, 0), (0.25, 2)):
+        view = around[:, at : at + 32, at : at + 32]
+        logits += weight / 2 * (view[:, 0, :10, 0] + view[:, 0, ::-1][:, :10, 0])
+    labels = np.where(np.arange(7) < 4, logits.argmax(1), (logits.argmax(1) + 1) % 10).astype(np.int32)
+    plain, seen = airbench94.score(model, {}, {}, jnp.asarray(images), jnp.asarray(labels), size=3)
+    assert float(seen) == pytest.approx(4 / 7)
+    assert float(plain) == pytest.approx((x[:, 0, :10, 0].argmax(1) == labels).mean())
+
+
+def test_it_learns_what_anyone_can_tell_apart(tmp_path, capsys):
+    cifar10_speedrun.main(cifar10_speedrun.Config(smoke=True, out=tmp_path))
+    report = json.loads((tmp_path / "cifar10_speedrun.json").read_text())
+    (row,) = report["runs"]
+    assert row["accuracy"] > 0.4 and row["plain"] > 0.4  # chance is 0.1
+    said = capsys.readouterr().out
+    assert "an experiment for a GPU" in said and "1 runs of 36 steps" in said and report["device"] in said
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(InputError, match="speedrun: batch_size=1024 is more than the 20 images"):
+        jax.eval_shape(functools.partial(airbench94.run, RECIPE), KEY, cifar10_speedrun.made_up(20))
