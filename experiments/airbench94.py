@@ -78,20 +78,16 @@ def run(recipe: Recipe, key: jax.Array, given: Images) -> Run:
         raise InputError(f"speedrun: batch_size={recipe.batch_size} is more than the {len(given.images)} images")
     steps = math.ceil(epoch * recipe.epochs)
     start, order, coins, noise = jax.random.split(key, 4)
-    optimizer = make_optimizer(recipe, steps)
+    model = network(recipe)
     kernel = filters.whitening_kernel(normal(given.images[:WHITEN_IMAGES]), WHITEN_SIZE)
-    ts = training.init_state(network(recipe), optimizer, start, given.images.shape[1:])
+    ts = training.init_state(model, make_optimizer(recipe, steps), start, given.images.shape[1:])
     state = ts.state | {"whiten": {"kernel": kernel}}
     ts = ts._replace(state=state, average=(ts.params, state))
 
-    def fetch(row: jax.Array, epoch: jax.Array) -> training.Batch:
-        images = augment.alternating_flip(coins, normal(given.images[row]), row, epoch)
-        return training.Batch(images, given.labels[row])
-
     def part(ts: training.TrainState, rows: jax.Array, epochs: jax.Array, learn: bool) -> Any:
-        """Some steps, in which the first layer's bias learns or does not: if not, nothing is computed for it."""
+        """Some steps, in which the first layer's bias learns or does not: then its gradient is not computed."""
         step = training.make_step(
-            network(recipe, learn_bias=learn),
+            model,
             make_optimizer(recipe, steps, learn_bias=learn),
             augment=augment.shift(2, pad_mode="reflect"),
             label_smoothing=recipe.label_smoothing,
@@ -100,18 +96,17 @@ def run(recipe: Recipe, key: jax.Array, given: Images) -> Run:
         )
 
         def body(ts: training.TrainState, x: tuple[jax.Array, jax.Array]) -> tuple[training.TrainState, jax.Array]:
-            ts, metrics = step(ts, fetch(*x), noise)
+            ts, metrics = step(ts, fetch(coins, given, *x), noise)
             return lookahead(ts, steps), metrics.loss / metrics.examples
 
         return jax.lax.scan(body, ts, (rows, epochs))
 
-    rows = batches(order, len(given.images), recipe.batch_size, steps)
-    epochs, losses = jnp.arange(steps) // epoch, []
-    turn = min(steps, recipe.whiten_epochs * epoch)
+    rows, epochs = batches(order, len(given.images), recipe.batch_size, steps)
+    turn, losses = min(steps, recipe.whiten_epochs * epoch), []
     for where, learn in ((slice(0, turn), True), (slice(turn, steps), False)):
         ts, made = part(ts, rows[where], epochs[where], learn)
         losses.append(made)
-    plain, seen = score(network(recipe), *ts.network, given.test_images, given.test_labels)
+    plain, seen = score(model, *ts.network, given.test_images, given.test_labels)
     return Run(jnp.concatenate(losses), plain, seen)
 
 
@@ -121,15 +116,20 @@ def normal(images: jax.Array) -> jax.Array:
     return (training.to_float(images) - mean) / deviation
 
 
-def batches(key: jax.Array, count: int, size: int, steps: int) -> jax.Array:
-    """Which images each step sees, ``(steps, size)``: every epoch in another order, without the rest of it."""
+def fetch(key: jax.Array, given: Images, row: jax.Array, epoch: jax.Array) -> training.Batch:
+    """The images of a step, mirrored in every other epoch."""
+    return training.Batch(augment.alternating_flip(key, normal(given.images[row]), row, epoch), given.labels[row])
+
+
+def batches(key: jax.Array, count: int, size: int, steps: int) -> tuple[jax.Array, jax.Array]:
+    """Which images each step sees, ``(steps, size)``, and in which epoch: each in another order, without its rest."""
     whole = count // size
     keys = jax.random.split(key, math.ceil(steps / whole))
     orders = jax.vmap(lambda key: jax.random.permutation(key, count)[: whole * size])(keys)
-    return orders.reshape(-1, size)[:steps]
+    return orders.reshape(-1, size)[:steps], jnp.arange(steps) // whole
 
 
-def network(recipe: Recipe, *, learn_bias: bool = True) -> Layer:
+def network(recipe: Recipe) -> Layer:
     """Seven convolutions, 31×31 pixels at first and 1 at last; the first one's kernel is given and not learned."""
     smooth = functools.partial(gelu, approximate=False)
 
@@ -143,11 +143,11 @@ def network(recipe: Recipe, *, learn_bias: bool = True) -> Layer:
         return serial(conv(features), MaxPool(2), norm(), smooth, conv(features), norm(), smooth)
 
     head = Dense(CLASSES, use_bias=False, kernel_init=UNIFORM)
-    return serial(whiten(learn_bias), smooth, *map(block, recipe.widths), MaxPool(3), flatten, head, ninth)
+    return serial(whiten(), smooth, *map(block, recipe.widths), MaxPool(3), flatten, head, ninth)
 
 
-def whiten(learn_bias: bool) -> Layer:
-    """A convolution whose kernel is state, so that nothing differentiates by it; and its bias, if it is to learn."""
+def whiten() -> Layer:
+    """A convolution whose kernel is state, so that nothing differentiates by it, and whose bias learns."""
 
     def init(key: jax.Array, in_shape: tuple[int, ...]) -> Any:
         size = (WHITEN_SIZE, WHITEN_SIZE, in_shape[-1])
@@ -155,8 +155,7 @@ def whiten(learn_bias: bool) -> Layer:
         return {"bias": jnp.zeros(features)}, {"kernel": jnp.zeros((*size, features))}
 
     def apply(params: Any, state: Any, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Any:
-        bias = params["bias"] if learn_bias else jax.lax.stop_gradient(params["bias"])
-        return ops.conv(x, state["kernel"].astype(x.dtype), bias), state
+        return ops.conv(x, state["kernel"].astype(x.dtype), params["bias"]), state
 
     return Layer("whiten", init, apply, name="whiten")
 

@@ -98,11 +98,24 @@ def test_an_alternating_flip_needs_a_number_for_each_image():
 
 
 def test_every_epoch_is_a_part_of_a_permutation():
-    rows = np.asarray(airbench94.batches(KEY, 50, 8, 14))  # six steps an epoch; two epochs and two steps
-    assert rows.shape == (14, 8)
+    rows, numbers = map(np.asarray, airbench94.batches(KEY, 50, 8, 14))  # six steps an epoch; two epochs and two steps
+    assert rows.shape == (14, 8) and numbers.tolist() == [0] * 6 + [1] * 6 + [2] * 2
     epochs = [set(rows[start : start + 6].ravel().tolist()) for start in (0, 6)]
     assert all(len(epoch) == 48 and epoch <= set(range(50)) for epoch in epochs)
     assert rows[:6].tolist() != rows[6:12].tolist()
+
+
+def test_a_step_gets_its_images_with_their_labels_and_the_next_epoch_mirrors_them():
+    given = jax.tree.map(jnp.asarray, cifar10_speedrun.made_up(30))
+    row = jnp.asarray([7, 3, 29])
+    first, second = (airbench94.fetch(KEY, given, row, epoch) for epoch in (0, 1))
+    np.testing.assert_array_equal(first.image[:, :, ::-1], second.image)
+    np.testing.assert_array_equal(first.label, given.labels[row])
+    as_it_is = airbench94.normal(given.images[row])
+    assert all((each == x).all() or (each == x[:, ::-1]).all() for each, x in zip(first.image, as_it_is))
+    np.testing.assert_allclose(
+        as_it_is[0, 0, 0, 2], (float(given.images[7, 0, 0, 2]) / 255 - 0.4465) / 0.2616, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("learn", [True, False])
@@ -169,22 +182,22 @@ def test_the_whole_run_is_lowered_for_a_gpu_with_every_convolution_in_bfloat16()
 
 
 def test_scoring_sees_six_views_of_every_image_once(rng):
-    images = rng.integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)
+    images = rng.integers(0, 256, (50, 32, 32, 3)).astype(np.uint8)
 
     def first_pixels(x):  # a network whose logits are ten pixels
-        return x[:, 0, :10, 0]
+        return x[:, 5, :10, 0]
 
     model = airbench94.serial(first_pixels)
     x = np.asarray(jnp.asarray(airbench94.normal(images), jnp.bfloat16), np.float32)
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    logits = np.zeros((7, 10))
+    logits = np.zeros((50, 10))
     for weight, at in ((0.5, 1), (0.25, 0), (0.25, 2)):
         view = around[:, at : at + 32, at : at + 32]
-        logits += weight / 2 * (view[:, 0, :10, 0] + view[:, 0, ::-1][:, :10, 0])
-    labels = np.where(np.arange(7) < 4, logits.argmax(1), (logits.argmax(1) + 1) % 10).astype(np.int32)
-    plain, seen = airbench94.score(model, {}, {}, jnp.asarray(images), jnp.asarray(labels), size=3)
-    assert float(seen) == pytest.approx(4 / 7)
-    assert float(plain) == pytest.approx((x[:, 0, :10, 0].argmax(1) == labels).mean())
+        logits += weight / 2 * (view[:, 5, :10, 0] + view[:, 5, ::-1][:, :10, 0])
+    labels = np.where(np.arange(50) < 30, logits.argmax(1), (logits.argmax(1) + 1) % 10).astype(np.int32)
+    plain, seen = airbench94.score(model, {}, {}, jnp.asarray(images), jnp.asarray(labels), size=20)
+    assert float(seen) == pytest.approx(0.6)
+    assert float(plain) == pytest.approx((x[:, 5, :10, 0].argmax(1) == labels).mean())
 
 
 def test_it_learns_what_anyone_can_tell_apart(tmp_path, capsys):
