@@ -254,7 +254,7 @@ def whitening_kernel(
         DtypeError: x holds integers.
 
     Source: Page, 2018, https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/; as in
-    https://arxiv.org/abs/2404.00498, section 3.1.
+    https://arxiv.org/abs/2404.00498.
 
     >>> x = jax.random.normal(jax.random.key(0), (50, 9, 9, 1)).cumsum(axis=2)      # a pixel is like its neighbour
     >>> y = ops.conv(x, whitening_kernel(x, eps=0))[..., :4].reshape(-1, 4)

@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from jaxconv import Conv, Dense, flatten, models, relu, serial, train
 from jaxconv.data import augment
+from jaxconv.ops.conv.cpu import rule
 from jaxconv.train.epoch import make_chunk
 from jaxconv.train.feed import Resident
 from jaxconv.train.step import look
@@ -61,6 +62,13 @@ def times(n):
 PRODUCTS = {"lenet5": (2, 3), "mnist_cnn": (3, 2), "resnet20": (19, 1)}
 
 
+def otherwise(model, in_shape, passes):
+    """How many passes of the first layer, whose channels are few, a CPU takes by something else than a convolution."""
+    kernel = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))[0]["conv1"]["kernel"]
+    kind = rule.case(*kernel.shape[-2:], 1)
+    return sum(rule.choice(wanted, kind) != "library" for wanted in passes)
+
+
 @pytest.mark.parametrize(
     ("name", "what", "dtype"),
     [
@@ -86,7 +94,7 @@ def test_every_convolution_is_of_the_form_that_its_platform_is_fast_at(name, wha
     if what != "step":  # a chunk has the same
         here = lowered(what, model, in_shape, ("cpu",), dtype=dtype).mlir_module()
         convolutions = re.findall(r"stablehlo\.convolution.*", here)
-        assert len(convolutions) >= conv
+        assert len(convolutions) >= conv - otherwise(model, in_shape, ("y",) if what == "eval" else ("y", "kernel"))
         for each in convolutions:
             assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in each and "xf32>, tensor" in each
             assert not re.search(r"lhs_dilate|reverse = \[true|pad = [^}]*\[-|pad = [^}]*, -", each)

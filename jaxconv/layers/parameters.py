@@ -27,7 +27,7 @@ def dirac(rest: Initializer = HE_NORMAL) -> Initializer:
         rest: the initializer of the filters beyond C.
 
     Source: Zagoruyko & Komodakis, 2017, https://arxiv.org/abs/1706.00388; as in
-    https://arxiv.org/abs/2404.00498, section 3.2.
+    https://arxiv.org/abs/2404.00498.
 
     >>> from jaxconv import Conv
     >>> conv, x = Conv(3, 3, padding="SAME", kernel_init=dirac()), jnp.arange(8.).reshape(1, 2, 2, 2)

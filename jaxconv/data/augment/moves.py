@@ -53,7 +53,7 @@ def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch
     Raises:
         InputError: images of another shape, or not one number each.
 
-    Source: Jordan, 2024, https://arxiv.org/abs/2404.00498, section 3.6.
+    Source: Jordan, 2024, https://arxiv.org/abs/2404.00498.
 
     >>> x, key = jnp.arange(3.).reshape(1, 1, 3, 1), jax.random.key(0)
     >>> [alternating_flip(key, x, jnp.array([7]), epoch).ravel().astype(int).tolist() for epoch in range(3)]

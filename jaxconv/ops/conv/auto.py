@@ -6,7 +6,6 @@ On a CPU that is :mod:`cpu`. On a GPU or TPU it is what lax makes of all three, 
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from jaxconv.ops import checks
@@ -22,36 +21,31 @@ def conv(
     return passes.run("y", x, kernel, passes.Form(window, x.shape[1:-1], groups, dtypes, precision))
 
 
-def _forward(x: jax.Array, kernel: jax.Array, form: passes.Form, dtype: jnp.dtype | None = None) -> jax.Array:
-    return by_lax.conv(x, kernel, form.window, groups=form.groups, precision=form.precision, dtype=dtype)
-
-
-def _own_dtype(x: jax.Array, kernel: jax.Array, form: passes.Form) -> jax.Array:
-    """In half precision what the hardware has added up in float32 is rounded before the bias, not after it.
+def _forward(x: jax.Array, kernel: jax.Array, form: passes.Form) -> jax.Array:
+    """The result has the dtype of its factors: what the hardware adds up in float32 is rounded before the bias.
 
     XLA for NVIDIA has no convolution whose result is wider than its factors: it would widen these and multiply in
     float32.
     """
-    return _forward(x, kernel, form, x.dtype)
+    return by_lax.conv(x, kernel, form.window, groups=form.groups, precision=form.precision, dtype=x.dtype)
 
 
 def _kernel_gradient(x: jax.Array, dy: jax.Array, form: passes.Form) -> jax.Array:
     like = jax.ShapeDtypeStruct(passes.shape_of("kernel", x.shape, dy.shape, form), x.dtype)
-    return _transposed(lambda kernel: _forward(x, kernel, form, x.dtype), like, dy)
+    return _transposed(lambda kernel: _forward(x, kernel, form), like, dy)
 
 
 def _input_gradient(kernel: jax.Array, dy: jax.Array, form: passes.Form) -> jax.Array:
     like = jax.ShapeDtypeStruct(passes.shape_of("x", kernel.shape, dy.shape, form), kernel.dtype)
-    return _transposed(lambda x: _forward(x, kernel, form, kernel.dtype), like, dy)
+    return _transposed(lambda x: _forward(x, kernel, form), like, dy)
 
 
 def _transposed(linear: Callable[[jax.Array], jax.Array], like: jax.ShapeDtypeStruct, dy: jax.Array) -> jax.Array:
-    """All in one dtype, or lax would widen it: in half precision the hardware adds up in float32 by itself."""
     (gradient,) = jax.linear_transpose(linear, like)(dy)
     return gradient
 
 
-ELSEWHERE: dict[str, passes.Lowering] = {"y": _own_dtype, "kernel": _kernel_gradient, "x": _input_gradient}
+ELSEWHERE: dict[str, passes.Lowering] = {"y": _forward, "kernel": _kernel_gradient, "x": _input_gradient}
 
 for factor in passes.FACTORS:
     passes.lower(factor, cpu.PASSES[factor], platform="cpu")
