@@ -83,6 +83,15 @@ def compiler_options() -> dict[str, Any]:
     return _new_options()
 
 
+def hasty_options() -> dict[str, Any]:
+    """XLA's options for a program that runs once, and had better be compiled soon than well; none but on a CPU.
+
+    A network's first parameters are such a program: random numbers are long chains of integer operations, of which
+    LLVM's optimiser makes much ado.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
 def _new_options() -> dict[str, Any]:
     given = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in CPU_OPTIONS.items() if _known() and f"--{name}=" not in given}

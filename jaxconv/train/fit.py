@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxconv import devices
+from jaxconv import devices, runtime
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.train.batches import Plan, plan
@@ -114,15 +114,14 @@ def fit(
         raise InputError("fit: compiled=False trains one seed at a time")
 
     init_key, key = _keys(seed)
-    init = functools.partial(
-        init_state, model, optimizer, init_key, in_shape, average=options.get("average") is not None
-    )
+    average = options.get("average") is not None
+    init = functools.partial(init_state, model, optimizer, in_shape=in_shape, average=average)
     cut = plan(count, batch_size, in_shape)
     if start is None:
-        ts = init()
+        ts = jax.jit(init, compiler_options=runtime.hasty_options())(init_key)
         start = Snapshot(ts, ts.network, Position())
     else:
-        check_start(start, jax.eval_shape(init), cut)
+        check_start(start, jax.eval_shape(init, init_key), cut)
     params, state = jax.tree.map(lambda leaf: leaf[0], start.best) if several else start.best
     for each in (labels, validation[1]):
         check_labels("fit", model, params, state, in_shape, each)
