@@ -28,6 +28,7 @@ class Tuned(NamedTuple):
     """What :func:`tune` did, in words for people: one line each."""
 
     allocator: str
+    calls: str
     compiler: str
     threads: str
 
@@ -40,6 +41,8 @@ def tune(*, threads: int | None = None) -> Tuned:
 
     - The allocator keeps the memory of large temporaries. By default glibc gives it back after every step and gets it
       anew for the next, page by page, each of which the kernel clears.
+    - A program runs in the thread that calls it. By default jax gives it to another, whose large temporaries glibc maps
+      anew all the same: only the main thread's are kept.
     - XLA's options :data:`CPU_OPTIONS`, unless ``XLA_FLAGS`` has them already.
     - As many threads as a container is allowed to use, where that is fewer than the machine has.
 
@@ -55,7 +58,7 @@ def tune(*, threads: int | None = None) -> Tuned:
     global _tuned
     if threads is not None and threads < 1:
         raise InputError(f"tune: threads={threads!r} should be at least 1")
-    _tuned = Tuned(_keep_memory(), _choose_options(), _limit_threads(threads))
+    _tuned = Tuned(_keep_memory(), _call_directly(), _choose_options(), _limit_threads(threads))
     return _tuned
 
 
@@ -70,6 +73,13 @@ def _keep_memory() -> str:
     glibc = ctypes.CDLL(None)
     done = glibc.mallopt(M_MMAP_MAX, 0) and glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     return "keeps the memory of temporaries" if done else "left alone: glibc refused"
+
+
+def _call_directly() -> str:
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" in os.environ:
+        return "left alone: JAX_CPU_ENABLE_ASYNC_DISPATCH is set"
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    return "a program runs in the thread that calls it"
 
 
 def compiler_options() -> dict[str, Any]:

@@ -34,8 +34,9 @@ def test_importing_changes_nothing_and_tune_says_what_it_did():
         "import jax.numpy as jnp; assert float(jnp.ones(3).sum()) == 3; "  # XLA knows the options
         "print(json.dumps([tuned, os.environ['XLA_FLAGS']]))"
     )
-    (allocator, compiler, threads), flags = elsewhere(program)
+    (allocator, calls, compiler, threads), flags = elsewhere(program)
     assert flags == "--xla_cpu_experimental_ynn_fusion_type="
+    assert calls == "a program runs in the thread that calls it"
     assert flags in compiler and allocator == "keeps the memory of temporaries" and threads.endswith("cores")
 
 
@@ -68,11 +69,25 @@ def test_memory_is_kept():
     assert max(elsewhere(program.replace("{}", "runtime.tune()"))[1:]) < 100
 
 
+def test_a_program_runs_in_the_thread_that_calls_it():
+    """So its result is there when the call returns."""
+    program = (
+        "import json; from jaxconv import runtime; {}; import jax, jax.numpy as jnp; "
+        "f = jax.jit(lambda x: x @ x @ x @ x); x = jnp.ones((2048, 2048)); f(x).block_until_ready(); "
+        "print(json.dumps(f(x).is_ready()))"
+    )
+    assert elsewhere(program.replace("{}", "pass")) is False
+    assert elsewhere(program.replace("{}", "runtime.tune()")) is True
+    assert elsewhere(program.replace("{}", "runtime.tune()"), JAX_CPU_ENABLE_ASYNC_DISPATCH="1") is False
+
+
 def test_where_it_means_nothing_it_is_left_alone(monkeypatch):
     monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("", ""))
     assert runtime._keep_memory() == "left alone: no glibc"
     monkeypatch.setattr(runtime.sys, "platform", "darwin")
     assert runtime._keep_memory() == "left alone: no glibc"
+    monkeypatch.setenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", "1")
+    assert runtime._call_directly() == "left alone: JAX_CPU_ENABLE_ASYNC_DISPATCH is set"
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(runtime.importlib.metadata, "version", lambda name: "0.12.1")
     assert runtime._choose_options() == "left alone: jaxlib 0.12.1 may not know these options"

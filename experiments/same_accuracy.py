@@ -1,0 +1,96 @@
+"""Whether the choice of convolutions costs accuracy: the same seeds trained by ``impl="auto"`` and by ``impl="lax"``.
+
+Claim: none is lost. Both compute the same sums in another order, so that from the first step on they differ by
+rounding, and training makes two different networks of that; over seeds their test accuracies differ by no more than
+chance has them differ. Measured on 2 CPU cores with jax 0.10.2 (``--recipe fast``, mnist_cnn on MNIST, seeds 0 to 4):
+PENDING
+
+    python experiments/same_accuracy.py              # needs MNIST; about PENDING on 2 cores
+    python experiments/same_accuracy.py --smoke      # the digits instead, and two seeds: seconds, and no evidence
+
+The test images are scored once a network, and nothing is chosen by them.
+"""
+
+import dataclasses
+import statistics
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxconv import data, models, runtime, train
+from jaxconv.experiment import RECIPES, TrainConfig, write_json
+
+IMPLS = ("auto", "lax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Whether the choice of convolutions costs accuracy."""
+
+    seeds: int = 5
+    """Networks of each kind, from seed 0 on."""
+    smoke: bool = False
+    """Digits instead of MNIST and two seeds, to see that it runs."""
+    out: Path = Path("runs/same_accuracy")
+    """Folder for same_accuracy.json."""
+
+
+def main(config: Config) -> None:
+    runtime.tune()
+    if config.smoke:
+        config = dataclasses.replace(config, seeds=2)
+    asked = (
+        TrainConfig(model="small_cnn", epochs=4) if config.smoke else TrainConfig(dataset="mnist", **RECIPES["fast"])
+    )
+    dataset = data.load(asked.dataset)
+    rows = []
+    with Console(stderr=True).status("") as status:
+        for seed in range(config.seeds):
+            for impl in IMPLS:
+                status.update(f"{asked.dataset}, {asked.model}: seed {seed} of {config.seeds}, {impl}")
+                rows.append({"seed": seed, "impl": impl, **trained(asked, dataset, impl, seed)})
+    by_impl = {impl: [row["test_accuracy"] for row in rows if row["impl"] == impl] for impl in IMPLS}
+    differences = [auto - lax for auto, lax in zip(*by_impl.values(), strict=True)]
+    mean, error = statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    table = Table(title=f"test accuracy of {asked.model} on {asked.dataset}", title_justify="left")
+    for heading in ("seed", *IMPLS, "difference"):
+        table.add_column(heading, justify="right")
+    for seed, (auto, lax) in enumerate(zip(*by_impl.values(), strict=True)):
+        table.add_row(str(seed), f"{auto:.4f}", f"{lax:.4f}", f"{auto - lax:+.4f}")
+    Console().print(table)
+    for impl, each in by_impl.items():
+        seconds = statistics.median(row["train_seconds"] for row in rows if row["impl"] == impl)
+        print(
+            f"{impl}: {statistics.fmean(each):.4f} ± {statistics.stdev(each):.4f}, training in {seconds:.1f} s (median)"
+        )
+    print(f"auto − lax: {mean:+.4f}, with a standard error of {error:.4f}")
+    config.out.mkdir(parents=True, exist_ok=True)
+    report = {"device": runtime.device_name(), "versions": runtime.versions(), "rows": rows}
+    write_json(config.out / "same_accuracy.json", report | {"difference": mean, "standard_error": error})
+    print(f"saved in {config.out / 'same_accuracy.json'}")
+
+
+def trained(asked: TrainConfig, dataset: data.Dataset, impl: str, seed: int) -> dict[str, Any]:
+    """The test accuracy of one network, and how long its training took."""
+    entry = models.find(asked.model)
+    parts = dataset.at_least(entry.in_shape)
+    model = entry.make(len(dataset.classes), impl=impl)
+    fitted = train.fit(
+        model,
+        parts.train,
+        parts.validation,
+        optimizer=asked.make_optimizer(-(-len(parts.train.labels) // asked.batch_size)),
+        epochs=asked.epochs,
+        batch_size=asked.batch_size,
+        seed=seed,
+        **asked.step_options(),
+    )
+    scored = train.evaluate(model, fitted.params, fitted.state, *parts.test)
+    return {"test_accuracy": scored["accuracy"], "train_seconds": fitted.train_seconds}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
