@@ -23,7 +23,9 @@ from jaxconv.ops.conv import cpu, passes
 from jaxconv.shapes import Window, resolve
 
 Row = dict[str, Any]  # of the table, as in its file
-KEEP = 1.05  # a choice stays unless another is faster by more: noise should not turn it over
+# A choice stays unless another is faster by more. Alone a pass is not what it is in a network, where XLA fuses it with
+# what comes before and after; so a choice that bench has shown to be good in whole steps falls only to a clear winner.
+KEEP = 1.25
 WAYS = {wanted: way for way, wanted in WANTED.items()}
 
 
@@ -79,9 +81,9 @@ def _shapes(row: Row) -> dict[str, tuple[int, ...]]:
 
 
 def choose(milliseconds: Mapping[str, float], before: str) -> str:
-    """The fastest lowering, unless the one before is nearly as fast.
+    """The fastest lowering, unless the one before is not much slower (:data:`KEEP`).
 
-    >>> choose({"library": 1.04, "taps": 1.0}, "library"), choose({"library": 1.06, "taps": 1.0}, "library")
+    >>> choose({"library": 1.2, "taps": 1.0}, "library"), choose({"library": 1.3, "taps": 1.0}, "library")
     ('library', 'taps')
     """
     best = min(milliseconds, key=lambda name: milliseconds[name])
