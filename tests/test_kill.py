@@ -40,8 +40,11 @@ def finish(process):
 
 def seen(folder):
     """What there is in a run folder: each save changes it several times, and each epoch's end once."""
-    names = {path.name for path in folder.glob("checkpoint/*")} | {path.name for path in folder.glob("*")}
-    writing = [path.name for path in folder.glob("checkpoint/partial-*/*")]
+    try:
+        names = {path.name for path in folder.glob("checkpoint/*")} | {path.name for path in folder.glob("*")}
+        writing = [path.name for path in folder.glob("checkpoint/partial-*/*")]
+    except FileNotFoundError:  # a save was done while we looked, and its folder has another name now
+        return seen(folder)
     lines = folder / "metrics.jsonl"
     return names, writing, lines.read_text().count("\n") if lines.exists() else 0
 
