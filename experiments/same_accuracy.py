@@ -44,13 +44,11 @@ class Config:
 
 def main(config: Config) -> None:
     runtime.tune()
-    if config.smoke:
-        config = dataclasses.replace(config, seeds=2)
-    if config.seeds < 2:
-        raise InputError(f"same_accuracy: seeds={config.seeds} has no deviation: give 2 or more")
     asked = TrainConfig() if config.dataset == "digits" else TrainConfig(dataset="mnist", **RECIPES["fast"])
     if config.smoke:
-        asked = dataclasses.replace(asked, epochs=2)
+        config, asked = dataclasses.replace(config, seeds=2), dataclasses.replace(asked, epochs=2)
+    if config.seeds < 2:
+        raise InputError(f"same_accuracy: seeds={config.seeds} has no deviation: give 2 or more")
     dataset = data.load(asked.dataset)
     rows = []
     with Console(stderr=True).status("") as status:

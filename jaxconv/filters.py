@@ -31,7 +31,8 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxconv import ops
 from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
-from jaxconv.shapes import Padding, Sizes, per_dimension
+from jaxconv.ops.window import taps
+from jaxconv.shapes import Padding, Sizes, Window, per_dimension, resolve
 
 __all__ = [
     "BLUR",
@@ -265,11 +266,10 @@ def whitening_kernel(
     checks.number("whitening_kernel", "eps", eps, least=0)
     with said_by("whitening_kernel"):
         high, wide = window = per_dimension(size, 2, "size")
-    rows, columns = (n - taps + 1 for n, taps in zip(x.shape[1:3], window, strict=True))
-    if rows < 1 or columns < 1:
+    if high > x.shape[1] or wide > x.shape[2]:
         raise InputError(f"whitening_kernel: size {window} is larger than the image, {x.shape[1:3]}")
-    places = [x[:, i : i + rows, j : j + columns] for i in range(high) for j in range(wide)]
-    windows = jnp.concatenate(places, axis=-1).reshape(-1, high * wide * x.shape[-1])
+    seen = taps(x, resolve(Window(window), x.shape[1:3]))
+    windows = jnp.concatenate([pixels for _, pixels in seen], axis=-1).reshape(-1, high * wide * x.shape[-1])
     moments = jnp.matmul(windows.T, windows, precision="highest") / len(windows)
     values, vectors = jnp.linalg.eigh(moments)  # the smallest first, and by rounding it may be below 0
     filters = (vectors / jnp.sqrt(jnp.maximum(values, 0) + eps)[None])[:, ::-1]

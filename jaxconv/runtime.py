@@ -62,6 +62,14 @@ def tune(*, threads: int | None = None) -> Tuned:
     return _tuned
 
 
+def set_up(*, tuned: bool) -> None:
+    """What ``--no-tune`` decides for a process: :func:`tune`, or not even the options of :func:`compiler_options`."""
+    if tuned:
+        tune()
+    else:
+        os.environ["JAXCONV_TUNE"] = "0"
+
+
 def tuned() -> Tuned | None:
     """What :func:`tune` did in this process, or None if nobody called it."""
     return _tuned

@@ -57,6 +57,15 @@ BATCHES = {"mnist_cnn": 256}  # examples a step; of any other model
 BATCH = 128
 
 
+def batch_of(model: str) -> int:
+    """Examples a step of a model, where nobody says otherwise.
+
+    >>> batch_of("mnist_cnn"), batch_of("lenet5")
+    (256, 128)
+    """
+    return BATCHES.get(model, BATCH)
+
+
 def chosen(peers: Sequence[str]) -> list[Contestant]:
     """jaxconv, in both modes, and these peers; ``all`` is all of them.
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from jaxconv.bench.contestants import Contestant
 from jaxconv.bench.process import Lost, Process
+from jaxconv.compare.timing import MOST, calls_of_turn
 
 TURN = 0.3  # seconds at least, so that neither the clock nor the asking matters
-MOST = 50  # steps of a turn
 GLANCE = 3  # steps, before anything counts, to see how long one takes
 
 
@@ -87,5 +87,4 @@ def turn(seconds: float, chunk: int = 1) -> int:
     >>> turn(0.02), turn(0.001), turn(2.0), turn(0.02, chunk=10), turn(0.001, chunk=32)
     (15, 50, 1, 20, 32)
     """
-    calls = math.ceil(TURN / (seconds * chunk)) if seconds > 0 else MOST
-    return chunk * max(1, min(calls, MOST // chunk))
+    return chunk * max(1, min(calls_of_turn(seconds * chunk, TURN), MOST // chunk))

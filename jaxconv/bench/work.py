@@ -46,6 +46,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def ceiling_line(gflops: float) -> str:
+    """What :func:`sgemm_gflops` found, in words."""
+    return f"the machine's ceiling: {gflops:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)"
+
+
 def sgemm_gflops(size: int = 2048, repeats: int = 5) -> float:
     """Billions of operations a second of numpy's float32 matrix product, the best of some: the machine's ceiling."""
     a = np.random.default_rng(0).random((size, size), np.float32)

@@ -35,10 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(content), file=answers, flush=True)
 
     [contestant] = [each for each in CONTESTANTS if (each.peer, each.mode) == (options.peer, options.mode)]
-    if contestant.peer == OURS and not options.no_tune:
-        runtime.tune()
-    elif options.no_tune:
-        os.environ["JAXCONV_TUNE"] = "0"
+    if contestant.peer == OURS:
+        runtime.set_up(tuned=not options.no_tune)
     peer = importlib.import_module(f"jaxconv.bench.peers.{contestant.file}")
     runner = peer.build(options.model, options.batch, **contestant.options)
     started = time.perf_counter()

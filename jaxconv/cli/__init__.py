@@ -114,10 +114,7 @@ def console() -> NoReturn:
     arguments = sys.argv[1:]
     if arguments[:1] != ["bench"]:  # whose peers are to run as they are, and which sets its own processes up
         arguments = [word for word in arguments if word != NO_TUNE]
-        if len(arguments) == len(sys.argv) - 1:
-            runtime.tune()
-        else:
-            os.environ["JAXCONV_TUNE"] = "0"
+        runtime.set_up(tuned=len(arguments) == len(sys.argv) - 1)
     with contextlib.suppress(InputError):  # no home folder: nothing is kept
         runtime.keep_programs(cache_folder())
     code = main(arguments)

@@ -95,7 +95,7 @@ def _race(options: Bench) -> None:
             able.append(contestant)
     with Console(stderr=True).status("") as status:
         for model in dict.fromkeys(options.models):
-            batch = options.batch or who.BATCHES.get(model, who.BATCH)
+            batch = options.batch or who.batch_of(model)
             there = [contestant for contestant in able if who.has_net(contestant, model)]
             if len(there) < len(able):
                 print(f"{model}: the peers have no such network; jaxconv runs alone", flush=True)
@@ -120,7 +120,7 @@ def _race(options: Bench) -> None:
     for each in measured.values():
         for line in rows.sentences(each):
             print(line)
-    print(f"the machine's ceiling: {ceiling:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)")
+    print(work.ceiling_line(ceiling))
     _save(options, measured, ceiling, left_out)
 
 

@@ -16,17 +16,14 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
     """Time the ops of each model; print its tables as soon as they are known, then where jaxconv is slower."""
     from rich.console import Console
 
-    if faster:
-        runtime.tune()
-    else:
-        os.environ["JAXCONV_TUNE"] = "0"
+    runtime.set_up(tuned=faster)
     if busy := work.load():
         print(busy, flush=True)
     known: dict[cases.Case, list[ops.Row]] = {}
     with Console(stderr=True).status("the machine's ceiling") as status:
         ceiling = work.sgemm_gflops()
         for model in dict.fromkeys(models):
-            images = batch or who.BATCHES.get(model, who.BATCH)
+            images = batch or who.batch_of(model)
             asked = cases.cases(model, images)
             if not asked:
                 print(f"{model}: it has no convolution and no max pool", flush=True)
@@ -46,7 +43,7 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
         raise InputError(f"bench: --ops: nothing to time in {', '.join(models)}: name a model with a convolution")
     for line in ops.verdict(list(known.values())):
         print(line)
-    print(f"the machine's ceiling: {ceiling:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)")
+    print(work.ceiling_line(ceiling))
     if file:
         rows = [row.as_json() for each in known.values() for row in each]
         write_json(file, work.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})

@@ -36,7 +36,7 @@ def in_turns(
     for i, (key, run) in enumerate(runs.items(), start=1):
         progress(f"compiling {i} of {len(runs)}")
         jax.block_until_ready(run())
-        calls[key] = min(MOST, math.ceil(least / max(_seconds(run, 1), 1e-9))) if least else 1
+        calls[key] = calls_of_turn(_seconds(run, 1), least) if least else 1
     seconds: dict[Key, list[float]] = {key: [] for key in runs}
     for i in range(repeats):
         progress(f"timing, round {i + 1} of {repeats}")
@@ -55,6 +55,15 @@ def medians(
     """
     measured = in_turns(runs, repeats=repeats, progress=progress)
     return {key: statistics.median(seconds) for key, seconds in measured.items()}
+
+
+def calls_of_turn(seconds: float, least: float) -> int:
+    """How many calls of so many seconds make a turn of at least so many, within reason.
+
+    >>> calls_of_turn(0.02, 0.3), calls_of_turn(0.001, 0.3), calls_of_turn(2.0, 0.3)
+    (15, 50, 1)
+    """
+    return max(1, min(MOST, math.ceil(least / max(seconds, 1e-9))))
 
 
 def _seconds(run: Callable[[], Any], calls: int) -> float:
