@@ -18,7 +18,8 @@ def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
     )
     code, out, _ = jaxconv(line)
     assert code == 0 and "all agree: largest relative error" in out and "saved in found.json" in out
-    for name in (*list(ops.LOWERINGS)[1:], "by hand", "d kernel", "medians of compiled calls", "finite differences"):
+    implementations = (*list(ops.LOWERINGS)[1:], "auto", "by hand")
+    for name in (*implementations, "d kernel", "medians of compiled calls", "finite differences"):
         assert name in out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["ok"] and max(row["relative"] for row in found["rows"]) <= 1e-12

@@ -64,7 +64,7 @@ def rounding(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> An
     leaves = jax.tree.leaves(args)
 
     @jax.jit
-    def moved(signs: jax.Array, alike: jax.Array | bool) -> list[jax.Array]:
+    def moved(leaves: list[jax.Array], signs: jax.Array, alike: jax.Array | bool) -> list[jax.Array]:
         pairs = _run(program, [(leaf, leaf) for leaf in leaves], _Errors(signs, dtype, alike))
         # Where there is no number, there is none to move.
         finite = [jnp.isfinite(right) & jnp.isfinite(noisy) for right, noisy in pairs]
@@ -73,7 +73,7 @@ def rounding(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> An
 
     rng, size = np.random.default_rng(seed), _largest(program.jaxpr) + SHIFTS
     tries = [(rng.choice([-1.0, 1.0], size), alike) for _ in range(DRAWS) for alike in (False, True)]
-    worst = np.max([moved(signs, alike) for signs, alike in tries], axis=0) * SAFETY
+    worst = np.max([moved(leaves, signs, alike) for signs, alike in tries], axis=0) * SAFETY
     return jax.tree.unflatten(jax.tree.structure(shapes), worst.tolist())
 
 

@@ -37,7 +37,7 @@ def model_contest(
         InputError: a model without convolutions, a layer that it has not, no image, or a whole model in half precision.
 
     >>> sorted(model_contest("lenet5", dtype=jnp.float32).functions)
-    ['by hand', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
+    ['auto', 'by hand', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
     """
     from jaxconv.models import find
 
@@ -52,7 +52,7 @@ def model_contest(
             f"{name}: in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
             "allows for: compare one layer of it, or float32"
         )
-    models = {impl: entry.make(impl=impl) for impl in ops.LOWERINGS}
+    models = {impl: entry.make(impl=impl) for impl in [*ops.LOWERINGS, "auto"]}
     model = next(iter(models.values()))
     rng = np.random.default_rng(seed)
     with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning

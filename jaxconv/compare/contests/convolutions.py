@@ -38,7 +38,7 @@ def _convolution(asked: Asked, lowerings: Sequence[str], **options: Any) -> Cont
 
 
 def _conv(asked: Asked) -> Contest:
-    return _convolution(asked, list(ops.LOWERINGS), pad_mode=asked.pad_mode, flip=asked.flip)
+    return _convolution(asked, [*ops.LOWERINGS, "auto"], pad_mode=asked.pad_mode, flip=asked.flip)
 
 
 def _conv_transpose(asked: Asked) -> Contest:
