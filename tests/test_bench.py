@@ -289,6 +289,21 @@ def test_what_is_not_installed_is_left_out_with_a_line(jaxconv, monkeypatch, tmp
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
 
 
+def test_an_interrupt_leaves_what_was_measured(jaxconv, monkeypatch, tmp_path):
+    def start(contestant, model, **_):
+        if model == "vgg6":
+            raise KeyboardInterrupt
+        return Fake([], contestant.name)
+
+    monkeypatch.setattr(process, "start", start)
+    code, out, _ = jaxconv("bench --models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
+    assert code == 130 and "saved" not in out and (tmp_path / "b.png").is_file()
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert [(each["model"], each["peer"]) for each in found["rows"]] == [
+        ("lenet5", name) for name in ("jaxconv", "jaxconv", "lax")
+    ]
+
+
 def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(jaxconv, monkeypatch):
     started = []
     monkeypatch.setattr(

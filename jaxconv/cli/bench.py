@@ -73,7 +73,7 @@ def run_bench(options: Bench) -> None:
 
 
 def _race(options: Bench) -> None:
-    """Race, model by model; print each table as soon as it is known, and what was saved in the end."""
+    """Race, model by model; print each table, and save what is known by then, as soon as it is."""
     from rich.console import Console
 
     # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
@@ -93,7 +93,8 @@ def _race(options: Bench) -> None:
             leave_out(contestant.name, why)
         else:
             able.append(contestant)
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True).status("the machine's ceiling") as status:
+        ceiling = work.sgemm_gflops()
         for model in dict.fromkeys(options.models):
             batch = options.batch or who.batch_of(model)
             there = [contestant for contestant in able if who.has_net(contestant, model)]
@@ -113,15 +114,15 @@ def _race(options: Bench) -> None:
                 rows.make_row(each, model, batch, found[each.name], flops) for each in there if each.name in found
             ]
             print(rows.table(measured[model]), flush=True)
-        if not measured:
-            raise InputError("bench: none of them could be timed; the lines above say why")
-        status.update("the machine's ceiling")
-        ceiling = work.sgemm_gflops()
+            saved = _save(options, measured, ceiling, left_out)
+    if not measured:
+        raise InputError("bench: none of them could be timed; the lines above say why")
     for each in measured.values():
         for line in rows.sentences(each):
             print(line)
     print(work.ceiling_line(ceiling))
-    _save(options, measured, ceiling, left_out)
+    if saved:
+        print(f"saved in {' and '.join(map(str, saved))}")
 
 
 def _check(options: Bench) -> None:
@@ -153,7 +154,8 @@ def _figure(options: Bench) -> Path | None:
     return options.figure or (options.json.with_suffix(".png") if options.json else None)
 
 
-def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, left_out: dict[str, str]) -> None:
+def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, left_out: dict[str, str]) -> list[Path]:
+    """Write what is asked for: the files that there are now."""
     every = [row for each in measured.values() for row in each]
     device = runtime.device_name()
     if options.json:
@@ -170,8 +172,7 @@ def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, l
             against=_against(cases.values()),
         )
         drawn.savefig(figure)
-    if saved := [str(path) for path in (options.json, figure) if path]:
-        print(f"saved in {' and '.join(saved)}")
+    return [path for path in (options.json, figure) if path]
 
 
 def _against(cases: Iterable[Sequence[rows.Row]]) -> str:

@@ -13,7 +13,7 @@ from jaxconv.ops.conv.cpu import rule
 
 
 def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: bool, file: Path | None) -> None:
-    """Time the ops of each model; print its tables as soon as they are known, then where jaxconv is slower."""
+    """Time the ops of each model; print and save them as soon as they are known, then say where jaxconv is slower."""
     from rich.console import Console
 
     runtime.set_up(tuned=faster)
@@ -39,14 +39,15 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
                 measured = [known[case] for case in asked if case.op == name]
                 title = f"{model}, batch {images}: {name}, medians of {rounds} rounds (least–most)"
                 print(ops.table(title, measured, ceiling if name == "conv" else None), flush=True)
+            if file and known:
+                rows = [row.as_json() for each in known.values() for row in each]
+                write_json(file, work.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
     if not known:
         raise InputError(f"bench: --ops: nothing to time in {', '.join(models)}: name a model with a convolution")
     for line in ops.verdict(list(known.values())):
         print(line)
     print(work.ceiling_line(ceiling))
     if file:
-        rows = [row.as_json() for each in known.values() for row in each]
-        write_json(file, work.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
         print(f"saved in {file}")
 
 
