@@ -90,6 +90,24 @@ def test_every_lowering_for_a_cpu_is_the_same_sum(case):
             close(jax.jit(cpu.LOWERINGS[name][wanted], static_argnums=2)(*given, form), want[wanted])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_cpu_takes_what_the_table_names(x64, monkeypatch, dtype):
+    """Another lowering would be as right, and only slow: no test of values sees it."""
+    case = next(case for case in WAYS if case.name == "depthwise, 1 filter")
+    taken = {}
+
+    def spied(name, wanted, lowering):
+        return lambda *args: taken.update({wanted: name}) or lowering(*args)
+
+    for name, by_pass in list(cpu.LOWERINGS.items()):
+        monkeypatch.setitem(cpu.LOWERINGS, name, {wanted: spied(name, wanted, by_pass[wanted]) for wanted in by_pass})
+    (x, kernel, dy), _ = three(case, dtype)
+    jax.jit(lambda x, kernel, dy: jax.vjp(partial(ops.conv, **case.options), x, kernel)[1](dy)).lower(x, kernel, dy)
+    jax.jit(partial(ops.conv, **case.options)).lower(x, kernel)
+    single = {wanted: rule.choice(wanted, "depthwise") for wanted in passes.FACTORS}
+    assert taken == (single if dtype == jnp.float32 else dict.fromkeys(single, "products"))
+
+
 @pytest.mark.parametrize("name", ["plain", "stride", "groups", "depthwise", "parts of a batch, stride 2"])
 def test_half_precision_is_added_up_in_float32_and_rounded_once(name):
     case = next(case for case in [*CASES, *WAYS] if case.name == name)
