@@ -50,12 +50,15 @@ def main(config: Config) -> None:
     if config.seeds < 2:
         raise InputError(f"same_accuracy: seeds={config.seeds} has no deviation: give 2 or more")
     dataset = data.load(asked.dataset)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    report = {"device": runtime.device_name(), "versions": runtime.versions(), "rows": rows}
+    config.out.mkdir(parents=True, exist_ok=True)
     with Console(stderr=True).status("") as status:
         for seed in range(config.seeds):
             for impl in IMPLS:
                 status.update(f"{asked.dataset}, {asked.model}: seed {seed} of {config.seeds}, {impl}")
                 rows.append({"seed": seed, "impl": impl, **trained(asked, dataset, impl, seed)})
+                write_json(config.out / "same_accuracy.json", report)  # a run of an hour may be stopped
     by_impl = {impl: [row["test_accuracy"] for row in rows if row["impl"] == impl] for impl in IMPLS}
     differences = [auto - lax for auto, lax in zip(*by_impl.values(), strict=True)]
     mean, error = statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
@@ -71,8 +74,6 @@ def main(config: Config) -> None:
             f"{impl}: {statistics.fmean(each):.4f} ± {statistics.stdev(each):.4f}, training in {seconds:.1f} s (median)"
         )
     print(f"auto − lax: {mean:+.4f}, with a standard error of {error:.4f}")
-    config.out.mkdir(parents=True, exist_ok=True)
-    report = {"device": runtime.device_name(), "versions": runtime.versions(), "rows": rows}
     write_json(config.out / "same_accuracy.json", report | {"difference": mean, "standard_error": error})
     print(f"saved in {config.out / 'same_accuracy.json'}")
 
