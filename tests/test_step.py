@@ -169,6 +169,15 @@ def test_a_step_that_cannot_be_made_changes_nothing(spoil):
     jax.tree.map(np.testing.assert_array_equal, still, ts)
 
 
+def test_what_guards_a_step_is_not_compiled_into_the_update_of_every_array():
+    """It was, and so with the square of the layers: resnet110 took 160 s to compile, where 19 are enough."""
+    model, optimizer = serial(flatten, *(Dense(3) for _ in range(12))), optax.adam(0.1)
+    ts = train.init_state(model, optimizer, KEY, SHAPE)
+    [batch] = train.batches(*toy(16), 16)
+    program = train.make_train_step(model, optimizer).lower(ts, batch).compile().as_text()
+    assert 0 < program.count(" and(") <= 3 * len(jax.tree.leaves(ts))  # a few each, not one for each array
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxconv import ops
 from jaxconv.errors import InputError, known
@@ -136,8 +137,8 @@ def make_step(
         if not guard:
             return new, metrics
         good = live & (metrics.examples > 0) & jnp.isfinite(metrics.loss)
-        for leaf in jax.tree.leaves(params):
-            good &= jnp.isfinite(leaf).all()
+        # All in one row: XLA would fuse an `and` over arrays into the update of each, which takes long to compile.
+        good &= jnp.isfinite(ravel_pytree(params)[0]).all()
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, ts), metrics
 
     return step
