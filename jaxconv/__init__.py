@@ -3,7 +3,7 @@
     from jaxconv import Conv, Dense, MaxPool, flatten, relu, serial      # a network
     from jaxconv import ops                                              # the functions it is made of
 
-Importing this loads jax, numpy, optax and jaxtyping, and does nothing else: no device is touched. The other rooms,
+Importing this loads jax, numpy and jaxtyping, and does nothing else: no device is touched. The other rooms,
 ``jaxconv.data``, ``jaxconv.train``, ``jaxconv.explain``, ``jaxconv.plot`` and so on, load when they are first used.
 """
 

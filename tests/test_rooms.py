@@ -57,6 +57,7 @@ def test_importing_jaxconv_loads_nothing_heavy():
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "jax" in loaded
     heavy = {
+        "optax",
         "matplotlib",
         "orbax",
         "sklearn",
