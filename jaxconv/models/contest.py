@@ -31,7 +31,7 @@ def model_contest(
 
     Returns:
         Implementations and arguments for :func:`jaxconv.compare.compare_all`: one for each lowering of convolution,
-        and ``"by hand"`` where the network is derived so.
+        ``"auto"``, which chooses among its own, and ``"by hand"`` where the network is derived so.
 
     Raises:
         InputError: a model without convolutions, a layer that it has not, no image, or a whole model in half precision.
