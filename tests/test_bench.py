@@ -304,6 +304,16 @@ def test_an_interrupt_leaves_what_was_measured(jaxconv, monkeypatch, tmp_path):
     ]
 
 
+def test_who_was_lost_after_the_last_table_is_in_the_file(jaxconv, monkeypatch, tmp_path):
+    def start(contestant, model, **_):
+        return Fake([], contestant.name, lost_at=0 if model == "vgg6" else None)
+
+    monkeypatch.setattr(process, "start", start)
+    code, _, _ = jaxconv("bench --models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert code == 0 and set(found["left_out"]) == {"jaxconv step", "jaxconv epoch", "lax"}
+
+
 def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(jaxconv, monkeypatch):
     started = []
     monkeypatch.setattr(

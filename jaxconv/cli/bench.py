@@ -107,14 +107,14 @@ def _race(options: Bench) -> None:
                 lost=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
                 progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]
             )
-            if not found:
-                continue
-            flops = work.flops_of_step(model, batch)
-            measured[model] = [
-                rows.make_row(each, model, batch, found[each.name], flops) for each in there if each.name in found
-            ]
-            print(rows.table(measured[model]), flush=True)
-            saved = _save(options, measured, ceiling, left_out)
+            if found:
+                flops = work.flops_of_step(model, batch)
+                measured[model] = [
+                    rows.make_row(each, model, batch, found[each.name], flops) for each in there if each.name in found
+                ]
+                print(rows.table(measured[model]), flush=True)
+            if measured:
+                saved = _save(options, measured, ceiling, left_out)
     if not measured:
         raise InputError("bench: none of them could be timed; the lines above say why")
     for each in measured.values():
