@@ -1,6 +1,17 @@
-"""What a network is and does, as functions of it."""
+"""What a network is and does, as functions of it: of the model, its params and state, and images."""
 
 from jaxconv.explain.arithmetic import Arithmetic, arithmetic
+from jaxconv.explain.features import feature_maps, layer_names
+from jaxconv.explain.scores import strongest
 from jaxconv.explain.summary import Row, Summary, summarize
 
-__all__ = ["Arithmetic", "Row", "Summary", "arithmetic", "summarize"]
+__all__ = [
+    "Arithmetic",
+    "Row",
+    "Summary",
+    "arithmetic",
+    "feature_maps",
+    "layer_names",
+    "strongest",
+    "summarize",
+]

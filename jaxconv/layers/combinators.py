@@ -159,7 +159,7 @@ def _branches(
             y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
         return join(x, y), _without_empty(new_state)
 
-    layer = Layer(kind, init, apply, parts, name=name)
+    layer = Layer(kind, init, apply, parts, name=name, join=join)
     return layer
 
 

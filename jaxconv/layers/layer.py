@@ -23,7 +23,8 @@ class Layer(NamedTuple):
         init: ``(key, in_shape) -> (params, state)``; ``in_shape`` is one example's, ``(H, W, C)``.
         apply: ``(params, state, x, *, train=False, key=None, mask=None) -> (y, state)``. ``mask`` marks the
             examples of a padded batch that count; only statistics over the batch need it.
-        parts: ``((name, Layer), …)`` of a layer made of layers.
+        parts: ``((name, Layer), …)`` of a layer made of layers, one after another unless there is a ``join``.
+        join: of parts that all see the same x: ``(x, {name: y}) -> y``.
         window: how it slides over the image, if it does; for receptive fields.
         name: overrides the counted name.
     """
@@ -34,6 +35,7 @@ class Layer(NamedTuple):
     parts: tuple[tuple[str, "Layer"], ...] = ()
     window: Window | None = None
     name: str | None = None
+    join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array] | None = None
 
 
 def output_shape(layer: Layer, params: Tree, state: Tree, in_shape: Shape) -> Shape:

@@ -3,7 +3,7 @@
 No array of any framework is touched, so all of it is known before a network runs.
 """
 
-from jaxconv.shapes.views import View, coverage, receptive_field, tap_pixels
+from jaxconv.shapes.views import PlacedView, View, coverage, receptive_field, tap_pixels
 from jaxconv.shapes.windows import (
     PADDINGS,
     Padding,
@@ -22,6 +22,7 @@ from jaxconv.shapes.windows import (
 __all__ = [
     "PADDINGS",
     "Padding",
+    "PlacedView",
     "ResolvedWindow",
     "Sizes",
     "View",

@@ -36,6 +36,45 @@ class View(NamedTuple):
         )
 
 
+class PlacedView(NamedTuple):
+    """A view laid on an image of known size, where padding is known too: which pixels they are, not only how many.
+
+    Attributes:
+        view: how many, and how far apart those of neighbours begin.
+        start: the first pixel that output 0 sees, one entry a dimension; below 0 it is padding.
+    """
+
+    view: View
+    start: tuple[int, ...]
+
+    @classmethod
+    def of_a_pixel(cls, ndim: int) -> "PlacedView":
+        """A pixel of the image sees itself."""
+        return cls(View.of_a_pixel(ndim), (0,) * ndim)
+
+    def through(self, window: ResolvedWindow) -> "PlacedView":
+        """The view after one more layer; its first window begins ``low · jump`` before the one before it."""
+        steps = zip(self.start, window.padding, self.view.jump, strict=True)
+        start = tuple(first - low * jump for first, (low, _), jump in steps)
+        return PlacedView(self.view.through(Window(window.size, window.stride, 0, window.dilation)), start)
+
+    def beside(self, other: "PlacedView") -> "PlacedView":
+        """What two branches see together, which start from the same image: in each dimension all from first to last."""
+        pairs = zip(self.start, self.view.field, other.start, other.view.field, strict=True)
+        ends = [(min(a, b), max(a + m, b + n)) for a, m, b, n in pairs]
+        field = tuple(high - low for low, high in ends)
+        return PlacedView(View(field, self.view.jump), tuple(low for low, _ in ends))
+
+    def box(self, place: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """The pixels that the output at a place sees, from and up to, one pair a dimension.
+
+        >>> PlacedView.of_a_pixel(2).through(resolve(Window(3, stride=2, padding=1), (9, 9))).box((0, 4))
+        ((-1, 2), (7, 10))
+        """
+        first = [start + p * jump for start, p, jump in zip(self.start, place, self.view.jump, strict=True)]
+        return tuple((low, low + field) for low, field in zip(first, self.view.field, strict=True))
+
+
 def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[View]:
     """What one output of each layer can see of the image, layer after layer.
 

@@ -1,0 +1,21 @@
+"""The only room that draws. Each function makes one matplotlib figure and touches no global state.
+
+In a notebook the figure shows itself after ``%matplotlib inline``; in a script, ``figure.savefig("curves.png")``.
+``pixels`` makes colours of arrays, for these figures and for pages.
+"""
+
+from jaxconv.plot import pixels
+from jaxconv.plot.contests import errors, ratios, step_times
+from jaxconv.plot.grids import grid
+from jaxconv.plot.training import confusion, curves, mistakes
+
+__all__ = [
+    "confusion",
+    "curves",
+    "errors",
+    "grid",
+    "mistakes",
+    "pixels",
+    "ratios",
+    "step_times",
+]

@@ -1,0 +1,80 @@
+"""Arrays as pixels: colours ``(H, W, 3)`` in uint8, for a figure, a page or a file."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxconv.errors import InputError
+
+
+def picture(image: Any) -> np.ndarray:
+    """An image as it is: ``(H, W, C)`` bytes, or floats from 0 to 1.
+
+    Three channels are a colour; of more, the first three are shown, and of two, the first, in grey.
+
+    >>> picture(np.array([[[0.0], [1.0]]])).tolist()
+    [[[0, 0, 0], [255, 255, 255]]]
+    """
+    image = np.asarray(image)
+    if image.ndim != 3:
+        raise InputError(f"picture: one image (H, W, C) is wanted, not {image.shape}")
+    channels = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+    if channels.dtype == np.uint8:
+        return channels
+    return np.round(255 * np.clip(channels, 0, 1)).astype(np.uint8)
+
+
+def stretched(array: Any) -> np.ndarray:
+    """An array ``(H, W)`` or ``(H, W, 3)`` as grey or colour, its least value black and its greatest white.
+
+    >>> stretched(np.array([[-1.0, 3.0, 1.0]]))[0, :, 0].tolist()
+    [0, 255, 128]
+    """
+    array = np.asarray(array, np.float64)
+    low, high = array.min(), array.max()
+    array = (array - low) / (high - low) if high > low else np.full_like(array, 0.5)
+    return picture(array if array.ndim == 3 else array[..., None])
+
+
+def signed(array: Any, largest: float | None = None) -> np.ndarray:
+    """An array ``(H, W)`` of both signs: red above 0, blue below, white at 0.
+
+    Args:
+        array: what to show.
+        largest: the value of the deepest red and blue; by default the largest there is.
+
+    >>> signed(np.array([[0.0]]))[0, 0].tolist()
+    [247, 246, 246]
+    """
+    array = np.asarray(array, np.float64)
+    largest = float(np.abs(array).max()) if largest is None else largest
+    return _coloured("RdBu_r", 0.5 + 0.5 * array / (largest or 1))
+
+
+def heat(array: Any, largest: float | None = None) -> np.ndarray:
+    """An array ``(H, W)`` that is not negative: dark at 0, bright where it is largest.
+
+    >>> heat(np.array([[0.0, 1.0]]))[0].tolist()
+    [[0, 0, 3], [252, 254, 164]]
+    """
+    array = np.asarray(array, np.float64)
+    return _coloured("inferno", array / ((float(array.max()) if largest is None else largest) or 1))
+
+
+def overlay(image: Any, array: Any, *, share: float = 0.55) -> np.ndarray:
+    """An image in grey, with a map of heat ``(H, W)`` over it.
+
+    >>> overlay(np.zeros((2, 2, 1), np.uint8), np.eye(2)).shape
+    (2, 2, 3)
+    """
+    below = picture(image)
+    if below.shape[:2] != np.shape(array):
+        raise InputError(f"overlay: a map {np.shape(array)} does not fit on an image of {below.shape[:2]}")
+    grey = below.mean(axis=-1, keepdims=True)
+    return np.round((1 - share) * grey + share * heat(array)).astype(np.uint8)
+
+
+def _coloured(name: str, values: np.ndarray) -> np.ndarray:
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[name](values, bytes=True))[..., :3]
