@@ -1,5 +1,7 @@
 """The lectures' networks have the lectures' numbers, and the summary tells them."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from jaxconv import (
     residual,
     serial,
 )
-from jaxconv.explain import summarize
+from jaxconv.explain import summarize, write_summary
 
 
 def test_mnist_cnn_is_the_lectures():  # rows 004-19, 004-20, 001-17
@@ -148,3 +150,96 @@ def test_a_transposed_convolution_works_at_its_inputs_and_ends_what_is_known_of_
     first, second = table.rows
     assert first.sees == (3, 3) and second.sees is None
     assert second.shape == (12, 11, 2) and second.multiply_adds == 6 * 5 * (2 * 3 * 4 * 2)
+
+
+def test_what_a_fully_connected_layer_would_take():  # rows 000-16, 002-02, 003-12, 003-13
+    lenet = summarize(models.lenet5(), (32, 32, 1)).rows
+    assert (lenet[0].dense_equivalent, lenet[0].shape) == (4_816_896, (28, 28, 6))
+    assert lenet[7].dense_equivalent == lenet[7].weights == 48_000  # a dense layer is one already
+    assert summarize(serial(ops.flatten, Dense(1000)), (150, 150, 3)).rows[1].dense_equivalent == 67_500_000
+    words = summarize(Conv(100, 5, padding="SAME"), (1000, 100))  # nothing of that size is allocated
+    assert (words.rows[0].dense_equivalent, words.params) == (10_000_000_000, 50_100)
+
+
+def test_weights_and_biases_are_counted_apart():
+    model = serial(Conv(4, 3, use_bias=False), BatchNorm(), relu, ops.flatten, Dense(2))
+    rows = summarize(model, (5, 6, 3)).rows
+    assert [(row.weights, row.biases, row.state) for row in rows] == [
+        (3 * 3 * 3 * 4, 0, 0),
+        (4, 4, 8),
+        (0, 0, 0),
+        (0, 0, 0),
+        (3 * 4 * 4 * 2, 2, 0),
+    ]
+    assert [row.activation_bytes for row in rows] == [192, 192, 192, 192, 8]
+    table = summarize(model, (5, 6, 3))
+    assert table.share(table.rows[0]) == 108 / (108 + 8 + 98)
+
+
+def test_training_takes_three_times_the_work_but_where_nothing_before_is_learned():
+    model = serial(MaxPool(2), parallel(Conv(2, 1), relu), residual(Conv(5, 1)), ops.flatten, Dense(3))
+    rows = {row.name: row for row in summarize(model, (8, 8, 3)).rows}
+    multiples = {name: row.training_multiply_adds / row.multiply_adds for name, row in rows.items() if row.params}
+    assert multiples == {"parallel1/conv1": 2, "res1/body/conv1": 3, "dense1": 3}
+
+
+def test_jumps_are_the_lectures():  # row 001-17
+    rows = summarize(models.mnist_cnn(), (28, 28, 1)).rows
+    assert [row.jump for row in rows if row.kind in ("conv", "max_pool")] == [(n, n) for n in (1, 2, 2, 4, 4)]
+
+
+def _flops(f, *args):
+    return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+
+
+def test_xla_counts_the_same_work():
+    """XLA counts a multiply-add as two; of padded images it leaves the padding out, so there is none here."""
+    for layer, in_shape in [
+        (Conv(6, 5, use_bias=False, impl="lax"), (14, 13, 3)),
+        (Conv(8, (3, 2), stride=2, groups=2, use_bias=False, impl="lax"), (11, 12, 4)),
+        (Dense(30, use_bias=False), (70,)),
+    ]:
+        params, state = layer.init(jax.random.key(0), in_shape)
+        x = np.zeros((4, *in_shape), np.float32)
+        row = summarize(layer, in_shape).rows[0]
+        forward = _flops(lambda p, x, layer=layer, state=state: layer.apply(p, state, x)[0], params, x)
+        assert forward == 2 * 4 * row.multiply_adds
+
+
+def test_xla_counts_the_same_work_in_a_whole_network():
+    model = models.lenet5(impl="lax")
+    params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(0), (32, 32, 1))
+    x, table = np.zeros((1, 32, 32, 1), np.float32), summarize(model, (32, 32, 1))
+    flops = _flops(lambda p, x: model.apply(p, state, x)[0], params, x)
+    # The rest: a bias for every output of a layer, and three comparisons for every pooled one. (tanh is counted apart.)
+    rest = sum(np.prod(row.shape) * {"conv": 1, "dense": 1, "max_pool": 3}.get(row.kind, 0) for row in table.rows)
+    assert flops == 2 * table.multiply_adds + rest
+
+
+def test_a_summary_is_written_in_four_forms():
+    table = summarize(models.lenet5(), (32, 32, 1))
+    found = json.loads(write_summary(table, "json"))
+    assert found["total"]["params"] == 61_706 and found["total"]["multiply_adds"] == 416_520
+    assert found["layers"][0]["dense_equivalent"] == 4_816_896 and found["layers"][3]["sees"] == [14, 14]
+    for form in ("terminal", "text", "markdown"):
+        said = write_summary(table, form)
+        assert "4,816,896" in said and "61,470" in said and "(28, 28, 6)" in said
+    markdown = write_summary(table, "markdown").splitlines()
+    assert len(markdown) == 2 + 12 + 1 and len({line.count("|") for line in markdown}) == 1
+    narrow = write_summary(table, "terminal", width=80)
+    assert max(map(len, narrow.splitlines()[:-1])) <= 80 and "if dense" in narrow.splitlines()[-1]
+    assert "4,816,896" not in narrow
+    with pytest.raises(InputError, match="summary: unknown form 'html'"):
+        write_summary(table, "html")
+
+
+def test_nothing_is_compiled_and_nothing_allocated():
+    jax.clear_caches()
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+    try:
+        table = summarize(serial(Conv(3, 3), BatchNorm(), ops.flatten, Dense(10**6)), (2**10, 2**10, 3))  # 12 terabytes
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert table.params > 3 * 10**12
+    assert not [name for name in compiled if "backend_compile" in name]

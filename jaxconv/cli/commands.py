@@ -22,7 +22,7 @@ from jaxconv.experiment import (
     run_training,
     write_json,
 )
-from jaxconv.explain import summarize
+from jaxconv.explain import summarize, write_summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,8 @@ class Summary:
     """Height, width and channels of one image; by default the size that the model is meant for."""
     classes: int = 10
     """Number of outputs."""
+    form: Literal["terminal", "text", "markdown", "json"] = "terminal"
+    """How to write it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,24 +189,14 @@ def predict(options: Predict) -> None:
 
 def summary(options: Summary) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     entry = models.find(options.model)
     shown = summarize(entry.make(options.classes), options.in_shape or entry.in_shape)
-    size = "×".join(map(str, shown.in_shape))
-    table = Table(title=f"{options.model} on {size}", title_justify="left")
-    for heading in ("layer", "output shape", "parameters", "multiply-adds", "sees"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for row in shown.rows:
-        sees = "×".join(map(str, row.sees)) if row.sees else "all"
-        table.add_row(row.name, str(row.shape), f"{row.params:,}", f"{row.multiply_adds:,}", sees)
-    table.add_section()
-    table.add_row("total", "", f"{shown.params:,}", f"{shown.multiply_adds:,}", "")
-    console = Console()
-    console.width = max(console.width, 80)  # a number that is cut is worse than a line that wraps
-    console.print(table)
-    print(f"trainable parameters {shown.params:,} ({4 * shown.params / 1024:,.0f} KiB in float32)")
-    print(f"running statistics {shown.state:,}")
+    title = f"{options.model} on {'×'.join(map(str, shown.in_shape))}"
+    print(write_summary(shown, options.form, title=title, width=Console().width))
+    if options.form in ("terminal", "text"):
+        print(f"trainable parameters {shown.params:,} ({4 * shown.params / 1024:,.0f} KiB in float32)")
+        print(f"running statistics {shown.state:,}")
 
 
 def check_data(options: Data) -> None:

@@ -4,6 +4,7 @@ from jaxconv.explain.arithmetic import Arithmetic, arithmetic
 from jaxconv.explain.features import feature_maps, layer_names
 from jaxconv.explain.scores import strongest
 from jaxconv.explain.summary import Row, Summary, summarize
+from jaxconv.explain.summary_table import write_summary
 
 __all__ = [
     "Arithmetic",
@@ -14,4 +15,5 @@ __all__ = [
     "layer_names",
     "strongest",
     "summarize",
+    "write_summary",
 ]

@@ -1,4 +1,4 @@
-"""A network as a table: for each layer its output, its parameters, its work and what it can see."""
+"""A network in numbers: for each layer its output, its parameters, its work and what it can see."""
 
 import math
 from typing import Any, NamedTuple
@@ -17,41 +17,93 @@ class Row(NamedTuple):
         name: its path, ``res1/body/conv2``.
         kind: ``conv``, ``max_pool``, …
         shape: of one example's output.
-        params: learned numbers: weights and biases.
+        weights: learned numbers that are no biases: kernels and scales.
+        biases: the others.
         state: running statistics, which are not learned.
         multiply_adds: products of the forward pass for one example; an addition comes with each.
+        training_multiply_adds: with the gradients by the kernel and by the input, which take as many each. The input's
+            is left out where nothing before the layer is learned.
+        activation_bytes: of one example's output in float32, kept in training until the gradient comes back.
         sees: the receptive field in pixels, one entry a dimension; None where it is not known, as behind a
             transposed convolution, and once the image's axes are gone.
+        jump: how many pixels lie between what two neighbours see; None as ``sees``.
+        dense_equivalent: the weights of a fully connected layer between the same numbers, where this one has a kernel.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    params: int
+    weights: int
+    biases: int
     state: int
     multiply_adds: int
+    training_multiply_adds: int
+    activation_bytes: int
     sees: tuple[int, ...] | None
+    jump: tuple[int, ...] | None
+    dense_equivalent: int
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return self.weights + self.biases
 
 
 class Summary(NamedTuple):
+    """A row for each layer, and what they come to together."""
+
     in_shape: tuple[int, ...]
     rows: list[Row]
 
     @property
     def params(self) -> int:
-        return sum(row.params for row in self.rows)
+        return self._sum("params")
+
+    @property
+    def weights(self) -> int:
+        return self._sum("weights")
+
+    @property
+    def biases(self) -> int:
+        return self._sum("biases")
 
     @property
     def state(self) -> int:
-        return sum(row.state for row in self.rows)
+        return self._sum("state")
 
     @property
     def multiply_adds(self) -> int:
-        return sum(row.multiply_adds for row in self.rows)
+        return self._sum("multiply_adds")
+
+    @property
+    def training_multiply_adds(self) -> int:
+        return self._sum("training_multiply_adds")
+
+    @property
+    def activation_bytes(self) -> int:
+        return self._sum("activation_bytes")
+
+    def share(self, row: Row) -> float:
+        """The part of all parameters that are this layer's."""
+        return row.params / self.params if self.params else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in names, lists and numbers."""
+        names = ("params", "weights", "biases", "state", "multiply_adds", "training_multiply_adds", "activation_bytes")
+        return {
+            "in_shape": list(self.in_shape),
+            "layers": [
+                {**row._asdict(), "params": row.params, "share": round(self.share(row), 6)} for row in self.rows
+            ],
+            "total": {name: getattr(self, name) for name in names},
+        }
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(row, name) for row in self.rows)
 
 
 def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
-    """The table of a model; nothing is computed and no parameter is made.
+    """A model in numbers; nothing is computed or compiled, and no parameter is made.
 
     Args:
         model: a Layer.
@@ -60,7 +112,7 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
     Raises:
         InputError: the model cannot take such an example.
 
-    Lecture rows 000-15 to 000-20, 001-17, 004-19.
+    Lecture rows 000-15 to 000-20, 001-17, 003-12, 004-19.
 
     >>> from jaxconv.models import mnist_cnn
     >>> table = summarize(mnist_cnn(), (28, 28, 1))
@@ -68,42 +120,77 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
     ([320, 18496, 36928, 36928, 650], 93322, 2794240)
     >>> [row.sees[0] for row in table.rows if row.kind in ("conv", "max_pool")]
     [3, 4, 8, 10, 18]
+    >>> from jaxconv.models import lenet5
+    >>> summarize(lenet5(), (32, 32, 1)).rows[0].dense_equivalent
+    4816896
     """
     if not all(n >= 1 for n in in_shape):
         raise InputError(f"in_shape {in_shape}: every size should be at least 1")
     model = as_layer(model)
     params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
-    rows: list[Row] = []
-    _walk("", model, params, state, in_shape, View.of_a_pixel(len(in_shape) - 1), rows)
-    return Summary(in_shape, rows)
+    walker = _Walker()
+    walker.walk("", model, params, state, _End(in_shape, View.of_a_pixel(len(in_shape) - 1), learned=False))
+    return Summary(in_shape, walker.rows)
 
 
-def _walk(
-    path: str, layer: Layer, params: Any, state: Any, in_shape: tuple[int, ...], view: View | None, rows: list[Row]
-) -> tuple[tuple[int, ...], View | None]:
-    """Add a layer's rows, and return the shape and the view that the next layer starts from."""
-    if not layer.parts:
-        shape = output_shape(layer, params, state, in_shape)
-        view = _look(layer, in_shape, shape, view)
-        # A kernel is used once at every place of the output, by convolution and dense alike; a stamp at every input.
-        places = in_shape[:-1] if layer.kind == "conv_transpose" else shape[:-1]
-        work = math.prod(places) * math.prod(params["kernel"].shape) if "kernel" in params else 0
-        sees = view.field if view else None
-        rows.append(Row(path or layer.kind, layer.kind, shape, _size(params), _size(state), work, sees))
-        return shape, view
-    ends: list[tuple[tuple[int, ...], View | None]] = []
-    for name, part in layer.parts:
-        shape, seen = ends[-1] if ends and layer.kind == "serial" else (in_shape, view)
-        below = f"{path}/{name}" if path else name
-        ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, seen, rows))
-    if layer.kind == "serial":
-        return ends[-1]
-    # Branches that start together and are added or laid end to end: in each dimension what the widest of them sees.
-    shape = output_shape(layer, params, state, in_shape)
-    views = [end[1] for end in ends if end[1] is not None]
-    if len(views) < len(ends):
-        return shape, None
-    return shape, View(tuple(map(max, zip(*(v.field for v in views), strict=True))), views[0].jump)
+class _End(NamedTuple):
+    """Where a layer ends, and so what the next one starts from."""
+
+    shape: tuple[int, ...]
+    view: View | None
+    learned: bool  # whether it depends on a parameter
+
+
+class _Walker:
+    """Goes through a model, and notes a row for each layer."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def walk(self, path: str, layer: Layer, params: Any, state: Any, start: _End) -> _End:
+        if not layer.parts:
+            return self.leaf(path or layer.kind, layer, params, state, start)
+        ends: list[_End] = []
+        for name, part in layer.parts:
+            before = ends[-1] if ends and layer.join is None else start
+            below = f"{path}/{name}" if path else name
+            ends.append(self.walk(below, part, params.get(name, {}), state.get(name, {}), before))
+        if layer.join is None:
+            return ends[-1]
+        # Branches that start together and are added or laid end to end: in each dimension what the widest of them sees.
+        shape, learned = output_shape(layer, params, state, start.shape), any(end.learned for end in ends)
+        views = [end.view for end in ends if end.view is not None]
+        if len(views) < len(ends):
+            return _End(shape, None, learned)
+        field = tuple(map(max, zip(*(v.field for v in views), strict=True)))
+        return _End(shape, View(field, views[0].jump), learned)
+
+    def leaf(self, name: str, layer: Layer, params: Any, state: Any, start: _End) -> _End:
+        shape = output_shape(layer, params, state, start.shape)
+        view = _look(layer, start.shape, shape, start.view)
+        biases = _size(params.get("bias"))
+        work = dense = 0
+        if "kernel" in params:
+            # A kernel is used once at every place of the output, by conv and dense alike; a stamp at every input.
+            places = start.shape[:-1] if layer.kind == "conv_transpose" else shape[:-1]
+            work = math.prod(places) * math.prod(params["kernel"].shape)
+            dense = math.prod(start.shape) * math.prod(shape)
+        row = Row(
+            name,
+            layer.kind,
+            shape,
+            weights=_size(params) - biases,
+            biases=biases,
+            state=_size(state),
+            multiply_adds=work,
+            training_multiply_adds=work * (3 if start.learned else 2),
+            activation_bytes=4 * math.prod(shape),
+            sees=view.field if view else None,
+            jump=view.jump if view else None,
+            dense_equivalent=dense,
+        )
+        self.rows.append(row)
+        return _End(shape, view, start.learned or row.params > 0)
 
 
 def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: View | None) -> View | None:
