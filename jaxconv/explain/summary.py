@@ -127,7 +127,7 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
     if not all(n >= 1 for n in in_shape):
         raise InputError(f"in_shape {in_shape}: every size should be at least 1")
     model = as_layer(model)
-    params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
+    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
     walker = _Walker()
     walker.walk("", model, params, state, _End(in_shape, View.of_a_pixel(len(in_shape) - 1), learned=False))
     return Summary(in_shape, walker.rows)
