@@ -27,6 +27,8 @@ ROOMS = [
     "explain",
     "plot",
     "experiment",
+    "report",
+    "demo",
     "bench",
     "cli",
 ]
@@ -86,7 +88,7 @@ def test_the_other_rooms_open_when_asked_for():
 
 
 @pytest.mark.parametrize(
-    "room", ["shapes", "ops", "filters", "compare", "layers", "models", "data", "train", "explain", "plot"]
+    "room", ["shapes", "ops", "filters", "compare", "layers", "models", "data", "train", "explain", "plot", "report"]
 )
 def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
     module = importlib.import_module(f"jaxconv.{room}")

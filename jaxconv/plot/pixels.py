@@ -1,5 +1,6 @@
 """Arrays as pixels: colours ``(H, W, 3)`` in uint8, for a figure, a page or a file."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,45 @@ def overlay(image: Any, array: Any, *, share: float = 0.55) -> np.ndarray:
         raise InputError(f"overlay: a map {np.shape(array)} does not fit on an image of {below.shape[:2]}")
     grey = below.mean(axis=-1, keepdims=True)
     return np.round((1 - share) * grey + share * heat(array)).astype(np.uint8)
+
+
+def mosaic(pictures: Sequence[Any], columns: int, *, gap: int = 1) -> np.ndarray:
+    """Pictures of one size as one, row after row, with gaps that are transparent: ``(H, W, 4)``.
+
+    >>> mosaic([np.zeros((2, 2, 3), np.uint8)] * 3, 2).shape
+    (5, 5, 4)
+    """
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    whole = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
+    for i, each in enumerate(pictures):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        whole[top : top + height, left : left + width, :3] = each
+        whole[top : top + height, left : left + width, 3] = 255
+    return whole
+
+
+def feature_maps(y: Any, most: int = 64) -> np.ndarray:
+    """What a layer makes of one image, ``(H, W, C)`` or ``(C,)``: a small picture for each channel, with transparency.
+
+    Bright is far above 0; of numbers of both signs, red is above 0 and blue below. All share one scale.
+
+    Args:
+        y: the layer's output.
+        most: how many channels to show, the first ones; of a vector, all are.
+
+    >>> feature_maps(np.zeros((4, 5, 3))).shape, feature_maps(np.zeros(10)).shape
+    ((4, 17, 4), (11, 146, 4))
+    """
+    y = np.asarray(y, np.float32)
+    vector = y.ndim == 1
+    planes = np.broadcast_to(y, (11, 11, len(y))) if vector else y[..., :most]
+    if planes.ndim != 3:
+        raise InputError(f"feature_maps: one image's (H, W, C) or (C,) is wanted, not {y.shape}")
+    largest, count = float(np.abs(y).max()), planes.shape[-1]
+    paint = signed if y.min() < 0 else heat
+    columns = 32 if vector else 8 if count <= 32 else 16
+    return mosaic([paint(planes[..., c], largest) for c in range(count)], min(count, columns), gap=4 if vector else 1)
 
 
 def _coloured(name: str, values: np.ndarray) -> np.ndarray:

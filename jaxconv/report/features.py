@@ -1,0 +1,53 @@
+"""What the network made of an image, layer by layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxconv.explain import feature_maps
+from jaxconv.layers import Layer
+from jaxconv.layers.walk import named_layers
+from jaxconv.plot import pixels
+from jaxconv.report.images import tile
+from jaxconv.report.page import Block, Folded, Section
+
+MOST_LAYERS, MOST_CHANNELS = 14, 64
+UNSEEN = ("flatten", "dropout", "spatial_dropout")  # which show nothing that the layer before does not
+
+
+def shown_layers(model: Layer) -> tuple[str, ...]:
+    """The layers whose outputs are worth a look; of a deep network some, from the first to the last."""
+    layers = named_layers(model)
+    seen = [name for name, layer in layers.items() if layer.kind not in UNSEEN]
+    if len(seen) > MOST_LAYERS:  # the sums of its blocks tell more than what is within them
+        seen = [name for name in seen if "/" not in name]
+    places = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), MOST_LAYERS)).round().astype(int))
+    return tuple(seen[i] for i in places)
+
+
+def features_section(
+    model: Layer, params: Any, state: Any, images: np.ndarray, names: Sequence[str], said: Sequence[str]
+) -> Section:
+    """The feature maps of each image, to be opened one image at a time."""
+    layers = shown_layers(model)
+    maps = jax.device_get(jax.jit(lambda x: feature_maps(model, params, state, x, layers=layers))(images))
+    folded = []
+    for i, (name, answer) in enumerate(zip(names, said, strict=True)):
+        shown = []
+        for layer in layers:
+            y = maps[layer][i]
+            shown.append((_heading(layer, y.shape), tile(pixels.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
+        folded.append(Folded(f"{name}: {answer}", tile(pixels.picture(images[i]), name), shown))
+    lead = (
+        "One small picture for each filter: bright is where it answers. Where a layer's numbers have both signs, red "
+        "is above zero and blue below. All of a layer share one scale: a filter that stays dark has little to say here."
+    )
+    return Section("features", "Feature maps", [lead], [Block(folded=folded)])
+
+
+def _heading(layer: str, shape: tuple[int, ...]) -> str:
+    size = "×".join(map(str, shape))
+    hidden = shape[-1] - MOST_CHANNELS
+    return f"{layer} ({size})" + (f", the first {MOST_CHANNELS} maps" if hidden > 0 and len(shape) > 1 else "")

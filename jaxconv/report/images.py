@@ -1,0 +1,47 @@
+"""Pixels that go into a page: each picture is a PNG written out in the address of the image itself."""
+
+import base64
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Tile(NamedTuple):
+    """One small picture of the page.
+
+    Attributes:
+        source: the picture, as an address that needs no file.
+        alt: what it shows, for those who cannot see it.
+        caption: below it.
+        width, height: of its pixels.
+    """
+
+    source: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+def tile(pixels: np.ndarray, alt: str, caption: str = "") -> Tile:
+    """A picture for the page.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8, as :mod:`jaxconv.plot.pixels` makes them, or ``(H, W, 4)`` with transparency.
+        alt: what it shows.
+        caption: below it.
+
+    >>> tile(np.zeros((2, 3, 3), np.uint8), "nothing").source[:22]
+    'data:image/png;base64,'
+    """
+    return Tile(data_address(pixels), alt, caption, pixels.shape[1], pixels.shape[0])
+
+
+def data_address(pixels: np.ndarray) -> str:
+    """Pixels as the address of a PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,97 @@
+"""The page: sections go in, one HTML file with everything in it comes out."""
+
+import base64
+import dataclasses
+import gzip
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxconv.errors import InputError
+from jaxconv.report.images import Tile
+
+
+class Table(NamedTuple):
+    """Headings, and as many cells in each row."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Pictures(NamedTuple):
+    """A table of pictures: headings, and rows of a name and pictures."""
+
+    headings: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Tile]]]
+
+
+class Folded(NamedTuple):
+    """What is shown when it is opened: for each name a picture."""
+
+    title: str
+    picture: Tile
+    maps: Sequence[tuple[str, Tile]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A part of a section. What it has is shown, in this order."""
+
+    heading: str = ""
+    text: str = ""
+    tone: str = ""  # of the text: "", "soft", "warning" or "good"
+    charts: Sequence[tuple[str, str]] = ()  # what it shows, and the JSON of jaxconv.report.charts
+    tiles: Sequence[Tile] = ()
+    size: str = "small"  # of the tiles: "filters", "small" or "large"
+    table: Table | None = None
+    pictures: Pictures | None = None
+    pre: str = ""
+    folded: Sequence[Folded] = ()
+
+
+class Section(NamedTuple):
+    """A heading, some words on how to read what follows, and that."""
+
+    id: str
+    title: str
+    lead: Sequence[str]
+    blocks: Sequence[Block]
+
+
+def write_page(
+    path: Path, title: str, facts: Sequence[tuple[str, str]], notes: Sequence[str], sections: Sequence[Section]
+) -> None:
+    """Write the page, beside and renamed, so that a crash leaves the one that was there.
+
+    It asks nothing of a network: styles, pictures and plotly's script, compressed, are in it.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import jinja2
+    import plotly
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    script = resources.files(plotly).joinpath("package_data", "plotly.min.js").read_bytes()
+    page = environment.from_string(_file("page.html.j2")).render(
+        title=title,
+        facts=facts,
+        notes=notes,
+        sections=sections,
+        css=_file("page.css"),
+        js=_file("page.js"),
+        plotly=base64.b64encode(gzip.compress(script, 9, mtime=0)).decode(),
+    )
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _file(name: str) -> str:
+    return resources.files("jaxconv.report").joinpath(name).read_text(encoding="utf-8")
