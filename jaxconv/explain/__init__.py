@@ -2,6 +2,7 @@
 
 from jaxconv.explain.arithmetic import Arithmetic, arithmetic
 from jaxconv.explain.features import feature_maps, layer_names
+from jaxconv.explain.fields import field_of
 from jaxconv.explain.scores import strongest
 from jaxconv.explain.summary import Row, Summary, summarize
 from jaxconv.explain.summary_table import write_summary
@@ -12,6 +13,7 @@ __all__ = [
     "Summary",
     "arithmetic",
     "feature_maps",
+    "field_of",
     "layer_names",
     "strongest",
     "summarize",

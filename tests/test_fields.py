@@ -1,0 +1,155 @@
+"""Receptive fields: the box of every layer against the pixels that its outputs really depend on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    GroupNorm,
+    InputError,
+    LayerNorm,
+    MaxPool,
+    explain,
+    flatten,
+    models,
+    ops,
+    parallel,
+    relu,
+    residual,
+    serial,
+)
+from jaxconv.explain.fields import field_of, fields
+from jaxconv.layers.layer import Layer, stateless
+from jaxconv.shapes import Window
+
+IN_SHAPE = (13, 11, 1)
+NETWORKS = {
+    "serial": serial(Conv(2, 3, padding="SAME"), relu, MaxPool(2), Conv(2, (3, 2)), LayerNorm()),
+    "strides": serial(Conv(2, (5, 3), stride=(2, 1), padding="SAME"), Conv(2, 3, stride=2, padding=((2, 0), 1))),
+    "dilation": serial(Conv(2, 3, padding="SAME"), Conv(2, (2, 3), dilation=(3, 2), padding="SAME_LOWER")),
+    "pools": serial(AvgPool(3, stride=2, padding=1), MaxPool(2, stride=2, ceil_mode=True), Conv(2, 2)),
+    "residual": serial(
+        Conv(2, 2, stride=2, padding="SAME"),
+        residual(Conv(2, 3, padding="SAME"), BatchNorm(), relu, Conv(2, (4, 1), padding="SAME")),
+        residual(Conv(3, 3, stride=2, padding=1), shortcut=Conv(3, 1, stride=2)),
+        relu,
+        Conv(2, 2),
+    ),
+    "parallel": serial(
+        Conv(2, 2),
+        parallel(
+            Conv(1, 1),
+            serial(MaxPool(3, stride=1, padding="SAME"), Conv(2, 1)),
+            residual(Conv(2, (3, 1), padding=((2, 0), 0))),
+            Conv(1, (1, 4), padding=((0, 0), (0, 3))),
+        ),
+        MaxPool(2, stride=3),
+    ),
+}
+
+
+def seen_by(model, layer):
+    """For every output place of a layer, the pixels on which it depends for one of many images: (places…, H, W)."""
+    params, state = model.init(jax.random.key(1), IN_SHAPE)
+    images = jax.random.normal(jax.random.key(2), (40, *IN_SHAPE))
+
+    def answers(image):
+        y = explain.feature_maps(model, params, state, image[None], layers=(layer,))[layer][0]
+        return jnp.tanh(y).sum(axis=-1)  # a sum of channels as it is, of a layer norm, is 0
+
+    jacobian = jax.jit(jax.vmap(jax.jacrev(answers)))(images)
+    return np.any(np.asarray(jacobian)[..., 0] != 0, axis=0)
+
+
+def corners(pixels):
+    """From the first to the last, in each dimension."""
+    return tuple((int(found.min()), int(found.max()) + 1) for found in np.nonzero(pixels))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):
+    model = NETWORKS[name]
+    for layer in explain.layer_names(model):
+        field, seen = field_of(model, IN_SHAPE, layer), seen_by(model, layer)
+        for place in np.ndindex(seen.shape[:2]):
+            box = field.box(place)
+            real = tuple((max(low, 0), min(high, n)) for (low, high), n in zip(box, IN_SHAPE))
+            inside = tuple(slice(*side) for side in real)
+            if name == "dilation" and real != box:
+                # What would be seen through a tap that lies on the padding of a layer in between is not seen.
+                assert seen[place].sum() == seen[place][inside].sum()
+                continue
+            assert corners(seen[place]) == real, (layer, place, box)
+            if name in ("serial", "pools"):
+                assert seen[place][inside].all()  # no holes in it either
+
+
+def test_it_is_as_large_as_the_table_says():
+    for name in ("lenet5", "mnist_cnn", "vgg6"):
+        entry = models.find(name)
+        table = {row.name: row.sees for row in explain.summarize(entry.make(), entry.in_shape).rows}
+        found = fields(entry.make(), entry.in_shape)
+        assert {path: field and field.view.field for path, field in found.items()} == table
+        assert tuple(found) == explain.layer_names(entry.make())
+
+
+def unknown_join():
+    branches = parallel(Conv(2, 3, padding="SAME"), Conv(2, 1))
+    return branches._replace(kind="gate", join=lambda x, y: x * y["conv1"].mean((1, 2), keepdims=True) + y["conv2"])
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        (serial(flatten, Dense(3)), "dense1"),
+        (serial(ops.global_avg_pool), "global_avg_pool1"),
+        (serial(ConvTranspose(1, 3, padding=1), relu), "conv_transpose1"),
+        (serial(ConvTranspose(1, 3, padding=1), relu), "relu1"),
+        (serial(Conv(4, 3), GroupNorm(2), Conv(1, 1)), "conv2"),
+        (serial(lambda x: x[:, ::2], Conv(1, 1)), "conv1"),
+        (residual(GroupNorm(1)), "res"),
+        (parallel(lambda x: x[:, :5, :5], Conv(1, (9, 7))), "parallel"),
+        (parallel(Conv(1, (3, 11), stride=2), Conv(1, (8, 11))), "parallel"),  # (6, 1) of both, stepping unequally
+        (unknown_join(), "gate"),
+    ],
+)
+def test_where_nothing_is_known_there_is_no_view(model, layer):
+    assert field_of(model, (13, 11, 4), layer) is None
+
+
+def test_a_part_of_a_branch_is_still_known_where_the_whole_is_not():
+    model = parallel(Conv(2, 3, padding="SAME"), serial(Conv(1, 2, padding="SAME"), GroupNorm(1)))
+    found = fields(model, (6, 6, 1))
+    assert found["serial1/conv1"].box((0, 5)) == ((0, 2), (5, 7))
+    assert found["conv1"].box((0, 5)) == ((-1, 2), (4, 7))
+    assert found["serial1/gn1"] is None and found["parallel"] is None
+
+
+def test_other_dimensions_and_a_layer_with_a_window_of_its_own():
+    assert field_of(serial(Conv(2, 3, padding="CAUSAL"), Conv(1, 3, padding="CAUSAL")), (9, 1), "conv2").box((4,)) == (
+        (0, 5),
+    )
+    cube = serial(Conv(1, 2), MaxPool((1, 2, 3)))
+    assert field_of(cube, (5, 5, 7, 1), "max_pool1").box((1, 1, 1)) == ((1, 3), (2, 5), (3, 7))
+    overhanging = serial(
+        MaxPool(3, ceil_mode=True)
+    )  # the window is larger than the image, and has its place all the same
+    assert field_of(overhanging, (2, 4, 1), "max_pool1").box((0, 1)) == ((0, 3), (3, 6))
+    every_second: Layer = stateless("every_second", lambda x: x[:, ::2, ::2], window=Window(1, stride=2))
+    assert field_of(serial(Conv(1, 3), every_second), (9, 9, 1), "every_second1").box((1, 2)) == ((2, 5), (4, 7))
+
+
+def test_what_cannot_be_is_told():
+    model = serial(Conv(2, 3), relu)
+    with pytest.raises(InputError, match=r"field_of: unknown layer 'conv2': did you mean 'conv1'\?"):
+        field_of(model, (8, 8, 1), "conv2")
+    with pytest.raises(InputError, match=r"conv1: conv: .*the window spans 3 pixels"):
+        field_of(model, (2, 8, 1), "conv1")
+    with pytest.raises(InputError, match="fields: in_shape=0 should be an int of at least 1"):
+        fields(model, (8, 0, 1))
