@@ -61,7 +61,7 @@ def fields(model: Layer, in_shape: tuple[int, ...]) -> dict[str, PlacedView | No
     for size in in_shape:
         checks.whole("fields", 1, in_shape=size)
     model = as_layer(model)
-    params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
+    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
     found: dict[str, PlacedView | None] = {}
     _go("", model, params, state, in_shape, PlacedView.of_a_pixel(len(in_shape) - 1), found)
     return found

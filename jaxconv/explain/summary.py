@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxconv.errors import InputError
+from jaxconv.explain.fields import fields
 from jaxconv.layers import Layer, as_layer, output_shape
-from jaxconv.shapes import View
+from jaxconv.shapes import PlacedView
 
 
 class Row(NamedTuple):
@@ -128,77 +129,68 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
         raise InputError(f"in_shape {in_shape}: every size should be at least 1")
     model = as_layer(model)
     params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
-    walker = _Walker()
-    walker.walk("", model, params, state, _End(in_shape, View.of_a_pixel(len(in_shape) - 1), learned=False))
-    return Summary(in_shape, walker.rows)
+    views = fields(model, in_shape)
+    rows: list[Row] = []
+    _walk("", model, params, state, in_shape, False, views, rows)
+    return Summary(in_shape, rows)
 
 
-class _End(NamedTuple):
-    """Where a layer ends, and so what the next one starts from."""
-
-    shape: tuple[int, ...]
-    view: View | None
-    learned: bool  # whether it depends on a parameter
-
-
-class _Walker:
-    """Goes through a model, and notes a row for each layer."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-
-    def walk(self, path: str, layer: Layer, params: Any, state: Any, start: _End) -> _End:
-        if not layer.parts:
-            return self.leaf(path or layer.kind, layer, params, state, start)
-        ends: list[_End] = []
-        for name, part in layer.parts:
-            before = ends[-1] if ends and layer.join is None else start
-            below = f"{path}/{name}" if path else name
-            ends.append(self.walk(below, part, params.get(name, {}), state.get(name, {}), before))
-        if layer.join is None:
-            return ends[-1]
-        # Branches that start together and are added or laid end to end: in each dimension what the widest of them sees.
-        shape, learned = output_shape(layer, params, state, start.shape), any(end.learned for end in ends)
-        views = [end.view for end in ends if end.view is not None]
-        if len(views) < len(ends):
-            return _End(shape, None, learned)
-        field = tuple(map(max, zip(*(v.field for v in views), strict=True)))
-        return _End(shape, View(field, views[0].jump), learned)
-
-    def leaf(self, name: str, layer: Layer, params: Any, state: Any, start: _End) -> _End:
-        shape = output_shape(layer, params, state, start.shape)
-        view = _look(layer, start.shape, shape, start.view)
-        biases = _size(params.get("bias"))
-        work = dense = 0
-        if "kernel" in params:
-            # A kernel is used once at every place of the output, by conv and dense alike; a stamp at every input.
-            places = start.shape[:-1] if layer.kind == "conv_transpose" else shape[:-1]
-            work = math.prod(places) * math.prod(params["kernel"].shape)
-            dense = math.prod(start.shape) * math.prod(shape)
-        row = Row(
-            name,
-            layer.kind,
-            shape,
-            weights=_size(params) - biases,
-            biases=biases,
-            state=_size(state),
-            multiply_adds=work,
-            training_multiply_adds=work * (3 if start.learned else 2),
-            activation_bytes=4 * math.prod(shape),
-            sees=view.field if view else None,
-            jump=view.jump if view else None,
-            dense_equivalent=dense,
-        )
-        self.rows.append(row)
-        return _End(shape, view, start.learned or row.params > 0)
+def _walk(
+    path: str,
+    layer: Layer,
+    params: Any,
+    state: Any,
+    in_shape: tuple[int, ...],
+    learned: bool,
+    views: dict[str, PlacedView | None],
+    rows: list[Row],
+) -> tuple[tuple[int, ...], bool]:
+    """Add a layer's rows, and return the shape of its output, and whether that depends on parameters."""
+    if not layer.parts:
+        row = _row(path or layer.kind, layer, params, state, in_shape, learned, views[path or layer.kind])
+        rows.append(row)
+        return row.shape, learned or row.params > 0
+    ends: list[tuple[tuple[int, ...], bool]] = []
+    for name, part in layer.parts:
+        shape, learnt = ends[-1] if ends and layer.join is None else (in_shape, learned)
+        below = f"{path}/{name}" if path else name
+        ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, learnt, views, rows))
+    if layer.join is None:
+        return ends[-1]
+    return output_shape(layer, params, state, in_shape), any(end for _, end in ends)
 
 
-def _look(layer: Layer, in_shape: tuple[int, ...], shape: tuple[int, ...], view: View | None) -> View | None:
-    if view is None or len(shape) != len(in_shape) or layer.kind == "conv_transpose":
-        return None
-    if layer.window is None:  # what keeps the pixels where they are sees no more; of others nothing is known
-        return view if shape[:-1] == in_shape[:-1] else None
-    return view.through(layer.window)
+def _row(
+    name: str,
+    layer: Layer,
+    params: Any,
+    state: Any,
+    in_shape: tuple[int, ...],
+    learned: bool,
+    view: PlacedView | None,
+) -> Row:
+    shape = output_shape(layer, params, state, in_shape)
+    biases = _size(params.get("bias"))
+    work = dense = 0
+    if "kernel" in params:
+        # A kernel is used once at every place of the output, by conv and dense alike; a stamp at every input.
+        places = in_shape[:-1] if layer.kind == "conv_transpose" else shape[:-1]
+        work = math.prod(places) * math.prod(params["kernel"].shape)
+        dense = math.prod(in_shape) * math.prod(shape)
+    return Row(
+        name,
+        layer.kind,
+        shape,
+        weights=_size(params) - biases,
+        biases=biases,
+        state=_size(state),
+        multiply_adds=work,
+        training_multiply_adds=work * (3 if learned else 2),
+        activation_bytes=4 * math.prod(shape),
+        sees=view.view.field if view else None,
+        jump=view.view.jump if view else None,
+        dense_equivalent=dense,
+    )
 
 
 def _size(tree: Any) -> int:
