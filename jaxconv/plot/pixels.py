@@ -7,6 +7,8 @@ import numpy as np
 
 from jaxconv.errors import InputError
 
+FRAME = (255, 140, 0)
+
 
 def picture(image: Any) -> np.ndarray:
     """An image as it is: ``(H, W, C)`` bytes, or floats from 0 to 1.
@@ -73,6 +75,30 @@ def overlay(image: Any, array: Any, *, share: float = 0.55) -> np.ndarray:
         raise InputError(f"overlay: a map {np.shape(array)} does not fit on an image of {below.shape[:2]}")
     grey = below.mean(axis=-1, keepdims=True)
     return np.round((1 - share) * grey + share * heat(array)).astype(np.uint8)
+
+
+def framed(image: Any, box: Sequence[tuple[int, int]], *, side: int = 224) -> np.ndarray:
+    """An image, enlarged to about ``side`` pixels, with a frame around a box of it; what is beyond the border is not.
+
+    Args:
+        image: as :func:`picture` takes it.
+        box: rows and columns, from and up to, as :meth:`jaxconv.shapes.PlacedView.box` tells them.
+        side: of the longer side; the image is enlarged by a whole number.
+
+    >>> framed(np.zeros((2, 2, 1), np.uint8), ((0, 1), (1, 4)), side=6)[:, :, 0].tolist()[:4]
+    [[0, 0, 0, 255, 255, 255], [0, 0, 0, 255, 0, 255], [0, 0, 0, 255, 255, 255], [0, 0, 0, 0, 0, 0]]
+    """
+    small = picture(image)
+    times = max(1, side // max(small.shape[:2]))
+    large = small.repeat(times, axis=0).repeat(times, axis=1)
+    edges = [(max(low, 0) * times, min(high, n) * times) for (low, high), n in zip(box, small.shape, strict=False)]
+    (top, bottom), (left, right) = edges
+    thick = max(1, side // 112)
+    line = np.zeros(large.shape[:2], bool)
+    line[top:bottom, left:right] = True
+    line[top + thick : bottom - thick, left + thick : right - thick] = False
+    large[line] = FRAME
+    return large
 
 
 def mosaic(pictures: Sequence[Any], columns: int, *, gap: int = 1) -> np.ndarray:

@@ -1,0 +1,90 @@
+"""Why it answers as it does: the parts of each image that an attribution blames, and what the filters wait for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxconv.errors import InputError
+from jaxconv.explain import Summary, grad_cam, maximize_activation, methods_of, nearest_patches
+from jaxconv.explain.attribution import enlarge_map
+from jaxconv.layers import Layer
+from jaxconv.plot import pixels
+from jaxconv.report.images import tile
+from jaxconv.report.page import Block, Pictures, Section
+
+MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 12, 8, 3
+
+
+def heats_of(
+    model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray, layer: str | None = None
+) -> dict[str, np.ndarray]:
+    """Every attribution that can be asked of the model, of each image: by name, ``(N, H, W)``."""
+    methods = methods_of(model, images.shape[1:])
+    if layer is not None:
+        if "grad_cam" not in methods:
+            raise InputError(f"explain: --layer {layer} is for Grad-CAM, and no layer of this network has places")
+        methods["grad_cam"] = lambda model, params, state, images, label: enlarge_map(
+            grad_cam(model, params, state, images, label, layer=layer), images.shape[1:3]
+        )
+    return {
+        name: np.asarray(jax.jit(lambda x, label, method=method: method(model, params, state, x, label))(images, labels))
+        for name, method in methods.items()
+    }
+
+
+def attention_section(
+    images: np.ndarray, names: Sequence[str], said: Sequence[str], heats: dict[str, np.ndarray]
+) -> Section:
+    """For each image a row, and a column for each attribution."""
+    rows = []
+    for i, (name, answer) in enumerate(zip(names, said, strict=True)):
+        row = [tile(pixels.picture(images[i]), name)]
+        row += [tile(pixels.overlay(images[i], heat[i]), f"{method} of {name}") for method, heat in heats.items()]
+        rows.append((f"{name}: {answer}", row))
+    headings = ["", "image", *(method.replace("_", " ") for method in heats)]
+    lead = (
+        "Each picture answers in its own way what in the image speaks for the class: where a grey patch hurts most "
+        "(occlusion), where a change of a pixel would count (saliency and its smoother kin), which parts of the last "
+        "feature maps speak for the class (Grad-CAM). Bright is much. They need not agree; where they do, believe them "
+        "sooner."
+    )
+    return Section("attention", "What it looked at", [lead], [Block(pictures=Pictures(headings, rows))])
+
+
+def wishes_section(model: Layer, params: Any, state: Any, summary: Summary, images: np.ndarray) -> Section | None:
+    """What some filters of some layers wait for: an image made for each, and the parts of test images that excite it."""
+    convolutions = [row for row in summary.rows if row.kind == "conv" and len(row.shape) == 3]
+    if not convolutions:
+        return None
+    chosen = np.unique(np.linspace(0, len(convolutions) - 1, MOST_LAYERS).round().astype(int))
+    blocks = []
+    for row in (convolutions[i] for i in chosen):
+        channels = range(min(MOST_FILTERS, row.shape[-1]))
+        made = maximize_activation(
+            model, params, state, images.shape[1:], layer=row.name, channels=channels, key=jax.random.key(0), steps=128
+        )
+        found = nearest_patches(
+            model, params, state, images, layer=row.name, channels=channels, count=min(MOST_PATCHES, len(images))
+        )
+        rows = [
+            (
+                f"filter {k}",
+                [
+                    tile(pixels.picture(np.asarray(made[k])), f"made for filter {k} of {row.name}"),
+                    *(tile(pixels.picture(patch), f"excites filter {k} of {row.name}") for patch in found.patches[k]),
+                ],
+            )
+            for k in channels
+        ]
+        headings = ["", "made for it", f"what excites it most, of {len(images):,} test images"]
+        headings += [""] * (1 + found.patches.shape[1] - 2)
+        sees = "×".join(map(str, row.sees)) if row.sees else "all"
+        blocks.append(Block(f"{row.name}, which sees {sees} pixels", pictures=Pictures(headings, rows)))
+    lead = (
+        "The first picture of each row was grey, and was changed until the filter answered as much as it can. Beside it "
+        "are the parts of real images that excite the filter most, as large as its receptive field. Deeper layers see "
+        "more, and wait for more than an edge."
+    )
+    return Section("wishes", "What the filters wait for", [lead], blocks)

@@ -1,0 +1,78 @@
+"""Where the network looks, and what becomes of it when images are moved, turned or spoilt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxconv.explain import Summary, coverage_map, distorted, robustness, translation_test
+from jaxconv.explain.distortions import DISTORTIONS
+from jaxconv.explain.fields import fields
+from jaxconv.layers import Layer
+from jaxconv.layers.walk import named_layers
+from jaxconv.plot import pixels
+from jaxconv.report import charts
+from jaxconv.report.images import Tile, tile
+from jaxconv.report.page import Block, Pictures, Section
+
+SPOILT = ("rotation", "scale", "stroke_width", "noise")
+MOST_FIELDS = 6
+
+
+def geometry_section(model: Layer, summary: Summary, image: np.ndarray) -> Section:
+    """The receptive field of each layer's middle output, drawn on an image, and how often each pixel is looked at."""
+    views = {name: view for name, view in fields(model, summary.in_shape).items() if view is not None}
+    kinds = named_layers(model)
+    steps = [name for name in views if kinds[name].window is not None]  # those where more comes into sight
+    if len(steps) > MOST_FIELDS:
+        steps = [steps[i] for i in np.linspace(0, len(steps) - 1, MOST_FIELDS).round().astype(int)]
+    drawn, covered, shapes = [], [], {row.name: row.shape for row in summary.rows}
+    for name in steps:
+        place = tuple(n // 2 for n in shapes[name][:-1])
+        box = views[name].box(place)
+        seen = "×".join(str(high - low) for low, high in box)
+        drawn.append(tile(pixels.framed(image, box), f"what one output of {name} sees", f"{name}: {seen}"))
+        counts = coverage_map(model, summary.in_shape, layer=name)
+        covered.append(
+            tile(pixels.heat(counts), f"how often {name} sees each pixel", f"{name}: {counts.min()} to {counts.max()}")
+        )
+    lead = (
+        "The frame is what one output in the middle of the layer can see of the image: its receptive field. The maps "
+        "below it tell how many outputs of the layer see each pixel: those of the corners are used least."
+    )
+    return Section(
+        "geometry",
+        "Where it looks",
+        [lead],
+        [Block(tiles=drawn, size="large"), Block("How often each pixel is looked at", tiles=covered, size="large")],
+    )
+
+
+def robustness_section(model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray) -> Section:
+    """Accuracy on images that are moved, turned, enlarged, thickened and in noise."""
+    reach = range(-(min(images.shape[1:3]) // 4), min(images.shape[1:3]) // 4 + 1)
+    moved = translation_test(model, params, state, images, labels, shifts=reach, axis="x")
+    found = robustness(model, params, state, images, labels, distortions=SPOILT)
+    shift = {"accuracy": ([m.shift for m in moved], [m.accuracy for m in moved])}
+    shift["distance of the features"] = ([m.shift for m in moved], [m.distance for m in moved])
+    drawn = [("accuracy against shift", charts.lines(shift, "pixels to the right", "accuracy, distance"))]
+    for name, pairs in found.items():
+        line = {name: ([s for s, _ in pairs], [a for _, a in pairs])}
+        said = name.replace("_", " ")
+        drawn.append((f"accuracy against {said}", charts.lines(line, f"{said}: {DISTORTIONS[name].unit}", "accuracy")))
+    rows = [(name.replace("_", " "), _spoilt(images[0], name, [s for s, _ in found[name]])) for name in SPOILT]
+    width = max(len(tiles) for _, tiles in rows)
+    lead = (
+        f"Accuracy on {len(images):,} test images that are unlike those it was trained on. The distance is how far the "
+        "features before the last layer move, as a share of their length."
+    )
+    pictures = Pictures(["", *[""] * width], rows)
+    blocks = [Block(charts=drawn), Block("What these images look like", pictures=pictures)]
+    return Section("robustness", "What it stands", [lead], blocks)
+
+
+def _spoilt(image: np.ndarray, name: str, strengths: Sequence[float]) -> list[Tile]:
+    return [
+        tile(pixels.picture(np.asarray(distorted(image[None], name, strength))[0]), f"{name} of {strength:g}")
+        for strength in strengths
+    ]
