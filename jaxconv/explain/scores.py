@@ -87,14 +87,15 @@ def classes(function: str, logits: jax.Array, label: Any = None) -> jax.Array:
     """The class that is asked about of each image, ``(N,)``: the label, checked, or the likeliest."""
     if label is None:
         return jnp.argmax(logits, axis=1)
-    label = jnp.asarray(label)
+    given, label = label, jnp.asarray(label)
     if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape not in ((), (len(logits),)):
         raise InputError(
             f"{function}: label {label.dtype}{label.shape} should be a class number, or one for each of the "
             f"{len(logits)} images"
         )
-    if not isinstance(label, jax.core.Tracer):
-        outside = np.extract((label < 0) | (label >= logits.shape[1]), label)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
+        given = np.asarray(given)  # compared by numpy: what jax computes while it traces nobody knows yet
+        outside = given[(given < 0) | (given >= logits.shape[1])]
         if outside.size:
             raise InputError(f"{function}: label {outside[0]} is none of the {logits.shape[1]} classes")
     return jnp.broadcast_to(label, len(logits))
