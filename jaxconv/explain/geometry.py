@@ -94,7 +94,8 @@ def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None =
 
     Without padding the corners are used least, the more so the deeper the layer. For one convolution this is
     :func:`jaxconv.shapes.coverage`. A field goes from the first to the last pixel that an output sees: pixels between
-    that are not looked at, as in the holes of a dilated kernel, count as seen.
+    that are not looked at, as in the holes of a dilated kernel, count as seen, and at a border so do those that only
+    the padding of a layer in between would see.
 
     Args:
         model: a Layer.
