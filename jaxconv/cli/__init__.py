@@ -30,6 +30,7 @@ from jaxconv.cli.commands import (
 )
 from jaxconv.cli.compare import Compare, run_comparison
 from jaxconv.cli.doctor import Doctor, examine
+from jaxconv.cli.explain import Explain, explain
 from jaxconv.data.download import cache_folder
 from jaxconv.errors import InputError, unknown
 
@@ -78,6 +79,12 @@ COMMANDS = {
         jaxconv bench --ops --models lenet5 resnet20 --batch 64 --rounds 30
         jaxconv bench --tune
         jaxconv bench --tune --json rule.json""",
+    ),
+    "explain": Command(
+        Explain,
+        explain,
+        """jaxconv explain runs/mnist-mnist_cnn-20261121-101500
+        jaxconv explain runs/mnist-mnist_cnn-20261121-101500 --images seven.png --invert --layer conv2""",
     ),
     "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
     "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),

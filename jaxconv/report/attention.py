@@ -1,18 +1,18 @@
 """Why it answers as it does: the parts of each image that an attribution blames, and what the filters wait for."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain import Summary, grad_cam, maximize_activation, methods_of, nearest_patches
+from jaxconv.explain import grad_cam, maximize_activation, methods_of, nearest_patches
 from jaxconv.explain.attribution import enlarge_map
 from jaxconv.layers import Layer
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Pictures, Section
+from jaxconv.report.subject import Subject
 
 MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 12, 8, 3
 
@@ -29,15 +29,17 @@ def heats_of(
             grad_cam(model, params, state, images, label, layer=layer), images.shape[1:3]
         )
     return {
-        name: np.asarray(jax.jit(lambda x, label, method=method: method(model, params, state, x, label))(images, labels))
+        name: np.asarray(
+            jax.jit(lambda x, label, method=method: method(model, params, state, x, label))(images, labels)
+        )
         for name, method in methods.items()
     }
 
 
-def attention_section(
-    images: np.ndarray, names: Sequence[str], said: Sequence[str], heats: dict[str, np.ndarray]
-) -> Section:
+def attention_section(subject: Subject) -> Section:
     """For each image a row, and a column for each attribution."""
+    images, labels, names, said = subject.examples
+    heats = heats_of(*subject.network, images, labels, subject.layer)
     rows = []
     for i, (name, answer) in enumerate(zip(names, said, strict=True)):
         row = [tile(pixels.picture(images[i]), name)]
@@ -53,9 +55,10 @@ def attention_section(
     return Section("attention", "What it looked at", [lead], [Block(pictures=Pictures(headings, rows))])
 
 
-def wishes_section(model: Layer, params: Any, state: Any, summary: Summary, images: np.ndarray) -> Section | None:
-    """What some filters of some layers wait for: an image made for each, and the parts of test images that excite it."""
-    convolutions = [row for row in summary.rows if row.kind == "conv" and len(row.shape) == 3]
+def wishes_section(subject: Subject) -> Section | None:
+    """What some filters wait for: an image made for each, and the parts of test images that excite it most."""
+    (model, params, state), images = subject.network, subject.images
+    convolutions = [row for row in subject.summary.rows if row.kind == "conv" and len(row.shape) == 3]
     if not convolutions:
         return None
     chosen = np.unique(np.linspace(0, len(convolutions) - 1, MOST_LAYERS).round().astype(int))
@@ -78,13 +81,12 @@ def wishes_section(model: Layer, params: Any, state: Any, summary: Summary, imag
             )
             for k in channels
         ]
-        headings = ["", "made for it", f"what excites it most, of {len(images):,} test images"]
-        headings += [""] * (1 + found.patches.shape[1] - 2)
+        headings = ["", "made for it", "strongest", *[""] * (found.patches.shape[1] - 1)]
         sees = "×".join(map(str, row.sees)) if row.sees else "all"
         blocks.append(Block(f"{row.name}, which sees {sees} pixels", pictures=Pictures(headings, rows)))
     lead = (
-        "The first picture of each row was grey, and was changed until the filter answered as much as it can. Beside it "
-        "are the parts of real images that excite the filter most, as large as its receptive field. Deeper layers see "
-        "more, and wait for more than an edge."
+        "The first picture of each row was grey, and was changed until the filter answered as much as it can. Beside "
+        "it are the parts of real images that excite the filter most, as large as its receptive field. Deeper layers "
+        "see more, and wait for more than an edge."
     )
     return Section("wishes", "What the filters wait for", [lead], blocks)

@@ -1,8 +1,5 @@
 """What the network made of an image, layer by layer."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -12,6 +9,7 @@ from jaxconv.layers.walk import named_layers
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Folded, Section
+from jaxconv.report.subject import Subject
 
 MOST_LAYERS, MOST_CHANNELS = 14, 64
 UNSEEN = ("flatten", "dropout", "spatial_dropout")  # which show nothing that the layer before does not
@@ -27,10 +25,9 @@ def shown_layers(model: Layer) -> tuple[str, ...]:
     return tuple(seen[i] for i in places)
 
 
-def features_section(
-    model: Layer, params: Any, state: Any, images: np.ndarray, names: Sequence[str], said: Sequence[str]
-) -> Section:
+def features_section(subject: Subject) -> Section:
     """The feature maps of each image, to be opened one image at a time."""
+    (model, params, state), (images, _, names, said) = subject.network, subject.examples
     layers = shown_layers(model)
     maps = jax.device_get(jax.jit(lambda x: feature_maps(model, params, state, x, layers=layers))(images))
     folded = []

@@ -1,26 +1,27 @@
 """Where the network looks, and what becomes of it when images are moved, turned or spoilt."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from jaxconv.explain import Summary, coverage_map, distorted, robustness, translation_test
+from jaxconv.explain import coverage_map, distorted, robustness, translation_test
 from jaxconv.explain.distortions import DISTORTIONS
 from jaxconv.explain.fields import fields
-from jaxconv.layers import Layer
 from jaxconv.layers.walk import named_layers
 from jaxconv.plot import pixels
 from jaxconv.report import charts
 from jaxconv.report.images import Tile, tile
 from jaxconv.report.page import Block, Pictures, Section
+from jaxconv.report.subject import Subject
 
 SPOILT = ("rotation", "scale", "stroke_width", "noise")
 MOST_FIELDS = 6
+MOST = 1000  # images, for each strength of each distortion
 
 
-def geometry_section(model: Layer, summary: Summary, image: np.ndarray) -> Section:
+def geometry_section(subject: Subject) -> Section:
     """The receptive field of each layer's middle output, drawn on an image, and how often each pixel is looked at."""
+    model, summary, image = subject.run.model, subject.summary, subject.examples.images[0]
     views = {name: view for name, view in fields(model, summary.in_shape).items() if view is not None}
     kinds = named_layers(model)
     steps = [name for name in views if kinds[name].window is not None]  # those where more comes into sight
@@ -48,8 +49,9 @@ def geometry_section(model: Layer, summary: Summary, image: np.ndarray) -> Secti
     )
 
 
-def robustness_section(model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray) -> Section:
+def robustness_section(subject: Subject) -> Section:
     """Accuracy on images that are moved, turned, enlarged, thickened and in noise."""
+    (model, params, state), (images, labels) = subject.network, (subject.images[:MOST], subject.labels[:MOST])
     reach = range(-(min(images.shape[1:3]) // 4), min(images.shape[1:3]) // 4 + 1)
     moved = translation_test(model, params, state, images, labels, shifts=reach, axis="x")
     found = robustness(model, params, state, images, labels, distortions=SPOILT)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv.explain import Summary, arithmetic
+from jaxconv.explain import arithmetic
 from jaxconv.explain.features import check_images
 from jaxconv.explain.summary_table import COLUMNS
 from jaxconv.layers import Layer
@@ -14,11 +14,13 @@ from jaxconv.layers.walk import walk
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Section, Table
+from jaxconv.report.subject import Subject
 from jaxconv.shapes import Window
 
 
-def network_section(summary: Summary) -> Section:
+def network_section(subject: Subject) -> Section:
     """The table of :func:`jaxconv.explain.summarize`."""
+    summary = subject.summary
     rows = [[column.cell(summary, row) for column in COLUMNS] for row in summary.rows]
     rows.append([column.total(summary) for column in COLUMNS])
     lead = (
@@ -38,8 +40,9 @@ class _Used(NamedTuple):
     y: jax.Array
 
 
-def arithmetic_section(model: Layer, params: Any, state: Any, image: np.ndarray) -> Section | None:
+def arithmetic_section(subject: Subject) -> Section | None:
     """The sum behind the largest number that the first convolution makes of an image, if there is a convolution."""
+    (model, params, state), image = subject.network, subject.examples.images[0]
     used = _first_convolution(model, params, state, image)
     if used is None:
         return None

@@ -4,13 +4,16 @@ import base64
 import dataclasses
 import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxconv.errors import InputError
 from jaxconv.report.images import Tile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Table(NamedTuple):
@@ -52,12 +55,13 @@ class Block:
 
 
 class Section(NamedTuple):
-    """A heading, some words on how to read what follows, and that."""
+    """A heading, some words on how to read what follows, and that; and figures to be saved beside the page."""
 
     id: str
     title: str
     lead: Sequence[str]
     blocks: Sequence[Block]
+    figures: Mapping[str, "Figure"] = {}
 
 
 def write_page(

@@ -1,29 +1,103 @@
 """From a run folder to its page and pictures."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import numpy as np
+from jaxconv.errors import InputError
+from jaxconv.report.attention import attention_section, wishes_section
+from jaxconv.report.features import features_section
+from jaxconv.report.geometry import geometry_section, robustness_section
+from jaxconv.report.network import arithmetic_section, network_section
+from jaxconv.report.page import Section, write_page
+from jaxconv.report.subject import Subject, read_subject
+from jaxconv.report.training import curves_section, mistakes_section
 
-from jaxconv.experiment import Run
+# In the order of the page; one that has nothing to show of a network is left out.
+SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
+    "how training went": curves_section,
+    "mistakes": mistakes_section,
+    "feature maps": features_section,
+    "what it looked at": attention_section,
+    "what the filters wait for": wishes_section,
+    "where it looks": geometry_section,
+    "what it stands": robustness_section,
+    "the network": network_section,
+    "the arithmetic of a pixel": arithmetic_section,
+}
 
-MOST_EXAMPLES = 10  # images that are looked at one by one
+
+class Report(NamedTuple):
+    """What was written, and what is worth saying."""
+
+    page: Path
+    pictures: list[Path]
+    notes: list[str]
 
 
-class Examples(NamedTuple):
-    """The images that are looked at one by one."""
+def explain_run(
+    folder: Path,
+    *,
+    images: Sequence[Path] = (),
+    invert: bool = False,
+    layer: str | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+) -> Report:
+    """Write a run's page, ``index.html``, and its pictures as PNG files.
 
-    images: np.ndarray  # (N, H, W, C) uint8
-    names: list[str]
-    labels: np.ndarray  # (N,): the true class; of a file, the likeliest
-    said: list[str]  # what the network says
+    Args:
+        folder: the run's.
+        images: files to look at too; they are resized to what the network takes.
+        invert: swap dark and bright in these.
+        layer: whose feature maps Grad-CAM weighs; by default the last one's that has places.
+        out: where to; by default the folder ``explain`` in the run's.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
+            picture; a folder that cannot be written.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    out = Path(folder) / "explain" if out is None else Path(out)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, transient=True, disable=not progress) as bar:
+        task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
+        subject = read_subject(Path(folder), files=images, invert=invert, layer=layer)
+        _mkdir(out)
+        sections, pictures = [], []
+        for title, write in SECTIONS.items():
+            bar.update(task, advance=1, description=title)
+            section = write(subject)
+            if section is not None:
+                sections.append(section)
+                for name, figure in section.figures.items():
+                    figure.savefig(out / name)
+                    pictures.append(out / name)
+        bar.update(task, advance=1, description="the page")
+        title = f"{subject.run.config['model']} on {subject.run.config['dataset']}"
+        write_page(out / "index.html", title, _facts(subject), subject.notes, sections)
+    return Report(out / "index.html", pictures, subject.notes)
 
 
-def one_network(run: Run) -> tuple[Run, list[str]]:
-    """The run with one network in it: of several seeds the first, and a note that says so."""
-    seeds = run.config.get("seeds", 1)
-    if seeds == 1:
-        return run, []
-    params, state = jax.tree.map(lambda leaf: leaf[0], (run.params, run.state))
-    note = f"This run trained {seeds} networks; the page looks at the first, of seed {run.config.get('seed', 0)}."
-    return run._replace(params=params, state=state, config=run.config | {"seeds": 1}), [note]
+def _facts(subject: Subject) -> list[tuple[str, str]]:
+    result, summary = subject.result, subject.summary
+    right = (subject.probabilities.argmax(axis=1) == subject.labels).mean()
+    return [
+        ("test accuracy", f"{right:.4f}"),
+        ("parameters", f"{summary.params:,}"),
+        ("multiply-adds an image", f"{summary.multiply_adds:,}"),
+        ("epochs", f"{result['epochs']}"),
+        ("trained in", f"{result['train_seconds']:.0f} s"),
+        ("seed", f"{result['seed']}"),
+        ("device", f"{result['device']}"),
+        ("jax", f"{result['versions'].get('jax', '')}"),
+    ]
+
+
+def _mkdir(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {out} cannot be made: {error.strerror or error}") from None

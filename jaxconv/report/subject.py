@@ -1,0 +1,153 @@
+"""What a page is about: a run, the test images, and those of them that are looked at one by one."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxconv import data
+from jaxconv.data.image import image_shape
+from jaxconv.errors import InputError
+from jaxconv.experiment import Run, load_run
+from jaxconv.explain import Summary, summarize
+from jaxconv.explain.features import check_layer
+from jaxconv.layers import Layer
+
+MOST_EXAMPLES = 10
+
+
+class Examples(NamedTuple):
+    """Images that are looked at one by one: the first test image of each class, and the files that were given."""
+
+    images: np.ndarray  # (N, H, W, C) uint8
+    labels: np.ndarray  # (N,): the class that is asked about: the true one, or of a file the likeliest
+    names: list[str]
+    said: list[str]
+
+
+class Subject(NamedTuple):
+    """A run with all that its page is made of."""
+
+    run: Run  # of one network
+    result: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: Summary
+    images: np.ndarray  # the test images
+    labels: np.ndarray
+    probabilities: np.ndarray  # what the network says of them
+    examples: Examples
+    layer: str | None  # that Grad-CAM was asked of
+    notes: list[str]
+
+    @property
+    def classes(self) -> list[str]:
+        return self.run.config["classes"]
+
+    @property
+    def network(self) -> tuple[Layer, Any, Any]:
+        """Model, params and state."""
+        return self.run.model, self.run.params, self.run.state
+
+
+def read_subject(
+    folder: Path, *, files: Sequence[Path] = (), invert: bool = False, layer: str | None = None
+) -> Subject:
+    """All that is needed, read and checked, before anything takes long.
+
+    Args:
+        folder: the run's.
+        files: pictures to look at too.
+        invert: swap dark and bright in these.
+        layer: whose feature maps Grad-CAM weighs.
+
+    Raises:
+        InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
+            picture; data that are not there, or have other classes now.
+    """
+    run, result = load_run(folder), _read_result(Path(folder))
+    history = _read_history(run.folder)
+    run, notes = _one_network(run)
+    in_shape = tuple(run.config["in_shape"])
+    if layer is not None:
+        check_layer("explain --layer", run.model, layer)
+    pictures, resized = _read_files(run, files, invert)
+    dataset = data.load(run.config["dataset"], stream=True).at_least(in_shape)
+    if list(dataset.classes) != run.config["classes"]:
+        raise InputError(f"{folder} was trained on other classes than {run.config['dataset']} has now")
+    images, labels = dataset.test
+    examples = _examples(run, images, labels, pictures, files)
+    if len(run.config["classes"]) > MOST_EXAMPLES:
+        notes.append(f"Of the {len(run.config['classes'])} classes the first {MOST_EXAMPLES} are looked at one by one.")
+    return Subject(
+        run,
+        result,
+        history,
+        summarize(run.model, in_shape),
+        images,
+        labels,
+        run.predict(images),
+        examples,
+        layer,
+        notes + resized,
+    )
+
+
+def _one_network(run: Run) -> tuple[Run, list[str]]:
+    """The run with one network in it: of several seeds the first, and a note that says so."""
+    seeds = run.config.get("seeds", 1)
+    if seeds == 1:
+        return run, []
+    params, state = jax.tree.map(lambda leaf: leaf[0], (run.params, run.state))
+    note = f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}."
+    return run._replace(params=params, state=state, config=run.config | {"seeds": 1}), [note]
+
+
+def _read_files(run: Run, files: Sequence[Path], invert: bool) -> tuple[np.ndarray, list[str]]:
+    """Pictures as the network takes them, and a note for each that was resized."""
+    shape, in_shape = tuple(run.config["image_shape"]), tuple(run.config["in_shape"])
+    read, notes = [np.zeros((0, *shape), np.uint8)], []
+    for path in map(Path, files):
+        read.append(data.read_image(path, shape)[None])
+        height, width, _ = image_shape(path)
+        if (height, width) != shape[:2]:
+            notes.append(f"{path.name} is {height}×{width}; the network was shown it as {shape[0]}×{shape[1]}.")
+    pictures = np.concatenate(read)
+    return data.enlarge(255 - pictures if invert else pictures, in_shape[:2]), notes
+
+
+def _examples(
+    run: Run, images: np.ndarray, labels: np.ndarray, pictures: np.ndarray, files: Sequence[Path]
+) -> Examples:
+    classes = run.config["classes"]
+    there = [np.flatnonzero(labels == c) for c in range(len(classes))]
+    first = [int(found[0]) for found in there if found.size][:MOST_EXAMPLES]
+    shown = np.concatenate([images[first], pictures])
+    probabilities = run.predict(shown)
+    best, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    asked = np.concatenate([labels[first], best[len(first) :]])
+    names = [str(classes[labels[i]]) for i in first] + [Path(path).name for path in files]
+    return Examples(shown, asked, names, [f"{classes[b]} {s:.0%}" for b, s in zip(best, sure, strict=True)])
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    try:
+        result = json.loads((folder / "result.json").read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} has no result.json: its training did not end; jaxconv train --resume {folder} goes on with it"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{folder / 'result.json'} is damaged: {error}") from None
+    if not isinstance(result, dict) or "test_accuracy" not in result:
+        raise InputError(f"{folder / 'result.json'} is damaged: it has no test_accuracy")
+    return result
+
+
+def _read_history(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'metrics.jsonl'} cannot be read: {error}") from None
