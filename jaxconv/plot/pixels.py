@@ -93,7 +93,7 @@ def framed(image: Any, box: Sequence[tuple[int, int]], *, side: int = 224) -> np
     large = small.repeat(times, axis=0).repeat(times, axis=1)
     edges = [(max(low, 0) * times, min(high, n) * times) for (low, high), n in zip(box, small.shape, strict=False)]
     (top, bottom), (left, right) = edges
-    thick = max(1, side // 112)
+    thick = max(1, side // 75)
     line = np.zeros(large.shape[:2], bool)
     line[top:bottom, left:right] = True
     line[top + thick : bottom - thick, left + thick : right - thick] = False

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxconv.errors import InputError
 from jaxconv.explain import grad_cam, maximize_activation, methods_of, nearest_patches
 from jaxconv.explain.attribution import enlarge_map
 from jaxconv.layers import Layer
@@ -23,8 +22,6 @@ def heats_of(
     """Every attribution that can be asked of the model, of each image: by name, ``(N, H, W)``."""
     methods = methods_of(model, images.shape[1:])
     if layer is not None:
-        if "grad_cam" not in methods:
-            raise InputError(f"explain: --layer {layer} is for Grad-CAM, and no layer of this network has places")
         methods["grad_cam"] = lambda model, params, state, images, label: enlarge_map(
             grad_cam(model, params, state, images, label, layer=layer), images.shape[1:3]
         )
@@ -44,7 +41,7 @@ def attention_section(subject: Subject) -> Section:
     for i, (name, answer) in enumerate(zip(names, said, strict=True)):
         row = [tile(pixels.picture(images[i]), name)]
         row += [tile(pixels.overlay(images[i], heat[i]), f"{method} of {name}") for method, heat in heats.items()]
-        rows.append((f"{name}: {answer}", row))
+        rows.append((f"{name} → {answer}", row))
     headings = ["", "image", *(method.replace("_", " ") for method in heats)]
     lead = (
         "Each picture answers in its own way what in the image speaks for the class: where a grey patch hurts most "

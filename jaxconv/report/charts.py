@@ -39,10 +39,10 @@ def confusion(counts: Any, classes: Sequence[str]) -> str:
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     written = len(classes) <= 20
     heat = Heatmap(
-        z=share**0.4,  # bent, so that one in a hundred is seen beside the diagonal
+        z=(share**0.4).tolist(),  # bent, so that one in a hundred is seen beside the diagonal
         x=list(classes),
         y=list(classes),
-        customdata=counts,
+        customdata=counts.tolist(),
         text=[[str(n) if n else "" for n in row] for row in counts.tolist()] if written else None,
         texttemplate="%{text}" if written else None,
         hovertemplate="%{y} taken for %{x}: %{customdata}<extra></extra>",

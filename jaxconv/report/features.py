@@ -36,7 +36,7 @@ def features_section(subject: Subject) -> Section:
         for layer in layers:
             y = maps[layer][i]
             shown.append((_heading(layer, y.shape), tile(pixels.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
-        folded.append(Folded(f"{name}: {answer}", tile(pixels.picture(images[i]), name), shown))
+        folded.append(Folded(f"{name} → {answer}", tile(pixels.picture(images[i]), name), shown))
     lead = (
         "One small picture for each filter: bright is where it answers. Where a layer's numbers have both signs, red "
         "is above zero and blue below. All of a layer share one scale: a filter that stays dark has little to say here."

@@ -19,12 +19,14 @@ MOST_FIELDS = 6
 MOST = 1000  # images, for each strength of each distortion
 
 
-def geometry_section(subject: Subject) -> Section:
+def geometry_section(subject: Subject) -> Section | None:
     """The receptive field of each layer's middle output, drawn on an image, and how often each pixel is looked at."""
     model, summary, image = subject.run.model, subject.summary, subject.examples.images[0]
     views = {name: view for name, view in fields(model, summary.in_shape).items() if view is not None}
     kinds = named_layers(model)
     steps = [name for name in views if kinds[name].window is not None]  # those where more comes into sight
+    if not steps:
+        return None
     if len(steps) > MOST_FIELDS:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, MOST_FIELDS).round().astype(int)]
     drawn, covered, shapes = [], [], {row.name: row.shape for row in summary.rows}
@@ -70,7 +72,7 @@ def robustness_section(subject: Subject) -> Section:
     )
     pictures = Pictures(["", *[""] * width], rows)
     blocks = [Block(charts=drawn), Block("What these images look like", pictures=pictures)]
-    return Section("robustness", "What it stands", [lead], blocks)
+    return Section("robustness", "What it withstands", [lead], blocks)
 
 
 def _spoilt(image: np.ndarray, name: str, strengths: Sequence[float]) -> list[Tile]:

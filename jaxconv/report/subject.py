@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxconv import data
 from jaxconv.data.image import image_shape
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, said_by
 from jaxconv.experiment import Run, load_run
-from jaxconv.explain import Summary, summarize
+from jaxconv.explain import Summary, grad_cam, summarize
 from jaxconv.explain.features import check_layer
 from jaxconv.layers import Layer
 
@@ -72,7 +72,7 @@ def read_subject(
     run, notes = _one_network(run)
     in_shape = tuple(run.config["in_shape"])
     if layer is not None:
-        check_layer("explain --layer", run.model, layer)
+        _check_layer(run, layer)
     pictures, resized = _read_files(run, files, invert)
     dataset = data.load(run.config["dataset"], stream=True).at_least(in_shape)
     if list(dataset.classes) != run.config["classes"]:
@@ -93,6 +93,13 @@ def read_subject(
         layer,
         notes + resized,
     )
+
+
+def _check_layer(run: Run, layer: str) -> None:
+    check_layer("explain --layer", run.model, layer)
+    image = jax.ShapeDtypeStruct((1, *run.config["in_shape"]), np.float32)
+    with said_by("explain --layer"):
+        jax.eval_shape(lambda x: grad_cam(run.model, run.params, run.state, x, layer=layer), image)
 
 
 def _one_network(run: Run) -> tuple[Run, list[str]]:

@@ -40,7 +40,7 @@ def mistakes_section(subject: Subject) -> Section:
     right = f"{len(labels) - len(wrong):,} of {len(labels):,} test images are right."
     which = f"The {len(shown)} surest mistakes" if len(wrong) > len(shown) else "All of its mistakes, the surest first"
     per_class = [
-        (row["class"], f"{row['precision']:.4f}", f"{row['recall']:.4f}", f"{row['f1']:.4f}", f"{row['support']:,}")
+        (row["class"], *(_share(row[name]) for name in ("precision", "recall", "f1")), f"{row['support']:,}")
         for row in report["per_class"]
     ]
     return Section(
@@ -53,3 +53,8 @@ def mistakes_section(subject: Subject) -> Section:
             Block("By class", table=Table(("class", "precision", "recall", "F1", "images"), per_class)),
         ],
     )
+
+
+def _share(value: float | None) -> str:
+    """Four places; a class that was never said has no precision."""
+    return "–" if value is None else f"{value:.4f}"

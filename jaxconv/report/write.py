@@ -21,7 +21,7 @@ SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
     "what it looked at": attention_section,
     "what the filters wait for": wishes_section,
     "where it looks": geometry_section,
-    "what it stands": robustness_section,
+    "what it withstands": robustness_section,
     "the network": network_section,
     "the arithmetic of a pixel": arithmetic_section,
 }

@@ -1,0 +1,166 @@
+"""A run as one page: everything is in it, it opens without a network, and it says what the run says."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from browser import browser, listened
+
+from jaxconv import InputError, data, explain
+from jaxconv.experiment import TrainConfig, load_run, run_training
+from jaxconv.report import explain_run, page
+from jaxconv.report.subject import read_subject
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two quick runs on the digits: a convolutional network, and two seeds of one without convolutions."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = TrainConfig(epochs=2, batch_size=128, out=folder / "small")
+    flat = TrainConfig(model="mlp", epochs=1, batch_size=128, seeds=2, out=folder / "flat")
+    return {config.out.name: run_training(config, progress=False)[0] for config in (small, flat)}
+
+
+@pytest.fixture(scope="module")
+def written(runs, tmp_path_factory):
+    from PIL import Image
+
+    picture = tmp_path_factory.mktemp("pictures") / "seven & <co>.png"
+    Image.fromarray(np.kron(data.load("digits").test.images[0, ..., 0], np.ones((5, 4), np.uint8))).save(picture)
+    return explain_run(runs["small"], images=[picture], progress=False)
+
+
+@pytest.fixture
+def html(written):
+    return written.page.read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole(written, html):
+    assert written.page.stat().st_size < 5e6
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles == [
+        "How training went",
+        "What it gets wrong",
+        "Filters",
+        "Feature maps",
+        "What it looked at",
+        "What the filters wait for",
+        "Health",
+        "Where it looks",
+        "What it withstands",
+        "The network",
+        "The arithmetic of one pixel",
+    ]
+    links = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"@import|url\(", html)
+
+
+def test_the_page_says_what_the_run_says(runs, html):
+    result = json.loads((runs["small"] / "result.json").read_text())
+    assert f"<dd>{result['test_accuracy']:.4f}</dd>" in html and "<dd>30,634</dd>" in html
+    charts = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', html)]
+    counts = json.loads((runs["small"] / "report.json").read_text())["confusion"]
+    [confusion] = [trace for chart in charts for trace in chart["data"] if trace["type"] == "heatmap"]
+    assert confusion["customdata"] == counts
+    lines = [json.loads(line) for line in (runs["small"] / "metrics.jsonl").read_text().splitlines()]
+    assert charts[0]["data"][1]["y"] == [line["val_loss"] for line in lines]
+
+
+def test_the_sum_behind_a_pixel_is_the_number_that_the_network_made(runs, html):
+    run, test = load_run(runs["small"]), data.load("digits").test
+    image = test.images[np.flatnonzero(test.labels == 0)[0]]
+    y = explain.feature_maps(run.model, run.params, run.state, image[None], layers=("conv1",))["conv1"]
+    written = re.search(r"<pre>(.*?)</pre>", html, re.S).group(1)
+    assert float(written.split("=")[-1]) == pytest.approx(float(y.max()), rel=1e-3)
+
+
+def test_a_picture_of_another_size_is_resized_and_it_says_so(written, html):
+    assert written.notes == ["seven & <co>.png is 40×32; the network was shown it as 8×8."]
+    assert "seven &amp; &lt;co&gt;.png is 40×32" in html and "<co>" not in html
+
+
+def test_a_browser_shows_all_of_it_without_a_network(written):
+    with browser() as chromium:
+        for width, scheme in [(1280, "light"), (390, "dark")]:
+            context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+            shown = context.new_page()
+            complaints, asked = listened(shown)
+            shown.goto(written.page.as_uri())
+            shown.wait_for_function("document.documentElement.dataset.drawn", timeout=30_000)
+            assert complaints == []
+            assert {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
+            pictures = shown.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+            assert len(pictures) > 100 and all(pictures)
+            charts = shown.evaluate(
+                "[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('svg').length)"
+            )
+            assert len(charts) >= 6 and all(charts)
+            assert shown.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out to the side
+            paper, ink = shown.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+            darkness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (paper, ink)]
+            assert (darkness[0] < darkness[1]) == (scheme == "dark")
+            letters = shown.evaluate("getComputedStyle(document.querySelector('.chart .xtitle')).fill")
+            assert letters == ink  # the charts follow the reader's theme
+            context.close()
+
+
+def test_what_a_network_has_not_is_left_out_and_of_several_the_first_is_shown(runs, tmp_path):
+    report = explain_run(runs["flat"], out=tmp_path / "page", progress=False)
+    html = report.page.read_text()
+    assert report.page == tmp_path / "page" / "index.html"
+    assert report.notes == ["This run trained 2 networks; the page looks at the first, of seed 0."]
+    for title in ("Filters", "What the filters wait for", "Where it looks", "The arithmetic of one pixel"):
+        assert f"<h2>{title}</h2>" not in html
+    assert "<h2>What it looked at</h2>" in html and "grad cam" not in html
+    first = read_subject(runs["flat"])
+    members = json.loads((runs["flat"] / "result.json").read_text())["test_accuracies"]
+    assert f"<dd>{members[0]:.4f}</dd>" in html
+    assert (first.probabilities.argmax(1) == first.labels).mean() == pytest.approx(members[0])
+
+
+def test_a_write_that_fails_leaves_the_page_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "index.html"
+    page.write_page(path, "first", [], [], [])
+    before = path.read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page.os, "replace", full)
+    with pytest.raises(InputError, match=r"index.html cannot be written: No space left on device"):
+        page.write_page(path, "second", [], [], [])
+    assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
+    (tmp_path / "no.png").write_text("no picture")
+    (tmp_path / "file").write_text("")
+    small = runs["small"]
+    for line, said in [
+        (f"{tmp_path}/none", "there is no run folder"),
+        (f"{tmp_path}", "is not a run folder: it has no config.json"),
+        (f"{small} --layer conv9", "explain --layer: unknown layer 'conv9': did you mean 'conv"),
+        (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
+        (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
+        (f"{small} --images gone.png", "there is no image gone.png"),
+        (f"{small} --out file", "the folder file cannot be made"),
+        (f"{runs['flat']} --layer dense1", "explain --layer: grad_cam: layer dense1"),
+    ]:
+        code, _, err = jaxconv(f"explain {line}")
+        assert (code, said in err) == (2, True), err
+        assert err.count("\n") == 1
+
+
+def test_a_run_that_did_not_end_is_told(runs, tmp_path):
+    import shutil
+
+    half = tmp_path / "half"
+    shutil.copytree(runs["small"], half, ignore=shutil.ignore_patterns("explain"))
+    (half / "result.json").write_text("{")
+    with pytest.raises(InputError, match=r"result.json is damaged"):
+        explain_run(half, progress=False)
+    (half / "result.json").unlink()
+    with pytest.raises(InputError, match=r"has no result.json: its training did not end; jaxconv train --resume"):
+        explain_run(half, progress=False)
