@@ -188,21 +188,27 @@ def test_what_computes_the_same_everywhere_has_no_error_where_its_jump_divides_t
     assert max(float(value) for value in error.values() if value is not None) < 1e-5
 
 
-def test_where_the_jump_does_not_divide_the_shift_there_is_no_place_to_compare_with_and_the_nearest_differs(rng):
+@pytest.mark.parametrize("shift", [1, -1])
+def test_where_the_jump_does_not_divide_the_shift_no_place_is_the_same_and_the_nearest_differs(rng, shift):
     network = built(STEPS, (20, 19, 1))
     x = rng.normal(size=(2, 20, 19, 1)).astype(np.float32)
-    error = explain.equivariance_error(*network, x, shift=(1, 0))
+    error = explain.equivariance_error(*network, x, shift=(shift, 0))
     assert [name for name, value in error.items() if value is not None] == ["conv1", "relu1"]
-    near = explain.equivariance_error(*network, x, shift=(1, 0), nearest=True)
+    near = explain.equivariance_error(*network, x, shift=(shift, 0), nearest=True)
     assert near["conv1"] == error["conv1"] < 1e-5 and 0.2 < near["max_pool1"] < 2
     # By loops: the pooled rows of the moved image, beside those of the image that begin one pixel further down.
     model, params, _ = network
-    conv = serial(*model.parts[0][1:], relu, MaxPool(2))
-    pooled = lambda x: np.asarray(conv.apply({"conv1": params["conv1"]}, {}, x)[0])  # noqa: E731
-    here, there = pooled(x), pooled(moved_by_loops(x, 1, 0, "zeros"))
-    # Place p sees rows 2p to 2p + 4 of 20: of the moved image 1 to 20 are the image's, so p = 0 does not count.
-    rows = [p for p in range(here.shape[1]) if 2 * p >= 1 and 2 * p + 4 <= 20]
-    wanted = np.linalg.norm(there[:, rows] - here[:, rows]) / np.linalg.norm(here[:, rows])
+    pool = serial(*[part for _, part in model.parts[:3]])
+    pooled = [
+        np.asarray(pool.apply({"conv1": params["conv1"]}, {}, y)[0]) for y in (moved_by_loops(x, shift, 0, "zeros"), x)
+    ]
+    there, here = [], []
+    for p in range(9):  # place p sees rows 2p to 2p + 4; of the moved image rows 1 to 20, or 0 to 19, are the image's
+        q = p if shift == 1 else p + 1
+        if max(0, shift) <= 2 * p and 2 * p + 4 <= 20 + min(0, shift) and 2 * q + 4 <= 20:
+            there.append(pooled[0][:, p])
+            here.append(pooled[1][:, q])
+    wanted = np.linalg.norm(np.subtract(there, here)) / np.linalg.norm(here)
     assert near["max_pool1"] == pytest.approx(wanted, rel=1e-5)
 
 

@@ -6,16 +6,21 @@ In a notebook the figure shows itself after ``%matplotlib inline``; in a script,
 
 from jaxconv.plot import pixels
 from jaxconv.plot.contests import errors, ratios, step_times
+from jaxconv.plot.geometry import against_shift, coverage, receptive_field, robustness
 from jaxconv.plot.grids import grid
 from jaxconv.plot.training import confusion, curves, mistakes
 
 __all__ = [
+    "against_shift",
     "confusion",
+    "coverage",
     "curves",
     "errors",
     "grid",
     "mistakes",
     "pixels",
     "ratios",
+    "receptive_field",
+    "robustness",
     "step_times",
 ]
