@@ -203,9 +203,8 @@ def test_where_the_jump_does_not_divide_the_shift_no_place_is_the_same_and_the_n
         np.asarray(pool.apply({"conv1": params["conv1"]}, {}, y)[0]) for y in (moved_by_loops(x, shift, 0, "zeros"), x)
     ]
     there, here = [], []
-    for p in range(
-        9
-    ):  # place p sees rows 2p to 2p + 4; of the moved image only rows 1 to 20 or 0 to 19 are the image's
+    # Place p sees rows 2p to 2p + 4; of the moved image only rows 1 to 20, or 0 to 19, are the image's.
+    for p in range(9):
         q = p if shift == 1 else p + 1
         if max(0, shift) <= 2 * p and 2 * p + 4 <= 21 + min(0, shift) and q < 9:
             there.append(pooled[0][:, p])
