@@ -13,6 +13,10 @@ class DtypeError(InputError, TypeError):
     """An array of the wrong dtype. Both a ``ValueError`` and a ``TypeError``, so either ``except`` finds it."""
 
 
+class DeadLayerWarning(UserWarning):
+    """All that a layer makes is 0, whatever it is shown: it passes nothing on, and learns no more."""
+
+
 @contextmanager
 def said_by(name: str) -> Iterator[None]:
     """Put the name of an op or a layer before the errors raised within: ``conv2: conv: the window …``.

@@ -49,7 +49,7 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
-        _check_names(parts, params, state)
+        check_names(parts, params, state)
         new_state = {}
         for i, (name, part) in enumerate(parts):
             x, new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
@@ -153,7 +153,7 @@ def _branches(
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
-        _check_names(parts, params, state)
+        check_names(parts, params, state)
         y, new_state = {}, {}
         for i, (name, part) in enumerate(parts):
             y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
@@ -194,7 +194,7 @@ def _apply_part(
         return part.apply(params.get(name, {}), state.get(name, {}), x, train=train, key=key, mask=mask)
 
 
-def _check_names(parts: Parts, params: Tree, state: Tree) -> None:
+def check_names(parts: Parts, params: Tree, state: Tree) -> None:
     """Refuse what belongs to another model; what is missing its own part will miss."""
     surplus = (params.keys() | state.keys()) - {name for name, _ in parts}
     if surplus:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxconv.errors import said_by
+from jaxconv.layers.combinators import check_names
 from jaxconv.layers.layer import Layer, Tree, as_layer
 
 Visit = Callable[[str, Layer, jax.Array, Callable[[jax.Array], jax.Array]], jax.Array]
@@ -41,10 +42,11 @@ def _walk(path: str, layer: Layer, params: Any, state: Any, x: jax.Array, visit:
     def part(name: str, below: Layer, x: jax.Array) -> jax.Array:
         inner = f"{path}/{name}" if path else name
         with said_by(name):
-            return _walk(inner, below, params.get(name, {}), state.get(name, {}), x, visit)
+            return _walk(inner, as_layer(below), params.get(name, {}), state.get(name, {}), x, visit)
 
     if not layer.parts:
         return visit(path or layer.kind, layer, x, lambda x: layer.apply(params, state, x)[0])
+    check_names(layer.parts, params, state)
     if (join := layer.join) is not None:
         branches = dict(layer.parts)
         together = lambda x: join(x, {name: part(name, branch, x) for name, branch in branches.items()})  # noqa: E731

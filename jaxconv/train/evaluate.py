@@ -11,11 +11,12 @@ from jax.sharding import Mesh
 
 from jaxconv import devices
 from jaxconv.layers import Layer, as_layer
+from jaxconv.train.alive import anywhere, rectifiers, watched
 from jaxconv.train.batches import batches
 from jaxconv.train.given import check_examples, check_labels
 from jaxconv.train.program import Program
 from jaxconv.train.state import Batch
-from jaxconv.train.step import look, to_float
+from jaxconv.train.step import Metrics, measure, to_float
 
 
 class Scores(NamedTuple):
@@ -25,6 +26,12 @@ class Scores(NamedTuple):
     accuracy: Any
     examples: int
     logits: np.ndarray | None  # (N, classes), or (networks, N, classes)
+    alive: dict[str, Any] = {}  # noqa: RUF012  of each rectifier, whether it answers to any image
+
+    def dead(self, network: int | None = None) -> list[str]:
+        """The rectifiers that are 0 for every image; without a number, in any of the networks."""
+        each = {name: answers if network is None else answers[network] for name, answers in self.alive.items()}
+        return [name for name, answers in each.items() if not np.all(answers)]
 
 
 class Evaluator:
@@ -35,6 +42,10 @@ class Evaluator:
         batch_size: examples at a time; the last batch is padded, and the padding not counted.
         members: score so many networks at once, whose params and state have a first axis of this length.
         mesh: of devices, each of which takes its share of every batch.
+
+    Attributes:
+        program: the evaluation.
+        closer: which of the rectifiers answer anywhere; compiled once one does not answer in the middle of an image.
     """
 
     def __init__(
@@ -42,8 +53,20 @@ class Evaluator:
     ) -> None:
         self.batch_size, self.members, self.mesh = batch_size, members, mesh
         devices.check(mesh, batch_size, "evaluate")
-        one = functools.partial(look, as_layer(model).apply)
-        self.program = Program("evaluation", jax.vmap(one, in_axes=(0, 0, None)) if members else one)
+        self.rectifiers = rectifiers(model)
+        at_a_glance, closely = watched(model), watched(model, anywhere)
+
+        def one(params: Any, state: Any, batch: Batch) -> tuple[Metrics, jax.Array, dict[str, jax.Array]]:
+            logits, alive = at_a_glance(params, state, to_float(batch.image))
+            return measure(logits, batch), logits, alive
+
+        def again(params: Any, state: Any, batch: Batch) -> dict[str, jax.Array]:
+            return closely(params, state, to_float(batch.image))[1]
+
+        self.program, self.closer = (
+            Program(name, jax.vmap(f, in_axes=(0, 0, None)) if members else f)
+            for name, f in (("evaluation", one), ("the search for dead layers", again))
+        )
 
     def batches(self, images: np.ndarray, labels: np.ndarray) -> Iterable[Batch]:
         """The examples as batches on the device: keep them to score them again without moving them again."""
@@ -51,20 +74,34 @@ class Evaluator:
         for batch in batches(images, labels, self.batch_size):
             yield devices.shard(self.mesh, jax.tree.map(lambda array: array[part], batch))
 
-    def __call__(self, params: Any, state: Any, batches: Iterable[Batch], *, logits: bool = False) -> Scores:
-        """Loss and accuracy over all examples; the logits too, where they are asked for."""
+    def __call__(
+        self, params: Any, state: Any, batches: Iterable[Batch], *, logits: bool = False, alive: bool = False
+    ) -> Scores:
+        """Loss and accuracy over all examples; the logits, and which rectifiers are alive, where they are asked for.
+
+        Who asks for the latter gives a list of batches: a rectifier that is 0 in the middle is looked at once more.
+        """
         network = devices.replicate(self.mesh, (params, state)) if self.mesh else (params, state)
-        measured, made = [], []
+        measured, answered, made = [], [], []
         for batch in batches:
-            metrics, out = self.program(*network, batch)
+            metrics, out, middle = self.program(*network, batch)
             measured.append(metrics)
+            answered.append(middle)
             made += [out] if logits else []
         loss, correct, examples = np.asarray(jax.device_get(measured), np.float64).sum(axis=0)
         count = int(np.max(examples))
         all_logits = None
         if logits:
             all_logits = np.concatenate([devices.everywhere(out) for out in made], axis=-2)[..., :count, :]
-        return Scores(loss / examples, correct / examples, count, all_logits)
+        answers = self._any(answered) if alive else {}
+        if not all(np.all(each) for each in answers.values()):  # which is so rare that only then it is compiled
+            answers = self._any([self.closer(*network, batch) for batch in batches])
+        return Scores(loss / examples, correct / examples, count, all_logits, answers)
+
+    def _any(self, answered: list[dict[str, jax.Array]]) -> dict[str, Any]:
+        """Of each rectifier, whether it answered in any batch, in the order of the layers."""
+        seen = jax.device_get(answered)
+        return {name: np.any([each[name] for each in seen], axis=0) for name in self.rectifiers if name in seen[0]}
 
 
 def evaluate(
@@ -92,7 +129,7 @@ def evaluate(
     """
     check_examples("evaluate", images, labels, batch_size)
     check_labels("evaluate", model, params, state, images.shape[1:], labels)
-    score = evaluator_of(as_layer(model).apply, batch_size, images.shape[1:], str(images.dtype), None, None)
+    score = evaluator_of(model, batch_size, images.shape[1:], str(images.dtype), None, None)
     scores = score(params, state, score.batches(images, labels))
     return {"loss": float(scores.loss), "accuracy": float(scores.accuracy), "count": scores.examples}
 
@@ -143,15 +180,33 @@ def _probabilities(
     return probabilities
 
 
-@functools.lru_cache(maxsize=8)
 def evaluator_of(
-    apply: Callable[..., tuple[jax.Array, Any]],
+    model: Layer, batch_size: int, in_shape: tuple[int, ...], dtype: str, members: int | None, mesh: Mesh | None
+) -> Evaluator:
+    """The same evaluator for the same question, so that whoever asks again compiles nothing."""
+    return _evaluator_of(_Applied(as_layer(model)), batch_size, in_shape, dtype, members, mesh)
+
+
+class _Applied:
+    """A model as the key of a table: the same if it applies the same function (what a window holds has no hash)."""
+
+    def __init__(self, model: Layer) -> None:
+        self.model = model
+
+    def __hash__(self) -> int:
+        return hash(self.model.apply)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Applied) and self.model.apply == other.model.apply
+
+
+@functools.lru_cache(maxsize=8)
+def _evaluator_of(
+    applied: _Applied,
     batch_size: int,
     in_shape: tuple[int, ...],
     dtype: str,
     members: int | None,
     mesh: Mesh | None,
 ) -> Evaluator:
-    """The same evaluator for the same question, so that whoever asks again compiles nothing."""
-    model = Layer("model", lambda key, in_shape: ({}, {}), apply)
-    return Evaluator(model, batch_size, members=members, mesh=mesh)
+    return Evaluator(applied.model, batch_size, members=members, mesh=mesh)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxconv import devices, runtime
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
+from jaxconv.train.alive import warn_of_dead
 from jaxconv.train.batches import Plan, plan
 from jaxconv.train.epoch import Chunk, make_chunk, make_plain
 from jaxconv.train.evaluate import Evaluator, Scores, evaluator_of
@@ -70,6 +71,10 @@ def fit(
     gathered, augmented and learned from. Seed, epoch and step decide every random choice, so the same call gives the
     same parameters, bit for bit on CPU, in one go or in several. Each program is compiled once, which is not counted
     as training; an input of another shape is then an error, not a silent second compilation.
+
+    A layer that dies is told with a ``DeadLayerWarning`` (:mod:`jaxconv.errors`), once, and stands under ``dead`` in
+    the record of every epoch in which it is: a relu or relu6 whose output is 0 for every validation image. Lecture
+    row 003-24.
 
     Args:
         model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
@@ -137,7 +142,7 @@ def fit(
         over = (0, 0, 0, 0, *[None] * len(feed.data))
         advance = Program("the training chunk", jax.vmap(chunk, over) if several else chunk, donate_argnums=0)
     networks = init_key.size if several else None
-    evaluator = evaluator_of(model.apply, batch_size, in_shape, str(validation[0].dtype), networks, mesh)
+    evaluator = evaluator_of(model, batch_size, in_shape, str(validation[0].dtype), networks, mesh)
     held, compiled_before = list(evaluator.batches(*validation)), evaluator.program.seconds
 
     with Progress(epochs, cut, at, show=progress) as bar:
@@ -157,7 +162,8 @@ def fit(
             if not _sound(ts, at, cut):
                 raise broken(make_step(model, optimizer, **options, guard=False), ts, key, feed, at)
             params, state = ts.network
-            record = _record(at, ts, cut, evaluator(params, state, held))
+            record = _record(at, ts, cut, evaluator(params, state, held, alive=True))
+            warn_of_dead(record, at.history)
             at, better = _judged(at, record, stopping)
             if better.any():
                 best = _where(better, ts.network, best) if several else jax.tree.map(jnp.copy, ts.network)
@@ -246,14 +252,21 @@ def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str
     }
     record: dict[str, Any] = {"epoch": at.epoch + 1, "step": int(jnp.max(ts.step))}
     record |= {name: float(np.mean(value)) for name, value in numbers.items()}
+    record |= _dead(scores)
     if np.ndim(loss):
         record["members"] = [
-            {"epoch": at.epoch + 1} | {name: float(value[i]) for name, value in numbers.items()}
+            {"epoch": at.epoch + 1} | {name: float(value[i]) for name, value in numbers.items()} | _dead(scores, i)
             for i in range(len(loss))
         ]
     networks = np.size(loss)
     rate = cut.examples * networks / at.chunk_seconds
     return record | {"seconds": at.chunk_seconds, "images_per_second": rate}
+
+
+def _dead(scores: Scores, network: int | None = None) -> dict[str, list[str]]:
+    """The dead layers, where there are any; of several networks, those that are dead in any."""
+    dead = scores.dead(network)
+    return {"dead": dead} if dead else {}
 
 
 def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tuple[Position, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxconv.train.alive import dead_layer
 from jaxconv.train.batches import Plan
 from jaxconv.train.snapshot import Position
 
@@ -22,6 +23,7 @@ class Progress:
         self.epochs, self.cut, self.show = epochs, cut, show
         self.done = at.epoch * cut.chunks + at.chunk
         self.looked: float | None = None  # when the last chunk of this process was
+        self.dead = {name for record in at.history for name in record.get("dead", ())}  # that was told
 
     def __enter__(self) -> "Progress":
         if self.show:
@@ -73,6 +75,10 @@ class Progress:
             f"{record['val_loss']:>18.4f} {record['val_accuracy']:>9.4f} {record['images_per_second']:>11,.0f}"
             f"{'  best' if is_best else ''}"
         )
+        for name in record.get("dead", ()):
+            if name not in self.dead:
+                self._say(f"        {dead_layer(name)}")
+        self.dead |= set(record.get("dead", ()))
 
     def _say(self, line: str) -> None:
         self.bar.console.print(line, highlight=False, soft_wrap=True)
