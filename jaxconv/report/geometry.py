@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxconv import plot
 from jaxconv.explain import coverage_map, distorted, robustness, translation_test
 from jaxconv.explain.distortions import DISTORTIONS
 from jaxconv.explain.fields import fields
@@ -29,10 +30,10 @@ def geometry_section(subject: Subject) -> Section | None:
         return None
     if len(steps) > MOST_FIELDS:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, MOST_FIELDS).round().astype(int)]
-    drawn, covered, shapes = [], [], {row.name: row.shape for row in summary.rows}
-    for name in steps:
-        place = tuple(n // 2 for n in shapes[name][:-1])
-        box = views[name].box(place)
+    shapes = {row.name: row.shape for row in summary.rows}
+    boxes = {name: views[name].box([n // 2 for n in shapes[name][:-1]]) for name in steps}
+    drawn, covered = [], []
+    for name, box in boxes.items():
         seen = "×".join(str(high - low) for low, high in box)
         drawn.append(tile(pixels.framed(image, box), f"what one output of {name} sees", f"{name}: {seen}"))
         counts = coverage_map(model, summary.in_shape, layer=name)
@@ -43,12 +44,12 @@ def geometry_section(subject: Subject) -> Section | None:
         "The frame is what one output in the middle of the layer can see of the image: its receptive field. The maps "
         "below it tell how many outputs of the layer see each pixel: those of the corners are used least."
     )
-    return Section(
-        "geometry",
-        "Where it looks",
-        [lead],
-        [Block(tiles=drawn, size="large"), Block("How often each pixel is looked at", tiles=covered, size="large")],
-    )
+    blocks = [
+        Block(tiles=drawn, size="large"),
+        Block("How often each pixel is looked at", tiles=covered, size="large"),
+    ]
+    figures = {"receptive-fields.png": plot.receptive_field(image, boxes, title="what one output of each layer sees")}
+    return Section("geometry", "Where it looks", [lead], blocks, figures)
 
 
 def robustness_section(subject: Subject) -> Section:
@@ -72,7 +73,9 @@ def robustness_section(subject: Subject) -> Section:
     )
     pictures = Pictures(["", *[""] * width], rows)
     blocks = [Block(charts=drawn), Block("What these images look like", pictures=pictures)]
-    return Section("robustness", "What it withstands", [lead], blocks)
+    title = f"accuracy on {len(images):,} test images"
+    figures = {"robustness.png": plot.robustness({subject.run.config["model"]: found}, images[0], title=title)}
+    return Section("robustness", "What it withstands", [lead], blocks, figures)
 
 
 def _spoilt(image: np.ndarray, name: str, strengths: Sequence[float]) -> list[Tile]:
