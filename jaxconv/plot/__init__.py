@@ -5,6 +5,7 @@ In a notebook the figure shows itself after ``%matplotlib inline``; in a script,
 """
 
 from jaxconv.plot import pixels
+from jaxconv.plot.attribution import attributions, patches
 from jaxconv.plot.contests import errors, ratios, step_times
 from jaxconv.plot.geometry import against_shift, coverage, receptive_field, robustness
 from jaxconv.plot.grids import grid
@@ -12,12 +13,14 @@ from jaxconv.plot.training import confusion, curves, mistakes
 
 __all__ = [
     "against_shift",
+    "attributions",
     "confusion",
     "coverage",
     "curves",
     "errors",
     "grid",
     "mistakes",
+    "patches",
     "pixels",
     "ratios",
     "receptive_field",

@@ -27,7 +27,7 @@ def maximize_activation(
     steps: int = 256,
     learning_rate: float = 0.05,
     jitter: int = 2,
-    smoothing: float = 0.05,
+    smoothing: float = 0.2,
     batch_size: int = 64,
 ) -> jax.Array:
     """For each filter of a layer, an image that drives it most, from grey: ``argmax_x max_p y[p, k]``, x from 0 to 1.
@@ -45,7 +45,7 @@ def maximize_activation(
         key: of the noise to start from, and of the moves.
         steps: of Adam.
         learning_rate: how far a step moves a pixel, about.
-        jitter: the image is rolled by up to so many pixels, in both directions, before each look.
+        jitter: before each look the image is moved by up to so many pixels, along both axes.
         smoothing: the share of the blurred image that is mixed in at every step; 0 for none.
         batch_size: filters at a time.
 
@@ -88,11 +88,14 @@ def maximize_activation(
         channel, key = of
 
         def loss(image: jax.Array, move: jax.Array) -> jax.Array:
-            return -jnp.take(answers(jnp.roll(image, move, axis=(0, 1))), channel)
+            # Moved, with grey coming in: what is rolled out on one side would come in on the other.
+            room = jnp.pad(image, ((jitter, jitter), (jitter, jitter), (0, 0)), constant_values=0.5)
+            moved = jax.lax.dynamic_slice(room, (move[0], move[1], 0), image.shape)
+            return -jnp.take(answers(moved), channel)
 
         def step(carry: tuple[jax.Array, Any], key: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
             image, moments = carry
-            move = jax.random.randint(key, (2,), -jitter, jitter + 1)
+            move = jax.random.randint(key, (2,), 0, 2 * jitter + 1)
             updates, moments = optimizer.update(jax.grad(loss)(image, move), moments)
             image = jnp.clip(image + updates, 0, 1)
             if smoothing:

