@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxconv import plot
 from jaxconv.explain import grad_cam, maximize_activation, methods_of, nearest_patches
 from jaxconv.explain.attribution import enlarge_map
 from jaxconv.layers import Layer
@@ -49,7 +50,9 @@ def attention_section(subject: Subject) -> Section:
         "feature maps speak for the class (Grad-CAM). Bright is much. They need not agree; where they do, believe them "
         "sooner."
     )
-    return Section("attention", "What it looked at", [lead], [Block(pictures=Pictures(headings, rows))])
+    titles = [f"{name} → {answer}" for name, answer in zip(names, said, strict=True)]
+    figures = {"attributions.png": plot.attributions(images, heats, titles)}
+    return Section("attention", "What it looked at", [lead], [Block(pictures=Pictures(headings, rows))], figures)
 
 
 def wishes_section(subject: Subject) -> Section | None:
@@ -59,7 +62,7 @@ def wishes_section(subject: Subject) -> Section | None:
     if not convolutions:
         return None
     chosen = np.unique(np.linspace(0, len(convolutions) - 1, MOST_LAYERS).round().astype(int))
-    blocks = []
+    blocks, figures = [], {}
     for row in (convolutions[i] for i in chosen):
         channels = range(min(MOST_FILTERS, row.shape[-1]))
         made = maximize_activation(
@@ -81,9 +84,10 @@ def wishes_section(subject: Subject) -> Section | None:
         headings = ["", "made for it", "strongest", *[""] * (found.patches.shape[1] - 1)]
         sees = "×".join(map(str, row.sees)) if row.sees else "all"
         blocks.append(Block(f"{row.name}, which sees {sees} pixels", pictures=Pictures(headings, rows)))
+        figures[f"patches-{row.name.replace('/', '-')}.png"] = plot.patches(found, f"what excites {row.name} most")
     lead = (
         "The first picture of each row was grey, and was changed until the filter answered as much as it can. Beside "
         "it are the parts of real images that excite the filter most, as large as its receptive field. Deeper layers "
         "see more, and wait for more than an edge."
     )
-    return Section("wishes", "What the filters wait for", [lead], blocks)
+    return Section("wishes", "What the filters wait for", [lead], blocks, figures)
