@@ -1,11 +1,15 @@
 """Arrays as pixels: colours ``(H, W, 3)`` in uint8, for a figure, a page or a file."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxconv.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 FRAME = (255, 140, 0)
 
@@ -141,6 +145,12 @@ def feature_maps(y: Any, most: int = 64) -> np.ndarray:
 
 
 def _coloured(name: str, values: np.ndarray) -> np.ndarray:
+    return np.asarray(_colors(name)(values, bytes=True))[..., :3]
+
+
+@functools.cache
+def _colors(name: str) -> "Colormap":
+    """matplotlib gives a copy each time, which makes its table anew: of small pictures that is most of the work."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps[name](values, bytes=True))[..., :3]
+    return colormaps[name]
