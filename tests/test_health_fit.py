@@ -76,7 +76,7 @@ def test_a_layer_that_is_no_sum_of_its_parts_is_scored_as_it_is(around):
     scores = evaluator(params, state, list(evaluator.batches(images, labels)), logits=True, alive=True)
     x = images.astype(np.float32) / 255
     want = model.apply(params, state, x)[0]
-    np.testing.assert_allclose(scores.logits, want, rtol=1e-5)
+    np.testing.assert_allclose(scores.logits, want, rtol=1e-5, atol=1e-5)
     assert scores.alive == {}
 
 

@@ -1,5 +1,6 @@
 """What a network is and does, as functions of it: of the model, its params and state, and images."""
 
+from jaxconv.explain.activity import Activity, DeadFilter, activity, dead_filters, feature_correlation, saturation
 from jaxconv.explain.arithmetic import Arithmetic, arithmetic
 from jaxconv.explain.attribution import (
     METHODS,
@@ -27,6 +28,11 @@ from jaxconv.explain.distortions import DISTORTIONS, Distortion, distorted
 from jaxconv.explain.features import feature_maps, layer_names
 from jaxconv.explain.fields import field_of
 from jaxconv.explain.geometry import coverage_map, equivariance_error
+from jaxconv.explain.health import Health, HealthRow, health
+from jaxconv.explain.histograms import Histogram, histograms
+from jaxconv.explain.kernels import Change, change, channel_images, colourfulness, filter_images
+from jaxconv.explain.moments import Correlation
+from jaxconv.explain.norms import gradient_norms, update_norms
 from jaxconv.explain.robustness import robustness
 from jaxconv.explain.scores import strongest
 from jaxconv.explain.summary import Row, Summary, summarize
@@ -36,8 +42,15 @@ from jaxconv.explain.translation import Shifted, translation_test
 __all__ = [
     "DISTORTIONS",
     "METHODS",
+    "Activity",
     "Arithmetic",
+    "Change",
+    "Correlation",
+    "DeadFilter",
     "Distortion",
+    "Health",
+    "HealthRow",
+    "Histogram",
     "Integrated",
     "Occlusion",
     "Patches",
@@ -45,18 +58,28 @@ __all__ = [
     "Row",
     "Shifted",
     "Summary",
+    "activity",
     "arithmetic",
+    "change",
+    "channel_images",
     "class_activation_map",
+    "colourfulness",
     "coverage_map",
+    "dead_filters",
     "deconvnet",
     "distorted",
     "enlarge_map",
     "equivariance_error",
+    "feature_correlation",
     "feature_maps",
     "field_of",
+    "filter_images",
     "grad_cam",
+    "gradient_norms",
     "gradient_x_input",
     "guided_backprop",
+    "health",
+    "histograms",
     "integrated_gradients",
     "layer_names",
     "maximize_activation",
@@ -66,10 +89,12 @@ __all__ = [
     "randomization_test",
     "robustness",
     "saliency",
+    "saturation",
     "smooth_grad",
     "strongest",
     "summarize",
     "to_heat",
     "translation_test",
+    "update_norms",
     "write_summary",
 ]

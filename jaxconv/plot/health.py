@@ -1,0 +1,130 @@
+"""The health of a network: what goes together, what vanishes, how numbers are spread."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxconv.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from jaxconv.explain import Histogram
+
+
+def correlation(matrix: Any, *, title: str = "") -> "Figure":
+    """The correlation of each pair of channels: red where they go together, blue where they go against each other.
+
+    Args:
+        matrix: ``(C, C)``, of :func:`jaxconv.explain.feature_correlation`; constant channels (NaN) are grey.
+        title: above it, before the mean |ρ|.
+
+    Raises:
+        InputError: it is not square.
+
+    >>> correlation(np.array([[1.0, -0.5], [-0.5, 1.0]]), title="conv1").axes[0].get_title()
+    'conv1: mean |ρ| 0.50'
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise InputError(f"correlation: a matrix (C, C) is wanted, not {matrix.shape}")
+    figure = Figure(figsize=(5, 4.3), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.75")
+    drawn = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    figure.colorbar(drawn, label="ρ")
+    others = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
+    others = others[np.isfinite(others)]
+    said = f"mean |ρ| {others.mean():.2f}" if len(others) else "no two channels that vary"
+    constant = int(np.isnan(np.diag(matrix)).sum())
+    said += f", {constant} constant (grey)" if constant else ""
+    axes.set(xlabel="channel", ylabel="channel", title=f"{title}: {said}" if title else said)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def norms(
+    networks: Mapping[str, Mapping[str, Any]], *, label: str = "‖d loss / d kernel‖", title: str = ""
+) -> "Figure":
+    """A number for each layer of one network or several, from the first layer to the last, each network a line.
+
+    Args:
+        networks: by name, what :func:`jaxconv.explain.gradient_norms` or ``update_norms`` returns. Numbers that are 0
+            or not finite have no place on the scale, and are left out.
+        label: what is measured.
+        title: above it.
+
+    Raises:
+        InputError: there is no number.
+
+    Lecture row 003-22.
+
+    >>> figure = norms({"plain": {"conv1": 1e-6, "conv2": 1e-3}, "residual": {"conv1": 0.1, "conv2": 0.2}})
+    >>> [line.get_label() for line in figure.axes[0].lines], figure.axes[0].get_yscale()
+    (['plain', 'residual'], 'log')
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not any(networks.values()):
+        raise InputError("norms: a number for at least one layer of one network is wanted")
+    figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, layers in networks.items():
+        values = np.array([float(value) for value in layers.values()])
+        values[~((values > 0) & np.isfinite(values))] = np.nan
+        axes.plot(np.arange(1, len(values) + 1), values, "o-", ms=4, label=name)
+    axes.set(yscale="log", ylabel=label, title=title)
+    names = [tuple(layers) for layers in networks.values()]
+    if len(set(names)) == 1 and len(names[0]) <= 12:
+        axes.set_xticks(range(1, len(names[0]) + 1), names[0], rotation=30, ha="right", fontsize=8)
+    else:
+        axes.set_xlabel("layer with a kernel, from the image to the logits")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str = "") -> "Figure":
+    """How the numbers of each array are spread, a panel each; the counts are on a logarithmic scale.
+
+    Args:
+        found: by name, of :func:`jaxconv.explain.histograms`.
+        columns: how many in a row, at most.
+        title: above all.
+
+    Raises:
+        InputError: there is none.
+
+    >>> from jaxconv.explain import histograms as spread
+    >>> figure = histograms(spread({"conv1": np.array([0.0, 0.5, 1.0, np.nan])}))
+    >>> figure.axes[0].get_title()
+    'conv1\\n1 NaN'
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not found:
+        raise InputError("histograms: there is none to show")
+    columns = min(columns, len(found))
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(2.4 * columns + 0.3, 1.9 * rows + 0.3 * bool(title)), dpi=110, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(found) :]:
+        axes.axis("off")
+    for axes, (name, each) in zip(panels, found.items(), strict=False):
+        axes.stairs(each.counts, each.edges, fill=True, color="tab:blue", alpha=0.8)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=0)
+        missing = [f"{count:,} {what}" for count, what in ((each.nan, "NaN"), (each.infinite, "infinite")) if count]
+        axes.set_title("\n".join([name, *([", ".join(missing)] if missing else [])]), fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    figure.suptitle(title, fontsize=10)
+    return figure
