@@ -29,6 +29,7 @@ from jaxconv.cli.commands import (
     train_defaults,
 )
 from jaxconv.cli.compare import Compare, run_comparison
+from jaxconv.cli.demo import Demo, run_demo
 from jaxconv.cli.doctor import Doctor, examine
 from jaxconv.cli.explain import Explain, explain
 from jaxconv.data.download import cache_folder
@@ -86,6 +87,7 @@ COMMANDS = {
         """jaxconv explain runs/mnist-mnist_cnn-20261121-101500
         jaxconv explain runs/mnist-mnist_cnn-20261121-101500 --images seven.png --invert --layer conv2""",
     ),
+    "demo": Command(Demo, run_demo, "jaxconv demo runs/mnist-mnist_cnn-20261121-101500 --browser"),
     "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
     "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),
 }

@@ -1,0 +1,146 @@
+"""What comes from a drawing: brought to the manner of the data set that the network learned from."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxconv import data
+from jaxconv.data.image import image_shape
+from jaxconv.errors import InputError
+
+
+class Manner(NamedTuple):
+    """How a data set shows its images, and so what is to be done with a drawing.
+
+    Attributes:
+        box: white ink on black, cropped to the ink, whose longer side becomes this share of the frame; it is centred by
+            its centre of mass. None takes the whole canvas as it is.
+        inverted: of a whole canvas, white ink on black.
+    """
+
+    box: float | None
+    inverted: bool = False
+
+
+def manner_of(dataset: str, channels: int) -> Manner:
+    """The manner of a data set, by its name.
+
+    Args:
+        dataset: ``mnist``, ``digits``, ``tfds:emnist``, ``folder:pictures``, …
+        channels: of its images.
+
+    >>> manner_of("mnist", 1).box == 20 / 28, manner_of("fashion_mnist", 1), manner_of("cifar10", 3)
+    (True, Manner(box=None, inverted=True), Manner(box=None, inverted=False))
+    """
+    name = dataset.lower()
+    if channels != 1:
+        return Manner(None)
+    if "fashion" in name:
+        return Manner(None, inverted=True)
+    if "mnist" in name:
+        return Manner(20 / 28)
+    return Manner(1.0) if name == "digits" else Manner(None)
+
+
+def read_canvas(address: str | None) -> np.ndarray | None:
+    """What the page sends of its canvas, a PNG written out as an address: ``(H, W, 4)`` uint8; None for a clean one.
+
+    >>> read_canvas("")
+    """
+    if not address:
+        return None
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGBA"))
+
+
+def drawn(canvas: Any, shape: tuple[int, int, int], manner: Manner) -> np.ndarray | None:
+    """A drawing as an image of a data set, or None where there is no ink.
+
+    Args:
+        canvas: ``(H, W, 4)`` uint8, transparent where nothing was drawn.
+        shape: of the data set's images.
+        manner: from :func:`manner_of`.
+
+    Returns:
+        ``shape`` uint8.
+
+    Lecture row 004-15.
+
+    >>> canvas = np.zeros((40, 40, 4), np.uint8)
+    >>> canvas[5:35, 10:13] = 0, 0, 0, 255
+    >>> drawn(canvas, (8, 8, 1), Manner(1.0))[:, :, 0][3]
+    array([  0,   0,   0, 255,   0,   0,   0,   0], dtype=uint8)
+    >>> drawn(np.zeros((40, 40, 4), np.uint8), (8, 8, 1), Manner(1.0))
+    """
+    canvas = np.asarray(canvas)
+    if not canvas[..., 3].any():
+        return None
+    if manner.box is not None:
+        return centred(canvas[..., 3], shape[:2], manner.box)[..., None]
+    from PIL import Image
+
+    ink = Image.fromarray(canvas, "RGBA")
+    paper = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink).convert("L" if shape[2] == 1 else "RGB")
+    image = np.asarray(paper.resize(shape[1::-1], Image.Resampling.LANCZOS)).reshape(shape)
+    return 255 - image if manner.inverted else image
+
+
+def centred(ink: np.ndarray, size: tuple[int, int], box: float) -> np.ndarray:
+    """Ink as MNIST has it: cropped, made to fit a box with its proportions kept, centred in the frame.
+
+    LeCun et al.'s digits fit a box of 20×20 pixels, and lie in a frame of 28×28 so that the centre of mass of their
+    pixels is the frame's centre. Here it is so to half a pixel, unless ink would then leave the frame.
+    Source: http://yann.lecun.com/exdb/mnist/
+
+    Args:
+        ink: ``(H, W)`` uint8, 0 where there is none.
+        size: height and width of the frame.
+        box: the longer side of the ink, as a share of the frame's shorter side.
+
+    >>> ink = np.zeros((50, 50), np.uint8)
+    >>> ink[:20, :10] = 255
+    >>> centred(ink, (28, 28), 20 / 28).nonzero()[0][[0, -1]]
+    array([ 4, 23])
+    """
+    from PIL import Image
+
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = box * min(size)
+    height, width = (max(1, round(side * n / max(crop.shape))) for n in crop.shape)
+    small = np.asarray(Image.fromarray(crop).resize((width, height), Image.Resampling.BOX))
+    frame = np.zeros(size, np.uint8)
+    mass = small.sum()
+    if not mass:  # so little ink that none is left at this size
+        return frame
+    places = []
+    for axis, (inner, outer) in enumerate(zip(small.shape, size, strict=True)):
+        centre = (small.sum(axis=1 - axis) * np.arange(inner)).sum() / mass
+        places.append(int(np.clip(np.floor((outer - 1) / 2 - centre + 0.5), 0, outer - inner)))
+    frame[places[0] : places[0] + height, places[1] : places[1] + width] = small
+    return frame
+
+
+def uploaded(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
+    """An image file as an image of a data set, and a line that says what was done to it.
+
+    Args:
+        path: whatever :func:`jaxconv.data.read_image` reads.
+        shape: of the data set's images.
+        invert: swap dark and bright, for dark ink on white paper.
+
+    Raises:
+        InputError: not an image, a damaged or a blank one.
+    """
+    name, shown = path.name, lambda shape: f"{shape[0]}×{shape[1]}{' grey' if shape[2] == 1 else ' in colour'}"
+    try:
+        before, image = image_shape(path), data.read_image(path, shape)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), name)) from None  # the user gave it no folder
+    done = f"resized from {shown(before)} to {shown(shape)}" if before != shape else f"{shown(shape)}, taken as it is"
+    return 255 - image if invert else image, f"{name}: {done}{', dark and bright swapped' if invert else ''}"

@@ -1,0 +1,142 @@
+"""The page: a canvas and a place for files on one side, what the network makes of them on the other."""
+
+import base64
+import html
+import io
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxconv.demo.answer import Answer, Programs, answer
+from jaxconv.demo.canvas import drawn, manner_of, read_canvas, uploaded
+from jaxconv.errors import InputError
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+NOTHING = "Draw something, or upload an image."
+
+
+def build(programs: Programs) -> "Blocks":
+    """The page of a run, to be launched.
+
+    Args:
+        programs: of the run.
+    """
+    import gradio as gr
+
+    config = programs.run.config
+    manner = manner_of(config["dataset"], programs.image_shape[2])
+    methods = list(programs.heat)
+
+    def shown(image: np.ndarray | None, note: str, method: str | None) -> tuple[Any, ...]:
+        """What the page is given: the image to keep, and note, probabilities, pictures and feature maps."""
+        if image is None:
+            return image, note, None, "", ""
+        found = answer(programs, image, method)
+        return image, note, found.probabilities, _pictures(found, method), _maps(found)
+
+    def draw(address: str | None, method: str | None) -> tuple[Any, ...]:
+        canvas = read_canvas(address)
+        image = None if canvas is None else drawn(canvas, programs.image_shape, manner)
+        return shown(image, NOTHING if image is None else "", method)
+
+    def upload(path: str | None, invert: bool, method: str | None) -> tuple[Any, ...]:
+        if path is None:
+            return shown(None, NOTHING, method)
+        try:
+            image, note = uploaded(Path(path), programs.image_shape, invert=invert)
+        except InputError as error:
+            return shown(None, html.escape(str(error)), method)
+        return shown(image, html.escape(note), method)
+
+    def choose(image: np.ndarray | None, method: str) -> str:
+        return "" if image is None else _pictures(answer(programs, image, method), method)
+
+    with gr.Blocks(title=_title(config), analytics_enabled=False, delete_cache=(600, 600)) as page:
+        kept = gr.State(None)
+        gr.HTML(_heading(programs))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=340):
+                with gr.Tabs():
+                    with gr.Tab("Draw") as drawing:
+                        canvas = gr.HTML(
+                            "",
+                            html_template=_file("canvas.html"),
+                            js_on_load=_file("canvas.js"),
+                            colored=manner.box is None and not manner.inverted,
+                            elem_id="canvas",
+                        )
+                    with gr.Tab("Upload") as uploading:
+                        file = gr.File(file_types=["image"], type="filepath", label="png, jpg, …", height=160)
+                        invert = gr.Checkbox(label="dark ink on white paper", value=False)
+                note = gr.HTML(NOTHING, elem_id="note")
+                said = gr.Label(label="what it says", num_top_classes=10, elem_id="said")
+            with gr.Column(scale=3, min_width=340):
+                method = gr.Radio(
+                    [(name.replace("_", " "), name) for name in methods],
+                    value=methods[0] if methods else None,
+                    label="where it looks",
+                    visible=bool(methods),
+                )
+                pictures = gr.HTML(elem_id="pictures")
+                maps = gr.HTML(elem_id="maps")
+        outputs = [kept, note, said, pictures, maps]
+        live: Any = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+        for event in (canvas.input, drawing.select):
+            event(draw, [canvas, method], outputs, **live)
+        for event in (file.change, invert.change, uploading.select):
+            event(upload, [file, invert, method], outputs, **live)
+        method.change(choose, [kept, method], pictures, **live)
+    return page
+
+
+def style() -> str:
+    """The page's own rules, beside gradio's."""
+    return _file("page.css")
+
+
+def _file(name: str) -> str:
+    return resources.files("jaxconv.demo").joinpath(name).read_text(encoding="utf-8")
+
+
+def _title(config: dict[str, Any]) -> str:
+    return f"{config['model']} on {config['dataset']}"
+
+
+def _heading(programs: Programs) -> str:
+    several = f" It is the first of the run's {programs.seeds} networks." if programs.seeds > 1 else ""
+    return (
+        f"<h1>{html.escape(_title(programs.run.config))}</h1>"
+        f"<p>What the network says, where it looks and what it computes on the way, as you draw.{several}</p>"
+    )
+
+
+def _pictures(found: Answer, method: str | None) -> str:
+    shown = [(found.seen, "what the network gets")]
+    if found.attribution is not None:
+        likeliest = max(found.probabilities, key=lambda name: found.probabilities[name])
+        shown.append((found.attribution, f"what speaks for {likeliest}"))
+    figures = "".join(
+        f"<figure>{_image(pixels, words)}<figcaption>{html.escape(words)}</figcaption></figure>"
+        for pixels, words in shown
+    )
+    return f'<div class="pair">{figures}</div>'
+
+
+def _maps(found: Answer) -> str:
+    parts = "".join(f"<h3>{html.escape(name)}</h3>{_image(pixels, name)}" for name, pixels in found.maps)
+    return f'<div class="layers">{parts}</div>'
+
+
+def _image(pixels: np.ndarray, alt: str) -> str:
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(
+        written, "PNG", compress_level=1
+    )  # it goes no farther than this machine: quick is best
+    address = "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+    return f'<img src="{address}" alt="{html.escape(alt)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}">'
