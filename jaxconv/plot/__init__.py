@@ -11,9 +11,11 @@ from jaxconv.plot.filters import filters
 from jaxconv.plot.geometry import against_shift, coverage, receptive_field, robustness
 from jaxconv.plot.grids import grid
 from jaxconv.plot.health import correlation, histograms, norms
+from jaxconv.plot.samples import against_samples
 from jaxconv.plot.training import confusion, curves, mistakes
 
 __all__ = [
+    "against_samples",
     "against_shift",
     "attributions",
     "confusion",
