@@ -36,7 +36,7 @@ class Config:
     images: int = 2000
     """Test images that are distorted."""
     seed: int = 0
-    """Of the parameters, the order of the data and the noise."""
+    """Of the parameters and the order of the data."""
     smoke: bool = False
     """The embedded digits, one small network and two distortions: seconds, and no evidence."""
     out: Path = Path("runs/robustness")

@@ -16,6 +16,7 @@ from jaxconv import (
     flatten,
     global_avg_pool,
     parallel,
+    plot,
     relu,
     residual,
     serial,
@@ -302,3 +303,52 @@ def test_every_3x3_layer_loses_two_pixels_so_ten_last_for_four():
     assert sizes == [(8, 8), (6, 6), (4, 4), (2, 2)]
     with pytest.raises(InputError, match=r"^conv5: conv: window \(3, 3\) on an input of \(2, 2\)"):
         serial(*[Conv(1, 3)] * 5).init(jax.random.key(0), (10, 10, 1))
+
+
+def test_figures_show_the_boxes_the_counts_and_the_curves(rng):
+    figure = plot.receptive_field(rng.random((9, 8, 1)), {"conv1": ((-1, 2), (3, 6)), "conv2": ((-2, 5), (1, 8))})
+    frames = {
+        patch.get_label(): (patch.get_y(), patch.get_x(), patch.get_height(), patch.get_width())
+        for patch in figure.axes[0].patches
+    }
+    assert frames == {"conv1: 3×3": (-1.5, 2.5, 3, 3), "conv2: 7×7": (-2.5, 0.5, 7, 7)}  # pixel (0, 0) is about (0, 0)
+    (left, right), (below, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    assert left < -0.5 and right > 7.5 and below > 8.5 and top < -2.5  # also what is outside of the image
+    counts = shapes.coverage(shapes.Window((2, 3)), (5, 4))
+    axes = plot.coverage(counts).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), counts)
+    shown = {(text.get_position()[1], text.get_position()[0]): int(text.get_text()) for text in axes.texts}
+    assert shown == dict(np.ndenumerate(counts))
+    rows = [explain.Shifted(1, 0.5, 0.6, 0.7), explain.Shifted(-1, 0.2, 0.3, 0.4)]
+    for axes, *wanted in zip(plot.against_shift({"cnn": rows}).axes, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)):
+        assert axes.lines[0].get_xydata().tolist() == [[-1, wanted[0]], [1, wanted[1]]]
+    curve = plot.against_samples({"mlp": {1000: [0.9, 0.7], 10: [0.5, 0.5]}}).axes[0]
+    assert curve.lines[0].get_xydata().tolist() == [[10, 0.5], [1000, pytest.approx(0.8)]]
+
+
+def test_the_figure_of_distortions_has_the_image_at_each_strength_above_each_panel(rng):
+    image = rng.integers(0, 256, (14, 10, 1), np.uint8)
+    results = {"cnn": {"contrast": [(1.0, 0.9), (0.5, 0.4)], "own": [(0, 1.0)]}}
+    figure = plot.robustness(results, image)
+    above, panel = (next(axes for axes in figure.axes if axes.get_subplotspec().rowspan.start == row) for row in (0, 1))
+    assert above.get_title() == "contrast" and panel.lines[0].get_xydata().tolist() == [[0.5, 0.4], [1.0, 0.9]]
+    strip = above.images[0].get_array()
+    assert strip.shape == (14, 21, 3)  # the stronger first, a gap of one pixel, and the image as it is
+    np.testing.assert_array_equal(strip[:, 11:, 0], image[..., 0])
+    wanted = image.mean() + 0.5 * (image[..., 0] - image.mean())
+    assert np.abs(strip[:, :10, 1] - wanted).max() < 1
+
+
+def test_figures_tell_what_cannot_be():
+    for said, call in [
+        ("receptive_field: give at least one layer's box", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {})),
+        ("receptive_field: give at least", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {"conv1": (1, 2)})),
+        (r"coverage: counts \(3,\) should be \(H, W\)", lambda: plot.coverage(np.zeros(3))),
+        ("against_shift: there is no network", lambda: plot.against_shift({})),
+        ("against_samples: there is no network", lambda: plot.against_samples({})),
+        ("robustness: give at least one network", lambda: plot.robustness({})),
+        ("robustness: give at least one network and one", lambda: plot.robustness({"a": {}})),
+        ("the same ones for all", lambda: plot.robustness({"a": {"blur": [(0, 1)]}, "b": {"noise": [(0, 1)]}})),
+    ]:
+        with pytest.raises(InputError, match=said):
+            call()

@@ -38,9 +38,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
 
     shown = picture(image)
     if not boxes or any(np.shape(box) != (2, 2) for box in boxes.values()):
-        raise InputError(
-            "receptive_field: give each layer's box, ((top, below), (left, beyond)), of one layer at least"
-        )
+        raise InputError("receptive_field: give at least one layer's box, ((top, below), (left, beyond))")
     height, width = shown.shape[:2]
     figure = Figure(figsize=(5.6, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -148,8 +146,8 @@ def robustness(
     """
     from matplotlib.figure import Figure
 
-    if not results or len({frozenset(found) for found in results.values()}) > 1:
-        raise InputError("robustness: give at least one network, and the same distortions for all of them")
+    if not results or not all(results.values()) or len({frozenset(found) for found in results.values()}) > 1:
+        raise InputError("robustness: give at least one network and one distortion, and the same ones for all networks")
     names = list(next(iter(results.values())))
     columns = min(len(names), 5)
     lines = -(-len(names) // columns)
