@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError, known
-from jaxconv.layers import BatchNorm, Conv, Dense, Layer, residual, serial
+from jaxconv.layers import BatchNorm, Conv, Dense, Layer, as_layer, residual, serial
 from jaxconv.layers.layer import Shape, Tree
 from jaxconv.ops import checks, global_avg_pool, relu
+from jaxconv.shapes import Window
 
 Part = Layer | Callable[..., jax.Array]
 
@@ -86,8 +87,12 @@ def _every_second(x: jax.Array) -> jax.Array:
     return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, x.shape[-1])))
 
 
+def _shortcut_without_parameters() -> Layer:
+    return as_layer(_every_second)._replace(window=Window(1, stride=2))  # so that receptive fields are known
+
+
 SHORTCUTS: dict[str, Callable[[int, str], Part]] = {
-    "A": lambda features, impl: _every_second,
+    "A": lambda features, impl: _shortcut_without_parameters(),
     "B": lambda features, impl: serial(*_conv_bn(features, 1, 2, impl)),
 }
 

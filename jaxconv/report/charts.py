@@ -72,12 +72,12 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     return _json(figure, height=300)
 
 
-def bars(counts: Sequence[float], edges: Sequence[float], x: str) -> str:
+def bars(counts: np.ndarray, edges: np.ndarray, x: str) -> str:
     """A histogram that is counted already."""
     from plotly.graph_objects import Bar, Figure
 
-    middles = (np.asarray(edges[1:]) + np.asarray(edges[:-1])) / 2
-    figure = Figure(Bar(x=middles.tolist(), y=np.asarray(counts).tolist(), marker_color=BLUE, width=np.diff(edges)))
+    middles = (edges[1:] + edges[:-1]) / 2
+    figure = Figure(Bar(x=middles.tolist(), y=counts.tolist(), marker_color=BLUE, width=np.diff(edges).tolist()))
     figure.update_xaxes(title=x)
     figure.update_layout(bargap=0)
     return _json(figure, height=220)

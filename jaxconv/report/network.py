@@ -14,7 +14,7 @@ from jaxconv.layers.walk import walk
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Section, Table
-from jaxconv.report.subject import Subject
+from jaxconv.report.subject import Subject, parameters_of
 from jaxconv.shapes import Window
 
 
@@ -47,7 +47,8 @@ def arithmetic_section(subject: Subject) -> Section | None:
     if used is None:
         return None
     at = tuple(int(i) for i in np.unravel_index(np.argmax(used.y), used.y.shape))
-    kernel, bias = _parameters(params, used.path)
+    of = parameters_of(params, used.path)
+    kernel = of["kernel"]
     _, stride, padding, dilation = used.window
     options = {
         "stride": stride,
@@ -55,7 +56,7 @@ def arithmetic_section(subject: Subject) -> Section | None:
         "dilation": dilation,
         "groups": used.x.shape[-1] // kernel.shape[-2],
     }
-    arrays = (used.x, kernel) if bias is None else (used.x, kernel, bias)
+    arrays = [used.x, kernel, *([of["bias"]] if "bias" in of else [])]
     found = arithmetic("conv", *arrays, at=at, **options)
     made = float(used.y[at])
     if abs(found.total - made) > 1e-3 * max(1.0, abs(made)):  # it pads in another way, or flips its kernel
@@ -79,9 +80,3 @@ def _first_convolution(model: Layer, params: Any, state: Any, image: np.ndarray)
 
     walk(model, params, state, check_images("arithmetic", image[None]), look)
     return met[0] if met else None
-
-
-def _parameters(params: Any, path: str) -> tuple[Any, Any]:
-    for name in path.split("/"):
-        params = params.get(name, params)  # a model of one layer has them without a name
-    return params["kernel"], params.get("bias")

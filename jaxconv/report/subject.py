@@ -95,6 +95,13 @@ def read_subject(
     )
 
 
+def parameters_of(params: Any, path: str) -> dict[str, np.ndarray]:
+    """The kernel and the bias of a layer, by its path."""
+    for part in path.split("/"):
+        params = params.get(part, params)  # a model of one layer has them without a name
+    return {name: np.asarray(array) for name, array in params.items()}
+
+
 def _check_layer(run: Run, layer: str) -> None:
     check_layer("explain --layer", run.model, layer)
     image = jax.ShapeDtypeStruct((1, *run.config["in_shape"]), np.float32)

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from jaxconv.errors import InputError
 from jaxconv.report.attention import attention_section, wishes_section
 from jaxconv.report.features import features_section
+from jaxconv.report.filters import filters_section
 from jaxconv.report.geometry import geometry_section, robustness_section
+from jaxconv.report.health import health_section
 from jaxconv.report.network import arithmetic_section, network_section
 from jaxconv.report.page import Section, write_page
 from jaxconv.report.subject import Subject, read_subject
@@ -17,9 +19,11 @@ from jaxconv.report.training import curves_section, mistakes_section
 SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
     "how training went": curves_section,
     "mistakes": mistakes_section,
+    "filters": filters_section,
     "feature maps": features_section,
     "what it looked at": attention_section,
     "what the filters wait for": wishes_section,
+    "health": health_section,
     "where it looks": geometry_section,
     "what it withstands": robustness_section,
     "the network": network_section,

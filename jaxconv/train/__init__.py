@@ -11,7 +11,7 @@ from jaxconv.train.optimizers import OPTIMIZERS, make_optimizer
 from jaxconv.train.program import Program
 from jaxconv.train.schedules import SCHEDULES, make_schedule
 from jaxconv.train.snapshot import Position, Snapshot, sha256
-from jaxconv.train.state import Batch, TrainState, init_state
+from jaxconv.train.state import Batch, TrainState, init_state, root_keys
 from jaxconv.train.step import Metrics, make_eval_step, make_step, make_train_step, to_float
 from jaxconv.train.stopping import EarlyStopping, Stopping
 
@@ -51,6 +51,7 @@ __all__ = [
     "plan",
     "predict",
     "report",
+    "root_keys",
     "save_checkpoint",
     "saved_steps",
     "sha256",

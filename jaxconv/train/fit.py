@@ -24,7 +24,7 @@ from jaxconv.train.guard import broken
 from jaxconv.train.program import Program
 from jaxconv.train.progress import Progress
 from jaxconv.train.snapshot import Position, Snapshot
-from jaxconv.train.state import TrainState, init_state
+from jaxconv.train.state import TrainState, init_state, root_keys
 from jaxconv.train.step import make_step
 from jaxconv.train.stopping import EarlyStopping
 
@@ -118,7 +118,7 @@ def fit(
     if several and not compiled:
         raise InputError("fit: compiled=False trains one seed at a time")
 
-    init_key, key = _keys(seed)
+    init_key, key = root_keys(seed)
     average = options.get("average") is not None
     init = functools.partial(init_state, model, optimizer, in_shape=in_shape, average=average)
     cut = plan(count, batch_size, in_shape)
@@ -187,15 +187,6 @@ def fit(
         last=ts,
         evaluator=evaluator,
     )
-
-
-def _keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """The key of the parameters and that of the steps; of several seeds, arrays of them."""
-    if isinstance(seed, int):
-        root = jax.random.key(seed)
-        return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
-    each = [_keys(one) for one in seed]
-    return jnp.stack([init for init, _ in each]), jnp.stack([steps for _, steps in each])
 
 
 def _chunks(

@@ -1,5 +1,6 @@
 """What training carries from step to step, and what goes into one."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,3 +57,17 @@ def init_state(
         return ts._replace(average=(params, state)) if average else ts
 
     return jax.jit(jax.vmap(init) if key.ndim else init)(key)
+
+
+def root_keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """The key of a run's first parameters and that of its steps; of several seeds, arrays of them.
+
+    >>> init, steps = root_keys(0)
+    >>> bool(init == root_keys([0, 1])[0][0])
+    True
+    """
+    if isinstance(seed, int):
+        root = jax.random.key(seed)
+        return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
+    each = [root_keys(one) for one in seed]
+    return jnp.stack([init for init, _ in each]), jnp.stack([steps for _, steps in each])
