@@ -150,6 +150,26 @@ def test_integrated_gradients_of_a_line_are_exact(rng):
         assert np.asarray(found.gap).max() < 1e-4
 
 
+def test_integrated_gradients_of_squares_are_exact_at_the_middles_of_steps(rng):
+    x, b = (rng.normal(size=(2, 3, 4, 1)).astype(np.float32) for _ in range(2))
+    squares = serial(lambda x: x * x, flatten)
+    ask = {"score": lambda y: y.sum(axis=1), "baseline": b, "steps": 2}
+    found = explain.integrated_gradients(squares, {}, {}, x, **ask)
+    np.testing.assert_allclose(found.attribution, x * x - b * b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_class_stays_that_of_the_image_where_a_patch_noise_or_the_baseline_has_another():
+    model = serial(flatten, Dense(2))
+    params = {"dense1": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}}
+    x = jnp.array([1.0, 0.2]).reshape(1, 1, 2, 1)  # class 0, but class 1 without its first pixel
+    found = explain.occlusion(model, params, {}, x, patch=1, fill=0.0)
+    np.testing.assert_allclose(found.probability[0, 0], 1 / (1 + np.exp([0.2, -1.0])), rtol=1e-5)
+    noisy = explain.smooth_grad(model, params, {}, x, key=jax.random.key(0), noise=5.0, samples=8)
+    np.testing.assert_array_equal(noisy.ravel(), [1, 0])
+    integrated = explain.integrated_gradients(model, params, {}, x, baseline=x[:, :, ::-1])
+    np.testing.assert_allclose(integrated.difference, [0.8], rtol=1e-5)
+
+
 def test_integrated_gradients_add_up_to_the_difference_of_a_network(net):
     model, params, state, x = net
     found = explain.integrated_gradients(model, params, state, x, 1, baseline=0.1)

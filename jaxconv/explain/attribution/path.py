@@ -47,7 +47,7 @@ def integrated_gradients(
         model, params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`. The likeliest class
             is that of the image.
         baseline: the image of nothing: a number, an image ``(H, W, C)``, or one for each.
-        steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.7 %, with 64 below 2 %.)
+        steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.8 %, with 64 below 2 %.)
 
     Returns:
         An :class:`Integrated`, whose ``gap`` tells whether there were steps enough.
