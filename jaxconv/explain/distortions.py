@@ -66,6 +66,22 @@ def distorted(images: Any, name: str, strength: Strength, *, key: jax.Array | No
     return each_by_its_own(name, jax.random.split(key, len(x)), x, jnp.asarray(strength, x.dtype))
 
 
+def at_strengths(image: Any, name: str, strengths: Sequence[float]) -> jax.Array:
+    """One image at several strengths of a distortion, ``(S, H, W, C)``, to look at; compiled once a distortion.
+
+    >>> at_strengths(np.full((2, 2, 1), 255, np.uint8), "contrast", [1.0, 0.5]).shape
+    (2, 2, 2, 1)
+    """
+    check_strengths("at_strengths", name, strengths)
+    return _at_strengths(name)(check_images("at_strengths", np.asarray(image)[None]), jnp.asarray(strengths, float))
+
+
+@functools.lru_cache(maxsize=64)
+def _at_strengths(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    one = lambda image, strength: distorted(image, name, strength)[0]  # noqa: E731
+    return jax.jit(jax.vmap(one, in_axes=(None, 0)))
+
+
 def each_by_its_own(name: str, keys: jax.Array, images: jax.Array, strength: jax.Array) -> jax.Array:
     """A distortion where every image has a key, so that it does not matter which images are beside it."""
     apply = DISTORTIONS[name].apply

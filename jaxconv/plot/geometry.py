@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain import DISTORTIONS, Shifted, distorted
+from jaxconv.explain import DISTORTIONS, Shifted
+from jaxconv.explain.distortions import at_strengths
 from jaxconv.plot.pixels import picture
 
 if TYPE_CHECKING:
@@ -183,6 +184,6 @@ def robustness(
 
 def _side_by_side(image: np.ndarray, name: str, strengths: Sequence[float]) -> np.ndarray:
     """The image at each strength, with a gap between them, as one picture."""
-    seen = [picture(distorted(image[None], name, strength)[0]) for strength in strengths]
+    seen = [picture(each) for each in np.asarray(at_strengths(image, name, strengths))]
     gap = np.full((len(image), max(1, len(image) // 14), 3), 255, np.uint8)
     return np.concatenate([part for each in seen for part in (gap, each)][1:], axis=1)

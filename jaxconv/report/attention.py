@@ -62,7 +62,7 @@ def wishes_section(subject: Subject) -> Section | None:
     if not convolutions:
         return None
     chosen = np.unique(np.linspace(0, len(convolutions) - 1, MOST_LAYERS).round().astype(int))
-    blocks, figures = [], {}
+    blocks, figures = [], dict[str, Any]()
     for row in (convolutions[i] for i in chosen):
         channels = range(min(MOST_FILTERS, row.shape[-1]))
         made = maximize_activation(
@@ -84,7 +84,7 @@ def wishes_section(subject: Subject) -> Section | None:
         headings = ["", "made for it", "strongest", *[""] * (found.patches.shape[1] - 1)]
         sees = "×".join(map(str, row.sees)) if row.sees else "all"
         blocks.append(Block(f"{row.name}, which sees {sees} pixels", pictures=Pictures(headings, rows)))
-        figures[f"patches-{row.name.replace('/', '-')}.png"] = plot.patches(found, f"what excites {row.name} most")
+        figures = {"patches.png": plot.patches(found, f"what excites the filters of {row.name} most")}  # of the last
     lead = (
         "The first picture of each row was grey, and was changed until the filter answered as much as it can. Beside "
         "it are the parts of real images that excite the filter most, as large as its receptive field. Deeper layers "

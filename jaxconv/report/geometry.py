@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxconv import plot
-from jaxconv.explain import coverage_map, distorted, robustness, translation_test
-from jaxconv.explain.distortions import DISTORTIONS
+from jaxconv.explain import coverage_map, robustness, translation_test
+from jaxconv.explain.distortions import DISTORTIONS, at_strengths
 from jaxconv.explain.fields import fields
 from jaxconv.layers.walk import named_layers
 from jaxconv.plot import pixels
@@ -80,6 +80,6 @@ def robustness_section(subject: Subject) -> Section:
 
 def _spoilt(image: np.ndarray, name: str, strengths: Sequence[float]) -> list[Tile]:
     return [
-        tile(pixels.picture(np.asarray(distorted(image[None], name, strength))[0]), f"{name} of {strength:g}")
-        for strength in strengths
+        tile(pixels.picture(each), f"{name} of {strength:g}")
+        for each, strength in zip(np.asarray(at_strengths(image, name, strengths)), strengths, strict=True)
     ]
