@@ -1,6 +1,27 @@
 """Shared weights against dense ones: which network knows a digit that is moved, and how many samples each needs.
 
-DOCSTRING
+Claims (lecture rows 001-02, 001-04, 003-16, 004-03), each measured on MNIST with three seeds, mean ± standard deviation:
+
+- Shared weights need fewer samples. With equal numbers of steps the convnet (20,522 parameters) gets test accuracy
+  0.748 ± 0.008 from 100 samples, 0.943 ± 0.005 from 1,000 and 0.982 ± 0.001 from 10,000; the network of dense layers
+  (118,282 parameters) 0.686 ± 0.008, 0.897 ± 0.005 and 0.959 ± 0.001.
+- They know a digit that is moved, within limits. Trained on 10,000 samples and moved by 2 pixels along a row, the
+  convnet is right on 0.913 and the dense network on 0.677; by 4 pixels on 0.556 and 0.308; by 8 neither knows it
+  (0.165, 0.109). With global average pooling a convnet is least accurate of those with convolutions on digits where
+  they are (0.951 ± 0.004), and the most by far on moved ones: 0.909, 0.804 and 0.495.
+- Pooling makes it robust to a shift of 1 pixel: 0.975 of the classes stay as they were, 0.961 in the same network that
+  takes one pixel of every 2×2 instead of the largest, and 0.911 without convolutions. The features move by 0.24, 0.29
+  and 0.37 of their length.
+- A dense network does not know which pixels are neighbours: with the pixels of all images in another order, the same
+  for all, it gets 0.9590 ± 0.0004 instead of 0.9593 ± 0.0013; the convnet 0.917 ± 0.004 instead of 0.982 ± 0.001.
+
+    python experiments/invariance.py                # 4.5 minutes of processor time; 12 minutes on 2 very busy cores
+    python experiments/invariance.py --smoke        # the embedded digits, two networks: seconds, and no evidence
+
+Measured on 2 CPU cores with jax 0.10.2. The learning rate, one for all networks, was chosen on the validation images
+among 0.001, 0.003 and 0.01, the largest of which was the best for all that were tried (not for the network without
+pooling, which was not); the best epoch of four is chosen on validation images too. The test images are scored once a
+network, 2,000 of them are moved, and nothing is chosen by them.
 """
 
 import dataclasses
@@ -204,23 +225,22 @@ def tell(
     means: dict[str, list[explain.Shifted]],
 ) -> None:
     table = Table(title="test accuracy, mean ± standard deviation over seeds", title_justify="left")
-    for heading in ("network", "parameters", *(f"{count:,} samples" for count in config.samples), "pixels permuted"):
-        table.add_column(heading, justify="right")
+    for heading in ("network", "parameters", "trained on", "test accuracy"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, found in accuracies.items():
-        cells = [spread(found.get(count, [])) for count in config.samples]
-        table.add_row(name, f"{parameters[name]:,}", *cells, spread(permuted.get(name, [])))
+        for count, values in found.items():
+            table.add_row(name, f"{parameters[name]:,}", f"{count:,} samples", spread(values))
+        if name in permuted:
+            table.add_row(name, f"{parameters[name]:,}", f"{max(found):,}, pixels permuted", spread(permuted[name]))
     Console().print(table)
     shown = [shift for shift in (1, 2, 4, 8) if shift <= config.reach]
-    table = Table(title="moved along a row: accuracy, same class, distance of the features", title_justify="left")
-    for heading in ("network", *(f"±{shift} px" for shift in shown)):
-        table.add_column(heading, justify="right")
+    table = Table(title="test images moved along a row", title_justify="left")
+    for heading in ("network", "", *(f"±{shift} px" for shift in shown)):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, rows in means.items():
-        cells = []
-        for shift in shown:
-            both = [row for row in rows if abs(row.shift) == shift]
-            numbers = [statistics.fmean(getattr(row, field) for row in both) for field in explain.Shifted._fields[1:]]
-            cells.append("  ".join(f"{number:.3f}" for number in numbers))
-        table.add_row(name, *cells)
+        for field in explain.Shifted._fields[1:]:
+            both = [[getattr(row, field) for row in rows if abs(row.shift) == shift] for shift in shown]
+            table.add_row(name if field == "accuracy" else "", field, *(f"{statistics.fmean(b):.3f}" for b in both))
     Console().print(table)
 
 

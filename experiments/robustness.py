@@ -1,6 +1,30 @@
 """How well networks that were trained on plain MNIST know digits that are turned, slanted, thick, noisy or half hidden.
 
-DOCSTRING
+Claim (lecture row 004-14, LeCun's page of unusual digits): networks that have only seen plain digits know somewhat
+changed ones, and convolutions help, against nearly every distortion. Accuracy on 2,000 test images of MNIST after one
+epoch on 50,000, the mean over the strengths of a distortion (``explain.DISTORTIONS`` has them), one seed:
+
+    distortion       mnist_cnn   lenet5   mlp
+    none (all test)     0.988     0.981   0.964
+    rotation            0.674     0.603   0.543     by 30 degrees 0.83, 0.77 and 0.68; by 60 no more than 0.33
+    scale               0.780     0.718   0.550
+    slant               0.849     0.830   0.725
+    shift               0.588     0.558   0.424     by 2 pixels 0.92, 0.88 and 0.70; by 8 no more than 0.15
+    stroke_width        0.825     0.773   0.755     thinner by 1 pixel the mlp is the best: 0.61, others 0.45 and 0.51
+    noise               0.791     0.640   0.556     deviation 0.3: 0.96, 0.77 and 0.62
+    specks              0.795     0.691   0.628
+    blur                0.865     0.758   0.809     lenet5 is the worst
+    contrast            0.972     0.633   0.523     a tenth of it: 0.93, 0.20 and 0.13
+    block               0.851     0.763   0.634
+
+It is one training of each: single numbers move with the seed. (Another mnist_cnn, trained for longer by another recipe
+to 0.993, was far worse on low contrast, noise and blur than this one: robustness is not what training asks for.)
+
+    python experiments/robustness.py               # 2.5 minutes of processor time; 8 minutes on 2 very busy cores
+    python experiments/robustness.py --smoke       # the embedded digits, two networks and two distortions: seconds
+
+Measured on 2 CPU cores with jax 0.10.2. Nothing is chosen by the test images; there are no choices but the recipe,
+Adam with a one-cycle schedule up to 0.003, which was not searched for.
 """
 
 import dataclasses
