@@ -18,8 +18,8 @@ epoch on 50,000, the mean over the strengths of a distortion (``explain.DISTORTI
     block               0.851     0.763   0.634
 
 It is one training of each: single numbers move with the seed, and more with the recipe. (The same mnist_cnn by
-``jaxconv train --dataset mnist --recipe fast`` gets 0.993 on plain digits, and by ``explain.robustness`` 0.55 where this
-one gets 0.98 at a contrast of 0.3, 0.26 against 0.86 at a blur of 2, and 0.55 against 0.89 in noise of 0.4.)
+``jaxconv train --dataset mnist --recipe fast`` gets 0.993 on plain digits, and ``explain.robustness`` gives 0.55
+where this one has 0.98 at a contrast of 0.3, 0.26 against 0.86 at a blur of 2, 0.55 against 0.89 in noise of 0.4.)
 
     python experiments/robustness.py               # 2.5 minutes of processor time; 8 minutes on 2 very busy cores
     python experiments/robustness.py --smoke       # the embedded digits, two networks and two distortions: seconds
