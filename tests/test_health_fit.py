@@ -9,7 +9,7 @@ import optax
 import pytest
 from training import net, toy
 
-from jaxconv import Conv, Dense, Layer, MaxPool, data, explain, flatten, relu, residual, serial, train
+from jaxconv import Conv, Dense, InputError, Layer, MaxPool, data, explain, flatten, relu, residual, serial, train
 from jaxconv.errors import DeadLayerWarning
 from jaxconv.ops import relu6
 from jaxconv.train.evaluate import Evaluator, evaluator_of
@@ -19,6 +19,12 @@ pytestmark = pytest.mark.usefixtures("promoting")
 
 def planted(params, bias, layer="conv2"):
     return params | {layer: params[layer] | {"bias": jnp.full_like(params[layer]["bias"], bias)}}
+
+
+def kept(snapshot):
+    """A copy: the next step uses its memory."""
+    copied = jax.tree.map(jnp.copy, (snapshot.train_state, snapshot.best))
+    return train.Snapshot(*copied, snapshot.position)
 
 
 def two_convs():
@@ -56,6 +62,14 @@ def test_of_several_networks_each_has_its_own_dead():
     evaluator = Evaluator(model, 8, members=2)
     scores = evaluator(*together, list(evaluator.batches(images, labels)), alive=True)
     assert (scores.dead(0), scores.dead(1), scores.dead()) == ([], ["relu61"], ["relu61"])
+
+
+def test_what_belongs_to_another_model_is_refused_as_applying_it_does():
+    model, (images, labels) = two_convs(), toy(9)
+    params, state = model.init(jax.random.key(0), (4, 4, 1))
+    evaluator = Evaluator(model, 8)
+    with pytest.raises(InputError, match="params or state has conv9, which this model has not"):
+        evaluator(params | {"conv9": params["conv1"]}, state, evaluator.batches(images, labels))
 
 
 def custom(parts):
@@ -116,3 +130,41 @@ def test_a_learning_rate_a_hundred_times_too_high_kills_layers_and_is_told(digit
     params, state = fitted.last.network
     maps = explain.feature_maps(lenet_like(), params, state, digits[1][0])
     assert [name for name in maps if name.startswith("relu") and not np.any(maps[name])] == dead[-1]
+
+
+def test_a_learning_rate_that_is_less_too_high_kills_filters(digits):
+    """Lecture row 003-24: no layer is dead and something is learned, by less of a network than was made."""
+    dead = {}
+    for rate in (0.003, 0.1):
+        fitted = trained(digits, rate, epochs=5, seed=1)
+        assert all("dead" not in record for record in fitted.history) and fitted.history[-1]["val_accuracy"] > 0.4
+        dead[rate] = explain.dead_filters(lenet_like(), fitted.params, fitted.state, digits[0][0])
+    assert len(dead[0.1]) > 2 * len(dead[0.003])
+
+
+def test_a_run_that_goes_on_does_not_tell_again():
+    model, saved = two_convs(), []
+    fit = lambda **options: train.fit(  # noqa: E731
+        model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=3, **options
+    )
+    fit(on_epoch=lambda record, snapshot, best: saved.append(kept(snapshot)))
+    ts, best, position = saved[0]
+    dying = train.Snapshot(ts._replace(params=planted(ts.params, -1e3)), best, position)
+    with pytest.warns(DeadLayerWarning, match="fit: epoch 2: relu61 is dead") as told:
+        first = fit(start=dying)
+    assert len(told) == 1 and [record.get("dead") for record in first.history] == [None, ["relu61"], ["relu61"]]
+    again = dying._replace(position=position._replace(history=({**position.history[0], "dead": ["relu61"]},)))
+    assert fit(start=again).history[-1]["dead"] == ["relu61"]  # a warning would be an error
+
+
+def test_of_several_seeds_the_record_says_whose_layer_is_dead():
+    model, saved = two_convs(), []
+    fit = lambda **options: train.fit(  # noqa: E731
+        model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=2, seed=[0, 1], **options
+    )
+    fit(on_epoch=lambda record, snapshot, best: saved.append(kept(snapshot)))
+    params = saved[0].train_state.params
+    one = params | {"conv2": params["conv2"] | {"bias": params["conv2"]["bias"].at[1].set(-1e3)}}
+    with pytest.warns(DeadLayerWarning, match="relu61 is dead"):
+        last = fit(start=saved[0]._replace(train_state=saved[0].train_state._replace(params=one))).history[-1]
+    assert last["dead"] == ["relu61"] and [each.get("dead") for each in last["members"]] == [None, ["relu61"]]

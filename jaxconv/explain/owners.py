@@ -34,7 +34,7 @@ def kernel_of(model: Layer, params: Any, state: Any, in_shape: tuple[int, ...]) 
         y = apply(x)
         if path in parts:
             found[path] = path
-        elif layer.join is None and id(x) in made and (y is x or layer.kind in KEEP_CHANNELS):
+        elif id(x) in made and (y is x or layer.kind in KEEP_CHANNELS):
             found[path] = made[id(x)][1]
         if path in found:
             made[id(y)] = y, found[path]
