@@ -87,7 +87,7 @@ def corner_task(rng, n):
     return (255 * images).astype(np.uint8), label.astype(np.int32), square
 
 
-def test_occlusion_finds_the_object_in_a_corner(rng, promoting):
+def test_occlusion_finds_the_object_in_a_corner(rng, promoting):  # row 003-26
     images, label, square = corner_task(rng, 480)
     model = serial(Conv(6, 3, padding="SAME"), relu, AvgPool(8), flatten, Dense(4))
     train, validation, test = slice(0, 320), slice(320, 400), slice(400, 480)

@@ -28,7 +28,7 @@ def test_the_best_image_of_a_linear_filter_is_white_where_the_kernel_is_positive
         )  # no image has more
 
 
-def test_it_climbs_in_a_network_with_the_options_as_they_are(rng, promoting):
+def test_it_climbs_in_a_network_with_the_options_as_they_are(rng, promoting):  # rows 003-09, 004-04
     params, state = CONVS.init(jax.random.key(0), (8, 8, 1))
     for layer, channels in (("conv2", (3, 1)), ("dense1", None)):
         images = explain.maximize_activation(
@@ -60,7 +60,7 @@ def brute_force(images, kernel, count):
     return rows
 
 
-def test_the_nearest_patches_are_those_of_a_search_by_hand(rng):
+def test_the_nearest_patches_are_those_of_a_search_by_hand(rng):  # rows 003-09, 004-04
     images = rng.integers(0, 256, size=(11, 5, 6, 2), dtype=np.uint8)
     images[:, 0, 0] = 255  # so that some of the strongest are at a corner
     model = serial(Conv(3, 3, padding="SAME"))

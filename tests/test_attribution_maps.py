@@ -84,7 +84,7 @@ def test_the_three_rules_differ(net):
         assert np.abs(found[k] - found[k - 1]).max() > 0.1
 
 
-def test_deconvnet_projects_a_filters_strongest_answer_to_the_pixels_it_saw(net):
+def test_deconvnet_projects_a_filters_strongest_answer_to_the_pixels_it_saw(net):  # row 002-05
     model, params, state, x = net
     got = np.asarray(explain.deconvnet(model, params, state, x, layer="conv2", score=explain.strongest(3)))
     answers = np.asarray(explain.feature_maps(model, params, state, x)["conv2"])

@@ -294,7 +294,7 @@ def served(folder):
 
 
 @pytest.mark.skipif(bool(needs), reason=f"needs {', '.join(needs)}")
-def test_in_a_browser_the_page_answers_while_one_draws(served):
+def test_in_a_browser_the_page_answers_while_one_draws(served):  # row 004-15
     from playwright.sync_api import sync_playwright
 
     address = served.stdout.readline().removeprefix("the page is at ").strip()

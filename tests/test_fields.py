@@ -73,7 +73,7 @@ def corners(pixels):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):
+def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):  # row 001-17
     model = NETWORKS[name]
     for layer in explain.layer_names(model):
         field, seen = field_of(model, IN_SHAPE, layer), seen_by(model, layer)

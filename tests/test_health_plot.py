@@ -35,7 +35,7 @@ def test_histograms_have_a_panel_each(rng):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_first_filters_are_shown_in_order_in_their_own_colours(rng, channels):
+def test_first_filters_are_shown_in_order_in_their_own_colours(rng, channels):  # row 002-05
     kernel = rng.normal(size=(3, 2, channels, 5)).astype(np.float32)
     figure = plot.filters(kernel, title="conv1", most=4)
     figure.draw_without_rendering()

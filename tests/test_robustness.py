@@ -113,7 +113,7 @@ def test_a_shift_goes_up_down_left_or_right_each_about_as_often():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_robustness_is_the_accuracy_on_the_images_distorted_one_by_one(network, rng, dtype):
+def test_robustness_is_the_accuracy_on_the_images_distorted_one_by_one(network, rng, dtype):  # row 004-14
     model, params, state = network
     images = rng.integers(0, 256, (11, *IMAGES.shape[1:]), np.uint8)
     images = images if dtype == np.uint8 else images / np.float32(255)

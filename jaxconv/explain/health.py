@@ -9,12 +9,15 @@ import numpy as np
 from jaxconv.errors import InputError
 from jaxconv.explain.activity import EDGES, Activity, activity
 from jaxconv.explain.features import check_images
+from jaxconv.explain.moments import Correlation
 from jaxconv.explain.norms import gradient_norms
 from jaxconv.explain.owners import kernel_of, with_kernel
 from jaxconv.layers import Layer
 from jaxconv.layers.walk import named_layers
 from jaxconv.train.alive import RECTIFIERS
 
+POOLS = ("max", "avg", "lp", "global_max", "global_avg")
+HAND_ON = ("flatten", "dropout", "spatial_dropout", *(f"{kind}_pool" for kind in POOLS))
 MOST_CHANNELS = 1024  # of more, a correlation of each pair takes too long
 FEWEST_PLACES = 100  # of fewer, any two filters may go together by chance
 VANISHED = 1e-3  # of the largest gradient
@@ -49,8 +52,17 @@ class HealthRow(NamedTuple):
 
 
 class Health(NamedTuple):
+    """What :func:`health` found.
+
+    Attributes:
+        rows: one a layer; those that only hand on what they are given (pools, flatten, dropout) are left out.
+        warnings: sentences for people; none if nothing is wrong.
+        correlations: of the feature maps of each layer with a kernel, but for the last one.
+    """
+
     rows: list[HealthRow]
-    warnings: list[str]  # sentences for people; none if nothing is wrong
+    warnings: list[str]
+    correlations: dict[str, Correlation]
 
 
 def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = None, *, batch_size: int = 256) -> Health:
@@ -79,7 +91,8 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
         raise InputError(f"health: labels {np.shape(labels)} should be one for each of the {len(images)} images")
     kernels = with_kernel(model, params)
     correlated = [name for name, kernel in list(kernels.items())[:-1] if kernel.shape[-1] <= MOST_CHANNELS]
-    found = activity(model, params, state, images, correlate=correlated, batch_size=batch_size)
+    layers = {name: layer.kind for name, layer in named_layers(model).items() if layer.kind not in HAND_ON}
+    found = activity(model, params, state, images, layers=tuple(layers), correlate=correlated, batch_size=batch_size)
     gradients: dict[str, float] = {}
     if labels is not None:
         first = (images[:batch_size], np.asarray(labels)[:batch_size])
@@ -87,9 +100,10 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
             lambda params, x, labels: gradient_norms(model, params, state, x, labels, key=jax.random.key(0))
         )(params, *first)
         gradients = {name: float(norms[name]) for name in kernels}
-    rows = [_row(name, layer.kind, found[name], gradients.get(name)) for name, layer in named_layers(model).items()]
+    rows = [_row(name, kind, found[name], gradients.get(name)) for name, kind in layers.items()]
     owners = kernel_of(model, params, state, np.shape(images)[1:])
-    return Health(rows, _warnings(rows, found, owners, len(images)))
+    correlations = {name: each.correlation for name, each in found.items() if each.correlation is not None}
+    return Health(rows, _warnings(rows, found, owners, len(images)), correlations)
 
 
 def _row(name: str, kind: str, of: Activity, gradient: float | None) -> HealthRow:

@@ -14,7 +14,7 @@ from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Pictures, Section
 from jaxconv.report.subject import Subject
 
-MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 12, 8, 3
+MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 10, 8, 2
 
 
 def heats_of(

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxconv import plot, train
+from jaxconv import plot, runtime, train
 from jaxconv.explain import change, channel_images, colourfulness, filter_images
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
@@ -20,7 +20,7 @@ def filters_section(subject: Subject) -> Section | None:
     if not convolutions:
         return None
     init, _ = train.root_keys(subject.run.config["seed"])
-    untrained = jax.jit(model.init, static_argnums=1)(init, in_shape)[0]
+    untrained = jax.jit(model.init, static_argnums=1, compiler_options=runtime.hasty_options())(init, in_shape)[0]
     first, *deeper = convolutions
     blocks, figures = [], {}
     kernel, before = parameters_of(params, first)["kernel"], parameters_of(untrained, first)["kernel"]

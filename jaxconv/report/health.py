@@ -3,19 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxconv import plot
-from jaxconv.explain import feature_correlation, health, histograms
+from jaxconv.explain import feature_maps, health, histograms
 from jaxconv.explain.health import HealthRow
 from jaxconv.plot import pixels
 from jaxconv.report import charts
+from jaxconv.report.features import shown_layers
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Section, Table
 from jaxconv.report.subject import Subject
 
 MOST = 5000  # images that are gone through
 MOST_HISTOGRAMS = 12
+FEW = 64  # images whose outputs are counted
 
 COLUMNS: dict[str, Callable[[HealthRow], str]] = {
     "layer": lambda row: row.name,
@@ -43,7 +46,7 @@ def health_section(subject: Subject) -> Section:
     correlated = [row.name for row in found.rows if row.kind == "conv" and row.correlation is not None]
     if correlated:
         name = correlated[-1]
-        matrix = feature_correlation(model, params, state, images, layer=name).matrix
+        matrix = found.correlations[name].matrix
         shown = tile(pixels.signed(np.nan_to_num(matrix), 1.0), f"correlations of the feature maps of {name}")
         text = f"Each pixel is a pair of filters of {name}: red if they answer together, blue if one or the other does."
         blocks.append(Block("Do its filters say the same?", text, tiles=[shown], size="large"))
@@ -52,6 +55,12 @@ def health_section(subject: Subject) -> Section:
     spread = [(f"weights of {name}", charts.bars(each.counts, each.edges, name)) for name, each in weights.items()]
     blocks.append(Block("How the weights are spread", charts=spread[:MOST_HISTOGRAMS]))
     figures["weights.png"] = plot.histograms(weights, title="weights")
+    layers = shown_layers(model)
+    some = jax.device_get(jax.jit(lambda x: feature_maps(model, params, state, x, layers=layers))(images[:FEW]))
+    outputs = histograms({name: some[name] for name in layers})
+    spread = [(f"outputs of {name}", charts.bars(each.counts, each.edges, name)) for name, each in outputs.items()]
+    blocks.append(Block("How the outputs are spread", charts=spread[:MOST_HISTOGRAMS]))
+    figures["activations.png"] = plot.histograms(outputs, title=f"outputs, of {len(images[:FEW])} test images")
     lead = (
         f"Seen on {len(images):,} test images. A filter is dead if it is zero for all of them; it is live in as many "
         "images as it answers to anywhere. Saturated outputs stand where their slope is nearly nothing. Feature maps "

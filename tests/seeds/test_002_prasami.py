@@ -4,7 +4,7 @@ One test a row, named by it. Rows that are not here:
 
     002-01  style transfer, video classification                experiment
     002-03  small detectors that move around                    nothing to compute
-    002-05  pictures of first-layer filters, deconvnet          later
+    002-05  pictures of first-layer filters, deconvnet          test_health_plot.py, test_attribution_maps.py in tests/
     002-12  a word of warning at even filters                   later; the padding itself is here
     002-15  learning Sobel's kernel from its results            experiment
     002-27  "A simple CNN with conv layers"                     its figures are lost

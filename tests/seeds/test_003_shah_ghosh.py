@@ -2,16 +2,16 @@
 
 One test a row, named by it. Rows that are not here:
 
-    003-09  what layers respond to                              experiment
+    003-09  what layers respond to                              tests/test_attribution_filters.py
     003-10  the audio front-end (mel bands)                     later; the network's parameters are here
-    003-16  robustness to a shift by one pixel                  experiment
-    003-17  stride instead of pooling                           experiment
+    003-16  robustness to a shift by one pixel                  experiments/invariance.py
+    003-17  stride instead of pooling                           experiments/invariance.py
     003-20  residual networks by name                           tests/test_resnet.py
-    003-22  vanishing gradients in plain networks               experiment
-    003-23  what AlexNet's filters look like                    experiment; its two streams are here
-    003-24  dead filters                                        later
-    003-25  correlated feature maps                             later
-    003-26  occlusion                                           later
+    003-22  vanishing gradients in plain networks               tests/test_health_norms.py
+    003-23  what AlexNet's filters look like                    tests/test_explain_kernels.py; its streams are here
+    003-24  dead filters                                        tests/test_health.py, tests/test_health_fit.py
+    003-25  correlated feature maps                             tests/test_health.py
+    003-26  occlusion                                           tests/test_attribution.py
     003-27  the notebook                                        later; PyTorch's layouts are here
 """
 

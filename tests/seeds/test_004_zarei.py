@@ -2,12 +2,12 @@
 
 One test a row, named by it. Rows that are not here:
 
-    004-03  convnets need fewer examples                        experiment
+    004-03  convnets need fewer examples                        experiments/invariance.py, tests/test_geometry.py
     004-04  spatial hierarchies                                 see 003-09
     004-11  max pooling against other ways to shrink            experiment
     004-12  the whole network                                   a figure only
-    004-14  unusual styles and noise                            experiment
-    004-15  a page that shows every layer                       later
+    004-14  unusual styles and noise                            experiments/robustness.py, tests/test_robustness.py
+    004-15  a page that shows every layer                       tests/test_demo.py, tests/test_report.py
     004-16  ensembles                                           tests/test_experiment.py
     004-17  the shapes of MNIST                                 tests/test_data.py, where the files are
     004-22  early stopping                                      tests/test_stopping.py
