@@ -210,7 +210,9 @@ def test_a_drawing_is_ink_for_digits_and_a_picture_for_others():
     assert abs(int(grey[6, 1, 0]) - 60) <= 2  # 0.299 × 200
     assert drawn(canvas, (8, 8, 1), DIGITS).tolist() == np.full((8, 8, 1), 255).tolist()  # whatever its colour
     for manner in (DIGITS, Manner(None), Manner(None, inverted=True)):
-        assert drawn(np.zeros((64, 64, 4), np.uint8), (8, 8, 1), manner) is None
+        nothing = np.zeros((64, 64, 4), np.uint8)
+        nothing[..., :3] = 9  # a colour that is not seen
+        assert drawn(nothing, (8, 8, 1), manner) is None
 
 
 def test_a_canvas_is_read_with_what_is_transparent(rng):
