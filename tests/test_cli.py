@@ -68,6 +68,8 @@ def test_train_eval_predict(jaxconv, tmp_path):
 def test_summary_prints_the_lectures_numbers(jaxconv, model, numbers):
     code, out, _ = jaxconv(f"summary {model}")
     assert code == 0 and all(number in out for number in numbers)
+    code, out, _ = jaxconv(f"summary {model} --form json")
+    assert f"{json.loads(out)['total']['params']:,}" in numbers
 
 
 def test_help_shows_examples_and_defaults(jaxconv):
@@ -99,7 +101,7 @@ BAD = {
     "command": (
         "trian",
         {},
-        "unknown command 'trian': did you mean 'train'? Known: train, eval, predict, summary, compare, bench, data",
+        "unknown command 'trian': did you mean 'train'? Known: train, eval, predict, summary, compare, bench, explain",
     ),
     "option": (
         "train --epoch 3",

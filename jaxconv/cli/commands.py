@@ -195,7 +195,8 @@ def summary(options: Summary) -> None:
     title = f"{options.model} on {'×'.join(map(str, shown.in_shape))}"
     print(write_summary(shown, options.form, title=title, width=Console().width))
     if options.form in ("terminal", "text"):
-        print(f"trainable parameters {shown.params:,} ({4 * shown.params / 1024:,.0f} KiB in float32)")
+        size = f"{4 * shown.params / 1024:,.0f} KiB in float32"
+        print(f"trainable parameters {shown.params:,} ({size}): {shown.weights:,} weights and {shown.biases:,} biases")
         print(f"running statistics {shown.state:,}")
 
 

@@ -35,8 +35,9 @@ def _size(sizes: tuple[int, ...] | None) -> str:
 COLUMNS = (
     Column("layer", lambda s, row: row.name, lambda s: "total"),
     Column("output shape", lambda s, row: str(row.shape)),
-    Column("weights", lambda s, row: _number(row.weights), lambda s: f"{s.weights:,}"),
-    Column("biases", lambda s, row: _number(row.biases), lambda s: f"{s.biases:,}"),
+    Column("parameters", lambda s, row: _number(row.params), lambda s: f"{s.params:,}"),
+    Column("weights", lambda s, row: _number(row.weights), lambda s: f"{s.weights:,}", False),
+    Column("biases", lambda s, row: _number(row.biases), lambda s: f"{s.biases:,}", False),
     Column("of all", lambda s, row: f"{s.share(row):.1%}" if row.params else "", lambda s: "", False),
     Column("multiply-adds", lambda s, row: _number(row.multiply_adds), lambda s: f"{s.multiply_adds:,}"),
     Column(
@@ -67,11 +68,11 @@ def write_summary(summary: Summary, form: str = "text", *, title: str = "", widt
     >>> from jaxconv.explain import summarize
     >>> from jaxconv.models import mlp
     >>> print(write_summary(summarize(mlp(hidden=()), (2, 2, 1)), "markdown"))
-    | layer    | output shape | weights | biases | of all | multiply-adds | in training | activations | sees | jump | if dense |
-    |----------|--------------|---------|--------|--------|---------------|-------------|-------------|------|------|----------|
-    | flatten1 |         (4,) |         |        |        |               |             |        16 B |  all |      |          |
-    | dense1   |        (10,) |      40 |     10 | 100.0% |            40 |          80 |        40 B |  all |      |       40 |
-    | total    |              |      40 |     10 |        |            40 |          80 |        56 B |      |      |          |
+    | layer    | output shape | parameters | weights | biases | of all | multiply-adds | in training | activations | sees | jump | if dense |
+    |----------|--------------|------------|---------|--------|--------|---------------|-------------|-------------|------|------|----------|
+    | flatten1 |         (4,) |            |         |        |        |               |             |        16 B |  all |      |          |
+    | dense1   |        (10,) |         50 |      40 |     10 | 100.0% |            40 |          80 |        40 B |  all |      |       40 |
+    | total    |              |         50 |      40 |     10 |        |            40 |          80 |        56 B |      |      |          |
     """  # noqa: E501
     known("form", form, FORMS, by="summary")
     if form == "json":
