@@ -1,5 +1,6 @@
 """Training: against gradient descent written in numpy, and the promises about order, padding and compiling."""
 
+import functools
 import time
 
 import jax
@@ -222,3 +223,15 @@ def fit(data=None, validation=None, **options):
 def test_bad_input_is_told_what_would_work(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("seed", [3, [3, 5]])
+def test_the_first_parameters_can_be_had_again(seed):
+    """Who shows filters before training makes them anew from the run's seed."""
+    model, data = net(), toy()
+    fitted = train.fit(model, data, data, optimizer=optax.sgd(0.0), epochs=1, batch_size=25, seed=seed)
+    key, _ = train.root_keys(seed)
+    init = jax.jit(lambda key: model.init(key, (4, 4, 1))[0])
+    first = init(key) if isinstance(seed, int) else jax.vmap(init)(key)
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-5)  # another program rounds them otherwise
+    jax.tree.map(same, fitted.last.params, first)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -138,9 +139,13 @@ def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
     (tmp_path / "no.png").write_text("no picture")
     (tmp_path / "file").write_text("")
     small = runs["small"]
+    shutil.copytree(small, tmp_path / "other", ignore=shutil.ignore_patterns("explain"))
+    config = json.loads((small / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"model": "mlp"}))
     for line, said in [
         (f"{tmp_path}/none", "there is no run folder"),
         (f"{tmp_path}", "is not a run folder: it has no config.json"),
+        ("other", "is of another model: "),
         (f"{small} --layer conv9", "explain --layer: unknown layer 'conv9': did you mean 'conv"),
         (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
@@ -154,8 +159,6 @@ def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
 
 
 def test_a_run_that_did_not_end_is_told(runs, tmp_path):
-    import shutil
-
     half = tmp_path / "half"
     shutil.copytree(runs["small"], half, ignore=shutil.ignore_patterns("explain"))
     (half / "result.json").write_text("{")

@@ -41,9 +41,8 @@ class Programs:
     """
 
     def __init__(self, run: Run) -> None:
-        self.run, self.seeds = run, run.config.get("seeds", 1)
-        first = lambda leaf: leaf[0] if self.seeds > 1 else leaf  # noqa: E731
-        self.params, self.state = jax.device_put(jax.tree.map(first, (run.params, run.state)))
+        self.run, self.seeds = run.first(), run.config.get("seeds", 1)
+        self.params, self.state = jax.device_put((self.run.params, self.run.state))
         self.classes = [str(name) for name in run.config["classes"]]
         self.image_shape, self.in_shape = tuple(run.config["image_shape"]), tuple(run.config["in_shape"])
         self.layers = shown_layers(run.model)

@@ -30,6 +30,13 @@ class Run(NamedTuple):
         said = [train.predict(self.model, params, state, images, **options) for params, state in each]
         return np.mean(said, axis=0)
 
+    def first(self) -> "Run":
+        """The run with one network in it: of several, the first."""
+        if self.config.get("seeds", 1) == 1:
+            return self
+        params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
+        return self._replace(params=params, state=state, config=self.config | {"seeds": 1})
+
 
 def load_run(folder: Path) -> Run:
     """A trained network from its run folder.

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxconv.errors import InputError, known
 from jaxconv.explain.batches import per_image
 from jaxconv.explain.given import check_labelled
+from jaxconv.explain.owners import with_kernel
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.walk import named_layers, walk
+from jaxconv.layers.walk import walk
 from jaxconv.shapes import is_int
 
 AXES = {"x": (0, 1), "y": (1, 0), "both": (1, 1)}  # of a shift by 1: pixels down, pixels right
@@ -137,18 +138,13 @@ def relative(difference: jax.Array, to: jax.Array, axis: Any = None) -> jax.Arra
 
 def _features(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
     """Of images, what the last layer with a kernel is given, ``(N, features)``, and the likeliest class."""
-    last = None
-    for path in named_layers(model):
-        below = params
-        for name in path.split("/"):
-            below = below.get(name, {})
-        last = path if "kernel" in below else last
+    last = list(with_kernel(model, params))[-1:]
 
     def look(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: list[jax.Array] = []
 
         def keep(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
-            seen.extend([x] if path == last else [])
+            seen.extend([x] if path in last else [])
             return apply(x)
 
         logits = walk(model, params, state, x, keep)

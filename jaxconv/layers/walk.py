@@ -73,3 +73,14 @@ def named_layers(model: Layer) -> dict[str, Layer]:
 
     collect("", as_layer(model))
     return found
+
+
+def part_of(tree: Tree, path: str) -> Any:
+    """The share of params or state that belongs to a layer, by its path; an empty dict if it has none.
+
+    >>> part_of({"res1": {"body": {"conv1": {"bias": 3}}}}, "res1/body/conv1"), part_of({}, "relu1")
+    ({'bias': 3}, {})
+    """
+    for name in path.split("/"):
+        tree = tree.get(name, {})
+    return tree

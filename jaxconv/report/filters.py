@@ -5,10 +5,11 @@ import numpy as np
 
 from jaxconv import plot, runtime, train
 from jaxconv.explain import change, channel_images, colourfulness, filter_images
+from jaxconv.explain.owners import with_kernel
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Pictures, Section
-from jaxconv.report.subject import Subject, parameters_of
+from jaxconv.report.subject import Subject
 
 MOST_FILTERS, MOST_DEEPER, MOST_CHANNELS = 64, 8, 12
 
@@ -20,15 +21,16 @@ def filters_section(subject: Subject) -> Section | None:
     if not convolutions:
         return None
     init, _ = train.root_keys(subject.run.config["seed"])
-    untrained = jax.jit(model.init, static_argnums=1, compiler_options=runtime.hasty_options())(init, in_shape)[0]
+    start = jax.jit(model.init, static_argnums=1, compiler_options=runtime.hasty_options())(init, in_shape)[0]
+    kernels, untrained = with_kernel(model, params), with_kernel(model, start)
     first, *deeper = convolutions
     blocks, figures = [], {}
-    kernel, before = parameters_of(params, first)["kernel"], parameters_of(untrained, first)["kernel"]
+    kernel, before = np.asarray(kernels[first]), np.asarray(untrained[first])
     if kernel.shape[2] in (1, 3):
         blocks += _first(first, kernel, before)
         figures["filters.png"] = plot.filters(kernel, before=before, title=f"{first}, before and after training")
     if deeper:
-        blocks.append(_deeper(deeper[-1], parameters_of(params, deeper[-1])["kernel"]))
+        blocks.append(_deeper(deeper[-1], np.asarray(kernels[deeper[-1]])))
     lead = (
         "Grey is zero, bright is above and dark below it: a filter answers to what looks like it. Each has a scale of "
         "its own. The cosine tells how much of what chance began with is left: 1 is all of it, 0 nothing."

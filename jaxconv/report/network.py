@@ -10,11 +10,11 @@ from jaxconv.explain import arithmetic
 from jaxconv.explain.features import check_images
 from jaxconv.explain.summary_table import COLUMNS
 from jaxconv.layers import Layer
-from jaxconv.layers.walk import walk
+from jaxconv.layers.walk import part_of, walk
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Section, Table
-from jaxconv.report.subject import Subject, parameters_of
+from jaxconv.report.subject import Subject
 from jaxconv.shapes import Window
 
 
@@ -47,7 +47,7 @@ def arithmetic_section(subject: Subject) -> Section | None:
     if used is None:
         return None
     at = tuple(int(i) for i in np.unravel_index(np.argmax(used.y), used.y.shape))
-    of = parameters_of(params, used.path)
+    of = part_of(params, used.path) or params  # of a model of one layer they have no name
     kernel = of["kernel"]
     _, stride, padding, dilation = used.window
     options = {

@@ -69,7 +69,10 @@ def read_subject(
     """
     run, result = load_run(folder), _read_result(Path(folder))
     history = _read_history(run.folder)
-    run, notes = _one_network(run)
+    notes = []
+    if (seeds := run.config.get("seeds", 1)) > 1:
+        notes.append(f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}.")
+    run = run.first()
     in_shape = tuple(run.config["in_shape"])
     if layer is not None:
         _check_layer(run, layer)
@@ -95,28 +98,11 @@ def read_subject(
     )
 
 
-def parameters_of(params: Any, path: str) -> dict[str, np.ndarray]:
-    """The kernel and the bias of a layer, by its path."""
-    for part in path.split("/"):
-        params = params.get(part, params)  # a model of one layer has them without a name
-    return {name: np.asarray(array) for name, array in params.items()}
-
-
 def _check_layer(run: Run, layer: str) -> None:
     check_layer("explain --layer", run.model, layer)
     image = jax.ShapeDtypeStruct((1, *run.config["in_shape"]), np.float32)
     with said_by("explain --layer"):
         jax.eval_shape(lambda x: grad_cam(run.model, run.params, run.state, x, layer=layer), image)
-
-
-def _one_network(run: Run) -> tuple[Run, list[str]]:
-    """The run with one network in it: of several seeds the first, and a note that says so."""
-    seeds = run.config.get("seeds", 1)
-    if seeds == 1:
-        return run, []
-    params, state = jax.tree.map(lambda leaf: leaf[0], (run.params, run.state))
-    note = f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}."
-    return run._replace(params=params, state=state, config=run.config | {"seeds": 1}), [note]
 
 
 def _read_files(run: Run, files: Sequence[Path], invert: bool) -> tuple[np.ndarray, list[str]]:

@@ -10,7 +10,7 @@ from jaxconv.errors import InputError
 from jaxconv.explain.features import check_images, check_layer, feature_maps, layer_names
 from jaxconv.explain.scores import Score, chosen, classes
 from jaxconv.layers import Layer
-from jaxconv.layers.walk import named_layers, walk
+from jaxconv.layers.walk import named_layers, part_of, walk
 
 
 def grad_cam(
@@ -118,10 +118,8 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
         return apply(x)
 
     logits = walk(model, params, state, x, keep)
-    features, kernel = found[mean[0]], params
+    features = found[mean[0]]
     if features.ndim != 4:
         raise InputError(f"class_activation_map: the feature maps {features.shape} should be (N, h, w, c)")
-    for name in dense[0].split("/"):
-        kernel = kernel[name]
-    weights = kernel["kernel"][:, classes("class_activation_map", logits, label)]
+    weights = part_of(params, dense[0])["kernel"][:, classes("class_activation_map", logits, label)]
     return jnp.einsum("nhwk,kn->nhw", features, weights, precision="highest")

@@ -12,10 +12,9 @@ from jaxconv.explain.attribution.gradients import gradient
 from jaxconv.explain.scores import Score
 from jaxconv.layers import Layer
 from jaxconv.layers.walk import named_layers
+from jaxconv.train.alive import RECTIFIERS
 
 Function = Callable[[jax.Array], jax.Array]
-
-RELUS = ("relu", "relu6")
 
 
 def guided_backprop(
@@ -115,14 +114,14 @@ def _rectified(
     score: Score | None,
 ) -> jax.Array:
     kinds = [part.kind for part in named_layers(model).values()]
-    if not set(RELUS) & set(kinds):
+    if not set(RECTIFIERS) & set(kinds):
         raise InputError(
             f"{name}: the model has no relu, so this would be the gradient: use saliency. "
             f"Its layers: {', '.join(dict.fromkeys(kinds))}"
         )
 
     def visit(path: str, part: Layer, x: jax.Array, apply: Function) -> jax.Array:
-        return relu(apply, x) if part.kind in RELUS else apply(x)
+        return relu(apply, x) if part.kind in RECTIFIERS else apply(x)
 
     x, f = asked(name, model, params, state, images, label, layer=layer, score=score, visit=visit)
     return gradient(f, x)

@@ -10,7 +10,7 @@ from jaxconv.errors import InputError
 from jaxconv.explain.features import check_images
 from jaxconv.explain.scores import chosen, classes
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.walk import named_layers
+from jaxconv.layers.walk import named_layers, part_of
 
 Attribute = Callable[[Layer, Any, Any, Any, Any], Any]  # (model, params, state, images, label) -> (N, …)
 
@@ -69,7 +69,7 @@ def randomization_test(
     chosen("randomization_test", logits, label)
     label = classes("randomization_test", logits, label)
     new_params, new_state = model.init(key, x.shape[1:])
-    learned = [path for path, part in named_layers(model).items() if not part.parts and _at(new_params, path)]
+    learned = [path for path, part in named_layers(model).items() if not part.parts and part_of(new_params, path)]
     if not learned:
         raise InputError("randomization_test: no layer of the model has params that could be made new")
     original = np.asarray(attribute(model, params, state, images, label))
@@ -79,12 +79,6 @@ def randomization_test(
         changed = np.asarray(attribute(model, params, state, images, label))
         steps.append(Randomized(path, _resemblance(original, changed)))
     return steps
-
-
-def _at(tree: Any, path: str) -> Any:
-    for name in path.split("/"):
-        tree = tree.get(name, {})
-    return tree
 
 
 def _replaced(tree: Any, new: Any, path: str) -> Any:
