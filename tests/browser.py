@@ -25,12 +25,10 @@ def browser():
             opened.close()
 
 
-def listened(page):
-    """What a page complains about, and what it asks for from elsewhere, as two lists that fill."""
+def listened(page, kinds=("error", "warning")):
+    """What a page complains about, and what it asks for, as two lists that fill."""
     complaints, asked = [], []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
-    )
+    page.on("console", lambda message: complaints.append(message.text) if message.type in kinds else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     return complaints, asked

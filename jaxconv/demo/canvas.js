@@ -18,11 +18,14 @@ function draw() {
     for (const point of stroke.points) ink.lineTo(...point);
     ink.stroke();
   }
-  waiting ??= setTimeout(() => {
-    waiting = null;
-    props.value = strokes.length ? paper.toDataURL("image/png") : "";
-    trigger("input");
-  }, PAUSE);
+  waiting ??= setTimeout(tell, PAUSE);
+}
+
+function tell() {
+  waiting = window.canBeTold ? null : setTimeout(tell, PAUSE); // the page may not have opened its ears yet
+  if (waiting !== null) return;
+  props.value = strokes.length ? paper.toDataURL("image/png") : "";
+  trigger("input");
 }
 
 function place(event) {
@@ -44,6 +47,10 @@ paper.addEventListener("pointermove", (event) => {
   draw();
 });
 for (const name of ["pointerup", "pointercancel"])
-  paper.addEventListener(name, (event) => { if (event.pointerId === pointer) pointer = null; });
+  paper.addEventListener(name, (event) => {
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    draw();
+  });
 element.querySelector('[data-do="undo"]').addEventListener("click", () => { strokes.pop(); draw(); });
 element.querySelector('[data-do="clear"]').addEventListener("click", () => { strokes = []; draw(); });

@@ -85,6 +85,7 @@ def build(programs: Programs) -> "Blocks":
                 maps = gr.HTML(elem_id="maps")
         outputs = [kept, note, said, pictures, maps]
         live: Any = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+        page.load(None, js="() => { window.canBeTold = true; }")  # what is told before is lost
         for event in (canvas.input, drawing.select):
             event(draw, [canvas, method], outputs, **live)
         for event in (file.change, invert.change, uploading.select):
