@@ -1,9 +1,11 @@
-// Strokes on transparent paper; while one is drawn, what is there is sent on as a PNG, a few times a second.
-const PAUSE = 60; // milliseconds between two
+// Strokes on transparent paper; while one is drawn, what is there is sent on as a PNG, a few times a second. Each has a
+// number, which the page shows with its answer: the next waits for that, and what is not answered is sent again, for
+// gradio loses what it is told while it is starting.
+const PAUSE = 60, PATIENCE = 1500; // milliseconds
 const paper = element.querySelector("canvas");
 const color = element.querySelector("input");
 const ink = paper.getContext("2d");
-let strokes = [], pointer = null, waiting = null;
+let strokes = [], pointer = null, changed = false, number = 0, sent = 0;
 
 element.querySelector("label").hidden = !props.colored;
 
@@ -18,15 +20,18 @@ function draw() {
     for (const point of stroke.points) ink.lineTo(...point);
     ink.stroke();
   }
-  waiting ??= setTimeout(tell, PAUSE);
+  changed = true;
 }
 
-function tell() {
-  waiting = window.canBeTold ? null : setTimeout(tell, PAUSE); // the page may not have opened its ears yet
-  if (waiting !== null) return;
-  props.value = strokes.length ? paper.toDataURL("image/png") : "";
+setInterval(() => {
+  const heard = Number(document.querySelector("#note [data-drawn]")?.dataset.drawn ?? 0) >= number;
+  const late = performance.now() - sent > PATIENCE && element.offsetParent !== null;
+  if (!(heard ? changed : late)) return;
+  props.value = `${++number} ${strokes.length ? paper.toDataURL("image/png") : ""}`;
+  changed = false;
+  sent = performance.now();
   trigger("input");
-}
+}, PAUSE);
 
 function place(event) {
   const box = paper.getBoundingClientRect();
@@ -47,10 +52,6 @@ paper.addEventListener("pointermove", (event) => {
   draw();
 });
 for (const name of ["pointerup", "pointercancel"])
-  paper.addEventListener(name, (event) => {
-    if (event.pointerId !== pointer) return;
-    pointer = null;
-    draw();
-  });
+  paper.addEventListener(name, (event) => { if (event.pointerId === pointer) pointer = null; });
 element.querySelector('[data-do="undo"]').addEventListener("click", () => { strokes.pop(); draw(); });
 element.querySelector('[data-do="clear"]').addEventListener("click", () => { strokes = []; draw(); });

@@ -38,10 +38,12 @@ def build(programs: Programs) -> "Blocks":
         found = answer(programs, image, method)
         return image, note, found.probabilities, _pictures(found, method), _maps(found)
 
-    def draw(address: str | None, method: str | None) -> tuple[Any, ...]:
+    def draw(sent: str | None, method: str | None) -> tuple[Any, ...]:
+        number, _, address = (sent or "0 ").partition(" ")
         canvas = read_canvas(address)
         image = None if canvas is None else drawn(canvas, programs.image_shape, manner)
-        return shown(image, NOTHING if image is None else "", method)
+        note = f'<p data-drawn="{int(number)}">{NOTHING if image is None else ""}</p>'
+        return shown(image, note, method)
 
     def upload(path: str | None, invert: bool, method: str | None) -> tuple[Any, ...]:
         if path is None:
@@ -85,9 +87,8 @@ def build(programs: Programs) -> "Blocks":
                 maps = gr.HTML(elem_id="maps")
         outputs = [kept, note, said, pictures, maps]
         live: Any = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-        page.load(None, js="() => { window.canBeTold = true; }")  # what is told before is lost
-        for event in (canvas.input, drawing.select):
-            event(draw, [canvas, method], outputs, **live)
+        canvas.input(draw, [canvas, method], outputs, **live | {"trigger_mode": "multiple"})
+        drawing.select(draw, [canvas, method], outputs, **live)
         for event in (file.change, invert.change, uploading.select):
             event(upload, [file, invert, method], outputs, **live)
         method.change(choose, [kept, method], pictures, **live)
