@@ -10,7 +10,7 @@ from browser import browser, listened
 
 from jaxconv import InputError, data, explain
 from jaxconv.experiment import TrainConfig, load_run, run_training
-from jaxconv.report import explain_run, page
+from jaxconv.report import attention, explain_run, geometry, health, page
 from jaxconv.report.subject import read_subject
 
 
@@ -21,6 +21,21 @@ def runs(tmp_path_factory):
     small = TrainConfig(epochs=2, batch_size=128, out=folder / "small")
     flat = TrainConfig(model="mlp", epochs=1, batch_size=128, seeds=2, out=folder / "flat")
     return {config.out.name: run_training(config, progress=False)[0] for config in (small, flat)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def less():
+    """Fewer images, filters and steps than a page for people has: the same programs, and less to compute."""
+    few = {
+        attention: {"MOST_FILTERS": 3, "MOST_PATCHES": 3, "MOST_LAYERS": 2, "STEPS": 8},
+        geometry: {"MOST": 60, "SPOILT": ("rotation", "noise")},
+        health: {"MOST": 100, "FEW": 16},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for module, names in few.items():
+            for name, value in names.items():
+                patch.setattr(module, name, value)
+        yield
 
 
 @pytest.fixture(scope="module")

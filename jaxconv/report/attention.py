@@ -16,6 +16,7 @@ from jaxconv.report.page import Block, Pictures, Section
 from jaxconv.report.subject import Subject
 
 MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 10, 8, 3
+STEPS = 128  # in which an image is made for a filter
 
 
 def heats_of(
@@ -64,11 +65,18 @@ def wishes_section(subject: Subject) -> Section | None:
     if not convolutions:
         return None
     chosen = np.unique(np.linspace(0, len(convolutions) - 1, MOST_LAYERS).round().astype(int))
-    blocks, figures = [], dict[str, Any]()
+    blocks, figures, key = [], dict[str, Any](), jax.random.key(0)
     for row in (convolutions[i] for i in chosen):
         channels = range(min(MOST_FILTERS, row.shape[-1]))
         made = maximize_activation(
-            model, params, state, images.shape[1:], layer=row.name, channels=channels, key=jax.random.key(0), steps=128
+            model,
+            params,
+            state,
+            images.shape[1:],
+            layer=row.name,
+            channels=channels,
+            key=key,
+            steps=STEPS,
         )
         found = nearest_patches(
             model, params, state, images, layer=row.name, channels=channels, count=min(MOST_PATCHES, len(images))
