@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+LARGE = 4000  # pixels; of larger pictures the colours are few, or a page of a deep network would weigh megabytes
+COLORS = 64
+
 
 class Tile(NamedTuple):
     """One small picture of the page.
@@ -42,6 +45,8 @@ def data_address(pixels: np.ndarray) -> str:
     """Pixels as the address of a PNG."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if image.width * image.height > LARGE:
+        image = image.quantize(COLORS, method=Image.Quantize.FASTOCTREE)
+    image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
