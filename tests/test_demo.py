@@ -296,6 +296,8 @@ def served(folder):
 
 @pytest.mark.skipif(bool(needs), reason=f"needs {', '.join(needs)}")
 def test_in_a_browser_the_page_answers_while_one_draws(served):  # row 004-15
+    from playwright.sync_api import TimeoutError as TooLate
+
     address = served.stdout.readline().removeprefix("the page is at ").strip()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address), served.communicate()
     assert served.stdout.readline() == "Ctrl-C stops it\n"
@@ -323,14 +325,23 @@ def test_in_a_browser_the_page_answers_while_one_draws(served):  # row 004-15
         def likeliest():
             return page.inner_text(said)
 
-        def until(digit):
-            page.wait_for_function(f"document.querySelector('{said}')?.innerText.trim() === '{digit}'")
+        def until(digit, patience=120_000):
+            there = f"document.querySelector('{said}')?.innerText.trim() === '{digit}'"
+            page.wait_for_function(there, timeout=patience)
 
         def picture(n):
             return page.get_attribute(f"#pictures figure:nth-child({n}) img", "src")
 
-        stroke((0.5, 0.15), (0.5, 0.85), lift=False)
-        until("1")  # it answers before the pen is lifted
+        for again in (True, True, True, False):  # on a machine that does much else a stroke may miss the canvas
+            stroke((0.5, 0.15), (0.5, 0.85), lift=False)
+            try:
+                until("1", patience=20_000 if again else 120_000)  # it answers before the pen is lifted
+                break
+            except TooLate:
+                if not again:
+                    raise
+                page.mouse.up()
+                page.click("#canvas [data-do=clear]")
         page.mouse.up()
         assert "Draw something" not in page.inner_text("#note")
         heat = picture(2)
