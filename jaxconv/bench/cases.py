@@ -131,7 +131,7 @@ def _pools(layer: Layer, params: Any, state: Any, x: tuple[int, ...]) -> Iterato
     for name, part in layer.parts:
         below = params.get(name, {}), state.get(name, {})
         yield from _pools(part, *below, x)
-        if layer.kind == "serial":
+        if layer.join is None:
             x = (x[0], *output_shape(part, *below, x[1:]))
 
 

@@ -11,7 +11,7 @@ from jaxconv.errors import InputError, known
 from jaxconv.experiment.run import Run
 from jaxconv.explain import feature_maps, methods_of
 from jaxconv.plot import pixels
-from jaxconv.report.features import MOST_CHANNELS, shown_layers
+from jaxconv.report.features import MOST_CHANNELS, heading, shown_layers
 from jaxconv.train import to_float
 
 
@@ -85,12 +85,7 @@ def answer(programs: Programs, image: np.ndarray, method: str | None = None) -> 
         attribution = pixels.overlay(images[0], programs.heat[method](programs.params, programs.state, images, label))
     return Answer(
         dict(zip(programs.classes, probabilities.tolist(), strict=True)),
-        [(_title(name, maps[name].shape), pixels.feature_maps(maps[name], MOST_CHANNELS)) for name in programs.layers],
+        [(heading(name, maps[name].shape), pixels.feature_maps(maps[name], MOST_CHANNELS)) for name in programs.layers],
         pixels.picture(images[0]),
         attribution,
     )
-
-
-def _title(layer: str, shape: tuple[int, ...]) -> str:
-    shown = f", the first {MOST_CHANNELS} maps" if len(shape) > 1 and shape[-1] > MOST_CHANNELS else ""
-    return f"{layer} ({'×'.join(map(str, shape))}){shown}"

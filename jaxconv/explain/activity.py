@@ -16,7 +16,7 @@ from jaxconv.explain.moments import Correlation, Moments, batch_moments, moments
 from jaxconv.explain.owners import kernel_of
 from jaxconv.layers import Layer
 from jaxconv.layers.walk import named_layers
-from jaxconv.train.alive import RECTIFIERS
+from jaxconv.train.alive import rectifiers
 
 EDGES = {"tanh": (-1, 1), "hard_tanh": (-1, 1), "sigmoid": (0, 1), "hard_sigmoid": (0, 1)}
 
@@ -122,7 +122,7 @@ def dead_filters(
     """
     if not 0 <= at_most < 1:
         raise InputError(f"dead_filters: at_most={at_most!r} should be a share of the images, from 0 to below 1")
-    layers = [name for name, layer in named_layers(model).items() if layer.kind in RECTIFIERS]
+    layers = rectifiers(model)
     found = _activity("dead_filters", model, params, state, images, layers, (), batch_size)
     kernels = kernel_of(model, params, state, np.shape(images)[1:])
     return [

@@ -13,7 +13,7 @@ from jaxconv.layers import Layer
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Pictures, Section
-from jaxconv.report.subject import Subject
+from jaxconv.report.subject import Subject, spread
 
 MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 10, 8, 3
 STEPS = 128  # in which an image is made for a filter
@@ -61,12 +61,10 @@ def attention_section(subject: Subject) -> Section:
 def wishes_section(subject: Subject) -> Section | None:
     """What some filters wait for: an image made for each, and the parts of test images that excite it most."""
     (model, params, state), images = subject.network, subject.images
-    convolutions = [row for row in subject.summary.rows if row.kind == "conv" and len(row.shape) == 3]
-    if not convolutions:
+    if not subject.convolutions:
         return None
-    chosen = np.unique(np.linspace(0, len(convolutions) - 1, MOST_LAYERS).round().astype(int))
-    blocks, figures, key = [], dict[str, Any](), jax.random.key(0)
-    for row in (convolutions[i] for i in chosen):
+    blocks, key = [], jax.random.key(0)
+    for row in spread(subject.convolutions, MOST_LAYERS):
         channels = range(min(MOST_FILTERS, row.shape[-1]))
         made = maximize_activation(
             model,
@@ -94,10 +92,10 @@ def wishes_section(subject: Subject) -> Section | None:
         headings = ["", "made for it", "strongest", *[""] * (found.patches.shape[1] - 1)]
         sees = "×".join(map(str, row.sees)) if row.sees else "all"
         blocks.append(Block(f"{row.name}, which sees {sees} pixels", pictures=Pictures(headings, rows)))
-        figures = {"patches.png": plot.patches(found, f"what excites the filters of {row.name} most")}  # of the last
     lead = (
         "The first picture of each row was grey, and was changed until the filter answered as much as it can. Beside "
         "it are the parts of real images that excite the filter most, as large as its receptive field. Deeper layers "
         "see more, and wait for more than an edge."
     )
+    figures = {"patches.png": plot.patches(found, f"what excites the filters of {row.name} most")}  # of the last layer
     return Section("wishes", "What the filters wait for", [lead], blocks, figures)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # Blue and orange differ in lightness too, and both can be read on black and on white.
-BLUE, ORANGE, GREY = "#3b8bd4", "#e08214", "#8c8c8c"
+BLUE, ORANGE = "#3b8bd4", "#e08214"
 LINES = (BLUE, ORANGE, "#4aa564", "#b35cc4", "#c44e52", "#8c8c8c", "#937860", "#17a2b8")
 
 
@@ -57,7 +57,7 @@ def confusion(counts: Any, classes: Sequence[str]) -> str:
     return _json(figure, height=420 if written else 640)
 
 
-def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, *, log: bool = False) -> str:
+def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> str:
     """Lines by name, each its x and its y."""
     from plotly.graph_objects import Figure, Scatter
 
@@ -67,7 +67,7 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
             Scatter(x=list(map(float, xs)), y=list(map(float, ys)), name=name, mode="lines+markers", line_color=color)
         )
     figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y, type="log" if log else "linear")
+    figure.update_yaxes(title=y)
     figure.update_layout(showlegend=len(series) > 1)
     return _json(figure, height=300)
 

@@ -1,7 +1,6 @@
 """What the network made of an image, layer by layer."""
 
 import jax
-import numpy as np
 
 from jaxconv.explain import feature_maps
 from jaxconv.layers import Layer
@@ -9,7 +8,7 @@ from jaxconv.layers.walk import named_layers
 from jaxconv.plot import pixels
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Folded, Section
-from jaxconv.report.subject import Subject
+from jaxconv.report.subject import Subject, spread
 
 MOST_LAYERS, MOST_CHANNELS = 14, 64
 UNSEEN = ("flatten", "dropout", "spatial_dropout")  # which show nothing that the layer before does not
@@ -21,8 +20,7 @@ def shown_layers(model: Layer) -> tuple[str, ...]:
     seen = [name for name, layer in layers.items() if layer.kind not in UNSEEN]
     if len(seen) > MOST_LAYERS:  # the sums of its blocks tell more than what is within them
         seen = [name for name in seen if "/" not in name]
-    places = np.unique(np.linspace(0, len(seen) - 1, min(len(seen), MOST_LAYERS)).round().astype(int))
-    return tuple(seen[i] for i in places)
+    return tuple(spread(seen, MOST_LAYERS))
 
 
 def features_section(subject: Subject) -> Section:
@@ -35,7 +33,7 @@ def features_section(subject: Subject) -> Section:
         shown = []
         for layer in layers:
             y = maps[layer][i]
-            shown.append((_heading(layer, y.shape), tile(pixels.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
+            shown.append((heading(layer, y.shape), tile(pixels.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
         folded.append(Folded(f"{name} → {answer}", tile(pixels.picture(images[i]), name), shown))
     lead = (
         "One small picture for each filter: bright is where it answers. Where a layer's numbers have both signs, red "
@@ -44,7 +42,8 @@ def features_section(subject: Subject) -> Section:
     return Section("features", "Feature maps", [lead], [Block(folded=folded)])
 
 
-def _heading(layer: str, shape: tuple[int, ...]) -> str:
+def heading(layer: str, shape: tuple[int, ...]) -> str:
+    """What stands above a layer's feature maps: its name, its shape, and how many are left out."""
     size = "×".join(map(str, shape))
     hidden = shape[-1] - MOST_CHANNELS
     return f"{layer} ({size})" + (f", the first {MOST_CHANNELS} maps" if hidden > 0 and len(shape) > 1 else "")

@@ -17,13 +17,12 @@ MOST_FILTERS, MOST_DEEPER, MOST_CHANNELS = 64, 8, 12
 def filters_section(subject: Subject) -> Section | None:
     """The first layer's filters as images, and some of a deeper one's channel by channel."""
     (model, params, _), in_shape = subject.network, subject.summary.in_shape
-    convolutions = [row.name for row in subject.summary.rows if row.kind == "conv" and len(row.shape) == 3]
-    if not convolutions:
+    if not subject.convolutions:
         return None
     init, _ = train.root_keys(subject.run.config["seed"])
     start = jax.jit(model.init, static_argnums=1, compiler_options=runtime.hasty_options())(init, in_shape)[0]
     kernels, untrained = with_kernel(model, params), with_kernel(model, start)
-    first, *deeper = convolutions
+    first, *deeper = (row.name for row in subject.convolutions)
     blocks, figures = [], {}
     kernel, before = np.asarray(kernels[first]), np.asarray(untrained[first])
     if kernel.shape[2] in (1, 3):

@@ -13,7 +13,7 @@ from jaxconv.plot import pixels
 from jaxconv.report import charts
 from jaxconv.report.images import Tile, tile
 from jaxconv.report.page import Block, Pictures, Section
-from jaxconv.report.subject import Subject
+from jaxconv.report.subject import Subject, spread
 
 SPOILT = ("rotation", "scale", "stroke_width", "noise")
 MOST_FIELDS = 6
@@ -28,10 +28,8 @@ def geometry_section(subject: Subject) -> Section | None:
     steps = [name for name in views if kinds[name].window is not None]  # those where more comes into sight
     if not steps:
         return None
-    if len(steps) > MOST_FIELDS:
-        steps = [steps[i] for i in np.linspace(0, len(steps) - 1, MOST_FIELDS).round().astype(int)]
     shapes = {row.name: row.shape for row in summary.rows}
-    boxes = {name: views[name].box([n // 2 for n in shapes[name][:-1]]) for name in steps}
+    boxes = {name: views[name].box([n // 2 for n in shapes[name][:-1]]) for name in spread(steps, MOST_FIELDS)}
     drawn, covered = [], []
     for name, box in boxes.items():
         seen = "×".join(str(high - low) for low, high in box)

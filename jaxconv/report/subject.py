@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -12,11 +12,12 @@ from jaxconv import data
 from jaxconv.data.image import image_shape
 from jaxconv.errors import InputError, said_by
 from jaxconv.experiment import Run, load_run
-from jaxconv.explain import Summary, grad_cam, summarize
+from jaxconv.explain import Row, Summary, grad_cam, summarize
 from jaxconv.explain.features import check_layer
 from jaxconv.layers import Layer
 
 MOST_EXAMPLES = 10
+Item = TypeVar("Item")
 
 
 class Examples(NamedTuple):
@@ -47,9 +48,24 @@ class Subject(NamedTuple):
         return self.run.config["classes"]
 
     @property
+    def convolutions(self) -> list[Row]:
+        """The convolutions of images, from the first to the last."""
+        return [row for row in self.summary.rows if row.kind == "conv" and len(row.shape) == 3]
+
+    @property
     def network(self) -> tuple[Layer, Any, Any]:
         """Model, params and state."""
         return self.run.model, self.run.params, self.run.state
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """No more than so many of the items, evenly from the first to the last.
+
+    >>> spread("abcdefg", 3), spread("ab", 3)
+    (['a', 'd', 'g'], ['a', 'b'])
+    """
+    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[i] for i in places]
 
 
 def read_subject(
