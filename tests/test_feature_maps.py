@@ -7,7 +7,7 @@ import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, models, ops, parallel, relu, residual
 from jaxconv import serial as in_series
-from jaxconv.explain import scores
+from jaxconv.explain.attribution.asked import asked
 from jaxconv.explain.batches import each_batch, per_image
 from jaxconv.layers.walk import walk
 
@@ -104,7 +104,11 @@ def test_of_another_models_parameters_it_says_what_is_wanted(built):
 def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
     model, params, state, x = built
     logits = np.asarray(model.apply(params, state, x)[0])
-    ask = lambda *args, **options: scores.score_of("f", model, params, state, jnp.asarray(x), *args, **options)  # noqa: E731
+
+    def ask(*args, **options):
+        images, f = asked("f", model, params, state, x, *args, **options)
+        return f(images)
+
     np.testing.assert_array_equal(ask(), logits.max(1))
     np.testing.assert_array_equal(ask([2, 0, 3]), logits[[0, 1, 2], [2, 0, 3]])
     np.testing.assert_array_equal(ask(1), logits[:, 1])
@@ -126,7 +130,7 @@ def test_a_regression_head_has_no_classes():
     model = in_series(flatten, Dense(1))
     params, state = model.init(jax.random.key(0), (2, 2, 1))
     with pytest.raises(InputError, match=r"saliency: an output \(3, 1\) has no scores of classes; .* score=lambda y"):
-        scores.score_of("saliency", model, params, state, jnp.ones((3, 2, 2, 1)))
+        asked("saliency", model, params, state, jnp.ones((3, 2, 2, 1)))
 
 
 def test_a_data_set_is_gone_through_once_and_what_fills_the_last_batch_does_not_count(rng):

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain.features import feature_maps
-from jaxconv.layers import Layer
 
 Score = Callable[[jax.Array], jax.Array]  # of a layer's output (N, …), one number an image, (N,)
 
@@ -32,38 +30,11 @@ def strongest(channel: int) -> Score:
     return score
 
 
-def score_of(
-    function: str,
-    model: Layer,
-    params: Any,
-    state: Any,
-    x: jax.Array,
-    label: Any = None,
-    *,
-    layer: str | None = None,
-    score: Score | None = None,
-) -> jax.Array:
-    """What is asked about, of each image: the logit of a class, or whatever ``score`` makes of a layer's output.
-
-    Args:
-        function: who asks, for errors.
-        model, params, state, x: the network and its images.
-        label: the class, one for all or ``(N,)``; by default the likeliest.
-        layer: whose output the score is of; by default the last one's.
-        score: instead of a class.
+def chosen(function: str, y: jax.Array, label: Any = None, score: Score | None = None) -> jax.Array:
+    """What is asked about of an output ``(N, …)``, one number an image: the logit of a class, or what ``score`` makes.
 
     Raises:
-        InputError: an output that is no row of classes, and no score; a label outside the classes; an unknown layer.
-    """
-    if layer is None:
-        y = model.apply(params, state, x)[0]
-    else:
-        y = feature_maps(model, params, state, x, layers=(layer,))[layer]
-    return chosen(function, y, label, score)
-
-
-def chosen(function: str, y: jax.Array, label: Any = None, score: Score | None = None) -> jax.Array:
-    """One number an image of an output ``(N, …)``: see :func:`score_of`.
+        InputError: an output that is no row of classes, and no score; a label outside the classes.
 
     >>> chosen("saliency", jnp.array([[1., 3.], [5., 4.]])), chosen("saliency", jnp.array([[1., 3.], [5., 4.]]), 0)
     (Array([3., 5.], dtype=float32), Array([1., 5.], dtype=float32))

@@ -34,7 +34,10 @@ def asked(
 
     Args:
         function: who asks, for errors.
-        model, params, state, images, label, layer, score: as in :func:`jaxconv.explain.scores.score_of`.
+        model, params, state, images: the network and its images.
+        label: the class, one for all or ``(N,)``; by default the likeliest.
+        layer: whose output the score is of; by default the last one's.
+        score: instead of a class, a number an image of the layer's output.
         visit: how each layer is computed, as in :func:`jaxconv.layers.walk.walk`.
         of_logits: what to ask about of a class, its logit by default; a score is taken as it is.
     """
