@@ -30,6 +30,17 @@ class Run(NamedTuple):
         said = [train.predict(self.model, params, state, images, **options) for params, state in each]
         return np.mean(said, axis=0)
 
+    def dataset(self) -> data.Dataset:
+        """The data set that it was trained on, as large as the network needs it.
+
+        Raises:
+            InputError: it has other classes now.
+        """
+        dataset = data.load(self.config["dataset"], stream=True).at_least(tuple(self.config["in_shape"]))
+        if list(dataset.classes) != self.config["classes"]:
+            raise InputError(f"{self.folder} was trained on other classes than {self.config['dataset']} has now")
+        return dataset
+
     def first(self) -> "Run":
         """The run with one network in it: of several, the first."""
         if self.config.get("seeds", 1) == 1:
@@ -84,9 +95,7 @@ def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, A
         run: of one network, or of several, whose probabilities are averaged.
         flip, shift: average over mirrored images too, and over images moved by so many pixels.
     """
-    dataset = data.load(run.config["dataset"], stream=True).at_least(tuple(run.config["in_shape"]))
-    if list(dataset.classes) != run.config["classes"]:
-        raise InputError(f"{run.folder} was trained on other classes than {run.config['dataset']} has now")
+    dataset = run.dataset()
     images, labels = dataset.test
     views = augment.test_time(flip=flip, shift=shift) if flip or shift else None
     probabilities = run.predict(images, views=views)

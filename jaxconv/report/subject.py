@@ -93,10 +93,7 @@ def read_subject(
     if layer is not None:
         _check_layer(run, layer)
     pictures, resized = _read_files(run, files, invert)
-    dataset = data.load(run.config["dataset"], stream=True).at_least(in_shape)
-    if list(dataset.classes) != run.config["classes"]:
-        raise InputError(f"{folder} was trained on other classes than {run.config['dataset']} has now")
-    images, labels = dataset.test
+    images, labels = run.dataset().test
     examples = _examples(run, images, labels, pictures, files)
     if len(run.config["classes"]) > MOST_EXAMPLES:
         notes.append(f"Of the {len(run.config['classes'])} classes the first {MOST_EXAMPLES} are looked at one by one.")
