@@ -1,11 +1,11 @@
 // Strokes on transparent paper; while one is drawn, what is there is sent on as a PNG, a few times a second. Each has a
 // number, which the page shows with its answer: the next waits for that, and what is not answered is sent again, for
-// gradio loses what it is told while it is starting.
-const PAUSE = 60, PATIENCE = 1500; // milliseconds
+// gradio loses what it is told while it is starting; later and later, for a slow machine is not to be given more to do.
+const PAUSE = 60; // milliseconds
 const paper = element.querySelector("canvas");
 const color = element.querySelector("input");
 const ink = paper.getContext("2d");
-let strokes = [], pointer = null, changed = false, number = 0, sent = 0;
+let strokes = [], pointer = null, changed = false, number = 0, sent = 0, patience = 0;
 
 element.querySelector("label").hidden = !props.colored;
 
@@ -25,8 +25,9 @@ function draw() {
 
 setInterval(() => {
   const heard = Number(document.querySelector("#note [data-drawn]")?.dataset.drawn ?? 0) >= number;
-  const late = performance.now() - sent > PATIENCE && element.offsetParent !== null;
+  const late = performance.now() - sent > patience && element.offsetParent !== null;
   if (!(heard ? changed : late)) return;
+  patience = heard ? 1500 : 2 * patience;
   props.value = `${++number} ${strokes.length ? paper.toDataURL("image/png") : ""}`;
   changed = false;
   sent = performance.now();
