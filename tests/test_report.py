@@ -1,5 +1,7 @@
 """A run as one page: everything is in it, it opens without a network, and it says what the run says."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from browser import browser, listened
+from PIL import Image
 
 from jaxconv import InputError, data, explain
 from jaxconv.experiment import TrainConfig, load_run, run_training
@@ -18,7 +21,7 @@ from jaxconv.report.subject import read_subject
 def runs(tmp_path_factory):
     """Two quick runs on the digits: a convolutional network, and two seeds of one without convolutions."""
     folder = tmp_path_factory.mktemp("runs")
-    small = TrainConfig(epochs=2, batch_size=128, out=folder / "small")
+    small = TrainConfig(epochs=2, batch_size=128, learning_rate=0.01, out=folder / "small")
     flat = TrainConfig(model="mlp", epochs=1, batch_size=128, seeds=2, out=folder / "flat")
     return {config.out.name: run_training(config, progress=False)[0] for config in (small, flat)}
 
@@ -40,8 +43,6 @@ def less():
 
 @pytest.fixture(scope="module")
 def written(runs, tmp_path_factory):
-    from PIL import Image
-
     picture = tmp_path_factory.mktemp("pictures") / "seven & <co>.png"
     Image.fromarray(np.kron(data.load("digits").test.images[0, ..., 0], np.ones((5, 4), np.uint8))).save(picture)
     return explain_run(runs["small"], images=[picture], progress=False)
@@ -50,6 +51,23 @@ def written(runs, tmp_path_factory):
 @pytest.fixture
 def html(written):
     return written.page.read_text(encoding="utf-8")
+
+
+def section(html, name):
+    return re.search(rf'<section id="{name}">(.*?)</section>', html, re.S).group(1)
+
+
+def tiles(part):
+    """Pixels and caption of each picture."""
+    found = re.findall(r'src="data:image/png;base64,([^"]*)"[^>]*>(?:<figcaption>(.*?)</figcaption>)?', part, re.S)
+    return [(np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")), text) for png, text in found]
+
+
+def rows(part):
+    """The cells of each row of a table, a picture as its pixels."""
+    lines = re.findall(r"<tr>(.*?)</tr>", part, re.S)
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line, re.S) for line in lines]
+    return [[tiles(cell)[0][0] if "<img" in cell else cell for cell in line] for line in cells]
 
 
 def test_the_page_is_whole(written, html):
@@ -82,6 +100,83 @@ def test_the_page_says_what_the_run_says(runs, html):
     assert confusion["customdata"] == counts
     lines = [json.loads(line) for line in (runs["small"] / "metrics.jsonl").read_text().splitlines()]
     assert charts[0]["data"][1]["y"] == [line["val_loss"] for line in lines]
+
+
+def test_the_surest_mistakes_come_first(runs, html):
+    run, (images, labels) = load_run(runs["small"]), data.load("digits").test
+    probabilities = run.predict(images)
+    wrong = [i for i in range(len(images)) if probabilities[i].argmax() != labels[i]]
+    wrong.sort(key=lambda i: -probabilities[i].max())
+    part = section(html, "mistakes")
+    shown = tiles(part)
+    assert len(shown) == min(32, len(wrong)) > 3
+    for i, (picture, said) in zip(wrong, shown):
+        assert said == f"{labels[i]} → {probabilities[i].argmax()}\n{probabilities[i].max():.0%} sure"
+        np.testing.assert_array_equal(picture, np.repeat(images[i], 3, axis=-1))
+    assert f"<p>{len(images) - len(wrong)} of {len(images)} test images are right." in part
+    for label, _, recall, _, count in rows(part)[1:]:
+        of = labels == int(label)
+        found = np.mean(probabilities[of].argmax(axis=1) == int(label))
+        assert (recall, count) == (f"{found:.4f}", f"{of.sum()}")
+
+
+def test_filters_are_shown_as_they_are_and_as_they_were(runs, html):
+    run = load_run(runs["small"])
+    kernel = np.asarray(run.params["conv1"]["kernel"])[:, :, 0]
+    after, before = (tiles(part) for part in section(html, "filters").split("The same before it"))
+    count, moved = kernel.shape[-1], 0
+    for k in range(count):
+        grey = [pictures[k][0][..., 0].astype(float) - 127.5 for pictures in (after, before)]
+        np.testing.assert_allclose(grey[0] / 127.5, kernel[..., k] / np.abs(kernel[..., k]).max(), atol=0.01)
+        cosine = (grey[0] * grey[1]).sum() / np.sqrt((grey[0] ** 2).sum() * (grey[1] ** 2).sum())
+        name, said = after[k][1].split(": cos ")
+        assert name == f"{k}" and float(said) == pytest.approx(cosine, abs=0.01)
+        assert before[k][1] == f"{k}" and cosine > 0.9  # it began there,
+        moved += np.any(grey[0] != grey[1])
+    assert moved > count / 2
+
+
+def test_where_it_looks_is_asked_of_the_true_class_and_for_a_file_of_the_likeliest(runs, html):
+    run, (images, labels) = load_run(runs["small"]), data.load("digits").test
+    headings, *lines = rows(section(html, "attention"))
+    assert len(lines) == 11  # ten classes and a file
+    first = [images[np.flatnonzero(labels == label)[0]] for label in range(10)]
+    probabilities = run.predict(np.stack(first))
+    for label, line in enumerate(lines[:10]):
+        sure = probabilities[label].max()
+        assert line[0] == f"{label} → {probabilities[label].argmax()} {sure:.0%}"
+        np.testing.assert_array_equal(line[1], np.repeat(first[label], 3, axis=-1))
+    network, file = (run.model, run.params, run.state), lines[10][1][..., :1]
+    for image, line, label in [*((first[label], lines[label], label) for label in (2, 8)), (file, lines[10], None)]:
+        label = run.predict(file[None])[0].argmax() if label is None else label
+        heat = np.abs(np.asarray(explain.saliency(*network, image[None], label))[0, ..., 0])
+        reds = line[headings.index("saliency")][..., 0] - 0.45 * image[..., 0]
+        assert np.corrcoef(reds.ravel(), heat.ravel())[0, 1] > 0.9
+
+
+def test_its_health_is_that_of_the_first_images(runs, html):
+    run, (images, _) = load_run(runs["small"]), data.load("digits").test
+    headings, *lines = rows(section(html, "health"))
+    maps = explain.feature_maps(run.model, run.params, run.state, images[:100])
+    assert [line[0] for line in lines] == [name for name in maps if name.startswith(("conv", "relu", "dense"))]
+    for line in lines:
+        y = np.asarray(maps[line[0]]).reshape(100, -1, maps[line[0]].shape[-1])
+        found = dict(zip(headings, line))
+        assert found["zeros"] == f"{np.mean(y == 0):.1%}" and found["live in"] == f"{y.any(axis=1).mean():.1%}"
+        if line[0].startswith("relu"):
+            assert found["dead"] == f"{sum(not y[..., k].any() for k in range(y.shape[-1]))}"
+
+
+def test_what_is_moved_by_nothing_is_what_it_was(runs, html):
+    run, (images, labels) = load_run(runs["small"]), data.load("digits").test
+    right = run.predict(images[:60]).argmax(axis=1) == labels[:60]
+    part = section(html, "robustness")
+    shift, *others = [json.loads(text)["data"] for text in re.findall(r"json\">(.*?)</script>", part)]
+    accuracy, distance = ({x: y for x, y in zip(line["x"], line["y"])} for line in shift)
+    assert list(accuracy) == list(range(-2, 3)) and accuracy[0] == pytest.approx(right[:30].mean())
+    assert distance[0] == 0 < distance[1] and distance[-2] > distance[-1]
+    for [line] in others:  # rotation and noise, of which no strength is zero
+        assert line["y"][line["x"].index(0)] == pytest.approx(right.mean())
 
 
 def test_the_sum_behind_a_pixel_is_the_number_that_the_network_made(runs, html):
