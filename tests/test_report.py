@@ -1,14 +1,14 @@
 """A run as one page: everything is in it, it opens without a network, and it says what the run says."""
 
-import base64
-import io
 import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from browser import browser, listened
+from pages import rows, section, tiles
 from PIL import Image
 
 from jaxconv import InputError, data, explain
@@ -51,23 +51,6 @@ def written(runs, tmp_path_factory):
 @pytest.fixture
 def html(written):
     return written.page.read_text(encoding="utf-8")
-
-
-def section(html, name):
-    return re.search(rf'<section id="{name}">(.*?)</section>', html, re.S).group(1)
-
-
-def tiles(part):
-    """Pixels and caption of each picture."""
-    found = re.findall(r'src="data:image/png;base64,([^"]*)"[^>]*>(?:<figcaption>(.*?)</figcaption>)?', part, re.S)
-    return [(np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")), text) for png, text in found]
-
-
-def rows(part):
-    """The cells of each row of a table, a picture as its pixels."""
-    lines = re.findall(r"<tr>(.*?)</tr>", part, re.S)
-    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line, re.S) for line in lines]
-    return [[tiles(cell)[0][0] if "<img" in cell else cell for cell in line] for line in cells]
 
 
 def test_the_page_is_whole(written, html):
@@ -152,6 +135,51 @@ def test_where_it_looks_is_asked_of_the_true_class_and_for_a_file_of_the_likelie
         heat = np.abs(np.asarray(explain.saliency(*network, image[None], label))[0, ..., 0])
         reds = line[headings.index("saliency")][..., 0] - 0.45 * image[..., 0]
         assert np.corrcoef(reds.ravel(), heat.ravel())[0, 1] > 0.9
+
+
+def test_each_image_has_its_own_feature_maps(runs, html):
+    run, (images, labels) = load_run(runs["small"]), data.load("digits").test
+    folded = re.findall(r"<details.*?</details>", section(html, "features"), re.S)
+    for label in (0, 4):
+        image = images[np.flatnonzero(labels == label)[0]]
+        y = np.asarray(explain.feature_maps(run.model, run.params, run.state, image[None])["relu1"])[0]
+        grid = tiles(folded[label])[2][0].astype(int).sum(axis=-1)  # after the image and conv1: 4×8 maps, a pixel apart
+        maps = grid.reshape(35, 71)[np.arange(35) % 9 < 8][:, np.arange(71) % 9 < 8].reshape(4, 8, 8, 8).swapaxes(1, 2)
+        assert np.corrcoef(maps.reshape(32, -1).ravel(), np.moveaxis(y, -1, 0).ravel())[0, 1] > 0.9
+
+
+def test_a_filter_is_shown_what_excites_it(runs, html, promoting):
+    run, images = load_run(runs["small"]), data.load("digits").test.images
+    kernel, bias = (np.asarray(run.params["conv1"][name], np.float64) for name in ("kernel", "bias"))
+    lines = [row for row in rows(section(html, "wishes").split("<h3>")[1]) if row[0].startswith("filter")]
+    padded = np.pad(images[..., 0] / 255, [(0, 0), (1, 1), (1, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    answer = lambda patch, k: (patch * kernel[:, :, 0, k]).sum() + bias[k]  # noqa: E731
+    options = {"layer": "conv1", "channels": range(3), "key": jax.random.key(0), "steps": 8}
+    wished = np.asarray(explain.maximize_activation(run.model, run.params, run.state, (8, 8, 1), **options))
+    for k, (name, made, *patches) in enumerate(lines):
+        best = np.einsum("nhwij,ij->nhw", windows, kernel[:, :, 0, k]).max() + bias[k]
+        assert name == f"filter {k}" and answer(patches[0][..., 0] / 255, k) == pytest.approx(best, rel=1e-4)
+        np.testing.assert_allclose(made, np.repeat(255 * wished[k], 3, axis=-1), atol=2)
+
+
+def test_fields_are_drawn_where_they_lie(html):
+    shown = {caption.split(":")[0]: picture for picture, caption in tiles(section(html, "geometry"))[:5]}
+    for name, first, end in [("conv1", 3, 6), ("conv2", 2, 7)]:  # of output 4 of 8, by hand; a pixel is 28 here
+        frame = np.argwhere((shown[name] == (255, 140, 0)).all(axis=-1))
+        assert (frame.min(axis=0) == 28 * first).all() and (frame.max(axis=0) == 28 * end - 1).all()
+    for heat, _ in tiles(section(html, "geometry"))[5:]:
+        brightness = heat.astype(int).sum(axis=-1)
+        assert brightness[0, 0] == brightness.min() and brightness[4, 4] == brightness.max()
+
+
+def test_weights_are_counted_as_they_are(runs, html):
+    kernel = np.asarray(load_run(runs["small"]).params["conv1"]["kernel"])
+    chart = re.search(r'aria-label="weights of conv1/kernel".*?json">(.*?)</script>', html, re.S).group(1)
+    [bars] = json.loads(chart)["data"]
+    middles, width = np.array(bars["x"]), bars["width"][0]
+    want = np.histogram(kernel, bins=[*(middles - width / 2), middles[-1] + width / 2])[0]
+    assert sum(bars["y"]) == kernel.size and np.abs(want - bars["y"]).sum() <= 4  # at the edges rounding may decide
 
 
 def test_its_health_is_that_of_the_first_images(runs, html):
