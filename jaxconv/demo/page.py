@@ -1,8 +1,6 @@
 """The page: a canvas and a place for files on one side, what the network makes of them on the other."""
 
-import base64
 import html
-import io
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ import numpy as np
 from jaxconv.demo.answer import Answer, Programs, answer
 from jaxconv.demo.canvas import drawn, manner_of, read_canvas, uploaded
 from jaxconv.errors import InputError
+from jaxconv.plot.pixels import address
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -134,11 +133,5 @@ def _maps(found: Answer) -> str:
 
 
 def _image(pixels: np.ndarray, alt: str) -> str:
-    from PIL import Image
-
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(
-        written, "PNG", compress_level=1
-    )  # it goes no farther than this machine: quick is best
-    address = "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
-    return f'<img src="{address}" alt="{html.escape(alt)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}">'
+    source = address(pixels, compress_level=1)  # it goes no farther than this machine: quick is best
+    return f'<img src="{source}" alt="{html.escape(alt)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}">'

@@ -1,6 +1,8 @@
 """Arrays as pixels: colours ``(H, W, 3)`` in uint8, for a figure, a page or a file."""
 
+import base64
 import functools
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +144,26 @@ def feature_maps(y: Any, most: int = 64) -> np.ndarray:
     paint = signed if y.min() < 0 else heat
     columns = 32 if vector else 8 if count <= 32 else 16
     return mosaic([paint(planes[..., c], largest) for c in range(count)], min(count, columns), gap=4 if vector else 1)
+
+
+def address(pixels: np.ndarray, *, colors: int | None = None, **options: Any) -> str:
+    """Pixels as a PNG that is written out in its own address, for a page that needs no other file.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8, or ``(H, W, 4)`` with transparency.
+        colors: no more than so many.
+        options: of Pillow's writer of PNG files: ``optimize=True``, ``compress_level=1``.
+
+    >>> address(np.zeros((2, 3, 3), np.uint8))[:22]
+    'data:image/png;base64,'
+    """
+    from PIL import Image
+
+    image, written = Image.fromarray(pixels), io.BytesIO()
+    if colors is not None:
+        image = image.quantize(colors, method=Image.Quantize.FASTOCTREE)
+    image.save(written, "PNG", **options)
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
 
 
 def _coloured(name: str, values: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Pixels that go into a page: each picture is a PNG written out in the address of the image itself."""
 
-import base64
-import io
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxconv.plot.pixels import address
 
 LARGE = 4000  # pixels; of larger pictures the colours are few, or a page of a deep network would weigh megabytes
 COLORS = 64
@@ -38,15 +38,6 @@ def tile(pixels: np.ndarray, alt: str, caption: str = "") -> Tile:
     >>> tile(np.zeros((2, 3, 3), np.uint8), "nothing").source[:22]
     'data:image/png;base64,'
     """
-    return Tile(data_address(pixels), alt, caption, pixels.shape[1], pixels.shape[0])
-
-
-def data_address(pixels: np.ndarray) -> str:
-    """Pixels as the address of a PNG."""
-    from PIL import Image
-
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
-    if image.width * image.height > LARGE:
-        image = image.quantize(COLORS, method=Image.Quantize.FASTOCTREE)
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    height, width = pixels.shape[:2]
+    colors = COLORS if height * width > LARGE else None
+    return Tile(address(pixels, colors=colors, optimize=True), alt, caption, width, height)
