@@ -267,7 +267,7 @@ def test_a_write_that_fails_leaves_the_page_that_was_there(tmp_path, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(page.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(InputError, match=r"index.html cannot be written: No space left on device"):
         page.write_page(path, "second", [], [], [])
     assert path.read_text() == before and list(tmp_path.iterdir()) == [path]

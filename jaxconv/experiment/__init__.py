@@ -12,7 +12,16 @@ runs/<dataset>-<model>-<time>/
 """
 
 from jaxconv.experiment.config import MAY_CHANGE, RECIPES, TrainConfig
-from jaxconv.experiment.run import Run, evaluate_run, load_run, predict_files, read_config, write_json
+from jaxconv.experiment.run import (
+    Run,
+    evaluate_run,
+    load_run,
+    predict_files,
+    read_config,
+    read_result,
+    write_json,
+    write_whole,
+)
 from jaxconv.experiment.training import resume_training, run_training
 
 __all__ = [
@@ -24,7 +33,9 @@ __all__ = [
     "load_run",
     "predict_files",
     "read_config",
+    "read_result",
     "resume_training",
     "run_training",
     "write_json",
+    "write_whole",
 ]

@@ -88,6 +88,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_result(folder: Path) -> dict[str, Any]:
+    """What came of a run, its ``result.json``.
+
+    Raises:
+        InputError: its training did not end, or the file is damaged.
+    """
+    path = Path(folder) / "result.json"
+    try:
+        result = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} has no result.json: its training did not end; jaxconv train --resume {folder} goes on with it"
+        ) from None
+    except ValueError:
+        result = None
+    if not isinstance(result, dict) or "test_accuracy" not in result:
+        raise InputError(f"{path} is damaged: delete it, and --resume makes it again")
+    return result
+
+
 def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, Any]:
     """Score a trained network on the test set of the data set that it was trained on.
 
@@ -126,10 +146,19 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Written beside and renamed, so that the file is whole or not there."""
+    """Written whole, or not at all; a number that JSON has not is an error."""
+    write_whole(path, json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Written beside and renamed, so that the file is whole or what it was.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     partial = path.with_suffix(".partial")
     try:
-        partial.write_text(json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
+        partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)

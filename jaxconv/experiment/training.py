@@ -20,7 +20,7 @@ from jaxconv import data, devices, models, plot, runtime, train
 from jaxconv.errors import InputError
 from jaxconv.experiment.config import MAY_CHANGE, TrainConfig
 from jaxconv.experiment.folder import make_folder
-from jaxconv.experiment.run import read_config, write_json
+from jaxconv.experiment.run import read_config, read_result, write_json
 from jaxconv.layers import Layer
 from jaxconv.train import Fitted, Snapshot
 
@@ -72,7 +72,7 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
     if (folder / "result.json").exists():
-        return folder, _read_result(folder / "result.json")
+        return folder, read_result(folder)
     config = dataclasses.replace(TrainConfig.from_json(written), **changes)
     config.check()
     dataset, facts = _load(config)
@@ -249,13 +249,3 @@ def _resumable(folder: Path) -> Iterator[None]:
         if (folder / "checkpoint").exists():
             raise KeyboardInterrupt(f"jaxconv train --resume {folder} goes on from the last checkpoint") from None
         raise
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text())
-    except ValueError:
-        result = None
-    if not isinstance(result, dict) or "test_accuracy" not in result:
-        raise InputError(f"{path} is damaged: delete it, and --resume makes it again")
-    return result

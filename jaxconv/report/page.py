@@ -3,13 +3,12 @@
 import base64
 import dataclasses
 import gzip
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxconv.errors import InputError
+from jaxconv.experiment import write_whole
 from jaxconv.report.images import Tile
 
 if TYPE_CHECKING:
@@ -88,13 +87,7 @@ def write_page(
         js=_file("page.js"),
         plotly=base64.b64encode(gzip.compress(script, 9, mtime=0)).decode(),
     )
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_whole(path, page)
 
 
 def _file(name: str) -> str:

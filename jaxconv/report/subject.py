@@ -11,7 +11,7 @@ import numpy as np
 from jaxconv import data
 from jaxconv.data.image import image_shape
 from jaxconv.errors import InputError, said_by
-from jaxconv.experiment import Run, load_run
+from jaxconv.experiment import Run, load_run, read_result
 from jaxconv.explain import Row, Summary, grad_cam, summarize
 from jaxconv.explain.features import check_layer
 from jaxconv.layers import Layer
@@ -83,7 +83,7 @@ def read_subject(
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; data that are not there, or have other classes now.
     """
-    run, result = load_run(folder), _read_result(Path(folder))
+    run, result = load_run(folder), read_result(Path(folder))
     history = _read_history(run.folder)
     notes = []
     if (seeds := run.config.get("seeds", 1)) > 1:
@@ -94,7 +94,8 @@ def read_subject(
         _check_layer(run, layer)
     pictures, resized = _read_files(run, files, invert)
     images, labels = run.dataset().test
-    examples = _examples(run, images, labels, pictures, files)
+    probabilities = run.predict(images)
+    examples = _examples(run, images, labels, probabilities, pictures, files)
     if len(run.config["classes"]) > MOST_EXAMPLES:
         notes.append(f"Of the {len(run.config['classes'])} classes the first {MOST_EXAMPLES} are looked at one by one.")
     return Subject(
@@ -104,7 +105,7 @@ def read_subject(
         summarize(run.model, in_shape),
         images,
         labels,
-        run.predict(images),
+        probabilities,
         examples,
         layer,
         notes + resized,
@@ -132,31 +133,22 @@ def _read_files(run: Run, files: Sequence[Path], invert: bool) -> tuple[np.ndarr
 
 
 def _examples(
-    run: Run, images: np.ndarray, labels: np.ndarray, pictures: np.ndarray, files: Sequence[Path]
+    run: Run,
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    pictures: np.ndarray,
+    files: Sequence[Path],
 ) -> Examples:
     classes = run.config["classes"]
     there = [np.flatnonzero(labels == c) for c in range(len(classes))]
     first = [int(found[0]) for found in there if found.size][:MOST_EXAMPLES]
     shown = np.concatenate([images[first], pictures])
-    probabilities = run.predict(shown)
-    best, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    of_shown = np.concatenate([probabilities[first], *([run.predict(pictures)] if len(pictures) else [])])
+    best, sure = of_shown.argmax(axis=1), of_shown.max(axis=1)
     asked = np.concatenate([labels[first], best[len(first) :]])
     names = [str(classes[labels[i]]) for i in first] + [Path(path).name for path in files]
     return Examples(shown, asked, names, [f"{classes[b]} {s:.0%}" for b, s in zip(best, sure, strict=True)])
-
-
-def _read_result(folder: Path) -> dict[str, Any]:
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} has no result.json: its training did not end; jaxconv train --resume {folder} goes on with it"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{folder / 'result.json'} is damaged: {error}") from None
-    if not isinstance(result, dict) or "test_accuracy" not in result:
-        raise InputError(f"{folder / 'result.json'} is damaged: it has no test_accuracy")
-    return result
 
 
 def _read_history(folder: Path) -> list[dict[str, Any]]:
