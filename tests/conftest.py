@@ -1,6 +1,7 @@
 """Strict arithmetic for the whole suite: no silent promotion of ranks or dtypes."""
 
 import os
+import signal
 from pathlib import Path
 
 # The suite compiles thousands of small programs and computes little: what makes them fast costs it more than it gives.
@@ -25,6 +26,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax
 import numpy as np
 import pytest
+
+# A script that starts the suite in its background makes it deaf to Ctrl-C, and so all that the tests start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
