@@ -12,6 +12,7 @@ runs/<dataset>-<model>-<time>/
 """
 
 from jaxconv.experiment.config import MAY_CHANGE, RECIPES, TrainConfig
+from jaxconv.experiment.networks import Networks, train_networks
 from jaxconv.experiment.run import (
     Run,
     evaluate_run,
@@ -22,12 +23,17 @@ from jaxconv.experiment.run import (
     write_json,
     write_whole,
 )
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.experiment.training import resume_training, run_training
 
 __all__ = [
     "MAY_CHANGE",
     "RECIPES",
+    "Findings",
+    "Networks",
+    "Progress",
     "Run",
+    "Study",
     "TrainConfig",
     "evaluate_run",
     "load_run",
@@ -35,7 +41,11 @@ __all__ = [
     "read_config",
     "read_result",
     "resume_training",
+    "run",
     "run_training",
+    "spread",
+    "table",
+    "train_networks",
     "write_json",
     "write_whole",
 ]

@@ -1,0 +1,139 @@
+"""What makes the image smaller: the maximum, the mean, the L2 norm, a convolution with a stride, or nothing.
+
+Claim (lecture rows 001-12, 001-13, 002-30, 003-16, 003-17, 004-11): the largest of every 2×2 is usually better than
+their mean or L2 norm; a convolution with stride 2 in a pooling's place (Springenberg et al., 2014,
+https://arxiv.org/abs/1412.6806, with parameters of its own) comes within a point of it; stride 2 in the convolution
+itself is cheaper and sloppier; and pooled features change less when the image moves by a pixel.
+
+MEASURED
+
+    python experiments/pooling.py               # TIME
+    python experiments/pooling.py --smoke       # the embedded digits, one epoch: seconds, and no evidence
+
+The networks differ in nothing else: three 3×3 convolutions of 16, 32 and 32 filters, and two dense layers. The best
+epoch is chosen on validation images; the learning rate is one for all, and was not searched for.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, data, explain, flatten, plot, relu, serial
+from jaxconv.errors import known
+from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.layers import Layer
+
+POOLS: dict[str, Callable[[int], list[Any]]] = {  # what follows a convolution with so many filters
+    "max": lambda features: [MaxPool(2)],
+    "mean": lambda features: [AvgPool(2)],
+    "L2": lambda features: [LpPool(2, p=2.0)],
+    "strided convolution": lambda features: [Conv(features, 3, stride=2, padding="SAME"), relu],
+    "stride 2": lambda features: [],
+    "none": lambda features: [],
+}
+COLUMNS = {
+    "validation": "val_accuracy",
+    "test accuracy": "test_accuracy",
+    "same class, 1 px": "same_class",
+    "features move": "feature_distance",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Study):
+    """What makes the image smaller."""
+
+    SMOKE = {
+        "pools": ("max", "strided convolution"),
+        "dataset": "digits",
+        "samples": 400,
+        "epochs": 1,
+        "seeds": 2,
+        "moved": 100,
+        "reach": 1,
+    }
+
+    pools: tuple[str, ...] = tuple(POOLS)
+    """What makes the image smaller, by name."""
+    dataset: str = "fashion_mnist"
+    """What is learned."""
+    samples: int = 20000
+    """Training images."""
+    epochs: int = 5
+    """How often each network goes through them."""
+    batch_size: int = 64
+    """Images a step."""
+    learning_rate: float = 3e-3
+    """Adam's highest."""
+    moved: int = 2000
+    """Test images that are moved."""
+    reach: int = 4
+    """By so many pixels along a row, at most."""
+
+
+def network(pool: str, classes: int = 10) -> Layer:
+    """The network with this kind of pooling."""
+    conv = partial(Conv, kernel_size=3, stride=2 if pool == "stride 2" else 1, padding="SAME")
+    small, large = POOLS[pool](16), POOLS[pool](32)
+    body = [conv(16), relu, *small, conv(32), relu, *large, Conv(32, 3, padding="SAME"), relu]
+    return serial(*body, flatten, Dense(64), relu, Dense(classes))
+
+
+def measure(config: Config, tell: Progress) -> Findings:
+    for pool in config.pools:
+        known("pooling", pool, POOLS, by="pooling")
+    dataset = data.load(config.dataset)
+    images, labels = (array[: config.moved] for array in dataset.test)
+    shifts = range(-config.reach, config.reach + 1)
+    results: dict[str, Any] = {}
+    curves = {}
+    for pool in tell.each(config.pools, "training with pooling: {}"):
+        model = network(pool, len(dataset.classes))
+        trained = train_networks(
+            model,
+            dataset.train.part(slice(config.samples)),
+            dataset.validation,
+            seeds=range(config.seeds),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            tell=tell.share,
+        )
+        moves = [
+            explain.translation_test(model, *network, images, labels, shifts=shifts, axis="x")
+            for network in trained.each
+        ]
+        curves[pool] = [mean_of(rows) for rows in zip(*moves, strict=True)]
+        by_one = [[row for row in rows if abs(row.shift) == 1] for rows in moves]
+        results[pool] = {
+            "parameters": explain.summarize(model, dataset.in_shape).params,
+            "val_accuracy": trained.val_accuracy,
+            "test_accuracy": trained.accuracy(*dataset.test),
+            "same_class": [statistics.fmean(row.same for row in rows) for rows in by_one],
+            "feature_distance": [statistics.fmean(row.distance for row in rows) for rows in by_one],
+            "train_seconds": trained.seconds,
+        }
+    rows = [
+        (pool, f"{found['parameters']:,}", *(spread(found[name]) for name in COLUMNS.values()))
+        for pool, found in results.items()
+    ]
+    figure = plot.against_shift(curves, title=f"{dataset.name}: images moved along a row")
+    return Findings(results, {"pooling": figure}, [table("", ("pooling", "parameters", *COLUMNS), rows)])
+
+
+def mean_of(rows: tuple[explain.Shifted, ...]) -> explain.Shifted:
+    """The mean over the seeds."""
+    shift, *others = map(statistics.fmean, zip(*rows, strict=True))
+    return explain.Shifted(int(shift), *others)
+
+
+def measured(results: dict[str, Any]) -> str:
+    accuracy = ", ".join(f"{pool} {spread(found['test_accuracy'])}" for pool, found in results.items())
+    same = ", ".join(f"{pool} {spread(found['same_class'], 3)}" for pool, found in results.items())
+    return f"Test accuracy by pooling: {accuracy}. Classes that stay when the image moves by a pixel: {same}."
+
+
+if __name__ == "__main__":
+    run(Config, measure, measured)

@@ -1,0 +1,243 @@
+"""A study: a script that measures one claim. What all of them share is here: options, progress, what is left behind.
+
+A script in ``experiments/`` has a docstring (the claim, its lecture rows, the commands), options, and two functions:
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(Study):
+        SMOKE = {"dataset": "digits"}               # what --smoke makes of the options
+        dataset: str = "mnist"
+
+    def measure(config, tell) -> Findings:          # the work
+    def measured(results) -> str:                   # what came of it, in one sentence, from the results alone
+
+    if __name__ == "__main__":
+        run(Config, measure, measured)
+
+It leaves ``runs/NAME/NAME.json`` and its figures; ``--record`` puts the JSON and the first figure into
+``experiments/results/`` too, from which ``experiments/results/tables.py`` makes the table of all studies.
+"""
+
+import dataclasses
+import json
+import shlex
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
+
+from jaxconv import runtime
+from jaxconv.data.download import cache_folder
+from jaxconv.errors import InputError
+from jaxconv.experiment.run import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+Item = TypeVar("Item")
+COLORS = 128  # of a recorded figure: what is kept in the repository is small
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Options that every study has."""
+
+    SMOKE: ClassVar[Mapping[str, Any]] = {}
+
+    seeds: int = 3
+    """Trainings of each kind, from seed 0 on; what is told is their mean ± standard deviation."""
+    smoke: bool = False
+    """Seconds instead of minutes, to see that it runs: no evidence."""
+    record: bool = False
+    """Put the results and the first figure into experiments/results too."""
+    out: Path | None = None
+    """Folder for what is found; by default runs/ and the script's name."""
+
+    def reduced(self) -> Self:
+        """What ``--smoke`` makes of the options.
+
+        Raises:
+            InputError: options that cannot go together.
+        """
+        if self.smoke and self.record:
+            raise InputError("--smoke is no evidence, so there is nothing to --record: leave one out")
+        if self.seeds < 1:
+            raise InputError(f"seeds={self.seeds} should be at least 1")
+        return dataclasses.replace(self, **self.SMOKE) if self.smoke else self
+
+
+class Findings(NamedTuple):
+    """What a study found."""
+
+    results: dict[str, Any]  # what JSON can hold
+    figures: "Mapping[str, Figure]"  # by name; the first is the study's picture
+    tables: "Sequence[Table]" = ()  # for people, printed
+
+
+class Progress:
+    """How many of the things there are to do are done, which one is under way, and how far it is.
+
+    >>> with Progress() as tell:
+    ...     for name in tell.each(["a", "b"], "training {}"):
+    ...         tell.share(0.5)
+    """
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("", total=None)
+        self._begun, self._total = 0, 0
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def expect(self, count: int) -> None:
+        """There are so many more things to do."""
+        self._total += count
+        self._bar.update(self._task, total=self._total)
+
+    def __call__(self, what: str) -> None:
+        """The thing before is done, and this one begins."""
+        self._begun += 1
+        if self._begun > self._total:
+            self.expect(1)
+        self._bar.update(self._task, description=what, completed=self._begun - 1)
+
+    def share(self, done: float) -> None:
+        """So much of the thing that is under way is done, from 0 to 1."""
+        self._bar.update(self._task, completed=max(0, self._begun - 1) + done)
+
+    def each(self, items: Sequence[Item], what: str = "{}") -> Iterator[Item]:
+        """Every item, told as it begins: ``what`` with the item in it."""
+        self.expect(len(items))
+        for item in items:
+            self(what.format(item))
+            yield item
+
+
+def run(
+    options: type[Study], measure: Callable[..., Findings], measured: Callable[[dict[str, Any]], str]
+) -> dict[str, Any]:
+    """Read the command line, measure, write what was found, and tell it.
+
+    Args:
+        options: of the study, a frozen dataclass.
+        measure: ``(config, tell) -> Findings``; ``tell`` is a :class:`Progress`. It stands in the study's script, whose
+            docstring is the help.
+        measured: ``(results) -> str``, one sentence from nothing but what the JSON holds.
+
+    Returns:
+        What was written. Bad input ends the process with one line and exit code 2, and Ctrl-C with 130.
+    """
+    import tyro
+
+    script = sys.modules[measure.__module__]
+    path = Path(str(script.__file__))
+    config = tyro.cli(options, prog=path.name, description=script.__doc__)
+    try:
+        runtime.tune()
+        with suppress(InputError):  # no home folder: nothing is kept
+            runtime.keep_programs(cache_folder())
+        return _run(path, config.reduced(), measure, measured)
+    except InputError as error:
+        sys.exit(_told(f"{path.name}: error: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_told(f"{path.name}: interrupted", 130))
+
+
+def _told(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Callable[..., str]) -> dict[str, Any]:
+    from rich.console import Console
+
+    name = path.stem
+    folder = config.out or Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter(), time.process_time()
+    with Progress() as tell:
+        found = measure(config, tell)
+    # As JSON has them, so that the sentence is the same when it is made of the file.
+    results = json.loads(json.dumps(found.results, default=str, allow_nan=False))
+    report = {
+        "study": name,
+        "measured": measured(results),
+        "seeds": config.seeds,
+        "seconds": round(time.perf_counter() - started[0], 1),
+        "processor_seconds": round(time.process_time() - started[1], 1),
+        "device": runtime.device_name(),
+        "versions": runtime.versions(),
+        "command": shlex.join([path.name, *sys.argv[1:]]),
+        "config": dataclasses.asdict(config) | {"out": str(folder)},
+        "results": results,
+    }
+    for title, figure in found.figures.items():
+        figure.savefig(folder / f"{title}.png")
+    write_json(folder / f"{name}.json", report)
+    for table in found.tables:
+        Console().print(table)
+    print(f"\n{report['measured']}")
+    print(f"{report['seconds']:.0f} s, {report['processor_seconds']:.0f} s of processor time, on {report['device']}")
+    saved = [f"{folder}: {', '.join(sorted(each.name for each in folder.iterdir()))}"]
+    if config.record:
+        saved.append(str(_record(path, folder, report, next(iter(found.figures), None))))
+    print("\n".join(f"saved in {place}" for place in saved))
+    return report
+
+
+def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | None) -> Path:
+    """Put the results where the repository keeps them, with the study's picture in few colours."""
+    results = script.parent / "results"
+    results.mkdir(exist_ok=True)
+    # Where it was written, and by whom, is nobody's business.
+    write_json(results / f"{script.stem}.json", report | {"config": report["config"] | {"out": None}})
+    if figure is not None:
+        from PIL import Image
+
+        picture = results / f"{script.stem}.png"
+        shutil.copy(folder / f"{figure}.png", picture)
+        with Image.open(picture) as image:
+            few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)
+    return results / f"{script.stem}.json"
+
+
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """The mean of several trainings ± their standard deviation; of one, its value.
+
+    >>> spread([0.5, 0.75, 1.0], 2), spread([0.98765])
+    ('0.75 ± 0.25', '0.9877')
+    """
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
+    """What people are shown: the first column is a name, the others are numbers, to the right.
+
+    >>> table("", ["network", "accuracy"], [("cnn", "0.99")]).row_count
+    1
+    """
+    from rich.table import Table
+
+    made = Table(title=title or None, title_justify="left")
+    for i, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if i else "left")
+    for row in rows:
+        made.add_row(*map(str, row))
+    return made
