@@ -273,6 +273,7 @@ def test_the_clothes_are_in_the_official_order():
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=needs(n)) for n in ("mnist", "fashion_mnist")])
 def test_the_official_files(name):
+    """Row 004-17: 60,000 and 10,000 of 28×28, uint8; of the former the last 10,000 are for validation."""
     dataset = data.load(name)
     train, validation, test = dataset.train, dataset.validation, dataset.test
     assert train.images.shape == (50_000, 28, 28, 1) and train.images.dtype == np.uint8

@@ -32,6 +32,7 @@ def test_mistakes_on_images_of_any_channels_are_shown(rng, channels, shape, size
 
 
 def test_curves_show_the_history_and_what_was_kept():
+    """Row 004-24: training and validation error, epoch by epoch."""
     history = [
         {"epoch": 1, "loss": 0.9, "accuracy": 0.5, "val_loss": 0.8, "val_accuracy": 0.6},
         {"epoch": 2, "loss": 0.3, "accuracy": 0.9, "val_loss": 0.4, "val_accuracy": 0.8},

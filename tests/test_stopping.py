@@ -60,7 +60,7 @@ def keras_says(keras, records, **options):
 @pytest.mark.parametrize("patience", [0, 1, 2, 5])
 @pytest.mark.parametrize("min_delta", [0.0, 2 / 64])
 def test_it_stops_where_keras_stops_and_keeps_what_keras_restores(keras, patience, min_delta):
-    """Losses are 64ths, which float32 (Keras's arithmetic) has exactly, and few, so that many are equal."""
+    """Row 004-22. Losses are 64ths, which float32 (Keras's arithmetic) has exactly, and few, so that many are equal."""
     rng, stops = np.random.default_rng([patience, int(min_delta * 64)]), set()
     for _ in range(15):
         course = np.maximum(40 - np.arange(20) * rng.integers(0, 8), 0) + rng.integers(0, 9, 20)

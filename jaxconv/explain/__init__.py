@@ -35,6 +35,7 @@ from jaxconv.explain.moments import Correlation
 from jaxconv.explain.norms import gradient_norms, update_norms
 from jaxconv.explain.robustness import robustness
 from jaxconv.explain.scores import strongest
+from jaxconv.explain.style import Styled, gram, style_transfer
 from jaxconv.explain.summary import Row, Summary, summarize
 from jaxconv.explain.summary_table import write_summary
 from jaxconv.explain.translation import Shifted, translation_test
@@ -57,6 +58,7 @@ __all__ = [
     "Randomized",
     "Row",
     "Shifted",
+    "Styled",
     "Summary",
     "activity",
     "arithmetic",
@@ -77,6 +79,7 @@ __all__ = [
     "grad_cam",
     "gradient_norms",
     "gradient_x_input",
+    "gram",
     "guided_backprop",
     "health",
     "histograms",
@@ -92,6 +95,7 @@ __all__ = [
     "saturation",
     "smooth_grad",
     "strongest",
+    "style_transfer",
     "summarize",
     "to_heat",
     "translation_test",

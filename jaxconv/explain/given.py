@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxconv.errors import InputError
 from jaxconv.explain.features import check_images
 from jaxconv.layers import Layer, as_layer
 from jaxconv.ops import checks
@@ -18,6 +19,8 @@ def check_labelled(
     images, labels = np.asarray(images), np.asarray(labels)
     if not len(images):
         check_images(function, images)
+    if images.ndim != 4:
+        raise InputError(f"{function}: images {images.shape} should be (N, H, W, C)")
     check_examples(function, images, labels, batch_size)
     check_images(function, images[:1])
     check_labels(function, as_layer(model), params, state, images.shape[1:], labels)

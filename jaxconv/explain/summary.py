@@ -4,11 +4,12 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.explain.fields import fields
 from jaxconv.layers import Layer, as_layer, output_shape
-from jaxconv.shapes import PlacedView
+from jaxconv.shapes import PlacedView, span
 
 
 class Row(NamedTuple):
@@ -29,6 +30,7 @@ class Row(NamedTuple):
             transposed convolution, and once the image's axes are gone.
         jump: how many pixels lie between what two neighbours see; None as ``sees``.
         dense_equivalent: the weights of a fully connected layer between the same numbers, where this one has a kernel.
+        note: what a reader may stumble over, or nothing.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Row(NamedTuple):
     sees: tuple[int, ...] | None
     jump: tuple[int, ...] | None
     dense_equivalent: int
+    note: str = ""
 
     @property
     def params(self) -> int:
@@ -190,7 +193,22 @@ def _row(
         sees=view.view.field if view else None,
         jump=view.view.jump if view else None,
         dense_equivalent=dense,
+        note=_lopsided(layer, name),
     )
+
+
+def _lopsided(layer: Layer, name: str) -> str:
+    """A word about an even window that is padded to keep the size: there is no middle to lie over. Row 002-12."""
+    window = layer.window
+    if layer.kind != "conv" or window is None or window.padding not in ("SAME", "SAME_LOWER"):
+        return ""
+    per = [np.broadcast_to(sizes, np.shape(window.size)).reshape(-1) for sizes in (window.size, window.dilation)]
+    spans = [span(int(size), int(dilation)) for size, dilation in zip(*per, strict=True)]
+    for reach in spans:
+        if reach % 2 == 0:
+            more = "after" if window.padding == "SAME" else "before"
+            return f"{name}: a window over {reach} pixels is padded by one more {more} it: an odd one has a middle"
+    return ""
 
 
 def _size(tree: Any) -> int:

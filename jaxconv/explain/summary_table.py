@@ -62,6 +62,8 @@ def write_summary(summary: Summary, form: str = "text", *, title: str = "", widt
         title: above a table.
         width: in letters; in a terminal that is narrower than the table some columns are left out, and it says so.
 
+    Below a table are the rows' notes, where there are any.
+
     Raises:
         InputError: an unknown form.
 
@@ -80,12 +82,14 @@ def write_summary(summary: Summary, form: str = "text", *, title: str = "", widt
     from rich import box
 
     boxes = {"terminal": box.HEAVY_HEAD, "text": box.SIMPLE_HEAD, "markdown": box.MARKDOWN}
+    notes = "".join(f"\n{row.note}" for row in summary.rows if row.note)
+    notes = f"\n{notes}" if form == "markdown" and notes else notes  # a table ends with an empty line
     whole = _printed(_table(summary, COLUMNS, title, boxes[form]))
     if form != "terminal" or max(map(len, whole.splitlines())) <= width:
-        return whole
+        return whole + notes
     left_out = ", ".join(column.heading for column in COLUMNS if not column.needed)
     narrow = _printed(_table(summary, [column for column in COLUMNS if column.needed], title, boxes[form]))
-    return f"{narrow}\n(a wider terminal, or --form text, shows more: {left_out})"
+    return f"{narrow}\n(a wider terminal, or --form text, shows more: {left_out}){notes}"
 
 
 def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title: str, lines: object) -> "Table":

@@ -1,11 +1,11 @@
 """Lecture 000, One Fourth Labs: a convolution is a sparse dense layer that shares its weights; LeNet in numbers.
 
-One test a row, named by it. Rows that are not here:
+One test a row, named by it. Rows that are not here, or not all of them:
 
-    000-04  edges before a classifier make it better            experiment
-    000-05  HOG or SIFT features and a layer without hidden     later
-    000-23  overfitting with many parameters                    experiment
-    000-21  also names LeCun's own network of 1998              later
+    000-04  edges before a classifier make it better            experiments/features.py
+    000-05  HOG or SIFT features and a layer without hidden     experiments/features.py
+    000-21  LeCun's own network of 1998                         tests/test_lenet.py, experiments/lenet.py
+    000-23  overfitting with many parameters                    experiments/features.py
 """
 
 import itertools

@@ -2,13 +2,14 @@
 
 One test a row, named by it. Rows that are not here:
 
-    001-02  permuted pixels: an MLP does not mind, a CNN does   experiment
-    001-03  LeNet-5                                             see 000-14 to 000-21
-    001-13  all-convolutional network                           experiment
-    001-14  autoencoders without pooling                        experiment
-    001-26  beyond image classification                         a heading only
-    001-27  further reading                                     nothing to compute
+    001-02  permuted pixels: an MLP does not mind, a CNN does   experiments/invariance.py
+    001-03  LeNet-5                                             experiments/lenet.py, and 000-14 to 000-21
+    001-13  all-convolutional network                           experiments/pooling.py, cifar10.py
+    001-14  autoencoders without pooling                        experiments/generative.py
+    001-26  beyond image classification                         experiments/sequence.py, generative.py
 """
+
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -285,3 +286,9 @@ def test_001_25_pooling_is_undone_by_upsampling(x64, rng, size, pool):
     slope = {"max": np.where(x == best, 1.0, 0.0), "mean": 0.5 ** len(size), "l2": x / best}[pool]
     delta = rng.normal(size=y.shape)
     np.testing.assert_allclose(vjp(delta)[0], upsample(delta) * slope, rtol=1e-12)
+
+
+@pytest.mark.parametrize("read", ["cs231n", "Nielsen", "Geitgey", "Sujit Rai", "Springenberg"])
+def test_001_27_what_to_read_is_cited(read):
+    """The documentation's page of further reading has what the lecture ends with."""
+    assert read in (Path(__file__).parents[2] / "docs" / "reading.md").read_text()

@@ -2,13 +2,10 @@
 
 One test a row, named by it. Rows that are not here:
 
-    002-01  style transfer, video classification                experiment
-    002-03  small detectors that move around                    nothing to compute
-    002-05  pictures of first-layer filters, deconvnet          test_health_plot.py, test_attribution_maps.py in tests/
-    002-12  a word of warning at even filters                   later; the padding itself is here
-    002-15  learning Sobel's kernel from its results            experiment
-    002-27  "A simple CNN with conv layers"                     its figures are lost
-    002-31  Fashion-MNIST                                       experiment
+    002-01  style transfer, video classification                experiments/generative.py, sequence.py
+    002-05  pictures of first-layer filters, deconvnet          tests/test_health_plot.py, test_attribution_maps.py
+    002-15  learning Sobel's kernel from its results            experiments/edges.py
+    002-31  Fashion-MNIST                                       experiments/fashion_mnist.py
 """
 
 import jax
@@ -19,7 +16,7 @@ from lectures import TABLES, compiled, image, integers, kernel, plane, table, wh
 from scipy.signal import convolve2d, correlate2d
 
 from jaxconv import AvgPool, Conv, Dense, InputError, MaxPool, filters, flatten, ops, relu, serial, shapes
-from jaxconv.explain import arithmetic, summarize
+from jaxconv.explain import arithmetic, summarize, write_summary
 
 EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
 EDGE = image(table("s002_edge_image_10x10"))  # five columns of 25, five of 0
@@ -38,6 +35,16 @@ def test_002_02_a_dense_layer_on_a_small_photograph():
     summary = summarize(serial(flatten, Dense(1000)), (150, 150, 3))
     assert summary.rows[0].shape == (67_500,) == (3 * 22_500,)
     assert summary.multiply_adds == 67_500_000 and summary.params == 67_501_000
+
+
+def test_002_03_a_small_detector_moves_around(rng):
+    """One detector, and the pattern anywhere in the image: its strongest answer is where the pattern is."""
+    pattern = np.array([[1, -1, 1], [-1, 1, -1], [1, -1, 1]])
+    for top, left in [(0, 0), (2, 5), (4, 1), (6, 7)]:
+        scene = np.zeros((9, 10))
+        scene[top : top + 3, left : left + 3] = pattern
+        answers = plane(ops.conv(image(scene), kernel(pattern)))
+        assert np.unravel_index(answers.argmax(), answers.shape) == (top, left) and answers.max() == 9
 
 
 @pytest.mark.parametrize(
@@ -132,6 +139,23 @@ def test_002_12_odd_filters_need_no_asymmetric_padding():
     """Padding (nF − 1)/2 on both sides; an even filter gets one more on one of them."""
     assert [shapes.resolve_padding("SAME", 10, f) for f in (3, 5)] == [(1, 1), (2, 2)]
     assert [shapes.resolve_padding("SAME", 10, f) for f in (2, 4)] == [(0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kernel_size": 4, "padding": "SAME"}, "conv1: a window over 4 pixels is padded by one more after it"),
+        ({"kernel_size": (3, 2), "padding": "SAME_LOWER"}, "over 2 pixels is padded by one more before it"),
+        ({"kernel_size": 4, "padding": "SAME", "dilation": 2}, None),  # reaches over 7
+        ({"kernel_size": 3, "padding": "SAME", "dilation": 3}, None),
+        ({"kernel_size": 4}, None),
+        ({"kernel_size": (1, 5), "padding": "SAME"}, None),
+    ],
+)
+def test_002_12_an_even_filter_that_keeps_the_size_is_told(options, said):
+    summary = summarize(serial(Conv(3, **options), relu), (10, 9, 2))
+    assert (said or "") in summary.rows[0].note and bool(summary.rows[0].note) == bool(said)
+    assert (summary.rows[0].note in write_summary(summary)) and not summary.rows[1].note
 
 
 @EVERY_IMPL
@@ -262,6 +286,15 @@ def test_002_26_dimensions_and_filter_number_first(rng):
     assert y.shape == (2, 5, 5, 4) and taps.ndim == 4
     there = torch.conv2d(torch.tensor(np.moveaxis(x, -1, 1)), torch.tensor(taps.transpose(3, 2, 0, 1)))
     np.testing.assert_array_equal(np.moveaxis(np.asarray(y), -1, 1), there.numpy())
+
+
+def test_002_27_a_simple_network_of_convolutions():
+    """The slides' figures are lost. The network of such slides: convolutions alone make the image small and deep."""
+    model = serial(Conv(10, 3), relu, Conv(20, 5, stride=2), relu, Conv(40, 5, stride=2), relu, flatten, Dense(1))
+    rows = [row for row in summarize(model, (39, 39, 3)).rows if row.kind in ("conv", "flatten", "dense")]
+    assert [row.shape for row in rows] == [(37, 37, 10), (17, 17, 20), (7, 7, 40), (1960,), (1,)]
+    sizes = [(39 - 3) // 1 + 1, (37 - 5) // 2 + 1, (17 - 5) // 2 + 1]
+    assert sizes == [37, 17, 7] and 7 * 7 * 40 == 1960
 
 
 def test_002_28_pooling_of_the_edge():

@@ -3,20 +3,19 @@
 One test a row, named by it. Rows that are not here:
 
     004-03  convnets need fewer examples                        experiments/invariance.py, tests/test_geometry.py
-    004-04  spatial hierarchies                                 see 003-09
-    004-11  max pooling against other ways to shrink            experiment
-    004-12  the whole network                                   a figure only
+    004-04  spatial hierarchies                                 tests/test_attribution_filters.py
+    004-11  max pooling against other ways to shrink            experiments/pooling.py
     004-14  unusual styles and noise                            experiments/robustness.py, tests/test_robustness.py
     004-15  a page that shows every layer                       tests/test_demo.py, tests/test_report.py
-    004-16  ensembles                                           tests/test_experiment.py
+    004-16  ensembles                                           experiments/ensemble.py
     004-17  the shapes of MNIST                                 tests/test_data.py, where the files are
     004-22  early stopping                                      tests/test_stopping.py
     004-24  loss curves                                         tests/test_plot.py
-    004-25  97 % without convolutions, 99 % with                experiment
-    004-28  books                                               nothing to compute
+    004-25  97 % without convolutions, 99 % with                experiments/mnist.py
 """
 
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +113,17 @@ def test_004_10_a_four_to_one_compression(rng):
     assert [row.multiply_adds for row in dense] == [16 * 4 * 10, 64 * 4 * 10]
 
 
+def test_004_12_the_last_dense_layer_is_a_convolution_over_the_whole_map(rng):
+    """The figure ends with fully connected layers; as convolutions (a "full convnet") they take larger images too."""
+    maps, weights = integers(rng, 2, 5, 4, 3), integers(rng, 5 * 4 * 3, 10)
+    dense = ops.dense(ops.flatten(maps), weights)
+    as_conv = ops.conv(maps, weights.reshape(5, 4, 3, 10))
+    np.testing.assert_array_equal(as_conv[:, 0, 0], dense)
+    larger = ops.conv(np.pad(maps, ((0, 0), (2, 1), (0, 3), (0, 0))), weights.reshape(5, 4, 3, 10))
+    assert larger.shape == (2, 4, 4, 10)
+    np.testing.assert_array_equal(larger[:, 2, 0], dense)
+
+
 def test_004_13_the_cifar_10_network_of_the_live_demo():
     """Three 5×5 convolutions of 16, 20 and 20 filters, pooled by 2: 22,466 parameters."""
     blocks = [part for k in (16, 20, 20) for part in (Conv(k, 5, padding="SAME"), relu, MaxPool(2))]
@@ -186,3 +196,9 @@ def test_004_27_what_the_notebook_imports_is_there():
     """ModelCheckpoint, Dropout and Adam (imported, and not used)."""
     assert Dropout(0.5).kind == "dropout" and "adam" in train.OPTIMIZERS
     assert callable(train.save_checkpoint) and callable(train.load_checkpoint)
+
+
+@pytest.mark.parametrize("author", ["Nielsen", "Goodfellow", "Abu-Mostafa", "Chollet"])
+def test_004_28_the_books_are_cited(author):
+    """The documentation's page of further reading has them (the lecture writes "Abu-Mustafa")."""
+    assert author in (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
