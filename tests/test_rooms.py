@@ -18,6 +18,7 @@ ROOMS = [
     "shapes",
     "ops",
     "filters",
+    "audio",
     "compare",
     "layers",
     "models",
@@ -79,16 +80,17 @@ def test_importing_jaxconv_loads_nothing_heavy():
 def test_the_other_rooms_open_when_asked_for():
     program = (
         "import jaxconv; print(jaxconv.train.fit.__name__, jaxconv.data.load('digits').name, jaxconv.plot.__name__, "
-        "jaxconv.filters.sobel.__name__, jaxconv.compare.compare.__name__)"
+        "jaxconv.filters.sobel.__name__, jaxconv.audio.mfcc.__name__, jaxconv.compare.compare.__name__)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said == "fit digits jaxconv.plot sobel compare\n"
+    assert said == "fit digits jaxconv.plot sobel mfcc compare\n"
     with pytest.raises(AttributeError, match="module 'jaxconv' has no attribute 'trian'"):
         _ = jaxconv.trian
 
 
 @pytest.mark.parametrize(
-    "room", ["shapes", "ops", "filters", "compare", "layers", "models", "data", "train", "explain", "plot", "report"]
+    "room",
+    ["shapes", "ops", "filters", "audio", "compare", "layers", "models", "data", "train", "explain", "plot", "report"],
 )
 def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
     module = importlib.import_module(f"jaxconv.{room}")
@@ -103,5 +105,5 @@ def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
             continue
         assert (value.__doc__ or "").strip(), f"{room}.{name} has no docstring"
         ours = inspect.isfunction(value) and value.__module__.startswith("jaxconv")
-        if ours and room in ("shapes", "ops", "filters", "layers", "plot"):
+        if ours and room in ("shapes", "ops", "filters", "audio", "layers", "plot"):
             assert ">>>" in value.__doc__, f"{room}.{name} has no example"
