@@ -37,9 +37,13 @@ def conv(
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
-    """With one channel a group."""
-    seen = taps(pad(_for_each_filter(x, dy.shape[-1], form.groups), form.window), form.window)
-    return jnp.stack([_total_product(pixels, dy) for _, pixels in seen]).reshape(*form.window.size, 1, -1)
+    """With one channel or one filter in each group."""
+    features, channels = dy.shape[-1], x.shape[-1] // form.groups
+    x = x if features == form.groups else _for_each_filter(x, features, form.groups)
+    dy = dy if channels == 1 else jnp.repeat(dy, channels, axis=-1)
+    seen = taps(pad(x, form.window), form.window)
+    totals = jnp.stack([_total_product(pixels, dy) for _, pixels in seen])  # (taps, a channel and filter that meet)
+    return totals.reshape(*form.window.size, -1, channels).swapaxes(-1, -2)
 
 
 def _sum(terms: Iterable[jax.Array]) -> jax.Array:
