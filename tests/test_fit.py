@@ -196,7 +196,8 @@ def fit(data=None, validation=None, **options):
         (lambda: fit((toy()[0], toy()[1][:9])), r"fit: labels int32\(9,\) should be 50 integers"),
         (lambda: fit((toy()[0], toy()[1] / 2)), r"fit: labels float64\(50,\) should be 50 integers"),
         (lambda: fit((np.zeros((50, 3, 32, 32), np.uint8), toy()[1])), r"look channels-first; move axis 1 to the end"),
-        (lambda: fit((toy()[0][0], toy()[1])), r"fit: images \(4, 4, 1\) should be \(N, H, W, C\)"),
+        (lambda: fit((toy()[0][:, 0, 0], toy()[1])), r"fit: images \(50, 1\) should be \(N, H, W, C\), and at least"),
+        (lambda: fit((toy()[0][0], toy()[1])), r"fit: labels int32\(50,\) should be 4 integers, one an image"),
         (
             lambda: fit(validation=(toy()[0], toy()[1] + 1)),
             r"fit: labels go from 1 to 3, but the model has 3 outputs",

@@ -1,6 +1,6 @@
 """Data sets by name or by place. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
 
-from jaxconv.data import augment
+from jaxconv.data import augment, synthetic
 from jaxconv.data.check import check
 from jaxconv.data.cifar import load_cifar10
 from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
@@ -26,4 +26,5 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "read_image",
+    "synthetic",
 ]

@@ -79,7 +79,8 @@ def fit(
     Args:
         model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
         train: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or examples that are
-            read when they are needed, ``source[i]`` being an image and its label: they are streamed.
+            read when they are needed, ``source[i]`` being an image and its label: they are streamed. Series
+            ``(N, T, C)`` and volumes ``(N, D, H, W, C)`` are taken too, here and by evaluate and predict.
         validation: ``(images, labels)``.
         optimizer: from optax, or :func:`jaxconv.train.make_optimizer`.
         epochs: how often to go through the training examples.

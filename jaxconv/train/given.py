@@ -66,9 +66,12 @@ def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
 
 def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
     """Refuse what would fail deep inside, or train on nonsense."""
-    if images.ndim != 4 or not len(images):
-        raise InputError(f"{who}: images {images.shape} should be (N, H, W, C), and at least one")
-    if images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
+    if not 3 <= images.ndim <= 5 or not len(images):
+        raise InputError(
+            f"{who}: images {images.shape} should be (N, H, W, C), and at least one "
+            "((N, T, C) of a series, (N, D, H, W, C) of a volume)"
+        )
+    if images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
         raise InputError(
             f"{who}: images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
             "(if they really are so low, swap height and width)"
