@@ -62,7 +62,9 @@ def test_lenet5_takes_its_options(pool, activation):
     assert kinds.count(activation.__name__) == 4 and kinds.count("max_pool" if pool is MaxPool else "avg_pool") == 2
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "lenet5", "mnist_cnn", "mlp", "vgg6", "resnet20"])
+@pytest.mark.parametrize(
+    "name", ["small_cnn", "lenet5", "mnist_cnn", "mlp", "vgg6", "convnetjs", "all_conv48", "resnet20"]
+)
 def test_lowerings_agree_in_a_whole_model_and_its_gradient(name):
     entry = models.find(name)
     x = jax.random.uniform(jax.random.key(1), (2, *entry.in_shape))

@@ -95,7 +95,8 @@ class Summary:
     """Print a network as a table: shapes, parameters, work, receptive fields."""
 
     model: tyro.conf.Positional[str]
-    """small_cnn, lenet5, mnist_cnn, mlp, vgg6 or resnet20, 32, 44, 56, 110."""
+    """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
+    32, 44, 56 or 110."""
     in_shape: tuple[int, int, int] | None = None
     """Height, width and channels of one image; by default the size that the model is meant for."""
     classes: int = 10

@@ -19,7 +19,8 @@ class TrainConfig:
     """digits (comes with the package), mnist, fashion_mnist or cifar10 (downloaded once), folder:PATH (class folders
     of pictures, or a .tar or .zip of them), npz:FILE, idx:PATH or tfds:NAME."""
     model: str = "small_cnn"
-    """small_cnn, lenet5, mnist_cnn, mlp, vgg6 or resnet20, 32, 44, 56, 110."""
+    """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
+    32, 44, 56 or 110."""
     epochs: int = 12
     """How often to go through the training images, at most."""
     batch_size: int = 32

@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 from jaxconv.errors import known
 from jaxconv.layers import Layer
+from jaxconv.models.all_conv import all_conv
+from jaxconv.models.autoencoder import decoder, encoder
+from jaxconv.models.convnetjs import convnetjs
 from jaxconv.models.lenet import lenet5
+from jaxconv.models.lenet1998 import lenet5_1998
 from jaxconv.models.mlp import mlp
 from jaxconv.models.mnist_cnn import mnist_cnn
 from jaxconv.models.resnet import DEPTHS, resnet
@@ -24,9 +28,15 @@ class Model(NamedTuple):
 MODELS: dict[str, Model] = {
     "small_cnn": Model(small_cnn, (8, 8, 1)),
     "lenet5": Model(lenet5, (32, 32, 1)),
+    "lenet5_1998": Model(lenet5_1998, (32, 32, 1)),
     "mnist_cnn": Model(mnist_cnn, (28, 28, 1)),
     "mlp": Model(mlp, (8, 8, 1)),
     "vgg6": Model(vgg6, (32, 32, 3)),
+    "vgg6_bn": Model(partial(vgg6, batch_norm=True, dropout=0.3), (28, 28, 1)),
+    "convnetjs": Model(convnetjs, (32, 32, 3)),
+    "all_conv": Model(all_conv, (32, 32, 3)),
+    # Half as wide, and for trainings too short for dropout: for a CPU.
+    "all_conv48": Model(partial(all_conv, width=48, dropout=False), (32, 32, 3)),
     **{f"resnet{depth}": Model(partial(resnet, depth), (32, 32, 3)) for depth in DEPTHS},
 }
 
@@ -38,11 +48,27 @@ def find(name: str) -> Model:
     (28, 28, 1)
     >>> find("mnist")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, mnist_cnn, \
-mlp, vgg6, resnet20, resnet32, resnet44, resnet56, resnet110
+    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, \
+lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, resnet20, resnet32, resnet44, resnet56, \
+resnet110
     """
     known("model", name, MODELS)
     return MODELS[name]
 
 
-__all__ = ["MODELS", "Model", "find", "lenet5", "mlp", "mnist_cnn", "resnet", "small_cnn", "vgg6"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "all_conv",
+    "convnetjs",
+    "decoder",
+    "encoder",
+    "find",
+    "lenet5",
+    "lenet5_1998",
+    "mlp",
+    "mnist_cnn",
+    "resnet",
+    "small_cnn",
+    "vgg6",
+]

@@ -18,13 +18,13 @@ def lenet5(
 ) -> Layer:
     """Two convolutions, two poolings, three dense layers: 61,706 parameters on a 32×32×1 image.
 
-    LeCun's original of 1998 differs: its pooling averages and has trainable gains, its second convolution is
-    connected sparsely, and its output measures distances. This is the form that is taught.
+    This is the form that is taught. The original is :func:`jaxconv.models.lenet5_1998`: its pooling adds up and has
+    trainable gains, its second convolution is connected sparsely, and its output measures distances.
 
     Args:
         classes: the number of outputs.
-        activation: tanh, as in 1998, or relu, which the lectures prefer.
-        pool: ``MaxPool`` or ``AvgPool``.
+        activation: tanh, or relu, which the lectures prefer; sigmoid works, slowly.
+        pool: makes a layer of a window: ``MaxPool``, ``AvgPool``, or ``LpPool``, the L2 norm.
         impl: the convolutions' lowering.
 
     Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.

@@ -1,12 +1,12 @@
 """A plain network of 3×3 convolutions for small images: the largest of those that ``jaxconv bench`` times."""
 
-from functools import partial
+from typing import Any
 
-from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
-from jaxconv.ops import flatten, relu
+from jaxconv.layers import BatchNorm, Conv, Dense, Dropout, Layer, MaxPool, serial
+from jaxconv.ops import checks, flatten, relu
 
 
-def vgg6(classes: int = 10, *, impl: str = "auto") -> Layer:
+def vgg6(classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.0, impl: str = "auto") -> Layer:
     """Six 3×3 convolutions, a pooling after each second, and one dense layer: 307,498 parameters on a 32×32×3 image.
 
     The benchmark's network, and no paper's: the stages of VGG (Simonyan and Zisserman, 2014,
@@ -14,16 +14,23 @@ def vgg6(classes: int = 10, *, impl: str = "auto") -> Layer:
 
     Args:
         classes: the number of outputs.
+        batch_norm: normalise what each convolution makes; the norm's bias is then the convolution's too.
+        dropout: the fraction dropped before the dense layer.
         impl: the convolutions' lowering.
 
+    Raises:
+        InputError: a batch_norm that is not True or False, or a dropout that is no fraction.
+
     >>> from jaxconv.explain import summarize
-    >>> summarize(vgg6(), (32, 32, 3)).params
-    307498
+    >>> summarize(vgg6(), (32, 32, 3)).params, summarize(vgg6(batch_norm=True), (28, 28, 1)).params
+    (307498, 298410)
     """
-    conv = partial(Conv, kernel_size=(3, 3), padding="SAME", impl=impl)
-    return serial(
-        *(conv(32), relu, conv(32), relu, MaxPool(2)),
-        *(conv(64), relu, conv(64), relu, MaxPool(2)),
-        *(conv(128), relu, conv(128), relu, MaxPool(2)),
-        *(flatten, Dense(classes)),
-    )
+    checks.flag("vgg6", "batch_norm", batch_norm)
+
+    def stage(features: int) -> list[Any]:
+        conv = Conv(features, (3, 3), padding="SAME", use_bias=not batch_norm, impl=impl)
+        one = [conv, BatchNorm(), relu] if batch_norm else [conv, relu]
+        return [*one, *one, MaxPool(2)]
+
+    before = [Dropout(dropout)] if dropout else []
+    return serial(*stage(32), *stage(64), *stage(128), flatten, *before, Dense(classes))

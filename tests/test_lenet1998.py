@@ -1,0 +1,271 @@
+"""LeNet-5 of 1998: the paper's numbers, layer by layer, and the same network written again in PyTorch and in loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxconv import AvgPool, InputError, LpPool, models, ops, relu, serial
+from jaxconv.explain import summarize
+from jaxconv.models.lenet1998 import C3, SparseConv, Subsample, digit_codes, fan_in_uniform, squared_distances, squash
+
+MODEL = models.lenet5_1998()
+IN_SHAPE = (32, 32, 1)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Anything but what it starts with: biases that are not 0."""
+    made, _ = jax.jit(MODEL.init, static_argnums=1)(jax.random.key(0), IN_SHAPE)
+    leaves, tree = jax.tree.flatten(made)
+    rng = np.random.default_rng(1)
+    return tree.unflatten([leaf + rng.normal(0, 0.1, leaf.shape).astype(np.float32) for leaf in leaves])
+
+
+def test_000_21_the_papers_numbers():
+    """60,000 parameters, and 340,908 connections with the biases: both stand in the paper (E5)."""
+    table = summarize(MODEL, IN_SHAPE)
+    layers = [row for row in table.rows if row.params]
+    assert [row.params for row in layers] == [156, 12, 1_516, 32, 48_120, 10_164] and table.params == 60_000
+    assert [row.shape for row in layers] == [(28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (84,)]
+    assert table.rows[-1].shape == (10,) and table.rows[-1].params == 0
+    c1, c3, c5, f6 = (row for row in layers if row.kind != "subsample")
+    connections = [row.multiply_adds + np.prod(row.shape) for row in (c1, c3, c5, f6)]
+    assert connections == [122_304, 151_600, 48_120, 10_164]
+    s2, s4 = ((4 + 1) * np.prod(row.shape) for row in layers if row.kind == "subsample")
+    assert (s2, s4) == (5_880, 2_000) and sum(connections) + s2 + s4 + 84 * 10 == 340_908
+    assert [row.kind for row in table.rows].count("squash") == 6
+
+
+def test_what_each_layer_sees():
+    """Of the image: 5, 6, 14, 16 and all 32 pixels, as in the network that is taught."""
+    rows = summarize(MODEL, IN_SHAPE).rows
+    assert [row.sees for row in rows if row.params and row.sees] == [(n, n) for n in (5, 6, 14, 16, 32)]
+
+
+def test_the_table_of_c3():
+    """Six maps see three neighbours, six see four, three see two pairs, one sees all; no two see the same."""
+    assert [len(seen) for seen in C3] == [3] * 6 + [4] * 9 + [6]
+    assert len({frozenset(seen) for seen in C3}) == 16
+    for width, maps in ((3, C3[:6]), (4, C3[6:12])):
+        assert {frozenset(seen) for seen in maps} == {
+            frozenset((start + i) % 6 for i in range(width)) for start in range(6)
+        }
+    for seen in C3[12:15]:  # what is left out is two opposite maps
+        left = sorted(set(range(6)) - set(seen))
+        assert left[1] - left[0] == 3
+    assert np.bincount(np.concatenate(C3)).tolist() == [10] * 6  # each row of the paper's table has 10 crosses
+
+
+def test_a_sparse_convolution_in_loops(x64, rng):
+    table, window = [(3, 0), (1,), (0, 1, 4)], (3, 2)
+    x = rng.normal(size=(2, 6, 5, 5))
+    kernel, bias = rng.normal(size=(*window, 6)), rng.normal(size=3)
+    wanted = np.zeros((2, 4, 4, 3))
+    for n, i, j in np.ndindex(2, 4, 4):
+        pair = 0
+        for o, seen in enumerate(table):
+            wanted[n, i, j, o] = bias[o]
+            for c in seen:
+                wanted[n, i, j, o] += (x[n, i : i + 3, j : j + 2, c] * kernel[:, :, pair]).sum()
+                pair += 1
+    layer = SparseConv(table, window)
+    params, _ = layer.init(jax.random.key(0), (6, 5, 5))
+    assert jax.tree.map(jnp.shape, params) == {"kernel": (3, 2, 6), "bias": (3,)}
+    for impl in ("auto", "explicit"):
+        got, _ = SparseConv(table, window, impl=impl).apply({"kernel": kernel, "bias": bias}, {}, x)
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+def test_every_weight_of_a_sparse_convolution_learns(x64, rng):
+    """And an input that an output does not see has no influence on it, whatever it holds."""
+    table = [(0, 2), (1,)]
+    layer, x = SparseConv(table, 2), rng.normal(size=(1, 4, 3, 3))
+    params, _ = layer.init(jax.random.key(0), (4, 3, 3))
+    params = jax.tree.map(lambda leaf: leaf.astype(float), params)
+    jacobian = jax.jacobian(lambda x: layer.apply(params, {}, x)[0].sum((0, 1, 2)))(x)  # (output, *x)
+    meets = np.asarray(jacobian != 0).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(meets, [[True, False, True], [False, True, False]])
+    gradient = jax.grad(lambda params: (layer.apply(params, {}, x)[0] ** 2).sum())(params)
+    assert all((np.asarray(leaf) != 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_subsampling_in_loops(x64, rng):
+    x, scale, bias = rng.normal(size=(2, 6, 9, 4)), rng.normal(size=4), rng.normal(size=4)
+    wanted = np.zeros((2, 2, 3, 4))
+    for n, i, j, c in np.ndindex(*wanted.shape):
+        total = 0.0
+        for u, v in np.ndindex(3, 3):
+            total += x[n, 3 * i + u, 3 * j + v, c]
+        wanted[n, i, j, c] = scale[c] * total + bias[c]
+    got, _ = Subsample(3).apply({"scale": scale, "bias": bias}, {}, x)
+    np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+def test_the_whole_network_in_pytorch(params, rng):
+    """Written again from the paper: map by map where it says so."""
+    torch = pytest.importorskip("torch")
+    pixels = rng.uniform(size=(3, *IN_SHAPE)).astype(np.float32)
+    conv1, s2, c3, s4, c5, f6 = (
+        {name: torch.tensor(np.asarray(leaf)) for name, leaf in params[part].items()}
+        for part in ("conv1", "subsample1", "sparse_conv1", "subsample2", "conv2", "dense1")
+    )
+
+    def f(a):
+        return 1.7159 * torch.tanh(2 / 3 * a)
+
+    def conv(y, p):
+        return f(torch.conv2d(y, p["kernel"].permute(3, 2, 0, 1), p["bias"]))
+
+    def subsample(y, p):
+        total = torch.nn.functional.avg_pool2d(y, 2, divisor_override=1)
+        return f(total * p["scale"][:, None, None] + p["bias"][:, None, None])
+
+    y = conv((torch.tensor(pixels) * 1.275 - 0.1).permute(0, 3, 1, 2), conv1)
+    y = subsample(y, s2)
+    filters, maps = iter(c3["kernel"].permute(2, 0, 1)), []
+    for o, seen in enumerate(C3):
+        weight = torch.stack([next(filters) for _ in seen])[None]
+        maps.append(torch.conv2d(y[:, list(seen)], weight, c3["bias"][o : o + 1]))
+    y = conv(subsample(f(torch.cat(maps, dim=1)), s4), c5).flatten(1)
+    y = f(y @ f6["kernel"] + f6["bias"])
+    wanted = -(torch.cdist(y, torch.tensor(digit_codes()), compute_mode="donot_use_mm_for_euclid_dist") ** 2)
+    got, _ = jax.jit(MODEL.apply)(params, {}, pixels)
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=2e-5)
+
+
+def test_compiled_or_not_it_is_the_same_and_its_gradients_are_finite(params, rng):
+    x, labels = rng.uniform(size=(4, *IN_SHAPE)).astype(np.float32), np.array([3, 0, 9, 5])
+
+    def loss(params):
+        logits, _ = MODEL.apply(params, {}, x)
+        return ops.softmax_cross_entropy(logits, labels).mean()
+
+    eager, compiled = MODEL.apply(params, {}, x)[0], jax.jit(MODEL.apply)(params, {}, x)[0]
+    np.testing.assert_allclose(eager, compiled, rtol=1e-5)
+    distances = -np.asarray(compiled, float)  # the paper's equation 9, without its constant
+    wanted = distances[np.arange(4), labels] + np.log(np.exp(-distances).sum(axis=1))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    np.testing.assert_allclose(value, wanted.mean(), rtol=1e-5)
+    for leaf in jax.tree.leaves(gradient):
+        assert np.isfinite(leaf).all() and (np.asarray(leaf) != 0).any()
+
+
+def test_it_learns(promoting):
+    """To read the digits that it is to draw."""
+    x = np.zeros((10, *IN_SHAPE), np.float32)
+    x[:, 4:28, 9:23, 0] = (digit_codes().reshape(10, 12, 7) > 0).repeat(2, axis=1).repeat(2, axis=2)
+    params, _ = jax.jit(MODEL.init, static_argnums=1)(jax.random.key(0), IN_SHAPE)
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, moments):
+        def loss(params):
+            logits, _ = MODEL.apply(params, {}, x)
+            return ops.softmax_cross_entropy(logits, np.arange(10)).mean(), logits
+
+        gradient, logits = jax.grad(loss, has_aux=True)(params)
+        updates, moments = optimizer.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments, logits
+
+    moments = optimizer.init(params)
+    for _ in range(40):
+        params, moments, logits = step(params, moments)
+    assert np.argmax(logits, axis=1).tolist() == list(range(10))
+
+
+def test_it_starts_within_the_papers_bounds():
+    """2.4 / fan-in: 25 for C1, 4 for a gain, 75, 100 or 150 for C3, 400 for C5, 120 for F6; biases at 0."""
+    params, _ = jax.jit(MODEL.init, static_argnums=1)(jax.random.key(3), IN_SHAPE)
+
+    def is_uniform(values, fan_in):
+        return 0.9 < np.abs(values).max() * fan_in / 2.4 <= 1 + 1e-6
+
+    assert is_uniform(params["conv1"]["kernel"], 25) and is_uniform(params["conv2"]["kernel"], 400)
+    assert is_uniform(params["dense1"]["kernel"], 120)
+    kernel = params["sparse_conv1"]["kernel"]
+    assert (
+        is_uniform(kernel[..., :18], 75) and is_uniform(kernel[..., 18:54], 100) and is_uniform(kernel[..., 54:], 150)
+    )
+    scale = np.abs(jnp.concatenate([Subsample(2).init(jax.random.key(n), (4, 6, 9))[0]["scale"] for n in range(5)]))
+    assert is_uniform(scale, 4) and scale.min() < 0.1
+    assert all((part["bias"] == 0).all() for part in params.values())
+
+
+def test_the_squashing_function():
+    """1 at 1 and −1 at −1, where it bends most."""
+    assert abs(float(squash(jnp.array(1.0))) - 1) < 1e-4 and float(squash(jnp.array(-1.0))) == -float(
+        squash(jnp.array(1.0))
+    )
+    x = jnp.linspace(0, 3, 3001)
+    second = jax.vmap(jax.grad(jax.grad(squash)))(x)
+    assert abs(float(x[jnp.argmax(jnp.abs(second))]) - 1) < 0.02
+
+
+def test_distances(x64, rng):
+    from scipy.spatial.distance import cdist
+
+    x, codes = rng.normal(size=(5, 7)), rng.normal(size=(3, 7))
+    np.testing.assert_allclose(squared_distances(x, codes), cdist(x, codes, "sqeuclidean"), rtol=1e-12)
+
+
+def test_the_digits_are_drawn_and_different():
+    codes = digit_codes()
+    assert codes.shape == (10, 84) and set(codes.ravel().tolist()) == {-1.0, 1.0}
+    pictures = codes.reshape(10, 12, 7) > 0
+    assert pictures[:, [0, -1]].sum() == 0 and pictures[7, 1].all() and pictures[7].sum() == 16
+    apart = (codes[:, None] != codes[None]).sum(-1)
+    assert apart[~np.eye(10, dtype=bool)].min() >= 4
+    # The logit of a class is its own: what F6 would draw as a 4 is at distance 0 from it, and from no other.
+    assert np.argmin(squared_distances(codes[4:5], codes)) == 4
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: models.lenet5_1998(11), "lenet5_1998: classes=11, but its output has the shapes of 10 digits"),
+        (lambda: models.lenet5_1998(0), "lenet5_1998: classes=0"),
+        (lambda: SparseConv([(0,), ()], 3), r"SparseConv: output 1 sees \(\); give it inputs"),
+        (lambda: SparseConv([(0, 0)], 3), r"SparseConv: output 0 sees \(0, 0\).*each once"),
+        (
+            lambda: serial(SparseConv([(0, 3)], 3)).init(jax.random.key(0), (5, 5, 3)),
+            r"sparse_conv1: SparseConv: x \(1, 5, 5, 3\) has no channel 3",
+        ),
+        (lambda: SparseConv([(0, -1)], 3), r"SparseConv: output 0 sees \(0, -1\)"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_fewer_classes_are_the_first_digits(params, rng):
+    x = rng.uniform(size=(2, *IN_SHAPE)).astype(np.float32)
+    all_of_them, _ = MODEL.apply(params, {}, x)
+    np.testing.assert_array_equal(models.lenet5_1998(7).apply(params, {}, x)[0], all_of_them[:, :7])
+
+
+def test_a_kernel_starts_by_its_fan_in():
+    assert np.abs(fan_in_uniform(jax.random.key(0), (3, 2, 4, 5))).max() <= 2.4 / 24
+
+
+@pytest.mark.parametrize("pool", [LpPool, AvgPool])
+@pytest.mark.parametrize("activation", [relu, ops.sigmoid])
+def test_000_21_lenet5_with_other_poolings_is_pytorchs(rng, pool, activation):
+    torch = pytest.importorskip("torch")
+    model = models.lenet5(activation=activation, pool=pool)
+    params, _ = jax.jit(model.init, static_argnums=1)(jax.random.key(0), IN_SHAPE)
+    x = rng.uniform(size=(2, *IN_SHAPE)).astype(np.float32)
+    f = torch.relu if activation is relu else torch.sigmoid
+    functional = torch.nn.functional
+    y = torch.tensor(x).permute(0, 3, 1, 2)
+    parts = {name: {k: torch.tensor(np.asarray(v)) for k, v in part.items()} for name, part in params.items()}
+    for name in ("conv1", "conv2"):
+        y = f(torch.conv2d(y, parts[name]["kernel"].permute(3, 2, 0, 1), parts[name]["bias"]))
+        y = functional.lp_pool2d(y, 2.0, 2) if pool is LpPool else functional.avg_pool2d(y, 2)
+    y = y.permute(0, 2, 3, 1).flatten(1)
+    for name in ("dense1", "dense2", "dense3"):
+        y = y @ parts[name]["kernel"] + parts[name]["bias"]
+        y = y if name == "dense3" else f(y)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, {}, x)[0], y.numpy(), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,188 @@
+"""Networks of the lectures and of papers: their counts by hand, their shapes, and their values by torch."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxconv import InputError, models, ops
+from jaxconv.explain import summarize
+from jaxconv.models import all_conv, convnetjs, vgg6
+
+KEY = jax.random.key(0)
+
+
+def filled(model, in_shape, rng):
+    """Parameters and state of the model's shapes at which no scale is 1, no bias 0 and no variance negative."""
+    shapes = jax.eval_shape(functools.partial(model.init, in_shape=in_shape), KEY)
+
+    def draw(leaf):
+        if leaf.ndim == 1:
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        return rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape).astype(np.float32)
+
+    return jax.tree.map(draw, shapes)
+
+
+class ByTorch:
+    """A network written down in torch, with the parameters of one of ours taken in their order."""
+
+    def __init__(self, params, state, x):
+        self.torch = pytest.importorskip("torch")
+        self.params, self.state = jax.tree.map(self.torch.tensor, (params, state))
+        self.x, self.count = self.torch.tensor(x).permute(0, 3, 1, 2), {"conv": 0, "bn": 0}
+
+    def next(self, kind):
+        self.count[kind] += 1
+        return f"{kind}{self.count[kind]}"
+
+    def conv(self, **options):
+        own = self.params[self.next("conv")]
+        self.x = self.torch.nn.functional.conv2d(self.x, own["kernel"].permute(3, 2, 0, 1), own.get("bias"), **options)
+        return self
+
+    def norm(self):
+        name = self.next("bn")
+        own, running = self.params[name], self.state[name]
+        self.x = self.torch.nn.functional.batch_norm(self.x, running["mean"], running["var"], own["scale"], own["bias"])
+        return self
+
+    def relu(self):
+        self.x = self.x.relu()
+        return self
+
+    def pool(self):
+        self.x = self.torch.nn.functional.max_pool2d(self.x, 2)
+        return self
+
+    def dense(self):
+        own = self.params["dense1"]
+        self.x = self.x.permute(0, 2, 3, 1).flatten(1) @ own["kernel"] + own["bias"]  # ours flattens channels last
+        return self
+
+
+def by_torch_convnetjs(net):
+    for _ in range(3):
+        net.conv(padding=2).relu().pool()
+    return net.dense().x
+
+
+def by_torch_vgg6(net, norm):
+    for _ in range(3):
+        for _ in range(2):
+            net.conv(padding=1)
+            (net.norm() if norm else net).relu()
+        net.pool()
+    return net.dense().x
+
+
+def by_torch_all_conv(net):
+    for _ in range(2):
+        net.conv(padding=1).relu().conv(padding=1).relu().conv(padding=1, stride=2).relu()
+    return net.conv().relu().conv().relu().conv().x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        (convnetjs(7), by_torch_convnetjs),
+        (vgg6(7), functools.partial(by_torch_vgg6, norm=False)),
+        (vgg6(7, batch_norm=True, dropout=0.5), functools.partial(by_torch_vgg6, norm=True)),
+        (all_conv(7, width=5), by_torch_all_conv),
+    ],
+    ids=["convnetjs", "vgg6", "vgg6_bn", "all_conv"],
+)
+@pytest.mark.parametrize("size", [(17, 12), (11, 21)])
+def test_values_by_torch(model, network, size, rng):
+    params, state = filled(model, (*size, 3), rng)
+    x = rng.normal(size=(3, *size, 3)).astype(np.float32)
+    wanted = network(ByTorch(params, state, x))
+    scale = float(abs(wanted).max())
+    logits, after = jax.jit(model.apply)(params, state, x)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5 * scale)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
+def test_convnetjs_is_the_demos():  # row 004-13
+    table = summarize(models.find("convnetjs").make(), (32, 32, 3))
+    kernels = [5 * 5 * 3 * 16, 5 * 5 * 16 * 20, 5 * 5 * 20 * 20, 4 * 4 * 20 * 10]
+    counts = [kernel + bias for kernel, bias in zip(kernels, [16, 20, 20, 10], strict=True)]
+    assert [row.params for row in table.rows if row.params] == counts and table.params == sum(counts) == 22_466
+    assert [row.kind for row in table.rows] == ["conv", "relu", "max_pool"] * 3 + ["flatten", "dense"]
+    shapes = [row.shape for row in table.rows if row.kind in ("conv", "max_pool")]
+    assert shapes == [(32, 32, 16), (16, 16, 16), (16, 16, 20), (8, 8, 20), (8, 8, 20), (4, 4, 20)]
+
+
+@pytest.mark.parametrize(("name", "w", "total"), [("all_conv", 96, 1_369_738), ("all_conv48", 48, 343_882)])
+def test_all_conv_is_the_papers(name, w, total):  # row 001-13
+    """Table 1, model C, with table 2's convolutions in place of its poolings; the last window pads nothing."""
+    rows = [row for row in summarize(models.find(name).make(), (32, 32, 3)).rows if row.kind == "conv"]
+    channels = [3, w, w, w, 2 * w, 2 * w, 2 * w, 2 * w, 2 * w, 10]
+    counts = [size**2 * a * b + b for size, a, b in zip([3] * 7 + [1] * 2, channels, channels[1:], strict=False)]
+    assert [row.params for row in rows] == counts and sum(counts) == total
+    sides = [32, 32, 16, 16, 16, 8, 6, 6, 6]
+    assert [row.shape for row in rows] == [(side, side, b) for side, b in zip(sides, channels[1:], strict=True)]
+
+
+def test_all_conv_has_no_pooling_and_drops_where_the_paper_does():
+    kinds = [row.kind for row in summarize(all_conv(), (32, 32, 3)).rows]
+    third = ["conv", "relu"] * 3
+    after = ["conv", "relu", "conv", "relu", "conv", "global_avg_pool"]
+    assert kinds == ["dropout", *third, "dropout", *third, "dropout", *after]
+    without = [row.kind for row in summarize(all_conv(dropout=False), (32, 32, 3)).rows]
+    assert without == [*third, *third, *after]
+    assert [row.kind for row in summarize(models.find("all_conv48").make(), (32, 32, 3)).rows] == without
+
+
+def test_all_conv_drops_a_fifth_of_the_image_and_half_of_what_is_smaller():
+    rates = []
+    for name, part in all_conv().parts:
+        if part.kind == "dropout":
+            y, _ = part.apply({}, {}, np.ones((8, 20, 30, 5), np.float32), train=True, key=KEY)
+            rates.append((name, round(float(np.mean(np.asarray(y) == 0)), 1)))
+    assert rates == [("dropout1", 0.2), ("dropout2", 0.5), ("dropout3", 0.5)]
+
+
+@pytest.mark.parametrize(("size", "flat"), [((28, 28, 1), 3 * 3 * 128), ((33, 26, 2), 4 * 3 * 128)])
+def test_vgg6_with_norms_counted(size, flat):
+    channels = [size[-1], 32, 32, 64, 64, 128, 128]
+    kernels = sum(9 * a * b for a, b in itertools.pairwise(channels))
+    table = summarize(models.find("vgg6_bn").make(), size)
+    assert table.params == kernels + 2 * sum(channels[1:]) + flat * 10 + 10  # scale and bias of a channel, no bias more
+    assert table.state == 2 * sum(channels[1:])
+    kinds = (["conv", "bn", "relu"] * 2 + ["max_pool"]) * 3 + ["flatten", "dropout", "dense"]
+    assert [row.kind for row in table.rows] == kinds
+    assert [row.kind for row in summarize(vgg6(), size).rows] == [k for k in kinds if k not in ("bn", "dropout")]
+
+
+@pytest.mark.parametrize("make", [convnetjs, all_conv, functools.partial(vgg6, batch_norm=True)])
+def test_impl_reaches_every_convolution(make, monkeypatch):
+    lowering, calls = ops.LOWERINGS["explicit"], []
+
+    def counted(*given, **options):
+        calls.append(given)
+        return lowering(*given, **options)
+
+    monkeypatch.setitem(ops.LOWERINGS, "explicit", counted)
+    model = make(impl="explicit")
+    params, state = jax.eval_shape(functools.partial(model.init, in_shape=(12, 13, 3)), KEY)
+    calls.clear()
+    jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, 12, 13, 3), np.float32))
+    assert len(calls) == sum(row.kind == "conv" for row in summarize(make(), (12, 13, 3)).rows)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (all_conv, {"width": 0}, "all_conv: width=0"),
+        (all_conv, {"width": 4.5}, "all_conv: width=4.5"),
+        (all_conv, {"dropout": 0.5}, "all_conv: dropout=0.5"),
+        (vgg6, {"batch_norm": 1}, "vgg6: batch_norm=1"),
+        (vgg6, {"dropout": 1.5}, "rate=1.5"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, options, said):
+    with pytest.raises(InputError, match=said):
+        make(**options)
