@@ -20,6 +20,14 @@ from jaxconv.errors import InputError
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # An option that a version of XLA does not know would end the process, so it is set only where it is known.
 KNOWN_TO = "0.10."
+# Few of LLVM's optimisations, and not XLA's newer emitters of fused loops, which take longer. (With none, lax's
+# gradients of a convolution run ten times as long. Several parts of what the older emitters write, side by side, are
+# wrong now and then where nothing is optimised, so there is one part.)
+HASTY = (
+    "--xla_backend_optimization_level=1",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 IMPORTED = time.perf_counter()
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -108,6 +116,15 @@ def hasty_options() -> dict[str, Any]:
     LLVM's optimiser makes much ado.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
+def hurry() -> None:
+    """Have all programs of this process compiled soon rather than well, for one that computes little.
+
+    Call it before the first array is made. It does nothing with a version of XLA that may not know the options.
+    """
+    if _known():
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *HASTY]).strip()
 
 
 def _new_options() -> dict[str, Any]:

@@ -352,3 +352,14 @@ def test_figures_tell_what_cannot_be():
     ]:
         with pytest.raises(InputError, match=said):
             call()
+
+
+def test_the_mean_of_translation_tests_is_taken_shift_by_shift(rng):
+    numbers = rng.random((3, 4, 3))  # networks, shifts, measures
+    tests = [[explain.Shifted(k - 1, *row) for k, row in enumerate(each)] for each in numbers]
+    means = explain.mean_shifted(tests)
+    assert [row.shift for row in means] == [-1, 0, 1, 2]
+    np.testing.assert_allclose([row[1:] for row in means], numbers.mean(0))
+    for wrong in ([], [tests[0], tests[1][:-1]], [tests[0], tests[1][::-1]]):
+        with pytest.raises(InputError, match="mean_shifted: give at least one translation test, and all by the same"):
+            explain.mean_shifted(wrong)

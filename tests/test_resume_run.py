@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from test_resume import examples, without_times
 
-from jaxconv import cli, plot, train
-from jaxconv.experiment import TrainConfig, run_training
+from jaxconv import InputError, cli, plot, train
+from jaxconv.experiment import TrainConfig, run_training, train_or_resume
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -293,3 +293,39 @@ def test_every_option_of_a_run_is_remembered(tmp_path):
     )
     assert TrainConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
     assert {field.name for field in dataclasses.fields(TrainConfig)} == set(config.as_json())
+
+
+def test_the_run_of_a_config_is_begun_gone_on_with_or_read(finished, stopped, tmp_path):
+    config = TrainConfig(model="mlp", epochs=3, batch_size=128, keep=1, out=tmp_path / "new")
+    folder, _ = train_or_resume(config, progress=False)
+    assert folder == config.out
+    assert_equal_runs(folder, finished)
+    written = (folder / "result.json").read_text()
+    folder, result = train_or_resume(dataclasses.replace(config, keep=2), progress=False)  # which changes no number
+    assert json.dumps(result) == json.dumps(json.loads(written))
+
+    before = len(list((stopped / "checkpoint").iterdir()))
+    folder, _ = train_or_resume(dataclasses.replace(config, out=stopped, pause_minutes=3.0), progress=False)
+    assert_equal_runs(folder, finished)
+    assert before == len(list((stopped / "checkpoint").iterdir()))  # nothing was left to train
+    assert json.loads((stopped / "config.json").read_text())["pause_minutes"] == 3.0
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 4}, {"augment": ("flip", "shift:1")}, {"seed": 1}, {"baseline": "mlp"}, {"average": 0.9}]
+)
+def test_a_folder_in_which_something_else_was_asked_for_is_left_alone(finished, stopped, change):
+    files = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    config = dataclasses.replace(TrainConfig(model="mlp", epochs=3, batch_size=128, out=stopped), **change)
+    ((name, value),) = change.items()
+    asked = list(value) if isinstance(value, tuple) else value
+    with pytest.raises(InputError) as refused:
+        train_or_resume(config, progress=False)
+    then = json.loads((stopped / "config.json").read_text())[name]
+    assert str(refused.value) == f"{stopped} holds a run with {name}={then!r}, not {asked!r}: give another --out"
+    assert files == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_is_to_be_found_again_needs_a_folder():
+    with pytest.raises(InputError, match=r"^train_or_resume: the run needs a folder of its own: give out"):
+        train_or_resume(TrainConfig(model="mlp"), progress=False)

@@ -46,6 +46,14 @@ def test_what_the_user_chose_stays():
     assert elsewhere(program, XLA_FLAGS=chosen) == chosen
 
 
+def test_a_hurried_process_adds_options_that_the_compiler_knows():
+    program = TUNE + "runtime.hurry(); import jax.numpy as jnp; x = jnp.ones(3); assert float(x @ x) == 3; "
+    flags = elsewhere(program + "print(json.dumps(os.environ['XLA_FLAGS']))").split()
+    assert flags[0] == "--xla_cpu_experimental_ynn_fusion_type=" and flags[1:] == list(runtime.HASTY)
+    unknown = program.replace("runtime.hurry()", "runtime.KNOWN_TO = '0.0.'; runtime.hurry()")
+    assert elsewhere(unknown + "print(json.dumps(os.environ['XLA_FLAGS']))").split() == flags[:1]
+
+
 def test_the_compiler_takes_the_options():
     """Of a product of matrices YNN makes a fusion of its own unless it is told not to."""
     program = TUNE.replace("tuned = runtime.tune()", "{}") + (

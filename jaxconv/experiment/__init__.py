@@ -23,14 +23,15 @@ from jaxconv.experiment.run import (
     write_json,
     write_whole,
 )
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
-from jaxconv.experiment.training import resume_training, run_training
+from jaxconv.experiment.study import Findings, Options, Progress, Study, run, spread, table
+from jaxconv.experiment.training import resume_training, run_training, train_or_resume
 
 __all__ = [
     "MAY_CHANGE",
     "RECIPES",
     "Findings",
     "Networks",
+    "Options",
     "Progress",
     "Run",
     "Study",
@@ -46,6 +47,7 @@ __all__ = [
     "spread",
     "table",
     "train_networks",
+    "train_or_resume",
     "write_json",
     "write_whole",
 ]

@@ -56,7 +56,7 @@ def train_networks(
         tell: told the share that is done after every epoch: ``Progress.share``.
         options: of the step, as fit takes them: augment, mix, label_smoothing and so on.
 
-    >>> from jaxconv import models
+    >>> from jaxconv import data, models
     >>> digits = data.load("digits")
     >>> trained = train_networks(models.mlp(), digits.train, digits.validation, seeds=[0, 1], epochs=2)
     >>> [accuracy > 0.8 for accuracy in trained.accuracy(*digits.test)]

@@ -3,7 +3,7 @@
 A script in ``experiments/`` has a docstring (the claim, its lecture rows, the commands), options, and two functions:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(Study):
+    class Config(Study):                            # or of Options, if it trains nothing
         SMOKE = {"dataset": "digits"}               # what --smoke makes of the options
         dataset: str = "mnist"
 
@@ -44,13 +44,11 @@ COLORS = 128  # of a recorded figure: what is kept in the repository is small
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Study:
-    """Options that every study has."""
+class Options:
+    """Options that every study has; one that trains nothing has no more."""
 
     SMOKE: ClassVar[Mapping[str, Any]] = {}
 
-    seeds: int = 3
-    """Trainings of each kind, from seed 0 on; what is told is their mean ± standard deviation."""
     smoke: bool = False
     """Seconds instead of minutes, to see that it runs: no evidence."""
     record: bool = False
@@ -66,9 +64,25 @@ class Study:
         """
         if self.smoke and self.record:
             raise InputError("--smoke is no evidence, so there is nothing to --record: leave one out")
+        return dataclasses.replace(self, **self.SMOKE) if self.smoke else self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study(Options):
+    """Options of a study that trains networks."""
+
+    seeds: int = 3
+    """Trainings of each kind, from seed 0 on; what is told is their mean ± standard deviation."""
+
+    def reduced(self) -> Self:
+        """What ``--smoke`` makes of the options.
+
+        Raises:
+            InputError: options that cannot go together, or no seed.
+        """
         if self.seeds < 1:
             raise InputError(f"seeds={self.seeds} should be at least 1")
-        return dataclasses.replace(self, **self.SMOKE) if self.smoke else self
+        return super().reduced()
 
 
 class Findings(NamedTuple):
@@ -129,7 +143,7 @@ class Progress:
 
 
 def run(
-    options: type[Study], measure: Callable[..., Findings], measured: Callable[[dict[str, Any]], str]
+    options: type[Options], measure: Callable[..., Findings], measured: Callable[[dict[str, Any]], str]
 ) -> dict[str, Any]:
     """Read the command line, measure, write what was found, and tell it.
 
@@ -149,6 +163,8 @@ def run(
     config = tyro.cli(options, prog=path.name, description=script.__doc__)
     try:
         runtime.tune()
+        if config.smoke:
+            runtime.hurry()
         with suppress(InputError):  # no home folder: nothing is kept
             runtime.keep_programs(cache_folder())
         return _run(path, config.reduced(), measure, measured)
@@ -168,27 +184,32 @@ def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Ca
 
     name = path.stem
     folder = config.out or Path("runs") / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be made: {error.strerror}") from error
     started = time.perf_counter(), time.process_time()
     with Progress() as tell:
         found = measure(config, tell)
     # As JSON has them, so that the sentence is the same when it is made of the file.
-    results = json.loads(json.dumps(found.results, default=str, allow_nan=False))
+    results = json.loads(json.dumps(found.results, default=_plain, allow_nan=False))
     report = {
         "study": name,
-        "measured": measured(results),
-        "seeds": config.seeds,
+        "measured": "",
+        "seeds": getattr(config, "seeds", 1),
         "seconds": round(time.perf_counter() - started[0], 1),
         "processor_seconds": round(time.process_time() - started[1], 1),
         "device": runtime.device_name(),
         "versions": runtime.versions(),
-        "command": shlex.join([path.name, *sys.argv[1:]]),
+        "command": shlex.join([path.name, *_without_out(sys.argv[1:])]),
         "config": dataclasses.asdict(config) | {"out": str(folder)},
         "results": results,
     }
+    write_json(folder / f"{name}.json", report)  # first: a mistake in a sentence or a picture should not cost the work
+    report["measured"] = measured(results)
+    write_json(folder / f"{name}.json", report)
     for title, figure in found.figures.items():
         figure.savefig(folder / f"{title}.png")
-    write_json(folder / f"{name}.json", report)
     for table in found.tables:
         Console().print(table)
     print(f"\n{report['measured']}")
@@ -198,6 +219,25 @@ def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Ca
         saved.append(str(_record(path, folder, report, next(iter(found.figures), None))))
     print("\n".join(f"saved in {place}" for place in saved))
     return report
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and jax as JSON has them, and what else there is as its name."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _without_out(arguments: Sequence[str]) -> list[str]:
+    """A command line without where its results go.
+
+    >>> _without_out(["--out", "/home/me/found", "--smoke", "--out=here"])
+    ['--smoke']
+    """
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument != "--out" and not argument.startswith("--out="):
+            kept.append(argument)
+        skip = argument == "--out"
+    return kept
 
 
 def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | None) -> Path:

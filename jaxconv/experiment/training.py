@@ -86,6 +86,34 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
         return folder, _run(config, dataset, folder, progress, started)
 
 
+def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+    """The run of a config in the folder that it names: begun, gone on with, or, if it is finished, read.
+
+    So a script that was killed can be started again with the same options.
+
+    Args:
+        config: what to do, and where: ``out``.
+        progress: show a progress bar.
+
+    Returns:
+        As :func:`run_training`.
+
+    Raises:
+        InputError: no ``out``, a folder in which something else was asked for, or what the other two refuse.
+    """
+    if config.out is None:
+        raise InputError("train_or_resume: the run needs a folder of its own: give out, such as Path('runs/mine')")
+    if not devices.first_says((config.out / "config.json").exists()):
+        return run_training(config, progress=progress)
+    written, asked = read_config(config.out), json.loads(json.dumps(config.as_json()))
+    for name, wanted in asked.items():
+        if name not in ("out", *MAY_CHANGE) and written.get(name) != wanted:
+            raise InputError(
+                f"{config.out} holds a run with {name}={written.get(name)!r}, not {wanted!r}: give another --out"
+            )
+    return resume_training(config.out, progress=progress, **{name: getattr(config, name) for name in MAY_CHANGE})
+
+
 def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     """The data, as large as the model needs it, and what there is to say of it."""
     raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
@@ -232,12 +260,8 @@ def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, An
     """What the model to compare with makes of the same, in a run folder within this one."""
     if config.baseline is None:
         return None
-    within = folder / "baseline"
-    if devices.first_says((within / "config.json").exists()):
-        changed = {name: getattr(config, name) for name in MAY_CHANGE}
-        return resume_training(within, progress=progress, **changed)[1]
-    other = dataclasses.replace(config, model=config.baseline, baseline=None, out=within)
-    return run_training(other, progress=progress)[1]
+    other = dataclasses.replace(config, model=config.baseline, baseline=None, out=folder / "baseline")
+    return train_or_resume(other, progress=progress)[1]
 
 
 @contextmanager

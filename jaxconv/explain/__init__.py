@@ -38,7 +38,7 @@ from jaxconv.explain.scores import strongest
 from jaxconv.explain.style import Styled, gram, style_transfer
 from jaxconv.explain.summary import Row, Summary, summarize
 from jaxconv.explain.summary_table import write_summary
-from jaxconv.explain.translation import Shifted, translation_test
+from jaxconv.explain.translation import Shifted, mean_shifted, translation_test
 
 __all__ = [
     "DISTORTIONS",
@@ -86,6 +86,7 @@ __all__ = [
     "integrated_gradients",
     "layer_names",
     "maximize_activation",
+    "mean_shifted",
     "methods_of",
     "nearest_patches",
     "occlusion",

@@ -1,6 +1,7 @@
 """The style of a picture: which features of a network occur together in it, wherever they do."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +13,17 @@ from jaxconv.errors import InputError
 from jaxconv.explain.features import check_layer, feature_maps
 from jaxconv.layers import Layer, as_layer
 from jaxconv.ops import checks
+from jaxconv.runtime import compiler_options
+from jaxconv.train import to_float
 
 
 class Styled(NamedTuple):
-    """A picture with the content of one and the style of another, and how far it was from both at every step."""
+    """A picture with the content of one and the style of another, and how far it is from both: 0 is not at all."""
 
     image: jax.Array  # (H, W, C), from 0 to 1
-    content: jax.Array  # (steps,): 0 is the content's own features, 1 is as far as black features would be
-    style: jax.Array  # (steps,): likewise of the Gram matrices, the mean over the layers
+    content: float  # of its features from the content's, which is itself 0 away
+    style: float  # of its Gram matrices from the style's
+    style_before: float  # of the content's
 
 
 def gram(maps: Float[Array, "n *spatial c"]) -> Float[Array, "n c c"]:
@@ -50,8 +54,8 @@ def style_transfer(
     model: Layer,
     params: Any,
     state: Any,
-    content: Float[Array, "h w c"],
-    style: Float[Array, "h2 w2 c"],
+    content: Any,
+    style: Any,
     *,
     content_layer: str,
     style_layers: Sequence[str],
@@ -73,7 +77,7 @@ def style_transfer(
     Args:
         model, params, state: the network whose features are used. It should take pictures of any size: leave off what
             follows its convolutions, if that does not.
-        content, style: pictures, floats from 0 to 1; their sizes may differ.
+        content, style: pictures, bytes or floats from 0 to 1; their sizes may differ.
         content_layer: a layer's name; a later one keeps less of the pixels and more of what is in the picture.
         style_layers: names; later ones hold larger pieces of the texture.
         style_weight: of the style against the content.
@@ -84,7 +88,7 @@ def style_transfer(
         learning_rate: how far a step moves a pixel, about.
 
     Returns:
-        The picture, and both parts at every step of the last scale, before the step.
+        The picture, and both parts of the sum without their weights.
 
     Raises:
         InputError: an unknown layer, pictures that do not fit, or an option out of range.
@@ -96,7 +100,7 @@ def style_transfer(
     >>> params, state = model.init(jax.random.key(1), (12, 9, 3))
     >>> made = style_transfer(model, params, state, content, style, content_layer="relu3",
     ...     style_layers=("relu1", "relu2"), steps=50)
-    >>> made.image.shape, bool(made.style[-1] < 0.5 * made.style[0])
+    >>> made.image.shape, made.style < 0.5 * made.style_before
     ((12, 9, 3), True)
     """
     by = "style_transfer"
@@ -107,50 +111,51 @@ def style_transfer(
         raise InputError(f"{by}: style_layers=() names none: give at least one layer")
     checks.whole(by, 1, scales=scales, steps=steps)
     checks.number(by, "learning_rate", learning_rate, above=0)
-    content, style = jnp.asarray(content), jnp.asarray(style)
+    checks.number(by, "style_weight", style_weight, least=0)
+    checks.number(by, "smoothing", smoothing, least=0)
+    content, style = to_float(content), to_float(style)
     for name, picture in {"content": content, "style": style}.items():
         if picture.ndim != 3 or picture.shape[-1] != content.shape[-1] or picture.dtype != jnp.float32:
             raise InputError(
-                f"{by}: {name} {picture.dtype}{picture.shape} should be one picture, float32 (H, W, C), "
+                f"{by}: {name} {picture.dtype}{picture.shape} should be one picture (H, W, C), bytes or float32, "
                 "with as many channels as the other"
             )
         if min(picture.shape[:2]) < 2**scales:
             raise InputError(f"{by}: {name} {picture.shape} is too small for scales={scales}: take fewer")
     model, optimizer = as_layer(model), optax.adam(learning_rate)
 
-    def look(image: jax.Array) -> dict[str, jax.Array]:
-        return feature_maps(model, params, state, image[None], layers=tuple(dict.fromkeys(names)))
+    def look(image: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        """F and all G of a picture."""
+        maps = feature_maps(model, params, state, image[None], layers=tuple(dict.fromkeys(names)))
+        return maps[content_layer], [gram(maps[name]) for name in style_layers]
 
-    def parts(x: jax.Array, kept: jax.Array, grams: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        seen = look(x)
-        far = [_apart(gram(seen[name]), grams[name]) for name in style_layers]
-        return _apart(seen[content_layer], kept), jnp.mean(jnp.stack(far))
+    def far(x: jax.Array, features: jax.Array, grams: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Both parts of the sum."""
+        own, others = look(x)
+        return _apart(own, features), jnp.mean(jnp.stack(jax.tree.map(_apart, others, grams)))
 
-    @jax.jit
-    def paint(x: jax.Array, content: jax.Array, style: jax.Array) -> Styled:
-        kept = look(content)[content_layer]
-        grams = {name: gram(maps) for name, maps in look(style).items() if name in style_layers}
+    def loss(x: jax.Array, features: jax.Array, grams: list[jax.Array]) -> jax.Array:
+        content_part, style_part = far(x, features, grams)
+        rough = jnp.mean(jnp.diff(x, axis=0) ** 2) + jnp.mean(jnp.diff(x, axis=1) ** 2)
+        return content_part + style_weight * style_part + smoothing * rough
 
-        def loss(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            content_part, style_part = parts(x, kept, grams)
-            rough = jnp.mean(jnp.diff(x, axis=0) ** 2) + jnp.mean(jnp.diff(x, axis=1) ** 2)
-            return content_part + style_weight * style_part + smoothing * rough, (content_part, style_part)
+    @partial(jax.jit, compiler_options=compiler_options())
+    def paint(x: jax.Array, content: jax.Array, style: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        wanted = look(content)[0], look(style)[1]
 
-        def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], tuple[jax.Array, jax.Array]]:
+        def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], None]:
             x, moments = carry
-            gradient, far = jax.grad(loss, has_aux=True)(x)
-            updates, moments = optimizer.update(gradient, moments)
-            return (jnp.clip(x + updates, 0, 1), moments), far
+            updates, moments = optimizer.update(jax.grad(loss)(x, *wanted), moments)
+            return (jnp.clip(x + updates, 0, 1), moments), None
 
-        (x, _), (content_parts, style_parts) = jax.lax.scan(step, (x, optimizer.init(x)), length=steps)
-        return Styled(x, content_parts, style_parts)
+        (x, _), _ = jax.lax.scan(step, (x, optimizer.init(x)), length=steps)
+        return x, *far(x, *wanted), far(content, *wanted)[1]
 
     x = content
     for halvings in reversed(range(scales)):
         small = [_resized(picture, [n // 2**halvings for n in picture.shape[:2]]) for picture in (content, style)]
-        made = paint(_resized(x, small[0].shape[:2]), *small)
-        x = made.image
-    return made
+        x, *parts = paint(_resized(x, small[0].shape[:2]), *small)
+    return Styled(x, *map(float, parts))
 
 
 def _apart(x: jax.Array, wanted: jax.Array) -> jax.Array:

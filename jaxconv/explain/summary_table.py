@@ -110,7 +110,7 @@ def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title
 def _printed(table: "Table") -> str:
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=WIDE)
+    console = Console(file=io.StringIO(), width=WIDE, force_jupyter=False, force_terminal=False)  # nor in a notebook
     console.print(table)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     return "\n".join(line for line in lines if line)

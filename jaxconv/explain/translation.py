@@ -1,5 +1,6 @@
 """What a network makes of images that are moved: does it still know them, and are its features still the same?"""
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -111,6 +112,23 @@ def translation_test(
     right, same = found["said"] == labels[:, None], found["said"] == found["before"][:, None]
     means = zip(shifts, right.mean(0), same.mean(0), found["distance"].astype(float).mean(0), strict=True)
     return [Shifted(int(shift), *map(float, row)) for shift, *row in means]
+
+
+def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
+    """The mean of several networks' translation tests, by the same shifts.
+
+    Raises:
+        InputError: no test, or tests by other shifts.
+
+    >>> mean_shifted([[Shifted(1, 0.5, 1.0, 0.0)], [Shifted(1, 1.0, 1.0, 0.5)]])
+    [Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)]
+    """
+    if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
+        raise InputError("mean_shifted: give at least one translation test, and all by the same shifts")
+    means = (
+        (rows[0].shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:])) for rows in zip(*tests, strict=True)
+    )
+    return [Shifted(*row) for row in means]
 
 
 def moved(images: jax.Array, down: int | jax.Array, right: int | jax.Array, pad_mode: str = "zeros") -> jax.Array:

@@ -1,0 +1,302 @@
+"""What the experiments share: options, what is left behind, the record, progress, networks from several seeds."""
+
+import dataclasses
+import importlib.util
+import json
+import signal
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from jaxconv import data, experiment, models, runtime, train
+from jaxconv.data import augment
+from jaxconv.experiment import Options, Progress, Study, spread, table, train_networks
+
+SCRIPT = '''"""A coin falls on heads as often as not.
+
+Claim (lecture row 000-00): the mean of many is a half.
+"""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxconv.errors import InputError
+from jaxconv.experiment import Findings, Study, run, spread, table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Study):
+    """Toss coins."""
+
+    SMOKE = {"tosses": 8}
+    tosses: int = 100
+    """How often."""
+
+
+def measure(config, tell):
+    if config.tosses < 1:
+        raise InputError(f"tosses={config.tosses} should be at least 1")
+    if config.tosses == 13:
+        os.kill(os.getpid(), signal.SIGINT)
+    heads = [np.float32(np.random.default_rng(seed).integers(0, 2, config.tosses).mean())
+             for seed in tell.each(range(config.seeds))]
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().imshow(np.random.default_rng(0).random((40, 60, 3)))
+    by_length = {config.tosses: heads}
+    results = {"heads": by_length, "kinds": np.arange(2), "file": Path("coin.txt")}
+    return Findings(results, {"coin": figure, "other": Figure()}, [table("coins", ("", "heads"), [("mean", 0.5)])])
+
+
+def measured(results):
+    [(tosses, heads)] = results["heads"].items()
+    return f"Of {tosses.strip()} tosses, {spread(heads, 2)} are heads."
+
+
+if __name__ == "__main__":
+    run(Config, measure, measured)
+'''
+
+
+@pytest.fixture
+def coin(tmp_path, monkeypatch, capsys):
+    """Run a script about coins in an empty folder: (report or exit code, what it printed, what it said to stderr)."""
+    path = tmp_path / "scripts" / "coin.py"
+    path.parent.mkdir()
+    path.write_text(SCRIPT)
+    spec = importlib.util.spec_from_file_location("coin", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "coin", module)
+    spec.loader.exec_module(module)
+    called = []
+    for name in ("tune", "hurry", "keep_programs"):  # they change the process
+        monkeypatch.setattr(runtime, name, lambda *args, name=name: called.append(name))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(line):
+        monkeypatch.setattr(sys, "argv", [str(path), *line.split()])
+        called.clear()
+        try:
+            returned = experiment.run(module.Config, module.measure, module.measured)
+        except SystemExit as stop:
+            returned = stop.code
+        return returned, *capsys.readouterr()
+
+    run.module, run.called, run.folder = module, called, tmp_path
+    return run
+
+
+def heads(tosses, seed):
+    return float(np.float32(np.random.default_rng(seed).integers(0, 2, tosses).mean()))
+
+
+def test_a_study_leaves_its_results_and_figures_and_says_what_it_found(coin):
+    report, out, _ = coin("--seeds 2")
+    folder = coin.folder / "here/runs/coin"
+    assert {path.name for path in folder.iterdir()} == {"coin.json", "coin.png", "other.png"}
+    assert json.loads((folder / "coin.json").read_text()) == report
+    each = [heads(100, 0), heads(100, 1)]
+    assert report["results"] == {"heads": {"100": each}, "kinds": [0, 1], "file": "coin.txt"}
+    said = f"Of 100 tosses, {np.mean(each):.2f} ± {np.std(each, ddof=1):.2f} are heads."
+    assert report["measured"] == said and f"\n{said}\n" in out and "│ mean │" in out
+    assert report["study"] == "coin" and report["seeds"] == 2 and report["command"] == "coin.py --seeds 2"
+    assert report["config"] == {"seeds": 2, "smoke": False, "record": False, "out": "runs/coin", "tosses": 100}
+    assert 0 <= report["processor_seconds"] < 60 and 0 <= report["seconds"] < 600
+    assert report["device"] == runtime.device_name() and report["versions"] == runtime.versions()
+    assert "saved in runs/coin: coin.json, coin.png, other.png" in out
+    assert not (coin.folder / "scripts/results").exists()
+    assert coin.called == ["tune", "keep_programs"]
+
+
+def test_the_sentence_can_be_made_of_the_file_again(coin):
+    coin("--tosses 40")
+    report = json.loads((coin.folder / "here/runs/coin/coin.json").read_text())
+    assert coin.module.measured(report["results"]) == report["measured"]
+
+
+def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
+    report, *_ = coin("--smoke --seeds 2 --tosses 50 --out there")
+    assert report["config"]["tosses"] == 8 and report["results"]["heads"] == {"8": [heads(8, 0), heads(8, 1)]}
+    assert (coin.folder / "here/there/coin.json").exists() and not (coin.folder / "here/runs").exists()
+    assert coin.called == ["tune", "hurry", "keep_programs"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--smoke --record", "--smoke is no evidence, so there is nothing to --record: leave one out"),
+        ("--seeds 0", "seeds=0 should be at least 1"),
+        ("--seeds 0 --smoke", "seeds=0 should be at least 1"),
+        ("--tosses 0", "tosses=0 should be at least 1"),
+        ("--out taken", "--out taken cannot be made: File exists"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_code_2(coin, line, said):
+    (coin.folder / "here/taken").write_text("a file")
+    code, out, err = coin(line)
+    assert (code, out) == (2, "") and err.endswith(f"coin.py: error: {said}\n") and "Traceback" not in err
+    assert not list(coin.folder.rglob("*.json"))
+
+
+def test_the_help_is_the_scripts_docstring(coin):
+    code, out, _ = coin("--help")
+    assert code == 0 and "A coin falls on heads" in out and "How often." in out and "Trainings of each kind" in out
+
+
+def test_an_option_that_is_none_is_refused(coin):
+    code, _, err = coin("--toses 5")
+    assert code == 2 and "--tosses" in err
+
+
+def test_ctrl_c_ends_it_with_a_line(coin):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, out, err = coin("--tosses 13 --record")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, out) == (130, "") and err.endswith("coin.py: interrupted\n")
+    assert not list(coin.folder.rglob("*.json"))
+
+
+def test_a_record_is_the_results_and_the_first_figure_beside_the_script(coin):
+    report, out, _ = coin(f"--record --out {coin.folder}/secret --seeds 1")
+    results = coin.folder / "scripts/results"
+    assert {path.name for path in results.iterdir()} == {"coin.json", "coin.png"}
+    recorded = json.loads((results / "coin.json").read_text())
+    assert recorded == report | {"config": report["config"] | {"out": None}}
+    assert "secret" not in (results / "coin.json").read_text() and report["command"] == "coin.py --record --seeds 1"
+    assert f"saved in {results / 'coin.json'}" in out
+    with Image.open(coin.folder / "secret/coin.png") as whole, Image.open(results / "coin.png") as kept:
+        assert kept.size == whole.size and kept.mode == "P" and len(kept.getcolors()) <= 128
+        difference = np.asarray(kept.convert("RGB"), float) - np.asarray(whole.convert("RGB"), float)
+    assert abs(difference).mean() < 15  # it is that picture, and not the other, which is white
+    report["results"]["heads"]["100"] = [0.5]
+    (results / "coin.json").write_text("{}")
+    coin("--record --seeds 1")
+    assert json.loads((results / "coin.json").read_text())["results"]["heads"]["100"] == [heads(100, 0)]
+
+
+def test_a_mistake_in_the_sentence_does_not_cost_the_work(coin, monkeypatch):
+    monkeypatch.setattr(coin.module, "measured", lambda results: results["tails"])
+    with pytest.raises(KeyError, match="tails"):
+        coin("--seeds 1 --record")
+    report = json.loads((coin.folder / "here/runs/coin/coin.json").read_text())
+    assert report["results"]["heads"] == {"100": [heads(100, 0)]} and report["measured"] == ""
+    assert not (coin.folder / "scripts/results").exists()
+
+
+def test_a_study_that_trains_nothing_has_no_seeds(coin, capsys):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(Options):
+        seeds = 1  # what the script looks at, no option
+        tosses: int = 20
+
+    coin.module.Config = Config
+    code, out, _ = coin("--help")
+    assert code == 0 and "--tosses" in out and "--seeds" not in out
+    report, *_ = coin("")
+    assert report["seeds"] == 1 and "seeds" not in report["config"]
+
+
+def test_what_is_reduced_is_what_smoke_says():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(Study):
+        SMOKE = types.MappingProxyType({"epochs": 1, "seeds": 2})
+        epochs: int = 9
+
+    assert Config().reduced() == Config() == Config(epochs=9, seeds=3)
+    assert Config(smoke=True, epochs=7).reduced() == Config(smoke=True, epochs=1, seeds=2)
+
+
+def test_progress_counts_what_is_done():
+    def at():
+        [task] = tell._bar.tasks
+        return task.description, task.completed, task.total
+
+    with Progress() as tell:
+        tell.expect(3)
+        assert at() == ("", 0, 3)
+        tell("first")
+        tell.share(0.5)
+        assert at() == ("first", 0.5, 3)
+        tell("second")
+        assert at() == ("second", 1, 3)
+        each = tell.each(["a", "b"], "item {}")
+        next(each)
+        assert at() == ("item a", 2, 5)
+        tell.share(0.25)
+        assert at() == ("item a", 2.25, 5)
+        assert list(each) == ["b"] and at() == ("item b", 3, 5)
+        tell("fifth"), tell("one more than was expected")
+        assert at() == ("one more than was expected", 5, 6)
+    assert tell._bar.finished is False and not tell._bar.live.is_started
+
+
+def test_a_spread_is_numpys(rng):
+    values = rng.random(5)
+    for digits in (1, 4):
+        mean, deviation = np.mean(values), np.std(values, ddof=1)
+        assert spread(list(values), digits) == f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    assert spread([0.25], 3) == "0.250"
+
+
+def test_a_table_has_names_to_the_left_and_numbers_to_the_right():
+    made = table("title", ("network", "accuracy", "n"), [("cnn", 0.5, 3), ("mlp", 0.25, 4)])
+    assert [(column.header, column.justify, list(column.cells)) for column in made.columns] == [
+        ("network", "left", ["cnn", "mlp"]),
+        ("accuracy", "right", ["0.5", "0.25"]),
+        ("n", "right", ["3", "4"]),
+    ]
+    assert made.title == "title" and table("", ("a",), []).title is None
+
+
+@pytest.mark.usefixtures("promoting")
+def test_networks_are_those_of_fit_seed_by_seed():
+    digits = data.load("digits")
+    examples, validation, test = digits.train.part(slice(90)), digits.validation, digits.test
+    model, shift, told = models.mlp(hidden=(16,)), augment.shift(1), []
+    trained = train_networks(
+        model, examples, validation, seeds=[3, 1], epochs=3, batch_size=20, augment=shift, tell=told.append
+    )
+    optimizer = train.make_optimizer("adam", 3e-3, "one_cycle", 3 * 5)  # 90 images are five batches
+    for i, seed in enumerate([3, 1]):
+        alone = train.fit(
+            model, examples, validation, optimizer=optimizer, epochs=3, batch_size=20, seed=seed, augment=shift
+        )
+        jax.tree.map(np.testing.assert_array_equal, trained.each[i], (alone.params, alone.state))
+        best = max(record["val_accuracy"] for record in alone.history)
+        assert trained.val_accuracy[i] == best == trained.history[i][trained.best_epoch[i] - 1]["val_accuracy"]
+        logits, _ = model.apply(*trained.each[i], jnp.asarray(test.images, jnp.float32) / 255)
+        right = np.asarray(logits).argmax(1) == test.labels
+        assert trained.accuracy(*test)[i] == pytest.approx(right.mean())
+    assert len(trained.history) == 2 and [record["epoch"] for record in trained.history[1]] == [1, 2, 3]
+    np.testing.assert_allclose(told, np.arange(1, 7) / 6)
+    assert trained.seconds > 0
+
+
+@pytest.mark.usefixtures("promoting")
+def test_networks_may_be_given_an_optimizer_of_the_number_of_steps():
+    digits = data.load("digits")
+    examples, asked = digits.train.part(slice(50)), []
+
+    def make(steps):
+        asked.append(steps)
+        return optax.sgd(0.0)
+
+    trained = train_networks(
+        models.mlp(hidden=(4,)), examples, digits.validation, seeds=[0], epochs=2, batch_size=16, make_optimizer=make
+    )
+    assert asked == [2 * 4]
+    fresh, _ = models.mlp(hidden=(4,)).init(train.root_keys(0)[0], digits.in_shape)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.each[0][0], fresh)
