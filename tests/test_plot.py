@@ -95,3 +95,42 @@ def test_confusion_refuses_names_that_are_not_of_its_rows():
     message = r"^confusion: counts \(2, 2\) should be \(3, 3\), for 3 names of classes$"
     with pytest.raises(InputError, match=message):
         plot.confusion(np.ones((2, 2), int), "abc")
+
+
+def records(errors, training):
+    return [
+        {"epoch": n, "val_accuracy": 1 - error, "accuracy": 1 - own}
+        for n, (error, own) in enumerate(zip(errors, training, strict=True), start=1)
+    ]
+
+
+def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_kept():
+    """The seeds stop at different epochs, and one of them learns all of its training images, which has no logarithm."""
+    histories = {
+        "cnn": [records([0.5, 0.25, 0.375], [0.5, 0.25, 0.0]), records([0.25, 0.125], [0.75, 0.001])],
+        "dense": [records([0.75, 0.5], [0.5, 0.5])],
+    }
+    figure = plot.against_epochs(histories, kept={"cnn": [2, 1], "dense": [2]}, title="here")
+    (axes,) = figure.axes
+    solid = [line for line in axes.lines if line.get_linestyle() == "-"]
+    assert [line.get_ydata().tolist() for line in solid] == [[0.5, 0.25, 0.375], [0.25, 0.125], [0.75, 0.5]]
+    assert [line.get_xdata().tolist() for line in solid] == [[1, 2, 3], [1, 2], [1, 2]]
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [float(line.get_ydata()[0]) for line in dashed] == [0.5, 0.75, 0.5]
+    assert np.isnan(dashed[0].get_ydata()[-1])
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    assert marks == [(2, 0.25), (1, 0.25), (2, 0.5)]
+    colors = [line.get_color() for line in solid]
+    assert colors[0] == colors[1] != colors[2] and [line.get_color() for line in dashed] == colors
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == "cnn dense validation training kept".split()
+    assert axes.get_yscale() == "log" and axes.get_ylim()[0] == pytest.approx(0.125 / 5)
+    assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "error" and figure.get_suptitle() == "here"
+    figure.draw_without_rendering()
+
+    (axes,) = plot.against_epochs(histories, training=False).axes
+    assert len(axes.lines) == 3 and len(axes.get_legend().get_texts()) == 3
+
+
+def test_networks_against_epochs_need_a_network():
+    with pytest.raises(InputError, match=r"^against_epochs: there is no network to show$"):
+        plot.against_epochs({})

@@ -6,32 +6,43 @@ In a notebook the figure shows itself after ``%matplotlib inline``; in a script,
 
 from jaxconv.plot import pixels
 from jaxconv.plot.attribution import attributions, patches
+from jaxconv.plot.bars import bars
 from jaxconv.plot.contests import errors, ratios, step_times
+from jaxconv.plot.depth import gradients_and_losses
+from jaxconv.plot.epochs import against_epochs
 from jaxconv.plot.filters import filters
 from jaxconv.plot.geometry import against_shift, coverage, receptive_field, robustness
-from jaxconv.plot.grids import grid
+from jaxconv.plot.grids import grid, rows
 from jaxconv.plot.health import correlation, histograms, norms
+from jaxconv.plot.members import against_members
+from jaxconv.plot.numbers import numbers
 from jaxconv.plot.samples import against_samples
 from jaxconv.plot.training import confusion, curves, mistakes
 
 __all__ = [
+    "against_epochs",
+    "against_members",
     "against_samples",
     "against_shift",
     "attributions",
+    "bars",
     "confusion",
     "correlation",
     "coverage",
     "curves",
     "errors",
     "filters",
+    "gradients_and_losses",
     "grid",
     "histograms",
     "mistakes",
     "norms",
+    "numbers",
     "patches",
     "pixels",
     "ratios",
     "receptive_field",
     "robustness",
+    "rows",
     "step_times",
 ]

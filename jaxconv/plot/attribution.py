@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.plot import pixels
+from jaxconv.plot.grids import fill, panels_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from jaxconv.explain import Patches
@@ -40,12 +40,12 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
                 f"attributions: heat of {name} {np.shape(heat)} should be {images.shape[:3]}, as the images are: "
                 "explain.to_heat and explain.enlarge_map make it so"
             )
-    panels, figure = _panels(len(images), 1 + len(heats), size)
+    panels, figure = panels_of(len(images), 1 + len(heats), size)
     for axes, name in zip(panels[0], ("image", *heats), strict=True):
         axes.set_title(name.replace("_", " "), fontsize=8)
     for n, row in enumerate(panels):
         shown = [pixels.picture(images[n]), *(pixels.overlay(images[n], np.asarray(h)[n]) for h in heats.values())]
-        _show(row, shown, titles[n] if n < len(titles) else "")
+        fill(row, shown, titles[n] if n < len(titles) else "")
     return figure
 
 
@@ -65,27 +65,10 @@ def patches(found: "Patches", title: str = "", *, names: Sequence[str] = (), siz
     (['0', '1'], ['2.5', '1'])
     """
     filters, count = found.activation.shape
-    panels, figure = _panels(filters, count, size, below=0.2)
+    panels, figure = panels_of(filters, count, size, below=0.2)
     for k, row in enumerate(panels):
-        _show(row, [pixels.picture(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
+        fill(row, [pixels.picture(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
         for axes, activation in zip(row, found.activation[k], strict=True):
             axes.set_xlabel(f"{activation:.3g}", fontsize=7, labelpad=2)
     figure.suptitle(title, fontsize=10)
     return figure
-
-
-def _panels(rows: int, columns: int, size: float, *, below: float = 0.0) -> tuple[Any, "Figure"]:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    close = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=(size * columns + 0.3, (size + below) * rows + 0.4), dpi=110, layout=close)
-    return figure.subplots(rows, columns, squeeze=False), figure
-
-
-def _show(row: Sequence["Axes"], pictures: Sequence[np.ndarray], name: str) -> None:
-    for axes, shown in zip(row, pictures, strict=True):
-        axes.imshow(shown, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(color="0.6", linewidth=0.5)  # a frame, or what is white would run into the page
-    row[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")

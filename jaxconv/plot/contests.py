@@ -27,7 +27,7 @@ def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
 
     rows = {title: list(dict.fromkeys(row.quantity for row in c.rows)) for title, c in comparisons.items()}
     heights = [len(quantities) for quantities in rows.values()]
-    figure = Figure(figsize=(9, 0.36 * sum(heights) + 0.9 * len(rows)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 0.36 * sum(heights) + 0.9 * len(rows) + 0.3), dpi=120, layout="constrained")
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     names = list(dict.fromkeys(row.implementation for c in comparisons.values() for row in c.rows))
     exact = 1e-17  # where a difference of nothing is drawn, on a scale without a zero
@@ -39,11 +39,13 @@ def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
             place = y + 0.6 * ((k + 0.5) / len(names) - 0.5)
             label = row.implementation if y == 0 else None
             axes.plot(max(row.relative, exact), place, "o", ms=4.5, color=f"C{k}", label=label)
-        axes.set(xscale="log", xlim=(exact / 2, None), yticks=range(len(rows[title])), yticklabels=rows[title])
+        axes.set(xscale="log", yticks=range(len(rows[title])), yticklabels=rows[title])
         axes.set_title(f"{title}: {found.dtype}, against {found.reference}", loc="left", fontsize=10)
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.4)
-    panels[0].legend(loc="upper right", fontsize=8, ncols=2)
+    panels[0].set_xlim(exact / 2, None)  # of all panels, once they are full
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", fontsize=8, ncols=len(names), frameon=False)
     panels[-1].set_xlabel(
         "largest error, as a share of the largest entry (grey: what rounding allows; at the edge: none)"
     )
