@@ -19,7 +19,20 @@ __version__ = "0.1.0"
 
 __all__ = ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *layers.__all__, *ops.__all__]
 
-_LAZY = ("bench", "compare", "data", "devices", "experiment", "explain", "filters", "plot", "runtime", "train")
+_LAZY = (
+    "audio",
+    "bench",
+    "compare",
+    "data",
+    "descriptors",
+    "devices",
+    "experiment",
+    "explain",
+    "filters",
+    "plot",
+    "runtime",
+    "train",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -18,6 +18,7 @@ ROOMS = [
     "shapes",
     "ops",
     "filters",
+    "descriptors",
     "audio",
     "compare",
     "layers",
@@ -90,7 +91,21 @@ def test_the_other_rooms_open_when_asked_for():
 
 @pytest.mark.parametrize(
     "room",
-    ["shapes", "ops", "filters", "audio", "compare", "layers", "models", "data", "train", "explain", "plot", "report"],
+    [
+        "shapes",
+        "ops",
+        "filters",
+        "descriptors",
+        "audio",
+        "compare",
+        "layers",
+        "models",
+        "data",
+        "train",
+        "explain",
+        "plot",
+        "report",
+    ],
 )
 def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
     module = importlib.import_module(f"jaxconv.{room}")
@@ -105,5 +120,5 @@ def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
             continue
         assert (value.__doc__ or "").strip(), f"{room}.{name} has no docstring"
         ours = inspect.isfunction(value) and value.__module__.startswith("jaxconv")
-        if ours and room in ("shapes", "ops", "filters", "audio", "layers", "plot"):
+        if ours and room in ("shapes", "ops", "filters", "descriptors", "audio", "layers", "plot"):
             assert ">>>" in value.__doc__, f"{room}.{name} has no example"
