@@ -1,16 +1,18 @@
-"""What the training engine costs beside the arithmetic: Python, memory, the stream, the checkpoints.
+"""What the training engine costs beside the arithmetic is small: Python, memory, the stream, the checkpoints.
 
 Claims: (a) an epoch of lenet5 on the digits through ``fit`` takes at most 1.1 times as long as a bare ``lax.scan`` of
 the same step over the same batches; (b) two epochs of mnist_cnn on MNIST need less than 1.5 GiB of the host's memory
 at their peak, and 50 epochs of the digits, with a checkpoint after each, no more at the end than after a few; (c)
 streamed through Grain, from an array and not from files, mnist_cnn learns at least 90 % as many images a second as from
-memory; (d) a checkpoint of it takes less than half a second. Measured on 2 CPU cores with jax 0.10.2: 1.008 times;
-0.67 GiB, and 697 MiB after the first of the 50 epochs, 706 after 20, 713 at the end; 98.4 %; 0.10 s.
+memory; (d) a checkpoint of it takes less than half a second.
+
+Measured (2 CPU cores, jax 0.10.2): 1.008 times; 0.67 GiB, and 697 MiB after the first of the 50 epochs, 706 after 20,
+713 at the end; 98.4 %; 0.10 s.
 
     python experiments/bench_engine.py              # needs MNIST; about four minutes on 2 cores
     python experiments/bench_engine.py --smoke      # the digits instead and few rounds: seconds, and no evidence
 
-What is compared takes turns in one process; every figure is a median. Memory is the resident set, as Linux tells it.
+What is compared takes turns in one process; every time is a median. Memory is the resident set, as Linux tells it.
 """
 
 import dataclasses
@@ -25,21 +27,20 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 
-from jaxconv import data, models, runtime, train
+from jaxconv import data, models, train
 from jaxconv.compare.timing import medians
-from jaxconv.experiment import write_json
+from jaxconv.experiment import Findings, Options, Progress, run, table
 from jaxconv.train.batches import gather, rows
 
 BATCH_SIZE = 32  # the digits'; MNIST's is 128
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """What the training engine costs beside the arithmetic."""
+
+    SMOKE = {"repeats": 3, "rounds": 1, "images": 1000, "soak": 4}
 
     repeats: int = 30
     """Epochs that are timed of fit and of the bare scan, in turns."""
@@ -49,10 +50,6 @@ class Config:
     """MNIST images that these two go through."""
     soak: int = 50
     """Epochs of the long run."""
-    smoke: bool = False
-    """Digits instead of MNIST and few rounds, to see that it runs."""
-    out: Path = Path("runs/bench_engine")
-    """Folder for bench_engine.json."""
 
 
 class Claim(NamedTuple):
@@ -62,51 +59,46 @@ class Claim(NamedTuple):
     holds: bool
 
 
-def main(config: Config) -> None:
-    if config.smoke:
-        config = dataclasses.replace(config, repeats=3, rounds=1, images=1000, soak=4)
+def measure(config: Config, tell: Progress) -> Findings:
     name, model = ("digits", "small_cnn") if config.smoke else ("mnist", "mnist_cnn")
-    console = Console(stderr=True)
-    with console.status("") as status, tempfile.TemporaryDirectory() as scratch:
-        status.update("(a) fit and a bare scan, in turns")
+    tell.expect(5)
+    with tempfile.TemporaryDirectory() as scratch:
+        tell("(a) fit and a bare scan, in turns")
         epoch = overhead(config.repeats)
-        status.update(f"(b) the memory of a run on {name}")
+        tell(f"(b) the memory of a run on {name}")
         peak = peak_memory(name, model, Path(scratch) / "run")
-        status.update(f"(b) the memory of {config.soak} epochs")
+        tell(f"(b) the memory of {config.soak} epochs")
         soaked = soak(config.soak, Path(scratch) / "soak")
-        status.update(f"(c) {name} streamed and from memory, in turns")
+        tell(f"(c) {name} streamed and from memory, in turns")
         rates = stream(name, model, config.images, config.rounds)
-        status.update("(d) checkpoints")
+        tell("(d) checkpoints")
         saved = checkpoint(name, model, Path(scratch) / "checkpoint")
-    ratio, share = epoch["fit"] / epoch["bare"], rates["streamed"] / rates["resident"]
-    growth = soaked["growth_mib_an_epoch"]
-    claims = [
-        Claim("an epoch through fit / a bare scan", f"{ratio:.3f}", "at most 1.1", ratio <= 1.1),
-        Claim(f"peak memory, 2 epochs of {name}", f"{peak / 2**30:.2f} GiB", "below 1.5 GiB", peak < 1.5 * 2**30),
-        Claim(f"growth over {config.soak} epochs", f"{growth:+.3f} MiB an epoch", "below 0.5", growth < 0.5),
-        Claim("streamed / resident images a second", f"{share:.1%}", "at least 90 %", share >= 0.9),
-        Claim("a checkpoint", f"{saved['seconds'] * 1e3:.0f} ms", "below 500 ms", saved["seconds"] < 0.5),
-    ]
-    config.out.mkdir(parents=True, exist_ok=True)
-    report = {
-        "device": runtime.device_name(),
-        "versions": runtime.versions(),
-        "config": dataclasses.asdict(config),
+    results = {
         "epoch_seconds": epoch,
         "peak_bytes": peak,
         "soak": soaked,
         "images_per_second": rates,
         "checkpoint": saved,
-        "claims": [claim._asdict() for claim in claims],
     }
-    write_json(config.out / "bench_engine.json", report)
-    made = Table(title=f"the engine on {report['device']}", title_justify="left")
-    for heading in ("what", "measured", "claimed", ""):
-        made.add_column(heading, justify="left" if heading in ("what", "") else "right")
-    for claim in claims:
-        made.add_row(claim.what, claim.measured, claim.claimed, "holds" if claim.holds else "does not hold")
-    Console(width=110).print(made)
-    print(f"saved in {config.out / 'bench_engine.json'}")
+    rows = [(*claim[:3], "holds" if claim.holds else "does not hold") for claim in claims(results)]
+    return Findings(results, {}, [table("the engine", ("what", "measured", "claimed", ""), rows)])
+
+
+def claims(results: dict[str, Any]) -> list[Claim]:
+    epoch, rates = results["epoch_seconds"], results["images_per_second"]
+    ratio, share = epoch["fit"] / epoch["bare"], rates["streamed"] / rates["resident"]
+    growth, peak, seconds = (
+        results["soak"]["growth_mib_an_epoch"],
+        results["peak_bytes"] / 2**30,
+        results["checkpoint"]["seconds"],
+    )
+    return [
+        Claim("an epoch through fit / a bare scan", f"{ratio:.3f}", "at most 1.1", ratio <= 1.1),
+        Claim("peak memory of 2 epochs", f"{peak:.2f} GiB", "below 1.5 GiB", peak < 1.5),
+        Claim("growth over a long run", f"{growth:+.3f} MiB an epoch", "below 0.5", growth < 0.5),
+        Claim("streamed / resident images a second", f"{share:.1%}", "at least 90 %", share >= 0.9),
+        Claim("a checkpoint", f"{seconds * 1e3:.0f} ms", "below 500 ms", seconds < 0.5),
+    ]
 
 
 def overhead(repeats: int) -> dict[str, float]:
@@ -215,5 +207,11 @@ def checkpoint(name: str, model: str, folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "bytes": sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())}
 
 
+def measured(results: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{claim.what}: {claim.measured}{'' if claim.holds else f', not {claim.claimed}'}" for claim in claims(results)
+    )
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(Config, measure, measured)

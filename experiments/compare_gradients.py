@@ -1,25 +1,28 @@
-"""Hand-rolled and lax convolution, and the gradients derived by hand: one table and one figure.
+"""Hand-rolled convolution, and the gradients derived by hand, are lax's to the twelfth digit: seven ways, one result.
 
-Claim: every lowering, and the gradients derived by hand, give the same value and the same gradients as
-``lax.conv_general_dilated``, to 1e-12 of the largest entry in float64, for one convolution and for every parameter
-of LeNet-5 and of the MNIST network.
+Claim (lecture rows 001-20, 001-21, 001-22): every lowering, and the gradients derived by hand, give the same value and
+the same gradients as ``lax.conv_general_dilated``, to 1e-12 of the largest entry in float64, for one convolution and
+for every parameter of LeNet-5 and of the MNIST network.
+
+Measured: not yet.
 
     python experiments/compare_gradients.py              # about two minutes on 2 cores
     python experiments/compare_gradients.py --smoke      # one small convolution, seconds
     python experiments/compare_gradients.py --readme     # also renew the table and the figure that the README shows
+
+``jaxconv compare`` does the same for one op, layer or network, and shows every parameter.
 """
 
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
-import tyro
-from rich.console import Console
 
-from jaxconv import plot, runtime
+from jaxconv import plot
 from jaxconv.compare import Comparison, Contest, compare_all, contest
-from jaxconv.experiment import write_json
+from jaxconv.experiment import Findings, Options, Progress, run, table
 from jaxconv.models.contest import model_contest
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -27,49 +30,33 @@ MARKS = ("<!-- compare_gradients -->", "<!-- end -->")
 PICTURE = Path(".github/pictures/compare-gradients.png")
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Compare every lowering and the gradients derived by hand."""
+
+    SMOKE = {"repeats": 2}
 
     repeats: int = 15
     """Rounds of timing."""
-    smoke: bool = False
-    """One small convolution, to see that it runs."""
     readme: bool = False
     """Renew the README's table and figure."""
-    out: Path = Path("runs/compare_gradients")
-    """Folder for compare_gradients.json and the figure."""
 
 
-def main(config: Config) -> None:
+def measure(config: Config, tell: Progress) -> Findings:
     found: dict[str, Comparison] = {}
-    with Console(stderr=True).status("") as status, jax.enable_x64(True):
-        for title, ready in contests(config.smoke).items():
-            found[title] = compare_all(
-                ready.functions,
-                *ready.args,
-                names=ready.names,
-                repeats=2 if config.smoke else config.repeats,
-                progress=lambda what, title=title: status.update(f"{title}: {what}"),
-            )
-    config.out.mkdir(parents=True, exist_ok=True)
-    report = {"device": runtime.device_name(), "versions": runtime.versions()}
-    write_json(config.out / "compare_gradients.json", report | {title: c.as_dict() for title, c in found.items()})
-    picture = config.out / "compare_gradients.png"
-    plot.errors(found).savefig(picture)
-    if config.readme:
-        renew_readme(markdown(found), picture)
-    for title, comparison in found.items():
-        print(f"\n{title}\n{comparison}")
-    worst = max(row.relative for comparison in found.values() for row in comparison.rows)
-    agree = all(comparison.ok for comparison in found.values())
-    print(f"\n{'all agree' if agree else 'THEY DIFFER'}: largest relative error {worst:.1e}")
-    print(f"saved in {config.out}: {', '.join(sorted(path.name for path in config.out.iterdir()))}")
+    with jax.enable_x64(True):
+        ready = contests(config.smoke)
+        for title in tell.each(list(ready)):
+            functions, args, names = ready[title].functions, ready[title].args, ready[title].names
+            found[title] = compare_all(functions, *args, names=names, repeats=config.repeats)
+    results = {title: summary(comparison) for title, comparison in found.items()}
+    headings = ("", *(f"{title}: {what}" for title in found for what in ("error", "time")))
+    return Findings(results, {"compare_gradients": plot.errors(found)}, [table("", headings, cells(results))])
 
 
 def contests(smoke: bool) -> dict[str, Contest]:
     if smoke:
-        return {"conv": contest("conv", (1, 6, 5, 2), features=3)}
+        return {"one convolution": contest("conv", (1, 6, 5, 2), features=3)}
     return {
         "one convolution": contest("conv", (8, 28, 28, 3), features=16, kernel=3, stride=2),
         "LeNet-5": model_contest("lenet5"),
@@ -77,21 +64,37 @@ def contests(smoke: bool) -> dict[str, Contest]:
     }
 
 
-def markdown(found: dict[str, Comparison]) -> str:
-    """For each implementation the largest error of any gradient, and its time: the README's table."""
-    names = list(dict.fromkeys(name for comparison in found.values() for name in comparison.seconds))
-    lines = [
-        "| | " + " | ".join(f"{title}: error | time" for title in found) + " |",
-        "|---" * (1 + 2 * len(found)) + "|",
-    ]
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """For each implementation the largest error of the value and any gradient, and its time forward and backward."""
+    names = dict.fromkeys([*comparison.seconds, *(row.implementation for row in comparison.rows)])
+    return {
+        "agree": comparison.ok,
+        "error": {
+            name: max((row.relative for row in comparison.rows if row.implementation == name), default=None)
+            for name in names
+        },
+        "milliseconds": {name: timing.both * 1e3 for name, timing in comparison.seconds.items()},
+    }
+
+
+def cells(results: dict[str, Any]) -> list[list[str]]:
+    """A row an implementation: for each contest its error, and its time."""
+    names = dict.fromkeys(name for found in results.values() for name in found["error"])
+    rows = []
     for name in names:
-        cells = []
-        for comparison in found.values():
-            errors = [row.relative for row in comparison.rows if row.implementation == name]
-            cells.append(f"{max(errors):.0e}" if errors else "reference")
-            cells.append(f"{comparison.seconds[name].both * 1e3:.1f} ms" if name in comparison.seconds else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        row = [name]
+        for found in results.values():
+            error, time = found["error"].get(name), found["milliseconds"].get(name)
+            row += ["reference" if error is None else f"{error:.0e}", "" if time is None else f"{time:.1f} ms"]
+        rows.append(row)
+    return rows
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The README's table."""
+    lines = [["", *(f"{title}: error | time" for title in results)], *cells(results)]
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|---" * (1 + 2 * len(results)) + "|", *body])
 
 
 def renew_readme(table: str, picture: Path) -> None:
@@ -103,5 +106,15 @@ def renew_readme(table: str, picture: Path) -> None:
     shutil.copy(picture, PROJECT / PICTURE)
 
 
+def measured(results: dict[str, Any]) -> str:
+    worst = max(error for found in results.values() for error in found["error"].values() if error is not None)
+    differing = [title for title, found in results.items() if not found["agree"]]
+    ways = len(next(iter(results.values()))["error"])
+    said = f"they differ for {', '.join(differing)}" if differing else "all agree"
+    return f"Of {ways} implementations on {', '.join(results)}, {said}: the largest relative error is {worst:.1e}."
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    report = run(Config, measure, measured)
+    if report["config"]["readme"]:
+        renew_readme(markdown(report["results"]), Path(report["config"]["out"]) / "compare_gradients.png")

@@ -108,7 +108,7 @@ def measure(config: Config, tell: Progress) -> Findings:
             explain.translation_test(model, *network, images, labels, shifts=shifts, axis="x")
             for network in trained.each
         ]
-        curves[pool] = [mean_of(rows) for rows in zip(*moves, strict=True)]
+        curves[pool] = explain.mean_shifted(moves)
         by_one = [[row for row in rows if abs(row.shift) == 1] for rows in moves]
         results[pool] = {
             "parameters": explain.summarize(model, dataset.in_shape).params,
@@ -124,12 +124,6 @@ def measure(config: Config, tell: Progress) -> Findings:
     ]
     figure = plot.against_shift(curves, title=f"{dataset.name}: images moved along a row")
     return Findings(results, {"pooling": figure}, [table("", ("pooling", "parameters", *COLUMNS), rows)])
-
-
-def mean_of(rows: tuple[explain.Shifted, ...]) -> explain.Shifted:
-    """The mean over the seeds."""
-    shift, *others = map(statistics.fmean, zip(*rows, strict=True))
-    return explain.Shifted(int(shift), *others)
 
 
 def measured(results: dict[str, Any]) -> str:

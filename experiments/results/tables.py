@@ -84,7 +84,8 @@ def row_of(study: Script) -> list[str]:
     picture = f"results/{name}.png"
     shown = f'<a href="{picture}"><img src="{picture}" width="240" alt="{name}"></a>'
     figure = shown if (EXPERIMENTS / picture).exists() else ""
-    return [link, cell(study.claim), cell(record["measured"]), str(record["seeds"]), time_of(record), figure]
+    seeds = str(record["config"].get("seeds", ""))  # what trains nothing has none
+    return [link, cell(study.claim), cell(record["measured"]), seeds, time_of(record), figure]
 
 
 def cell(text: str) -> str:
@@ -98,9 +99,10 @@ def time_of(record: dict[str, Any]) -> str:
 
 def with_measured(source: str, record: dict[str, Any]) -> str:
     """A study's source, with what it recorded as the paragraph "Measured …" of its docstring."""
-    seeds = f"{record['seeds']} seeds" if record["seeds"] > 1 else "one seed"
+    seeds = record["config"].get("seeds")
+    trained = "" if seeds is None else " with one seed" if seeds == 1 else f" with {seeds} seeds"
     machine = f"{record['device']}, jax {record['versions']['jax']}, {time_of(record)} of processor time"
-    paragraph = textwrap.fill(f"Measured with {seeds} ({machine}): {record['measured']}", WIDTH, break_long_words=False)
+    paragraph = textwrap.fill(f"Measured{trained} ({machine}): {record['measured']}", WIDTH, break_long_words=False)
     return re.sub(r"^Measured.*?(?=\n\n)", lambda _: paragraph, source, count=1, flags=re.MULTILINE | re.DOTALL)
 
 

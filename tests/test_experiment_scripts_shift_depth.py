@@ -1,0 +1,140 @@
+"""What the studies of shifts, depth, shared weights and lowerings compute by themselves."""
+
+import compare_gradients
+import invariance
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import residual
+import robustness
+import translation
+
+from jaxconv import InputError, data, explain, models
+from jaxconv.compare import Comparison, compare_all
+from jaxconv.compare.side_by_side import Timing
+
+
+def test_an_image_made_smaller_has_the_means_of_its_blocks(rng):
+    images = rng.integers(0, 256, (3, 6, 4, 2), np.uint8)
+    small = residual.smaller(images, 2)
+    assert small.shape == (3, 3, 2, 2) and small.dtype == np.uint8
+    for n, i, j, c in np.ndindex(*small.shape):
+        assert abs(small[n, i, j, c] - images[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c].mean()) <= 0.5
+    np.testing.assert_array_equal(residual.smaller(images, 1), images)
+    with pytest.raises(InputError, match="shrink=4 should divide the images' sides, 6 and 4"):
+        residual.smaller(images, 4)
+
+
+def test_a_block_that_begins_as_zero_is_the_identity(monkeypatch):
+    """Row 003-21: of values and gradients below 0 too. One that begins as others do is far from it."""
+    assert residual.zero_block(8, (6, 4, 3)) == {"from_identity": 0, "gradient_from_identity": 0}
+    resnet = models.resnet
+    monkeypatch.setattr(models, "resnet", lambda depth, zero_init: resnet(depth))
+    far = residual.zero_block(8, (6, 4, 3))
+    assert far["from_identity"] > 1 and far["gradient_from_identity"] > 0.1
+
+
+def test_gradients_by_layer_are_in_the_order_of_the_layers(rng):
+    model = models.resnet(14)
+    params, state = residual.init(model, 0, (8, 8, 1))
+    batch = rng.random((4, 8, 8, 1)).astype(np.float32), np.arange(4)
+    norms = residual.gradient_norms(model)(params, state, *batch, train=False)
+    wanted = explain.gradient_norms(model, params, state, *batch, train=False)
+    assert list(norms) == list(range(1, 15))
+    np.testing.assert_allclose(list(norms.values()), list(wanted.values()), rtol=1e-4)
+    assert residual.first_by_last({1: 6.0, 2: 5.0, 3: 3.0, 4: 100.0}) == 2
+
+
+@pytest.mark.parametrize(("kind", "shortcuts"), [("plain", 0), ("residual", 6)])
+def test_the_sigmoids_networks_are_as_deep_as_the_others(kind, shortcuts):
+    model = residual.sigmoid_network(8, kind)
+    params, _ = model.init(jax.random.key(0), (4, 4, 1))
+    assert sum("kernel" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)) == 8
+    assert sum(name.startswith("res") for name in params) == shortcuts
+
+
+def test_a_circular_convolution_moves_with_the_image_and_what_is_pooled_by_its_stride(rng):
+    """Rows 001-04, 004-03; lecture erratum 13: equivariant, not invariant."""
+    found = translation.exact(rng.integers(0, 256, (3, 6, 8, 1), np.uint8))
+    exactly = [name for name, error in found.items() if error < 1e-6]
+    assert exactly == [
+        "convolution, circular padding, by 1",
+        "then pooled, by 2",
+        "convolution, global mean, by 1",
+    ]
+    assert min(error for name, error in found.items() if name not in exactly) > 0.01
+
+
+def test_pixels_are_permuted_in_one_way_in_all_images(rng):
+    images, labels = rng.integers(0, 256, (3, 2, 5, 2), np.uint8), np.arange(3, dtype=np.int32)
+    order = rng.permutation(10)
+    permuted = invariance.permute(data.Split(images, labels), order)
+    for n, i, j in np.ndindex(3, 2, 5):
+        a, b = divmod(order[5 * i + j], 5)
+        np.testing.assert_array_equal(permuted.images[n, i, j], images[n, a, b])
+    np.testing.assert_array_equal(permuted.labels, labels)
+
+
+def test_a_distortions_accuracy_leaves_out_the_strength_that_changes_nothing():
+    none = explain.DISTORTIONS["rotation"].none
+    assert robustness.accuracy("rotation", [(none, 1.0), (10.0, 0.5), (20.0, 0.25)]) == 0.375
+    assert robustness.mean_of([[(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.5), (1.0, 0.0)]]) == [(0.0, 0.75), (1.0, 0.25)]
+    assert robustness.overall({"distorted": {"a": [0.5, 0.75], "b": [0.25, 0.25]}}) == [0.375, 0.5]
+
+
+def test_robustness_tells_where_the_first_network_is_beaten():
+    def network(accuracy, **distorted):
+        return {"test_accuracy": [accuracy], "distorted": {name: [value] for name, value in distorted.items()}}
+
+    cnn, mlp = network(0.99, blur=0.5, noise=0.9), network(0.97, blur=0.6, noise=0.4)
+    assert robustness.measured({"cnn": cnn, "mlp": mlp}).endswith("cnn is the best against all of them but blur.")
+    assert robustness.measured({"cnn": cnn}).endswith(
+        "over 2 distortions: cnn 0.700. cnn is the best against all of them."
+    )
+
+
+@pytest.fixture
+def compared():
+    with jax.enable_x64(True):
+        x = jnp.arange(3.0)
+        functions = {"cube": lambda x: x**3, "product": lambda x: x * x * x, "wrong": lambda x: x**3 + 1.04e-3}
+        return compare_gradients.summary(compare_all(functions, x, repeats=1))
+
+
+def test_a_comparison_is_summed_up_by_its_largest_error(compared):
+    assert not compared["agree"] and compared["error"]["cube"] is None and compared["error"]["product"] < 1e-12
+    assert compared["error"]["wrong"] == pytest.approx(1.04e-3 / 8)  # of the largest entry, 2³
+    assert set(compared["milliseconds"]) == {"cube", "product", "wrong"}
+    timed = compare_gradients.summary(Comparison("a", "float64", "cpu", (), {"a": Timing(forward=1e-3, both=4e-3)}))
+    assert timed == {"agree": True, "error": {"a": None}, "milliseconds": {"a": 4.0}}
+    said = compare_gradients.measured({"powers": compared})
+    assert said == "Of 3 implementations on powers, they differ for powers: the largest relative error is 1.3e-04."
+    assert "all agree" in compare_gradients.measured({"powers": compared | {"agree": True}})
+
+
+def test_the_readmes_table_is_renewed_between_its_marks(compared, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_gradients, "PROJECT", tmp_path)
+    (tmp_path / compare_gradients.PICTURE).parent.mkdir(parents=True)
+    (tmp_path / "new.png").write_bytes(b"picture")
+    first, last = compare_gradients.MARKS
+    (tmp_path / "README.md").write_text(f"before\n{first}\n| old |\n{last}\nafter\n")
+    compared["milliseconds"] = {"cube": 1.25, "wrong": 20.0}
+    table = compare_gradients.markdown({"powers": compared, "others": compared})
+    compare_gradients.renew_readme(table, tmp_path / "new.png")
+    rows = (tmp_path / "README.md").read_text().splitlines()
+    assert rows[:2] == ["before", first] and rows[-2:] == [last, "after"]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:-2]]
+    assert cells[0] == ["", "powers: error", "time", "others: error", "time"] and cells[1] == ["---"] * 5
+    assert cells[2] == ["cube", *["reference", "1.2 ms"] * 2] and cells[4] == ["wrong", *["1e-04", "20.0 ms"] * 2]
+    assert cells[3][0] == "product" and cells[3][2] == ""
+    assert (tmp_path / compare_gradients.PICTURE).read_bytes() == b"picture"
+
+
+def test_networks_of_one_head_or_the_other_share_their_convolutions():
+    shapes = {}
+    for head in translation.HEADS:
+        params, _ = translation.network(head, 5, 10).init(jax.random.key(0), (28, 28, 1))
+        shapes[head] = jax.tree.map(jnp.shape, {name: params[name] for name in ("conv1", "conv2")})
+        assert params[sorted(params)[-1]]["kernel"].shape[1] == 10
+    assert shapes["flatten"] == shapes["global mean"]
