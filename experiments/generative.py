@@ -58,11 +58,11 @@ class Config(Study):
     """Training images, at most."""
     code: int = 16
     """Numbers that an image becomes."""
-    epochs: int = 10
+    epochs: int = 8
     """How often the autoencoders go through them."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Images a step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-2
     """Adam's highest."""
 
 
