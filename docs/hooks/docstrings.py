@@ -1,0 +1,282 @@
+"""Docstrings as Markdown, for mkdocstrings.
+
+They are written to be read in an editor: sections ``Args:``, ``Returns:``, ``Raises:``; examples that begin with
+``>>>``; formulas that are indented; ``:func:`` before a name; tables of text. Here all of that becomes Markdown.
+
+It is read by mkdocs (as a part of ``pages.py``) and by Griffe (as an extension), and imports nothing of jaxconv: what
+is public, and where, it reads from the files.
+"""
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import griffe
+
+ROOT = Path(__file__).resolve().parents[2]
+LECTURE_ROWS = "lecture-rows"  # the anchor of their table
+# Public, but not by a room's own name for them.
+ALSO = {"layers": ["walk"], "models": ["by_hand"], "ops": ["conv.passes", "conv.cpu.rule"]}
+
+SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
+ITEM = re.compile(r"([\w*`., ]+?): +(?=\S)|([\w*`., ]+?):$")
+RULER = re.compile(r"=+(?: +=+)+$")
+CODE = re.compile(r"(:\w+:`[^`]+`|``.+?``|`[^`]+`)", re.DOTALL)
+ADDRESS = re.compile(r"https?://[^\s)&]*[^\s)&.,;:]")
+
+
+class Name(NamedTuple):
+    """Something public."""
+
+    public: str  # as people write it: jaxconv.ops.conv
+    path: str  # where it is written: jaxconv.ops.conv.conv
+    file: Path
+    summary: str  # the first line of what it says about itself
+
+    @property
+    def name(self) -> str:
+        return self.public.rpartition(".")[2]
+
+
+def rooms() -> list[str]:
+    """Every room of the package, from the ground up as CONTRIBUTING has them, or at the end."""
+    package = ROOT / "jaxconv"
+    there = {path.name.removesuffix(".py") for path in package.iterdir() if file_of(f"jaxconv.{path.stem}")}
+    there = {name for name in there if not name.startswith("__")}
+    listed = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    return [name for name in listed if name in there] + sorted(there - set(listed))
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module or package, if there is one."""
+    path = ROOT.joinpath(*module.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    file = file_of(module)
+    assert file is not None, module
+    return ast.parse(file.read_text())
+
+
+def docstring_of(module: str) -> str:
+    return ast.get_docstring(tree_of(module)) or ""
+
+
+@functools.cache
+def names_of(module: str) -> tuple[Name, ...]:
+    """What a module makes public: ``__all__``, or all that is written in it and has no underscore before it."""
+    tree = tree_of(module)
+    listed = next(
+        (node.value for node in tree.body if isinstance(node, ast.Assign) and _targets(node) == ["__all__"]), None
+    )
+    if isinstance(listed, ast.List):
+        names = [name for item in listed.elts if isinstance(item, ast.Constant) and (name := str(item.value))]
+    else:
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    found = [_find(module, name) for name in names if not name.startswith("_")]
+    return tuple(name for name in found if name is not None)
+
+
+def modules_of(room: str) -> list[str]:
+    """Public modules within a room."""
+    module = f"jaxconv.{room}"
+    inner = [
+        f"{node.module}.{alias.name}"
+        for node in tree_of(module).body
+        if isinstance(node, ast.ImportFrom) and node.module == module
+        for alias in node.names
+        if file_of(f"{module}.{alias.name}")
+    ]
+    return inner + [f"{module}.{name}" for name in ALSO.get(room, [])]
+
+
+@functools.cache
+def published() -> dict[str, Name]:
+    """All that has a place in the reference, by the path where it is written."""
+    modules = [module for room in rooms() for module in (f"jaxconv.{room}", *modules_of(room))]
+    return {name.path: name for module in reversed(modules) for name in names_of(module)}
+
+
+def _targets(node: ast.AST) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _find(public: str, name: str, module: str | None = None) -> Name | None:
+    """Where a name is written, by way of imports; None if it is a module, or not ours."""
+    module = module or public
+    file, tree = file_of(module), tree_of(module)
+    assert file is not None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            said = ast.get_docstring(node) or ""
+            return Name(f"{public}.{name}", f"{module}.{name}", file, said.split("\n")[0])
+        if name in _targets(node):
+            return Name(f"{public}.{name}", f"{module}.{name}", file, _said_beside(file, node))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("jaxconv"):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name and not (node.module == module and file_of(f"{module}.{name}")):
+                    return _find(public, alias.name, node.module)
+    return None
+
+
+def _said_beside(file: Path, node: ast.stmt) -> str:
+    """The comment on the line of an assignment, or on those before it."""
+    lines = file.read_text().splitlines()
+    if found := re.search(r"  # (.*)", lines[node.lineno - 1]):
+        return found.group(1)
+    above = []
+    for line in reversed(lines[: node.lineno - 1]):
+        if not line.startswith("# "):
+            break
+        above.insert(0, line[2:])
+    return " ".join(above)
+
+
+def readable(text: str, module: str = "jaxconv") -> str:
+    """A docstring as Markdown.
+
+    Args:
+        text: as it is written.
+        module: where, so that the names in it can be found.
+    """
+    return "\n".join(_blocks(inspect.cleandoc(text).splitlines(), module)).strip() + "\n"
+
+
+def _blocks(lines: list[str], module: str) -> Iterator[str]:
+    i = 0
+    while i < len(lines):
+        line = lines[i]
+        end = i + 1
+        if (found := SECTION.match(line)) and _indented(lines, end):
+            while end < len(lines) and (not lines[end] or lines[end].startswith(" ")):
+                end += 1
+            yield from _section(found.group(1), lines[i + 1 : end], module)
+        elif line.startswith(">>>"):
+            while end < len(lines) and (lines[end] or (end + 1 < len(lines) and lines[end + 1].startswith(">>>"))):
+                end += 1
+            yield from ("", "```pycon", *lines[i:end], "```", "")
+        elif RULER.match(line):
+            end = max(j for j in range(i, len(lines)) if RULER.match(lines[j])) + 1
+            yield from _table(lines[i:end], module)
+        elif line.startswith("    "):
+            while end < len(lines) and (
+                lines[end].startswith("    ") or (not lines[end] and _indented(lines, end + 1))
+            ):
+                end += 1
+            code = [line[4:] for line in lines[i:end]]
+            yield from ("", "```python" if _is_code(code) else "```text", *code, "```", "")
+        elif not line:
+            yield ""
+        else:
+            is_list = line.startswith("- ")
+            while end < len(lines) and lines[end] and not (lines[end].startswith(("    ", ">>>", "- "))):
+                end += 1
+            paragraph = inline("\n".join(lines[i:end]), module)
+            yield from ("", paragraph) if not is_list or (i and not lines[i - 1]) else (paragraph,)
+        i = end
+
+
+def _indented(lines: list[str], i: int) -> bool:
+    return i < len(lines) and lines[i].startswith("    ")
+
+
+def _is_code(lines: list[str]) -> bool:
+    """Whether it is Python: formulas are no Python, and often not even words."""
+    try:
+        tree = ast.parse("\n".join(lines))
+    except SyntaxError:
+        return False
+    return any(isinstance(node, ast.Assign | ast.Call | ast.ImportFrom | ast.Import) for node in ast.walk(tree))
+
+
+def _section(title: str, lines: list[str], module: str) -> Iterator[str]:
+    """``Args:`` and its like, as a list; ``Returns:`` as a paragraph."""
+    yield from ("", f"**{title}**{{.doc-section}}", "")
+    items: list[list[str]] = []
+    for line in lines:
+        if line.startswith("    ") and not line.startswith("     ") and title not in ("Returns", "Yields"):
+            items.append([line.strip()])
+        elif line.strip():
+            items = items or [[]]
+            items[-1].append(line.strip())
+    for item in items:
+        text = "\n".join(item)
+        if title in ("Returns", "Yields"):
+            yield inline(text, module)
+        elif found := ITEM.match(text):
+            names = re.sub(r"[\w*.]+", r"`\g<0>`", (found.group(1) or found.group(2)).replace("`", ""))
+            yield f"- {names}: {inline(text[found.end() :], module)}".replace("\n", "\n    ")
+        else:
+            yield f"- {inline(text, module)}".replace("\n", "\n    ")
+    yield ""
+
+
+def _table(lines: list[str], module: str) -> Iterator[str]:
+    """Columns below rulers of ``===``, the first ruler over the headings, the last under all."""
+    starts = [found.start() for found in re.finditer(r"=+", lines[0])]
+    ends = [*starts[1:], None]
+
+    def row(line: str) -> str:
+        cells = [inline(line[a:b].strip(), module).replace("|", r"\|") for a, b in zip(starts, ends, strict=True)]
+        return f"| {' | '.join(cells)} |"
+
+    heading, *rows = [line for line in lines if not RULER.match(line)]
+    yield from ("", row(heading), "|" + "---|" * len(starts), *map(row, rows), "")
+
+
+def inline(text: str, module: str = "jaxconv") -> str:
+    """A paragraph: names become links, addresses too, and what Markdown would take for its own is escaped."""
+    parts = CODE.split(text)
+    return "".join(_code(part, module) if i % 2 else _plain(part) for i, part in enumerate(parts))
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"([*\[\]])", r"\\\1", text).replace("<", "&lt;")
+    text = ADDRESS.sub(lambda found: f"<{found.group()}>", text)
+    return re.sub(r"\b([Ll]ecture rows?)\b", rf"[\1][{LECTURE_ROWS}]", text)
+
+
+def _code(text: str, module: str) -> str:
+    if not text.startswith(":"):
+        return text
+    name = text.split("`")[1]
+    shown = name if name.startswith("jaxconv.") else name.removeprefix("~")
+    target = link_of(name, module)
+    return f"[`{shown}`][{target}]" if target else f"`{shown}`"
+
+
+def link_of(name: str, module: str) -> str | None:
+    """The anchor of what a docstring calls by this name, or None where the reference has no place for it."""
+    if name.startswith("jaxconv."):
+        path, _, last = name.rpartition(".")
+        if path == "jaxconv" and last in rooms():
+            return name
+        found = _find(path, last) if file_of(path) else None
+        known = {each.public: each.public for each in published().values()}
+        shortened = {f"jaxconv.{each.name}": each.public for each in published().values()}
+        if found and found.path in published():
+            return published()[found.path].public
+        return known.get(name) or shortened.get(name)
+    room = module.split(".")[1] if "." in module else ""
+    same = [each for each in published().values() if each.name == name]
+    same.sort(key=lambda each: (not each.path.startswith(f"{module}."), f".{room}." not in each.path))
+    return same[0].public if same else None
+
+
+class Readable(griffe.Extension):
+    """Every docstring as Markdown, before it is rendered; and a field's comment as its docstring."""
+
+    def on_object(self, *, obj: griffe.Object, loader: Any, **kwargs: Any) -> None:
+        if obj.is_attribute and obj.docstring is None and obj.parent is not None and obj.parent.is_class:
+            found = re.search(r"  # (.+)$", obj.source.rstrip())
+            if found:
+                obj.docstring = griffe.Docstring(found.group(1)[0].upper() + found.group(1)[1:] + ".", parent=obj)
+        if obj.docstring is not None:
+            obj.docstring.value = readable(obj.docstring.value, obj.module.path)
