@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 import os
 import re
 import subprocess
@@ -208,6 +209,17 @@ def test_no_page_fetches_anything(site):
         fetched = re.findall(r'<(?:script|img|iframe)[^>]* src="?(https?:[^"> ]*)', text)
         fetched += re.findall(r'<link[^>]* rel="?stylesheet"?[^>]* href="?(https?:[^"> ]*)', text)
         assert not fetched, f"{page.relative_to(site)}: {fetched}"
+
+
+def test_the_formulas_of_notebooks_are_set(site):
+    """Every one: what a page shows outside of its code has no dollar left, and as many formulas as the notebook."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"]
+        said = re.sub(r"`[^`]*`", "", "\n\n".join("".join(source) for source in cells))
+        written = len(re.findall(r"\$\$.+?\$\$|\$[^$]+?\$", said, re.DOTALL))
+        page = (site / "notebooks" / f"{path.stem}.html").read_text()
+        shown = re.sub(r"<(pre|script|style|code)\b.*?</\1>", "", page, flags=re.DOTALL)
+        assert written and shown.count("<math ") == written and "$" not in shown, path.stem
 
 
 def test_links_of_every_page_lead_to_a_file(site):

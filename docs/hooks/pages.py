@@ -25,6 +25,8 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
+from notebooks import offline
+
 # Files of the repository that are pages, and where.
 PAGES = {
     "CHANGELOG.md": "changelog.md",
@@ -38,8 +40,6 @@ LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?(?=\))")
 ATTRIBUTE = re.compile(r'(?<=href="| src=")(?!https?:|#|mailto:|data:)([^"#]+)(#[^"]*)?(?=")')
 IN_TABLE = re.compile(r"(?<=<code>)\w{24,}(::\w+)?(?=</code>)|(?<=<code>)\w+::\w+(?=</code>)")
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-PICTURE = re.compile(r'<img [^>]*src="https?:[^>]*>')
-MATHJAX = re.compile(r"<!-- Load mathjax -->.*?<!-- End of mathjax configuration -->", re.DOTALL)
 INCLUDED = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 
 
@@ -68,26 +68,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 @event_priority(-100)  # after that plugin
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Long names in tables break where words end, and the sources are not searched.
-
-    Notebooks are HTML already; a picture from a network becomes its words, and what sets formulas, of which they have
-    none, is left out.
-    """
+    """Long names in tables break where words end, and the sources are not searched; notebooks are made for the disk."""
     html = IN_TABLE.sub(lambda found: re.sub(r"(_|::)", r"\1<wbr>", found.group()), html)
     html = html.replace(
         '<details class="mkdocstrings-source"', '<details class="mkdocstrings-source" data-search-exclude'
     )
     if not page.file.src_uri.endswith(".ipynb"):
         return html
-    html = PICTURE.sub(lambda found: next(iter(re.findall(r'alt="([^"]*)"', found.group())), ""), html)
-    html = MATHJAX.sub("", html)
 
     def relinked(found: re.Match[str]) -> str:
         path = _linked_file(found.group(1), page.file.src_uri)
         file = files.get_file_from_path(_uri_of(path)) if path else None
         return file.url_relative_to(page.file) + (found.group(2) or "") if file else found.group()
 
-    return ATTRIBUTE.sub(relinked, html)
+    return ATTRIBUTE.sub(relinked, offline(html))
 
 
 def _opened(item: Any) -> Any:

@@ -70,8 +70,8 @@ This page is made by `python experiments/results/tables.py` of the JSON files in
 studies wrote with `--record`. Time is that of the processor, both cores together. Where each row of the lectures is
 shown, tests included, is in [SEEDS.md](SEEDS.md).
 
-| study | claim | measured | seeds | time | |
-|---|---|---|---|---|---|
+| study | claim | measured, and its figure | seeds | time |
+|---|---|---|---|---|
 """
     return head + "".join(f"| {' | '.join(row_of(study))} |\n" for study in studies)
 
@@ -80,12 +80,12 @@ def row_of(study: Script) -> list[str]:
     name, record = study.path.stem, study.record
     link = f"[`{name}`]({name}.py)"
     if record is None:
-        return [link, cell(study.claim), "not recorded here: see its docstring", "", "", ""]
+        return [link, cell(study.claim), "not recorded here: see its docstring", "", ""]
     picture = f"results/{name}.png"
-    shown = f'<a href="{picture}"><img src="{picture}" width="240" alt="{name}"></a>'
+    shown = f'<br><br><a href="{picture}"><img src="{picture}" width="360" alt="{name}"></a>'
     figure = shown if (EXPERIMENTS / picture).exists() else ""
     seeds = str(record["config"].get("seeds", ""))  # what trains nothing has none
-    return [link, cell(study.claim), cell(record["measured"]), seeds, time_of(record), figure]
+    return [link, cell(study.claim), cell(record["measured"]) + figure, seeds, time_of(record)]
 
 
 def cell(text: str) -> str:
