@@ -134,3 +134,19 @@ def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_k
 def test_networks_against_epochs_need_a_network():
     with pytest.raises(InputError, match=r"^against_epochs: there is no network to show$"):
         plot.against_epochs({})
+
+
+def test_rows_show_every_image_beside_its_name(rng):
+    images = rng.random((3, 2, 4, 5, 1))
+    figure = plot.rows(dict(zip("abc", images)), ["left", "right"], title="all")
+    shown = np.array([axes.images[0].get_array()[..., 0] for axes in figure.axes]).reshape(3, 2, 4, 5)
+    np.testing.assert_array_equal(shown, np.round(255 * images[..., 0]))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["a", "", "b", "", "c", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["left", "right", "", "", "", ""]
+    assert figure.get_suptitle() == "all"
+
+
+@pytest.mark.parametrize("named", [{}, {"a": []}, {"a": np.zeros((2, 4, 4, 1)), "b": np.zeros((1, 4, 4, 1))}])
+def test_rows_are_of_one_length(named):
+    with pytest.raises(InputError, match="rows: of pictures"):
+        plot.rows(named)
