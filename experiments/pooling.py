@@ -25,7 +25,7 @@ from typing import Any
 
 from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, data, explain, flatten, plot, relu, serial
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 from jaxconv.layers import Layer
 
 POOLS: dict[str, Callable[[int], list[Any]]] = {  # what follows a convolution with so many filters
@@ -45,7 +45,7 @@ COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Study):
+class Config(TrainingStudy):
     """What makes the image smaller."""
 
     SMOKE = {
@@ -64,12 +64,6 @@ class Config(Study):
     """What is learned."""
     samples: int = 20000
     """Training images."""
-    epochs: int = 5
-    """How often each network goes through them."""
-    batch_size: int = 64
-    """Images a step."""
-    learning_rate: float = 3e-3
-    """Adam's highest."""
     moved: int = 2000
     """Test images that are moved."""
     reach: int = 4
@@ -94,16 +88,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     curves = {}
     for pool in tell.each(config.pools, "training with pooling: {}"):
         model = network(pool, len(dataset.classes))
-        trained = train_networks(
-            model,
-            dataset.train.part(slice(config.samples)),
-            dataset.validation,
-            seeds=range(config.seeds),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            tell=tell.share,
-        )
+        trained = config.train(model, dataset.train.part(slice(config.samples)), dataset.validation, tell)
         moves = [
             explain.translation_test(model, *network, images, labels, shifts=shifts, axis="x")
             for network in trained.each

@@ -32,14 +32,14 @@ import numpy as np
 
 from jaxconv import Conv, Dense, data, explain, global_avg_pool, models, plot, residual, runtime, serial, sigmoid
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 from jaxconv.layers import Layer
 
 KINDS = ("plain", "residual")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Plain and residual networks of equal depth."""
 
     SMOKE = {
@@ -63,11 +63,6 @@ class Config(Study):
     samples: int = 2560
     """Training images, and at most as many to validate and test with."""
     epochs: int = 10
-    """How often each network goes through them."""
-    batch_size: int = 64
-    """Images a step."""
-    learning_rate: float = 3e-3
-    """Adam's highest."""
 
 
 def measure(config: Config, tell: Progress) -> Findings:
@@ -98,16 +93,7 @@ def measure(config: Config, tell: Progress) -> Findings:
             norms, fresh = gradient_norms(model), [init(model, seed, in_shape) for seed in range(config.seeds)]
             before[name] = [norms(*network, *batch) for network in fresh]
             without[name] = norms(*fresh[0], *batch, train=False)
-            trained = train_networks(
-                model,
-                train,
-                validation,
-                seeds=range(config.seeds),
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
-                tell=tell.share,
-            )
+            trained = config.train(model, train, validation, tell)
             after[name] = [norms(*network, *batch) for network in trained.each]
             losses[name] = [[record["loss"] for record in history] for history in trained.history]
             results[name] = {

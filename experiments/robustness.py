@@ -3,7 +3,9 @@
 Claim (lecture row 004-14, LeCun's page of unusual digits): networks that have only seen plain digits know somewhat
 changed ones, and convolutions help, against nearly every distortion.
 
-Measured: not yet.
+Measured with one seed (cpu (Linux x86_64, 2 cores), jax 0.10.2, 55 s of processor time): Test accuracy: mnist_cnn
+0.988, lenet5 0.981, mlp 0.964; over 10 distortions: mnist_cnn 0.799, lenet5 0.697, mlp 0.615. mnist_cnn is the best
+against all of them.
 
     python experiments/robustness.py               # needs MNIST; three minutes of processor time
     python experiments/robustness.py --smoke       # the embedded digits, two networks and two distortions: seconds
@@ -21,13 +23,13 @@ import numpy as np
 
 from jaxconv import data, explain, models, plot
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 
 Found = dict[str, list[tuple[float, float]]]  # for each distortion pairs of a strength and an accuracy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Study):
+class Config(TrainingStudy):
     """How well networks trained on plain MNIST know distorted digits."""
 
     SMOKE = {
@@ -46,11 +48,6 @@ class Config(Study):
     distortions: tuple[str, ...] = tuple(explain.DISTORTIONS)
     """How, by name."""
     epochs: int = 1
-    """How often each goes through all training images."""
-    batch_size: int = 64
-    """Images a step."""
-    learning_rate: float = 3e-3
-    """Adam's highest."""
     images: int = 2000
     """Test images that are distorted."""
 
@@ -69,16 +66,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         tell(f"{name}: training")
         large = dataset.at_least(entry.in_shape)
         model = entry.make(len(dataset.classes))
-        trained = train_networks(
-            model,
-            large.train,
-            large.validation,
-            seeds=range(config.seeds),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            tell=tell.share,
-        )
+        trained = config.train(model, large.train, large.validation, tell)
         tell(f"{name}: distorting")
         some = tuple(array[: config.images] for array in large.test)
         each: list[Found] = []

@@ -33,7 +33,7 @@ import numpy as np
 from jaxconv import Conv, Dense, MaxPool, audio, explain, flatten, global_avg_pool, global_max_pool, plot, relu, serial
 from jaxconv.data.synthetic import SYNTHETIC
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 from jaxconv.layers import Layer
 from jaxconv.models import mlp
 
@@ -131,7 +131,7 @@ def log_mel(waves: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Study):
+class Config(TrainingStudy):
     """Convolution along one axis and along three."""
 
     SMOKE = {
@@ -153,11 +153,7 @@ class Config(Study):
     tests: int = 2000
     """Test examples; half as many are for validation."""
     epochs: int = 12
-    """How often each network goes through them."""
     batch_size: int = 50
-    """Examples a step."""
-    learning_rate: float = 3e-3
-    """Adam's highest."""
 
 
 def counts() -> dict[str, dict[str, Any]]:
@@ -202,16 +198,7 @@ def measure(config: Config, tell: Progress) -> Findings:
             examples = {task: [(TASKS[task].prepare(x), labels) for x, labels in drawn]}
         train, validation, test = examples[task]
         model = networks[network](len(made.classes))
-        trained = train_networks(
-            model,
-            train,
-            validation,
-            seeds=range(config.seeds),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            tell=tell.share,
-        )
+        trained = config.train(model, train, validation, tell)
         results["tasks"][task][network] = {
             "parameters": explain.summarize(model, train[0].shape[1:]).params,
             "val_accuracy": trained.val_accuracy,

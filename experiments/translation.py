@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from jaxconv import Conv, Dense, MaxPool, data, explain, flatten, global_avg_pool, plot, relu, serial
 from jaxconv.data import augment
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 from jaxconv.layers import Layer
 
 HEADS: dict[str, list[Any]] = {"flatten": [flatten, Dense(64), relu], "global mean": [global_avg_pool]}
@@ -36,7 +36,7 @@ AXES = ("x", "y")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Study):
+class Config(TrainingStudy):
     """What knows a digit that is moved."""
 
     SMOKE = {
@@ -56,12 +56,6 @@ class Config(Study):
     """Of both convolutions."""
     samples: int = 10000
     """Training images."""
-    epochs: int = 5
-    """How often each network goes through them."""
-    batch_size: int = 64
-    """Images a step."""
-    learning_rate: float = 3e-3
-    """Adam's highest."""
     augmented: int = 4
     """Some networks are trained on images moved by up to so many pixels, each way."""
     moved: int = 2000
@@ -88,16 +82,12 @@ def measure(config: Config, tell: Progress) -> Findings:
         name = f"{head}, augmented" if moved else head
         tell(f"training, {name}")
         model = network(head, config.kernel_size, len(dataset.classes))
-        trained = train_networks(
+        trained = config.train(
             model,
             dataset.train.part(slice(config.samples)),
             dataset.validation,
-            seeds=range(config.seeds),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
+            tell,
             augment=augment.shift(config.augmented) if moved else None,
-            tell=tell.share,
         )
         found = results[name] = {
             "parameters": explain.summarize(model, dataset.in_shape).params,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jaxconv import data, experiment, models, runtime, train
 from jaxconv.data import augment
-from jaxconv.experiment import Options, Progress, Study, spread, table, train_networks
+from jaxconv.experiment import Options, Progress, Study, TrainingStudy, spread, table, train_networks
 
 SCRIPT = '''"""A coin falls on heads as often as not.
 
@@ -300,3 +300,20 @@ def test_networks_may_be_given_an_optimizer_of_the_number_of_steps():
     assert asked == [2 * 4]
     fresh, _ = models.mlp(hidden=(4,)).init(train.root_keys(0)[0], digits.in_shape)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.each[0][0], fresh)
+
+
+def test_a_study_trains_with_its_own_options_unless_told_others(promoting):
+    digits, told = data.load("digits"), []
+    few = digits.train.part(slice(90)), digits.validation
+    study = TrainingStudy(seeds=2, epochs=2, batch_size=20, learning_rate=1e-2)
+    with Progress() as tell:
+        tell.share = told.append
+        trained = study.train(models.mlp(hidden=(4,)), *few, tell, label_smoothing=0.1)
+        longer = study.train(models.mlp(hidden=(4,)), *few, tell, epochs=3)
+    wanted = train_networks(
+        *(models.mlp(hidden=(4,)), *few),
+        **dict(seeds=[0, 1], epochs=2, batch_size=20, learning_rate=1e-2, label_smoothing=0.1),
+    )
+    jax.tree.map(np.testing.assert_array_equal, trained.each, wanted.each)
+    assert [len(history) for history in longer.history] == [3, 3] and len(trained.history[0]) == 2
+    assert told[:4] == [0.25, 0.5, 0.75, 1.0] and len(told) == 10

@@ -12,7 +12,7 @@ runs/<dataset>-<model>-<time>/
 """
 
 from jaxconv.experiment.config import MAY_CHANGE, RECIPES, TrainConfig
-from jaxconv.experiment.networks import Networks, train_networks
+from jaxconv.experiment.networks import Networks, TrainingStudy, train_networks
 from jaxconv.experiment.run import (
     Run,
     evaluate_run,
@@ -36,6 +36,7 @@ __all__ = [
     "Run",
     "Study",
     "TrainConfig",
+    "TrainingStudy",
     "evaluate_run",
     "load_run",
     "predict_files",

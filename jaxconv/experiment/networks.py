@@ -1,5 +1,6 @@
 """The same network trained from several seeds: what the comparisons of :mod:`jaxconv.experiment.study` are made of."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxconv import train
+from jaxconv.experiment.study import Progress, Study
 from jaxconv.layers import Layer
 from jaxconv.train import EarlyStopping
 from jaxconv.train.fit import BEST_ACCURACY
@@ -92,3 +94,21 @@ def train_networks(
         [fitted.history for fitted in trained],
         sum(fitted.train_seconds for fitted in trained),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingStudy(Study):
+    """Options of a study whose networks are all trained in the same way."""
+
+    epochs: int = 5
+    """How often each network goes through its training examples."""
+    batch_size: int = 64
+    """Examples a step."""
+    learning_rate: float = 3e-3
+    """Adam's highest, for all networks."""
+
+    def train(self, model: Layer, examples: Examples, validation: Examples, tell: Progress, **options: Any) -> Networks:
+        """As :func:`train_networks`, from every seed, with these options and others; it tells how far it is."""
+        asked = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
+        seeds = range(self.seeds)
+        return train_networks(model, examples, validation, seeds=seeds, tell=tell.share, **asked | options)
