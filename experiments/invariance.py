@@ -10,7 +10,7 @@ mlp 0.686 ± 0.007, cnn 0.747 ± 0.008; 1000 samples: mlp 0.894 ± 0.002, cnn 0.
 0.002, cnn 0.981 ± 0.001; moved by 2 pixels: mlp 0.678 ± 0.006, cnn 0.920 ± 0.004; pixels permuted: mlp 0.959 ± 0.001,
 cnn 0.917 ± 0.003.
 
-    python experiments/invariance.py                # needs MNIST; five minutes of processor time
+    python experiments/invariance.py                # needs MNIST; a minute of processor time
     python experiments/invariance.py --smoke        # the embedded digits, few of them: seconds, and no evidence
 
 Few samples are gone through more often, so that all networks take an equal number of steps. The learning rate, one for

@@ -11,8 +11,8 @@ against all of them.
     python experiments/robustness.py --smoke       # the embedded digits, two networks and two distortions: seconds
 
 A distortion's accuracy is the mean over the strengths that change something; ``explain.DISTORTIONS`` has them. Nothing
-is chosen but the recipe, Adam with a one-cycle schedule up to 0.003, which was not searched for. It is one training of
-each network unless ``--seeds`` says otherwise: single numbers move with the seed, and more with the recipe.
+is chosen but the recipe, Adam with a one-cycle schedule up to 0.003, which was not searched for. Single numbers move
+with the seed, and more with the recipe.
 """
 
 import dataclasses
@@ -37,10 +37,9 @@ class Config(TrainingStudy):
         "dataset": "digits",
         "distortions": ("rotation", "noise"),
         "images": 60,
+        "seeds": 1,
     }
 
-    seeds: int = 1
-    """Trainings of each network, from seed 0 on."""
     models: tuple[str, ...] = ("mnist_cnn", "lenet5", "mlp")
     """Which networks, by name."""
     dataset: str = "mnist"
