@@ -1,13 +1,16 @@
 """The lectures' kernels on a photograph, the box detector on boxes, and Sobel's kernel learned from what it makes.
 
-Claim (lecture rows 002-04, 002-07, 002-14, 002-15, 002-16, 002-17, 003-07, 003-08): a kernel made by hand answers to
-what it was made for, and to nothing else. Nobody has to make it: from an image and its edges gradient descent finds
+Claim (lecture rows 002-04, 002-07, 002-14, 002-15, 002-16, 002-17, 003-07, 003-08): a kernel made by hand answers most
+to what it was made for. And nobody has to make it: from an image and its edges gradient descent finds
 Sobel's nine numbers to 1e-3, from wherever it starts. What is not linear in the pixels, such as the length of Sobel's
 two slopes, no kernel can make; two kernels and a root can, and they are learned as well.
 
-Measured: not yet.
+Measured with 5 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 12 s of processor time): Sobel's numbers are learned to
+3e-05 at worst, to 0.001 after 304 ± 123 steps from the photograph and after 143 ± 3 steps from white noise; with as
+much noise on the target to 0.069 and 0.040. Of the slopes' length one kernel leaves 0.86 of the variance, two and a
+root 4e-06. A solid 5×5 box answers 72, any other at most 60.
 
-    python experiments/edges.py                  # TIME
+    python experiments/edges.py                  # a quarter of a minute
     python experiments/edges.py --smoke          # fewer steps, and no evidence
 
 Each seed is another start: numbers drawn from a normal distribution. They are learned by Adam from all windows of an
