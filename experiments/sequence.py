@@ -8,9 +8,12 @@ with biases; it says ~100k). Where two words decide that fit in a window of five
 away" from its middle, a kernel of five words is enough and one of three is not. Where time decides, what pools over
 single sensors or frames cannot know, and what convolves over sensors or frames together does.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 7 min of processor time): Test accuracy. text: bag of
+words 0.509 ± 0.014, dense 0.508 ± 0.006, conv, 3 words 0.671 ± 0.004, conv, 5 words 0.998 ± 0.001; speech: dense 0.852
+± 0.003, CNN as stated 0.851 ± 0.021, small CNN 0.932 ± 0.004; sensors: dense 0.963 ± 0.004, conv, each alone 0.171 ±
+0.006, conv 0.990 ± 0.001; video: dense 0.999 ± 0.001, conv 1×5×5 0.271 ± 0.008, conv 3×3×3 0.991 ± 0.010.
 
-    python experiments/sequence.py              # 6 minutes on 2 cores
+    python experiments/sequence.py              # seven minutes of processor time
     python experiments/sequence.py --smoke      # few examples, one epoch: seconds, and no evidence
 
 All examples are made: :mod:`jaxconv.data.synthetic` says how. So they show what a network can tell, and not how well it
