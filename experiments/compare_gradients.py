@@ -7,7 +7,7 @@ for every parameter of LeNet-5 and of the MNIST network.
 Measured (cpu (Linux x86_64, 2 cores), jax 0.10.2, 64 s of processor time): Of 7 implementations on one convolution,
 LeNet-5, the MNIST network, all agree: the largest relative error is 4.1e-15.
 
-    python experiments/compare_gradients.py              # about two minutes on 2 cores
+    python experiments/compare_gradients.py              # a minute of processor time
     python experiments/compare_gradients.py --smoke      # one small convolution, seconds
     python experiments/compare_gradients.py --readme     # also renew the table and the figure that the README shows
 

@@ -5,9 +5,11 @@ one gets at least 93 %: six 3×3 convolutions of 32, 64 and 128 filters, each wi
 dense layer, and images that are mirrored and moved by up to a pixel. What that augmentation does by itself is seen with
 the lecture's network.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 49 min of processor time): Test accuracy by network:
+lecture's 0.9157 ± 0.0010 (at worst 0.9148), lecture's, images moved 0.9184 ± 0.0009 (at worst 0.9176), better 0.9356 ±
+0.0032 (at worst 0.9321).
 
-    python experiments/fashion_mnist.py              # about 25 minutes on 2 cores
+    python experiments/fashion_mnist.py              # 49 minutes of processor time
     python experiments/fashion_mnist.py --smoke      # the embedded digits, one seed: seconds, and no evidence
 
 Nothing was searched for: the epochs are those that fit into the time, a mirrored garment is a garment, and the learning

@@ -9,7 +9,7 @@ logits are the same.
 
 Measured: not yet.
 
-    python experiments/lenet.py             # about 8 minutes on 2 cores
+    python experiments/lenet.py             # a quarter of an hour of processor time
     python experiments/lenet.py --smoke     # the embedded digits, two networks, two epochs: seconds, and no evidence
 
 Images are 28×28 with two pixels of border, as LeCun had them. All networks learn by Adam with one cycle of one learning

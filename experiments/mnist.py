@@ -6,9 +6,11 @@ gets at least 99 % of the test images, a network of dense layers about 97 %, and
 sixth of the training images for validation, until five epochs in a row have not lowered the loss on them; the best
 epoch is kept.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 11 min of processor time): Test accuracy: the convnet
+(93,322 parameters) 0.9920 ± 0.0010, the lowest 0.9912; the dense network (118,282) 0.9770 ± 0.0018. The error decreases
+by 65% on average (by seed 63%, 59%, 72%).
 
-    python experiments/mnist.py              # about 8 minutes on 2 cores
+    python experiments/mnist.py              # eleven minutes of processor time
     python experiments/mnist.py --smoke      # the embedded digits, four epochs: seconds, and no evidence
 
 Everything is the lecture's (the recipe ``lecture`` of jaxconv.experiment), and nothing was chosen here; the dense

@@ -7,7 +7,7 @@ Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 2 min of process
 ± 0.000, lenet5 0.983 ± 0.002, mlp 0.965 ± 0.001; over 10 distortions: mnist_cnn 0.802 ± 0.003, lenet5 0.697 ± 0.015,
 mlp 0.616 ± 0.001. mnist_cnn is the best against all of them.
 
-    python experiments/robustness.py               # needs MNIST; three minutes of processor time
+    python experiments/robustness.py               # needs MNIST; two minutes of processor time
     python experiments/robustness.py --smoke       # the embedded digits, two networks and two distortions: seconds
 
 A distortion's accuracy is the mean over the strengths that change something; ``explain.DISTORTIONS`` has them. Nothing

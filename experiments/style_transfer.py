@@ -6,7 +6,9 @@ one picture and the Gram matrices of another paint the one in the style of the o
 https://arxiv.org/abs/1508.06576). A small network trained here will do; one that has learned nothing is the control,
 and holds some of the style already (Ustyuzhaninov et al., 2016, https://arxiv.org/abs/1606.00021).
 
-Measured: not yet.
+Measured with one seed (cpu (Linux x86_64, 2 cores), jax 0.10.2, 3 min of processor time): Distance from the style, from
+the photograph to the painting, by the features of a network with validation accuracy 0.66: astronaut in tissue 1.83 →
+0.007 (and 0.40 from the content); cat in gravel 1.16 → 0.021 (and 0.65 from the content).
 
     python experiments/style_transfer.py             # 3 minutes of processor time
     python experiments/style_transfer.py --smoke     # the embedded digits and patterns: seconds, and no evidence
