@@ -5,9 +5,11 @@ and transposed ones undo them. Such an autoencoder keeps more of an image in as 
 PCA. A variational one (Kingma & Welling, 2013, https://arxiv.org/abs/1312.6114) gives up some of that so that its codes
 are spread like standard normal numbers, and such numbers draw an image without a look at any other's code.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 13 min of processor time): Mean squared error of a test
+image's pixels: PCA 0.0254, autoencoder 0.0092 ± 0.0001, variational 0.0103 ± 0.0001. The ELBO of the variational one is
+-104.4 ± 0.3 nats an image: 80.4 ± 0.3 for the pixels and 24.0 ± 0.0 for the code, of which 16 ± 0 numbers are used.
 
-    python experiments/generative.py             # 15 minutes of processor time, 8 on 2 cores
+    python experiments/generative.py             # 13 minutes of processor time
     python experiments/generative.py --smoke     # the embedded digits, a few steps: seconds, and no evidence
 
 Both autoencoders have the same layers (but for the variances of the codes) and make the cross-entropy of the pixels
