@@ -7,9 +7,13 @@ https://arxiv.org/abs/1512.03385, section 4.1) say of their plain networks that 
 vanishing. It does more: they grow from the last layer to the first (Yang et al., 2019,
 https://arxiv.org/abs/1902.08129). What vanishes is the gradient of sigmoids. So both are measured.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 12 min of processor time): Training loss: plain 20 0.82
+± 0.14, residual 20 0.05 ± 0.02, plain 56 2.23 ± 0.07, residual 56 0.06 ± 0.04. Gradient of the first convolution by the
+last's, with batch norm: plain 20 5.9 ± 1.6, residual 20 1.6 ± 0.4, plain 56 829.8 ± 568.4, residual 56 5.3 ± 1.5; with
+sigmoids: plain 56 less than float32 can hold, residual 56 0.15. A block of zero residual is off the identity by 0, its
+gradient by 0.
 
-    python experiments/residual.py             # needs CIFAR-10; a quarter of an hour of processor time
+    python experiments/residual.py             # needs CIFAR-10; seven minutes on 2 cores
     python experiments/residual.py --smoke     # the embedded digits, one shallow network: seconds, and no evidence
 
 The networks are those of the paper, ``models.resnet(depth, plain=…)``, and differ in nothing but the shortcuts; they
@@ -195,12 +199,16 @@ def tables(results: dict[str, Any]) -> list[Any]:
     ]
 
 
+def tiny(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio else "less than float32 can hold"
+
+
 def measured(results: dict[str, Any]) -> str:
     found = {name: each for name, each in results.items() if name != "block"}
     loss = ", ".join(f"{name} {spread(each['train_loss'], 2)}" for name, each in found.items())
     ratio = ", ".join(f"{name} {spread(each['first_by_last'], 1)}" for name, each in found.items())
     deepest = [name for name in found if name.split()[1] == list(found)[-1].split()[1]]
-    vanished = ", ".join(f"{name} {found[name]['first_by_last_sigmoid']:.1g}" for name in deepest)
+    vanished = ", ".join(f"{name} {tiny(found[name]['first_by_last_sigmoid'])}" for name in deepest)
     block = results["block"]
     return (
         f"Training loss: {loss}. Gradient of the first convolution by the last's, with batch norm: {ratio}; "
