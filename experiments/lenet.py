@@ -1,13 +1,18 @@
 """LeNet-5 on MNIST: each non-linearity with each pooling, the original of 1998, and the same without convolutions.
 
 Claim (lecture rows 000-10, 000-14, 000-15, 000-16, 000-17, 000-18, 000-19, 000-20, 000-21, 001-03, 004-09): LeNet-5
-reads MNIST at about 99 %, by tanh or relu and by any of three poolings; relu learns faster than tanh, and tanh much
-faster than a sigmoid. The network of 1998 differs from the one that is taught: it has 60,000 parameters and not 61,706,
-with trained subsampling, a sparse second convolution and distances for an output; by Adam it learns much more slowly.
-And a convolution is a fully connected layer, sparse and with shared weights: put its matrix in its place, and the
-logits are the same.
+reads MNIST at 98 to 99 %, by tanh or relu and by any of three poolings; relu learns faster than tanh by a mean, as fast
+by a maximum, and both much faster than a sigmoid. The network of 1998 differs from the one that is taught: it has
+60,000 parameters and not 61,706, with trained subsampling, a sparse second convolution and distances for an output; by
+Adam it learns much more slowly. And a convolution is a fully connected layer, sparse and with shared weights: put its
+matrix in its place, and the logits are the same.
 
-Measured: not yet.
+Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 14 min of processor time): Test accuracy: tanh max
+0.9891 ± 0.0007, tanh mean 0.9836 ± 0.0008, tanh L2 0.9909 ± 0.0011, relu max 0.9884 ± 0.0011, relu mean 0.9895 ±
+0.0008, relu L2 0.9893 ± 0.0008, sigmoid max 0.9793 ± 0.0008, 1998 0.9859 ± 0.0016. On validation after one epoch: tanh
+max 0.968 ± 0.003, tanh mean 0.949 ± 0.002, tanh L2 0.963 ± 0.007, relu max 0.968 ± 0.004, relu mean 0.968 ± 0.003, relu
+L2 0.971 ± 0.002, sigmoid max 0.901 ± 0.009, 1998 0.898 ± 0.001. With matrices for convolutions (the first: 4,816,896
+entries, 117,600 not zero, 150 different) logits up to 14 differ by at most 4e-06.
 
     python experiments/lenet.py             # a quarter of an hour of processor time
     python experiments/lenet.py --smoke     # the embedded digits, two networks, two epochs: seconds, and no evidence
@@ -147,9 +152,8 @@ def by_matrices(model: Layer, params: Any, x: Any) -> tuple[jax.Array, dict[str,
 def measured(results: dict[str, Any]) -> str:
     found, same = results["networks"], results["as matrices"]
     accuracy = ", ".join(f"{name} {spread(each['test_accuracy'])}" for name, each in found.items())
-    first = {name.split()[0]: each["first_epoch"] for name, each in found.items() if name.endswith("max")}
-    begin = ", ".join(f"{name} {statistics.fmean(values):.3f}" for name, values in first.items())
-    sentence = f"Test accuracy: {accuracy}. On validation after one epoch, by max: {begin}."
+    begin = ", ".join(f"{name} {spread(each['first_epoch'], 3)}" for name, each in found.items())
+    sentence = f"Test accuracy: {accuracy}. On validation after one epoch: {begin}."
     if not same:
         return sentence
     matrix = same["matrices"]["conv1"]

@@ -61,12 +61,12 @@ def against_epochs(
                 best = kept[name][i]
                 axes.plot(best, error[epochs.index(best)], "o", ms=6, mfc="white", mec=color, mew=1.6)
         handles.append(Line2D([], [], color=color, lw=2, label=name))
-    handles.append(Line2D([], [], color="0.3", lw=1.6, label="validation"))
     if training:
+        handles.append(Line2D([], [], color="0.3", lw=1.6, label="validation"))
         handles.append(Line2D([], [], color="0.3", lw=0.8, ls="--", label="training"))
     if kept:
         handles.append(Line2D([], [], color="0.3", ls="", marker="o", ms=6, mfc="white", mew=1.6, label="kept"))
-    axes.set(xlabel="epoch", ylabel="error", yscale="log")
+    axes.set(xlabel="epoch", ylabel="error" if training else "validation error", yscale="log")
     axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest / 5))  # what is learned by heart is not the subject
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda error, place: f"{100 * error:g} %")
