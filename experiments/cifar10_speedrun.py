@@ -1,14 +1,22 @@
-"""CIFAR-10 to 94 % in seconds on one GPU: the recipe of airbench94, the whole run in one compiled program.
+"""CIFAR-10 in seconds on one GPU: the recipe of airbench94, the whole run in one compiled program.
 
-Claim: none yet. This has not been measured on a GPU; none was at hand. On a GPU, measure with
+Claim: on one GPU of a data centre a training and its evaluation take less than two seconds, and the network is as
+accurate as the original's on the same images.
 
-    python experiments/cifar10_speedrun.py                            # 25 runs; CIFAR-10 is downloaded once
-    python experiments/cifar10_speedrun.py --runs 100 --seed 1000     # a hundred others
+Measured with 25 seeds (gpu (NVIDIA H100 80GB HBM3), jax 0.11.2, 47 s): 1.539 ± 0.001 s for 476 steps and the scoring of
+the test images, of which 0.8979 ± 0.0018 are classified right as they are and 0.9065 ± 0.0016 over six views. CIFAR-10
+whose pictures went through JPEG once.
+
+    python experiments/cifar10_speedrun.py                            # on a GPU: 25 runs
+    python experiments/cifar10_speedrun.py --seeds 100 --first 1000   # a hundred others
     python experiments/cifar10_speedrun.py --images 2000 --epochs 1   # a part of the data, to see that it runs
     python experiments/cifar10_speedrun.py --smoke                    # made-up images, a narrow network: on a CPU too
 
-and beside it, on the same device, ``python legacy/airbench94_compiled.py`` of
-https://github.com/KellerJordan/cifar10-airbench, whose header says 3.09 s on an A100, with 94.01 % on average.
+The paper's 94 % are of the official images, with which this was not run: these had been through JPEG once. So the
+original, ``legacy/airbench94_compiled.py`` of https://github.com/KellerJordan/cifar10-airbench, was run on the same
+images and the same GPU, by PyTorch 2.11: three runs got 0.8973 ± 0.0022, and over six views 0.9043 ± 0.0009, in 2.46 ±
+0.19 s by its own clock. That was without ``torch.compile``, whose search for the fastest kernels had not ended after
+four minutes, so the seconds do not tell which is faster. Its header says 3.09 s on an A100 with it.
 
 The recipe is that of K. Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", 2024,
 https://arxiv.org/abs/2404.00498, with its hyperparameters; nothing was chosen here, so it trains on all 50,000 images
@@ -17,73 +25,70 @@ bfloat16 (there: both float16), the running variance is the biased one, and an i
 tossed from its number.
 
 Timed is one call, from the bytes of the images on the device to the accuracy: the whitening of the patches, all
-steps with their augmentation, and six views of every test image. Compiling comes before it, and so does a run on
-random labels, which makes the libraries choose and learns nothing.
+steps with their augmentation, and six views of every test image. Compiling comes before it (40 s on that machine, and 6
+when it finds the kernels that it chose on the disk), and so does a run on random labels, which learns nothing.
 """
 
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
-from airbench94 import CLASSES, Images, Recipe, Run, run
+from airbench94 import CLASSES, Images, Recipe, Run
+from airbench94 import run as train_and_score
 
 from jaxconv import data, runtime
-from jaxconv.experiment import write_json
+from jaxconv.experiment import Findings, Progress, Study, run, spread, table
+
+TOLD = {"seconds": 3, "plain": 4, "accuracy": 4}  # and with how many digits
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(Recipe):
-    """CIFAR-10 to 94 % in seconds on one GPU."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Recipe, Study):
+    """CIFAR-10 in seconds on one GPU."""
 
-    runs: int = 25
+    SMOKE = {"seeds": 1, "epochs": 6, "batch_size": 32, "learning_rate": 40.0, "widths": (8, 16, 16)}
+
+    seeds: int = 25
     """Trainings that are timed, each from other random numbers."""
+    first: int = 0
+    """The first one's seed; the others count on from it."""
     images: int | None = None
     """Take so many training images, and at most so many test images; by default all."""
-    seed: int = 0
-    """The first run's; the others count on from it."""
-    smoke: bool = False
-    """Made-up images, a narrow network and one run, to see that it works."""
-    out: Path = Path("runs/cifar10_speedrun")
-    """Folder for cifar10_speedrun.json."""
+    data_note: str = ""
+    """What is to be known of the images, such as that they are not the official ones."""
 
 
-def main(config: Config) -> None:
-    if config.smoke:
-        config = dataclasses.replace(config, runs=1, epochs=6, batch_size=32, learning_rate=40.0, widths=(8, 16, 16))
-    print(f"device: {runtime.device_name()}")
-    if jax.default_backend() == "cpu":
-        print("This is an experiment for a GPU: on a CPU take --smoke, or a part of it, --images 2000 --epochs 1.")
+def measure(config: Config, tell: Progress) -> Findings:
+    tell.expect(2 + config.seeds)
+    tell("compiling")
     given = jax.device_put(made_up(192) if config.smoke else cifar10(config.images))
+    program = jax.jit(functools.partial(train_and_score, config), compiler_options=runtime.compiler_options())
     started = time.perf_counter()
-    program = jax.jit(functools.partial(run, config), compiler_options=runtime.compiler_options())
     compiled = program.lower(jax.random.key(0), given).compile()
-    print(f"compiled in {time.perf_counter() - started:.1f} s")
-    noise = jax.random.randint(jax.random.key(config.seed), given.labels.shape, 0, CLASSES, given.labels.dtype)
-    seconds, _ = timed(compiled, jax.random.key(config.seed), given._replace(labels=noise))
-    print(f"warm-up, on random labels: {seconds:.3f} s")
-    rows = []
-    for seed in range(config.seed, config.seed + config.runs):
+    compiling = time.perf_counter() - started
+    tell("on random labels, to warm up")
+    noise = jax.random.randint(jax.random.key(config.first), given.labels.shape, 0, CLASSES, given.labels.dtype)
+    timed(compiled, jax.random.key(config.first), given._replace(labels=noise))
+    rows: list[dict[str, float]] = []
+    for seed in range(config.first, config.first + config.seeds):
+        tell(f"training, seed {seed}")
         seconds, made = timed(compiled, jax.random.key(seed), given)
-        rows.append({"seed": seed, "seconds": seconds, "plain": float(made.plain), "accuracy": float(made.accuracy)})
-        print(
-            f"run {len(rows)}/{config.runs}: {seconds:.3f} s, last loss {float(made.losses[-1]):.4f}, "
-            f"test accuracy {made.plain:.4f}, over six views {made.accuracy:.4f}"
-        )
-    told = {name: spread([row[name] for row in rows]) for name in ("seconds", "plain", "accuracy")}
-    print(
-        f"{config.runs} runs of {len(made.losses)} steps: {told['seconds'][0]:.3f} ± {told['seconds'][1]:.3f} s, "
-        f"test accuracy {told['accuracy'][0]:.4f} ± {told['accuracy'][1]:.4f} (mean ± standard deviation)"
-    )
-    config.out.mkdir(parents=True, exist_ok=True)
-    report = {"device": runtime.device_name(), "versions": runtime.versions(), "config": dataclasses.asdict(config)}
-    write_json(config.out / "cifar10_speedrun.json", report | {"runs": rows, "mean_and_deviation": told})
-    print(f"saved in {config.out / 'cifar10_speedrun.json'}")
+        rows.append({"seconds": seconds, "plain": float(made.plain), "accuracy": float(made.accuracy)})
+    results = {
+        "images": len(given.images),
+        "steps": len(made.losses),
+        "data_note": config.data_note,
+        "compile_seconds": compiling,
+        **{name: [row[name] for row in rows] for name in TOLD},
+    }
+    each = [
+        (config.first + i, *(f"{row[name]:.{digits}f}" for name, digits in TOLD.items())) for i, row in enumerate(rows)
+    ]
+    return Findings(results, {}, [table("", ("seed", "seconds", "accuracy", "over six views"), each)])
 
 
 def timed(compiled: Callable[..., Run], key: jax.Array, given: Images) -> tuple[float, Run]:
@@ -92,10 +97,6 @@ def timed(compiled: Callable[..., Run], key: jax.Array, given: Images) -> tuple[
     started = time.perf_counter()
     made = jax.block_until_ready(compiled(key, given))
     return time.perf_counter() - started, jax.device_get(made)
-
-
-def spread(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def cifar10(count: int | None) -> Images:
@@ -114,5 +115,14 @@ def made_up(count: int, seed: int = 0) -> Images:
     return Images(images[:count], labels[:count], images[count:], labels[count:])
 
 
+def measured(results: dict[str, Any]) -> str:
+    told = {name: spread(results[name], digits) for name, digits in TOLD.items()}
+    note = f" {results['data_note']}." if results["data_note"] else ""
+    return (
+        f"{told['seconds']} s for {results['steps']} steps and the scoring of the test images, of which "
+        f"{told['plain']} are classified right as they are and {told['accuracy']} over six views.{note}"
+    )
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(Config, measure, measured)

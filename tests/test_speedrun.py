@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import re
 
 import airbench94
@@ -14,6 +13,7 @@ import pytest
 
 from jaxconv import Conv, InputError, dirac, filters, train
 from jaxconv.data import augment
+from jaxconv.experiment import Progress
 
 pytestmark = pytest.mark.usefixtures("promoting")
 KEY = jax.random.key(0)
@@ -200,13 +200,20 @@ def test_scoring_sees_six_views_of_every_image_once(rng):
     assert float(plain) == pytest.approx((x[:, 5, :10, 0].argmax(1) == labels).mean())
 
 
-def test_it_learns_what_anyone_can_tell_apart(tmp_path, capsys):
-    cifar10_speedrun.main(cifar10_speedrun.Config(smoke=True, out=tmp_path))
-    report = json.loads((tmp_path / "cifar10_speedrun.json").read_text())
-    (row,) = report["runs"]
-    assert row["accuracy"] > 0.4 and row["plain"] > 0.4  # chance is 0.1
-    said = capsys.readouterr().out
-    assert "an experiment for a GPU" in said and "1 runs of 36 steps" in said and report["device"] in said
+def test_it_learns_what_anyone_can_tell_apart(tmp_path):
+    config = cifar10_speedrun.Config(smoke=True, out=tmp_path).reduced()
+    with Progress() as tell:
+        found = cifar10_speedrun.measure(config, tell).results
+    assert found["steps"] == 36 and found["images"] == 192
+    assert all(len(found[name]) == 1 for name in ("seconds", "plain", "accuracy"))
+    assert found["accuracy"][0] > 0.4 and found["plain"][0] > 0.4  # chance is 0.1
+
+
+def test_its_trainings_are_told_with_what_is_to_be_known_of_the_images():
+    found = {"steps": 36, "seconds": [1.0, 2.0], "plain": [0.5, 0.75], "accuracy": [0.75, 1.0], "data_note": "Made up"}
+    said = cifar10_speedrun.measured(found)
+    assert said.startswith("1.500 ± 0.707 s for 36 steps") and said.endswith("0.8750 ± 0.1768 over six views. Made up.")
+    assert cifar10_speedrun.measured(found | {"data_note": ""}).endswith("over six views.")
 
 
 def test_a_batch_larger_than_the_data_is_refused():

@@ -68,8 +68,8 @@ python experiments/pooling.py              # the real thing
 ```
 
 This page is made by `python experiments/results/tables.py` of the JSON files in [`results/`](results/), which the
-studies wrote with `--record`. Time is that of the processor, both cores together. Where each row of the lectures is
-shown, tests included, is in [SEEDS.md](SEEDS.md).
+studies wrote with `--record`. Time is that of the processor, both cores together, and where a GPU did the work that of
+the clock. Where each row of the lectures is shown, tests included, is in [SEEDS.md](SEEDS.md).
 
 | study | claim | measured, and its figure | seeds | time |
 |---|---|---|---|---|
@@ -94,7 +94,7 @@ def cell(text: str) -> str:
 
 
 def time_of(record: dict[str, Any]) -> str:
-    seconds = record["processor_seconds"]
+    seconds = record["seconds" if record["device"].startswith("gpu") else "processor_seconds"]
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
@@ -102,7 +102,8 @@ def with_measured(source: str, record: dict[str, Any]) -> str:
     """A study's source, with what it recorded as the paragraph "Measured …" of its docstring."""
     seeds = record["config"].get("seeds")
     trained = "" if seeds is None else " with one seed" if seeds == 1 else f" with {seeds} seeds"
-    machine = f"{record['device']}, jax {record['versions']['jax']}, {time_of(record)} of processor time"
+    kind = "" if record["device"].startswith("gpu") else " of processor time"
+    machine = f"{record['device']}, jax {record['versions']['jax']}, {time_of(record)}{kind}"
     paragraph = textwrap.fill(f"Measured{trained} ({machine}): {record['measured']}", WIDTH, break_long_words=False)
     return re.sub(r"^Measured.*?(?=\n\n)", lambda _: paragraph, source, count=1, flags=re.MULTILINE | re.DOTALL)
 
