@@ -10,7 +10,7 @@ import pytest
 from jax import export
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from jaxconv import Conv, Dense, flatten, models, relu, serial, train
+from jaxconv import Conv, Dense, flatten, models, ops, relu, serial, train
 from jaxconv.data import augment
 from jaxconv.ops.conv.cpu import rule
 from jaxconv.train.epoch import make_chunk
@@ -124,6 +124,35 @@ def test_every_augmentation_and_option_is_lowered():
         average=0.99,
     )
     assert count(exported, "convolution") in times(2)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "all_conv48", "vgg6_bn", "resnet20"])
+def test_a_network_is_exported_for_batches_of_any_size(name, rng):
+    model, in_shape = models.find(name).make(10), models.find(name).in_shape
+    params, state = model.init(jax.random.key(0), in_shape)
+    check_any_batch(lambda x: model.apply(params, state, x)[0], in_shape, rng)
+
+
+@pytest.mark.parametrize("impl", ops.LOWERINGS)
+def test_every_lowering_is_exported_for_batches_of_any_size(impl, rng):
+    kernel = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+    check_any_batch(lambda x: ops.conv(x, kernel, impl=impl, stride=2), (7, 6, 2), rng)
+
+
+def test_every_pool_is_exported_for_batches_of_any_size(rng):
+    for pool in (ops.max_pool, ops.avg_pool, ops.lp_pool):
+        for stride in (2, 1):  # whose windows are side by side, or share pixels
+            check_any_batch(lambda x, pool=pool, stride=stride: pool(x, 2, stride=stride), (7, 6, 2), rng)
+    for pool in (ops.global_max_pool, ops.global_avg_pool):
+        check_any_batch(pool, (7, 6, 2), rng)
+
+
+def check_any_batch(function, in_shape, rng):
+    batch = export.symbolic_shape("batch")[0]
+    exported = export.export(jax.jit(function))(array((batch, *in_shape), np.float32))
+    for n in (1, 3):
+        x = rng.normal(size=(n, *in_shape)).astype(np.float32)
+        np.testing.assert_allclose(exported.call(x), function(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_chunk_for_eight_devices_is_lowered():

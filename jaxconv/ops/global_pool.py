@@ -115,7 +115,7 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = 
 
 def _raveled(x: jax.Array) -> jax.Array:
     """``(N, pixels, C)``, in the dtype to compute in."""
-    return checks.widened(x).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+    return checks.widened(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 def _windows(op: str, x: jax.Array, out: Sizes) -> list[tuple[np.ndarray, np.ndarray]]:

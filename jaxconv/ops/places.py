@@ -17,11 +17,11 @@ def total(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     >>> total(jnp.ones((2, 3, 3, 4)), jnp.array([1., 0.5]))
     Array([13.5, 13.5, 13.5, 13.5], dtype=float32)
     """
-    weight = jnp.ones(len(x), x.dtype) if weight is None else weight.astype(x.dtype)
+    weight = jnp.ones(x.shape[0], x.dtype) if weight is None else weight.astype(x.dtype)
 
     def by_product(x: jax.Array, weight: jax.Array) -> jax.Array:
-        pixels = x.reshape(len(x), -1, x.shape[-1])
-        row = jnp.broadcast_to(weight[:, None, None], (len(x), 1, pixels.shape[1]))
+        pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+        row = jnp.broadcast_to(weight[:, None, None], (x.shape[0], 1, pixels.shape[1]))
         return jnp.matmul(row, pixels, precision="highest")[:, 0].sum(axis=0)
 
     def by_sum(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -40,8 +40,8 @@ def spread(row: jax.Array, like: jax.Array) -> jax.Array:
     """
 
     def by_product(row: jax.Array) -> jax.Array:  # with one column, so that XLA makes a broadcast of it
-        column = jnp.ones((len(like), math.prod(like.shape[1:-1]), 1), row.dtype)
-        rows = jnp.broadcast_to(row, (len(like), 1, len(row)))
+        column = jnp.ones((like.shape[0], math.prod(like.shape[1:-1]), 1), row.dtype)
+        rows = jnp.broadcast_to(row, (like.shape[0], 1, len(row)))
         return jnp.matmul(column, rows, precision="highest").reshape(like.shape)
 
     return lax.platform_dependent(row, cpu=by_product, default=lambda row: jnp.broadcast_to(row, like.shape))

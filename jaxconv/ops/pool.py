@@ -177,8 +177,8 @@ def _side_by_side(slide: ResolvedWindow, x: jax.Array) -> bool:
 def _blocks(x: jax.Array, slide: ResolvedWindow) -> jax.Array:
     """The windows as axes of their own, ``(N, out, window, out, window, …, C)``: no pixel moves."""
     ends = [out * size for out, size in zip(slide.out, slide.size, strict=True)]
-    x = lax.slice(x, (0,) * x.ndim, (len(x), *ends, x.shape[-1]))
-    return x.reshape(len(x), *itertools.chain(*zip(slide.out, slide.size, strict=True)), x.shape[-1])
+    x = lax.slice(x, (0,) * x.ndim, (x.shape[0], *ends, x.shape[-1]))
+    return x.reshape(x.shape[0], *itertools.chain(*zip(slide.out, slide.size, strict=True)), x.shape[-1])
 
 
 def inside(slide: ResolvedWindow, x: jax.Array) -> list[jax.Array]:

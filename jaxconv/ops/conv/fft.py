@@ -41,4 +41,4 @@ def conv(
     product = jnp.einsum("n...gc,...cgo->n...go", waves, response, precision=precision)
     y = jnp.fft.irfftn(product.reshape(*product.shape[:-2], features), s=length, axes=axes)
     last = [(out - 1) * stride + 1 for out, stride in zip(window.out, window.stride, strict=True)]
-    return lax.slice(y, (0,) * y.ndim, (len(x), *last, features), (1, *window.stride, 1))
+    return lax.slice(y, (0,) * y.ndim, (x.shape[0], *last, features), (1, *window.stride, 1))

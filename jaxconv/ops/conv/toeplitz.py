@@ -59,5 +59,5 @@ def conv(
 ) -> jax.Array:
     x, kernel = checks.widened(x), checks.widened(kernel)
     connections = matrix(kernel, x.shape[1:-1], window, groups)
-    y = connections @ x.reshape(len(x), math.prod(x.shape[1:])).T
-    return y.T.reshape(len(x), *window.out, kernel.shape[-1])
+    y = connections @ x.reshape(x.shape[0], math.prod(x.shape[1:])).T
+    return y.T.reshape(x.shape[0], *window.out, kernel.shape[-1])
