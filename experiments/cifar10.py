@@ -3,22 +3,25 @@
 Claim (lecture rows 004-13, 001-13, 003-20): all three learn it, from images that are mirrored and moved. The network of
 the ConvNetJS demo (22,466 parameters) gains from averaging over ten views of each test image; the All-Convolutional
 Net (Springenberg et al., 2014; here half as wide and without dropout, 343,882 parameters) does without pooling and
-dense layers; and ResNet-20 (He et al., 2015; 269,722) is the most accurate. Each has so many epochs as fit into the
+dense layers; and ResNet-20 (He et al., 2015; 269,722) comes furthest. Each has so many epochs as fit into the
 time and not as many as in its paper, so none reaches what that tells: an error of 7.25 % by All-CNN-C in 350 epochs, of
 8.75 % by ResNet-20 in 182.
 
-Measured: not yet.
+Measured with one seed (cpu (Linux x86_64, 2 cores), jax 0.10.2, 117 min of processor time): Test accuracy on CIFAR-10
+whose pictures went through JPEG once: convnetjs 0.7352 after 40 epochs (over ten views 0.7728), all_conv48 0.8047 after
+25 epochs, resnet20 0.8508 after 20 epochs.
 
     python experiments/cifar10.py                        # an hour on 2 cores
     python experiments/cifar10.py                        # again, if it was killed: it goes on from its last checkpoint
     python experiments/cifar10.py --networks convnetjs   # six minutes
     python experiments/cifar10.py --smoke                # the embedded digits, one network: seconds, and no evidence
 
-Measured was with CIFAR-10 whose pictures went through JPEG once: the same photographs, but not the official bytes, so
-that an accuracy may differ a little from one on these. ``--data-note`` puts such a remark into the sentence above.
+Measured was with CIFAR-10 whose pictures went through JPEG once: the same photographs, but not the official bytes, and
+harder to tell apart. A recipe that by its author's word gets 94 % of the official test images right got 90 % of these
+(cifar10_speedrun.py). ``--data-note`` puts such a remark into the sentence above.
 
 Each network's run folder, with its curves and its mistakes, is in runs/cifar10; ``jaxconv explain`` makes a page of
-it. One seed says nothing of how close two networks are: no more is claimed than that each learns. That a convolution
+it. One seed tells nothing of small differences, and these networks have different recipes. That a convolution
 with a stride can take a pooling's place is measured by pooling.py, and what a shortcut is for by residual.py.
 
 The epochs are those that fit into an hour, and the rates are usual ones that were not searched for: Adam's for the two
@@ -26,6 +29,9 @@ networks without batch norm, and for ResNet-20 Nesterov's momentum, the paper's 
 0.0005, all in one cycle. The All-Convolutional Net's dropout was left out after one trial: in four epochs of 10,000
 images it learned much less with it, on validation too. The last 5,000 training images are for validation, on which the
 best epoch is chosen; the test images are scored once.
+
+On a GPU (NVIDIA H100, jax 0.11.2) ResNet-20 goes through the training images in a second: ``--networks resnet20
+--epochs 182``, stopped in its 173rd epoch, got 0.890 of the validation images right by then.
 """
 
 import dataclasses
@@ -78,7 +84,7 @@ class Config(Study):
     dataset: str = "cifar10"
     """What is learned."""
     epochs: int | None = None
-    """How often each network goes through the training images; by default 40, 25 and 20: 5, 27 and 25 minutes."""
+    """How often each network goes through the training images; by default 40, 25 and 20: 6, 28 and 25 minutes on 2 cores."""
     data_note: str = ""
     """What is to be known of the images, such as that they are not the official ones."""
 
