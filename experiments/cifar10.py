@@ -21,8 +21,8 @@ harder to tell apart. A recipe that by its author's word gets 94 % of the offici
 (cifar10_speedrun.py). ``--data-note`` puts such a remark into the sentence above.
 
 Each network's run folder, with its curves and its mistakes, is in runs/cifar10; ``jaxconv explain`` makes a page of
-it. One seed tells nothing of small differences, and these networks have different recipes. That a convolution
-with a stride can take a pooling's place is measured by pooling.py, and what a shortcut is for by residual.py.
+it. One seed tells nothing of small differences, and these networks have different recipes. That a convolution with a
+stride can take a pooling's place is measured by pooling.py, and what a shortcut is for by residual.py.
 
 The epochs are those that fit into an hour, and the rates are usual ones that were not searched for: Adam's for the two
 networks without batch norm, and for ResNet-20 Nesterov's momentum, the paper's highest rate and a weight decay of
@@ -84,7 +84,7 @@ class Config(Study):
     dataset: str = "cifar10"
     """What is learned."""
     epochs: int | None = None
-    """How often each network goes through the training images; by default 40, 25 and 20: 6, 28 and 25 minutes on 2 cores."""
+    """How often each network goes through the training images; by default 40, 25 and 20: 6, 28 and 25 minutes."""
     data_note: str = ""
     """What is to be known of the images, such as that they are not the official ones."""
 

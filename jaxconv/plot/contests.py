@@ -79,6 +79,7 @@ def ratios(seconds: Mapping[str, Mapping[str, float]], *, title: str = "") -> "F
     axes.set(xscale="log", yticks=range(len(seconds)), yticklabels=list(seconds), title=title)
     axes.set_xlabel("time, as a multiple of the fastest (dashed: 3)")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
