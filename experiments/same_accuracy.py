@@ -8,7 +8,7 @@ Measured with 5 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 2 min of process
 accuracy 0.9872 ± 0.0025 by auto and 0.9872 ± 0.0025 by lax, which differ by +0.0000 with a standard error of 0.0000; a
 training takes 0.4 s and 12.0 s.
 
-    python experiments/same_accuracy.py                    # two to three minutes on 2 cores
+    python experiments/same_accuracy.py                    # a minute on 2 cores
     python experiments/same_accuracy.py --dataset mnist    # mnist_cnn by --recipe fast: an hour, nearly all of it lax
     python experiments/same_accuracy.py --smoke            # two seeds, one epoch: seconds, and no evidence
 

@@ -145,6 +145,8 @@ def test_every_pool_is_exported_for_batches_of_any_size(rng):
             check_any_batch(lambda x, pool=pool, stride=stride: pool(x, 2, stride=stride), (7, 6, 2), rng)
     for pool in (ops.global_max_pool, ops.global_avg_pool):
         check_any_batch(pool, (7, 6, 2), rng)
+    for pool in (ops.adaptive_max_pool, ops.adaptive_avg_pool):
+        check_any_batch(lambda x, pool=pool: pool(x, (3, 2)), (7, 6, 2), rng)
 
 
 def check_any_batch(function, in_shape, rng):
