@@ -16,7 +16,7 @@ The paper's 94 % are of the official images, with which this was not run: these 
 original, ``legacy/airbench94_compiled.py`` of https://github.com/KellerJordan/cifar10-airbench, was run on the same
 images and the same GPU, by PyTorch 2.11: three runs got 0.8973 ± 0.0022, and over six views 0.9043 ± 0.0009, in 2.46 ±
 0.19 s by its own clock. That was without ``torch.compile``, whose search for the fastest kernels had not ended after
-four minutes, so the seconds do not tell which is faster. Its header says 3.09 s on an A100 with it.
+230 s, so the seconds do not tell which is faster. Its header says 3.09 s on an A100 with it.
 
 The recipe is that of K. Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", 2024,
 https://arxiv.org/abs/2404.00498, with its hyperparameters; nothing was chosen here, so it trains on all 50,000 images
