@@ -23,7 +23,7 @@ import dataclasses
 import statistics
 from typing import Any, NamedTuple
 
-from jaxconv import data, explain, models, plot
+from jaxconv import data, models, plot
 from jaxconv.data import augment
 from jaxconv.errors import known
 from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
@@ -85,13 +85,7 @@ def measure(config: Config, tell: Progress) -> Findings:
             tell=tell.share,
         )
         histories[title], kept[title] = trained.history, trained.best_epoch
-        results[title] = {
-            "parameters": explain.summarize(model, dataset.in_shape).params,
-            "val_accuracy": trained.val_accuracy,
-            "test_accuracy": trained.accuracy(*dataset.test),
-            "best_epoch": trained.best_epoch,
-            "train_seconds": trained.seconds,
-        }
+        results[title] = trained.scores(*dataset.test) | {"best_epoch": trained.best_epoch}
     rows = [
         (
             title,

@@ -19,7 +19,6 @@ best epoch of four is chosen on validation images too.
 """
 
 import dataclasses
-import statistics
 from typing import Any
 
 import numpy as np
@@ -85,18 +84,11 @@ def measure(config: Config, tell: Progress) -> Findings:
             found["val_accuracy"][str(count)] = trained.val_accuracy
             found["test_accuracy"][str(count)] = trained.accuracy(*dataset.test)
             if count == most:
-                shifts = range(-config.reach, config.reach + 1)
-                moves = [
-                    explain.translation_test(model, *each, images, labels, shifts=shifts, axis="x")
-                    for each in trained.each
-                ]
+                moves = trained.translation_tests(images, labels, config.reach)
                 curves[name] = explain.mean_shifted(moves)
-                found["moved"] = {  # by how far: the accuracy of each seed
-                    str(far): [
-                        statistics.fmean(row.accuracy for row in rows if abs(row.shift) == far) for rows in moves
-                    ]
-                    for far in range(1, config.reach + 1)
-                }
+                both = [explain.both_ways(rows) for rows in moves]
+                # By how far: the accuracy of each seed.
+                found["moved"] = {str(far): [rows[far].accuracy for rows in both] for far in range(1, config.reach + 1)}
         tell(f"{name}: training on permuted pixels")
         trained = train(config, model, permuted["train"], permuted["validation"], most, tell)
         found["permuted"] = trained.accuracy(*permuted["test"])

@@ -33,7 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxconv import AvgPool, LpPool, MaxPool, data, explain, models, ops, plot, relu, sigmoid, tanh
+from jaxconv import AvgPool, LpPool, MaxPool, data, models, ops, plot, relu, sigmoid, tanh
 from jaxconv.errors import known
 from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
 from jaxconv.layers import Layer
@@ -91,13 +91,8 @@ def measure(config: Config, tell: Progress) -> Findings:
             epochs=config.epochs_1998 if name == "1998" else config.epochs,
         )
         histories[name] = [mean_of(trained.history)]
-        results["networks"][name] = {
-            "parameters": explain.summarize(model, dataset.in_shape).params,
-            "first_epoch": [history[0]["val_accuracy"] for history in trained.history],
-            "val_accuracy": trained.val_accuracy,
-            "test_accuracy": trained.accuracy(*dataset.test),
-            "train_seconds": trained.seconds,
-        }
+        first = [history[0]["val_accuracy"] for history in trained.history]
+        results["networks"][name] = trained.scores(*dataset.test) | {"first_epoch": first}
         if name != "1998" and not results["as matrices"]:  # of the first that has ordinary convolutions
             images = dataset.test.images[: config.shown] / np.float32(255)
             results["as matrices"] = without_convolutions(model, *trained.each[0], images)

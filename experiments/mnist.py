@@ -23,7 +23,7 @@ import statistics
 from typing import Any
 
 from jaxconv import data, explain, models, plot, train
-from jaxconv.experiment import RECIPES, Findings, Progress, Study, TrainConfig, run, spread, table, train_networks
+from jaxconv.experiment import RECIPES, Findings, Progress, Study, TrainConfig, run, spread, table, train_recipe
 
 NETWORKS = {"convnet": "mnist_cnn", "dense": "mlp"}
 
@@ -47,18 +47,8 @@ def measure(config: Config, tell: Progress) -> Findings:
     histories, kept = {}, {}
     for title, name in tell.each(list(NETWORKS.items()), "training {0[0]}"):
         model = models.find(name).make(len(dataset.classes))
-        trained = train_networks(
-            model,
-            dataset.train,
-            dataset.validation,
-            seeds=range(config.seeds),
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            optimizer=recipe.optimizer,
-            learning_rate=recipe.learning_rate,
-            schedule=recipe.schedule,
-            stopping=recipe.stopping(),
-            tell=tell.share,
+        trained = train_recipe(
+            recipe, model, dataset.train, dataset.validation, seeds=range(config.seeds), tell=tell.share
         )
         histories[title], kept[title] = trained.history, trained.best_epoch
         scores = [train.evaluate(model, *network, *dataset.test) for network in trained.each]

@@ -18,7 +18,6 @@ epoch is chosen on validation images; the learning rate is one for all, and was 
 """
 
 import dataclasses
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -83,25 +82,17 @@ def measure(config: Config, tell: Progress) -> Findings:
         known("pooling", pool, POOLS, by="pooling")
     dataset = data.load(config.dataset)
     images, labels = (array[: config.moved] for array in dataset.test)
-    shifts = range(-config.reach, config.reach + 1)
     results: dict[str, Any] = {}
     curves = {}
     for pool in tell.each(config.pools, "training with pooling: {}"):
         model = network(pool, len(dataset.classes))
         trained = config.train(model, dataset.train.part(slice(config.samples)), dataset.validation, tell)
-        moves = [
-            explain.translation_test(model, *network, images, labels, shifts=shifts, axis="x")
-            for network in trained.each
-        ]
+        moves = trained.translation_tests(images, labels, config.reach)
         curves[pool] = explain.mean_shifted(moves)
-        by_one = [[row for row in rows if abs(row.shift) == 1] for rows in moves]
-        results[pool] = {
-            "parameters": explain.summarize(model, dataset.in_shape).params,
-            "val_accuracy": trained.val_accuracy,
-            "test_accuracy": trained.accuracy(*dataset.test),
-            "same_class": [statistics.fmean(row.same for row in rows) for rows in by_one],
-            "feature_distance": [statistics.fmean(row.distance for row in rows) for rows in by_one],
-            "train_seconds": trained.seconds,
+        by_one = [explain.both_ways(rows)[1] for rows in moves]
+        results[pool] = trained.scores(*dataset.test) | {
+            "same_class": [row.same for row in by_one],
+            "feature_distance": [row.distance for row in by_one],
         }
     rows = [
         (pool, f"{found['parameters']:,}", *(spread(found[name]) for name in COLUMNS.values()))

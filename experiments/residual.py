@@ -100,17 +100,13 @@ def measure(config: Config, tell: Progress) -> Findings:
             trained = config.train(model, train, validation, tell)
             after[name] = [norms(*network, *batch) for network in trained.each]
             losses[name] = [[record["loss"] for record in history] for history in trained.history]
-            results[name] = {
-                "parameters": explain.summarize(model, in_shape).params,
+            results[name] = trained.scores(*test) | {
                 "first_by_last": [first_by_last(each) for each in before[name]],
                 "first_by_last_trained": [first_by_last(each) for each in after[name]],
                 "first_by_last_without_norm": first_by_last(without[name]),
                 "first_by_last_sigmoid": first_by_last(sigmoids[name]),
                 "train_loss": [each[-1] for each in losses[name]],
                 "train_accuracy": [history[-1]["accuracy"] for history in trained.history],
-                "val_accuracy": trained.val_accuracy,
-                "test_accuracy": trained.accuracy(*test),
-                "train_seconds": trained.seconds,
             }
     figures = {
         "residual": plot.gradients_and_losses(before, losses),

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from jaxconv import data, models
 from jaxconv.errors import InputError
-from jaxconv.experiment import RECIPES, Findings, Progress, Study, TrainConfig, run, spread, table, train_networks
+from jaxconv.experiment import RECIPES, Findings, Progress, Study, TrainConfig, run, spread, table, train_recipe
 
 IMPLS = ("auto", "lax")
 
@@ -50,16 +50,9 @@ def measure(config: Config, tell: Progress) -> Findings:
     dataset = data.load(asked.dataset).at_least(entry.in_shape)
     results: dict[str, Any] = {"dataset": asked.dataset, "model": asked.model, "epochs": asked.epochs}
     for impl in tell.each(IMPLS, f"{asked.model} on {asked.dataset}, by {{}}"):
-        trained = train_networks(
-            entry.make(len(dataset.classes), impl=impl),
-            dataset.train,
-            dataset.validation,
-            seeds=range(config.seeds),
-            epochs=asked.epochs,
-            batch_size=asked.batch_size,
-            make_optimizer=lambda steps: asked.make_optimizer(steps // asked.epochs),
-            tell=tell.share,
-            **asked.step_options(),
+        model = entry.make(len(dataset.classes), impl=impl)
+        trained = train_recipe(
+            asked, model, dataset.train, dataset.validation, seeds=range(config.seeds), tell=tell.share
         )
         results[impl] = {
             "val_accuracy": trained.val_accuracy,

@@ -202,12 +202,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         train, validation, test = examples[task]
         model = networks[network](len(made.classes))
         trained = config.train(model, train, validation, tell)
-        results["tasks"][task][network] = {
-            "parameters": explain.summarize(model, train[0].shape[1:]).params,
-            "val_accuracy": trained.val_accuracy,
-            "test_accuracy": trained.accuracy(*test),
-            "train_seconds": trained.seconds,
-        }
+        results["tasks"][task][network] = trained.scores(*test)
     rows = [
         (
             f"{task}: {network}",

@@ -73,7 +73,6 @@ def network(head: str, kernel_size: int, classes: int) -> Layer:
 def measure(config: Config, tell: Progress) -> Findings:
     dataset = data.load(config.dataset)
     images, labels = (array[: config.moved] for array in dataset.test)
-    shifts = range(-config.reach, config.reach + 1)
     results: dict[str, Any] = {"exact": exact(images[:8])}
     curves: dict[str, dict[str, list[explain.Shifted]]] = {axis: {} for axis in AXES}
     kinds = [(head, moved) for moved in (False, True) for head in HEADS]
@@ -89,21 +88,13 @@ def measure(config: Config, tell: Progress) -> Findings:
             tell,
             augment=augment.shift(config.augmented) if moved else None,
         )
-        found = results[name] = {
-            "parameters": explain.summarize(model, dataset.in_shape).params,
-            "val_accuracy": trained.val_accuracy,
-            "test_accuracy": trained.accuracy(*dataset.test),
-        }
+        found = results[name] = trained.scores(*dataset.test)
         for axis in AXES:
-            moves = [
-                explain.translation_test(model, *each, images, labels, shifts=shifts, axis=axis)
-                for each in trained.each
-            ]
+            moves = trained.translation_tests(images, labels, config.reach, axis)
             curves[axis][name] = explain.mean_shifted(moves)
-            found[axis] = {  # by how far: the accuracy of each seed
-                str(far): [statistics.fmean(row.accuracy for row in rows if abs(row.shift) == far) for rows in moves]
-                for far in range(1, config.reach + 1)
-            }
+            both = [explain.both_ways(rows) for rows in moves]
+            # By how far: the accuracy of each seed.
+            found[axis] = {str(far): [rows[far].accuracy for rows in both] for far in range(1, config.reach + 1)}
     figures = {
         {"x": "translation", "y": "along_columns"}[axis]: plot.against_shift(
             curves[axis], title=f"{dataset.name}: images moved along a {'row' if axis == 'x' else 'column'}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import signal
 import sys
@@ -16,7 +17,17 @@ from PIL import Image
 
 from jaxconv import data, experiment, models, runtime, train
 from jaxconv.data import augment
-from jaxconv.experiment import Options, Progress, Study, TrainingStudy, spread, table, train_networks
+from jaxconv.experiment import (
+    Options,
+    Progress,
+    Study,
+    TrainConfig,
+    TrainingStudy,
+    spread,
+    table,
+    train_networks,
+    train_recipe,
+)
 
 SCRIPT = '''"""A coin falls on heads as often as not.
 
@@ -283,6 +294,51 @@ def test_networks_are_those_of_fit_seed_by_seed():
     assert len(trained.history) == 2 and [record["epoch"] for record in trained.history[1]] == [1, 2, 3]
     np.testing.assert_allclose(told, np.arange(1, 7) / 6)
     assert trained.seconds > 0
+
+
+@pytest.mark.usefixtures("promoting")
+def test_networks_tell_their_scores_and_how_they_stand_a_shift():
+    digits = data.load("digits")
+    images, labels = (array[:50] for array in digits.test)
+    trained = train_networks(
+        models.mlp(hidden=(4,)), digits.train.part(slice(90)), digits.validation, seeds=[0, 1], epochs=2
+    )
+    scores = trained.scores(*digits.test)
+    assert scores.pop("parameters") == 64 * 4 + 4 + 4 * 10 + 10
+    assert scores == {
+        "val_accuracy": trained.val_accuracy,
+        "test_accuracy": trained.accuracy(*digits.test),
+        "train_seconds": trained.seconds,
+    }
+    for axis in ("x", "y"):
+        tests = trained.translation_tests(images, labels, 2, axis)
+        for (params, state), rows in zip(trained.each, tests, strict=True):
+            assert [row.shift for row in rows] == [-2, -1, 0, 1, 2]
+            for row in rows:
+                moved = np.zeros_like(images)  # a pixel at a time
+                for i, j in itertools.product(range(8), repeat=2):
+                    u, v = (i, j - row.shift) if axis == "x" else (i - row.shift, j)
+                    if 0 <= u < 8 and 0 <= v < 8:
+                        moved[:, i, j] = images[:, u, v]
+                logits, _ = trained.model.apply(params, state, jnp.asarray(moved, jnp.float32) / 255)
+                assert row.accuracy == pytest.approx((np.asarray(logits).argmax(1) == labels).mean())
+
+
+@pytest.mark.usefixtures("promoting")
+def test_a_recipe_is_trained_as_its_config_says():
+    digits = data.load("digits")
+    model, few = models.mlp(hidden=(4,)), (digits.train.part(slice(90)), digits.validation)
+    made = {"optimizer": "momentum", "learning_rate": 0.1, "schedule": "cosine", "warmup": 1, "weight_decay": 0.01}
+    step = {"monitor": "val_loss", "patience": 1, "epochs": 3, "batch_size": 20, "label_smoothing": 0.1}
+    recipe = TrainConfig(**made, **step)
+    trained = train_recipe(recipe, model, *few, seeds=[2])
+    optimizer = train.make_optimizer("momentum", 0.1, "cosine", 3 * 5, warmup=5, weight_decay=0.01)
+    stopping = train.EarlyStopping(patience=1, monitor="val_loss")
+    alone = train.fit(
+        model, *few, optimizer=optimizer, epochs=3, batch_size=20, seed=2, stopping=stopping, label_smoothing=0.1
+    )
+    jax.tree.map(np.testing.assert_array_equal, trained.each[0], (alone.params, alone.state))
+    assert trained.best_epoch == [alone.best_epoch]
 
 
 @pytest.mark.usefixtures("promoting")

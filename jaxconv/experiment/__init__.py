@@ -12,7 +12,7 @@ runs/<dataset>-<model>-<time>/
 """
 
 from jaxconv.experiment.config import MAY_CHANGE, RECIPES, TrainConfig
-from jaxconv.experiment.networks import Networks, TrainingStudy, train_networks
+from jaxconv.experiment.networks import Networks, TrainingStudy, train_networks, train_recipe
 from jaxconv.experiment.run import (
     Run,
     evaluate_run,
@@ -49,6 +49,7 @@ __all__ = [
     "table",
     "train_networks",
     "train_or_resume",
+    "train_recipe",
     "write_json",
     "write_whole",
 ]

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import optax
 
-from jaxconv import train
+from jaxconv import explain, train
+from jaxconv.experiment.config import TrainConfig
 from jaxconv.experiment.study import Progress, Study
 from jaxconv.layers import Layer
 from jaxconv.train import EarlyStopping
@@ -29,6 +31,21 @@ class Networks(NamedTuple):
         """The accuracy of each on the same images."""
         return [train.evaluate(self.model, *network, images, labels)["accuracy"] for network in self.each]
 
+    def scores(self, images: Any, labels: Any) -> dict[str, Any]:
+        """What there is to tell of them, with their accuracy on test images."""
+        return {
+            "parameters": explain.summarize(self.model, images.shape[1:]).params,
+            "val_accuracy": self.val_accuracy,
+            "test_accuracy": self.accuracy(images, labels),
+            "train_seconds": self.seconds,
+        }
+
+    def translation_tests(self, images: Any, labels: Any, reach: int, axis: str = "x") -> list[list[explain.Shifted]]:
+        """Of each, :func:`jaxconv.explain.translation_test` by up to so many pixels along an axis, both ways."""
+        shifts = range(-reach, reach + 1)
+        test = partial(explain.translation_test, images=images, labels=labels, shifts=shifts, axis=axis)
+        return [test(self.model, *network) for network in self.each]
+
 
 def train_networks(
     model: Layer,
@@ -39,8 +56,6 @@ def train_networks(
     epochs: int,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
-    optimizer: str = "adam",
-    schedule: str = "one_cycle",
     make_optimizer: Callable[[int], optax.GradientTransformation] | None = None,
     stopping: EarlyStopping = BEST_ACCURACY,
     tell: Callable[[float], None] = lambda share: None,
@@ -53,8 +68,8 @@ def train_networks(
         examples, validation: images and labels, as :func:`jaxconv.train.fit` takes them.
         seeds: of parameters and the order of the data.
         epochs, batch_size, stopping: as fit takes them.
-        optimizer, learning_rate, schedule: as :func:`jaxconv.train.make_optimizer` takes them.
-        make_optimizer: of the number of steps; instead of these three.
+        learning_rate: Adam's highest, in one cycle.
+        make_optimizer: of the number of steps; instead of Adam.
         tell: told the share that is done after every epoch: ``Progress.share``.
         options: of the step, as fit takes them: augment, mix, label_smoothing and so on.
 
@@ -77,7 +92,7 @@ def train_networks(
             validation,
             optimizer=make_optimizer(steps)
             if make_optimizer
-            else train.make_optimizer(optimizer, learning_rate, schedule, steps),
+            else train.make_optimizer("adam", learning_rate, "one_cycle", steps),
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
@@ -93,6 +108,28 @@ def train_networks(
         [fitted.best_epoch for fitted in trained],
         [fitted.history for fitted in trained],
         sum(fitted.train_seconds for fitted in trained),
+    )
+
+
+def train_recipe(
+    recipe: TrainConfig, model: Layer, examples: Examples, validation: Examples, **options: Any
+) -> Networks:
+    """As :func:`train_networks`, but as ``jaxconv train`` would: with a config's optimiser, stopping and step.
+
+    Args:
+        recipe: the config.
+        model, examples, validation: as train_networks takes them.
+        options: its others: seeds, tell.
+    """
+    return train_networks(
+        model,
+        examples,
+        validation,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        make_optimizer=lambda steps: recipe.make_optimizer(steps // recipe.epochs),
+        stopping=recipe.stopping(),
+        **recipe.step_options() | options,
     )
 
 

@@ -38,7 +38,7 @@ from jaxconv.explain.scores import strongest
 from jaxconv.explain.style import Styled, gram, style_transfer
 from jaxconv.explain.summary import Row, Summary, summarize
 from jaxconv.explain.summary_table import write_summary
-from jaxconv.explain.translation import Shifted, mean_shifted, translation_test
+from jaxconv.explain.translation import Shifted, both_ways, mean_shifted, translation_test
 
 __all__ = [
     "DISTORTIONS",
@@ -62,6 +62,7 @@ __all__ = [
     "Summary",
     "activity",
     "arithmetic",
+    "both_ways",
     "change",
     "channel_images",
     "class_activation_map",

@@ -125,10 +125,21 @@ def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
     """
     if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
         raise InputError("mean_shifted: give at least one translation test, and all by the same shifts")
-    means = (
-        (rows[0].shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:])) for rows in zip(*tests, strict=True)
-    )
-    return [Shifted(*row) for row in means]
+    return [_mean(rows[0].shift, rows) for rows in zip(*tests, strict=True)]
+
+
+def both_ways(rows: Sequence[Shifted]) -> dict[int, Shifted]:
+    """By how far the images are moved, the mean of one way and the other.
+
+    >>> both_ways([Shifted(-1, 0.5, 1.0, 0.0), Shifted(0, 1.0, 1.0, 0.0), Shifted(1, 1.0, 1.0, 0.5)])[1]
+    Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)
+    """
+    distances = sorted({abs(row.shift) for row in rows})
+    return {far: _mean(far, [row for row in rows if abs(row.shift) == far]) for far in distances}
+
+
+def _mean(shift: int, rows: Sequence[Shifted]) -> Shifted:
+    return Shifted(shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:]))
 
 
 def moved(images: jax.Array, down: int | jax.Array, right: int | jax.Array, pad_mode: str = "zeros") -> jax.Array:
