@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,12 +125,16 @@ def hurry() -> None:
     Call it before the first array is made. It does nothing with a version of XLA that may not know the options.
     """
     if _known():
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *HASTY]).strip()
+        _add_flags(HASTY)
 
 
 def _new_options() -> dict[str, Any]:
     given = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in CPU_OPTIONS.items() if _known() and f"--{name}=" not in given}
+
+
+def _add_flags(flags: Iterable[str]) -> None:
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
 def _known() -> bool:
@@ -139,8 +144,7 @@ def _known() -> bool:
 def _choose_options() -> str:
     if not _known():
         return f"left alone: jaxlib {importlib.metadata.version('jaxlib')} may not know these options"
-    flags = [os.environ.get("XLA_FLAGS", ""), *(f"--{name}={value}" for name, value in _new_options().items())]
-    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    _add_flags(f"--{name}={value}" for name, value in _new_options().items())
     return f"XLA_FLAGS={os.environ['XLA_FLAGS']!r}"
 
 

@@ -89,24 +89,7 @@ def test_the_other_rooms_open_when_asked_for():
         _ = jaxconv.trian
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        "shapes",
-        "ops",
-        "filters",
-        "descriptors",
-        "audio",
-        "compare",
-        "layers",
-        "models",
-        "data",
-        "train",
-        "explain",
-        "plot",
-        "report",
-    ],
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
     module = importlib.import_module(f"jaxconv.{room}")
     names = getattr(module, "__all__", None) or [

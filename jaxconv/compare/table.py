@@ -56,12 +56,12 @@ def _table(title: str, *names: str) -> "Table":
     return table
 
 
-def as_text(table: "Table") -> str:
+def as_text(table: "Table", *, width: int = 160) -> str:
     """A table of rich's, for a terminal or a file."""
     from rich.console import Console
 
     # As wide as it needs: a number that is cut is worse than a line that wraps. Left alone, rich would show the table
     # by itself in a notebook, and in colour wherever someone forces that.
-    console = Console(file=io.StringIO(), width=160, force_jupyter=False, force_terminal=False)
+    console = Console(file=io.StringIO(), width=width, force_jupyter=False, force_terminal=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
 """A summary in writing: for a terminal, as plain text, as Markdown or as JSON."""
 
-import io
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaxconv.compare.table import as_text
 from jaxconv.errors import known
 from jaxconv.explain.summary import Row, Summary
 
@@ -108,9 +108,4 @@ def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title
 
 
 def _printed(table: "Table") -> str:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=WIDE, force_jupyter=False, force_terminal=False)  # nor in a notebook
-    console.print(table)
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(filter(None, as_text(table, width=WIDE).splitlines()))

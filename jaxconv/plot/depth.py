@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.plot.health import norms_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +46,7 @@ def gradients_and_losses(
     handles = []
     for k, (name, seeds) in enumerate(norms.items()):
         for layers in seeds:
-            values = np.array([float(value) for value in layers.values()])
-            values[~((values > 0) & np.isfinite(values))] = np.nan
-            [line] = left.plot(np.arange(1, len(values) + 1), values, color=f"C{k}", lw=1.3, label=name)
+            line = norms_line(left, layers, color=f"C{k}", lw=1.3, label=name)
         for loss in losses[name]:
             right.plot(np.arange(1, len(loss) + 1), loss, "o-", ms=3, lw=1.3, color=f"C{k}")
         handles.append(line)

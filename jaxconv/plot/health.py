@@ -8,7 +8,9 @@ import numpy as np
 from jaxconv.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from jaxconv.explain import Histogram
 
@@ -76,9 +78,7 @@ def norms(
     figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, layers in networks.items():
-        values = np.array([float(value) for value in layers.values()])
-        values[~((values > 0) & np.isfinite(values))] = np.nan
-        axes.plot(np.arange(1, len(values) + 1), values, "o-", ms=4, label=name)
+        norms_line(axes, layers, marker="o", ms=4, label=name)
     axes.set(yscale="log", ylabel=label, title=title)
     names = [tuple(layers) for layers in networks.values()]
     if len(set(names)) == 1 and len(names[0]) <= 12:
@@ -89,6 +89,14 @@ def norms(
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def norms_line(axes: "Axes", layers: Mapping[str, Any], **style: Any) -> "Line2D":
+    """One network's numbers, layer by layer, but for those that have no place on a logarithmic scale."""
+    values = np.array([float(value) for value in layers.values()])
+    values[~((values > 0) & np.isfinite(values))] = np.nan
+    [line] = axes.plot(np.arange(1, len(values) + 1), values, **style)
+    return line
 
 
 def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str = "") -> "Figure":
