@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from jaxconv import InputError, data, models
 from jaxconv.explain import summarize
@@ -32,6 +31,7 @@ def test_strides_halve_and_transposed_ones_undo_them():  # row 001-14
 
 
 def test_the_decoder_is_torchs(rng):
+    torch = pytest.importorskip("torch")
     decoder = models.decoder((12, 20, 2), features=(3, 4))
     params, _ = decoder.init(jax.random.key(0), (5,))
     params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
@@ -56,6 +56,7 @@ def test_a_size_that_cannot_be_halved_twice_is_refused(shape):
 
 
 def test_divergence_is_torchs_and_what_chance_says(rng):
+    torch = pytest.importorskip("torch")
     mean, log_var = (rng.normal(size=(4, 3)).astype(np.float32) for _ in range(2))
     found = np.asarray(generative.divergence(jnp.asarray(mean), jnp.asarray(log_var)))
     spread = torch.from_numpy(np.exp(log_var / 2))
