@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
@@ -113,7 +113,7 @@ def mesh(devices: int | None = None) -> Mesh:
             f"devices.mesh: devices={devices} would leave out some of {jax.process_count()} processes: all "
             f"{len(there)} devices take part"
         )
-    return Mesh(np.array(there[:devices]), (AXIS,))
+    return Mesh(np.array(there[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicate(mesh: Mesh | None, tree: Any) -> Any:
@@ -204,6 +204,19 @@ def everywhere(array: jax.Array) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def with_auto_axes(mesh: Mesh | None) -> Mesh | None:
+    """The mesh with axes of type Auto, on which XLA decides where each array lies.
+
+    Those of ``jax.make_mesh`` are Explicit: there every operation of a program would have to say it.
+
+    >>> with_auto_axes(jax.make_mesh((1,), ("data",))).axis_types
+    (Auto,)
+    """
+    if mesh is None:
+        return None
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
 def check(mesh: Mesh | None, batch_size: int, who: str) -> None:

@@ -8,27 +8,30 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from jaxconv import xla_options
+from jaxconv._compat import compilation_cache_dir
 from jaxconv.errors import InputError
 
-# XLA's options for a CPU that make convolutions faster. By default it prefers YNN, a library made for inference, to
-# Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-tune, shows by how much.
+# XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
+# inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-tune, shows by how much.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
-# An option that a version of XLA does not know would end the process, so it is set only where it is known.
-KNOWN_TO = "0.10."
-# Few of LLVM's optimisations, and not XLA's newer emitters of fused loops, which take longer. (With none, lax's
-# gradients of a convolution run ten times as long. Several parts of what the older emitters write, side by side, are
-# wrong now and then where nothing is optimised, so there is one part.)
+# Those for a program that runs once: few of LLVM's optimisations.
+HASTY_OPTIONS = {"xla_backend_optimization_level": 1}
+# The flags for a process that computes little. Beside that option, not XLA's newer emitters of fused loops, which take
+# longer. (With no optimisation, lax's gradients of a convolution run ten times as long. Several parts of what the older
+# emitters write, side by side, are wrong now and then where nothing is optimised, so there is one part.)
 HASTY = (
     "--xla_backend_optimization_level=1",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
+INSTRUCTION_SETS = {"avx512": "avx512f", "avx2": "avx2"}  # what Linux calls them, the widest first
 IMPORTED = time.perf_counter()
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -38,7 +41,6 @@ class Tuned(NamedTuple):
 
     allocator: str
     calls: str
-    compiler: str
     threads: str
 
 
@@ -46,17 +48,17 @@ _tuned: Tuned | None = None
 
 
 def tune(*, threads: int | None = None) -> Tuned:
-    """Set this process up for training on a CPU. Call it first: XLA reads its options once, with the first array.
+    """Set this process up for training on a CPU. Call it before the first array, with which XLA starts its threads.
 
     - The allocator keeps the memory of large temporaries. By default glibc gives it back after every step and gets it
       anew for the next, page by page, each of which the kernel clears.
     - A program runs in the thread that calls it. By default jax gives it to another, whose large temporaries glibc maps
       anew all the same: only the main thread's are kept.
-    - XLA's options :data:`CPU_OPTIONS`, unless ``XLA_FLAGS`` has them already.
     - As many threads as a container is allowed to use, where that is fewer than the machine has.
 
-    Each is left alone where it means nothing: on macOS and Windows, with musl, with another version of jaxlib. None of
-    them changes what is computed, but for rounding, and none matters to a GPU or TPU.
+    Each is left alone where it means nothing: on macOS and Windows, with musl. None of them changes what is computed,
+    but for rounding, and none matters to a GPU or TPU. ``XLA_FLAGS`` stays as it is: XLA's options are those of single
+    programs, :func:`compiler_options`.
 
     Args:
         threads: of XLA's pool; by default as many as this process may use.
@@ -67,7 +69,7 @@ def tune(*, threads: int | None = None) -> Tuned:
     global _tuned
     if threads is not None and threads < 1:
         raise InputError(f"tune: threads={threads!r} should be at least 1")
-    _tuned = Tuned(_keep_memory(), _call_directly(), _choose_options(), _limit_threads(threads))
+    _tuned = Tuned(_keep_memory(), _call_directly(), _limit_threads(threads))
     return _tuned
 
 
@@ -102,12 +104,10 @@ def _call_directly() -> str:
 def compiler_options() -> dict[str, Any]:
     """XLA's options for one program, as ``jax.jit(f, compiler_options=…)`` takes them; ``train.fit`` uses them.
 
-    They are :data:`CPU_OPTIONS`, without what ``XLA_FLAGS`` says already, on a CPU and with a version of XLA that knows
-    them. With ``JAXCONV_TUNE=0`` there are none.
+    They are :data:`CPU_OPTIONS`, on a CPU: those that the installed XLA takes and ``XLA_FLAGS`` does not have. With
+    ``JAXCONV_TUNE=0`` there are none.
     """
-    if os.environ.get("JAXCONV_TUNE") == "0" or jax.default_backend() != "cpu":
-        return {}
-    return _new_options()
+    return xla_options.taken(_unset(CPU_OPTIONS)) if _left_alone() is None else {}
 
 
 def hasty_options() -> dict[str, Any]:
@@ -116,36 +116,40 @@ def hasty_options() -> dict[str, Any]:
     A network's first parameters are such a program: random numbers are long chains of integer operations, of which
     LLVM's optimiser makes much ado.
     """
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+    return xla_options.taken(HASTY_OPTIONS) if jax.default_backend() == "cpu" else {}
 
 
 def hurry() -> None:
     """Have all programs of this process compiled soon rather than well, for one that computes little.
 
-    Call it before the first array is made. It does nothing with a version of XLA that may not know the options.
+    Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`HASTY` that XLA takes.
     """
-    if _known():
-        _add_flags(HASTY)
+    xla_options.add_flags(HASTY)
 
 
-def _new_options() -> dict[str, Any]:
-    given = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in CPU_OPTIONS.items() if _known() and f"--{name}=" not in given}
+def compiler_report() -> dict[str, str]:
+    """What XLA is told on this device, in words for people: the options it takes, and those that it refuses."""
+    if why := _left_alone():
+        return {"compiler": f"left alone: {why}"}
+    ours = CPU_OPTIONS | HASTY_OPTIONS
+    options, flags = xla_options.taken(ours), xla_options.taken_flags(HASTY)
+    refused = [name for name in ours if name not in options] + [flag for flag in HASTY if flag not in flags]
+    used = ", ".join(f"{name}={value!r}" for name, value in compiler_options().items())
+    return {"compiler": used or "no options", "refused": ", ".join(refused) or "none"}
 
 
-def _add_flags(flags: Iterable[str]) -> None:
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
+def _left_alone() -> str | None:
+    """Why programs have no options of ours, if they have none."""
+    if os.environ.get("JAXCONV_TUNE") == "0":
+        return "JAXCONV_TUNE=0"
+    backend = jax.default_backend()
+    return None if backend == "cpu" else f"jax runs on a {backend}"
 
 
-def _known() -> bool:
-    return importlib.metadata.version("jaxlib").startswith(KNOWN_TO)
-
-
-def _choose_options() -> str:
-    if not _known():
-        return f"left alone: jaxlib {importlib.metadata.version('jaxlib')} may not know these options"
-    _add_flags(f"--{name}={value}" for name, value in _new_options().items())
-    return f"XLA_FLAGS={os.environ['XLA_FLAGS']!r}"
+def _unset(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the user has not set in ``XLA_FLAGS``, which come first."""
+    names = {word.partition("=")[0] for word in os.environ.get("XLA_FLAGS", "").split()}
+    return {name: value for name, value in options.items() if f"--{name}" not in names}
 
 
 def _limit_threads(threads: int | None) -> str:
@@ -189,17 +193,42 @@ def keep_programs(folder: Path) -> Path:
 
 def programs() -> str | None:
     """The folder where compiled programs are kept, if they are."""
-    return jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return compilation_cache_dir()
 
 
 def _processor() -> str:
     """A short name for the instructions that this processor has."""
+    return f"{platform.machine()}-{hashlib.sha256(_instructions().encode()).hexdigest()[:8]}"
+
+
+def _instructions(file: Path = Path("/proc/cpuinfo")) -> str:
+    """The line in which Linux lists the instructions of this processor; elsewhere the processor's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        known = next(line for line in lines if line.startswith(("flags", "Features")))
+        return next(line for line in file.read_text().splitlines() if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
-        known = platform.processor()
-    return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+        return platform.processor()
+
+
+def instruction_set() -> str:
+    """The vector instructions that XLA uses: ``"avx512"``, ``"avx2"`` or ``"other"``, as wherever Linux is not.
+
+    They are the processor's, or fewer if ``XLA_FLAGS`` has ``--xla_cpu_max_isa``.
+    """
+    flags = dict(word.split("=", 1) for word in os.environ.get("XLA_FLAGS", "").split() if "=" in word)
+    most, ours = flags.get("--xla_cpu_max_isa", "AMX").lower(), _processor_instruction_set()
+    if most in ("sse4_2", "avx"):
+        return "other"
+    return "avx2" if most == "avx2" and ours == "avx512" else ours
+
+
+def instruction_set_is_emulated() -> bool:
+    """Whether XLA uses fewer vector instructions than the processor has, to see how another one would do."""
+    return instruction_set() != _processor_instruction_set()
+
+
+def _processor_instruction_set() -> str:
+    instructions = _instructions().split()
+    return next((name for name, flag in INSTRUCTION_SETS.items() if flag in instructions), "other")
 
 
 def age() -> float:

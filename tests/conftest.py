@@ -4,19 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-# The suite compiles thousands of small programs and computes little: what makes them fast costs it more than it gives.
-# (Without LLVM's optimisations and XLA's newer emitters of fused loops it takes half as long. Several parts of what the
-# older emitters write, side by side, are wrong now and then if they are not optimised, so there is one part.)
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    ]
-)
-# Many of them twice, and all of them again in the next run, so they are kept until pytest --cache-clear. Each worker
-# keeps its own: two writers would meet in one file.
+# The suite compiles thousands of small programs, many of them twice, and all of them again in the next run, so they are
+# kept until pytest --cache-clear. Each worker keeps its own: two writers would meet in one file.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(__file__).parents[1] / ".pytest_cache/d/xla" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 )
@@ -26,6 +15,20 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax
 import numpy as np
 import pytest
+
+from jaxconv import xla_options
+
+# What makes programs fast costs the suite more than it gives, since it computes little. (Without LLVM's optimisations
+# and XLA's newer emitters of fused loops it takes half as long. Several parts of what the older emitters write, side by
+# side, are wrong now and then if they are not optimised, so there is one part.) A jaxlib that refuses one of these runs
+# without it.
+xla_options.add_flags(
+    [
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+)
 
 # A script that starts the suite in its background makes it deaf to Ctrl-C, and so all that the tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import reference
 from cases import CASES
-from jax.extend.core import jaxprs_in_params
 
 from jaxconv import DtypeError, InputError, ops
+from jaxconv._compat import closed_jaxpr
 from jaxconv.explain import arithmetic
 from jaxconv.ops import backward
 
@@ -199,8 +199,10 @@ def test_products_keep_their_precision_on_every_device():
         for eqn in program.eqns:
             if eqn.primitive.name == "dot_general":
                 yield eqn.params["precision"]
-            for inner in jaxprs_in_params(eqn.params):
-                yield from precisions(inner)
+            for value in eqn.params.values():
+                for inner in value if isinstance(value, tuple | list) else [value]:
+                    if (program := closed_jaxpr(inner)) is not None:
+                        yield from precisions(program.jaxpr)
 
     wide, wider = jnp.ones((2, 6, 6, 8)), jnp.ones((3, 3, 4, 6))
     found = [

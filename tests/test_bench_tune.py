@@ -1,10 +1,12 @@
 """``jaxconv bench --tune``: what is measured, which choice is made, and the file that it is written to."""
 
+import itertools
 import json
 import os
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 from jax import lax
@@ -38,34 +40,39 @@ ROWS = [
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """A table that stands for the package's own."""
-    path = tmp_path / "package" / "rule.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"machine": "", "versions": {}, "command": "", "rows": ROWS}))
-    monkeypatch.setattr(cpu.rule, "FILE", path)
+    """A table that stands for the package's own, of another instruction set; and the file of this machine's."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    monkeypatch.setattr(cpu.rule, "FOLDER", folder)
+    monkeypatch.setattr(cpu.rule, "DEFAULT", "abacus")
     monkeypatch.setattr(tune, "TURN", 0.0)
-    return path
+    (folder / "abacus-jaxlib-0.1.json").write_text(json.dumps({"note": "kept", "versions": {}, "rows": ROWS}))
+    return cpu.rule.file_of(runtime.instruction_set(), jaxlib.__version__)
 
 
-def test_every_row_is_measured_and_the_file_is_a_table_again(jaxconv, file):
+def test_every_row_is_measured_and_the_file_is_a_table_again(jaxconv, file, monkeypatch):
     code, out, err = jaxconv("bench --tune --rounds 2")
     assert code == 0, err
     found = cpu.rule.table()
     assert found["machine"] == runtime.device_name() and found["versions"] == runtime.versions()
-    assert found["command"] == "jaxconv bench --tune"
+    assert found["command"] == "jaxconv bench --tune" and found["note"] == "kept"
+    assert found["instruction_set"] == runtime.instruction_set() and found["emulated"] is False
     for old, new in zip(ROWS, found["rows"], strict=True):
         assert set(new["milliseconds"]) == set(cpu.rule.able(old["pass"], old["case"]))
         assert all(ms == round(ms, 3) > 0 for ms in new["milliseconds"].values())
         assert new["choice"] == tune.choose(new["milliseconds"], old["choice"])
         assert {**new, "milliseconds": {}, "choice": old["choice"]} == old
     assert "one channel, few filters" in out and out.endswith(f"saved in {file}\n")
-    assert os.listdir(file.parent) == ["rule.json"]
+    assert set(os.listdir(file.parent)) == {"abacus-jaxlib-0.1.json", file.name}
+    # Measured again, the choices of this machine are those that stay.
+    monkeypatch.setattr(tune, "choose", lambda milliseconds, before: before)
+    assert jaxconv("bench --tune --rounds 1")[0] == 0
+    assert [row["choice"] for row in cpu.rule.table()["rows"]] == [row["choice"] for row in found["rows"]]
 
 
 def test_json_leaves_the_package_alone(jaxconv, file, tmp_path):
-    before = file.read_text()
     code, out, _ = jaxconv("bench --tune --rounds 1 --json mine.json")
-    assert code == 0 and out.endswith("saved in mine.json\n") and file.read_text() == before
+    assert code == 0 and out.endswith("saved in mine.json\n") and not file.exists()
     assert len(json.loads((tmp_path / "mine.json").read_text())["rows"]) == len(ROWS)
 
 
@@ -97,7 +104,8 @@ def test_what_is_measured_is_the_pass_by_that_lowering(monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the disk is full")])
 def test_what_was_there_stays_when_it_is_interrupted(jaxconv, file, monkeypatch, error):
-    before = file.read_text()
+    before = "of an earlier day"
+    file.write_text(json.dumps({"note": before, "rows": ROWS}))
 
     def fail(*_, **__):
         raise error
@@ -105,11 +113,11 @@ def test_what_was_there_stays_when_it_is_interrupted(jaxconv, file, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
         code, out, _ = jaxconv("bench --tune --rounds 1")
-    assert code in (2, 130) and file.read_text() == before and "saved" not in out
+    assert code in (2, 130) and cpu.rule.table()["note"] == before and "saved" not in out
     with monkeypatch.context() as patch:
         patch.setattr(tune, "in_turns", fail)
         code, out, _ = jaxconv("bench --tune --rounds 1")
-    assert code in (2, 130) and file.read_text() == before and "saved" not in out
+    assert code in (2, 130) and cpu.rule.table()["note"] == before and "saved" not in out
 
 
 def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
@@ -131,11 +139,38 @@ def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
     assert tune.choose({"taps": 1.0, "library": 1.01}, "gone") == "taps"
 
 
-def test_the_packages_own_rows_are_of_their_cases():
-    for each in cpu.rule.table()["rows"]:
+TABLES = sorted(cpu.rule.FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda file: file.stem)
+def test_the_packages_own_rows_are_of_their_cases(table):
+    content = json.loads(table.read_text())
+    pairs = [(each["case"], each["pass"]) for each in content["rows"]]
+    assert sorted(pairs) == sorted(itertools.product(cpu.rule.CASES, passes.FACTORS))
+    for each in content["rows"]:
         *_, c, features = each["kernel"]
         assert cpu.rule.case(c, features // each["groups"], each["groups"]) == each["case"]
         assert each["x"][-1] == c * each["groups"] and tune.form_of(each).groups == each["groups"]
+        assert each["choice"] in cpu.rule.able(each["pass"], each["case"])
+        best = min(each["milliseconds"].values())
+        assert each["milliseconds"][each["choice"]] <= tune.KEEP * best  # or it would not have been chosen
+    assert cpu.rule.file_of(content["instruction_set"], content["versions"]["jaxlib"]) == table
+
+
+@pytest.mark.parametrize(
+    ("instruction_set", "jaxlib", "table"),
+    [
+        ("avx512", "0.10.2", "avx512-jaxlib-0.10"),
+        ("avx2", "0.10.0", "avx2-jaxlib-0.10"),
+        ("avx512", "0.9.2", "avx512-jaxlib-0.10"),  # the oldest
+        ("avx2", "0.11.3", "avx2-jaxlib-0.10"),  # the newest that is not newer
+        ("avx512", "0.12.0.1", "avx512-jaxlib-0.12"),
+        ("avx512", "1.0.0", "avx512-jaxlib-0.12"),
+        ("other", "0.12.3", "avx2-jaxlib-0.12"),  # arm64, say
+    ],
+)
+def test_the_nearest_table_is_read(instruction_set, jaxlib, table):
+    assert cpu.rule.nearest(instruction_set, jaxlib).stem == table
 
 
 def test_only_a_cpu_has_the_table(monkeypatch):

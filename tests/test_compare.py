@@ -81,6 +81,13 @@ def test_rounding_counts_what_cancels(x64):
     assert rounding(lambda x: jnp.flip(x[:, None]), x, dtype=jnp.float32) == 0
 
 
+def test_rounding_knows_the_constants_of_a_program_within(x64):
+    """A jitted function brings an array of its own."""
+    x, weights = jnp.array([1.0, 2.0]), np.array([0.5, 3.0])
+    within = rounding(jax.jit(lambda x: x * weights), x, dtype=jnp.float32)
+    assert within == rounding(lambda x, w: x * w, x, jnp.asarray(weights), dtype=jnp.float32) > 0
+
+
 def test_kinks_are_counted_apart(x64):
     x = jnp.asarray([[-1.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
     found = compare(jax.nn.relu, lambda x: jnp.maximum(x, 0), x)

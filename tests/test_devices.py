@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 
 from jaxconv import (
     BatchNorm,
@@ -218,6 +219,17 @@ def test_a_mesh_is_of_devices_that_are_there():
         devices.mesh(too_many)
 
 
+def test_a_mesh_of_explicit_axes_trains_the_same():
+    """As ``jax.make_mesh`` makes them, on which a gather is an error of jax's."""
+    fitted = []
+    for axis_type in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((1,), ("data",), axis_types=(axis_type,))
+        options = {"optimizer": optax.adam(1e-2), "epochs": 2, "batch_size": BATCH, "mesh": mesh}
+        fitted.append(train.fit(network(), examples(), examples(20), **options))
+    for one, other in zip(*map(jax.tree.leaves, [each.params for each in fitted]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_the_command_line_says_that_devices_are_missing(tmp_path, capsys):
     assert cli.main(f"train --model mlp --devices 999 --out {tmp_path / 'run'}".split()) == 2
     assert "jaxconv: error: devices.mesh: devices=999, but there are" in capsys.readouterr().err
@@ -228,7 +240,7 @@ def test_the_devices_of_a_process_are_neighbours_in_the_mesh(monkeypatch):
     """On a slice of TPUs they are numbered row by row, across the hosts."""
     there = [SimpleNamespace(id=i, process_index=i // 2 % 2, platform="tpu") for i in range(8)]
     monkeypatch.setattr(jax, "devices", lambda: there)
-    monkeypatch.setattr(devices, "Mesh", lambda row, axes: row)
+    monkeypatch.setattr(devices, "Mesh", lambda row, axes, axis_types: row)
     assert [device.id for device in devices.mesh()] == [0, 1, 4, 5, 2, 3, 6, 7]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InputError, match="devices=4 would leave out some of 2 processes: all 8 devices take part"):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax import export
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from jaxconv import Conv, Dense, flatten, models, ops, relu, serial, train
 from jaxconv.data import augment
@@ -158,7 +158,7 @@ def check_any_batch(function, in_shape, rng):
 
 
 def test_a_chunk_for_eight_devices_is_lowered():
-    mesh = AbstractMesh((8,), ("data",))
+    mesh = AbstractMesh((8,), ("data",), axis_types=(AxisType.Auto,))  # as of devices.mesh
     exported = lowered("chunk", models.find("lenet5").make(10), (32, 32, 1), mesh=mesh)
     assert exported.nr_devices == 8 and count(exported, "convolution") in times(5)
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import jaxconv
 PACKAGE = Path(jaxconv.__file__).parent
 ROOMS = [
     "errors",
+    "_compat",
+    "xla_options",
     "runtime",
     "shapes",
     "ops",
@@ -54,6 +57,13 @@ def test_every_room_imports_only_from_rooms_above_it():
         allowed = set(ROOMS[: ROOMS.index(room) + 1]) - FORBIDDEN.get(room, set())
         used = set(imported_rooms(path)) - {"__version__"}
         assert used <= allowed, f"{path} imports {used - allowed}"
+
+
+def test_what_jax_does_not_promise_is_in_one_file():
+    """So what a new jax moves or renames is looked for there alone."""
+    private = re.compile(r"jax\._src|jax\.extend|jax\.interpreters|manual_axis_type|\bvma\b|jax(lib)?\.__version__")
+    users = [path.name for path in PACKAGE.rglob("*.py") if private.search(path.read_text())]
+    assert users == ["_compat.py"]
 
 
 def test_importing_jaxconv_loads_nothing_heavy():

@@ -26,6 +26,7 @@ Row = dict[str, Any]  # of the table, as in its file
 # A choice stays unless another is faster by more. Alone a pass is not what it is in a network, where XLA fuses it with
 # what comes before and after; so a choice that bench has shown to be good in whole steps falls only to a clear winner.
 KEEP = 1.25
+COMMAND = "jaxconv bench --tune"
 WAYS = {wanted: way for way, wanted in WANTED.items()}
 
 
@@ -49,8 +50,14 @@ def retune(
         what = f"{number} of {len(table['rows'])}, {row['case']}, {WAYS[row['pass']]}"
         measured = measure(row, rounds=rounds, progress=lambda doing, what=what: progress(f"{what}: {doing}"))  # type: ignore[misc]
         rows.append(row | {"milliseconds": measured, "choice": choose(measured, row["choice"])})
-    machine = {"machine": runtime.device_name(), "versions": runtime.versions()}
-    return {**table, **machine, "command": "jaxconv bench --tune", "rows": rows}
+    measured_with = {
+        "machine": runtime.device_name(),
+        "instruction_set": runtime.instruction_set(),
+        "emulated": runtime.instruction_set_is_emulated(),
+        "versions": runtime.versions(),
+        "command": COMMAND,
+    }
+    return {**table, **measured_with, "rows": rows}
 
 
 def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda what: None) -> dict[str, float]:

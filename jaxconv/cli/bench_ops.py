@@ -55,7 +55,7 @@ def tune_rule(*, rounds: int, file: Path | None) -> None:
     """Measure the table of the CPU's rule; print it, what changed, and where it was saved."""
     from rich.console import Console
 
-    target = file or Path(str(rule.FILE))
+    target = file or rule.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
     # Written beside and renamed, so the folder is what has to allow it.
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"bench: --tune: {target} cannot be written: name another file, --json FILE")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import ops, runtime
+from jaxconv.ops.conv.cpu import rule
 
 # One for each way that convolutions are compiled: x, kernel, options.
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -34,6 +35,9 @@ def examine(options: Doctor) -> int:
     tuned = runtime.tuned()
     lines = {"device": runtime.device_name(), "versions": ", ".join(map(" ".join, runtime.versions().items()))}
     lines |= tuned._asdict() if tuned else {"set up": "no (--no-tune)"}
+    lines |= runtime.compiler_report()
+    emulated = " (emulated: --xla_cpu_max_isa)" if runtime.instruction_set_is_emulated() else ""
+    lines |= {"vectors": f"{runtime.instruction_set()}{emulated}, table {rule.file_in_use().stem}"}
     lines |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), "programs": runtime.programs() or "not kept"}
     for name, value in lines.items():
         print(f"{name:<10} {value}")

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
+
+from jaxconv import _compat as core
 
 # These move numbers about, or choose among them, and round nothing.
 EXACT = frozenset(
@@ -111,7 +112,7 @@ def _run(program: core.ClosedJaxpr, args: list[Pair], errors: _Errors) -> list[P
 
     for eqn in program.jaxpr.eqns:
         came = [value(atom) for atom in eqn.invars]
-        inner = [part for part in map(_closed, eqn.params.values()) if part is not None]
+        inner = [part for part in map(core.closed_jaxpr, eqn.params.values()) if part is not None]
         if eqn.primitive.name in CALLS and inner:
             went = _run(inner[0], came, errors)
         else:
@@ -125,15 +126,9 @@ def _run(program: core.ClosedJaxpr, args: list[Pair], errors: _Errors) -> list[P
 def _largest(program: core.Jaxpr) -> int:
     """The number of entries of the largest array that a traced program meets."""
     atoms = (atom for eqn in program.eqns for atom in (*eqn.invars, *eqn.outvars))
-    parts = (_closed(value) for eqn in program.eqns for value in eqn.params.values())
+    parts = (core.closed_jaxpr(value) for eqn in program.eqns for value in eqn.params.values())
     inner = (_largest(part.jaxpr) for part in parts if part is not None)
     return max((*(math.prod(getattr(atom.aval, "shape", ())) for atom in atoms), *inner), default=1)
-
-
-def _closed(value: Any) -> core.ClosedJaxpr | None:
-    if isinstance(value, core.Jaxpr):
-        return core.ClosedJaxpr(value, ())
-    return value if isinstance(value, core.ClosedJaxpr) else None
 
 
 def _operation(program: core.Jaxpr, eqn: Any, came: list[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconv import runtime
 from jaxconv.compare.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.compare.finite import Probe
 from jaxconv.compare.rounding import rounding, unit
@@ -165,7 +166,8 @@ def compare_all(
         rows = []
         probe = cache(lambda: Probe(forward[reference], wide_dy, wide))  # only where something differs
         quantities = ["value", *(f"d {path}" for path in paths)]
-        compiled = {name: jax.jit(function) for name, function in both.items()}
+        options = runtime.compiler_options()
+        compiled = {name: jax.jit(function, compiler_options=options) for name, function in both.items()}
         for name, function in compiled.items():
             if name == reference and dtype == jnp.float64:
                 continue
@@ -267,7 +269,8 @@ def _time(
         return {}
     runs: dict[tuple[str, str], Callable[[], Any]] = {}
     for name in forward:
-        runs[name, "forward"] = partial(jax.jit(forward[name]), leaves)
+        program = jax.jit(forward[name], compiler_options=runtime.compiler_options())
+        runs[name, "forward"] = partial(program, leaves)
         runs[name, "both"] = partial(both[name], leaves, dy)
     seconds = medians(runs, repeats=repeats, progress=progress)
     return {name: Timing(seconds[name, "forward"], seconds[name, "both"]) for name in forward}

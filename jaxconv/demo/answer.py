@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxconv import runtime
 from jaxconv.data import enlarge
 from jaxconv.errors import InputError, known
 from jaxconv.experiment.run import Run
@@ -46,12 +47,16 @@ class Programs:
         self.classes = [str(name) for name in run.config["classes"]]
         self.image_shape, self.in_shape = tuple(run.config["image_shape"]), tuple(run.config["in_shape"])
         self.layers = shown_layers(run.model)
-        self.look = jax.jit(self._look)
+        options = runtime.compiler_options()
+        self.look = jax.jit(self._look, compiler_options=options)
         try:
             methods = methods_of(run.model, self.in_shape)
         except InputError:  # it has one class, say, so that there is nothing to ask about
             methods = {}
-        self.heat = {name: jax.jit(functools.partial(self._heat, method)) for name, method in methods.items()}
+        self.heat = {
+            name: jax.jit(functools.partial(self._heat, method), compiler_options=options)
+            for name, method in methods.items()
+        }
 
     def _look(self, params: Any, state: Any, image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         maps = feature_maps(self.run.model, params, state, image, layers=self.layers)

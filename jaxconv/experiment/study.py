@@ -163,10 +163,10 @@ def run(
     config = tyro.cli(options, prog=path.name, description=script.__doc__)
     try:
         runtime.tune()
-        if config.smoke:
-            runtime.hurry()
         with suppress(InputError):  # no home folder: nothing is kept
             runtime.keep_programs(cache_folder())
+        if config.smoke:
+            runtime.hurry()
         return _run(path, config.reduced(), measure, measured)
     except InputError as error:
         sys.exit(_told(f"{path.name}: error: {error}", 2))

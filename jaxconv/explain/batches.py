@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxconv.explain.features import check_images
 from jaxconv.ops import checks
+from jaxconv.runtime import compiler_options
 from jaxconv.train import batches, to_float
 
 
@@ -28,7 +29,7 @@ def each_batch(
     checks.whole(function, 1, batch_size=batch_size)
     check_images(function, images[:1])
     images, size = np.asarray(images), min(batch_size, len(images))
-    program = jax.jit(f)
+    program = jax.jit(f, compiler_options=compiler_options())
     for batch in batches(images, np.zeros(len(images), np.int32), size):
         yield program(to_float(batch.image), batch.mask), int(np.asarray(batch.mask).sum())
 

@@ -12,6 +12,7 @@ from jaxconv.errors import InputError
 from jaxconv.explain.distortions import DISTORTIONS, check_strengths, each_by_its_own
 from jaxconv.explain.given import check_labelled
 from jaxconv.layers import Layer, as_layer
+from jaxconv.runtime import compiler_options
 from jaxconv.train import batches, to_float
 
 
@@ -63,7 +64,8 @@ def robustness(
     if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
         raise InputError(f"robustness: images from {low:g} to {high:g}: distortions are of floats from 0 to 1")
     model, key = as_layer(model), jax.random.key(0) if key is None else key
-    network = jax.jit(lambda params, state, x: jnp.argmax(model.apply(params, state, x)[0], axis=1))
+    options = compiler_options()
+    network = jax.jit(lambda *given: jnp.argmax(model.apply(*given)[0], axis=1), compiler_options=options)
     numbers, size = np.arange(len(images), dtype=np.int32), min(batch_size, len(images))
 
     def accuracy(name: str, strength: float) -> float:

@@ -8,6 +8,7 @@ dense layer but ten distances to drawn digits.
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -216,7 +217,7 @@ def digit_codes() -> np.ndarray:
     return np.where(pixels.transpose(1, 0, 2) == "#", 1.0, -1.0).reshape(10, -1).astype(np.float32)
 
 
-def fan_in_uniform(key: jax.Array, shape: Shape, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def fan_in_uniform(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
     """Uniform between ±2.4 / F, where F is how many inputs a unit has (appendix A of the paper).
 
     >>> kernel = fan_in_uniform(jax.random.key(0), (5, 5, 6, 16))

@@ -73,7 +73,7 @@ def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Arra
     for axis, (pixels, seen) in enumerate(_windows("adaptive_avg_pool", x, out), start=1):
         # Chosen, not multiplied by a matrix of weights: 0 · NaN would carry a NaN into windows that do not see it.
         y = jnp.take(y, pixels, axis=axis, mode="clip")
-        others = [a for a in range(y.ndim) if a not in (axis, axis + 1)]
+        others = tuple(a for a in range(y.ndim) if a not in (axis, axis + 1))
         y = jnp.mean(y, axis=axis + 1, where=np.expand_dims(seen, others))
     return y.astype(x.dtype)
 
@@ -103,7 +103,7 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = 
 
     def along(i: int, array: np.ndarray) -> np.ndarray:
         """From ``(out, pixels)`` of dimension i to ``(*pixels, *out)`` of all."""
-        return np.expand_dims(array.T, [axis for axis in range(2 * ndim) if axis not in (i, ndim + i)])
+        return np.expand_dims(array.T, tuple(axis for axis in range(2 * ndim) if axis not in (i, ndim + i)))
 
     met = [along(i, pixels) for i, (pixels, _) in enumerate(windows)]
     real = functools.reduce(np.logical_and, [along(i, seen) for i, (_, seen) in enumerate(windows)])

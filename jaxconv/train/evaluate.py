@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxconv import devices
+from jaxconv import devices, xla_options
 from jaxconv.layers import Layer, as_layer
+from jaxconv.runtime import compiler_options
 from jaxconv.train.alive import anywhere, rectifiers, watched
 from jaxconv.train.batches import batches
 from jaxconv.train.given import check_examples, check_labels
@@ -51,7 +52,7 @@ class Evaluator:
     def __init__(
         self, model: Layer, batch_size: int = 256, *, members: int | None = None, mesh: Mesh | None = None
     ) -> None:
-        self.batch_size, self.members, self.mesh = batch_size, members, mesh
+        self.batch_size, self.members, self.mesh = batch_size, members, devices.with_auto_axes(mesh)
         devices.check(mesh, batch_size, "evaluate")
         self.rectifiers = rectifiers(model)
         at_a_glance, closely = watched(model), watched(model, anywhere)
@@ -172,12 +173,11 @@ def _probabilities(
 ) -> Callable[[Any, Any, Any], jax.Array]:
     """Compiled once for a model, however often it is asked."""
 
-    @jax.jit
     def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
         seen = to_float(image)[None] if views is None else views(to_float(image))
         return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(apply(params, state, view)[0]), seen), axis=0)
 
-    return probabilities
+    return xla_options.jit(probabilities, compiler_options)
 
 
 def evaluator_of(

@@ -115,6 +115,7 @@ def fit(
     seed = check_settings(epochs, batch_size, seed)
     count, in_shape, labels = check_data(train, validation, batch_size)
     devices.check(mesh, batch_size, "fit")
+    mesh = devices.with_auto_axes(mesh)
     several = not isinstance(seed, int)
     if several and not compiled:
         raise InputError("fit: compiled=False trains one seed at a time")

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxconv import runtime
+from jaxconv._compat import type_text
 from jaxconv.errors import InputError
 
 
@@ -61,4 +62,4 @@ class Program:
 
 
 def _shapes(args: Any) -> list[str]:
-    return [jax.typeof(leaf).str_short() for leaf in jax.tree.leaves(args)]
+    return [type_text(leaf) for leaf in jax.tree.leaves(args)]

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxconv import ops
+from jaxconv import ops, xla_options
 from jaxconv.errors import InputError, known
 from jaxconv.layers import Layer, as_layer
 from jaxconv.ops import checks
+from jaxconv.runtime import compiler_options
 from jaxconv.train.state import Batch, TrainState
 
 Step = Callable[..., tuple[TrainState, "Metrics"]]
@@ -149,6 +150,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The function ``(train_state, batch) -> (train_state, metrics)``, jitted; it reuses the memory of its input.
 
+    It is compiled with :func:`jaxconv.runtime.compiler_options`; inside a program of your own, with that program's.
+
     Args:
         model, optimizer: the network, and how it learns.
         key: of dropout and augmentation; a model without either needs none.
@@ -166,7 +169,7 @@ def make_train_step(
     (1, 2)
     """
     step = make_step(model, optimizer, **options)
-    return jax.jit(lambda ts, batch: step(ts, batch, key), donate_argnums=0)
+    return xla_options.jit(lambda ts, batch: step(ts, batch, key), compiler_options, donate_argnums=0)
 
 
 def make_eval_step(model: Layer) -> Callable[[Any, Any, Batch], Metrics]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxconv._compat import half_precision_convolution_has_a_gradient
 from jaxconv.ops import checks
 from jaxconv.ops.window import layout
 from jaxconv.shapes import ResolvedWindow
@@ -19,6 +20,9 @@ def conv(
     dtype: jnp.dtype | None = None,
 ) -> jax.Array:
     """The convolution, in at least float32 unless ``dtype`` says otherwise."""
+    dtype = checks.accumulator(x) if dtype is None else dtype
+    if dtype != x.dtype and not half_precision_convolution_has_a_gradient():
+        x, kernel = x.astype(dtype), kernel.astype(dtype)  # the same numbers, in more memory
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -28,5 +32,5 @@ def conv(
         dimension_numbers=layout(len(window.size)),
         feature_group_count=groups,
         precision=precision,
-        preferred_element_type=checks.accumulator(x) if dtype is None else dtype,
+        preferred_element_type=dtype,
     )

@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
+from jaxconv._compat import Primitive, ad, batching, mlir, varying_axes
 from jaxconv.shapes import ResolvedWindow
 
 FACTORS = ("x", "kernel", "y")
@@ -89,7 +88,7 @@ def _dtype(wanted: str, form: Form) -> jnp.dtype:
 
 def _varying_alike(*arrays: jax.Array) -> list[jax.Array]:
     """Under ``shard_map``, where a kernel that all devices share meets a batch that each has its own of."""
-    own = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    own = [varying_axes(array) for array in arrays]
     missing = [tuple(frozenset().union(*own) - axes) for axes in own]
     return [
         lax.pcast(array, axes, to="varying") if axes else array for array, axes in zip(arrays, missing, strict=True)

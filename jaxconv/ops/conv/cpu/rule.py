@@ -1,21 +1,29 @@
-"""Which lowering a CPU takes for which pass: a table of measurements, ``rule.json``, and how to read it.
+"""Which lowering a CPU takes for which pass: tables of measurements, and which of them is read.
 
-``jaxconv bench --tune`` measures it anew. Each kind of convolution has one row a pass: the shapes that stand for the
-kind, the milliseconds of every lowering that can do it, and the choice.
+``measurements/`` has a table for each instruction set and version of jaxlib that was measured, by
+``jaxconv bench --tune``. In it each kind of convolution has one row a pass: the shapes that stand for the kind, the
+milliseconds of every lowering that can do it, and the choice.
+
+The table that is read is that of the processor's instruction set, or :data:`DEFAULT` where that was not measured (on
+arm64, say); of its versions of jaxlib the newest that is not newer than the installed one, or else the oldest.
 """
 
 import functools
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from jaxconv._compat import jaxlib_version
 from jaxconv.ops.conv.passes import FACTORS
+from jaxconv.runtime import instruction_set
 
 FEW_CHANNELS = 4  # more would make a sum of too many terms
 FEW_FILTERS = 4  # of a channel that is a group
 SEVERAL_FILTERS = 16  # of a single channel
 FEW_GROUPS = 32  # more would take long to compile: the library makes a convolution of each
-FILE = resources.files(__package__) / "rule.json"
+FOLDER = Path(str(resources.files(__package__) / "measurements"))
+DEFAULT = "avx2"  # for an instruction set that was not measured
 
 ALL = ("library", "taps", "products")
 UNTAPPED = ("library", "products")
@@ -76,5 +84,43 @@ def _choices() -> dict[tuple[str, str], str]:
 
 
 def table() -> dict[str, Any]:
-    """All of ``rule.json``: where, when and by which command it was measured, and the rows."""
-    return json.loads(FILE.read_text())
+    """The table for this process: where, when and by which command it was measured, and its rows.
+
+    >>> sorted(table())
+    ['command', 'emulated', 'instruction_set', 'machine', 'rows', 'versions']
+    """
+    return json.loads(file_in_use().read_text())
+
+
+def file_in_use() -> Path:
+    """The file of the table for this process."""
+    return nearest(instruction_set(), jaxlib_version())
+
+
+def file_of(instruction_set: str, jaxlib: str) -> Path:
+    """The file of the table that is measured with an instruction set and a jaxlib.
+
+    >>> file_of("avx512", "0.12.0.1").name
+    'avx512-jaxlib-0.12.json'
+    """
+    major, minor = _version(jaxlib)
+    return FOLDER / f"{instruction_set}-jaxlib-{major}.{minor}.json"
+
+
+def nearest(instruction_set: str, jaxlib: str) -> Path:
+    """The file whose table is read with an instruction set and a jaxlib.
+
+    >>> nearest("avx512", "0.10.2").name, nearest("other", "0.9.0").name
+    ('avx512-jaxlib-0.10.json', 'avx2-jaxlib-0.10.json')
+    """
+    prefix = f"{instruction_set}-jaxlib-"
+    files = {_version(file.stem.removeprefix(prefix)): file for file in FOLDER.glob(f"{prefix}*.json")}
+    if not files:
+        return nearest(DEFAULT, jaxlib)
+    not_newer = [version for version in files if version <= _version(jaxlib)]
+    return files[max(not_newer, default=min(files))]
+
+
+def _version(jaxlib: str) -> tuple[int, int]:
+    major, minor, *_ = jaxlib.split(".")
+    return int(major), int(minor)

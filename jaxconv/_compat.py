@@ -1,0 +1,76 @@
+"""What jaxconv uses of jax outside its public reference, and what differs between the versions of jax it runs on.
+
+No other file of the package names a version of jax or imports from these modules: what a new jax moves or renames is
+mended here. The oldest jax that the tests pass on is the lower bound in pyproject.toml.
+"""
+
+import functools
+import importlib.metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr as ClosedJaxpr  # type: ignore[attr-defined, unused-ignore]
+from jax.extend.core import Jaxpr as Jaxpr
+from jax.extend.core import Literal as Literal
+from jax.extend.core import Primitive as Primitive
+from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
+from jax.interpreters import ad as ad
+from jax.interpreters import batching as batching
+from jax.interpreters import mlir as mlir
+
+
+def jaxlib_version() -> str:
+    """The version of the installed jaxlib, such as ``"0.12.0.1"``: XLA is in it."""
+    return importlib.metadata.version("jaxlib")
+
+
+def varying_axes(array: Any) -> frozenset[str]:
+    """The axes of the mesh over which an array differs from device to device, inside ``jax.shard_map``.
+
+    jax before 0.10 has it as ``vma``.
+
+    >>> sorted(varying_axes(jax.numpy.ones(3)))
+    []
+    """
+    kind: Any = jax.typeof(array)
+    return frozenset(kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma)
+
+
+def closed_jaxpr(value: Any) -> ClosedJaxpr | None:
+    """A parameter of an equation as a program with its constants; None if it is no program.
+
+    Since jax 0.12 the two classes are one, so it is the constants that count, and not the class.
+    """
+    if isinstance(value, ClosedJaxpr):
+        return value
+    return ClosedJaxpr(value, ()) if isinstance(value, Jaxpr) else None
+
+
+@functools.cache
+def half_precision_convolution_has_a_gradient() -> bool:
+    """Whether lax differentiates a convolution of bfloat16 that is added up in float32; before jax 0.10 not."""
+
+    def wide(x: jax.Array) -> jax.Array:
+        return jax.lax.conv(x, jnp.ones((1, 1, 1), x.dtype), (1,), "VALID", preferred_element_type=jnp.float32).sum()
+
+    try:
+        jax.eval_shape(jax.grad(wide), jax.ShapeDtypeStruct((1, 1, 1), jnp.bfloat16))
+    except TypeError:
+        return False
+    return True
+
+
+def type_text(array: Any) -> str:
+    """The type of an array in jax's short notation.
+
+    >>> type_text(jax.numpy.ones((2, 3)))
+    'float32[2,3]'
+    """
+    return jax.typeof(array).str_short()
+
+
+def compilation_cache_dir() -> str | None:
+    """The folder where jax keeps compiled programs, or None."""
+    config: Any = jax.config
+    return config.jax_compilation_cache_dir
