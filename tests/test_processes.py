@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -173,7 +174,8 @@ def trained(tmp_path_factory):
             for process in (1, 0)
         ]
         try:
-            said = [process.communicate(timeout=300) for process in pair][::-1]
+            with ThreadPoolExecutor(2) as pool:  # both are read all the time: a full pipe would hold its process up
+                said = list(pool.map(lambda process: process.communicate(timeout=300), pair))[::-1]
         finally:
             for process in pair:
                 process.kill()
