@@ -13,6 +13,7 @@ from jaxconv import models
 from jaxconv.bench import contestants
 from jaxconv.bench.peers import random_batch
 
+pytestmark = pytest.mark.frameworks
 MODELS = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
 PARAMS = {"lenet5": 61_706, "mnist_cnn": 93_322, "vgg6": 307_498, "resnet20": 269_722}
 PEERS = [each for each in contestants.CONTESTANTS if each.peer not in (contestants.OURS, "torch_channels_last")]

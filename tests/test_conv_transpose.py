@@ -142,6 +142,7 @@ def test_lax_explicit_padding_in_our_words(rng):
         ops.from_lax_transpose(kernel, padding=[(3, 0), (0, 0)])
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("output_padding", [None, 1])
 @pytest.mark.parametrize(("window", "stride", "dilation"), [((3, 4), 2, 1), ((2, 5), 3, 1), ((3, 2), 1, 2)])

@@ -30,6 +30,7 @@ def test_strides_halve_and_transposed_ones_undo_them():  # row 001-14
     assert kinds == {"conv", "relu", "flatten", "dense", "unflatten", "conv_transpose"}  # and no pooling
 
 
+@pytest.mark.frameworks
 def test_the_decoder_is_torchs(rng):
     torch = pytest.importorskip("torch")
     decoder = models.decoder((12, 20, 2), features=(3, 4))
@@ -55,6 +56,7 @@ def test_a_size_that_cannot_be_halved_twice_is_refused(shape):
         models.decoder(shape)
 
 
+@pytest.mark.frameworks
 def test_divergence_is_torchs_and_what_chance_says(rng):
     torch = pytest.importorskip("torch")
     mean, log_var = (rng.normal(size=(4, 3)).astype(np.float32) for _ in range(2))

@@ -103,6 +103,7 @@ def test_subsampling_in_loops(x64, rng):
     np.testing.assert_allclose(got, wanted, atol=1e-12)
 
 
+@pytest.mark.frameworks
 def test_the_whole_network_in_pytorch(params, rng):
     """Written again from the paper: map by map where it says so."""
     torch = pytest.importorskip("torch")
@@ -250,6 +251,7 @@ def test_a_kernel_starts_by_its_fan_in():
     assert np.abs(fan_in_uniform(jax.random.key(0), (3, 2, 4, 5))).max() <= 2.4 / 24
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("pool", [LpPool, AvgPool])
 @pytest.mark.parametrize("activation", [relu, ops.sigmoid])
 def test_000_21_lenet5_with_other_poolings_is_pytorchs(rng, pool, activation):

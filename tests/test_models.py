@@ -95,6 +95,7 @@ def by_torch_all_conv(net):
     ids=["convnetjs", "vgg6", "vgg6_bn", "all_conv"],
 )
 @pytest.mark.parametrize("size", [(17, 12), (11, 21)])
+@pytest.mark.frameworks
 def test_values_by_torch(model, network, size, rng):
     params, state = filled(model, (*size, 3), rng)
     x = rng.normal(size=(3, *size, 3)).astype(np.float32)

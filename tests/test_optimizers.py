@@ -92,6 +92,7 @@ def test_the_formulas_differ_with_and_without_decay_and_from_each_other():
     assert set(DECOUPLED) < set(OPTIMIZERS)
 
 
+@pytest.mark.frameworks
 def test_rmsprop_is_keras_s(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")

@@ -72,6 +72,7 @@ def test_a_plain_network_is_the_same_without_shortcuts():
     assert [row.kind for row in table.rows] == kinds.split()
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("size", [(9, 7), (8, 10)])
 def test_values_by_torch(size, plain, rng):

@@ -57,6 +57,7 @@ def keras_says(keras, records, **options):
     return last, model.weights
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("patience", [0, 1, 2, 5])
 @pytest.mark.parametrize("min_delta", [0.0, 2 / 64])
 def test_it_stops_where_keras_stops_and_keeps_what_keras_restores(keras, patience, min_delta):
@@ -72,6 +73,7 @@ def test_it_stops_where_keras_stops_and_keeps_what_keras_restores(keras, patienc
     assert len(stops) > 2
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("min_delta", [0.0, 2 / 64])
 def test_for_accuracies_that_differ_it_is_keras_s_rule_too(keras, min_delta):
     rng = np.random.default_rng(int(min_delta * 64))

@@ -11,6 +11,7 @@ from jaxconv import ops
 
 torch = pytest.importorskip("torch", reason="the peers extra is not installed")
 functional = torch.nn.functional
+pytestmark = pytest.mark.frameworks
 
 # size, window, stride, padding, dilation of each case; channels, features and groups go with them in turn
 GEOMETRIES = [

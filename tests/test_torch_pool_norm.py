@@ -11,6 +11,7 @@ from jaxconv import ops
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
+pytestmark = pytest.mark.frameworks
 
 C = 6
 

@@ -46,7 +46,7 @@ def rooms() -> list[str]:
     """Every room of the package, from the ground up as CONTRIBUTING has them, or at the end."""
     package = ROOT / "jaxconv"
     there = {path.name.removesuffix(".py") for path in package.iterdir() if file_of(f"jaxconv.{path.stem}")}
-    there = {name for name in there if not name.startswith("__")}
+    there = {name for name in there if not name.startswith("_")}
     listed = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     return [name for name in listed if name in there] + sorted(there - set(listed))
 

@@ -25,7 +25,8 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-from notebooks import offline
+from jaxconv.runtime import versions
+from notebooks import offline, without_mathjax
 
 # Files of the repository that are pages, and where.
 PAGES = {
@@ -44,8 +45,9 @@ INCLUDED = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """A folder in the navigation stands for all pages in it."""
+    """A folder in the navigation stands for all pages in it. The footer says which versions the reference is of."""
     config.nav = [_opened(item) for item in config.nav or []]
+    config.copyright = "Built with " + ", ".join(f"{name} {number}" for name, number in versions().items())
 
 
 @event_priority(100)  # before the plugin that makes pages of notebooks
@@ -82,6 +84,11 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return file.url_relative_to(page.file) + (found.group(2) or "") if file else found.group()
 
     return ATTRIBUTE.sub(relinked, offline(html))
+
+
+@event_priority(-100)  # after that plugin
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    return without_mathjax(output)
 
 
 def _opened(item: Any) -> Any:

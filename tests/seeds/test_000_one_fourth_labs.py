@@ -249,6 +249,7 @@ def test_000_22_loss_backpropagation_and_an_update(promoting, rng):
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
 
 
+@pytest.mark.frameworks
 def test_000_24_the_same_network_in_pytorch(rng):
     """The same weights give the same logits. PyTorch flattens (C, H, W), so the first dense kernel is reordered."""
     torch = pytest.importorskip("torch")

@@ -278,6 +278,7 @@ def test_002_25_how_many_parameters():
     assert {summarize(Conv(10, 3), (n, n + 1, 3)).params for n in (3, 10, 150, 1000)} == {280}
 
 
+@pytest.mark.frameworks
 def test_002_26_dimensions_and_filter_number_first(rng):
     """Weights have rank 4, activations are m × nH × nW × nC; elsewhere the filter number comes first."""
     torch = pytest.importorskip("torch")

@@ -124,6 +124,7 @@ def test_003_05_transposed_convolution_arithmetic(rng, name):
     np.testing.assert_array_equal(vjp(x)[0], y)
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_003_05_pytorch_convolves_alike(rng, name):
     """Where it is installed."""
@@ -135,6 +136,7 @@ def test_003_05_pytorch_convolves_alike(rng, name):
     np.testing.assert_array_equal(plane(ops.conv(image(x), kernel(taps), **options)), there[0, 0].numpy())
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_003_05_pytorch_transposes_alike(rng, name):
     """Where it is installed."""
@@ -318,6 +320,7 @@ def test_003_23_two_streams_do_not_meet(rng):
     np.testing.assert_array_equal(ops.conv(x, taps, groups=2), np.concatenate(halves, axis=-1))
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("size", [(9,), (6, 7)], ids=["N C T", "N C H W"])
 def test_003_27_pytorchs_layouts(rng, size):
     """There, data is (N, C, H, W) and filters (O, I, H, W); the way there and back changes nothing."""
