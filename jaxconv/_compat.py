@@ -6,6 +6,7 @@ mended here. The oldest jax that the tests pass on is the lower bound in pyproje
 
 import functools
 import importlib.metadata
+import re
 from typing import Any
 
 import jax
@@ -23,6 +24,14 @@ from jax.interpreters import mlir as mlir
 def jaxlib_version() -> str:
     """The version of the installed jaxlib, such as ``"0.12.0.1"``: XLA is in it."""
     return importlib.metadata.version("jaxlib")
+
+
+def cached_programs_raise_false_alarms() -> bool:
+    """Whether XLA warns of crashes, in 2,500 characters, for each program that it reads from the cache.
+
+    jaxlib before 0.10.2 does on some Intel processors, because it takes LLVM's hints for their instructions.
+    """
+    return tuple(int(number) for number in re.findall(r"\d+", jaxlib_version())[:3]) < (0, 10, 2)
 
 
 def varying_axes(array: Any) -> frozenset[str]:

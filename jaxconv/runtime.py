@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxconv import xla_options
-from jaxconv._compat import compilation_cache_dir
+from jaxconv._compat import cached_programs_raise_false_alarms, compilation_cache_dir
 from jaxconv.errors import InputError
 
 # XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
@@ -175,16 +175,18 @@ def _quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
         return None
 
 
-def keep_programs(folder: Path) -> Path:
+def keep_programs(folder: Path) -> Path | None:
     """Keep compiled programs in a folder, so that the same one need not be compiled again in another process.
 
     Programs of another kind of processor are kept apart. ``JAX_COMPILATION_CACHE_DIR``, where it is set, comes first.
 
     Returns:
-        Where they are kept.
+        Where they are kept; None with a jaxlib before 0.10.2, which would warn of crashes at each.
     """
     if chosen := programs():
         return Path(chosen)
+    if cached_programs_raise_false_alarms():
+        return None
     folder = folder / f"programs-{_processor()}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

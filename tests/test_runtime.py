@@ -9,7 +9,7 @@ import time
 import jax
 import pytest
 
-from jaxconv import runtime
+from jaxconv import _compat, runtime
 from jaxconv.cli import main
 from jaxconv.errors import InputError
 
@@ -139,6 +139,7 @@ def test_xla_has_so_many_threads():
 def test_programs_are_kept_and_found_again(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
+        "runtime.cached_programs_raise_false_alarms = lambda: False; "
         f"folder = runtime.keep_programs(Path({str(tmp_path)!r})); assert runtime.programs() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
@@ -149,6 +150,17 @@ def test_programs_are_kept_and_found_again(tmp_path):
     assert first == second and first[1] and first[0].startswith("programs-")
     asked = program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))"
     assert elsewhere(asked, JAX_COMPILATION_CACHE_DIR="x") == "x"
+    alarmed = asked.replace("False", "True").split("assert")[0]
+    assert elsewhere(alarmed + "print(json.dumps([folder, runtime.programs()]))") == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("jaxlib", "alarm"),
+    [("0.9.0", True), ("0.10.1", True), ("0.10.2", False), ("0.10.2.dev1", False), ("0.12.0.1", False), ("1.0", False)],
+)
+def test_which_jaxlib_raises_false_alarms(monkeypatch, jaxlib, alarm):
+    monkeypatch.setattr(_compat, "jaxlib_version", lambda: jaxlib)
+    assert _compat.cached_programs_raise_false_alarms() is alarm
 
 
 def test_doctor(capsys):
