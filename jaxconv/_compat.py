@@ -1,4 +1,4 @@
-"""What jaxconv uses of jax outside its public reference, and what differs between the versions of jax it runs on.
+"""All that jaxconv uses of jax outside its public reference, and all that differs between versions of jax.
 
 No other file of the package names a version of jax or imports from these modules: what a new jax moves or renames is
 mended here. The oldest jax that the tests pass on is the lower bound in pyproject.toml.
@@ -27,7 +27,7 @@ def jaxlib_version() -> str:
 
 
 def cached_programs_raise_false_alarms() -> bool:
-    """Whether XLA warns of crashes, in 2,500 characters, for each program that it reads from the cache.
+    """Return whether XLA warns of crashes, in 2,500 characters, for each program that it reads from the cache.
 
     jaxlib before 0.10.2 does on some Intel processors, because it takes LLVM's hints for their instructions.
     """
@@ -58,7 +58,7 @@ def closed_jaxpr(value: Any) -> ClosedJaxpr | None:
 
 @functools.cache
 def half_precision_convolution_has_a_gradient() -> bool:
-    """Whether lax differentiates a convolution of bfloat16 that is added up in float32; before jax 0.10 not."""
+    """Return whether lax differentiates a bfloat16 convolution added up in float32; before jax 0.10 it does not."""
 
     def wide(x: jax.Array) -> jax.Array:
         return jax.lax.conv(x, jnp.ones((1, 1, 1), x.dtype), (1,), "VALID", preferred_element_type=jnp.float32).sum()

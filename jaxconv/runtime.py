@@ -128,7 +128,7 @@ def hurry() -> None:
 
 
 def compiler_report() -> dict[str, str]:
-    """What XLA is told on this device, in words for people: the options it takes, and those that it refuses."""
+    """Describe the options that XLA takes on this device, and those that it refuses, in words for people."""
     if why := _left_alone():
         return {"compiler": f"left alone: {why}"}
     ours = CPU_OPTIONS | HASTY_OPTIONS
@@ -139,7 +139,7 @@ def compiler_report() -> dict[str, str]:
 
 
 def _left_alone() -> str | None:
-    """Why programs have no options of ours, if they have none."""
+    """The reason why programs have none of our options, or None if they have them."""
     if os.environ.get("JAXCONV_TUNE") == "0":
         return "JAXCONV_TUNE=0"
     backend = jax.default_backend()
@@ -148,7 +148,7 @@ def _left_alone() -> str | None:
 
 def _unset(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the user has not set in ``XLA_FLAGS``, which come first."""
-    names = {word.partition("=")[0] for word in os.environ.get("XLA_FLAGS", "").split()}
+    names = xla_options.flags_set()
     return {name: value for name, value in options.items() if f"--{name}" not in names}
 
 
@@ -216,15 +216,14 @@ def instruction_set() -> str:
 
     They are the processor's, or fewer if ``XLA_FLAGS`` has ``--xla_cpu_max_isa``.
     """
-    flags = dict(word.split("=", 1) for word in os.environ.get("XLA_FLAGS", "").split() if "=" in word)
-    most, ours = flags.get("--xla_cpu_max_isa", "AMX").lower(), _processor_instruction_set()
+    most, ours = xla_options.flags_set().get("--xla_cpu_max_isa", "AMX").lower(), _processor_instruction_set()
     if most in ("sse4_2", "avx"):
         return "other"
     return "avx2" if most == "avx2" and ours == "avx512" else ours
 
 
 def instruction_set_is_emulated() -> bool:
-    """Whether XLA uses fewer vector instructions than the processor has, to see how another one would do."""
+    """Return whether XLA is held to fewer vector instructions than the processor has."""
     return instruction_set() != _processor_instruction_set()
 
 

@@ -55,14 +55,19 @@ def taken_flags(flags: Iterable[str]) -> list[str]:
     return [flag for flag in flags if _ask(_starts, [flag], flag)]
 
 
+def flags_set() -> dict[str, str]:
+    """The flags that ``XLA_FLAGS`` has, by name with its dashes."""
+    words = os.environ.get("XLA_FLAGS", "").split()
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
 def add_flags(flags: Iterable[str]) -> list[str]:
     """Put flags into ``XLA_FLAGS``: those that XLA knows and that are not set there. Call it before the first array.
 
     Returns:
         The flags that were added.
     """
-    present = os.environ.get("XLA_FLAGS", "")
-    names = {word.partition("=")[0] for word in present.split()}
+    present, names = os.environ.get("XLA_FLAGS", ""), flags_set()
     added = taken_flags([flag for flag in flags if flag.partition("=")[0] not in names])
     if added:
         os.environ["XLA_FLAGS"] = " ".join([present, *added]).strip()

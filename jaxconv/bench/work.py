@@ -49,7 +49,7 @@ def machine() -> dict[str, Any]:
 
 
 def ceiling_line(gflops: float) -> str:
-    """What :func:`sgemm_gflops` found, in words; and whether XLA is held to fewer instructions than numpy."""
+    """Say in words what :func:`sgemm_gflops` measured, and whether XLA is held to fewer instructions."""
     line = f"the machine's ceiling: {gflops:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)"
     held = f"; XLA is held to {runtime.instruction_set()}, which is emulated"
     return line + (held if runtime.instruction_set_is_emulated() else "")

@@ -1,4 +1,4 @@
-"""Which lowering a CPU takes for which pass: tables of measurements, and which of them is read.
+"""The choice of a CPU's lowering for each pass: tables of measurements, and the rule by which one is read.
 
 ``measurements/`` has a table for each instruction set and version of jaxlib that was measured, by
 ``jaxconv bench --tune``. In it each kind of convolution has one row a pass: the shapes that stand for the kind, the
