@@ -69,7 +69,10 @@ def test_the_compiler_takes_the_options():
 
 
 def test_memory_is_kept():
-    """Of an array that comes and goes, every page is new each time, or only the first time."""
+    """Of an array that comes and goes, every page is new each time, or only the first time.
+
+    32 MB are 8,192 pages, or 16 where Linux or numpy makes them large.
+    """
     program = (
         "import json, resource, sys; import numpy as np; from jaxconv import runtime; {}; "
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; counts = []\n"
@@ -77,8 +80,8 @@ def test_memory_is_kept():
         "    before = faults(); a = np.ones(2**22); del a; counts.append(faults() - before)\n"
         "print(json.dumps(counts))"
     )
-    assert min(elsewhere(program.replace("{}", "pass"))) > 100
-    assert max(elsewhere(program.replace("{}", "runtime.tune()"))[1:]) < 100
+    assert min(elsewhere(program.replace("{}", "pass"))) >= 16
+    assert max(elsewhere(program.replace("{}", "runtime.tune()"))[1:]) < 16
 
 
 def test_a_program_runs_in_the_thread_that_calls_it():
