@@ -26,12 +26,21 @@ def jaxlib_version() -> str:
     return importlib.metadata.version("jaxlib")
 
 
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, to compare it with another.
+
+    >>> version_numbers("0.12.0.1") > version_numbers("0.9.2")
+    True
+    """
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
 def cached_programs_raise_false_alarms() -> bool:
     """Return whether XLA warns of crashes, in 2,500 characters, for each program that it reads from the cache.
 
     jaxlib before 0.10.2 does on some Intel processors, because it takes LLVM's hints for their instructions.
     """
-    return tuple(int(number) for number in re.findall(r"\d+", jaxlib_version())[:3]) < (0, 10, 2)
+    return version_numbers(jaxlib_version()) < (0, 10, 2)
 
 
 def varying_axes(array: Any) -> frozenset[str]:

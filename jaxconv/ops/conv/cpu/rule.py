@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jaxconv._compat import jaxlib_version
+from jaxconv._compat import jaxlib_version, version_numbers
 from jaxconv.ops.conv.passes import FACTORS
 from jaxconv.runtime import instruction_set
 
@@ -121,6 +121,6 @@ def nearest(instruction_set: str, jaxlib: str) -> Path:
     return files[max(not_newer, default=min(files))]
 
 
-def _version(jaxlib: str) -> tuple[int, int]:
-    major, minor, *_ = jaxlib.split(".")
-    return int(major), int(minor)
+def _version(jaxlib: str) -> tuple[int, ...]:
+    """Major and minor."""
+    return version_numbers(jaxlib)[:2]
