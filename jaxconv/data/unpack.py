@@ -52,11 +52,13 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
     """File by file: ``extractall`` has a filter for what an archive may hold only since Python 3.11.4."""
     with tarfile.open(archive) as tar:
         for member in tar:
-            content, target = tar.extractfile(member) if member.isfile() else None, folder / member.name
             kind = "a link" if member.issym() or member.islnk() else "a device"
-            _refuse(archive, member.name, None if content or member.isdir() else kind)
-            (target.parent if content else target).mkdir(parents=True, exist_ok=True)
-            if content:
+            _refuse(archive, member.name, None if member.isfile() or member.isdir() else kind)
+            target = folder / member.name
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif content := tar.extractfile(member):
+                target.parent.mkdir(parents=True, exist_ok=True)
                 with content, target.open("wb") as file:
                     shutil.copyfileobj(content, file)
 
