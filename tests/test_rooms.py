@@ -15,6 +15,7 @@ import jaxconv
 PACKAGE = Path(jaxconv.__file__).parent
 ROOMS = [
     "errors",
+    "utils",
     "_compat",
     "xla_options",
     "runtime",

@@ -1,0 +1,1 @@
+"""Files, text and tables: helpers that know nothing of networks."""

@@ -1,0 +1,185 @@
+"""Read and write files so that a crash, a full disk or a symbolic link does no harm.
+
+Every file that jaxconv writes goes through :func:`writing`, and every JSON file of its own that it reads through
+:func:`read_json`.
+"""
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from jaxconv.errors import InputError
+
+MAX_JSON_BYTES = 64 * 2**20
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write; it takes its name when the block ends without an error.
+
+    The bytes go to a new file beside ``path``, then to the disk, and then the new file is renamed. So ``path`` is
+    whole or what it was, after a crash or a power cut too. A symbolic link in its place is replaced, not followed.
+
+    Raises:
+        InputError: ``path`` cannot be written, or is a folder, a device or a pipe.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
+    >>> with writing(path) as file:
+    ...     _ = file.write(b"42")
+    >>> path.read_text()
+    '42'
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.partial")
+    try:
+        _check_replaceable(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a whole file, as :func:`writing` does; text as UTF-8.
+
+    Raises:
+        InputError: as :func:`writing`.
+    """
+    with writing(path) as file:
+        file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a value as JSON, as :func:`writing` does.
+
+    Raises:
+        InputError: as :func:`writing`; a value that JSON does not have, such as NaN.
+    """
+    write_file(path, to_json(content, indent=2) + "\n")
+
+
+def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file, as one line of JSON.
+
+    Raises:
+        InputError: the file cannot be written or is a symbolic link; a value that JSON does not have, such as NaN.
+    """
+    line = to_json(record) + "\n"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    """A value as JSON; paths as text.
+
+    Raises:
+        InputError: a value that JSON does not have, such as NaN.
+
+    >>> to_json({"loss": 0.5})
+    '{"loss": 0.5}'
+    """
+    try:
+        return json.dumps(content, indent=indent, default=_path_as_text, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{content!r:.200} does not go into JSON: {error}") from None
+
+
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """Read a JSON file of a stated type.
+
+    Args:
+        path: of at most 64 MiB.
+        kind: a type: a dataclass, a ``TypedDict``, ``dict[str, float]``, ``Annotated[int, msgspec.Meta(ge=1)]``.
+            The content is checked and converted, ranges too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, is too large or too deep, is not JSON, or is of another type.
+    """
+    return from_json(read_bytes(path, MAX_JSON_BYTES), kind, name=str(path))
+
+
+def from_json(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
+    """A value from JSON, checked as :func:`read_json` does; ``name`` is what an error calls the text.
+
+    >>> from_json('{"size": "big"}', dict[str, int], name="config.json")
+    Traceback (most recent call last):
+    jaxconv.errors.InputError: config.json is damaged: Expected `int`, got `str` - at `$[...]`
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{name} is damaged: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON: {error}") from None
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The bytes of a regular file of at most ``most`` bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, is a folder, a device or a pipe, or is larger.
+    """
+    try:
+        # A pipe would wait for a writer.
+        with os.fdopen(
+            os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
+        ) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path} is not a file")
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(content) > most:
+        raise InputError(f"{path} is larger than {most:,} bytes")
+    return content
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, so that a rename in it survives a power cut. Windows has no such call."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse what a rename would destroy though it is no file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise InputError(f"{path} cannot be written: it is not a file")
+
+
+def _path_as_text(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no value of JSON")
