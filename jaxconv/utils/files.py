@@ -5,13 +5,14 @@ Every file that jaxconv writes goes through :func:`writing`, and every JSON file
 """
 
 import json
+import math
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 
@@ -127,11 +128,14 @@ def from_json(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
     jaxconv.errors.InputError: config.json is damaged: Expected `int`, got `str` - at `$[...]`
     """
     try:
-        return msgspec.json.decode(text, type=kind)
+        # Not msgspec's own parser: names from folders can hold bytes that are no UTF-8, which it refuses.
+        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON: {error}") from None
+    try:
+        return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{name} is damaged: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON: {error}") from None
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -183,3 +187,14 @@ def _path_as_text(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is no value of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.20} is too large for a number")
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
