@@ -138,6 +138,31 @@ def channels(op: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
     )
 
 
+def known_classes(op: str, label: Any, classes: int) -> None:
+    """Refuse a class number that is none of the ``classes``; while tracing, nobody knows the numbers."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(label)):
+        return
+    numbers = np.asarray(label)  # compared by numpy, which neither wraps them into int32 nor traces the comparison
+    wrong = numbers[(numbers < 0) | (numbers >= classes)]
+    if wrong.size:
+        raise InputError(f"{op}: label {wrong[0]} is none of the {classes} classes of logits")
+
+
+def class_numbers(label: Any, classes: int) -> jax.Array:
+    """Class numbers of any integer dtype in int32; −1 for what is none of the ``classes``.
+
+    Everything that counts, compares or indexes by class does so with these: in a smaller dtype 256 classes are 0, and
+    class 128 is negative.
+
+    >>> class_numbers(jnp.array([3, 255], jnp.uint8), 256), class_numbers(jnp.array([3, -128], jnp.int8), 200)
+    (Array([  3, 255], dtype=int32), Array([ 3, -1], dtype=int32))
+    """
+    label = jnp.asarray(label)
+    if label.dtype.itemsize < 4:
+        label = label.astype(jnp.int32)
+    return jnp.where((label >= 0) & (label < classes), label.astype(jnp.int32), -1)
+
+
 def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:
     """Refuse a dy that cannot be the gradient of y."""
     if dy.shape != y.shape:
