@@ -5,19 +5,20 @@ in at least float32, the statistics in two passes: the one-pass form E[x²] − 
 is large.
 """
 
-import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-from jaxconv.ops.norm import batched, normalize, row, several
-from jaxconv.ops.places import spread, total
+from jaxconv.ops.norm import batched, row, several
+from jaxconv.ops.places import spread
+from jaxconv.ops.standardize import channel_mean, mean_and_variance, standardize
 
 
 def batch_norm(
@@ -63,13 +64,18 @@ def batch_norm(
     if mean is not None and mask is not None:
         raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
     wide, counted = _counted("batch_norm", checks.widened(x), mask)
+    small = checks.constant("batch_norm", "eps", eps, wide.dtype)
+    for name, array in {"scale": scale, "bias": bias}.items():
+        checks.vector("batch_norm", name, array, x.shape[-1])
+    scale, bias = (jnp.asarray(array).astype(wide.dtype) for array in (scale, bias))
     if mean is None or var is None:
-        checks.number("batch_norm", "eps", eps, least=0)
-        for name, array in {"scale": scale, "bias": bias}.items():
-            checks.vector("batch_norm", name, array, x.shape[-1])
-        scale, bias = (jnp.asarray(array).astype(wide.dtype) for array in (scale, bias))
-        return _by_its_own(float(eps), wide, scale, bias, counted).astype(x.dtype)
-    return normalize("batch_norm", wide, row(mean, x), row(var, x), scale, bias, eps).astype(x.dtype)
+        several("batch_norm", x, math.prod(x.shape[:-1]), "value")
+        return _by_its_own(small, wide, scale, bias, counted).astype(x.dtype)
+    mean, factor = (
+        jnp.asarray(mean).astype(wide.dtype),
+        lax.rsqrt(jnp.asarray(var).astype(wide.dtype) + small) * scale,
+    )
+    return ((wide - row(mean, x)) * row(factor, x) + row(bias, x)).astype(x.dtype)
 
 
 def batch_statistics(
@@ -94,7 +100,8 @@ def batch_statistics(
     (2.0, 1.0)
     """
     x = batched("batch_statistics", x)
-    return _batch_statistics("batch_statistics", *_counted("batch_statistics", checks.widened(x), mask))
+    several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
+    return mean_and_variance(*_counted("batch_statistics", checks.widened(x), mask))
 
 
 def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -109,47 +116,30 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
     return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array
 
 
-def _batch_statistics(op: str, x: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    several(op, x, math.prod(x.shape[:-1]), "value")
-    mean = _mean(x, counted)
-    return mean, _mean(jnp.square(x - spread(mean, x)), counted)
-
-
-def _mean(x: jax.Array, counted: jax.Array | None) -> jax.Array:
-    """The mean of each channel over every pixel of the examples that count."""
-    examples = len(x) if counted is None else counted.sum(dtype=x.dtype)
-    return total(x, counted) / (examples * math.prod(x.shape[1:-1]))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_its_own(eps: float, x: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None) -> jax.Array:
+@jax.custom_jvp
+def _by_its_own(
+    eps: jax.Array, x: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None
+) -> jax.Array:
     """x normalised with its own statistics."""
-    return _scaled(_normal(eps, x, counted)[0], scale, bias)
+    return _scaled(standardize(x, eps, counted, None, True)[0], scale, bias)
 
 
 @_by_its_own.defjvp
-def _by_its_own_jvp(eps: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
-    """With x̂ = (x − mean) / deviation, and since mean and deviation move with x:
+def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    """With x̂ = (x − mean) · factor, and since mean and factor move with x and eps:
 
-        dy = slope · dx + x̂ · (dscale − slope · mean(x̂ · dx)) + (dbias − slope · mean(dx)),   slope = scale / deviation
+        dy = slope · dx + x̂ · (dscale − slope · mean(x̂ · dx) − scale · ½ factor² · d_eps) + (dbias − slope · mean(dx))
 
-    Written so, its transpose takes two sums over the batch, those that scale and bias need anyway. The chain rule
-    through mean, variance and root takes twice as many.
+    with ``slope = scale · factor``. Written so, its transpose takes two sums over the batch, those that scale and bias
+    need anyway. The chain rule through mean, variance and root takes twice as many.
     """
-    x, scale, bias, counted = primals
-    dx, d_scale, d_bias, _ = tangents
-    normal, factor = _normal(eps, x, counted)
+    eps, x, scale, bias, counted = primals
+    d_eps, dx, d_scale, d_bias, _ = tangents
+    normal, factor = standardize(x, eps, counted, None, True)
     slope = scale * factor
-    d_scale = d_scale - slope * _mean(normal * dx, counted)
-    d_bias = d_bias - slope * _mean(dx, counted)
+    d_scale = d_scale - slope * channel_mean(normal * dx, counted) - slope * (factor * d_eps) / 2
+    d_bias = d_bias - slope * channel_mean(dx, counted)
     return _scaled(normal, scale, bias), spread(slope, x) * dx + _scaled(normal, d_scale, d_bias)
-
-
-def _normal(eps: float, x: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """x with mean 0 and deviation 1, and the factor that made it so."""
-    mean, var = _batch_statistics("batch_norm", x, counted)
-    factor = jax.lax.rsqrt(var + jnp.asarray(eps, x.dtype))
-    return (x - spread(mean, x)) * spread(factor, x), factor
 
 
 def _scaled(normal: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -86,10 +86,18 @@ def is_number(value: object) -> TypeGuard[float]:
 def number(op: str, name: str, value: object, *, above: float | None = None, least: float | None = None) -> None:
     """Refuse a constant of a formula that is no number, or one for which the formula has no value."""
     if isinstance(value, jax.Array) and value.ndim == 0:
-        return  # perhaps traced; then nobody knows it yet
+        if isinstance(value, jax.core.Tracer):
+            return  # nobody knows it yet
+        value = value.item()
     wanted = "" if above is None and least is None else f" above {above}" if least is None else f" of at least {least}"
     if not is_number(value) or (above is not None and not value > above) or (least is not None and not value >= least):
         raise InputError(f"{op}: {name}={value!r} should be a number{wanted}")
+
+
+def constant(op: str, name: str, value: Any, dtype: jnp.dtype, *, least: float = 0) -> jax.Array:
+    """A constant of a formula in the dtype that it is computed in; refuse one below ``least``."""
+    number(op, name, value, least=least)
+    return jnp.asarray(value, dtype)
 
 
 def flag(op: str, name: str, value: object) -> None:
