@@ -18,7 +18,9 @@ from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.ops.norm import batched, row, several
 from jaxconv.ops.places import spread
-from jaxconv.ops.standardize import channel_mean, mean_and_variance, standardize
+from jaxconv.ops.standardize import channel_mean, d_variance, standardize
+
+Normalised = tuple[jax.Array, jax.Array, jax.Array]  # the output, mean and variance
 
 
 def batch_norm(
@@ -55,27 +57,37 @@ def batch_norm(
     >>> batch_norm(x, scale=jnp.ones(1), bias=jnp.zeros(1))[:, 0]
     Array([-0.999995,  0.999995], dtype=float32)
     """
-    x = batched("batch_norm", x)
-    for name, array in {"mean": mean, "var": var}.items():
-        if array is not None:
-            checks.vector("batch_norm", name, array, x.shape[-1])
     if (mean is None) != (var is None):
         raise InputError("batch_norm: give both mean and var, or neither")
-    if mean is not None and mask is not None:
-        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
-    wide, counted = _counted("batch_norm", checks.widened(x), mask)
-    small = checks.constant("batch_norm", "eps", eps, wide.dtype)
-    for name, array in {"scale": scale, "bias": bias}.items():
-        checks.vector("batch_norm", name, array, x.shape[-1])
-    scale, bias = (jnp.asarray(array).astype(wide.dtype) for array in (scale, bias))
     if mean is None or var is None:
-        several("batch_norm", x, math.prod(x.shape[:-1]), "value")
-        return _by_its_own(small, wide, scale, bias, counted).astype(x.dtype)
-    mean, factor = (
-        jnp.asarray(mean).astype(wide.dtype),
-        lax.rsqrt(jnp.asarray(var).astype(wide.dtype) + small) * scale,
-    )
-    return ((wide - row(mean, x)) * row(factor, x) + row(bias, x)).astype(x.dtype)
+        return batch_norm_with_statistics(x, scale, bias, mask=mask, eps=eps)[0]
+    x = batched("batch_norm", x)
+    if mask is not None:
+        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
+    vectors = {"scale": scale, "bias": bias, "mean": mean, "var": var}
+    wide, small, (scale, bias, mean, var) = _widened(x, eps, vectors)
+    return ((wide - row(mean, x)) * row(lax.rsqrt(var + small) * scale, x) + row(bias, x)).astype(x.dtype)
+
+
+def batch_norm_with_statistics(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, mask: jax.Array | None, eps: Any
+) -> Normalised:
+    """:func:`batch_norm` by the batch's own statistics, and these: what :class:`jaxconv.layers.BatchNorm` needs."""
+    x = batched("batch_norm", x)
+    several("batch_norm", x, math.prod(x.shape[:-1]), "value")
+    wide, small, (scale, bias) = _widened(x, eps, {"scale": scale, "bias": bias})
+    wide, counted = _counted("batch_norm", wide, mask)
+    y, mean, var = _by_its_own(small, wide, scale, bias, counted)
+    return y.astype(x.dtype), mean, var
+
+
+def _widened(x: jax.Array, eps: Any, vectors: dict[str, Any]) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    """Everything in the dtype to compute in."""
+    for name, array in vectors.items():
+        checks.vector("batch_norm", name, array, x.shape[-1])
+    wide = checks.widened(x)
+    small = checks.constant("batch_norm", "eps", eps, wide.dtype)
+    return wide, small, [jnp.asarray(array).astype(wide.dtype) for array in vectors.values()]
 
 
 def batch_statistics(
@@ -101,7 +113,9 @@ def batch_statistics(
     """
     x = batched("batch_statistics", x)
     several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
-    return mean_and_variance(*_counted("batch_statistics", checks.widened(x), mask))
+    wide, counted = _counted("batch_statistics", checks.widened(x), mask)
+    y = standardize(wide, jnp.ones((), wide.dtype), counted)
+    return y.mean, y.var
 
 
 def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -111,7 +125,7 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
     array = checks.array(op, "mask", mask)
     if array.shape != x.shape[:1] or array.dtype != bool:
         raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({len(x)},), one entry an example")
-    if not isinstance(mask, jax.core.Tracer) and not np.any(mask):
+    if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any():
         raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
     return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array
 
@@ -119,27 +133,30 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
 @jax.custom_jvp
 def _by_its_own(
     eps: jax.Array, x: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None
-) -> jax.Array:
-    """x normalised with its own statistics."""
-    return _scaled(standardize(x, eps, counted, None, True)[0], scale, bias)
+) -> Normalised:
+    """x normalised with its own statistics, and these."""
+    y = standardize(x, eps, counted)
+    return _scaled(y.normal, scale, bias), y.mean, y.var
 
 
 @_by_its_own.defjvp
-def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Normalised, Normalised]:
     """With x̂ = (x − mean) · factor, and since mean and factor move with x and eps:
 
         dy = slope · dx + x̂ · (dscale − slope · mean(x̂ · dx) − scale · ½ factor² · d_eps) + (dbias − slope · mean(dx))
 
     with ``slope = scale · factor``. Written so, its transpose takes two sums over the batch, those that scale and bias
-    need anyway. The chain rule through mean, variance and root takes twice as many.
+    need anyway. The chain rule through mean, variance and root takes twice as many. The statistics move as for
+    :func:`jaxconv.ops.standardize.standardize`.
     """
     eps, x, scale, bias, counted = primals
     d_eps, dx, d_scale, d_bias, _ = tangents
-    normal, factor = standardize(x, eps, counted, None, True)
-    slope = scale * factor
-    d_scale = d_scale - slope * channel_mean(normal * dx, counted) - slope * (factor * d_eps) / 2
-    d_bias = d_bias - slope * channel_mean(dx, counted)
-    return _scaled(normal, scale, bias), spread(slope, x) * dx + _scaled(normal, d_scale, d_bias)
+    y = standardize(x, eps, counted)
+    slope, d_mean, along = scale * y.factor, channel_mean(dx, counted), channel_mean(y.normal * dx, counted)
+    d_scale = d_scale - slope * along - slope * (y.factor * d_eps) / 2
+    d_bias = d_bias - slope * d_mean
+    d_y = spread(slope, x) * dx + _scaled(y.normal, d_scale, d_bias)
+    return (_scaled(y.normal, scale, bias), y.mean, y.var), (d_y, d_mean, d_variance(along, y.factor))
 
 
 def _scaled(normal: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -165,7 +165,7 @@ def several(op: str, x: jax.Array, count: int, what: str) -> None:
 
 def standardized(op: str, x: jax.Array, axes: tuple[int, ...], eps: Any, *, centred: bool = True) -> jax.Array:
     """``(x − mean) / √(var + eps)``, of x that is widened."""
-    return standardize(x, checks.constant(op, "eps", eps, x.dtype), None, axes, centred)[0]
+    return standardize(x, checks.constant(op, "eps", eps, x.dtype), None, axes, centred).normal
 
 
 def learned(op: str, y: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:

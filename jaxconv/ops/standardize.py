@@ -34,11 +34,20 @@ class Moments(NamedTuple):
     var: jax.Array
 
 
+class Standardized(NamedTuple):
+    """x̂, and what it was made with: an entry a channel, or axes of size 1 where it was averaged."""
+
+    normal: jax.Array
+    factor: jax.Array
+    mean: jax.Array
+    var: jax.Array  # infinite beyond the dtype
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def standardize(
-    x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes, centred: bool
-) -> tuple[jax.Array, jax.Array]:
-    """``x̂`` and its factor; 0 and 0 where variance and eps are both 0.
+    x: jax.Array, eps: jax.Array, counted: jax.Array | None = None, axes: Axes = None, centred: bool = True
+) -> Standardized:
+    """``x̂``, its factor, and the statistics. Where variance and eps are both 0, x̂ and factor are 0.
 
     Args:
         x: ``(N, …, C)``, widened.
@@ -48,12 +57,12 @@ def standardize(
         centred: False leaves the mean in, and has the mean square for the variance.
     """
     scale, shift, mean, var = _moments(x, eps, counted, axes, centred)
-    spread_var = var + eps * scale * scale
-    factor = jnp.where(spread_var == 0, 0, lax.rsqrt(spread_var))
-    centre = x * _row(scale, x)
+    total_var = var + eps * scale * scale
+    factor = jnp.where(total_var == 0, 0, lax.rsqrt(total_var))
+    normal = x * _row(scale, x)
     if centred:
-        centre = centre - _row(shift, x) - _row(mean, x)
-    return centre * _row(factor, x), factor * scale
+        normal = normal - _row(shift, x) - _row(mean, x)
+    return Standardized(normal * _row(factor, x), factor * scale, (shift + mean) / scale, var / scale / scale)
 
 
 @standardize.defjvp
@@ -62,34 +71,27 @@ def _standardize_jvp(axes: Axes, centred: bool, primals: tuple[Any, ...], tangen
 
         dx̂ = factor · (dx − mean(dx) − x̂ · mean(x̂ · dx)) − x̂ · ½ factor² · d_eps
         d_factor = −factor · (factor · mean(x̂ · dx) + ½ factor² · d_eps)
+        d_mean = mean(dx),   d_var = 2 · mean(x̂ · dx) / factor
 
-    By these nothing is squared that x does not allow to: the chain rule would take the third power of the factor.
+    The chain rule would take the third power of the factor, which few numbers allow.
     """
     x, eps, counted = primals
     dx, d_eps, _ = tangents
-    normal, factor = standardize(x, eps, counted, axes, centred)
-    along = _mean(normal * dx, axes, counted)
-    shrunk = factor * (factor * d_eps) / 2
-    moved = dx - normal * _spread(along, x)
+    y = standardize(x, eps, counted, axes, centred)
+    along = _mean(y.normal * dx, axes, counted)
+    d_mean = _mean(dx, axes, counted) if centred else jnp.zeros_like(along)
+    shrunk = y.factor * (y.factor * d_eps) / 2
+    moved = dx - y.normal * _spread(along, x)
     if centred:
-        moved = moved - _spread(_mean(dx, axes, counted), x)
-    d_normal = _spread(factor, x) * moved - normal * _spread(shrunk, x)
-    return (normal, factor), (d_normal, -factor * (factor * along + shrunk))
+        moved = moved - _spread(d_mean, x)
+    d_normal = _spread(y.factor, x) * moved - y.normal * _spread(shrunk, x)
+    d_factor = -y.factor * (y.factor * along + shrunk)
+    return y, Standardized(d_normal, d_factor, d_mean, d_variance(along, y.factor))
 
 
-@jax.custom_jvp
-def mean_and_variance(x: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Of each channel, over all else; a variance beyond the dtype is infinite."""
-    scale, shift, mean, var = _moments(x, jnp.ones((), x.dtype), counted, None, True)
-    return (shift + mean) / scale, var / scale / scale
-
-
-@mean_and_variance.defjvp
-def _mean_and_variance_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-    """``d_mean = mean(dx)``, ``d_var = 2 · mean((x − mean) · dx)``."""
-    (x, counted), (dx, _) = primals, tangents
-    mean, var = mean_and_variance(x, counted)
-    return (mean, var), (channel_mean(dx, counted), 2 * channel_mean((x - spread(mean, x)) * dx, counted))
+def d_variance(along: jax.Array, factor: jax.Array) -> jax.Array:
+    """How the variance moves with x, from ``along = mean(x̂ · dx)``."""
+    return 2 * along / jnp.where(factor == 0, 1, factor)
 
 
 def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes, centred: bool) -> Moments:
@@ -144,7 +146,7 @@ def _anywhere(odd: jax.Array) -> jax.Array:
 
 @_anywhere.def_vmap
 def _anywhere_of_several(size: int, batched: list[bool], odd: jax.Array) -> tuple[jax.Array, bool]:
-    """Of all together, so that under vmap it is still one decision: of several ones, both branches would be computed."""
+    """Decide for all together: under vmap, each for itself would have both branches computed."""
     return _anywhere(odd), False
 
 
