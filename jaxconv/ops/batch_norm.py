@@ -102,6 +102,9 @@ def batch_statistics(
         mask: True for the examples that count. A short batch is padded to the common size and its padding masked,
             and then has the statistics that it would have alone.
 
+    Returns:
+        One number a channel in each. A variance beyond the dtype, of numbers beyond 1e19 in float32, is infinite.
+
     Raises:
         InputError: a single value a channel, which is its own mean; a mask that is not one bool an example, or that is
             False for all of them.
