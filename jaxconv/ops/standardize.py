@@ -120,7 +120,7 @@ def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes
 
 
 def _scaled_moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes, centred: bool) -> Moments:
-    over = {"axis": tuple(range(x.ndim - 1)) if axes is None else axes, "keepdims": axes is not None}
+    over: dict[str, Any] = {"axis": tuple(range(x.ndim - 1)) if axes is None else axes, "keepdims": axes is not None}
     where = None if counted is None else counted.reshape((-1,) + (1,) * (x.ndim - 1))
     least = jnp.min(x, **over, where=where, initial=None if where is None else jnp.inf)
     most = jnp.max(x, **over, where=where, initial=None if where is None else -jnp.inf)
