@@ -211,6 +211,8 @@ def test_the_loss_for_classes_and_for_probabilities(x64, rng):
     logits = 20 * rng.normal(size=(3, 4))
     holds(rng, "softmax_cross_entropy", {"logits": logits}, jnp.array([2, 0, 3]))
     holds(rng, "softmax_cross_entropy", {"logits": logits}, jnp.asarray(rng.uniform(size=(3, 4))))
+    maps = rng.normal(size=(2, 2, 4))
+    holds(rng, "softmax_cross_entropy", {"logits": maps}, jnp.array([[2, 0], [3, 1]]))
 
 
 X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.ops import checks
 
 Score = Callable[[jax.Array], jax.Array]  # of a layer's output (N, …), one number an image, (N,)
 
@@ -64,9 +64,5 @@ def classes(function: str, logits: jax.Array, label: Any = None) -> jax.Array:
             f"{function}: label {label.dtype}{label.shape} should be a class number, or one for each of the "
             f"{len(logits)} images"
         )
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
-        given = np.asarray(given)  # compared by numpy: what jax computes while it traces nobody knows yet
-        outside = given[(given < 0) | (given >= logits.shape[1])]
-        if outside.size:
-            raise InputError(f"{function}: label {outside[0]} is none of the {logits.shape[1]} classes")
-    return jnp.broadcast_to(label, len(logits))
+    checks.known_classes(function, given, logits.shape[1])
+    return jnp.broadcast_to(checks.class_numbers(label, logits.shape[1]), len(logits))

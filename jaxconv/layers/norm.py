@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxconv import ops
 from jaxconv.layers.layer import Layer, Shape, Tree, check_entries, stateless
 from jaxconv.layers.parameters import scale_and_bias
-from jaxconv.ops import checks
+from jaxconv.ops.batch_norm import batch_norm_with_statistics
 
 
 def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
@@ -50,11 +50,10 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, 
             params = {"scale": jnp.ones_like(params["bias"]), **params}
         if not train:
             return ops.batch_norm(x, **params, **state, eps=eps), state
-        wide = checks.widened(x)  # once, so that both parts of its gradient are added up in that
-        mean, var = ops.batch_statistics(wide, mask)
+        y, mean, var = batch_norm_with_statistics(x, **params, mask=mask, eps=eps)
         batch = {"mean": mean, "var": var}
         running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(old.dtype), state, batch)
-        return ops.batch_norm(wide, **params, mask=mask, eps=eps).astype(x.dtype), running
+        return y, running
 
     return Layer("bn", init, apply, name=name)
 

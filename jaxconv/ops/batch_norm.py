@@ -5,19 +5,22 @@ in at least float32, the statistics in two passes: the one-pass form E[x²] − 
 is large.
 """
 
-import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-from jaxconv.ops.norm import batched, normalize, row, several
-from jaxconv.ops.places import spread, total
+from jaxconv.ops.norm import batched, row, several
+from jaxconv.ops.places import spread
+from jaxconv.ops.standardize import channel_mean, d_variance, standardize
+
+Normalised = tuple[jax.Array, jax.Array, jax.Array]  # the output, mean and variance
 
 
 def batch_norm(
@@ -54,22 +57,37 @@ def batch_norm(
     >>> batch_norm(x, scale=jnp.ones(1), bias=jnp.zeros(1))[:, 0]
     Array([-0.999995,  0.999995], dtype=float32)
     """
-    x = batched("batch_norm", x)
-    for name, array in {"mean": mean, "var": var}.items():
-        if array is not None:
-            checks.vector("batch_norm", name, array, x.shape[-1])
     if (mean is None) != (var is None):
         raise InputError("batch_norm: give both mean and var, or neither")
-    if mean is not None and mask is not None:
-        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
-    wide, counted = _counted("batch_norm", checks.widened(x), mask)
     if mean is None or var is None:
-        checks.number("batch_norm", "eps", eps, least=0)
-        for name, array in {"scale": scale, "bias": bias}.items():
-            checks.vector("batch_norm", name, array, x.shape[-1])
-        scale, bias = (jnp.asarray(array).astype(wide.dtype) for array in (scale, bias))
-        return _by_its_own(float(eps), wide, scale, bias, counted).astype(x.dtype)
-    return normalize("batch_norm", wide, row(mean, x), row(var, x), scale, bias, eps).astype(x.dtype)
+        return batch_norm_with_statistics(x, scale, bias, mask=mask, eps=eps)[0]
+    x = batched("batch_norm", x)
+    if mask is not None:
+        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
+    vectors = {"scale": scale, "bias": bias, "mean": mean, "var": var}
+    wide, small, (scale, bias, mean, var) = _widened(x, eps, vectors)
+    return ((wide - row(mean, x)) * row(lax.rsqrt(var + small) * scale, x) + row(bias, x)).astype(x.dtype)
+
+
+def batch_norm_with_statistics(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, mask: jax.Array | None, eps: Any
+) -> Normalised:
+    """:func:`batch_norm` by the batch's own statistics, and these: what :class:`jaxconv.layers.BatchNorm` needs."""
+    x = batched("batch_norm", x)
+    several("batch_norm", x, math.prod(x.shape[:-1]), "value")
+    wide, small, (scale, bias) = _widened(x, eps, {"scale": scale, "bias": bias})
+    wide, counted = _counted("batch_norm", wide, mask)
+    y, mean, var = _by_its_own(small, wide, scale, bias, counted)
+    return y.astype(x.dtype), mean, var
+
+
+def _widened(x: jax.Array, eps: Any, vectors: dict[str, Any]) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    """Everything in the dtype to compute in."""
+    for name, array in vectors.items():
+        checks.vector("batch_norm", name, array, x.shape[-1])
+    wide = checks.widened(x)
+    small = checks.constant("batch_norm", "eps", eps, wide.dtype)
+    return wide, small, [jnp.asarray(array).astype(wide.dtype) for array in vectors.values()]
 
 
 def batch_statistics(
@@ -84,6 +102,9 @@ def batch_statistics(
         mask: True for the examples that count. A short batch is padded to the common size and its padding masked,
             and then has the statistics that it would have alone.
 
+    Returns:
+        One number a channel in each. A variance beyond the dtype, of numbers beyond 1e19 in float32, is infinite.
+
     Raises:
         InputError: a single value a channel, which is its own mean; a mask that is not one bool an example, or that is
             False for all of them.
@@ -94,7 +115,10 @@ def batch_statistics(
     (2.0, 1.0)
     """
     x = batched("batch_statistics", x)
-    return _batch_statistics("batch_statistics", *_counted("batch_statistics", checks.widened(x), mask))
+    several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
+    wide, counted = _counted("batch_statistics", checks.widened(x), mask)
+    y = standardize(wide, jnp.ones((), wide.dtype), counted)
+    return y.mean, y.var
 
 
 def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -104,52 +128,38 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
     array = checks.array(op, "mask", mask)
     if array.shape != x.shape[:1] or array.dtype != bool:
         raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({len(x)},), one entry an example")
-    if not isinstance(mask, jax.core.Tracer) and not np.any(mask):
+    if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any():
         raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
     return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array
 
 
-def _batch_statistics(op: str, x: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    several(op, x, math.prod(x.shape[:-1]), "value")
-    mean = _mean(x, counted)
-    return mean, _mean(jnp.square(x - spread(mean, x)), counted)
-
-
-def _mean(x: jax.Array, counted: jax.Array | None) -> jax.Array:
-    """The mean of each channel over every pixel of the examples that count."""
-    examples = len(x) if counted is None else counted.sum(dtype=x.dtype)
-    return total(x, counted) / (examples * math.prod(x.shape[1:-1]))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_its_own(eps: float, x: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None) -> jax.Array:
-    """x normalised with its own statistics."""
-    return _scaled(_normal(eps, x, counted)[0], scale, bias)
+@jax.custom_jvp
+def _by_its_own(
+    eps: jax.Array, x: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None
+) -> Normalised:
+    """x normalised with its own statistics, and these."""
+    y = standardize(x, eps, counted)
+    return _scaled(y.normal, scale, bias), y.mean, y.var
 
 
 @_by_its_own.defjvp
-def _by_its_own_jvp(eps: float, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
-    """With x̂ = (x − mean) / deviation, and since mean and deviation move with x:
+def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Normalised, Normalised]:
+    """With x̂ = (x − mean) · factor, and since mean and factor move with x and eps:
 
-        dy = slope · dx + x̂ · (dscale − slope · mean(x̂ · dx)) + (dbias − slope · mean(dx)),   slope = scale / deviation
+        dy = slope · dx + x̂ · (dscale − slope · mean(x̂ · dx) − scale · ½ factor² · d_eps) + (dbias − slope · mean(dx))
 
-    Written so, its transpose takes two sums over the batch, those that scale and bias need anyway. The chain rule
-    through mean, variance and root takes twice as many.
+    with ``slope = scale · factor``. Written so, its transpose takes two sums over the batch, those that scale and bias
+    need anyway. The chain rule through mean, variance and root takes twice as many. The statistics move as for
+    :func:`jaxconv.ops.standardize.standardize`.
     """
-    x, scale, bias, counted = primals
-    dx, d_scale, d_bias, _ = tangents
-    normal, factor = _normal(eps, x, counted)
-    slope = scale * factor
-    d_scale = d_scale - slope * _mean(normal * dx, counted)
-    d_bias = d_bias - slope * _mean(dx, counted)
-    return _scaled(normal, scale, bias), spread(slope, x) * dx + _scaled(normal, d_scale, d_bias)
-
-
-def _normal(eps: float, x: jax.Array, counted: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """x with mean 0 and deviation 1, and the factor that made it so."""
-    mean, var = _batch_statistics("batch_norm", x, counted)
-    factor = jax.lax.rsqrt(var + jnp.asarray(eps, x.dtype))
-    return (x - spread(mean, x)) * spread(factor, x), factor
+    eps, x, scale, bias, counted = primals
+    d_eps, dx, d_scale, d_bias, _ = tangents
+    y = standardize(x, eps, counted)
+    slope, d_mean, along = scale * y.factor, channel_mean(dx, counted), channel_mean(y.normal * dx, counted)
+    d_scale = d_scale - slope * along - slope * (y.factor * d_eps) / 2
+    d_bias = d_bias - slope * d_mean
+    d_y = spread(slope, x) * dx + _scaled(y.normal, d_scale, d_bias)
+    return (_scaled(y.normal, scale, bias), y.mean, y.var), (d_y, d_mean, d_variance(along, y.factor))
 
 
 def _scaled(normal: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

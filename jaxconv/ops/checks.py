@@ -86,10 +86,18 @@ def is_number(value: object) -> TypeGuard[float]:
 def number(op: str, name: str, value: object, *, above: float | None = None, least: float | None = None) -> None:
     """Refuse a constant of a formula that is no number, or one for which the formula has no value."""
     if isinstance(value, jax.Array) and value.ndim == 0:
-        return  # perhaps traced; then nobody knows it yet
+        if isinstance(value, jax.core.Tracer):
+            return  # nobody knows it yet
+        value = value.item()
     wanted = "" if above is None and least is None else f" above {above}" if least is None else f" of at least {least}"
     if not is_number(value) or (above is not None and not value > above) or (least is not None and not value >= least):
         raise InputError(f"{op}: {name}={value!r} should be a number{wanted}")
+
+
+def constant(op: str, name: str, value: Any, dtype: jnp.dtype, *, least: float = 0) -> jax.Array:
+    """A constant of a formula in the dtype that it is computed in; refuse one below ``least``."""
+    number(op, name, value, least=least)
+    return jnp.asarray(value, dtype)
 
 
 def flag(op: str, name: str, value: object) -> None:
@@ -136,6 +144,31 @@ def channels(op: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
     raise InputError(
         f"{op}: x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}"
     )
+
+
+def known_classes(op: str, label: Any, classes: int) -> None:
+    """Refuse a class number that is none of the ``classes``; while tracing, nobody knows the numbers."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(label)):
+        return
+    numbers = np.asarray(label)  # compared by numpy, which neither wraps them into int32 nor traces the comparison
+    wrong = numbers[(numbers < 0) | (numbers >= classes)]
+    if wrong.size:
+        raise InputError(f"{op}: label {wrong[0]} is none of the {classes} classes of logits")
+
+
+def class_numbers(label: Any, classes: int) -> jax.Array:
+    """Class numbers of any integer dtype in int32; −1 for what is none of the ``classes``.
+
+    Everything that counts, compares or indexes by class does so with these: in a smaller dtype 256 classes are 0, and
+    class 128 is negative.
+
+    >>> class_numbers(jnp.array([3, 255], jnp.uint8), 256), class_numbers(jnp.array([3, -128], jnp.int8), 200)
+    (Array([  3, 255], dtype=int32), Array([ 3, -1], dtype=int32))
+    """
+    label = jnp.asarray(label)
+    if label.dtype.itemsize < 4:
+        label = label.astype(jnp.int32)
+    return jnp.where((label >= 0) & (label < classes), label.astype(jnp.int32), -1)
 
 
 def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:

@@ -8,9 +8,11 @@
 
 The four here see one example at a time and are the same in training and after. All of it is computed in at least
 float32, and the statistics in two passes: the one-pass form E[x²] − E[x]² loses all its digits when the mean is large.
+A constant comes out as 0, and numbers of any size that the dtype has as what they are: see standardize.py.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
+from jaxconv.ops.standardize import standardize
 
 
 def layer_norm(
@@ -47,8 +50,8 @@ def layer_norm(
     """
     x = batched("layer_norm", x)
     several("layer_norm", x, x.shape[-1], "channel")
-    wide = checks.widened(x)
-    return normalize("layer_norm", wide, *_moments(wide, (-1,)), scale, bias, eps).astype(x.dtype)
+    y = standardized("layer_norm", checks.widened(x), (x.ndim - 1,), eps)
+    return learned("layer_norm", y, scale, bias).astype(x.dtype)
 
 
 def group_norm(
@@ -83,8 +86,9 @@ def group_norm(
     x = batched("group_norm", x)
     checks.dividing("group_norm", groups, x.shape[-1], f"channels of x {x.shape}")
     several("group_norm", x, math.prod(x.shape[1:]) // groups, "value")
-    wide = checks.widened(x)
-    return normalize("group_norm", wide, *_group_moments(wide, groups), scale, bias, eps).astype(x.dtype)
+    grouped = checks.widened(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    y = standardized("group_norm", grouped, (*range(1, x.ndim - 1), x.ndim), eps).reshape(x.shape)
+    return learned("group_norm", y, scale, bias).astype(x.dtype)
 
 
 def instance_norm(
@@ -114,9 +118,8 @@ def instance_norm(
     """
     x = batched("instance_norm", x)
     several("instance_norm", x, math.prod(x.shape[1:-1]), "pixel")
-    wide = checks.widened(x)
-    moments = _moments(wide, tuple(range(1, x.ndim - 1)))
-    return normalize("instance_norm", wide, *moments, scale, bias, eps).astype(x.dtype)
+    y = standardized("instance_norm", checks.widened(x), tuple(range(1, x.ndim - 1)), eps)
+    return learned("instance_norm", y, scale, bias).astype(x.dtype)
 
 
 def rms_norm(
@@ -139,9 +142,8 @@ def rms_norm(
     Array([[0.2, 1.4]], dtype=float32)
     """
     x = batched("rms_norm", x)
-    wide = checks.widened(x)
-    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    return normalize("rms_norm", wide, None, mean_square, scale, None, eps).astype(x.dtype)
+    y = standardized("rms_norm", checks.widened(x), (x.ndim - 1,), eps, centred=False)
+    return learned("rms_norm", y, scale, None).astype(x.dtype)
 
 
 def batched(op: str, x: Array) -> jax.Array:
@@ -161,40 +163,19 @@ def several(op: str, x: jax.Array, count: int, what: str) -> None:
         )
 
 
-def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance over some axes, which stay as axes of size 1."""
-    mean = jnp.mean(x, axis=axes, keepdims=True)
-    return mean, jnp.mean(jnp.square(x - mean), axis=axes, keepdims=True)
+def standardized(op: str, x: jax.Array, axes: tuple[int, ...], eps: Any, *, centred: bool = True) -> jax.Array:
+    """``(x − mean) / √(var + eps)``, of x that is widened."""
+    return standardize(x, checks.constant(op, "eps", eps, x.dtype), None, axes, centred).normal
 
 
-def _group_moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of each group of channels over its pixels and channels, repeated for each of its channels."""
-    share = x.shape[-1] // groups
-    grouped = x.reshape(*x.shape[:-1], groups, share)
-    mean, var = _moments(grouped, (*range(1, x.ndim - 1), x.ndim))
-    return jnp.repeat(mean[..., 0], share, axis=-1), jnp.repeat(var[..., 0], share, axis=-1)
-
-
-def normalize(
-    op: str,
-    x: jax.Array,
-    mean: jax.Array | None,
-    var: jax.Array,
-    scale: jax.Array | None,
-    bias: jax.Array | None,
-    eps: float,
-) -> jax.Array:
-    """``(x − mean) / √(var + eps) · scale + bias``, in x's dtype, which is widened."""
-    checks.number(op, "eps", eps, least=0)
-    var = var.astype(x.dtype)
-    factor = jax.lax.rsqrt(var + jnp.asarray(eps, x.dtype))
+def learned(op: str, y: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+    """``y · scale + bias``, in y's dtype, which is widened."""
     if scale is not None:
-        checks.vector(op, "scale", scale, x.shape[-1])
-        factor = factor * row(scale, x).astype(x.dtype)
-    y = (x if mean is None else x - mean.astype(x.dtype)) * factor
+        checks.vector(op, "scale", scale, y.shape[-1])
+        y = y * row(scale, y).astype(y.dtype)
     if bias is not None:
-        checks.vector(op, "bias", bias, x.shape[-1])
-        y = y + row(bias, x).astype(x.dtype)
+        checks.vector(op, "bias", bias, y.shape[-1])
+        y = y + row(bias, y).astype(y.dtype)
     return y
 
 

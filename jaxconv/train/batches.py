@@ -70,6 +70,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Every example once, in batches of one size; the last is filled up, and its mask tells.
 
+    Class numbers come in int32 whatever they are kept in, so that what is compiled for one batch takes all.
+
     >>> last = list(batches(np.ones((5, 2, 2, 1), np.uint8), np.arange(5), 3))[-1]
     >>> last.image.shape, last.label.tolist(), last.mask.tolist()
     ((3, 2, 2, 1), [3, 4, 0], [True, True, False])
@@ -77,4 +79,4 @@ def batches(
     order = np.arange(len(images)) if order is None else order
     for row in rows(order, batch_size, math.ceil(len(order) / batch_size)):
         index = np.where(row >= 0, row, ~row)
-        yield Batch(images[index], labels[index], row >= 0)
+        yield Batch(images[index], labels[index].astype(np.int32), row >= 0)

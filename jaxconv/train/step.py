@@ -93,7 +93,8 @@ def make_step(
         if mix is not None or label_smoothing:
             logits, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
             classes = logits.shape[-1]
-            label = jax.nn.one_hot(label, classes, dtype=image.dtype)
+            if jnp.issubdtype(label.dtype, jnp.integer):
+                label = jax.nn.one_hot(checks.class_numbers(label, classes), classes, dtype=image.dtype)
             label = label * (1 - label_smoothing) + label_smoothing / classes
         if mix is not None:
             image, label = mix(_fold(key, 1), image, label)
@@ -202,12 +203,16 @@ def to_float(image: Any) -> jax.Array:
 def measure(logits: jax.Array, batch: Batch) -> Metrics:
     """Loss, correct answers and examples of a batch; padding counts for nothing.
 
-    With a row of probabilities an example instead of a class number, the likeliest class is the correct one.
+    With a row of probabilities an example instead of a class number, the likeliest class is the correct one. Of an
+    example with a class for every place, ``(N, H, W)``, loss and correctness are the means over its places.
     """
     label = jnp.asarray(batch.label)
     mask = jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask)
     loss = ops.softmax_cross_entropy(logits, label)
-    correct = ops.correct(logits, label if label.ndim == 1 else jnp.argmax(label, axis=-1))
+    numbers = label if jnp.issubdtype(label.dtype, jnp.integer) else jnp.argmax(label, axis=-1)
+    correct = ops.correct(logits, numbers)
+    if loss.ndim > 1:
+        loss, correct = (each.mean(axis=tuple(range(1, each.ndim)), dtype=loss.dtype) for each in (loss, correct))
     return Metrics(
         jnp.sum(loss, where=mask),
         jnp.sum(correct, where=mask, dtype=loss.dtype),

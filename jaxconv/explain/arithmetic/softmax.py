@@ -44,16 +44,16 @@ def log_softmax(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
 
 def softmax_cross_entropy(asked: Asked, logits: np.ndarray, label: np.ndarray) -> Arithmetic:
     """The log-sum less the logit of the true class; backwards, what was said less what is true, times dy."""
-    n, *rest = asked.at
+    n = asked.at[: logits.ndim - 1]
     row = logits[n]
-    true = np.eye(len(row))[int(label[n])] if label.ndim == 1 else label[n]
+    true = np.eye(len(row))[int(label[n])] if label.ndim < logits.ndim else label[n]
     if asked.of == "value":
         every = _surprise(row, 0) + row[0]
         log_sum = Group("log-sum", (), every, f"log-sum: log({_exps(row)}) = {plain(every)}")
         each = [f"{plain(every)} - {factor(logit)}" for logit in row]
         text = signed([gap if p == 1 else f"{factor(p)}·({gap})" for p, gap in zip(true, each, strict=True) if p])
         return asked.formula(text, add(p * _surprise(row, k) for k, p in enumerate(true) if p), [log_sum])
-    (k,) = rest
+    k = asked.at[-1]
     said, dy, mass = _softmax_line(row, k), float(asked.dy[n]), add(true)
     text = f"({plain(said.subtotal)}{'' if mass == 1 else f'·{factor(mass)}'} - {factor(true[k])})·{factor(dy)}"
     return asked.formula(text, (said.subtotal * mass - true[k]) * dy, [said])

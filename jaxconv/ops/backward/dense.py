@@ -76,8 +76,10 @@ def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Arra
 
 
 def softmax_cross_entropy(
-    logits: Float[Array, "n k"], label: Int[Array, " n"] | Float[Array, "n k"], dy: Float[Array, " n"]
-) -> Float[Array, "n k"]:
+    logits: Float[Array, "n *places k"],
+    label: Int[Array, "n *places"] | Float[Array, "n *places k"],
+    dy: Float[Array, "n *places"],
+) -> Float[Array, "n *places k"]:
     """What was said minus what was true: ``d_logits[n, j] = dy[n] · (softmax(logits)[n, j] − label[n, j])``.
 
     Args:
@@ -87,10 +89,15 @@ def softmax_cross_entropy(
     >>> softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), jnp.array([1.]))
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
     """
+    given = label
     logits, label, dy = checks.arrays("backward.softmax_cross_entropy", logits=logits, label=label, dy=dy)
-    y = jax.eval_shape(lambda: forward_loss(logits, label))
+    y = jax.eval_shape(lambda: forward_loss(logits, given))
     checks.gradient_of("backward.softmax_cross_entropy", dy, y)
-    true = jax.nn.one_hot(label, logits.shape[1], dtype=logits.dtype) if label.ndim == 1 else label
+    if jnp.issubdtype(label.dtype, jnp.integer):
+        classes = logits.shape[-1]
+        true = jax.nn.one_hot(checks.class_numbers(label, classes), classes, dtype=logits.dtype)
+    else:
+        true = label
     said = jax.nn.softmax(logits)
     # Probabilities that do not add up to 1 weigh what was said by what they do add up to.
-    return dy[:, None] * (said * true.sum(axis=1, keepdims=True) - true)
+    return dy[..., None] * (said * true.sum(axis=-1, keepdims=True) - true)
