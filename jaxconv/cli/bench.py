@@ -17,8 +17,8 @@ from jaxconv.bench import process, rounds, rows, work
 from jaxconv.cli.bench_ops import time_ops, tune_rule
 from jaxconv.cli.files import check_writable
 from jaxconv.errors import InputError
-from jaxconv.experiment import write_json
 from jaxconv.ops import checks
+from jaxconv.utils.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, l
             title=f"a training step, {device}",
             against=_against(cases.values()),
         )
-        drawn.savefig(figure)
+        plot.save_figure(drawn, figure)
     return [path for path in (options.json, figure) if path]
 
 

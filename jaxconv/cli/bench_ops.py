@@ -8,8 +8,8 @@ from jaxconv import runtime
 from jaxconv.bench import cases, ops, tune, work
 from jaxconv.bench import contestants as who
 from jaxconv.errors import InputError
-from jaxconv.experiment import write_json
 from jaxconv.ops.conv.cpu import rule
+from jaxconv.utils.files import write_json
 
 
 def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: bool, file: Path | None) -> None:

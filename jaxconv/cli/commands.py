@@ -1,6 +1,7 @@
 """The commands: each is a typed dataclass, which tyro makes into options, and a function that runs it."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +12,19 @@ from jaxconv import devices, models, runtime
 from jaxconv.data import check
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import (
+    CHANGED,
     MAY_CHANGE,
     RECIPES,
     TrainConfig,
     evaluate_run,
     load_run,
     predict_files,
-    read_config,
+    read_train_config,
     resume_training,
     run_training,
-    write_json,
 )
 from jaxconv.explain import summarize, write_summary
+from jaxconv.utils.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Train(TrainConfig):
 def train_defaults(arguments: Sequence[str]) -> Train:
     """What train is asked for by default: as the recipe has it, or as the run to resume was started."""
     if resumed := _value_of("--resume", arguments):
-        config = TrainConfig.from_json(read_config(Path(resumed)))
+        config = read_train_config(Path(resumed))
         return Train(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
     if recipe := _value_of("--recipe", arguments):
         known("recipe", recipe, RECIPES)
@@ -144,14 +146,14 @@ def train(options: Train) -> None:
         f"in {before + result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling"
         + (f" and the first step after {before + began:.1f}" if began else "")
         + f", on {result['device']}\n"
-        f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n"
+        f"saved in {folder}: {', '.join(sorted(path.name for path in folder.glob('[!.]*')))}\n"
         f"next: jaxconv predict {folder} IMAGE.png"
     )
 
 
 def _changes(options: Train, folder: Path) -> dict[str, Any]:
     """What a run is to be given otherwise when it goes on; what its numbers depend on is refused."""
-    began = TrainConfig.from_json(read_config(folder))
+    began = read_train_config(folder)
     changed = {
         field.name: now
         for field in dataclasses.fields(TrainConfig)
@@ -173,6 +175,8 @@ def evaluate(options: Eval) -> None:
         f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images\n"
         f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['calibration_error']:.4f}"
     )
+    if scored["test_data_changed"]:
+        print(f"jaxconv: warning: {CHANGED}", file=sys.stderr)
     write_json(options.run / "evaluation.json", scored)
     print(f"saved in {options.run / 'evaluation.json'}")
 

@@ -11,9 +11,9 @@ import tyro
 from jaxconv.cli.files import check_writable
 from jaxconv.compare import CONTESTS, Contest, check_gradients, compare_all, contest
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import write_json
 from jaxconv.models.contest import model_contest
 from jaxconv.ops import checks
+from jaxconv.utils.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)

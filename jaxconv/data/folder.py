@@ -143,7 +143,7 @@ def _one_shape(name: str, root: Path, files: list[str]) -> tuple[int, int, int]:
 def _split(root: Path, files: list[str], classes: tuple[str, ...], shape: tuple[int, int, int]) -> LazySplit:
     number = {label: n for n, label in enumerate(classes)}
     labels = np.array([number[file.split("/")[-2]] for file in files], np.int32)
-    return LazySplit(files, labels, shape, functools.partial(_read, root, shape))
+    return LazySplit(files, labels, shape, functools.partial(_read, root, shape), root)
 
 
 def _read(root: Path, shape: tuple[int, int, int], files: Sequence[str]) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from jaxconv import models, runtime, train
 from jaxconv.data import augment
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
+from jaxconv.utils.files import as_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,41 +129,22 @@ class TrainConfig:
         }
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> "TrainConfig":
-        """The config that :meth:`as_json` wrote down; what else is there is left alone.
+    def from_json(cls, given: dict[str, Any], *, name: str = "the config") -> "TrainConfig":
+        """The config that :meth:`as_json` wrote down; other entries are left alone.
+
+        Args:
+            given: the entries.
+            name: what an error calls them.
 
         Raises:
             InputError: an option that is missing, or has a value that it cannot have.
         """
-        hints, values = get_type_hints(TrainConfig), {}
         for field in dataclasses.fields(TrainConfig):
             if field.name not in given:
-                raise InputError(f"the config has no {field.name}: was it written by another version of jaxconv?")
-            try:
-                values[field.name] = _typed(given[field.name], hints[field.name])
-            except ValueError:
-                raise InputError(f"the config has {field.name}={given[field.name]!r}, which cannot be") from None
-        return cls(**values)
+                raise InputError(f"{name} has no {field.name}: was it written by another version of jaxconv?")
+        return as_type(given, TrainConfig, name=name)
 
 
-def _typed(value: Any, hint: Any) -> Any:
-    """A value as it came out of JSON, as an option of this type; ValueError if it is of another."""
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    kind = kinds[0]
-    if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and checks.is_number(value):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    raise ValueError
-
-
-MAY_CHANGE = ("devices", "keep", "pause_minutes", "runs", "tensorboard")  # where a run is resumed
 AUGMENTATIONS = {"cifar10": ("flip", "shift:4")}
 RECIPES: dict[str, dict[str, Any]] = {
     # MNIST in one epoch: chosen on the validation images, among one to three epochs, batches of 64 to 256, adam,

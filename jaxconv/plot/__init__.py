@@ -17,6 +17,7 @@ from jaxconv.plot.health import correlation, histograms, norms
 from jaxconv.plot.members import against_members
 from jaxconv.plot.numbers import numbers
 from jaxconv.plot.samples import against_samples
+from jaxconv.plot.save import save_figure
 from jaxconv.plot.training import confusion, curves, mistakes
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "receptive_field",
     "robustness",
     "rows",
+    "save_figure",
     "step_times",
 ]

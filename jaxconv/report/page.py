@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxconv.experiment import write_whole
 from jaxconv.report.images import Tile
+from jaxconv.utils.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def write_page(
         js=_file("page.js"),
         plotly=base64.b64encode(gzip.compress(script, 9, mtime=0)).decode(),
     )
-    write_whole(path, page)
+    write_file(path, page)
 
 
 def _file(name: str) -> str:

@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.train.snapshot import Position, Snapshot, differences
 from jaxconv.train.state import TrainState
+from jaxconv.utils.files import read_json
 
 if TYPE_CHECKING:
     from orbax.checkpoint import Checkpointer
@@ -96,6 +97,18 @@ def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
     """
     best = _load(folder, {"best": _named(like)}, None)[0]["best"]
     return best["params"], best["state"]
+
+
+def read_extra(folder: Path) -> Any:
+    """The ``position.extra`` of the newest snapshot; None where there is none, or it is damaged, as loading it tells.
+
+    Args:
+        folder: as given to :func:`save_checkpoint`.
+    """
+    for step in reversed(saved_steps(folder)):
+        with suppress(InputError, FileNotFoundError):  # damaged, or removed by the training that goes on
+            return read_json(folder / str(step) / "position.json", dict[str, Any]).get("extra")
+    return None
 
 
 def _trees(train_state: Any, best: Any) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ class Position(NamedTuple):
     seconds: float = 0.0  # of training, so far
     chunk_seconds: float = 0.0  # of these chunks
     reader: Any = None  # where the stream of examples stands, if there is one
+    extra: Any = None  # what the caller wants to have saved with it, in values of JSON
 
     def as_json(self) -> dict[str, Any]:
         """In lists, dicts, strings and numbers."""
