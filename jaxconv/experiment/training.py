@@ -201,6 +201,7 @@ def _run(
         lock.check()
         position = snapshot.position._replace(extra={"config": settings})
         train.save_checkpoint(checkpoints, snapshot._replace(position=position), keep=config.keep)
+        lock.check()
 
     def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
         save(snapshot)
