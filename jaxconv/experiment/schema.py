@@ -8,7 +8,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from msgspec import Meta
 
 from jaxconv import train
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError
 from jaxconv.experiment.config import TrainConfig
 from jaxconv.utils.files import MAX_JSON_BYTES, as_type, from_json, read_bytes, read_json
 
@@ -111,13 +111,9 @@ def read_train_config(folder: Path) -> TrainConfig:
     """The options of a run, from its ``config.json``.
 
     Raises:
-        InputError: as :func:`read_config`; or the file lacks an option, or has one that training does not take.
+        InputError: as :func:`read_config`; or the file lacks an option, or has one of another type.
     """
-    path = Path(folder) / "config.json"
-    config = TrainConfig.from_json(read_config(folder), name=str(path))
-    with said_by(str(path)):
-        config.check()
-    return config
+    return TrainConfig.from_json(read_config(folder), name=str(Path(folder) / "config.json"))
 
 
 def check_config(folder: Path, config: dict[str, Any], names: Collection[str] | None = None) -> None:

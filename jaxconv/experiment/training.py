@@ -17,7 +17,7 @@ import numpy as np
 import scipy.special
 
 from jaxconv import data, devices, models, plot, runtime, train
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, said_by
 from jaxconv.experiment.config import TrainConfig
 from jaxconv.experiment.fingerprint import SAMPLE, TIMES, changed, fingerprint
 from jaxconv.experiment.folder import make_folder
@@ -95,7 +95,10 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     written = read_config(folder)
     if (folder / "result.json").exists():
         return folder, read_result(folder)
-    config = dataclasses.replace(read_train_config(folder), **changes)
+    config = read_train_config(folder)
+    with said_by(str(folder / "config.json")):
+        config.check()
+    config = dataclasses.replace(config, **changes)
     config.check()
     for name in ("checkpoint", "tensorboard", "baseline"):
         refuse_link(folder / name)
