@@ -38,6 +38,13 @@ class Config(TypedDict):
     versions: NotRequired[dict[str, str]]
 
 
+class Saved(TypedDict):
+    """What a snapshot holds beside the state of training."""
+
+    config: dict[str, Any]
+    steps: Count
+
+
 class Baseline(TypedDict):
     """What a result tells of the network to compare with."""
 
@@ -117,7 +124,7 @@ def read_train_config(folder: Path) -> TrainConfig:
 
 
 def check_config(folder: Path, config: dict[str, Any], names: Collection[str] | None = None) -> None:
-    """Refuse a ``config.json`` that is not what the run was trained with, which its snapshots hold too.
+    """Refuse a ``config.json`` that is not what the run was trained with, which its newest snapshot holds too.
 
     Args:
         folder: the run's.
@@ -125,12 +132,15 @@ def check_config(folder: Path, config: dict[str, Any], names: Collection[str] | 
         names: the entries to compare; by default all but those that may change.
 
     Raises:
-        InputError: an entry that differs.
+        InputError: an entry that differs, or a snapshot that has the name of another.
     """
-    trained = (train.read_extra(folder / "checkpoint") or {}).get("config")
-    if not isinstance(trained, dict):  # of an older version
+    newest = train.read_extra(folder / "checkpoint")
+    if newest is None or newest[1] is None:  # the latter is of an older version
         return
-    for name, then in trained.items():
+    snapshot, saved = folder / "checkpoint" / str(newest[0]), as_type(newest[1], Saved, name=str(folder / "checkpoint"))
+    if saved["steps"] != newest[0]:
+        raise InputError(f"the checkpoint {snapshot} is that of step {saved['steps']}: give it that name again")
+    for name, then in saved["config"].items():
         compared = name in names if names is not None else name not in (*MAY_CHANGE, "out")
         if compared and config.get(name) != then:
             now = f"{name}={config[name]!r:.200}" if name in config else f"no {name}"

@@ -202,7 +202,8 @@ def _run(
 
     def save(snapshot: Snapshot) -> None:
         lock.check()
-        position = snapshot.position._replace(extra={"config": settings})
+        extra = {"config": settings, "steps": int(snapshot.train_state.step.max())}
+        position = snapshot.position._replace(extra=extra)
         train.save_checkpoint(checkpoints, snapshot._replace(position=position), keep=config.keep)
         lock.check()
 

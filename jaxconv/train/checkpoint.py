@@ -27,7 +27,7 @@ from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.train.snapshot import Position, Snapshot, differences
 from jaxconv.train.state import TrainState
-from jaxconv.utils.files import read_json
+from jaxconv.utils.files import MAX_JSON_BYTES, from_json, read_bytes, read_json
 
 if TYPE_CHECKING:
     from orbax.checkpoint import Checkpointer
@@ -99,15 +99,21 @@ def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
     return best["params"], best["state"]
 
 
-def read_extra(folder: Path) -> Any:
-    """The ``position.extra`` of the newest snapshot; None where there is none, or it is damaged, as loading it tells.
+def read_extra(folder: Path) -> tuple[int, Any] | None:
+    """The steps of the newest snapshot, by its folder's name, and its ``position.extra``.
 
     Args:
         folder: as given to :func:`save_checkpoint`.
+
+    Returns:
+        None where there is no snapshot. A damaged one is passed over: loading it tells of the damage.
     """
     for step in reversed(saved_steps(folder)):
         with suppress(InputError, FileNotFoundError):  # damaged, or removed by the training that goes on
-            return read_json(folder / str(step) / "position.json", dict[str, Any]).get("extra")
+            position = folder / str(step) / "position.json"
+            content, sums = read_bytes(position, MAX_JSON_BYTES), read_json(position.with_name("manifest.json"))
+            if isinstance(sums, dict) and sums.get(position.name) == hashlib.sha256(content).hexdigest():
+                return step, from_json(content, dict[str, Any], name=str(position)).get("extra")
     return None
 
 

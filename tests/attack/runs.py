@@ -14,6 +14,7 @@ The exit code is 1 if there is any of either.
 
 import argparse
 import collections
+import functools
 import json
 import os
 import random
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxconv import data, plot
+from jaxconv import data, models, plot
 from jaxconv.errors import InputError
 from jaxconv.experiment import TrainConfig, evaluate_run, load_run, resume_training, run_training
 from jaxconv.report.subject import read_subject
@@ -43,22 +44,26 @@ def main() -> int:
     options = parser.parse_args()
     for name in ("curves", "mistakes", "confusion"):
         setattr(plot, name, lambda *given, **named: Figure())
+    # One model object, so that it is compiled once.
+    find, mlp = models.find, functools.cache(models.find("mlp").make)
+    models.find = lambda name: find(name)._replace(make=mlp) if name == "mlp" else find(name)
     with tempfile.TemporaryDirectory() as place:
         config = TrainConfig(model="mlp", epochs=3, batch_size=256, out=Path(place) / "whole")
         whole, _ = run_training(config, progress=False)
         right = {name: use(whole) for name, use in USES.items()}
         counts, bad = collections.Counter(), []
         for number in range(options.count):
-            for name, use in USES.items():
-                folder = Path(place) / "copy"
-                shutil.copytree(whole, folder)
-                kind, what = damage(folder, random.Random(f"{options.seed} {number}"))
+            folder = Path(place) / "copy"
+            shutil.copytree(whole, folder)
+            kind, what = damage(folder, random.Random(f"{options.seed} {number}"))
+            for name, use in USES.items():  # the last of them writes
                 outcome, told = judge(use, folder, right[name])
                 counts[kind, outcome] += 1
                 if outcome in ("crashed", "wrong"):
                     bad.append(f"{number} {name}: {what}: {outcome}: {told}")
-                shutil.rmtree(folder)
+            shutil.rmtree(folder)
     outcomes = ("the same", "refused", "crashed", "wrong")
+    print(f"{options.count} damages, {len(USES)} uses of each")
     print(f"{'damage':<12}" + "".join(f"{outcome:>10}" for outcome in outcomes))
     for kind in sorted({kind for kind, _ in counts}):
         print(f"{kind:<12}" + "".join(f"{counts[kind, outcome]:>10}" for outcome in outcomes))
