@@ -75,16 +75,21 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a record to a file, as one line of JSON.
+    """Append a record to a file, as one line of JSON, and to the disk.
 
     Raises:
-        InputError: the file cannot be written or is a symbolic link; a value that JSON does not have, such as NaN.
+        InputError: the file cannot be written, or is a symbolic link, a device or a pipe; a value that JSON does not
+            have, such as NaN.
     """
     line = to_json(record) + "\n"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path} cannot be written: it is not a file")
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -141,21 +146,36 @@ def read_bytes(path: Path, most: int) -> bytes:
         FileNotFoundError: there is no such file.
         InputError: it cannot be read, is a folder, a device or a pipe, or is larger.
     """
-    try:
-        # A pipe would wait for a writer.
-        with os.fdopen(
-            os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
-        ) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{path} is not a file")
+    with open_file(path) as file:
+        try:
             content = file.read(most + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(content) > most:
         raise InputError(f"{path} is larger than {most:,} bytes")
     return content
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read. A pipe, which would wait for a writer, is refused at once.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or is a folder, a device or a pipe.
+    """
+    try:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        raise InputError(f"{path} is not a file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is not a file")
+    return file
 
 
 def sync_folder(folder: Path) -> None:
