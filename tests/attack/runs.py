@@ -186,7 +186,7 @@ def damage(folder, choose):
             [*[folder / "config.json"] * 3, *[folder / "result.json"] * 2, folder / "metrics.jsonl", *tables]
         )
         return kind, f"{where(path)} {edit(path, choose)}"
-    snapshots = sorted((folder / "checkpoint").iterdir())
+    snapshots = sorted(path for path in (folder / "checkpoint").iterdir() if path.name.isdecimal())
     how = choose.choice(["swapped", "renamed", "mixed", "only the older", "empty newest"])
     older, newer = snapshots[-2:]
     if how == "swapped":
@@ -194,8 +194,8 @@ def damage(folder, choose):
     elif how == "renamed":
         older.rename(folder / "checkpoint" / "999999")
     elif how == "mixed":
-        shutil.rmtree(newer / "best")
-        shutil.copytree(older / "best", newer / "best")
+        (newer / "best.npz").unlink()
+        shutil.copy(older / "best.npz", newer / "best.npz")
     elif how == "only the older":
         shutil.rmtree(newer)
     else:
