@@ -70,8 +70,10 @@ def test_what_jax_does_not_promise_is_in_one_file():
 def test_importing_jaxconv_loads_nothing_heavy():
     program = "import sys, jaxconv; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "jax" in loaded
+    assert "jaxconv" in loaded
     heavy = {
+        "jax",
+        "numpy",
         "optax",
         "matplotlib",
         "orbax",

@@ -7,7 +7,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from jaxconv.experiment.folder import make_folder
 from jaxconv.experiment.run import read_config, read_result, write_json
 from jaxconv.layers import Layer
 from jaxconv.train import Fitted, Snapshot
+
+FEW = 100  # validation images
 
 
 def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -41,6 +44,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     started = time.perf_counter()
     config.check()  # before anything is downloaded
     dataset, facts = _load(config)
+    _warn_of_few(dataset)
     devices.agree("settings, data or versions", config.as_json() | facts)
     folder = make_folder(config)
     try:
@@ -71,10 +75,10 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     """
     started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
-    if (folder / "result.json").exists():
-        return folder, read_result(folder)
     config = dataclasses.replace(TrainConfig.from_json(written), **changes)
     config.check()
+    if (folder / "result.json").exists():
+        return folder, read_result(folder)
     dataset, facts = _load(config)
     for name in ("image_shape", "in_shape", "classes", "counts", "sha256"):
         now, then = json.loads(json.dumps(facts[name])), written.get(name)
@@ -132,6 +136,16 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     return dataset, facts
 
 
+def _warn_of_few(dataset: data.Dataset) -> None:
+    count = len(dataset.validation.labels)
+    if count < FEW:
+        warnings.warn(
+            f"{dataset.name}: the best epoch is chosen on {count} validation images; with fewer than {FEW} much of "
+            "the choice is chance: give the data set a larger validation part",
+            stacklevel=3,
+        )
+
+
 def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: bool, started: float) -> dict[str, Any]:
     """Train, from the last checkpoint on if there is one, and write what comes of it."""
     count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
@@ -172,11 +186,12 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
     )
     if board is not None:
         board.close()
+    scores, pictures = _test(config, dataset, fitted, folder)
     result = {
         "dataset": config.dataset,
         "model": config.model,
         "seed": config.seed,
-        **_test(config, dataset, fitted, folder),
+        **scores,
         **_validation(fitted),
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
@@ -201,6 +216,8 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
     result["total_seconds"] = time.perf_counter() - started
     if devices.first():
         write_json(folder / "result.json", result)
+        for name, draw in pictures.items():  # after the result, which no picture may cost
+            plot.save(folder / name, draw)
     return result
 
 
@@ -214,8 +231,10 @@ def _last_snapshot(
     return train.load_snapshot(folder, (like, like.network), mesh)
 
 
-def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path) -> dict[str, Any]:
-    """Score the best epoch on the test set, draw what it gets wrong, and say how it did."""
+def _test(
+    config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """Scores of the best epoch on the test set, and functions that draw the pictures."""
     images, labels = dataset.test
     evaluator = fitted.evaluator
     scores = evaluator(fitted.params, fitted.state, evaluator.batches(images, labels), logits=True)
@@ -234,15 +253,17 @@ def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Pa
         result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
         result |= {"ensemble_accuracy": report["accuracy"]}
     result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
+    means = [record["val_accuracy"] for record in fitted.history]
+    kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
+    title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
+    pictures = {
+        "curves.png": lambda: plot.curves(fitted.history, best_epoch=kept, title=title),
+        "mistakes.png": lambda: plot.mistakes(images, labels, together, dataset.classes),
+        "confusion.png": lambda: plot.confusion(report["confusion"], dataset.classes, title=title),
+    }
     if devices.first():
-        means = [record["val_accuracy"] for record in fitted.history]
-        kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
-        title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
-        plot.curves(fitted.history, best_epoch=kept, title=title).savefig(folder / "curves.png")
-        plot.mistakes(images, labels, together, dataset.classes).savefig(folder / "mistakes.png")
-        plot.confusion(report["confusion"], dataset.classes, title=title).savefig(folder / "confusion.png")
         write_json(folder / "report.json", report)
-    return result
+    return result, pictures
 
 
 def _validation(fitted: Fitted) -> dict[str, float]:

@@ -18,6 +18,7 @@ from jaxconv.plot.members import against_members
 from jaxconv.plot.numbers import numbers
 from jaxconv.plot.samples import against_samples
 from jaxconv.plot.training import confusion, curves, mistakes
+from jaxconv.plot.words import literal, save
 
 __all__ = [
     "against_epochs",
@@ -35,6 +36,7 @@ __all__ = [
     "gradients_and_losses",
     "grid",
     "histograms",
+    "literal",
     "mistakes",
     "norms",
     "numbers",
@@ -44,5 +46,6 @@ __all__ = [
     "receptive_field",
     "robustness",
     "rows",
+    "save",
     "step_times",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxconv import plot
 from jaxconv.errors import InputError
 from jaxconv.report.attention import attention_section, wishes_section
 from jaxconv.report.features import features_section
@@ -14,6 +15,7 @@ from jaxconv.report.network import arithmetic_section, network_section
 from jaxconv.report.page import Section, write_page
 from jaxconv.report.subject import Subject, read_subject
 from jaxconv.report.training import curves_section, mistakes_section
+from jaxconv.utils import terminal
 
 # In the order of the page; one that has nothing to show of a network is left out.
 SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
@@ -62,11 +64,10 @@ def explain_run(
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; a folder that cannot be written.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TimeElapsedColumn
 
     out = Path(folder) / "explain" if out is None else Path(out)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True, disable=not progress) as bar:
+    with terminal.progress(BarColumn(), TimeElapsedColumn(), disable=not progress) as bar:
         task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
         subject = read_subject(Path(folder), files=images, invert=invert, layer=layer)
         _mkdir(out)
@@ -77,8 +78,8 @@ def explain_run(
             if section is not None:
                 sections.append(section)
                 for name, figure in section.figures.items():
-                    figure.savefig(out / name)
-                    pictures.append(out / name)
+                    if plot.save(out / name, figure):
+                        pictures.append(out / name)
         bar.update(task, advance=1, description="the page")
         title = f"{subject.run.config['model']} on {subject.run.config['dataset']}"
         write_page(out / "index.html", title, _facts(subject), subject.notes, sections)

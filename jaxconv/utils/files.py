@@ -127,10 +127,15 @@ def from_json(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
     jaxconv.errors.InputError: config.json is damaged: Expected `int`, got `str` - at `$[...]`
     """
     try:
-        return msgspec.json.decode(text, type=kind)
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.DecodeError as error:
+            if "surrogate" not in str(error):
+                raise
+            return msgspec.convert(json.loads(text), kind)  # a path of bytes that are no UTF-8, as Python has it
     except msgspec.ValidationError as error:
         raise InputError(f"{name} is damaged: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}") from None
 
 
