@@ -1,6 +1,7 @@
 """What can be asked of an experiment, and what is asked of it by default."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,26 @@ class TrainConfig:
     def check(self) -> models.Model:
         """Refuse what can be refused before any data is read, and return the model's entry."""
         train.check_settings(self.epochs, self.batch_size, self.seed)
-        checks.whole("train", 1, seeds=self.seeds, keep=self.keep)
-        if self.devices is not None:
-            checks.whole("train", 1, devices=self.devices)
-        checks.whole("train", 0, warmup=self.warmup)
-        checks.number("train", "pause_minutes", self.pause_minutes, least=0)
+        checks.whole("train", 0, seed=self.seed, warmup=self.warmup)
+        checks.whole("train", 1, seeds=self.seeds, keep=self.keep, accumulate=self.accumulate)
+        if self.seeds > MOST_SEEDS or self.seed + self.seeds > 2**32:
+            raise InputError(
+                f"train: seeds={self.seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
+            )
+        for name in ("devices", "patience"):
+            if getattr(self, name) is not None:
+                checks.whole("train", 1, **{name: getattr(self, name)})
+        if not checks.is_number(self.pause_minutes) or not 0 <= self.pause_minutes < math.inf:
+            raise InputError(f"train: pause_minutes={self.pause_minutes!r} should be a finite number of at least 0")
+        if self.accumulate > self.batch_size:
+            raise InputError(f"train: accumulate={self.accumulate} is more parts than batch_size={self.batch_size}")
+        for name in ("stream", "tensorboard"):
+            checks.flag("train", name, getattr(self, name))
+        for name in ("runs", "out"):
+            if not isinstance(value := getattr(self, name), Path) and (name, value) != ("out", None):
+                raise InputError(f"train: {name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
+        if not isinstance(self.dataset, str):
+            raise InputError(f"train: dataset={self.dataset!r} should be a name, such as 'digits'")
         if self.warmup >= self.epochs:
             raise InputError(f"train: warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
         self.stopping()
@@ -145,6 +161,7 @@ class TrainConfig:
         return as_type(given, TrainConfig, name=name)
 
 
+MOST_SEEDS = 1000
 AUGMENTATIONS = {"cifar10": ("flip", "shift:4")}
 RECIPES: dict[str, dict[str, Any]] = {
     # MNIST in one epoch: chosen on the validation images, among one to three epochs, batches of 64 to 256, adam,

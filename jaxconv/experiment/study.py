@@ -32,6 +32,7 @@ from jaxconv import runtime
 from jaxconv.data.download import cache_folder
 from jaxconv.errors import InputError
 from jaxconv.plot.save import save_figure
+from jaxconv.utils import terminal
 from jaxconv.utils.files import from_json, make_folder, to_json, write_json, writing
 
 if TYPE_CHECKING:
@@ -101,12 +102,9 @@ class Progress:
     """
 
     def __enter__(self) -> Self:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, TimeElapsedColumn
 
-        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._bar = terminal.progress(BarColumn(), TimeElapsedColumn(), stderr=True)
         self._task = self._bar.add_task("", total=None)
         self._begun, self._total = 0, 0
         self._bar.start()
@@ -168,19 +166,14 @@ def run(
             runtime.hurry()
         return _run(path, config.reduced(), measure, measured)
     except InputError as error:
-        sys.exit(_told(f"{path.name}: error: {error}", 2))
+        terminal.tell_error(f"error: {error}", program=path.name)
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(_told(f"{path.name}: interrupted", 130))
-
-
-def _told(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
+        terminal.tell_error("interrupted", program=path.name)
+        sys.exit(terminal.INTERRUPTED)
 
 
 def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Callable[..., str]) -> dict[str, Any]:
-    from rich.console import Console
-
     name = path.stem
     folder = config.out or Path("runs") / name
     make_folder(folder)
@@ -207,13 +200,15 @@ def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Ca
     for title, figure in found.figures.items():
         save_figure(figure, folder / f"{title}.png")
     for table in found.tables:
-        Console().print(table)
-    print(f"\n{report['measured']}")
-    print(f"{report['seconds']:.0f} s, {report['processor_seconds']:.0f} s of processor time, on {report['device']}")
+        terminal.console().print(table)
+    terminal.tell("", report["measured"])
+    terminal.tell(
+        f"{report['seconds']:.0f} s, {report['processor_seconds']:.0f} s of processor time, on {report['device']}"
+    )
     saved = [f"{folder}: {', '.join(sorted(each.name for each in folder.iterdir()))}"]
     if config.record:
         saved.append(str(_record(path, folder, report, next(iter(found.figures), None))))
-    print("\n".join(f"saved in {place}" for place in saved))
+    terminal.tell(*(f"saved in {place}" for place in saved))
     return report
 
 

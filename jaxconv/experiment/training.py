@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from jaxconv.layers import Layer
 from jaxconv.train import Fitted, Snapshot
 from jaxconv.utils.files import append_jsonl, from_json, refuse_link, to_json, write_json, write_jsonl
 
+FEW = 100  # validation images
+
 
 def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
     """Train as the config says, score the best epoch on the test set once, and write the run folder.
@@ -44,6 +46,7 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     started = time.perf_counter()
     config.check()  # before anything is downloaded
     dataset, facts = _load(config)
+    _warn_of_few(dataset)
     settings = config.as_json() | facts
     # Copies of files have other times on other machines.
     times = {"data_sha256": {name: part for name, part in facts["data_sha256"].items() if name != TIMES}}
@@ -93,13 +96,13 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     """
     started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
-    if (folder / "result.json").exists():
-        return folder, read_result(folder)
     config = read_train_config(folder)
     with said_by(str(folder / "config.json")):
         config.check()
     config = dataclasses.replace(config, **changes)
     config.check()
+    if (folder / "result.json").exists():
+        return folder, read_result(folder)
     for name in ("checkpoint", "tensorboard", "baseline"):
         refuse_link(folder / name)
     with lock_run(folder) as lock:
@@ -183,6 +186,16 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     return dataset, facts
 
 
+def _warn_of_few(dataset: data.Dataset) -> None:
+    count = len(dataset.validation.labels)
+    if count < FEW:
+        warnings.warn(
+            f"{dataset.name}: the best epoch is chosen on {count} validation images; with fewer than {FEW} much of "
+            "the choice is chance: give the data set a larger validation part",
+            stacklevel=3,
+        )
+
+
 def _run(
     config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
 ) -> dict[str, Any]:
@@ -234,11 +247,12 @@ def _run(
     if board is not None:
         board.close()
     lock.check()
+    scores, pictures = _test(config, dataset, fitted, folder)
     result = {
         "dataset": config.dataset,
         "model": config.model,
         "seed": config.seed,
-        **_test(config, dataset, fitted, folder),
+        **scores,
         **_validation(fitted),
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
@@ -266,6 +280,8 @@ def _run(
         write_jsonl(lines, fitted.history)  # whole, whatever became of it meanwhile
         write_json(folder / "config.json", settings)
         write_json(folder / "result.json", result)
+        for name, draw in pictures.items():  # after the result, which no picture may cost
+            plot.save(folder / name, draw)
     return result
 
 
@@ -279,8 +295,10 @@ def _last_snapshot(
     return train.load_snapshot(folder, (like, like.network), mesh)
 
 
-def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path) -> dict[str, Any]:
-    """Score the best epoch on the test set, draw what it gets wrong, and say how it did."""
+def _test(
+    config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """Scores of the best epoch on the test set, and functions that draw the pictures."""
     images, labels = dataset.test
     evaluator = fitted.evaluator
     scores = evaluator(fitted.params, fitted.state, evaluator.batches(images, labels), logits=True)
@@ -299,16 +317,17 @@ def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Pa
         result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
         result |= {"ensemble_accuracy": report["accuracy"]}
     result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
+    means = [record["val_accuracy"] for record in fitted.history]
+    kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
+    title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
+    pictures = {
+        "curves.png": lambda: plot.curves(fitted.history, best_epoch=kept, title=title),
+        "mistakes.png": lambda: plot.mistakes(images, labels, together, dataset.classes),
+        "confusion.png": lambda: plot.confusion(report["confusion"], dataset.classes, title=title),
+    }
     if devices.first():
-        means = [record["val_accuracy"] for record in fitted.history]
-        kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
-        title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
-        plot.save_figure(plot.curves(fitted.history, best_epoch=kept, title=title), folder / "curves.png")
-        plot.save_figure(plot.mistakes(images, labels, together, dataset.classes), folder / "mistakes.png")
-        confusion = plot.confusion(report["confusion"], dataset.classes, title=title)
-        plot.save_figure(confusion, folder / "confusion.png")
         write_json(folder / "report.json", report)
-    return result
+    return result, pictures
 
 
 def _validation(fitted: Fitted) -> dict[str, float]:

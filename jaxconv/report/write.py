@@ -14,6 +14,7 @@ from jaxconv.report.network import arithmetic_section, network_section
 from jaxconv.report.page import Section, write_page
 from jaxconv.report.subject import Subject, read_subject
 from jaxconv.report.training import curves_section, mistakes_section
+from jaxconv.utils import terminal
 from jaxconv.utils.files import make_folder, refuse_link
 
 # In the order of the page; one that has nothing to show of a network is left out.
@@ -63,12 +64,11 @@ def explain_run(
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; a folder that cannot be written.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TimeElapsedColumn
 
     own = out is None
     target = Path(folder) / "explain" if out is None else Path(out)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True, disable=not progress) as bar:
+    with terminal.progress(BarColumn(), TimeElapsedColumn(), disable=not progress) as bar:
         task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
         subject = read_subject(Path(folder), files=images, invert=invert, layer=layer)
         if own:
@@ -81,8 +81,8 @@ def explain_run(
             if section is not None:
                 sections.append(section)
                 for name, figure in section.figures.items():
-                    plot.save_figure(figure, target / name)
-                    pictures.append(target / name)
+                    if plot.save(target / name, figure):
+                        pictures.append(target / name)
         bar.update(task, advance=1, description="the page")
         title = f"{subject.run.config['model']} on {subject.run.config['dataset']}"
         write_page(target / "index.html", title, _facts(subject), subject.notes, sections)
