@@ -100,7 +100,7 @@ def _check_network(folder: Path, params: Any) -> None:
     then = result.get("params_sha256") if isinstance(result, dict) else None
     if then is not None and then != train.sha256(params):
         raise InputError(
-            f"the newest snapshot in {folder / 'checkpoint'} holds another network than {path} tells of: delete {path}, "
+            f"the newest snapshot in {folder / 'checkpoint'} holds another network than {path} tells of: delete that, "
             "and --resume trains to the end again"
         )
 
