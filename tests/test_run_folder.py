@@ -174,6 +174,16 @@ CORRUPTIONS = {
     "metrics twice": (lines(lambda all: [all[0], all[0]]), ("explain",), "is damaged: it is of epoch 1"),
     "metrics lacks": (lines(lambda all: [all[0], '{"epoch": 2}\n']), ("explain",), "missing required field `loss`"),
     "metrics text": (lines(lambda all: [all[0], all[1].replace(": ", ': "x')]), ("explain",), "line 2"),
+    "newest gone": (
+        lambda f: shutil.rmtree(f / "checkpoint" / "20"),
+        READERS,
+        "holds another network than ",
+    ),
+    "newest renamed": (
+        lambda f: (f / "checkpoint" / "10").rename(f / "checkpoint" / "99"),
+        READERS,
+        "checkpoint/99 is that of step 10: give it that name again",
+    ),
     "no checkpoint": (lambda f: shutil.rmtree(f / "checkpoint"), READERS, "has no checkpoint"),
 }  # fmt: skip
 

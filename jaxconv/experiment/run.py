@@ -14,6 +14,7 @@ from jaxconv.experiment.fingerprint import TEST, sha256
 from jaxconv.experiment.fingerprint import changed as parts_changed
 from jaxconv.experiment.schema import USED, check_config, read_config
 from jaxconv.layers import Layer
+from jaxconv.utils.files import read_json
 
 CHANGED = "the test images are not those that the run was tested on at its training, so its scores may be others"
 
@@ -84,7 +85,24 @@ def load_run(folder: Path) -> Run:
 
     keys = jax.random.split(jax.random.key(0), seeds)
     like = jax.eval_shape(jax.vmap(init), keys) if seeds > 1 else jax.eval_shape(init, keys[0])
-    return Run(folder, config, model, *train.load_checkpoint(folder / "checkpoint", like))
+    network = train.load_checkpoint(folder / "checkpoint", like)
+    _check_network(folder, network[0])
+    return Run(folder, config, model, *network)
+
+
+def _check_network(folder: Path, params: Any) -> None:
+    """Refuse a network that is not the one of the result, as where the newest snapshot was removed."""
+    path = folder / "result.json"
+    try:
+        result = read_json(path)
+    except (FileNotFoundError, InputError):  # a run that goes on, or one whose result is not what is read here
+        return
+    then = result.get("params_sha256") if isinstance(result, dict) else None
+    if then is not None and then != train.sha256(params):
+        raise InputError(
+            f"the newest snapshot in {folder / 'checkpoint'} holds another network than {path} tells of: delete that, "
+            "and --resume trains to the end again"
+        )
 
 
 def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, Any]:
