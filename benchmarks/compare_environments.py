@@ -30,7 +30,7 @@ from jaxconv.bench import work
 from jaxconv.bench.contestants import OURS, Contestant, batch_of
 from jaxconv.compare.table import as_text
 from jaxconv.errors import InputError
-from jaxconv.experiment import write_json
+from jaxconv.utils.files import write_json
 
 VERSIONS = (
     "import json, jax, jaxlib, platform; "

@@ -3,39 +3,41 @@
     from jaxconv import Conv, Dense, MaxPool, flatten, relu, serial      # a network
     from jaxconv import ops                                              # the functions it is made of
 
-Importing this loads jax, numpy and jaxtyping, and does nothing else: no device is touched. The other rooms,
-``jaxconv.data``, ``jaxconv.train``, ``jaxconv.explain``, ``jaxconv.plot`` and so on, load when they are first used.
+Importing this loads nothing but itself: the layers and ops below, and the other rooms, ``jaxconv.data``,
+``jaxconv.train``, ``jaxconv.explain``, ``jaxconv.plot`` and so on, load when they are first used.
 """
 
 import importlib
-from types import ModuleType
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-from jaxconv import layers, models, ops, shapes
-from jaxconv.errors import DtypeError, InputError
-from jaxconv.layers import *  # noqa: F403
-from jaxconv.ops import *  # noqa: F403
+from jaxconv.errors import DtypeError as DtypeError
+from jaxconv.errors import InputError as InputError
+
+if TYPE_CHECKING:
+    from jaxconv import layers as layers
+    from jaxconv import models as models
+    from jaxconv import ops as ops
+    from jaxconv import shapes as shapes
+    from jaxconv.layers import *  # noqa: F403
+    from jaxconv.ops import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *layers.__all__, *ops.__all__]
 
-_LAZY = (
-    "audio",
-    "bench",
-    "compare",
-    "data",
-    "descriptors",
-    "devices",
-    "experiment",
-    "explain",
-    "filters",
-    "plot",
-    "runtime",
-    "train",
-)
-
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _LAZY:
+def __getattr__(name: str) -> Any:
+    if name.startswith("__") and name != "__all__":  # what the import system looks for
+        raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
+    if importlib.util.find_spec(f"jaxconv.{name}"):
         return importlib.import_module(f"jaxconv.{name}")
+    rooms = [importlib.import_module(f"jaxconv.{room}") for room in ("layers", "ops")]
+    if name == "__all__":
+        return ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *rooms[0].__all__, *rooms[1].__all__]
+    for room in rooms:
+        if name in room.__all__:
+            return getattr(room, name)
     raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

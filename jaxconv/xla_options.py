@@ -11,7 +11,6 @@ compiled programs, if these are kept (:func:`jaxconv.runtime.keep_programs`), fo
 
 import contextlib
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from typing import Any
 import jax
 
 from jaxconv._compat import compilation_cache_dir, jaxlib_version
+from jaxconv.errors import InputError
+from jaxconv.utils.files import make_folder, read_json, write_json
 
 FILE_NAME = "xla_options.json"
 TRIAL = "import jax; jax.config.update('jax_platforms', 'cpu'); jax.devices()"  # XLA reads its flags with the devices
@@ -133,28 +134,22 @@ def _remember(answers: Mapping[str, bool]) -> None:
     _answers.update(answers)
     if (file := _file()) is None:
         return
-    # Written beside and renamed: a reader sees all of it. Of two that write at once, one asks again next time.
-    beside = file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(_stored() | {jaxlib_version(): _read() | _answers}, indent=2))
-        beside.replace(file)
+    with contextlib.suppress(InputError):  # of two that write at once, one asks again next time
+        make_folder(file.parent)
+        write_json(file, _stored() | {jaxlib_version(): _read() | _answers})
 
 
 def _read() -> dict[str, bool]:
     """The answers on file that are the installed jaxlib's."""
-    answers = _stored().get(jaxlib_version())
-    pairs = answers.items() if isinstance(answers, dict) else ()
-    return {what: answer for what, answer in pairs if isinstance(answer, bool)}
+    return _stored().get(jaxlib_version(), {})
 
 
-def _stored() -> dict[str, Any]:
-    """All of the file, the answers of each jaxlib; nothing if it is not there or not as it was written."""
+def _stored() -> dict[str, dict[str, bool]]:
+    """All of the file, the answers of each jaxlib; nothing if it does not exist or is damaged."""
     try:
-        content = json.loads(file.read_text()) if (file := _file()) else {}
-    except (OSError, ValueError):
+        return read_json(file, dict[str, dict[str, bool]]) if (file := _file()) else {}
+    except (FileNotFoundError, InputError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _file() -> Path | None:

@@ -58,6 +58,11 @@ def test_a_list_of_names_is_done_in_its_order_with_its_options():
         (["crop"], "augmentation 'crop' needs its size: write crop:28 for size=28"),
         (["mixup", "cutmix"], "mixup and cutmix both mix examples: take one of them"),
         (["mixup:1", "mixup:2"], "both mix examples"),
+        (["flip", "shift:2", "flip"], "augmentation 'flip' is there 2 times: once is enough"),
+        (["shift:2", "shift:4"], "augmentation 'shift' is there 2 times"),
+        (["shift:0"], "augmentation 'shift:0' changes nothing: leave it out, or give more than 0"),
+        (["rotate:0.0"], "augmentation 'rotate:0.0' changes nothing"),
+        (["flip:0"], "augmentation 'flip:0' changes nothing"),
     ],
 )
 def test_names_that_will_not_do(names, said):

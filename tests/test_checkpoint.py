@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,18 +28,23 @@ from jaxconv.train import (
 from jaxconv.train.checkpoint import _uninterrupted
 
 MODEL = serial(Conv(3, 2), BatchNorm(), flatten, Dense(2))
-RECORD = {"epoch": 1, "step": 3, "loss": 1 / 3, "val_loss": float("inf"), "members": [{"loss": 0.1}]}
 POSITION = Position(
     plan=Plan(50, 8, 7, 3, 3),
     epoch=1,
     chunk=2,
     measured=([0.1, 2.0, 3.0], [1e-45, 5.0, 6.0]),
-    history=(RECORD,),
     stopping=(Stopping(0.1, 0.0, 1, 2, True), Stopping()),
     seconds=1.5,
     chunk_seconds=0.25,
     reader={"next_index": 2},
 )
+
+
+def records(count):
+    return tuple(
+        {"epoch": epoch, "loss": 1 / (3 * epoch), "val_loss": 5e-324, "members": [{"loss": 0.1}]}
+        for epoch in range(1, count + 1)
+    )
 
 
 def made(step=3, model=MODEL, optimizer="adam", seed=0, average=False):
@@ -52,12 +58,17 @@ def made(step=3, model=MODEL, optimizer="adam", seed=0, average=False):
         lambda leaf: jnp.asarray(rng.integers(0, 2**31, leaf.shape), jnp.uint32).view(jnp.int32).astype(leaf.dtype),
         (like, like.network),
     )
-    return Snapshot(ts._replace(step=jnp.full_like(ts.step, step)), best, POSITION)
+    return Snapshot(ts._replace(step=jnp.full_like(ts.step, step)), best, POSITION._replace(history=records(step)))
 
 
 def like(snapshot):
     """The shapes of the train state and of the best network."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), snapshot[:2])
+
+
+def saved(folder):
+    """What there is in it besides the history."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "history.jsonl")
 
 
 def assert_same(found, wanted):
@@ -81,7 +92,7 @@ def test_an_ensemble_an_empty_state_and_an_empty_optimizer_come_back(tmp_path, o
     snapshot = made(**options)
     save_checkpoint(tmp_path / "c", snapshot)
     assert_same(load_snapshot(tmp_path / "c", like(snapshot)), snapshot)
-    found = Snapshot(snapshot.train_state, load_checkpoint(tmp_path / "c", like(snapshot)[1]), POSITION)
+    found = Snapshot(snapshot.train_state, load_checkpoint(tmp_path / "c", like(snapshot)[1]), snapshot.position)
     assert_same(found, snapshot)
 
 
@@ -101,7 +112,7 @@ def test_the_last_few_are_kept_and_the_newest_is_read(tmp_path, keep):
     folder = tmp_path / "checkpoint"
     for step in (1, 2, 9, 10):
         save_checkpoint(folder, made(step), keep=keep)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["1", "2", "9", "10"][-keep:])
+    assert saved(folder) == sorted(["1", "2", "9", "10"][-keep:])
     assert_same(load_snapshot(folder, like(made())), made(10))
     shutil.rmtree(folder / "10")
     if keep > 1:
@@ -125,7 +136,7 @@ def test_a_write_that_was_cut_off_is_not_taken_for_a_checkpoint_and_goes(tmp_pat
     assert (folder / "partial-2").exists()  # reading writes nothing: it may be somebody's who is writing
     shutil.copytree(folder / "1", folder / "partial-3")
     save_checkpoint(folder, made(3))
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "3"]
+    assert saved(folder) == ["1", "3"]
     assert_same(load_snapshot(folder, like(made())), made(3))
 
 
@@ -157,12 +168,12 @@ def files(folder):
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "missing"])
 def test_damage_anywhere_is_named_and_the_one_before_offered(tmp_path, three, damage):
-    """In each file: the arrays', orbax's indices, the position and the manifest itself."""
+    """In each file: the arrays', the position and the manifest itself."""
     folder = tmp_path / "checkpoint"
     shutil.copytree(three, folder)
     rng = np.random.default_rng(0)
     names = [path.relative_to(folder) for path in files(folder / "3")]
-    assert {"position.json", "manifest.json", "_METADATA", "manifest.ocdbt"} <= {name.name for name in names}
+    assert [name.name for name in names] == ["best.npz", "manifest.json", "position.json", "train.npz"]
     for name in names:
         path = folder / name
         content = path.read_bytes()
@@ -197,8 +208,8 @@ def test_after_deleting_what_is_damaged_the_one_before_is_used(tmp_path, three):
     shutil.rmtree(folder / "3")
     shutil.rmtree(folder / "2")
     assert_same(load_snapshot(folder, like(made())), made(1))
-    flip(folder / "1" / "train" / "_METADATA", 20)
-    with pytest.raises(InputError, match=r"/1 is damaged \(train/_METADATA has changed\): there is no other that is"):
+    flip(folder / "1" / "train.npz", 20)
+    with pytest.raises(InputError, match=r"/1 is damaged \(train.npz has changed\): there is no other that is whole"):
         load_snapshot(folder, like(made()))
 
 
@@ -242,7 +253,7 @@ def assert_full(caught, folder, why):
     assert str(caught.value) == (
         f"the checkpoint {folder}/2 cannot be written: {why}; the one before it, {folder}/1, is as it was"
     )
-    assert [path.name for path in folder.iterdir()] == ["1"]
+    assert saved(folder) == ["1"]
     assert_same(load_snapshot(folder, like(made())), made(1))
 
 
@@ -261,30 +272,35 @@ def test_a_full_disk_leaves_the_one_before_and_says_so_in_a_line(tmp_path, limit
     with pytest.raises(InputError) as caught:
         save_checkpoint(folder, made(2))
     assert_full(caught, folder, "File too large")
-    assert capfd.readouterr() == ("", "")  # no pages from orbax's threads
+    assert capfd.readouterr() == ("", "")
     limited(resource.RLIM_INFINITY)
     save_checkpoint(folder, made(2))
     assert_same(load_snapshot(folder, like(made())), made(2))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's, when a write of it fails
-@pytest.mark.parametrize("fails", ["train", "best", "position.json", "manifest.json", "rename"])
+def name_of(fd):
+    return Path(f"/proc/self/fd/{fd}").readlink().name
+
+
+@pytest.mark.parametrize("fails", ["train.npz", "best.npz", "history.jsonl", "position.json", "manifest.json", "2"])
 def test_a_disk_that_fills_up_in_the_middle_leaves_the_one_before(tmp_path, monkeypatch, fails):
+    """In each file, and in the last rename."""
     folder = tmp_path / "checkpoint"
     save_checkpoint(folder, made(1))
-    from orbax.checkpoint import Checkpointer
 
-    def full(path):
-        if str(path).endswith(fails):
+    def full(name):
+        if fails in (name, name[1:].rpartition(".")[0].rpartition(".")[0]):  # .train.npz.01234567.partial
             raise OSError(28, "No space left on device")
 
-    save, write, replace = Checkpointer.save, type(folder).write_text, os.replace
-    monkeypatch.setattr(Checkpointer, "save", lambda self, path, **rest: (full(path), save(self, path, **rest)))
-    monkeypatch.setattr(type(folder), "write_text", lambda path, text: (full(path), write(path, text)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (full("rename"), replace(*paths)))
-    with pytest.raises(InputError) as caught:
-        save_checkpoint(folder, made(2))
-    assert_full(caught, folder, "No space left on device")
+    sync, replace = os.fsync, os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: (full(name_of(fd)), sync(fd)))
+        patch.setattr(os, "replace", lambda old, new: (full(Path(new).name), replace(old, new)))
+        with pytest.raises(InputError) as caught:
+            save_checkpoint(folder, made(2))
+        assert_full(caught, folder, "No space left on device")
+    save_checkpoint(folder, made(2))
+    assert_same(load_snapshot(folder, like(made())), made(2))
 
 
 @pytest.fixture

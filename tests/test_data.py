@@ -156,33 +156,40 @@ def of_labels(labels):
     [
         [0, 0, 1, 1, 2, 2],
         np.repeat([2, 1, 0], 20),
-        np.repeat([1, 0, 2], 20),
-        np.repeat([0, 1, 0, 2, 1], [4, 5, 5, 5, 5]),  # four changes in 24: no more of these, no fewer of those
+        np.repeat([0, 1, 0, 2, 1], [4, 5, 5, 5, 5]),
         [*[0] * 8, 2, *[0] * 12, *[1] * 20, *[2] * 20],  # in order but for one
-        np.ones(40),
-    ],
-)
-def test_the_last_sixth_of_examples_that_come_class_by_class_is_refused(labels):
-    parts = Parts("x", ("a", "b", "c"), of_labels(labels), test=of_labels([0, 1, 2]))
-    with pytest.raises(
-        InputError, match=r"x: .*come class by class.*for validation, would be of the last classes only"
-    ):
-        arrange(parts)
-    arrange(parts._replace(validation=of_labels([2])))  # nothing has to be held out
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        np.repeat([2, 1, 0], [8, 8, 7]),  # too few to tell
-        np.repeat([0, 1, 0, 2, 1, 0], 4),
         np.repeat([0, 1, 0, 2, 1, 0, 2], 20),
-        np.tile([2, 1, 0], 20),
+        [*np.tile([0, 1], 60), *np.repeat(2, 6), *np.tile([0, 1], 20)],  # a rare class
+        [0, 0, 0, 0, 0, 0, 0, 1, 2, 2],  # of one example there is nothing to hold out
     ],
 )
+def test_of_examples_that_come_class_by_class_a_sixth_of_each_is_held_out(labels):
+    labels, images = np.asarray(labels, np.int32), np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    parts = Parts("x", ("a", "b", "c"), Split(images, labels), test=of_labels([0, 1, 2]))
+    held_out = {place for label in range(3) for place in _last_of(np.flatnonzero(labels == label))}
+    for stream in (False, True):
+        dataset = arrange(parts, stream=stream)
+        assert set(dataset.validation.images.ravel().tolist()) == held_out
+        assert dataset.validation.labels.tolist() == labels[sorted(held_out)].tolist()
+        train = dataset.train.whole("") if stream else dataset.train
+        assert train.images.ravel().tolist() == [i for i in range(len(labels)) if i not in held_out]
+    whole = arrange(parts._replace(validation=of_labels([2])))
+    assert len(whole.train.labels) == len(labels)  # nothing has to be held out
+
+
+def _last_of(places):
+    return places[-max(1, len(places) // 6) :].tolist() if len(places) > 1 else []
+
+
+@pytest.mark.parametrize("labels", [np.ones(40), np.tile([2, 1, 0], 20), np.tile([0, 1, 2, 2, 2, 2, 2, 2], 50)])
 def test_the_last_sixth_of_examples_in_another_order_is_held_out(labels):
     held_out = arrange(Parts("x", ("a", "b", "c"), of_labels(labels), test=of_labels([0, 1, 2]))).validation
     assert held_out.labels.tolist() == labels[-(len(labels) // 6) :].tolist()
+
+
+def test_one_example_cannot_be_shared_out():
+    with pytest.raises(InputError, match="x: one example is too few for training and testing"):
+        arrange(Parts("x", ("a",), of_labels([0])))
 
 
 @pytest.mark.parametrize(

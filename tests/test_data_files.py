@@ -79,7 +79,6 @@ BAD = {
     "negative": ({"y_test": np.array([0, 0, -1, 0, 0, 0, -2])}, r"y_test: label -1 \(example 2\) is no class"),
     "beyond": ({"y_test": np.array([0, 1, 2, 3, 0, 0, 9])}, r"test has label 3 \(example 3\), but there are 3 classes"),
     "gaps": ({"y_train": np.arange(30) * 1000}, r"label 29000 \(example 29\) makes 29001 classes, more than the 30"),
-    "sorted": ({"y_train": np.sort(np.arange(30) % 3)}, "come class by class, so the last sixth"),
     "no labels": ({"y_test": np.array([], int)}, r"y_test: labels int64\(0,\) should be one whole number"),
     "too few labels": ({"y_test": np.array([0, 1])}, "test has 7 images uint8 .* and 2 labels"),
     "objects": ({"y_train": np.array([{}] * 30)}, "holds Python objects, which are not loaded"),

@@ -48,7 +48,9 @@ def test_every_picture_is_in_one_part_by_the_hash_of_its_name(pets):
     dataset = data.load(f"folder:{root}")
     assert dataset.classes == ("cat", "dog") and dataset.in_shape == (*SHAPE, 1)
     order = sorted(pixels, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    want = {"test": order[:4], "validation": order[4:8], "train": order[8:]}
+    ranks = {name: [other for other in order if other[0] == name[0]].index(name) for name in order}  # in its class
+    want = {"test": range(2), "validation": range(2, 4), "train": range(4, 20)}
+    want = {part: [name for name in order if ranks[name] in rank] for part, rank in want.items()}
     for part, split in parts(dataset).items():
         assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32
         np.testing.assert_array_equal(split.images[..., 0], [pixels[name] for name in want[part]])
@@ -104,6 +106,8 @@ def test_colour_and_grey_and_every_other_kind_of_picture(tmp_path, rng):
     deep, clear = grey.astype(np.uint16) * 257, np.dstack([grey, np.zeros_like(grey)])
     for name, pixels in (("a/8.png", grey), ("a/16.png", deep), ("b/clear.png", clear), ("b/bits.png", grey > 99)):
         draw(tmp_path / name, pixels)
+    for label in "ab":  # of each class one for each part
+        draw(tmp_path / label / "third.png", grey)
     (tmp_path / "a" / ".DS_Store").write_bytes(b"not looked at")
     (tmp_path / "b" / "Thumbs.db").write_bytes(b"not looked at")
     (tmp_path / "README.txt").write_text("nor this, which is in no class")
@@ -160,11 +164,11 @@ BAD = {
     ),
     "too few": (
         {"a/1.png": picture, "b/1.png": picture},
-        "has 2 pictures; without 1 to test .* class a is left to train",
+        "has 1 pictures of the class a; one to train, one to choose and one to test are the least: add some, or set",
     ),
     "few of one": (
-        {f"{name}.png": picture for name in ("a/1", "a/2", "a/3", "b/3")},  # b/3 is the second by its hash
-        "has 4 pictures; without 1 to test and 1 to choose, none of the class b is left to train: add some, or set the",
+        {f"{name}.png": picture for name in ("a/1", "a/2", "a/3", "b/3", "b/4")},
+        "has 2 pictures of the class b",
     ),
     "no train": ({"test/a/1.png": picture, "test/b/1.png": picture}, "has test but no train; wanted PATH/class"),
     "another part": (

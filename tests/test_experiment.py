@@ -31,7 +31,7 @@ def test_it_learns_to_read(run):
 def test_the_run_folder_is_whole(run):
     folder, result = run
     assert folder.name.startswith("digits-small_cnn-")
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {".lock"}
     assert names == {
         "config.json",
         "metrics.jsonl",
@@ -71,7 +71,7 @@ def test_the_run_folder_is_whole(run):
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
     assert best["epoch"] == result["best_epoch"] and best["val_accuracy"] == result["val_accuracy"]
-    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == ["280", "320"]
+    assert train.saved_steps(folder / "checkpoint") == [280, 320]
     report = json.loads((folder / "report.json").read_text())
     assert sum(map(sum, report["confusion"])) == 360 and report["accuracy"] == result["test_accuracy"]
     assert result["params_sha256"] == by_path_order(load_run(folder).params)
@@ -165,11 +165,11 @@ def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": []}, r"model should be a name, not \[\]"),
-        ({"dataset": None}, r"dataset should be a name, not None"),
-        ({"in_shape": [0, 0, 1]}, r"in_shape should be \[height, width, channels\], not \[0, 0, 1\]"),
-        ({"image_shape": "abc"}, r"image_shape should be \[height, width, channels\], not 'abc'"),
-        ({"classes": 5}, r"classes should be a list of names, not 5"),
+        ({"model": []}, r"Expected `str`, got `array` - at `\$\.model`"),
+        ({"dataset": None}, r"Expected `str`, got `null` - at `\$\.dataset`"),
+        ({"in_shape": [0, 0, 1]}, r"Expected `int` >= 1 - at `\$\.in_shape"),
+        ({"image_shape": "abc"}, r"Expected `array`, got `str` - at `\$\.image_shape`"),
+        ({"classes": 5}, r"Expected `array`, got `int` - at `\$\.classes`"),
         ({"model": "lenet"}, r"unknown model 'lenet'"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_config_that_was_tampered_with_is_refused(run, tmp_path, change, messa
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]"])
 def test_a_config_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"config\.json is not (JSON|the config of a run)"):
+    with pytest.raises(InputError, match=r"config\.json is (not JSON|damaged)"):
         load_run(tmp_path)
 
 

@@ -1,6 +1,5 @@
 """Logs: what is written is read back, by JSON and by a reader of TensorBoard's files that shares no code with them."""
 
-import json
 import struct
 import sys
 
@@ -8,50 +7,9 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.train.logs import TensorBoard, append_jsonl, write_lines
+from jaxconv.train.logs import TensorBoard
 
 RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "seconds": 2.5}
-
-
-def test_lines_are_added_and_rewritten(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    for epoch in (1, 2, 3):
-        append_jsonl(path, RECORD | {"epoch": epoch})
-    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
-    assert json.loads(path.read_text().splitlines()[0]) == RECORD
-    with path.open("a") as lines:
-        lines.write('{"epoch": 4, "lo')  # killed in the middle of a line
-    write_lines(path, [RECORD, RECORD | {"epoch": 2}])
-    append_jsonl(path, RECORD | {"epoch": 3})
-    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
-    write_lines(path, [])
-    assert path.read_text() == "" and [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.jsonl"
-    append_jsonl(path, RECORD)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("jaxconv.train.logs.os.replace", full)
-    with pytest.raises(InputError, match=r"metrics\.jsonl cannot be written: No space left on device"):
-        write_lines(path, [])
-    assert json.loads(path.read_text()) == RECORD and len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_json_cannot_say_is_refused_before_anything_is_written(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    append_jsonl(path, RECORD)
-    for bad in (float("nan"), np.float32(1)):
-        with pytest.raises(InputError, match=r"the record \{'epoch': 2, 'loss': .*\} does not go into JSON: "):
-            append_jsonl(path, {"epoch": 2, "loss": bad})
-        with pytest.raises(InputError, match="does not go into JSON"):
-            write_lines(path, [RECORD, {"epoch": 2, "loss": bad}])
-    assert json.loads(path.read_text()) == RECORD
-    with pytest.raises(InputError, match=r"no/metrics\.jsonl cannot be written: No such file or directory"):
-        append_jsonl(tmp_path / "no" / "metrics.jsonl", RECORD)
 
 
 def events(folder):
@@ -125,7 +83,7 @@ def test_epochs_done_again_after_a_resume_are_shown_once(tmp_path):
 
 def test_a_missing_tensorboard_x_and_a_folder_that_is_a_file_are_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file cannot be written: File exists"):
+    with pytest.raises(InputError, match=r"file cannot be made: File exists"):
         TensorBoard(tmp_path / "file")
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     with pytest.raises(InputError, match=r'^TensorBoard needs tensorboardX: pip install "jaxconv\[tensorboard\]"$'):

@@ -67,11 +67,52 @@ def test_what_jax_does_not_promise_is_in_one_file():
     assert users == ["_compat.py"]
 
 
+# What goes past jaxconv.utils.files, and why it may. What is written into memory or a pipe is no file.
+PAST_THE_WRITER = {
+    "utils/files.py": "is the writer",
+    "plot/save.py": "matplotlib writes into a file that the writer opened",
+    "data/download.py": "a download grows for minutes, and is renamed once its SHA-256 is right",
+    "data/unpack.py": "an archive is unpacked into a new folder, which is renamed when it is whole",
+    "train/checkpoint.py": "orbax writes a snapshot into a new folder, which is renamed when it is whole",
+    "bench/process.py": "reads JSON from a pipe",
+    "bench/worker.py": "writes into a pipe",
+    "report/charts.py": "reads plotly's figures, in memory",
+}
+
+
+def past_the_writer(path):
+    """Calls that write or rename a file, make a folder, or read JSON, and are not of jaxconv.utils.files."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        name = called.rpartition(".")[2]
+        always = name in ("write_text", "write_bytes", "savefig", "mkdir", "makedirs", "symlink_to", "rename")
+        mode = {word.value for word in ast.walk(node) if isinstance(word, ast.Constant) and isinstance(word.value, str)}
+        opened = name in ("open", "fdopen") and any(re.fullmatch("[rwaxbt+]*[wax+][rwaxbt+]*", word) for word in mode)
+        if (
+            always
+            or opened
+            or called in ("os.replace", "json.load", "json.loads", "json.dump", "shutil.copy", "shutil.move")
+        ):
+            yield f"{called} in line {node.lineno}"
+
+
+def test_files_are_written_and_json_is_read_in_one_place():
+    """So that a crash, a full disk, a symbolic link or a damaged file is thought of once."""
+    users = {str(path.relative_to(PACKAGE)): list(past_the_writer(path)) for path in PACKAGE.rglob("*.py")}
+    users = {path: calls for path, calls in users.items() if calls}
+    assert not {path: calls for path, calls in users.items() if path not in PAST_THE_WRITER}
+    assert users.keys() == PAST_THE_WRITER.keys()  # and no exception outlives its reason
+
+
 def test_importing_jaxconv_loads_nothing_heavy():
     program = "import sys, jaxconv; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "jax" in loaded
+    assert "jaxconv" in loaded
     heavy = {
+        "jax",
+        "numpy",
         "optax",
         "matplotlib",
         "orbax",

@@ -150,7 +150,7 @@ def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
         ("--seeds 0", "seeds=0 should be at least 1"),
         ("--seeds 0 --smoke", "seeds=0 should be at least 1"),
         ("--tosses 0", "tosses=0 should be at least 1"),
-        ("--out taken", "--out taken cannot be made: File exists"),
+        ("--out taken", "the folder taken cannot be made: File exists"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(coin, line, said):

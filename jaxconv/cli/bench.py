@@ -17,8 +17,9 @@ from jaxconv.bench import process, rounds, rows, work
 from jaxconv.cli.bench_ops import time_ops, tune_rule
 from jaxconv.cli.files import check_writable
 from jaxconv.errors import InputError
-from jaxconv.experiment import write_json
 from jaxconv.ops import checks
+from jaxconv.utils.files import write_json
+from jaxconv.utils.terminal import console, tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,18 +75,16 @@ def run_bench(options: Bench) -> None:
 
 def _race(options: Bench) -> None:
     """Race, model by model; print each table, and save what is known by then, as soon as it is."""
-    from rich.console import Console
-
     # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if busy := work.load():
-        print(f"{busy}, torch's above all, whose threads wait for one another", flush=True)
+        tell(f"{busy}, torch's above all, whose threads wait for one another")
     left_out: dict[str, str] = {}
     measured: dict[str, list[rows.Row]] = {}
 
     def leave_out(name: str, why: str) -> None:
         left_out[name] = f"{left_out[name]}; {why}" if name in left_out else why
-        print(f"without {name}: {why}", flush=True)
+        tell(f"without {name}: {why}")
 
     able = []
     for contestant in who.chosen(options.peers):
@@ -93,13 +92,13 @@ def _race(options: Bench) -> None:
             leave_out(contestant.name, why)
         else:
             able.append(contestant)
-    with Console(stderr=True).status("the machine's ceiling") as status:
+    with console(stderr=True).status("the machine's ceiling") as status:
         ceiling = work.sgemm_gflops()
         for model in dict.fromkeys(options.models):
             batch = options.batch or who.batch_of(model)
             there = [contestant for contestant in able if who.has_net(contestant, model)]
             if len(there) < len(able):
-                print(f"{model}: the peers have no such network; jaxconv runs alone", flush=True)
+                tell(f"{model}: the peers have no such network; jaxconv runs alone")
             found = rounds.race(
                 there,
                 partial(process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_tune),
@@ -112,17 +111,16 @@ def _race(options: Bench) -> None:
                 measured[model] = [
                     rows.make_row(each, model, batch, found[each.name], flops) for each in there if each.name in found
                 ]
-                print(rows.table(measured[model]), flush=True)
+                tell(*rows.table(measured[model]).split("\n"))
             if measured:
                 saved = _save(options, measured, ceiling, left_out)
     if not measured:
         raise InputError("bench: none of them could be timed; the lines above say why")
     for each in measured.values():
-        for line in rows.sentences(each):
-            print(line)
-    print(work.ceiling_line(ceiling))
+        tell(*rows.sentences(each))
+    tell(work.ceiling_line(ceiling))
     if saved:
-        print(f"saved in {' and '.join(map(str, saved))}")
+        tell(f"saved in {' and '.join(map(str, saved))}")
 
 
 def _check(options: Bench) -> None:
@@ -171,7 +169,7 @@ def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, l
             title=f"a training step, {device}",
             against=_against(cases.values()),
         )
-        drawn.savefig(figure)
+        plot.save_figure(drawn, figure)
     return [path for path in (options.json, figure) if path]
 
 

@@ -8,25 +8,24 @@ from jaxconv import runtime
 from jaxconv.bench import cases, ops, tune, work
 from jaxconv.bench import contestants as who
 from jaxconv.errors import InputError
-from jaxconv.experiment import write_json
 from jaxconv.ops.conv.cpu import rule
+from jaxconv.utils.files import write_json
+from jaxconv.utils.terminal import console, tell
 
 
 def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: bool, file: Path | None) -> None:
     """Time the ops of each model; print and save them as soon as they are known, then say where jaxconv is slower."""
-    from rich.console import Console
-
     runtime.set_up(tuned=faster)
     if busy := work.load():
-        print(busy, flush=True)
+        tell(busy)
     known: dict[cases.Case, list[ops.Row]] = {}
-    with Console(stderr=True).status("the machine's ceiling") as status:
+    with console(stderr=True).status("the machine's ceiling") as status:
         ceiling = work.sgemm_gflops()
         for model in dict.fromkeys(models):
             images = batch or who.batch_of(model)
             asked = cases.cases(model, images)
             if not asked:
-                print(f"{model}: it has no convolution and no max pool", flush=True)
+                tell(f"{model}: it has no convolution and no max pool")
             for number, case in enumerate(asked, start=1):
                 if case not in known:  # by a model before this one
                     what = f"{model}: {number} of {len(asked)}, {case.op} {case.way} {case.shape}"
@@ -38,35 +37,30 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
             for name in dict.fromkeys(case.op for case in asked):
                 measured = [known[case] for case in asked if case.op == name]
                 title = f"{model}, batch {images}: {name}, medians of {rounds} rounds (least–most)"
-                print(ops.table(title, measured, ceiling if name == "conv" else None), flush=True)
+                tell(*ops.table(title, measured, ceiling if name == "conv" else None).split("\n"))
             if file and known:
                 rows = [row.as_json() for each in known.values() for row in each]
                 write_json(file, work.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
     if not known:
         raise InputError(f"bench: --ops: nothing to time in {', '.join(models)}: name a model with a convolution")
-    for line in ops.verdict(list(known.values())):
-        print(line)
-    print(work.ceiling_line(ceiling))
+    tell(*ops.verdict(list(known.values())), work.ceiling_line(ceiling))
     if file:
-        print(f"saved in {file}")
+        tell(f"saved in {file}")
 
 
 def tune_rule(*, rounds: int, file: Path | None) -> None:
     """Measure the table of the CPU's rule; print it, what changed, and where it was saved."""
-    from rich.console import Console
-
     target = file or rule.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
     # Written beside and renamed, so the folder is what has to allow it.
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"bench: --tune: {target} cannot be written: name another file, --json FILE")
     runtime.tune()
     if busy := work.load():
-        print(busy, flush=True)
+        tell(busy)
     before = rule.table()
-    with Console(stderr=True).status("the table of the rule") as status:
+    with console(stderr=True).status("the table of the rule") as status:
         after = tune.retune(before, rounds=rounds, progress=status.update)
-    print(tune.table_text(after))
-    for line in tune.changes(before["rows"], after["rows"]):
-        print(line)
+    tell(*tune.table_text(after).split("\n"))
+    tell(*tune.changes(before["rows"], after["rows"]))
     write_json(target, after)
-    print(f"saved in {target}")
+    tell(f"saved in {target}")

@@ -1,6 +1,7 @@
 """The commands: each is a typed dataclass, which tyro makes into options, and a function that runs it."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +12,22 @@ from jaxconv import devices, models, runtime
 from jaxconv.data import check
 from jaxconv.errors import InputError, known
 from jaxconv.experiment import (
+    CHANGED,
     MAY_CHANGE,
     RECIPES,
     TrainConfig,
     evaluate_run,
     load_run,
     predict_files,
-    read_config,
+    read_train_config,
     resume_training,
     run_training,
-    write_json,
 )
 from jaxconv.explain import summarize, write_summary
+from jaxconv.utils.files import write_json
+from jaxconv.utils.terminal import console, tell, tell_error
+
+MOST_CLASSES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +50,10 @@ class Train(TrainConfig):
 
 def train_defaults(arguments: Sequence[str]) -> Train:
     """What train is asked for by default: as the recipe has it, or as the run to resume was started."""
+    if "--help" in arguments or "-h" in arguments:
+        return Train()
     if resumed := _value_of("--resume", arguments):
-        config = TrainConfig.from_json(read_config(Path(resumed)))
+        config = read_train_config(Path(resumed))
         return Train(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
     if recipe := _value_of("--recipe", arguments):
         known("recipe", recipe, RECIPES)
@@ -96,11 +103,11 @@ class Summary:
 
     model: tyro.conf.Positional[str]
     """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
-    32, 44, 56 or 110."""
+    32, 44, 56 or 110; or the folder of a run, as jaxconv train made it."""
     in_shape: tuple[int, int, int] | None = None
     """Height, width and channels of one image; by default the size that the model is meant for."""
-    classes: int = 10
-    """Number of outputs."""
+    classes: int | None = None
+    """Number of outputs; by default 10."""
     form: Literal["terminal", "text", "markdown", "json"] = "terminal"
     """How to write it."""
 
@@ -131,27 +138,27 @@ def train(options: Train) -> None:
     spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
     which = "each at its best epoch" if several else f"epoch {result['best_epoch']}, the best"
     images = f"{result['test_count']:,} images"
-    print(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
+    tell(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
     if several:
-        print(f"the {len(several)} networks together: {result['ensemble_accuracy']:.4f}")
+        tell(f"the {len(several)} networks together: {result['ensemble_accuracy']:.4f}")
     if "baseline" in result:
-        print(
+        tell(
             f"{result['baseline']['model']} reaches {result['baseline']['test_accuracy']:.4f}: "
             f"relative error decrease {result['relative_error_decrease']:.1%}"
         )
     began = result.get("first_step_seconds")
-    print(
+    tell(
         f"in {before + result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling"
         + (f" and the first step after {before + began:.1f}" if began else "")
-        + f", on {result['device']}\n"
-        f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}\n"
-        f"next: jaxconv predict {folder} IMAGE.png"
+        + f", on {result['device']}",
+        f"saved in {folder}: {', '.join(sorted(path.name for path in folder.glob('[!.]*')))}",
+        f"next: jaxconv predict {shlex.quote(str(folder))} IMAGE.png",
     )
 
 
 def _changes(options: Train, folder: Path) -> dict[str, Any]:
     """What a run is to be given otherwise when it goes on; what its numbers depend on is refused."""
-    began = TrainConfig.from_json(read_config(folder))
+    began = read_train_config(folder)
     changed = {
         field.name: now
         for field in dataclasses.fields(TrainConfig)
@@ -163,18 +170,27 @@ def _changes(options: Train, folder: Path) -> dict[str, Any]:
         if name not in MAY_CHANGE
     ]
     if refused:
-        raise InputError(f"{folder} began with {', '.join(refused)}: leave that out, or start a new run")
+        longer = ""
+        if "epochs" in changed:  # another number is another schedule, from the first step on
+            longer = f"; the learning rate follows a schedule for {began.epochs} epochs, so a longer run is a new one"
+        raise InputError(f"{folder} began with {', '.join(refused)}: leave that out, or start a new run{longer}")
     return changed
 
 
 def evaluate(options: Eval) -> None:
     scored = evaluate_run(load_run(options.run), flip=options.flip, shift=options.shift)
-    print(
-        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images\n"
-        f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['calibration_error']:.4f}"
+    tell(
+        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images",
+        f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['calibration_error']:.4f}",
     )
-    write_json(options.run / "evaluation.json", scored)
-    print(f"saved in {options.run / 'evaluation.json'}")
+    if scored["test_data_changed"]:
+        tell_error(f"warning: {CHANGED}")
+    try:
+        write_json(options.run / "evaluation.json", scored)
+    except InputError as error:  # a run that may only be read has its scores all the same
+        tell_error(f"warning: the scores are not saved: {error}")
+    else:
+        tell(f"saved in {options.run / 'evaluation.json'}")
 
 
 def predict(options: Predict) -> None:
@@ -185,26 +201,37 @@ def predict(options: Predict) -> None:
     predicted = predict_files(run, list(options.images), invert=options.invert)
     for path, probabilities in zip(options.images, predicted, strict=True):
         best = probabilities.argsort()[::-1][: options.top]
-        print(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
+        tell(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
 
 
 def summary(options: Summary) -> None:
-    from rich.console import Console
-
-    entry = models.find(options.model)
-    shown = summarize(entry.make(options.classes), options.in_shape or entry.in_shape)
-    title = f"{options.model} on {'×'.join(map(str, shown.in_shape))}"
-    print(write_summary(shown, options.form, title=title, width=Console().width))
+    name, in_shape, classes = _network(options)
+    shown = summarize(models.find(name).make(classes), in_shape)
+    title = f"{name} on {'×'.join(map(str, shown.in_shape))}"
+    tell(*write_summary(shown, options.form, title=title, width=console().width).split("\n"))
     if options.form in ("terminal", "text"):
         size = f"{4 * shown.params / 1024:,.0f} KiB in float32"
-        print(f"trainable parameters {shown.params:,} ({size}): {shown.weights:,} weights and {shown.biases:,} biases")
-        print(f"running statistics {shown.state:,}")
+        tell(f"trainable parameters {shown.params:,} ({size}): {shown.weights:,} weights and {shown.biases:,} biases")
+        tell(f"running statistics {shown.state:,}")
+
+
+def _network(options: Summary) -> tuple[str, tuple[int, ...], int]:
+    """Name, image shape and number of classes of the model, or of the run, that is to be summarised."""
+    if Path(options.model).is_dir():
+        if options.in_shape is not None or options.classes is not None:
+            raise InputError("summary: of a run --in-shape and --classes are known: leave them out")
+        config = read_config(Path(options.model))
+        return config["model"], tuple(config["in_shape"]), len(config["classes"])
+    classes = 10 if options.classes is None else options.classes
+    if not 1 <= classes <= MOST_CLASSES:
+        raise InputError(f"summary: --classes {classes} should be from 1 to {MOST_CLASSES:,}")
+    return options.model, options.in_shape or models.find(options.model).in_shape, classes
 
 
 def check_data(options: Data) -> None:
     bad = []
     for report in check(options.names):
-        print("\n".join([report.name, *(f"  {line}" for line in report.lines)]))
+        tell(report.name, *(f"  {line}" for line in report.lines))
         # A file that nobody asked about may well be missing; it is fetched when it is needed.
         if report.damaged or (report.missing and report.name in options.names):
             bad.append(report.name)

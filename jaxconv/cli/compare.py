@@ -11,9 +11,10 @@ import tyro
 from jaxconv.cli.files import check_writable
 from jaxconv.compare import CONTESTS, Contest, check_gradients, compare_all, contest
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import write_json
 from jaxconv.models.contest import model_contest
 from jaxconv.ops import checks
+from jaxconv.utils.files import write_json
+from jaxconv.utils.terminal import console, tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +69,7 @@ class Compare:
 
 def run_comparison(options: Compare) -> int:
     """Run it, print the tables, and say whether all agree."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with jax.enable_x64(True), console.status("preparing") as status:
+    with jax.enable_x64(True), console(stderr=True).status("preparing") as status:
         title, asked = _contest(options)
         found = compare_all(
             asked.functions,
@@ -86,14 +84,13 @@ def run_comparison(options: Compare) -> int:
         checked = None
         if options.entries:
             checked = check_gradients(reference, *asked.args, names=asked.names, entries=options.entries)
-    print(title)
-    print(found)
+    tell(title, *str(found).split("\n"))
     if checked:
-        print(checked)
+        tell(*str(checked).split("\n"))
     ok = found.ok and (checked is None or checked.ok)
     worst = max(found.rows, key=lambda row: row.relative)
     kinks = sum(row.kinks for row in found.rows)
-    print(
+    tell(
         ("all agree" if ok else "THEY DIFFER")
         + f": largest relative error {worst.relative:.1e} ({worst.quantity}, {worst.implementation})"
         + (f"; {kinks} entries at kinks, where more than one gradient is right" if kinks else "")
@@ -103,7 +100,7 @@ def run_comparison(options: Compare) -> int:
         if checked:
             report["finite_differences"] = [row._asdict() for row in checked.rows]
         write_json(options.json, report)
-        print(f"saved in {options.json}")
+        tell(f"saved in {options.json}")
     return 0 if ok else 1
 
 

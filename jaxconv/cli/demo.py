@@ -8,6 +8,7 @@ import tyro
 from jaxconv.demo import Programs, serve
 from jaxconv.demo.serve import check_port, gradio
 from jaxconv.experiment import load_run
+from jaxconv.utils.terminal import tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,4 +32,4 @@ def run_demo(options: Demo) -> None:
 
 
 def _tell(address: str) -> None:
-    print(f"the page is at {address}\nCtrl-C stops it", flush=True)
+    tell(f"the page is at {address}", "Ctrl-C stops it")

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxconv import ops, runtime
 from jaxconv.ops.conv.cpu import rule
+from jaxconv.utils.terminal import tell
 
 # One for each way that convolutions are compiled: x, kernel, options.
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -40,9 +41,9 @@ def examine(options: Doctor) -> int:
     lines |= {"vectors": f"{runtime.instruction_set()}{emulated}, table {rule.file_in_use().stem}"}
     lines |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), "programs": runtime.programs() or "not kept"}
     for name, value in lines.items():
-        print(f"{name:<10} {value}")
+        tell(f"{name:<10} {value}")
     bad = [name for name in SHAPES if not _correct(name)]
-    print(f"{'conv':<10} {'DIFFERS: ' + ', '.join(bad) if bad else 'is the sum over taps: ' + ', '.join(SHAPES)}")
+    tell(f"{'conv':<10} {'DIFFERS: ' + ', '.join(bad) if bad else 'is the sum over taps: ' + ', '.join(SHAPES)}")
     return int(bool(bad))
 
 

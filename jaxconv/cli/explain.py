@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from jaxconv.report import explain_run
+from jaxconv.utils.terminal import tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,8 @@ def explain(options: Explain) -> None:
     report = explain_run(
         options.run, images=options.images, invert=options.invert, layer=options.layer, out=options.out
     )
-    for note in report.notes:
-        print(note)
+    tell(*report.notes)
     size = report.page.stat().st_size / 1e6
     names = ", ".join(path.name for path in report.pictures)
-    print(f"in {time.perf_counter() - began:.0f} s, a page of {size:.1f} MB; open it in a browser")
-    print(f"saved in {report.page}" + (f"; beside it {names}" if names else ""))
+    tell(f"in {time.perf_counter() - began:.0f} s, a page of {size:.1f} MB; open it in a browser")
+    tell(f"saved in {report.page}" + (f"; beside it {names}" if names else ""))

@@ -3,6 +3,9 @@
 import io
 from typing import TYPE_CHECKING
 
+from jaxconv.utils.terminal import console
+from jaxconv.utils.text import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -58,10 +61,9 @@ def _table(title: str, *names: str) -> "Table":
 
 def as_text(table: "Table", *, width: int = 160) -> str:
     """A table of rich's, for a terminal or a file."""
-    from rich.console import Console
-
     # As wide as it needs: a number that is cut is worse than a line that wraps. Left alone, rich would show the table
     # by itself in a notebook, and in colour wherever someone forces that.
-    console = Console(file=io.StringIO(), width=width, force_jupyter=False, force_terminal=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+    paper = console(file=io.StringIO(), width=width, force_jupyter=False, force_terminal=False)
+    paper.print(table)
+    written = paper.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(printable(line.rstrip()) for line in written.split("\n")).rstrip("\n")

@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from jaxconv.utils import terminal
+from jaxconv.utils.text import printable
+
 CHUNK = 512
 QUIET_SECONDS = 2.0  # before a bar is worth looking at
 
@@ -17,16 +20,16 @@ def by_chunks(work: Callable[[Any], T], items: Sequence[Any] | Any, title: str) 
     >>> list(by_chunks(sum, range(1000), "adding"))
     [130816, 368684]
     """
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    console, started = Console(stderr=True), time.monotonic()
+    columns, started = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn()), time.monotonic()
+    watched = terminal.console(stderr=True).is_terminal
     with contextlib.ExitStack() as stack:
         bar, task = None, None
         for start in range(0, len(items), CHUNK):
             yield work(items[start : start + CHUNK])
-            if bar is None and console.is_terminal and time.monotonic() - started > QUIET_SECONDS:
-                bar = stack.enter_context(Progress(console=console, transient=True))
-                task = bar.add_task(title, total=len(items))
+            if bar is None and watched and time.monotonic() - started > QUIET_SECONDS:
+                bar = stack.enter_context(terminal.progress(*columns, stderr=True))
+                task = bar.add_task(printable(title), total=len(items))
             if bar is not None and task is not None:
                 bar.update(task, completed=start + CHUNK)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
@@ -48,6 +49,7 @@ class LazySplit:
         labels: the class numbers ``(N,)`` in int32.
         in_shape: one image's shape, ``(H, W, C)``.
         read: gives the images ``(n, H, W, C)`` of n items.
+        folder: where the items are files, by their names; None for items of other kinds.
 
     >>> lazy = Split(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([7, 8, 9], np.int32)).lazy()
     >>> image, label = lazy[1]
@@ -59,6 +61,7 @@ class LazySplit:
     labels: np.ndarray
     in_shape: tuple[int, int, int]
     read: Callable[[Any], np.ndarray]
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.items)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from jaxconv.data.cifar import CIFAR10, load_cifar10
 from jaxconv.data.dataset import Dataset
@@ -60,6 +61,9 @@ def load(name: str, *, stream: bool = False) -> Dataset:
             raise InputError(f"{name} lacks its place: give {kind}:{'NAME' if kind == 'tfds' else 'PATH'}")
         with readable(name):
             return arrange(SCHEMES[kind](place), stream=stream)
+    if name not in DATASETS and Path(str(name)).exists():
+        kind = "npz" if Path(str(name)).suffix == ".npz" else "folder"
+        raise InputError(f"unknown data set {name!r}: to read the files of that name write {kind}:{name}")
     known("data set", name, DATASETS)
     with readable(name):
         dataset = DATASETS[name]()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxconv.errors import InputError
+from jaxconv.utils import terminal
 
 CONNECT_SECONDS = 4.0  # to be answered at all
 READ_SECONDS = 6.0  # between two pieces of data
@@ -156,16 +157,16 @@ def _stream(title: str) -> Callable[[str, str, object], None]:
     """How pooch should download: with a progress bar, and giving up on a mirror that is slow or stops early."""
     import requests
     import urllib3
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 
     def download(url: str, output: str, _: object) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with (
             requests.get(
                 url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Accept-Encoding": "identity"}
             ) as response,
             open(output, "wb") as file,
-            Progress(*columns, transient=True) as progress,
+            terminal.progress(*columns) as progress,
         ):
             response.raise_for_status()
             length = response.headers.get("content-length", "")

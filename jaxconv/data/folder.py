@@ -31,14 +31,16 @@ def load_folder(place: str) -> Parts:
 
     ``PATH/cat/1.png`` is of class "cat"; the classes are in the order of the alphabet. ``PATH/train/cat/1.png`` and
     ``PATH/test/cat/2.png`` set the parts (``validation``, ``val`` or ``valid`` is the third). Where they are not set,
-    the pictures are shuffled by the SHA-256 of their names, always the same way: the first tenth is the test part, the
-    second the validation part. Grey pictures have one channel; if one of them is in colour, all have three.
+    the pictures are shuffled by the SHA-256 of their names, always the same way: of each class the first tenth is in
+    the test part, the second in the validation part, and at least one in each. Grey pictures have one channel; if one
+    of them is in colour, all have three.
 
     A .tar, .tar.gz or .zip is unpacked into the cache folder once, and again when it has changed.
 
     Raises:
         InputError: nothing there, no pictures, an empty class, fewer than two classes, a class that the training
-            part does not have, a file that is no picture, or pictures of more than one size.
+            part does not have, or that has fewer than three pictures for the three parts, a file that is no picture, or
+            pictures of more than one size.
     """
     name, root = f"folder:{place}", Path(os.path.expanduser(place))
     if not root.exists():
@@ -67,18 +69,21 @@ def load_folder(place: str) -> Parts:
 
 
 def _cut(name: str, root: Path, classes: tuple[str, ...]) -> Parts:
-    """All pictures in three parts: a tenth to test, a tenth to choose, the rest to train."""
+    """All pictures in three parts: of each class a tenth to test, a tenth to choose, the rest to train."""
     files = _files(name, root, "", classes)
     shape = _one_shape(name, root, files)
-    tenth = max(1, len(files) // 10)
-    cuts = files[2 * tenth :], files[tenth : 2 * tenth], files[:tenth]
-    train, validation, test = (_split(root, cut, classes, shape) for cut in cuts)
-    if (missing := np.setdiff1d(range(len(classes)), train.labels)).size:
-        raise InputError(
-            f"{name} has {len(files)} pictures; without {tenth} to test and {tenth} to choose, none of the class "
-            f"{classes[missing[0]]} is left to train: add some, or set the parts: {LAYOUT}"
-        )
-    return Parts(name, classes, train, validation, test)
+    part_of: dict[str, str] = {}
+    for label in classes:
+        own = [file for file in files if file.startswith(f"{label}/")]
+        tenth = max(1, len(own) // 10)
+        if len(own) < 3:
+            raise InputError(
+                f"{name} has {len(own)} pictures of the class {label}; one to train, one to choose and one to test "
+                f"are the least: add some, or set the parts: {LAYOUT}"
+            )
+        part_of |= dict.fromkeys(own[:tenth], "test") | dict.fromkeys(own[tenth : 2 * tenth], "validation")
+    cuts = {part: [f for f in files if part_of.get(f, "train") == part] for part in ("train", "validation", "test")}
+    return Parts(name, classes, **{part: _split(root, cut, classes, shape) for part, cut in cuts.items()})
 
 
 def _unpacked(archive: Path) -> Path:
@@ -143,7 +148,7 @@ def _one_shape(name: str, root: Path, files: list[str]) -> tuple[int, int, int]:
 def _split(root: Path, files: list[str], classes: tuple[str, ...], shape: tuple[int, int, int]) -> LazySplit:
     number = {label: n for n, label in enumerate(classes)}
     labels = np.array([number[file.split("/")[-2]] for file in files], np.int32)
-    return LazySplit(files, labels, shape, functools.partial(_read, root, shape))
+    return LazySplit(files, labels, shape, functools.partial(_read, root, shape), root)
 
 
 def _read(root: Path, shape: tuple[int, int, int], files: Sequence[str]) -> np.ndarray:

@@ -1,10 +1,11 @@
 """From what a source happens to have to the three parts that every data set has."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
+from jaxconv.data.dataset import Dataset, LazySplit, Split
 from jaxconv.errors import InputError
 
 Examples = Split | LazySplit
@@ -24,14 +25,15 @@ def arrange(parts: Parts, *, stream: bool = False) -> Dataset:
     """Make the parts that are missing, and read them into memory.
 
     Without a test part, the validation part is the test part. A part that is still missing is the last sixth of the
-    training examples: 10,000 of MNIST's 60,000, as in the lectures.
+    training examples: 10,000 of MNIST's 60,000, as in the lectures. Where that sixth has less than half of its share of
+    a class, it is the last sixth of each class instead, and at least one example of it.
 
     Args:
         parts: what there is.
         stream: leave the training images where they are, to be read as they are needed.
 
     Raises:
-        InputError: the last sixth would have to be taken from examples that come class by class.
+        InputError: a part that is missing would have to be taken from a single example.
     """
     name, classes, train, validation, test = parts
     if test is None:
@@ -50,19 +52,28 @@ def arrange(parts: Parts, *, stream: bool = False) -> Dataset:
 
 
 def _last_sixth(name: str, train: Examples, what: str) -> tuple[Examples, Examples]:
-    """Hold out the last sixth, unless it would have few of the classes: a score on it would say nothing of the others.
+    """Hold out the last sixth, or the last sixth of each class, where the classes come one after the other.
 
-    So it is if the labels ascend, and if they change twice a class at most: then the classes come one by one, in any
-    order, with a stray or two. Of fewer than eight examples a class this may be chance.
+    The last sixth stands if it has at least half of its share of every class.
     """
-    steps, count = np.diff(train.labels), len(np.unique(train.labels))
-    in_blocks = len(train.labels) >= 8 * count and np.count_nonzero(steps) <= 2 * (count - 1)
-    if in_blocks or (steps >= 0).all():
-        raise InputError(
-            f"{name}: the training examples come class by class, so the last sixth, which is held out for {what}, "
-            f"would be of the last classes only: shuffle them, or give a {what} part"
-        )
-    return hold_out(train, max(1, len(train.labels) // 6))
+    labels, held = train.labels, np.zeros(len(train.labels), bool)
+    if len(labels) < 2:
+        raise InputError(f"{name}: one example is too few for training and {what}")
+    held[-max(1, len(labels) // 6) :] = True
+    counts = np.bincount(labels)
+    if (np.bincount(labels[held], minlength=len(counts)) < np.maximum(counts // 12, counts > 1)).any():
+        held[:] = False
+        for label in np.flatnonzero(counts > 1):
+            held[np.flatnonzero(labels == label)[-max(1, counts[label] // 6) :]] = True
+    return _where(train, ~held), _where(train, held)
+
+
+def _where(examples: Examples, chosen: np.ndarray) -> Examples:
+    if isinstance(examples, Split):
+        return Split(examples.images[chosen], examples.labels[chosen])
+    places = np.flatnonzero(chosen)
+    items = examples.items[places] if isinstance(examples.items, np.ndarray) else [examples.items[i] for i in places]
+    return dataclasses.replace(examples, items=items, labels=examples.labels[chosen])
 
 
 def _in_memory(examples: Examples, title: str) -> Split:

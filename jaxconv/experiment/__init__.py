@@ -9,24 +9,22 @@ runs/<dataset>-<model>-<time>/
     confusion.png    how often each class was taken for each
     report.json      precision and recall of each class, calibration error, and more
     result.json      what came of it; it is there only if everything else is
+    .lock            keeps a second process from writing it; .lock.json tells which one does
+
+Each snapshot holds config.json too, and a run whose config.json differs from it is refused. A run folder may come from
+a stranger: every file in it is replaced, never written through a symbolic link, and a folder in it that is a link is
+not written into.
 """
 
-from jaxconv.experiment.config import MAY_CHANGE, RECIPES, TrainConfig
+from jaxconv.experiment.config import RECIPES, TrainConfig
 from jaxconv.experiment.networks import Networks, TrainingStudy, train_networks, train_recipe
-from jaxconv.experiment.run import (
-    Run,
-    evaluate_run,
-    load_run,
-    predict_files,
-    read_config,
-    read_result,
-    write_json,
-    write_whole,
-)
+from jaxconv.experiment.run import CHANGED, Run, evaluate_run, load_run, predict_files
+from jaxconv.experiment.schema import MAY_CHANGE, read_config, read_history, read_result, read_train_config
 from jaxconv.experiment.study import Findings, Options, Progress, Study, run, spread, table
 from jaxconv.experiment.training import resume_training, run_training, train_or_resume
 
 __all__ = [
+    "CHANGED",
     "MAY_CHANGE",
     "RECIPES",
     "Findings",
@@ -41,7 +39,9 @@ __all__ = [
     "load_run",
     "predict_files",
     "read_config",
+    "read_history",
     "read_result",
+    "read_train_config",
     "resume_training",
     "run",
     "run_training",
@@ -50,6 +50,4 @@ __all__ = [
     "train_networks",
     "train_or_resume",
     "train_recipe",
-    "write_json",
-    "write_whole",
 ]

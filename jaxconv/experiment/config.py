@@ -1,14 +1,15 @@
 """What can be asked of an experiment, and what is asked of it by default."""
 
 import dataclasses
+import math
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from jaxconv import models, runtime, train
 from jaxconv.data import augment
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
+from jaxconv.utils.files import as_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +77,26 @@ class TrainConfig:
     def check(self) -> models.Model:
         """Refuse what can be refused before any data is read, and return the model's entry."""
         train.check_settings(self.epochs, self.batch_size, self.seed)
-        checks.whole("train", 1, seeds=self.seeds, keep=self.keep)
-        if self.devices is not None:
-            checks.whole("train", 1, devices=self.devices)
-        checks.whole("train", 0, warmup=self.warmup)
-        checks.number("train", "pause_minutes", self.pause_minutes, least=0)
+        checks.whole("train", 0, seed=self.seed, warmup=self.warmup)
+        checks.whole("train", 1, seeds=self.seeds, keep=self.keep, accumulate=self.accumulate)
+        if self.seeds > MOST_SEEDS or self.seed + self.seeds > 2**32:
+            raise InputError(
+                f"train: seeds={self.seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
+            )
+        for name in ("devices", "patience"):
+            if getattr(self, name) is not None:
+                checks.whole("train", 1, **{name: getattr(self, name)})
+        if not checks.is_number(self.pause_minutes) or not 0 <= self.pause_minutes < math.inf:
+            raise InputError(f"train: pause_minutes={self.pause_minutes!r} should be a finite number of at least 0")
+        if self.accumulate > self.batch_size:
+            raise InputError(f"train: accumulate={self.accumulate} is more parts than batch_size={self.batch_size}")
+        for name in ("stream", "tensorboard"):
+            checks.flag("train", name, getattr(self, name))
+        for name in ("runs", "out"):
+            if not isinstance(value := getattr(self, name), Path) and (name, value) != ("out", None):
+                raise InputError(f"train: {name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
+        if not isinstance(self.dataset, str):
+            raise InputError(f"train: dataset={self.dataset!r} should be a name, such as 'digits'")
         if self.warmup >= self.epochs:
             raise InputError(f"train: warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
         self.stopping()
@@ -129,41 +145,23 @@ class TrainConfig:
         }
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> "TrainConfig":
-        """The config that :meth:`as_json` wrote down; what else is there is left alone.
+    def from_json(cls, given: dict[str, Any], *, name: str = "the config") -> "TrainConfig":
+        """The config that :meth:`as_json` wrote down; other entries are left alone.
+
+        Args:
+            given: the entries.
+            name: what an error calls them.
 
         Raises:
             InputError: an option that is missing, or has a value that it cannot have.
         """
-        hints, values = get_type_hints(TrainConfig), {}
         for field in dataclasses.fields(TrainConfig):
             if field.name not in given:
-                raise InputError(f"the config has no {field.name}: was it written by another version of jaxconv?")
-            try:
-                values[field.name] = _typed(given[field.name], hints[field.name])
-            except ValueError:
-                raise InputError(f"the config has {field.name}={given[field.name]!r}, which cannot be") from None
-        return cls(**values)
+                raise InputError(f"{name} has no {field.name}: was it written by another version of jaxconv?")
+        return as_type(given, TrainConfig, name=name)
 
 
-def _typed(value: Any, hint: Any) -> Any:
-    """A value as it came out of JSON, as an option of this type; ValueError if it is of another."""
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    kind = kinds[0]
-    if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return tuple(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and checks.is_number(value):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    raise ValueError
-
-
-MAY_CHANGE = ("devices", "keep", "pause_minutes", "runs", "tensorboard")  # where a run is resumed
+MOST_SEEDS = 1000
 AUGMENTATIONS = {"cifar10": ("flip", "shift:4")}
 RECIPES: dict[str, dict[str, Any]] = {
     # MNIST in one epoch: chosen on the validation images, among one to three epochs, batches of 64 to 256, adam,

@@ -1,5 +1,6 @@
 """Where a run is written."""
 
+import re
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 from jaxconv import devices
 from jaxconv.errors import InputError
 from jaxconv.experiment.config import TrainConfig
+from jaxconv.utils import files
 
 
 def make_folder(config: TrainConfig) -> Path:
@@ -19,13 +21,15 @@ def make_folder(config: TrainConfig) -> Path:
     if config.out is not None:
         if devices.first_says((config.out / "config.json").exists()):
             raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
-        # A run of which nothing comes is removed, and what was there before it must not go with it.
+        # A run of which nothing comes is removed, and what was there before it must not go with it. What a killed
+        # process left, its lock and half a config.json, is none of that.
+        left = re.compile(r"\.lock(\.json)?|\..*\.partial")
         if devices.first_says(
-            config.out.is_dir() and any(path.name != "config.partial" for path in config.out.iterdir())
+            config.out.is_dir() and not all(left.fullmatch(path.name) for path in config.out.iterdir())
         ):
             raise InputError(f"{config.out} is a folder with other things in it: give --out one that is new or empty")
         if devices.first():
-            _mkdir(config.out, exist_ok=True)
+            files.make_folder(config.out)
         return config.out
     if jax.process_count() > 1:
         raise InputError("several processes write one run folder: give each the same --out")
@@ -34,17 +38,8 @@ def make_folder(config: TrainConfig) -> Path:
     for n in range(1, 1000):
         folder = config.runs / f"{name}-{config.model}-{stamp}{f'-{n}' if n > 1 else ''}"
         try:
-            _mkdir(folder, exist_ok=False)
+            files.make_folder(folder, new=True)
         except FileExistsError:  # two runs in one second
             continue
         return folder
     raise InputError(f"there are too many runs named {folder} in one second")
-
-
-def _mkdir(folder: Path, *, exist_ok: bool) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and not exist_ok:
-            raise
-        raise InputError(f"the run folder {folder} cannot be made: {error}") from None

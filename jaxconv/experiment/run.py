@@ -1,7 +1,6 @@
 """A run folder read back: the network that it holds, to score and to use."""
 
-import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,14 @@ import numpy as np
 
 from jaxconv import data, models, train
 from jaxconv.data import augment
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, said_by
+from jaxconv.experiment.fingerprint import TEST, sha256
+from jaxconv.experiment.fingerprint import changed as parts_changed
+from jaxconv.experiment.schema import USED, check_config, read_config
 from jaxconv.layers import Layer
+from jaxconv.utils.files import read_json
+
+CHANGED = "the test images are not those that the run was tested on at its training, so its scores may be others"
 
 
 class Run(NamedTuple):
@@ -30,16 +35,22 @@ class Run(NamedTuple):
         said = [train.predict(self.model, params, state, images, **options) for params, state in each]
         return np.mean(said, axis=0)
 
-    def dataset(self) -> data.Dataset:
-        """The data set that it was trained on, as large as the network needs it.
+    def test_data(self) -> tuple[data.Split, bool]:
+        """The test images, as large as the network needs them, and whether they are others than at its training.
 
         Raises:
-            InputError: it has other classes now.
+            InputError: the data set has other classes now, or images of another shape.
         """
-        dataset = data.load(self.config["dataset"], stream=True).at_least(tuple(self.config["in_shape"]))
-        if list(dataset.classes) != self.config["classes"]:
-            raise InputError(f"{self.folder} was trained on other classes than {self.config['dataset']} has now")
-        return dataset
+        dataset, config = data.load(self.config["dataset"], stream=True), self.config
+        if list(dataset.classes) != config["classes"]:
+            raise InputError(f"{self.folder} was trained on other classes than {config['dataset']} has now")
+        if list(dataset.in_shape) != config["image_shape"]:
+            raise InputError(
+                f"{self.folder / 'config.json'} has image_shape={config['image_shape']}, but the images of "
+                f"{config['dataset']} are {list(dataset.in_shape)}: give the data set that it was trained on"
+            )
+        changed = parts_changed(config.get("data_sha256", {}), {TEST: sha256(*dataset.test)})
+        return dataset.test.enlarged(tuple(config["in_shape"][:2])), bool(changed)
 
     def first(self) -> "Run":
         """The run with one network in it: of several, the first."""
@@ -53,59 +64,45 @@ def load_run(folder: Path) -> Run:
     """A trained network from its run folder.
 
     Raises:
-        InputError: no such folder, not a run folder, or one without a whole checkpoint.
+        InputError: no such folder, not a run folder, one whose config.json is damaged or was changed, or one without
+            a whole checkpoint.
     """
     folder = Path(folder)
     config = read_config(folder)
-    in_shape, seeds = tuple(config["in_shape"]), config.get("seeds", 1)
-    model = models.find(config["model"]).make(len(config["classes"]))
+    check_config(folder, config, USED)
+    with said_by(str(folder / "config.json")):
+        entry = models.find(config["model"])
+        in_shape, seeds = enlarged_shape(config["image_shape"], entry.in_shape), config.get("seeds", 1)
+        if list(in_shape) != config["in_shape"]:
+            raise InputError(
+                f"in_shape={config['in_shape']}, but {config['model']} takes images {config['image_shape']} as "
+                f"{list(in_shape)}: put that back"
+            )
+    model = entry.make(len(config["classes"]))
 
     def init(key: jax.Array) -> Any:
         return model.init(key, in_shape)
 
     keys = jax.random.split(jax.random.key(0), seeds)
     like = jax.eval_shape(jax.vmap(init), keys) if seeds > 1 else jax.eval_shape(init, keys[0])
-    return Run(folder, config, model, *train.load_checkpoint(folder / "checkpoint", like))
+    network = train.load_checkpoint(folder / "checkpoint", like)
+    _check_network(folder, network[0])
+    return Run(folder, config, model, *network)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """What a run was asked for, and what its data turned out to be.
-
-    Raises:
-        InputError: no such folder, or not a run folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"there is no run folder {folder}: give one that jaxconv train made, such as runs/digits-…")
+def _check_network(folder: Path, params: Any) -> None:
+    """Refuse a network that is not the one of the result, as where the newest snapshot was removed."""
+    path = folder / "result.json"
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder} is not a run folder: it has no config.json") from None
-    except ValueError as error:
-        raise InputError(f"{folder / 'config.json'} is not JSON: {error}") from None
-    if fault := _what_is_wrong(config):
-        raise InputError(f"{folder / 'config.json'} is not the config of a run: {fault}")
-    return config
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """What came of a run, its ``result.json``.
-
-    Raises:
-        InputError: its training did not end, or the file is damaged.
-    """
-    path = Path(folder) / "result.json"
-    try:
-        result = json.loads(path.read_text())
-    except FileNotFoundError:
+        result = read_json(path)
+    except (FileNotFoundError, InputError):  # a run that goes on, or one whose result is not what is read here
+        return
+    then = result.get("params_sha256") if isinstance(result, dict) else None
+    if then is not None and then != train.sha256(params):
         raise InputError(
-            f"{folder} has no result.json: its training did not end; jaxconv train --resume {folder} goes on with it"
-        ) from None
-    except ValueError:
-        result = None
-    if not isinstance(result, dict) or "test_accuracy" not in result:
-        raise InputError(f"{path} is damaged: delete it, and --resume makes it again")
-    return result
+            f"the newest snapshot in {folder / 'checkpoint'} holds another network than {path} tells of: delete that, "
+            "and --resume trains to the end again"
+        )
 
 
 def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, Any]:
@@ -114,16 +111,20 @@ def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, A
     Args:
         run: of one network, or of several, whose probabilities are averaged.
         flip, shift: average over mirrored images too, and over images moved by so many pixels.
+
+    Returns:
+        Loss, count and what :func:`jaxconv.train.report` tells; ``test_data_changed`` is True where the test images
+        are not those of its training.
     """
-    dataset = run.dataset()
-    images, labels = dataset.test
+    (images, labels), changed = run.test_data()
     views = augment.test_time(flip=flip, shift=shift) if flip or shift else None
     probabilities = run.predict(images, views=views)
     said = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return {
         "loss": float(-np.log(np.maximum(said, np.finfo(np.float32).tiny)).mean()),
         "count": len(labels),
-        **train.report(probabilities, labels, dataset.classes),
+        "test_data_changed": changed,
+        **train.report(probabilities, labels, run.config["classes"]),
     }
 
 
@@ -145,41 +146,10 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
     return run.predict(images)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Written whole, or not at all; a number that JSON has not is an error."""
-    write_whole(path, json.dumps(content, indent=2, default=str, allow_nan=False) + "\n")
+def enlarged_shape(image_shape: Sequence[int], least: Sequence[int]) -> tuple[int, ...]:
+    """The shape that images have once they are as large as a network needs them: see :func:`jaxconv.data.enlarge`.
 
-
-def write_whole(path: Path, text: str) -> None:
-    """Written beside and renamed, so that the file is whole or what it was.
-
-    Raises:
-        InputError: it cannot be written.
+    >>> enlarged_shape([8, 8, 1], (28, 28, 1))
+    (28, 28, 1)
     """
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _what_is_wrong(config: Any) -> str | None:
-    """What a config lacks to be used again; None if nothing."""
-    if not isinstance(config, dict):
-        return "it is not a table of names and values"
-    for name in ("dataset", "model"):
-        if not isinstance(config.get(name), str):
-            return f"{name} should be a name, not {config.get(name)!r}"
-    for name in ("image_shape", "in_shape"):
-        shape = config.get(name)
-        if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-            return f"{name} should be [height, width, channels], not {shape!r}"
-    classes = config.get("classes")
-    if not isinstance(classes, list) or not classes:
-        return f"classes should be a list of names, not {classes!r}"
-    seeds = config.get("seeds", 1)
-    if not isinstance(seeds, int) or seeds < 1:
-        return f"seeds should be a number of networks, not {seeds!r}"
-    return None
+    return data.enlarge(np.zeros((0, *image_shape), np.uint8), (least[0], least[1])).shape[1:]

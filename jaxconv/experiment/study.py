@@ -18,9 +18,7 @@ It leaves ``runs/NAME/NAME.json`` and its figures; ``--record`` puts the JSON an
 """
 
 import dataclasses
-import json
 import shlex
-import shutil
 import statistics
 import sys
 import time
@@ -33,7 +31,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 from jaxconv import runtime
 from jaxconv.data.download import cache_folder
 from jaxconv.errors import InputError
-from jaxconv.experiment.run import write_json
+from jaxconv.plot.save import save_figure
+from jaxconv.utils import terminal
+from jaxconv.utils.files import from_json, make_folder, to_json, write_json, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,12 +102,9 @@ class Progress:
     """
 
     def __enter__(self) -> Self:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, TimeElapsedColumn
 
-        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._bar = terminal.progress(BarColumn(), TimeElapsedColumn(), stderr=True)
         self._task = self._bar.add_task("", total=None)
         self._begun, self._total = 0, 0
         self._bar.start()
@@ -169,30 +166,22 @@ def run(
             runtime.hurry()
         return _run(path, config.reduced(), measure, measured)
     except InputError as error:
-        sys.exit(_told(f"{path.name}: error: {error}", 2))
+        terminal.tell_error(f"error: {error}", program=path.name)
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(_told(f"{path.name}: interrupted", 130))
-
-
-def _told(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
+        terminal.tell_error("interrupted", program=path.name)
+        sys.exit(terminal.INTERRUPTED)
 
 
 def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Callable[..., str]) -> dict[str, Any]:
-    from rich.console import Console
-
     name = path.stem
     folder = config.out or Path("runs") / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder} cannot be made: {error.strerror}") from error
+    make_folder(folder)
     started = time.perf_counter(), time.process_time()
     with Progress() as tell:
         found = measure(config, tell)
     # As JSON has them, so that the sentence is the same when it is made of the file.
-    results = json.loads(json.dumps(found.results, default=_plain, allow_nan=False))
+    results = from_json(to_json(found.results, default=_plain), name="the results")
     report = {
         "study": name,
         "measured": "",
@@ -209,15 +198,17 @@ def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Ca
     report["measured"] = measured(results)
     write_json(folder / f"{name}.json", report)
     for title, figure in found.figures.items():
-        figure.savefig(folder / f"{title}.png")
+        save_figure(figure, folder / f"{title}.png")
     for table in found.tables:
-        Console().print(table)
-    print(f"\n{report['measured']}")
-    print(f"{report['seconds']:.0f} s, {report['processor_seconds']:.0f} s of processor time, on {report['device']}")
+        terminal.console().print(table)
+    terminal.tell("", report["measured"])
+    terminal.tell(
+        f"{report['seconds']:.0f} s, {report['processor_seconds']:.0f} s of processor time, on {report['device']}"
+    )
     saved = [f"{folder}: {', '.join(sorted(each.name for each in folder.iterdir()))}"]
     if config.record:
         saved.append(str(_record(path, folder, report, next(iter(found.figures), None))))
-    print("\n".join(f"saved in {place}" for place in saved))
+    terminal.tell(*(f"saved in {place}" for place in saved))
     return report
 
 
@@ -243,17 +234,16 @@ def _without_out(arguments: Sequence[str]) -> list[str]:
 def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | None) -> Path:
     """Put the results where the repository keeps them, with the study's picture in few colours."""
     results = script.parent / "results"
-    results.mkdir(exist_ok=True)
+    make_folder(results)
     # Where it was written, and by whom, is nobody's business.
     write_json(results / f"{script.stem}.json", report | {"config": report["config"] | {"out": None}})
     if figure is not None:
         from PIL import Image
 
-        picture = results / f"{script.stem}.png"
-        shutil.copy(folder / f"{figure}.png", picture)
-        with Image.open(picture) as image:
+        with Image.open(folder / f"{figure}.png") as image:
             few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-        few.save(picture, optimize=True)
+        with writing(results / f"{script.stem}.png") as file:
+            few.save(file, "PNG", optimize=True)
     return results / f"{script.stem}.json"
 
 

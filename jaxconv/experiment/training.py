@@ -1,14 +1,14 @@
 """From a config to a run folder, in one go or in several."""
 
 import dataclasses
-import json
 import math
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ import numpy as np
 import scipy.special
 
 from jaxconv import data, devices, models, plot, runtime, train
-from jaxconv.errors import InputError
-from jaxconv.experiment.config import MAY_CHANGE, TrainConfig
+from jaxconv.errors import InputError, said_by
+from jaxconv.experiment.config import TrainConfig
+from jaxconv.experiment.fingerprint import SAMPLE, TIMES, changed, fingerprint
 from jaxconv.experiment.folder import make_folder
-from jaxconv.experiment.run import read_config, read_result, write_json
+from jaxconv.experiment.lock import RunLock, lock_run
+from jaxconv.experiment.schema import MAY_CHANGE, check_config, read_config, read_result, read_train_config
 from jaxconv.layers import Layer
 from jaxconv.train import Fitted, Snapshot
+from jaxconv.utils.files import append_jsonl, from_json, refuse_link, to_json, write_json, write_jsonl
+
+FEW = 100  # validation images
 
 
 def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -41,15 +46,35 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     started = time.perf_counter()
     config.check()  # before anything is downloaded
     dataset, facts = _load(config)
-    devices.agree("settings, data or versions", config.as_json() | facts)
+    _warn_of_few(dataset)
+    settings = config.as_json() | facts
+    # Copies of files have other times on other machines.
+    times = {"data_sha256": {name: part for name, part in facts["data_sha256"].items() if name != TIMES}}
+    devices.agree("settings, data or versions", settings | times)
     folder = make_folder(config)
     try:
+        with lock_run(folder) as lock:
+            return folder, _run_new(config, dataset, lock, settings, progress, started)
+    finally:
         if devices.first():
-            write_json(folder / "config.json", config.as_json() | facts)
+            with suppress(OSError):
+                folder.rmdir()  # where it could not even be locked
+
+
+def _run_new(
+    config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
+) -> dict[str, Any]:
+    """Begin a run; without a checkpoint its folder is removed again."""
+    folder = lock.folder
+    if devices.first_says((folder / "config.json").exists()):  # another process was faster
+        raise InputError(f"{folder} holds a run already: give another --out, or go on with --resume")
+    try:
+        if devices.first():
+            write_json(folder / "config.json", settings)
         with _resumable(folder):
-            return folder, _run(config, dataset, folder, progress, started)
+            return _run(config, dataset, lock, _plain(settings), progress, started)
     except BaseException:
-        if devices.first() and not (folder / "checkpoint").exists():  # nothing came of it: leave nothing behind
+        if devices.first() and not (folder / "checkpoint").exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -71,19 +96,50 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     """
     started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
+    config = read_train_config(folder)
+    with said_by(str(folder / "config.json")):
+        config.check()
+    config = dataclasses.replace(config, **changes)
+    config.check()
     if (folder / "result.json").exists():
         return folder, read_result(folder)
-    config = dataclasses.replace(TrainConfig.from_json(written), **changes)
-    config.check()
-    dataset, facts = _load(config)
-    for name in ("image_shape", "in_shape", "classes", "counts", "sha256"):
-        now, then = json.loads(json.dumps(facts[name])), written.get(name)
-        if now != then:
-            raise InputError(f"{folder} began with data whose {name} was {then}, and now it is {now}: start a new run")
-    if changes and devices.first():
-        write_json(folder / "config.json", written | config.as_json())
-    with _resumable(folder):
-        return folder, _run(config, dataset, folder, progress, started)
+    for name in ("checkpoint", "tensorboard", "baseline"):
+        refuse_link(folder / name)
+    with lock_run(folder) as lock:
+        check_config(folder, written)
+        dataset, facts = _load(config)
+        _check_data(folder, written, _plain(facts))
+        settings = _plain(written | config.as_json())
+        if changes and devices.first():
+            write_json(folder / "config.json", settings)
+        with _resumable(folder):
+            return folder, _run(config, dataset, lock, settings, progress, started)
+
+
+def _check_data(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with other data than a run began with."""
+    for name in ("image_shape", "in_shape", "classes", "counts"):
+        if now[name] != then.get(name):
+            raise InputError(
+                f"{folder} began with data whose {name} was {then.get(name)!r:.200}, and now it is "
+                f"{now[name]!r:.200}: start a new run"
+            )
+    if "data_sha256" not in then:
+        raise InputError(f"{folder / 'config.json'} has no data_sha256, as of another version: start a new run")
+    others = changed(then["data_sha256"], now["data_sha256"])
+    if wrong := [name for name in others if name != TIMES]:
+        raise InputError(f"{folder} began with data whose {', '.join(wrong)} were others: start a new run")
+    if others:
+        warnings.warn(
+            f"the training files were changed or copied after {folder} began; their names, sizes and a sample of "
+            f"{SAMPLE} are the same",
+            stacklevel=3,
+        )
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """As it is once it has been written as JSON and read."""
+    return from_json(to_json(content), name="the config")
 
 
 def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -105,7 +161,7 @@ def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path
         raise InputError("train_or_resume: the run needs a folder of its own: give out, such as Path('runs/mine')")
     if not devices.first_says((config.out / "config.json").exists()):
         return run_training(config, progress=progress)
-    written, asked = read_config(config.out), json.loads(json.dumps(config.as_json()))
+    written, asked = read_config(config.out), _plain(config.as_json())
     for name, wanted in asked.items():
         if name not in ("out", *MAY_CHANGE) and written.get(name) != wanted:
             raise InputError(
@@ -119,21 +175,32 @@ def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
     dataset = raw.at_least(models.find(config.model).in_shape)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    # Of the training images some: the same, and as quickly had, whether they lie in memory or are streamed.
-    some = raw.train.lazy().take(np.linspace(0, len(raw.train.labels) - 1, num=64).astype(int))
     facts = {
         "image_shape": raw.in_shape,
         "in_shape": dataset.in_shape,
         "classes": dataset.classes,
         "counts": {name: len(split.labels) for name, split in parts.items()},
-        "sha256": train.sha256([some, raw.train.labels, raw.validation, raw.test]),
+        "data_sha256": fingerprint(raw),
         "versions": runtime.versions(),
     }
     return dataset, facts
 
 
-def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: bool, started: float) -> dict[str, Any]:
+def _warn_of_few(dataset: data.Dataset) -> None:
+    count = len(dataset.validation.labels)
+    if count < FEW:
+        warnings.warn(
+            f"{dataset.name}: the best epoch is chosen on {count} validation images; with fewer than {FEW} much of "
+            "the choice is chance: give the data set a larger validation part",
+            stacklevel=3,
+        )
+
+
+def _run(
+    config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
+) -> dict[str, Any]:
     """Train, from the last checkpoint on if there is one, and write what comes of it."""
+    folder = lock.folder
     count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
     model = models.find(config.model).make(len(dataset.classes))
     optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
@@ -143,13 +210,20 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
     progress = progress and devices.first()
     board = None
     if devices.first():
-        train.write_lines(lines, before)
+        write_jsonl(lines, before)
         board = train.TensorBoard(folder / "tensorboard", len(before) + 1) if config.tensorboard else None
 
+    def save(snapshot: Snapshot) -> None:
+        lock.check()
+        extra = {"config": settings, "steps": int(snapshot.train_state.step.max())}
+        position = snapshot.position._replace(extra=extra)
+        train.save_checkpoint(checkpoints, snapshot._replace(position=position), keep=config.keep)
+        lock.check()
+
     def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
-        train.save_checkpoint(checkpoints, snapshot, keep=config.keep)
+        save(snapshot)
         if devices.first():
-            train.append_jsonl(lines, record)
+            append_jsonl(lines, record)
         if board is not None:
             board.write(record)
 
@@ -165,18 +239,20 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
         mesh=mesh,
         progress=progress,
         on_epoch=on_epoch,
-        on_pause=lambda snapshot: train.save_checkpoint(checkpoints, snapshot, keep=config.keep),
+        on_pause=save,
         pause_seconds=60 * config.pause_minutes,
         start=start,
         **config.step_options(),
     )
     if board is not None:
         board.close()
+    lock.check()
+    scores, pictures = _test(config, dataset, fitted, folder)
     result = {
         "dataset": config.dataset,
         "model": config.model,
         "seed": config.seed,
-        **_test(config, dataset, fitted, folder),
+        **scores,
         **_validation(fitted),
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
@@ -199,8 +275,13 @@ def _run(config: TrainConfig, dataset: data.Dataset, folder: Path, progress: boo
         result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "parameters")}
         result["relative_error_decrease"] = (error_before - error) / error_before if error_before else 0.0
     result["total_seconds"] = time.perf_counter() - started
+    lock.check()
     if devices.first():
+        write_jsonl(lines, fitted.history)  # whole, whatever became of it meanwhile
+        write_json(folder / "config.json", settings)
         write_json(folder / "result.json", result)
+        for name, draw in pictures.items():  # after the result, which no picture may cost
+            plot.save(folder / name, draw)
     return result
 
 
@@ -214,8 +295,10 @@ def _last_snapshot(
     return train.load_snapshot(folder, (like, like.network), mesh)
 
 
-def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path) -> dict[str, Any]:
-    """Score the best epoch on the test set, draw what it gets wrong, and say how it did."""
+def _test(
+    config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """Scores of the best epoch on the test set, and functions that draw the pictures."""
     images, labels = dataset.test
     evaluator = fitted.evaluator
     scores = evaluator(fitted.params, fitted.state, evaluator.batches(images, labels), logits=True)
@@ -234,15 +317,17 @@ def _test(config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Pa
         result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
         result |= {"ensemble_accuracy": report["accuracy"]}
     result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
+    means = [record["val_accuracy"] for record in fitted.history]
+    kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
+    title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
+    pictures = {
+        "curves.png": lambda: plot.curves(fitted.history, best_epoch=kept, title=title),
+        "mistakes.png": lambda: plot.mistakes(images, labels, together, dataset.classes),
+        "confusion.png": lambda: plot.confusion(report["confusion"], dataset.classes, title=title),
+    }
     if devices.first():
-        means = [record["val_accuracy"] for record in fitted.history]
-        kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
-        title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
-        plot.curves(fitted.history, best_epoch=kept, title=title).savefig(folder / "curves.png")
-        plot.mistakes(images, labels, together, dataset.classes).savefig(folder / "mistakes.png")
-        plot.confusion(report["confusion"], dataset.classes, title=title).savefig(folder / "confusion.png")
         write_json(folder / "report.json", report)
-    return result
+    return result, pictures
 
 
 def _validation(fitted: Fitted) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxconv.errors import InputError
 from jaxconv.explain.fields import fields
 from jaxconv.layers import Layer, as_layer, output_shape
-from jaxconv.shapes import PlacedView, span
+from jaxconv.shapes import PlacedView, is_int, span
 
 
 class Row(NamedTuple):
@@ -128,8 +128,10 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
     >>> summarize(lenet5(), (32, 32, 1)).rows[0].dense_equivalent
     4816896
     """
-    if not all(n >= 1 for n in in_shape):
-        raise InputError(f"in_shape {in_shape}: every size should be at least 1")
+    if not all(is_int(n) and n >= 1 for n in in_shape):
+        raise InputError(f"in_shape {in_shape}: every size should be a whole number of at least 1")
+    if (count := math.prod(in_shape)) >= 2**31:
+        raise InputError(f"in_shape {in_shape}: an example of {count:,} numbers; there may be at most 2³¹ − 1")
     model = as_layer(model)
     params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
     views = fields(model, in_shape)

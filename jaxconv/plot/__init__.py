@@ -17,7 +17,9 @@ from jaxconv.plot.health import correlation, histograms, norms
 from jaxconv.plot.members import against_members
 from jaxconv.plot.numbers import numbers
 from jaxconv.plot.samples import against_samples
+from jaxconv.plot.save import save_figure
 from jaxconv.plot.training import confusion, curves, mistakes
+from jaxconv.plot.words import literal, save
 
 __all__ = [
     "against_epochs",
@@ -35,6 +37,7 @@ __all__ = [
     "gradients_and_losses",
     "grid",
     "histograms",
+    "literal",
     "mistakes",
     "norms",
     "numbers",
@@ -44,5 +47,7 @@ __all__ = [
     "receptive_field",
     "robustness",
     "rows",
+    "save",
+    "save_figure",
     "step_times",
 ]

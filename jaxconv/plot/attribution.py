@@ -8,6 +8,7 @@ import numpy as np
 from jaxconv.errors import InputError
 from jaxconv.plot import pixels
 from jaxconv.plot.grids import fill, panels_of
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,7 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
             )
     panels, figure = panels_of(len(images), 1 + len(heats), size)
     for axes, name in zip(panels[0], ("image", *heats), strict=True):
-        axes.set_title(name.replace("_", " "), fontsize=8)
+        axes.set_title(literal(name.replace("_", " ")), fontsize=8)
     for n, row in enumerate(panels):
         shown = [pixels.picture(images[n]), *(pixels.overlay(images[n], np.asarray(h)[n]) for h in heats.values())]
         fill(row, shown, titles[n] if n < len(titles) else "")
@@ -70,5 +71,5 @@ def patches(found: "Patches", title: str = "", *, names: Sequence[str] = (), siz
         fill(row, [pixels.picture(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
         for axes, activation in zip(row, found.activation[k], strict=True):
             axes.set_xlabel(f"{activation:.3g}", fontsize=7, labelpad=2)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.plot.words import literal, literals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,16 +55,16 @@ def bars(
             text.set_clip_on(False)
         if chance and task in chance:
             axes.axvline(chance[task], color="0.25", lw=0.9, ls="--")
-        axes.set_yticks(range(len(found)), list(found), fontsize=8)
+        axes.set_yticks(range(len(found)), literals(found), fontsize=8)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(axis="x", labelsize=8, labelbottom=True)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(task, loc="left", fontsize=9)
+        axes.set_title(literal(task), loc="left", fontsize=9)
     for axes in panels[len(results) :]:
         axes.set_visible(False)
-    figure.suptitle(title, fontsize=10)
-    figure.supxlabel(f"{measure}{' (dashed: guessing)' if chance else ''}", fontsize=9)
+    figure.suptitle(literal(title), fontsize=10)
+    figure.supxlabel(f"{literal(measure)}{' (dashed: guessing)' if chance else ''}", fontsize=9)
     return figure

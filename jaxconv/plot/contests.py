@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxconv.plot.words import literal, literals
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -37,10 +39,10 @@ def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
             allowed = row.tolerance / row.largest if row.largest else np.nan
             axes.barh(y, allowed, left=exact, height=0.8, color="0.93", zorder=0)
             place = y + 0.6 * ((k + 0.5) / len(names) - 0.5)
-            label = row.implementation if y == 0 else None
+            label = literal(row.implementation) if y == 0 else None
             axes.plot(max(row.relative, exact), place, "o", ms=4.5, color=f"C{k}", label=label)
-        axes.set(xscale="log", yticks=range(len(rows[title])), yticklabels=rows[title])
-        axes.set_title(f"{title}: {found.dtype}, against {found.reference}", loc="left", fontsize=10)
+        axes.set(xscale="log", yticks=range(len(rows[title])), yticklabels=literals(rows[title]))
+        axes.set_title(literal(f"{title}: {found.dtype}, against {found.reference}"), loc="left", fontsize=10)
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.4)
     panels[0].set_xlim(exact / 2, None)  # of all panels, once they are full
@@ -73,10 +75,10 @@ def ratios(seconds: Mapping[str, Mapping[str, float]], *, title: str = "") -> "F
         for k, name in enumerate(names):
             if name in row:
                 place = y + 0.85 * ((k + 0.5) / len(names) - 0.5)
-                label = name if y == 0 else None
+                label = literal(name) if y == 0 else None
                 axes.barh(place, row[name] / fastest, height=0.8 / len(names), color=f"C{k}", label=label)
     axes.axvline(3, color="0.4", lw=0.8, ls="--")
-    axes.set(xscale="log", yticks=range(len(seconds)), yticklabels=list(seconds), title=title)
+    axes.set(xscale="log", yticks=range(len(seconds)), yticklabels=literals(seconds), title=literal(title))
     axes.set_xlabel("time, as a multiple of the fastest (dashed: 3)")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.01)
@@ -125,8 +127,8 @@ def step_times(
             text = axes.text(multiple + 0.01 * longest, y, said, va="center", fontsize=8)
             text.set(weight="bold" if ours else "normal", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         axes.axvline(1, color="0.25", lw=0.9, ls="--", zorder=2)
-        axes.set_yticks(range(len(row)), list(row), fontsize=9)
-        axes.set_title(case, loc="left", fontsize=10)
+        axes.set_yticks(range(len(row)), literals(row), fontsize=9)
+        axes.set_title(literal(case), loc="left", fontsize=10)
         axes.set_ylim(most - 0.4, -0.6)
         axes.set_xlim(0, 1.3 * longest)  # room for the longest bar's text
         axes.spines[["top", "right"]].set_visible(False)
@@ -134,6 +136,6 @@ def step_times(
         axes.tick_params(axis="x", labelbottom=True)
     for axes in panels[len(milliseconds) :]:
         axes.set_visible(False)
-    figure.suptitle(title)
-    figure.supxlabel(f"time, as a multiple of {against} (dashed)", fontsize=9)
+    figure.suptitle(literal(title))
+    figure.supxlabel(f"time, as a multiple of {literal(against)} (dashed)", fontsize=9)
     return figure

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.plot.health import norms_line
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ def gradients_and_losses(
     handles = []
     for k, (name, seeds) in enumerate(norms.items()):
         for layers in seeds:
-            line = norms_line(left, layers, color=f"C{k}", lw=1.3, label=name)
+            line = norms_line(left, layers, color=f"C{k}", lw=1.3, label=literal(name))
         for loss in losses[name]:
             right.plot(np.arange(1, len(loss) + 1), loss, "o-", ms=3, lw=1.3, color=f"C{k}")
         handles.append(line)
@@ -57,5 +58,5 @@ def gradients_and_losses(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxconv.errors import InputError
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ def against_epochs(
             if kept:
                 best = kept[name][i]
                 axes.plot(best, error[epochs.index(best)], "o", ms=6, mfc="white", mec=color, mew=1.6)
-        handles.append(Line2D([], [], color=color, lw=2, label=name))
+        handles.append(Line2D([], [], color=color, lw=2, label=literal(name)))
     if training:
         handles.append(Line2D([], [], color="0.3", lw=1.6, label="validation"))
         handles.append(Line2D([], [], color="0.3", lw=0.8, ls="--", label="training"))
@@ -74,5 +75,5 @@ def against_epochs(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(handles=handles, fontsize=8, ncols=2)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

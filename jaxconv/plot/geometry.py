@@ -9,6 +9,7 @@ from jaxconv.errors import InputError
 from jaxconv.explain import DISTORTIONS, Shifted
 from jaxconv.explain.distortions import at_strengths
 from jaxconv.plot.pixels import picture
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
     for i, (name, ((top, below), (left, beyond))) in reversed(list(enumerate(boxes.items()))):
         corner, sides = (left - 0.5, top - 0.5), (beyond - left, below - top)
         label = f"{name}: {below - top}×{beyond - left}"
-        axes.add_patch(Rectangle(corner, *sides, fill=False, ec=f"C{i % 10}", lw=2, label=label))
+        axes.add_patch(Rectangle(corner, *sides, fill=False, ec=f"C{i % 10}", lw=2, label=literal(label)))
     (tops, belows), (lefts, beyonds) = np.array(list(boxes.values())).transpose(1, 2, 0)
     axes.set_xlim(min(0, lefts.min()) - 1, max(width, beyonds.max()))
     axes.set_ylim(max(height, belows.max()), min(0, tops.min()) - 1)
@@ -56,7 +57,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
     axes.set(xticks=[], yticks=[])
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure
 
 
@@ -89,7 +90,7 @@ def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
             axes.text(j, i, f"{count}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set(xticks=[], yticks=[])
     figure.colorbar(shown, ax=axes, label="outputs that see the pixel", shrink=0.85, ticks=MaxNLocator(6, integer=True))
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure
 
 
@@ -116,13 +117,14 @@ def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") 
     for axes, (field, heading) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for i, (name, rows) in enumerate(results.items()):
             rows = sorted(rows)
-            axes.plot([r.shift for r in rows], [getattr(r, field) for r in rows], "o-", ms=3, color=f"C{i}", label=name)
+            shifts, values = [r.shift for r in rows], [getattr(r, field) for r in rows]
+            axes.plot(shifts, values, "o-", ms=3, color=f"C{i}", label=literal(name))
         axes.set(xlabel="shift (pixels)")
         axes.set_title(heading, fontsize=10)
         axes.set_ylim(0, None if field == "distance" else 1.03)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(results), frameon=False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(literal(title), fontsize=11)
     return figure
 
 
@@ -162,8 +164,8 @@ def robustness(
             continue
         name, entry = names[i], DISTORTIONS.get(names[i])
         for k, (network, found) in enumerate(results.items()):
-            axes.plot(*zip(*sorted(found[name]), strict=True), "o-", ms=3, color=f"C{k}", label=network)
-        above.set_title(name.replace("_", " "), fontsize=10)
+            axes.plot(*zip(*sorted(found[name]), strict=True), "o-", ms=3, color=f"C{k}", label=literal(network))
+        above.set_title(literal(name.replace("_", " ")), fontsize=10)
         axes.set_xlabel(entry.unit if entry else "strength", fontsize=8)
         axes.set_ylim(0, 1.03)
         axes.tick_params(labelsize=8)
@@ -178,7 +180,7 @@ def robustness(
     figure.legend(
         *cells[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(results), frameon=False
     )
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(literal(title), fontsize=11)
     return figure
 
 

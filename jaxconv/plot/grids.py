@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.plot import pixels
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +56,8 @@ def grid(
         if each is not None:
             axes.imshow(each, interpolation="nearest")
     for axes, above in zip(panels, titles, strict=False):
-        axes.set_title(above, fontsize=8)
-    figure.suptitle(title, fontsize=10)
+        axes.set_title(literal(above), fontsize=8)
+    figure.suptitle(literal(title), fontsize=10)
     return figure
 
 
@@ -87,8 +88,8 @@ def rows(
     for row, (name, images) in zip(panels, named.items(), strict=True):
         fill(row, [pixels.picture(image) for image in images], name)
     for axes, above in zip(panels[0], titles, strict=False):
-        axes.set_title(above, fontsize=8)
-    figure.suptitle(title, fontsize=10)
+        axes.set_title(literal(above), fontsize=8)
+    figure.suptitle(literal(title), fontsize=10)
     return figure
 
 
@@ -108,4 +109,4 @@ def fill(row: Sequence["Axes"], pictures: Sequence[np.ndarray], name: str) -> No
         axes.imshow(shown, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(color="0.6", linewidth=0.5)  # a frame, or what is white would run into the page
-    row[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    row[0].set_ylabel(literal(name), fontsize=8, rotation=0, ha="right", va="center")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.plot.words import literal, literals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def correlation(matrix: Any, *, title: str = "") -> "Figure":
     said = f"mean |ρ| {others.mean():.2f}" if len(others) else "no two channels that vary"
     constant = int(np.isnan(np.diag(matrix)).sum())
     said += f", {constant} constant (grey)" if constant else ""
-    axes.set(xlabel="channel", ylabel="channel", title=f"{title}: {said}" if title else said)
+    axes.set(xlabel="channel", ylabel="channel", title=literal(f"{title}: {said}" if title else said))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -78,11 +79,11 @@ def norms(
     figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, layers in networks.items():
-        norms_line(axes, layers, marker="o", ms=4, label=name)
-    axes.set(yscale="log", ylabel=label, title=title)
+        norms_line(axes, layers, marker="o", ms=4, label=literal(name))
+    axes.set(yscale="log", ylabel=literal(label), title=literal(title))
     names = [tuple(layers) for layers in networks.values()]
     if len(set(names)) == 1 and len(names[0]) <= 12:
-        axes.set_xticks(range(1, len(names[0]) + 1), names[0], rotation=30, ha="right", fontsize=8)
+        axes.set_xticks(range(1, len(names[0]) + 1), literals(names[0]), rotation=30, ha="right", fontsize=8)
     else:
         axes.set_xlabel("layer with a kernel, from the image to the logits")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -131,8 +132,8 @@ def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
         missing = [f"{count:,} {what}" for count, what in ((each.nan, "NaN"), (each.infinite, "infinite")) if count]
-        axes.set_title("\n".join([name, *([", ".join(missing)] if missing else [])]), fontsize=8)
+        axes.set_title(literal("\n".join([name, *([", ".join(missing)] if missing else [])])), fontsize=8)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,9 +44,9 @@ def against_members(
     axes.fill_between(counts, least, most, color="tab:blue", alpha=0.15, lw=0, label="from the worst to the best")
     alone = f"one alone, mean: {means[0]:.4f}"
     axes.axhline(means[0], color="tab:orange", ls="--", label=alone)
-    axes.set(xlabel="networks together", ylabel=measure)
+    axes.set(xlabel="networks together", ylabel=literal(measure))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.plot.pixels import FRAME, signed
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,9 +64,9 @@ def numbers(arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None
             (top, below), (left, beyond) = frames[name]
             corner, orange = (left - 0.5, top - 0.5), f"#{bytes(FRAME).hex()}"
             axes.add_patch(Rectangle(corner, beyond - left, below - top, fill=False, lw=2.5, ec=orange))
-        axes.set_title(name, fontsize=9)
+        axes.set_title(literal(name), fontsize=9)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(color="0.6", linewidth=0.5)
         axes.set_anchor("N")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,9 +41,9 @@ def against_samples(
         samples = sorted(found)
         means = [float(np.mean(found[count])) for count in samples]
         deviations = [float(np.std(found[count], ddof=1)) if len(found[count]) > 1 else 0.0 for count in samples]
-        axes.errorbar(samples, means, deviations, fmt="o-", ms=4, capsize=3, label=name)
-    axes.set(xscale="log", xlabel="training samples", ylabel=measure)
+        axes.errorbar(samples, means, deviations, fmt="o-", ms=4, capsize=3, label=literal(name))
+    axes.set(xscale="log", xlabel="training samples", ylabel=literal(measure))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.plot.words import literal
+from jaxconv.utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +43,7 @@ def curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 
@@ -64,6 +66,7 @@ def mistakes(
     """
     from matplotlib.figure import Figure
 
+    names = [literal(printable(name)) for name in classes]
     said, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(said != labels)
     shown = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
@@ -76,7 +79,7 @@ def mistakes(
     for axes, i in zip(grid, shown, strict=False):
         pixels = images[i, ..., :3] if images.shape[-1] >= 3 else images[i, ..., 0]
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(f"{classes[labels[i]]}\n→ {classes[said[i]]} {sure[i]:.0%}", fontsize=9)
+        axes.set_title(f"{names[labels[i]]}\n→ {names[said[i]]} {sure[i]:.0%}", fontsize=9)
     if len(wrong):
         which = f", the {most} surest" if len(wrong) > most else ""
         figure.suptitle(f"{len(wrong):,} of {len(labels):,} wrong{which}: true class → what the network said")
@@ -128,7 +131,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") ->
                 color = "white" if share[i, j] > 0.3 else "0.15"
                 axes.text(j, i, f"{n:,}", ha="center", va="center", fontsize=digits, color=color)
     named = range(0, count, max(1, round(5 / cell)))  # of a thousand classes, not every name has room
-    names = [classes[i] for i in named]
+    names = [literal(printable(classes[i])) for i in named]
     axes.set_yticks(named, names, fontsize=size)
     axes.set_xticks(named, names, fontsize=size, rotation=90 * turned)
     axes.tick_params(length=0)
@@ -136,5 +139,5 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") ->
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bar.set_label("share of the true class")
-    axes.set_title(f"{title}\n{np.trace(counts):,} of {counts.sum():,} right".lstrip("\n"))
+    axes.set_title(f"{literal(title)}\n{np.trace(counts):,} of {counts.sum():,} right".lstrip("\n"))
     return figure

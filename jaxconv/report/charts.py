@@ -1,10 +1,13 @@
 """The page's charts, which can be pointed at: figures of plotly, as the JSON that its script draws."""
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from jaxconv.utils.text import printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -37,11 +40,11 @@ def confusion(counts: Any, classes: Sequence[str]) -> str:
 
     counts = np.asarray(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    written = len(classes) <= 20
+    written, names = len(classes) <= 20, [_literal(name) for name in classes]
     heat = Heatmap(
         z=(share**0.4).tolist(),  # bent, so that one in a hundred is seen beside the diagonal
-        x=list(classes),
-        y=list(classes),
+        x=names,
+        y=names,
         customdata=counts.tolist(),
         text=[[str(n) if n else "" for n in row] for row in counts.tolist()] if written else None,
         texttemplate="%{text}" if written else None,
@@ -64,7 +67,13 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     figure = Figure()
     for (name, (xs, ys)), color in zip(series.items(), LINES * (1 + len(series) // len(LINES)), strict=False):
         figure.add_trace(
-            Scatter(x=list(map(float, xs)), y=list(map(float, ys)), name=name, mode="lines+markers", line_color=color)
+            Scatter(
+                x=list(map(float, xs)),
+                y=list(map(float, ys)),
+                name=_literal(name),
+                mode="lines+markers",
+                line_color=color,
+            )
         )
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
@@ -81,6 +90,11 @@ def bars(counts: np.ndarray, edges: np.ndarray, x: str) -> str:
     figure.update_xaxes(title=x)
     figure.update_layout(bargap=0)
     return _json(figure, height=220)
+
+
+def _literal(name: str) -> str:
+    """A name as plotly shows it literally: it takes ``<b>`` and its like for tags."""
+    return html.escape(printable(name), quote=False)
 
 
 def _json(figure: "Figure", height: int = 340) -> str:

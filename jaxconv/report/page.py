@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxconv.experiment import write_whole
 from jaxconv.report.images import Tile
+from jaxconv.utils.files import write_file
+from jaxconv.utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +77,9 @@ def write_page(
     import jinja2
     import plotly
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_shown
+    )
     script = resources.files(plotly).joinpath("package_data", "plotly.min.js").read_bytes()
     page = environment.from_string(_file("page.html.j2")).render(
         title=title,
@@ -87,7 +90,12 @@ def write_page(
         js=_file("page.js"),
         plotly=base64.b64encode(gzip.compress(script, 9, mtime=0)).decode(),
     )
-    write_whole(path, page)
+    write_file(path, page)
+
+
+def _shown(value: object) -> object:
+    """A value as the page shows it: names may hold characters that reorder a line, or that UTF-8 has not."""
+    return printable(value, keep="\n\t") if type(value) is str else value  # what is marked as safe is our own
 
 
 def _file(name: str) -> str:

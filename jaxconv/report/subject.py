@@ -1,6 +1,5 @@
 """What a page is about: a run, the test images, and those of them that are looked at one by one."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -10,8 +9,8 @@ import numpy as np
 
 from jaxconv import data
 from jaxconv.data.image import image_shape
-from jaxconv.errors import InputError, said_by
-from jaxconv.experiment import Run, load_run, read_result
+from jaxconv.errors import said_by
+from jaxconv.experiment import CHANGED, Run, load_run, read_history, read_result
 from jaxconv.explain import Row, Summary, grad_cam, summarize
 from jaxconv.explain.features import check_layer
 from jaxconv.layers import Layer
@@ -84,7 +83,7 @@ def read_subject(
             picture; data that are not there, or have other classes now.
     """
     run, result = load_run(folder), read_result(Path(folder))
-    history = _read_history(run.folder)
+    history = read_history(run.folder, result["epochs"])
     notes = []
     if (seeds := run.config.get("seeds", 1)) > 1:
         notes.append(f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}.")
@@ -93,7 +92,9 @@ def read_subject(
     if layer is not None:
         _check_layer(run, layer)
     pictures, resized = _read_files(run, files, invert)
-    images, labels = run.dataset().test
+    (images, labels), changed = run.test_data()
+    if changed:
+        notes.append(f"{CHANGED}.")
     probabilities = run.predict(images)
     examples = _examples(run, images, labels, probabilities, pictures, files)
     if len(run.config["classes"]) > MOST_EXAMPLES:
@@ -149,10 +150,3 @@ def _examples(
     asked = np.concatenate([labels[first], best[len(first) :]])
     names = [str(classes[labels[i]]) for i in first] + [Path(path).name for path in files]
     return Examples(shown, asked, names, [f"{classes[b]} {s:.0%}" for b, s in zip(best, sure, strict=True)])
-
-
-def _read_history(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'metrics.jsonl'} cannot be read: {error}") from None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxconv.errors import InputError
+from jaxconv import plot
 from jaxconv.report.attention import attention_section, wishes_section
 from jaxconv.report.features import features_section
 from jaxconv.report.filters import filters_section
@@ -14,6 +14,8 @@ from jaxconv.report.network import arithmetic_section, network_section
 from jaxconv.report.page import Section, write_page
 from jaxconv.report.subject import Subject, read_subject
 from jaxconv.report.training import curves_section, mistakes_section
+from jaxconv.utils import terminal
+from jaxconv.utils.files import make_folder, refuse_link
 
 # In the order of the page; one that has nothing to show of a network is left out.
 SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
@@ -55,21 +57,23 @@ def explain_run(
         images: files to look at too; they are resized to what the network takes.
         invert: swap dark and bright in these.
         layer: whose feature maps Grad-CAM weighs; by default the last one's that has places.
-        out: where to; by default the folder ``explain`` in the run's.
+        out: where to; by default the folder ``explain`` in the run's, which must not be a symbolic link.
         progress: show a progress bar.
 
     Raises:
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; a folder that cannot be written.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TimeElapsedColumn
 
-    out = Path(folder) / "explain" if out is None else Path(out)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True, disable=not progress) as bar:
+    own = out is None
+    target = Path(folder) / "explain" if out is None else Path(out)
+    with terminal.progress(BarColumn(), TimeElapsedColumn(), disable=not progress) as bar:
         task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
         subject = read_subject(Path(folder), files=images, invert=invert, layer=layer)
-        _mkdir(out)
+        if own:
+            refuse_link(target)
+        make_folder(target)
         sections, pictures = [], []
         for title, write in SECTIONS.items():
             bar.update(task, advance=1, description=title)
@@ -77,12 +81,12 @@ def explain_run(
             if section is not None:
                 sections.append(section)
                 for name, figure in section.figures.items():
-                    figure.savefig(out / name)
-                    pictures.append(out / name)
+                    if plot.save(target / name, figure):
+                        pictures.append(target / name)
         bar.update(task, advance=1, description="the page")
         title = f"{subject.run.config['model']} on {subject.run.config['dataset']}"
-        write_page(out / "index.html", title, _facts(subject), subject.notes, sections)
-    return Report(out / "index.html", pictures, subject.notes)
+        write_page(target / "index.html", title, _facts(subject), subject.notes, sections)
+    return Report(target / "index.html", pictures, subject.notes)
 
 
 def _facts(subject: Subject) -> list[tuple[str, str]]:
@@ -98,10 +102,3 @@ def _facts(subject: Subject) -> list[tuple[str, str]]:
         ("device", f"{result['device']}"),
         ("jax", f"{result['versions'].get('jax', '')}"),
     ]
-
-
-def _mkdir(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {out} cannot be made: {error.strerror or error}") from None

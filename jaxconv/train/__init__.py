@@ -1,11 +1,11 @@
 """Training: state, step, loop, evaluation, checkpoints. It knows layers and arrays, but no model and no data set."""
 
 from jaxconv.train.batches import Plan, batches, epoch_order, plan
-from jaxconv.train.checkpoint import load_checkpoint, load_snapshot, save_checkpoint, saved_steps
+from jaxconv.train.checkpoint import load_checkpoint, load_snapshot, read_extra, save_checkpoint, saved_steps
 from jaxconv.train.evaluate import Evaluator, Scores, evaluate, predict
 from jaxconv.train.fit import Fitted, fit
 from jaxconv.train.given import check_settings
-from jaxconv.train.logs import TensorBoard, append_jsonl, write_lines
+from jaxconv.train.logs import TensorBoard
 from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
 from jaxconv.train.optimizers import OPTIMIZERS, make_optimizer
 from jaxconv.train.program import Program
@@ -31,7 +31,6 @@ __all__ = [
     "Stopping",
     "TensorBoard",
     "TrainState",
-    "append_jsonl",
     "batches",
     "calibration_error",
     "check_settings",
@@ -50,6 +49,7 @@ __all__ = [
     "per_class",
     "plan",
     "predict",
+    "read_extra",
     "report",
     "root_keys",
     "save_checkpoint",
@@ -57,5 +57,4 @@ __all__ = [
     "sha256",
     "to_float",
     "top_k_accuracy",
-    "write_lines",
 ]

@@ -1,9 +1,7 @@
-"""The records of the epochs on disk: a line of JSON each, and as curves for TensorBoard."""
+"""The records of the epochs as curves for TensorBoard."""
 
-import json
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,51 +9,7 @@ from typing import Any
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-
-
-def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a record to the end of a file, as one line of JSON.
-
-    Raises:
-        InputError: a number that JSON has no word for, such as nan, or a file that cannot be written.
-    """
-    line = _line(record)
-    with _writing(path), path.open("a", encoding="utf-8") as lines:
-        lines.write(line)
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Make a file hold these records and no other, a line each: a resumed run forgets the epochs that it does again.
-
-    Written beside and renamed, so that the file is whole, or is what it was.
-
-    Raises:
-        InputError: as :func:`append_jsonl`.
-    """
-    lines = [_line(record) for record in records]
-    partial = path.with_name(f"{path.name}.partial")
-    with _writing(path):
-        try:
-            partial.write_text("".join(lines), encoding="utf-8")
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(record, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the record {record} does not go into JSON: {error}") from None
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+from jaxconv.utils.files import make_folder, refuse_link
 
 
 class TensorBoard:
@@ -80,8 +34,9 @@ class TensorBoard:
         except ImportError:
             raise InputError('TensorBoard needs tensorboardX: pip install "jaxconv[tensorboard]"') from None
         self._folder, self._event = folder, Event
+        refuse_link(folder)
+        make_folder(folder)
         with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             # Not SummaryWriter: its thread writes later, and its files of one second have one name.
             self._events = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir())):04d}")
             self._write(step=first, session_log=SessionLog(status=SessionLog.START))
@@ -115,3 +70,11 @@ class TensorBoard:
 
 def _tag(name: str) -> str:
     return f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error

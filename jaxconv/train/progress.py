@@ -10,6 +10,8 @@ import numpy as np
 from jaxconv.train.alive import dead_layer
 from jaxconv.train.batches import Plan
 from jaxconv.train.snapshot import Position
+from jaxconv.utils import terminal
+from jaxconv.utils.text import printable
 
 
 class Progress:
@@ -27,15 +29,10 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self.show:
-            from rich import progress
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-            self.bar = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.TextColumn("{task.fields[measured]}"),
-                progress.TimeRemainingColumn(),
-                transient=True,
-            )
+            measured = TextColumn("{task.fields[measured]}", markup=False)
+            self.bar = terminal.progress(BarColumn(), measured, TimeRemainingColumn())
             total = self.epochs * self.cut.chunks
             self.task = self.bar.add_task("compiling", total=total, completed=self.done, measured="")
             self.bar.start()
@@ -81,4 +78,4 @@ class Progress:
         self.dead |= set(record.get("dead", ()))
 
     def _say(self, line: str) -> None:
-        self.bar.console.print(line, highlight=False, soft_wrap=True)
+        self.bar.console.print(printable(line), soft_wrap=True)

@@ -40,7 +40,7 @@ def make_schedule(name: str, peak: float, steps: int, *, warmup: int = 0) -> opt
     [0.0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     """
     known("schedule", name, SCHEDULES)
-    if not checks.is_number(peak) or not 0 < peak < float("inf"):
+    if not checks.is_number(peak) or not 1e-30 < peak < 1e30:  # in float32 it would be 0, or no number
         raise InputError(f"learning_rate={peak!r} should be a positive number, such as 0.001")
     checks.whole("schedule", 1, steps=steps)
     checks.whole("schedule", 0, warmup=warmup)

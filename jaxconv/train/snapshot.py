@@ -4,8 +4,11 @@ import hashlib
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 
+from jaxconv.errors import InputError
+from jaxconv.train.arrays import paths
 from jaxconv.train.batches import Plan
 from jaxconv.train.state import TrainState
 from jaxconv.train.stopping import Stopping
@@ -23,6 +26,7 @@ class Position(NamedTuple):
     seconds: float = 0.0  # of training, so far
     chunk_seconds: float = 0.0  # of these chunks
     reader: Any = None  # where the stream of examples stands, if there is one
+    extra: Any = None  # what the caller wants to have saved with it, in values of JSON
 
     def as_json(self) -> dict[str, Any]:
         """In lists, dicts, strings and numbers."""
@@ -31,14 +35,18 @@ class Position(NamedTuple):
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> "Position":
-        """The position that :meth:`as_json` wrote down."""
-        position = cls(**facts)
-        return position._replace(
-            plan=Plan(*position.plan) if position.plan else None,
-            measured=tuple(position.measured),
-            history=tuple(position.history),
-            stopping=tuple(Stopping(*each) for each in position.stopping),
-        )
+        """The position that :meth:`as_json` wrote down.
+
+        Raises:
+            InputError: a value of another type.
+        """
+        fields = {name: facts.get(name, default) for name, default in cls._field_defaults.items()}
+        try:
+            position: Position = msgspec.convert(list(fields.values()), cls)
+            position.sums()
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{error}") from None
+        return position
 
     def sums(self) -> np.ndarray:
         """Loss, correct answers and examples of the epoch so far; of several networks a column for each."""
@@ -77,8 +85,4 @@ def differences(found: Any, wanted: Any) -> list[str]:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{tuple(leaf.shape)}"
-        for path, leaf in leaves
-    }
+    return {path: f"{leaf.dtype}{tuple(leaf.shape)}" for path, leaf in paths(tree).items()}

@@ -9,10 +9,10 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -76,22 +76,71 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a record to a file, as one line of JSON.
+    """Append a record to a file, as one line of JSON, and to the disk.
 
     Raises:
-        InputError: the file cannot be written or is a symbolic link; a value that JSON does not have, such as NaN.
+        InputError: the file cannot be written, or is a symbolic link, a device or a pipe; a value that JSON does not
+            have, such as NaN.
     """
     line = to_json(record) + "\n"
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path} cannot be written: it is not a file")
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def to_json(content: Any, *, indent: int | None = None) -> str:
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as lines of JSON, as :func:`writing` does.
+
+    Raises:
+        InputError: as :func:`write_json`.
+    """
+    write_file(path, "".join(to_json(record) + "\n" for record in records))
+
+
+def make_folder(folder: Path, *, new: bool = False) -> None:
+    """Make a folder and those above it, where they do not exist.
+
+    Args:
+        folder: its path. A symbolic link to a folder counts as one.
+        new: raise ``FileExistsError`` if it exists.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except OSError as error:
+        if new and isinstance(error, FileExistsError):
+            raise
+        raise InputError(f"the folder {folder} cannot be made: {error.strerror or error}") from None
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse a symbolic link where a folder is written into.
+
+    A run folder may come from a stranger: what is written into it stays in it.
+
+    Raises:
+        InputError: ``folder`` is a symbolic link.
+    """
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a symbolic link, and nothing is written through it: put a folder in its place")
+
+
+def to_json(content: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """A value as JSON; paths as text.
+
+    Args:
+        content: the value.
+        indent: spaces a level; None writes one line.
+        default: makes a value of JSON of any other; by default only paths are taken.
 
     Raises:
         InputError: a value that JSON does not have, such as NaN.
@@ -100,7 +149,7 @@ def to_json(content: Any, *, indent: int | None = None) -> str:
     '{"loss": 0.5}'
     """
     try:
-        return json.dumps(content, indent=indent, default=_path_as_text, allow_nan=False)
+        return json.dumps(content, indent=indent, default=default or _path_as_text, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"{content!r:.200} does not go into JSON: {error}") from None
 
@@ -127,14 +176,26 @@ def from_json(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
     Traceback (most recent call last):
     jaxconv.errors.InputError: config.json is damaged: Expected `int`, got `str` - at `$[...]`
     """
+    # Not msgspec's parser: it refuses the lone surrogates that stand for bytes of a file name that are no UTF-8.
     try:
-        # Not msgspec's own parser: names from folders can hold bytes that are no UTF-8, which it refuses.
-        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        content = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}") from None
+    return as_type(content, kind, name=name)
+
+
+def as_type(content: Any, kind: Any, *, name: str) -> Any:
+    """A value out of JSON, checked and converted to a type; ``name`` is what an error calls it.
+
+    Raises:
+        InputError: the value is of another type, or out of its range.
+
+    >>> as_type({"runs": "mine"}, dict[str, Path], name="config.json")["runs"].name
+    'mine'
+    """
     try:
-        return msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
+        return msgspec.convert(content, kind, dec_hook=_text_as_path)
+    except (msgspec.ValidationError, RecursionError) as error:
         raise InputError(f"{name} is damaged: {error}") from None
 
 
@@ -145,21 +206,36 @@ def read_bytes(path: Path, most: int) -> bytes:
         FileNotFoundError: there is no such file.
         InputError: it cannot be read, is a folder, a device or a pipe, or is larger.
     """
-    try:
-        # A pipe would wait for a writer.
-        with os.fdopen(
-            os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
-        ) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{path} is not a file")
+    with open_file(path) as file:
+        try:
             content = file.read(most + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(content) > most:
         raise InputError(f"{path} is larger than {most:,} bytes")
     return content
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read. A pipe, which would wait for a writer, is refused at once.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or is a folder, a device or a pipe.
+    """
+    try:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        raise InputError(f"{path} is not a file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is not a file")
+    return file
 
 
 def sync_folder(folder: Path) -> None:
@@ -189,12 +265,18 @@ def _path_as_text(value: object) -> str:
     raise TypeError(f"{type(value).__name__} is no value of JSON")
 
 
+def _text_as_path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text:.20} is too large for a number")
+        _refuse_number(text)
     return value
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+def _refuse_number(text: str) -> None:
+    raise ValueError(f"{text:.20} is no number of JSON")

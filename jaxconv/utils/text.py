@@ -6,11 +6,15 @@ import unicodedata
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
-def printable(text: object) -> str:
+def printable(text: object, *, keep: str = "") -> str:
     r"""Text with every character that a terminal would obey, or could not show, as an escape.
 
     Names of classes, folders and files go through it before they are printed, so that none can move the cursor, change
     colours, reverse the line or end the program on a surrogate.
+
+    Args:
+        text: what to show, or its ``str``.
+        keep: characters to leave as they are, such as a line break.
 
     >>> printable("cat\x1b[31m")
     'cat\\x1b[31m'
@@ -18,9 +22,15 @@ def printable(text: object) -> str:
     'Löwe'
     """
     return "".join(
-        character if unicodedata.category(character) not in _HIDDEN else _escape(character) for character in str(text)
+        character if character in keep or unicodedata.category(character) not in _HIDDEN else escaped(character)
+        for character in str(text)
     )
 
 
-def _escape(character: str) -> str:
+def escaped(character: str) -> str:
+    r"""A character in ASCII, as Python writes it in a string.
+
+    >>> print(escaped("é"))
+    \xe9
+    """
     return character.encode("unicode_escape").decode("ascii")

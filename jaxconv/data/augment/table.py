@@ -52,7 +52,8 @@ def find(names: Sequence[str]) -> tuple[Augment | None, Mix | None]:
         None where the list asks for none.
 
     Raises:
-        InputError: an unknown name, an option that does not fit or is missing, or two ways of mixing.
+        InputError: an unknown name, one that is there twice or changes nothing, an option that does not fit or is
+            missing, or two ways of mixing.
 
     >>> augment, mix = find(["flip", "shift:2"])
     >>> augment(jax.random.key(0), jax.numpy.ones((5, 8, 8, 1))).shape, mix
@@ -64,10 +65,16 @@ cutout, mixup, cutmix
     """
     augmentations: list[Augment] = []
     mixes: list[Mix] = []
-    for entry in [names] if isinstance(names, str) else names:
-        name, colon, option = str(entry).partition(":")
+    entries = [names] if isinstance(names, str) else [str(entry) for entry in names]
+    kinds = [entry.partition(":")[0] for entry in entries]
+    for entry, name in zip(entries, kinds, strict=True):
         known("augmentation", name, AUGMENTATIONS)
-        made = AUGMENTATIONS[name](*_options(name, option if colon else None))
+        if kinds.count(name) > 1 and name not in MIXES:
+            raise InputError(f"augmentation {name!r} is there {kinds.count(name)} times: once is enough")
+        options = _options(name, entry.partition(":")[2] if ":" in entry else None)
+        made = AUGMENTATIONS[name](*options)
+        if options == [0]:
+            raise InputError(f"augmentation {entry!r} changes nothing: leave it out, or give more than 0")
         (mixes if name in MIXES else augmentations).append(made)
     if len(mixes) > 1:
         raise InputError(f"{' and '.join(MIXES)} both mix examples: take one of them")

@@ -9,7 +9,6 @@ arm64, say); of its versions of jaxlib the newest that is not newer than the ins
 """
 
 import functools
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from jaxconv._compat import jaxlib_version, version_numbers
 from jaxconv.ops.conv.passes import FACTORS
 from jaxconv.runtime import instruction_set
+from jaxconv.utils.files import read_json
 
 FEW_CHANNELS = 4  # more would make a sum of too many terms
 FEW_FILTERS = 4  # of a channel that is a group
@@ -89,7 +89,7 @@ def table() -> dict[str, Any]:
     >>> sorted(table())
     ['command', 'emulated', 'instruction_set', 'machine', 'rows', 'versions']
     """
-    return json.loads(file_in_use().read_text())
+    return read_json(file_in_use(), dict[str, Any])
 
 
 def file_in_use() -> Path:

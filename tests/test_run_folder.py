@@ -1,0 +1,517 @@
+"""Run folders that were damaged, edited, linked elsewhere or taken away: every command says so in one line."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jaxconv import InputError, cli, data, plot, train
+from jaxconv.experiment import TrainConfig, evaluate_run, load_run, resume_training, run_training, training
+from jaxconv.experiment.lock import lock_run
+
+pytestmark = pytest.mark.usefixtures("promoting")
+REMOVED = object()
+OPTIONS = {"model": "mlp", "epochs": 2, "batch_size": 128}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "mistakes", "confusion"):
+            patch.setattr(plot, name, lambda *given, **options: Figure())
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run_training(TrainConfig(**OPTIONS, out=tmp_path_factory.mktemp("runs") / "run"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "digit.png"
+    Image.fromarray(data.load("digits").test.images[0, :, :, 0]).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "run")
+
+
+@pytest.fixture
+def jaxconv(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        code = cli.main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def edit(name, **changes):
+    """Change entries of a JSON file; None for one removes it."""
+
+    def mutate(folder):
+        content = json.loads((folder / name).read_text())
+        for key, value in changes.items():
+            if value is REMOVED:
+                del content[key]
+            else:
+                content[key] = value
+        (folder / name).write_text(json.dumps(content))
+
+    return mutate
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def replace(name, by):
+    """Put something that is no file where a file is."""
+
+    def mutate(folder):
+        path = folder / name
+        path.unlink()
+        by(path)
+
+    return mutate
+
+
+def lines(change):
+    def mutate(folder):
+        path = folder / "metrics.jsonl"
+        path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+
+    return mutate
+
+
+def without_memory(mutate):
+    """As in a run of an older version, whose snapshots do not hold config.json."""
+
+    def both(folder):
+        mutate(folder)
+        for position in folder.glob("checkpoint/*/position.json"):
+            content = json.loads(position.read_text())
+            del content["extra"]
+            position.write_text(json.dumps(content))
+            sums = json.loads(position.with_name("manifest.json").read_text())
+            sums["position.json"] = hashlib.sha256(position.read_bytes()).hexdigest()
+            position.with_name("manifest.json").write_text(json.dumps(sums))
+
+    return both
+
+
+DEEP = b"[" * 200_000 + b"]" * 200_000
+READERS = ("predict", "eval", "explain")
+ALL = (*READERS, "resume")
+
+# What is done to the folder, which commands refuse it, and what their line has.
+CORRUPTIONS = {
+    "config gone": (lambda f: (f / "config.json").unlink(), ALL, "is not a run folder: it has no config.json"),
+    "config empty": (write("config.json", b""), ALL, "config.json is not JSON"),
+    "config half": (write("config.json", b'{"dataset": "dig'), ALL, "config.json is not JSON"),
+    "config zeroed": (write("config.json", bytes(900)), ALL, "config.json is not JSON"),
+    "config no UTF-8": (write("config.json", b"\xff\xfe{}"), ALL, "config.json is not JSON"),
+    "config nested": (write("config.json", DEEP), ALL, "config.json is "),
+    "config nested in an entry": (write("config.json", b'{"dataset": ' + DEEP + b"}"), ALL, "config.json is "),
+    "config {}": (write("config.json", b"{}"), ALL, "config.json is damaged: Object missing required field `dataset`"),
+    "config a list": (write("config.json", b"[]"), ALL, "Expected `object`, got `array`"),
+    "config NaN": (write("config.json", b'{"dataset": NaN}'), ALL, "NaN is no number of JSON"),
+    "config infinite": (write("config.json", b'{"dataset": 1e999}'), ALL, "1e999 is no number of JSON"),
+    "config a folder": (replace("config.json", Path.mkdir), ALL, "config.json is not a file"),
+    "config a pipe": (replace("config.json", os.mkfifo), ALL, "config.json is not a file"),
+    "config a device": (replace("config.json", lambda p: p.symlink_to("/dev/zero")), ALL, "config.json is not a file"),
+    "config endless": (write("config.json", b" " * (2**26 + 1)), ALL, "config.json is larger than 67,108,864 bytes"),
+    "in_shape zero": (edit("config.json", in_shape=[0, 0, 1]), ALL, "Expected `int` >= 1 - at `$.in_shape["),
+    "in_shape huge": (edit("config.json", in_shape=[10**5, 10**5, 1]), ALL, "Expected `int` <= 16384"),
+    "in_shape short": (edit("config.json", in_shape=[8, 8]), ALL, "Expected `array` of length 3, got 2"),
+    "in_shape other": (edit("config.json", in_shape=[8, 8, 5]), ALL, "has in_shape=[8, 8, 5], but the run was trained"),
+    "image_shape other": (edit("config.json", image_shape=[9, 9, 1]), ALL, "has image_shape=[9, 9, 1], but the"),
+    "in_shape large, old": (
+        without_memory(edit("config.json", in_shape=[9000, 9000, 1])),
+        READERS,
+        "in_shape=[9000, 9000, 1], but mlp takes images [8, 8, 1] as [8, 8, 1]",
+    ),
+    "channels, old": (
+        without_memory(edit("config.json", in_shape=[8, 8, 5], image_shape=[8, 8, 5])),
+        READERS,
+        "is of another model: ",
+    ),
+    "classes swapped": (edit("config.json", classes=[*"1023456789"]), ALL, "has classes=['1', '0', '2'"),
+    "classes empty": (edit("config.json", classes=[]), ALL, "Expected `array` of length >= 1 - at `$.classes`"),
+    "classes numbers": (edit("config.json", classes=[0, 1]), ALL, "Expected `str`, got `int` - at `$.classes[0]`"),
+    "model other": (edit("config.json", model="small_cnn"), ALL, "has model='small_cnn', but the run was trained with"),
+    "model unknown, old": (without_memory(edit("config.json", model="lenet")), READERS, "unknown model 'lenet'"),
+    "seeds huge": (edit("config.json", seeds=10**20), ALL, "at `$.seeds`"),
+    "seeds other": (edit("config.json", seeds=3), ALL, "has seeds=3, but the run was trained with seeds=1"),
+    "seeds a bool": (edit("config.json", seeds=True), ALL, "Expected `int`, got `bool` - at `$.seeds`"),
+    "hashes other": (edit("config.json", data_sha256={"test images": "0"}), ALL, "has data_sha256={'test images':"),
+    "result half": (write("result.json", b"{"), ("explain", "finished"), "result.json is not JSON"),
+    "result {}": (write("result.json", b"{}"), ("explain", "finished"), "delete it, and --resume makes it again"),
+    "result lacks": (edit("result.json", device=REMOVED), ("explain", "finished"), "missing required field `device`"),
+    "result beyond": (edit("result.json", test_accuracy=2), ("explain", "finished"), "Expected `float` <= 1.0"),
+    "result by half": (edit("result.json", test_accuracies=[0.5]), ("explain", "finished"), "no test_accuracy_std"),
+    "result nested": (write("result.json", DEEP), ("explain", "finished"), "result.json is "),
+    "result gone": (lambda f: (f / "result.json").unlink(), ("explain",), "has no result.json: its training did not"),
+    "metrics gone": (lambda f: (f / "metrics.jsonl").unlink(), ("explain",), "has no metrics.jsonl: delete "),
+    "metrics short": (lines(lambda all: all[:1]), ("explain",), "is damaged: it has 1 lines for 2 epochs"),
+    "metrics torn": (lines(lambda all: [all[0], all[1][:20]]), ("explain",), "line 2 of "),
+    "metrics twice": (lines(lambda all: [all[0], all[0]]), ("explain",), "is damaged: it is of epoch 1"),
+    "metrics lacks": (lines(lambda all: [all[0], '{"epoch": 2}\n']), ("explain",), "missing required field `loss`"),
+    "metrics text": (lines(lambda all: [all[0], all[1].replace(": ", ': "x')]), ("explain",), "line 2"),
+    "newest gone": (
+        lambda f: shutil.rmtree(f / "checkpoint" / "20"),
+        READERS,
+        "holds another network than ",
+    ),
+    "newest renamed": (
+        lambda f: (f / "checkpoint" / "10").rename(f / "checkpoint" / "99"),
+        READERS,
+        "checkpoint/99 is that of step 10: give it that name again",
+    ),
+    "no checkpoint": (lambda f: shutil.rmtree(f / "checkpoint"), READERS, "has no checkpoint"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_damaged_run_is_refused_in_one_line_by_every_command(jaxconv, folder, digit, name):
+    mutate, commands, message = CORRUPTIONS[name]
+    mutate(folder)
+    lines = {command: [command, folder] for command in READERS} | {"predict": ["predict", folder, digit]}
+    for command in commands:
+        if command == "resume":
+            (folder / "result.json").unlink(missing_ok=True)
+        code, _, said = jaxconv(*lines.get(command, ["train", "--resume", folder]))
+        assert code == 2 and said.startswith("jaxconv: error: ") and said.count("\n") == 1, (command, said)
+        assert message in said and str(folder) in said, (command, said)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"learning_rate": 0.1},
+        {"schedule": "constant"},
+        {"label_smoothing": 0.5},
+        {"augment": ["flip"]},
+        {"dtype": "bfloat16"},
+        {"epochs": 3},
+        {"batch_size": 64},
+        {"optimizer": "sgd"},
+        {"average": 0.9},
+        {"patience": 1},
+        {"stream": True},
+        {"counts": {"train": 1, "validation": 1, "test": 1}},
+    ],
+    ids=str,
+)
+def test_an_edited_config_is_not_gone_on_with(jaxconv, folder, change):
+    """Each of these would train another network, without a word."""
+    (folder / "result.json").unlink()
+    ((name, now),) = change.items()
+    then = json.loads((folder / "config.json").read_text())[name]
+    edit("config.json", **change)(folder)
+    code, _, said = jaxconv("train", "--resume", folder)
+    assert code == 2 and said == (
+        f"jaxconv: error: {folder}/config.json has {name}={now!r}, but the run was trained with {name}={then!r}: "
+        "put that back\n"
+    )
+    edit("config.json", **{name: then})(folder)
+    assert jaxconv("train", "--resume", folder)[0] == 0
+
+
+def test_a_run_of_a_version_whose_snapshots_lack_the_config_is_read(jaxconv, folder, digit):
+    before = load_run(folder)
+    without_memory(edit("config.json", data_sha256=REMOVED, sha256="of its time"))(folder)
+    assert jaxconv("predict", folder, digit)[0] == 0
+    after = load_run(folder)
+    assert train.sha256(after.params) == train.sha256(before.params)
+    assert not evaluate_run(after)["test_data_changed"]
+    (folder / "result.json").unlink()
+    code, _, said = jaxconv("train", "--resume", folder)
+    assert code == 2 and "config.json has no data_sha256" in said
+
+
+FILES = ("config.json", "metrics.jsonl", "result.json", "report.json", "curves.png", "mistakes.png", "confusion.png")
+
+
+def test_nothing_is_written_through_a_symbolic_link_in_a_run(jaxconv, folder, tmp_path):
+    """A stranger's run: each of its files is a link, and so are the names that a writer may use beside it."""
+    (folder / "result.json").unlink()
+    shutil.copytree(folder, tmp_path / "plain")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in (*FILES, "evaluation.json", ".lock.json", "evaluation.partial", "config.partial", "result.partial"):
+        target = outside / name
+        target.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"precious")
+        (folder / name).unlink(missing_ok=True)
+        if name != "result.json":
+            (folder / name).symlink_to(target)
+    before = {path.name: path.read_bytes() for path in outside.iterdir()}
+    assert jaxconv("eval", folder)[0] == 0
+    assert jaxconv("train", "--resume", folder)[0] == 0
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
+    assert not any((folder / name).is_symlink() for name in (*FILES, "evaluation.json"))
+    assert json.loads((folder / "evaluation.json").read_text())["count"] == 360
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "tensorboard", "baseline", ".lock"])
+def test_a_folder_of_a_run_that_is_a_link_is_not_written_into(jaxconv, folder, tmp_path, name):
+    (folder / "result.json").unlink()
+    outside = tmp_path / "outside"
+    if name == "checkpoint":
+        (folder / name).rename(outside)
+    elif name == ".lock":
+        outside.write_text("precious")
+        (folder / name).unlink()
+    else:
+        outside.mkdir()
+    (folder / name).symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    code, _, said = jaxconv("train", "--resume", folder, *(["--tensorboard"] if name == "tensorboard" else []))
+    assert code == 2 and f"{folder}/{name} is a symbolic link" in said and said.count("\n") == 1
+    assert sorted(outside.rglob("*")) == before and (outside.is_dir() or outside.read_text() == "precious")
+
+
+def test_a_page_is_not_written_through_a_link(jaxconv, folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (folder / "explain").symlink_to(tmp_path / "outside")
+    code, _, said = jaxconv("explain", folder)
+    assert code == 2 and f"{folder}/explain is a symbolic link" in said and not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
+def test_a_run_folder_that_is_taken_away_ends_its_training(jaxconv, monkeypatch, tmp_path, how):
+    folder, really, saves = tmp_path / "run", train.save_checkpoint, []
+
+    def save(where, snapshot, *, keep):
+        really(where, snapshot, keep=keep)
+        saves.append(where)
+        if how == "removed":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            shutil.copytree(tmp_path / "elsewhere", folder)
+            (folder / ".lock.json").write_text('{"host": "another", "process": 1, "since": "now"}')
+
+    monkeypatch.setattr(train, "save_checkpoint", save)
+    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
+    assert code == 2 and "saved in" not in out and len(saves) == 1
+    assert f"the run folder {folder} was removed, moved or replaced while it was trained in" in said
+    assert (folder / "metrics.jsonl").exists() == (how == "replaced")
+    if how == "replaced":
+        assert not (folder / "metrics.jsonl").read_text()  # nothing is written into another's run
+    if how == "moved":
+        monkeypatch.setattr(train, "save_checkpoint", really)
+        assert jaxconv("train", "--resume", tmp_path / "elsewhere")[0] == 0
+
+
+def test_a_folder_removed_in_the_last_epoch_is_said(jaxconv, monkeypatch, tmp_path):
+    folder, append = tmp_path / "run", training.append_jsonl
+
+    def remove(path, record):
+        append(path, record)
+        if record["epoch"] == 2:
+            shutil.rmtree(folder)
+
+    monkeypatch.setattr(training, "append_jsonl", remove)
+    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--out", folder)
+    assert code == 2 and "saved in" not in out and f"the run folder {folder} was removed" in said
+    assert not folder.exists()
+
+
+def test_lines_that_were_lost_meanwhile_are_in_the_finished_run(monkeypatch, tmp_path, jaxconv):
+    folder, append = tmp_path / "run", training.append_jsonl
+
+    def lose(path, record):
+        append(path, record)
+        path.unlink()
+
+    monkeypatch.setattr(training, "append_jsonl", lose)
+    assert jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--out", folder)[0] == 0
+    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def images_file(path, change=None):
+    """1,000 random training images, of which the ones that a sample would not show can be changed."""
+    rng = np.random.default_rng(0)
+    parts = {f"x_{part}": rng.integers(0, 256, (count, 6, 6, 1), np.uint8) for part, count in COUNTS.items()}
+    parts |= {f"y_{part}": np.arange(count) % 3 for part, count in COUNTS.items()}
+    if change:
+        name, index = change
+        parts[name][index] ^= 1
+    np.savez(path, **parts)
+
+
+COUNTS = {"train": 1000, "val": 60, "test": 60}
+
+
+@pytest.fixture
+def of_file(tmp_path):
+    images_file(tmp_path / "data.npz")
+    config = TrainConfig(f"npz:{tmp_path / 'data.npz'}", **OPTIONS | {"epochs": 1}, out=tmp_path / "npz_run")
+    return run_training(config, progress=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (("x_train", (501, 3, 3, 0)), "training images"),
+        (("x_val", (7, 0, 0, 0)), "validation images"),
+        (("x_test", (7, 0, 0, 0)), "test images"),
+        (("y_train", 3), "training labels"),
+    ],
+)
+def test_one_bit_of_the_data_is_seen(jaxconv, of_file, tmp_path, change, part):
+    (of_file / "result.json").unlink()
+    images_file(tmp_path / "data.npz", change)
+    code, _, said = jaxconv("train", "--resume", of_file)
+    assert code == 2 and said.startswith(f"jaxconv: error: {of_file} began with data whose ") and part in said
+    assert said.endswith(" were others: start a new run\n")
+    code, _, said = jaxconv("eval", of_file)
+    warned = said == (
+        "jaxconv: warning: the test images are not those that the run was tested on at its training, so its scores may "
+        "be others\n"
+    )
+    assert code == 0 and warned == (part == "test images") and (warned or not said)
+    assert json.loads((of_file / "evaluation.json").read_text())["test_data_changed"] == warned
+
+
+def test_data_of_another_shape_are_refused(jaxconv, of_file, tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=np.ones((90, 6, 6, 3), np.uint8), y_train=np.arange(90) % 3,
+             x_test=np.ones((60, 6, 6, 3), np.uint8), y_test=np.arange(60) % 3)  # fmt: skip
+    code, _, said = jaxconv("eval", of_file)
+    assert code == 2 and "config.json has image_shape=[6, 6, 1], but the images of npz:" in said
+
+
+@pytest.fixture
+def streamed(tmp_path):
+    rng, pictures = np.random.default_rng(0), tmp_path / "pictures"
+    for i in range(400):
+        path = pictures / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).save(path, compress_level=0)  # all of one size
+    config = TrainConfig(
+        f"folder:{pictures}", **OPTIONS | {"epochs": 1, "batch_size": 64}, stream=True, out=tmp_path / "run"
+    )
+    folder, _ = run_training(config, progress=False)
+    (folder / "result.json").unlink()
+    return folder, pictures
+
+
+def test_streamed_pictures_that_changed_are_seen(jaxconv, streamed):
+    folder, pictures = streamed
+    parts = json.loads((folder / "config.json").read_text())["data_sha256"]
+    assert set(parts) == {
+        "training files", "training file times", "training labels", "sample of the training images",
+        "validation images", "test images",
+    }  # fmt: skip
+    raw = data.load(f"folder:{pictures}", stream=True).train
+    taken = set(np.linspace(0, len(raw) - 1, 256).astype(int).tolist())
+    path = pictures / raw.items[next(i for i in range(len(raw)) if i not in taken)]
+    os.utime(path, (1, 1))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        resume_training(folder, progress=False)
+    assert len(told) == 1 and "training files were changed or copied after" in str(told[0].message)
+    (folder / "result.json").unlink()
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save(path)
+    code, _, said = jaxconv("train", "--resume", folder)
+    assert code == 2 and "began with data whose training files were others" in said
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from jaxconv.experiment.lock import lock_run
+with lock_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(folder):
+    """Another process, which has the run folder's lock."""
+    (folder / "result.json").unlink()
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_writer_is_told_who_the_first_is(jaxconv, folder, digit, holder):
+    who = f"process {holder.pid} on {socket.gethostname()}, since {time.strftime('%Y-')}"
+    for _ in range(2):  # asking does not make the answer go away
+        code, _, said = jaxconv("train", "--resume", folder)
+        assert code == 2 and said.startswith(f"jaxconv: error: {folder} is being trained in by {who}")
+        assert said.endswith(": wait until it has ended, or stop it\n")
+    assert jaxconv("predict", folder, digit)[0] == jaxconv("eval", folder)[0] == 0  # whoever reads takes no lock
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_the_lock_of_a_dead_process_is_taken_over(jaxconv, folder, holder, sent):
+    holder.send_signal(sent)
+    holder.wait(60)
+    assert jaxconv("train", "--resume", folder)[0] == 0
+    assert (folder / "result.json").exists() and not (folder / ".lock.json").exists()
+
+
+def test_two_new_runs_in_one_folder_are_one(tmp_path):
+    """The second is refused, and what the first has written stays."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"is being trained in by process {process.pid} on "):
+            run_training(TrainConfig(**OPTIONS, out=folder), progress=False)
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", ".lock.json"]
+    finally:
+        process.kill()
+        process.communicate()
+    assert run_training(TrainConfig(**OPTIONS, out=folder), progress=False)[0] == folder
+
+
+def test_a_lock_is_given_back_after_an_error(folder):
+    with pytest.raises(RuntimeError), lock_run(folder):
+        raise RuntimeError
+    with lock_run(folder) as lock:
+        lock.check()
+    assert not (folder / ".lock.json").exists()
+
+
+def test_a_file_system_without_locks_is_told_of(folder, monkeypatch):
+    monkeypatch.setattr("filelock.FileLock.acquire", lambda lock: (_ for _ in ()).throw(OSError(95, "not supported")))
+    with (
+        pytest.warns(UserWarning, match="has no locks: see that only one process trains in it"),
+        lock_run(folder) as lock,
+    ):
+        lock.check()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_run_that_cannot_be_written_can_be_read(jaxconv, folder, digit):
+    folder.chmod(0o555)
+    try:
+        assert jaxconv("predict", folder, digit)[0] == 0
+        assert jaxconv("train", "--resume", folder)[0] == 0  # finished: it is read
+    finally:
+        folder.chmod(0o755)
