@@ -129,7 +129,7 @@ def test_charts_and_pages_take_names_as_text(tmp_path):
     from jaxconv.report.page import Block, Section, Table, write_page
 
     chart = charts.confusion(np.eye(len(NASTY)), NASTY) + charts.lines({"<b>x": ([1], [2])}, "x", "y")
-    assert "\\u003c" not in chart and "&lt;b&gt;x" in chart and "\\udce9" not in chart.replace("\\\\udce9", "")
+    assert "\\u003cb>" not in chart and "&lt;b&gt;x" in chart and "\\udce9" not in chart.replace("\\\\udce9", "")
     section = Section("x", "[x]", NASTY, [Block(charts=[("x", chart)], table=Table(NASTY, [NASTY]), pre="a\nb")])
     write_page(tmp_path / "page.html", NASTY[0], [], NASTY, [section])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -194,9 +194,9 @@ def test_an_interrupt_that_python_drops_arrives_all_the_same():
             raise KeyboardInterrupt
 
     with set_up():
-        gc.callbacks.append(callback)
         try:
             with pytest.raises(KeyboardInterrupt):
+                gc.callbacks.append(callback)
                 gc.collect()
                 time.sleep(5)
         finally:
