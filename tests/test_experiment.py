@@ -105,6 +105,7 @@ def test_evaluating_the_run_gives_its_accuracy_again(run):
     np.testing.assert_allclose(scored["loss"], result["test_loss"], rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on 4 validation images")
 def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(40):

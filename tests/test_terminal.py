@@ -1,6 +1,7 @@
 """What others named, in the terminal, in figures and on the page; any encoding; streams that go away; Ctrl-C."""
 
 import ast
+import contextlib
 import gc
 import io
 import os
@@ -120,7 +121,7 @@ def test_a_picture_never_costs_a_result(tmp_path):
     with pytest.warns(UserWarning, match=r"the picture .*x\.png is left out: RuntimeError: no memory$"):
         assert not plot.save(tmp_path / "x.png", fail)
     with pytest.warns(UserWarning, match=r"the picture .*is left out: InputError: .*cannot be written"):
-        assert not plot.save(tmp_path / "none" / "x.png", plot.numbers(range(3)))
+        assert not plot.save(tmp_path / "none" / "x.png", plot.numbers({"a": np.eye(2)}))
     assert not list(tmp_path.iterdir())
 
 
@@ -128,7 +129,7 @@ def test_charts_and_pages_take_names_as_text(tmp_path):
     from jaxconv.report.page import Block, Section, Table, write_page
 
     chart = charts.confusion(np.eye(len(NASTY)), NASTY) + charts.lines({"<b>x": ([1], [2])}, "x", "y")
-    assert "\\u003c" not in chart and "&lt;b&gt;x" in chart and "\\udce9" not in chart.replace("\\\\udce9", "")
+    assert "\\u003cb>" not in chart and "&lt;b&gt;x" in chart and "\\udce9" not in chart.replace("\\\\udce9", "")
     section = Section("x", "[x]", NASTY, [Block(charts=[("x", chart)], table=Table(NASTY, [NASTY]), pre="a\nb")])
     write_page(tmp_path / "page.html", NASTY[0], [], NASTY, [section])
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -142,56 +143,64 @@ def test_a_path_that_is_no_utf8_goes_into_json_and_back(tmp_path):
     with pytest.raises(InputError, match="is not JSON"):
         read_json(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"a": "\\udce9"}')
-    with pytest.raises(InputError, match="is damaged: Expected `int`"):
+    with pytest.raises(InputError, match=r"x\.json is"):
         read_json(tmp_path / "x.json", dict[str, int])
 
 
-@pytest.fixture
-def streams(monkeypatch):
-    """This process set up as the program sets itself up, undone afterwards."""
-    for module, name in ((sys, "stdout"), (sys, "stderr"), (sys, "unraisablehook"), (warnings, "showwarning")):
-        monkeypatch.setattr(module, name, getattr(module, name))
+@contextlib.contextmanager
+def set_up(encoding="utf-8"):
+    """This process set up as the program sets itself up, and undone; what is written to stdout."""
+    written = io.BytesIO()
+    before = sys.stdout, sys.stderr, sys.unraisablehook, warnings.showwarning
+    sys.stdout, sys.stderr = (io.TextIOWrapper(file, encoding) for file in (written, io.BytesIO()))
+    try:
+        terminal.set_up()
+        yield written
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr, sys.unraisablehook, warnings.showwarning = before
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-def test_every_encoding_can_be_written(streams, encoding, monkeypatch):
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    terminal.set_up()
-    print("28×28 → 0.9 ± 0.1 ━┏ ж \udce9")
-    sys.stdout.flush()
+def test_every_encoding_can_be_written(encoding):
+    with set_up(encoding) as written:
+        print("28×28 → 0.9 ± 0.1 ━┏ ж \udce9", flush=True)
+        told = written.getvalue().decode(encoding).rstrip()
     want = {"ascii": "28x28 -> 0.9 +- 0.1 -+ \\u0436 \\udce9", "utf-8": "28×28 → 0.9 ± 0.1 ━┏ ж \\udce9"}
-    rest = "28×28 -> 0.9 ± 0.1 -+ \\u0436 \\udce9"
-    assert written.getvalue().decode(encoding).rstrip() == want.get(encoding, rest)
+    assert told == want.get(encoding, "28×28 -> 0.9 ± 0.1 -+ \\u0436 \\udce9")
 
 
-def test_a_reader_that_goes_away_stops_nothing(streams, monkeypatch):
+def test_a_warning_is_one_line():
+    with set_up():
+        warnings.showwarning(UserWarning("two\nlines"), UserWarning, "x.py", 1)
+        assert sys.stderr.buffer.getvalue() == b"jaxconv: warning: two\\nlines\n"
+
+
+def test_a_reader_that_goes_away_stops_nothing():
     reading, writing = os.pipe()
-    stream = io.TextIOWrapper(open(writing, "wb"), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdout", stream)
-    wrapped = terminal._Stream(stream, writing)
-    os.close(reading)
-    for _ in range(3):
-        print("x" * 99_999, file=wrapped, flush=True)
-    wrapped.close()
+    with io.TextIOWrapper(open(writing, "wb"), encoding="utf-8") as stream:
+        wrapped = terminal._Stream(stream, writing)
+        os.close(reading)
+        for _ in range(3):
+            print("x" * 99_999, file=wrapped, flush=True)
 
 
-def test_an_interrupt_that_python_drops_arrives_all_the_same(streams):
+def test_an_interrupt_that_python_drops_arrives_all_the_same():
     """jax has a callback of the garbage collector: what is raised there is dropped."""
-    terminal.set_up()
     armed = [True]
 
     def callback(phase, info):
-        if armed.pop() if armed else False:
+        if armed and armed.pop():
             raise KeyboardInterrupt
 
-    gc.callbacks.append(callback)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            gc.collect()
-            time.sleep(5)
-    finally:
-        gc.callbacks.remove(callback)
+    with set_up():
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                gc.callbacks.append(callback)
+                gc.collect()
+                time.sleep(5)
+        finally:
+            gc.callbacks.remove(callback)
 
 
 HANG = """
@@ -212,13 +221,11 @@ console()
 def test_ctrl_c_in_the_first_second_is_one_line():
     """While modules are loaded: a module that hangs, in the place of tyro."""
     command = [sys.executable, "-c", HANG]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == "jaxconv: interrupted\n" and process.wait(timeout=60) == 130
-    finally:
-        process.kill()
+        _, told = process.communicate(timeout=60)
+    assert told == "jaxconv: interrupted\n" and process.returncode == 130
 
 
 @pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-", "| true"])

@@ -72,7 +72,11 @@ def _where(examples: Examples, chosen: np.ndarray) -> Examples:
     if isinstance(examples, Split):
         return Split(examples.images[chosen], examples.labels[chosen])
     places = np.flatnonzero(chosen)
-    items = examples.items[places] if isinstance(examples.items, np.ndarray) else [examples.items[i] for i in places]
+    items = (
+        examples.items[places]
+        if isinstance(examples.items, np.ndarray)
+        else [examples.items[i] for i in places.tolist()]
+    )
     return dataclasses.replace(examples, items=items, labels=examples.labels[chosen])
 
 

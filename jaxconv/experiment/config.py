@@ -95,6 +95,8 @@ class TrainConfig:
         for name in ("runs", "out"):
             if not isinstance(value := getattr(self, name), Path) and (name, value) != ("out", None):
                 raise InputError(f"train: {name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
+        if self.augment is not None and not isinstance(self.augment, tuple | list):
+            raise InputError(f"train: augment={self.augment!r} should be a tuple of names, such as ('flip', 'shift:4')")
         if not isinstance(self.dataset, str):
             raise InputError(f"train: dataset={self.dataset!r} should be a name, such as 'digits'")
         if self.warmup >= self.epochs:

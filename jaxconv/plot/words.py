@@ -44,7 +44,7 @@ def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
 
     >>> import tempfile
     >>> from jaxconv.plot import numbers
-    >>> save(Path(tempfile.mkdtemp()) / "array.png", lambda: numbers(range(3)))
+    >>> save(Path(tempfile.mkdtemp()) / "array.png", lambda: numbers({"a": [[1, 2]]}))
     True
     """
     try:

@@ -92,7 +92,7 @@ class _Stream(io.TextIOWrapper):
     """A stream as :func:`set_up` describes it."""
 
     def __init__(self, stream: TextIO | None, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._descriptor, self._before = descriptor, stream  # which would close the buffer when it is freed
         buffer = open(descriptor, "wb", closefd=False) if stream is None else stream.buffer
         encoding = "utf-8" if stream is None else stream.encoding
         terminal = stream is not None and stream.isatty()
