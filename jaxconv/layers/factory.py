@@ -6,6 +6,7 @@ from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.layers.layer import Layer, Shape, Tree
@@ -62,14 +63,22 @@ def _checked(init: Callable[..., tuple[Tree, Tree]]) -> Callable[..., tuple[Tree
 
 def check_key(who: str, key: Any) -> None:
     """Refuse a seed, or several keys, where one random key is needed."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        if shape != ():
-            raise InputError(f"{who}: key is {shape} keys, not one: jax.vmap takes one of them at a time")
-    elif dtype != jnp.uint32 or shape is None or len(shape) != 1:  # else a key as jax.random.PRNGKey makes it
+    if is_keys(key):
+        raise InputError(f"{who}: key is {key.shape} keys, not one: jax.vmap takes one of them at a time")
+    old = getattr(key, "dtype", None) == jnp.uint32 and np.ndim(key) == 1  # as jax.random.PRNGKey makes it
+    if not old and not _is_key(key):
         number = key if is_int(key) else 0
         given = repr(key) if is_int(key) or key is None else type(key).__name__
         raise InputError(f"{who}: key={given} should be a random key: jax.random.key({number})")
+
+
+def is_keys(key: Any) -> bool:
+    """Return whether this is an array of several random keys."""
+    return _is_key(key) and key.shape != ()
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 def check_in_shape(who: str, in_shape: Any) -> Shape:

@@ -68,9 +68,7 @@ def _error(who: str, signature: inspect.Signature, args: tuple[Any, ...], option
     by_place = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in options:
         if name not in signature.parameters:
-            near = nearest(name, signature.parameters)
-            hint = f": did you mean {near}?" if near else "."
-            return ArgumentError(f"{who}: no argument is called {name}{hint} {takes}")
+            return no_argument(who, name, signature.parameters, takes)
     if len(args) > len(by_place):
         places = f"{len(by_place)} without a name ({', '.join(by_place)})" if by_place else "none without a name"
         return ArgumentError(f"{who}: {len(args)} arguments, but it takes {places}; name the others. {takes}")
@@ -81,6 +79,19 @@ def _error(who: str, signature: inspect.Signature, args: tuple[Any, ...], option
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [name for name in required if name not in given]
     return ArgumentError(f"{who}: {' and '.join(missing)} must be given. {takes}")
+
+
+def no_argument(who: str, name: str, names: Iterable[str], takes: str = "") -> ArgumentError:
+    """Return the error for an argument that a function has not.
+
+    >>> print(no_argument("fit", "epoch", ["epochs", "seed"]))
+    fit: no argument is called epoch: did you mean epochs? It takes epochs, seed
+    """
+    names = list(names)
+    near = nearest(name, names)
+    hint = f": did you mean {near}?" if near else "."
+    takes = takes or f"It takes {', '.join(names)}"
+    return ArgumentError(f"{who}: no argument is called {name}{hint} {takes}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
