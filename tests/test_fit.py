@@ -213,7 +213,7 @@ def fit(data=None, validation=None, **options):
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
         (
             lambda: fit((toy()[0] / np.float32("nan"), toy()[1])),
-            r"fit: step 1 \(epoch 1\): the loss is nan; the first parameter to go bad is bn1/scale, 4 of whose 4",
+            r"fit: the training images are not all finite: example 0 has a pixel that is nan, and so have 50 of 50",
         ),
         (
             lambda: train.evaluate(serial(relu), {}, {}, *toy()),

@@ -73,12 +73,12 @@ def test_functions_of_other_libraries_are_functions():
 )
 def test_a_module_that_is_wrapped_as_the_error_says_is_trained(start, module, kernel):
     """The gradient of the sum over outputs is, for each weight, the sum of the inputs that it multiplies."""
-    layer = eval(sketch(LIBRARIES[start], "Linear"))
+    layer = eval(sketch(LIBRARIES[start], "Linear"), globals() | {"module": module})
     assert isinstance(layer, Layer) and layer.kind == "linear"
-    model = serial(relu, layer)
-    params, state = model.init(KEY, (4,))
-    x = jnp.arange(8.0).reshape(2, 4)
-    gradient = jax.grad(lambda params: model.apply(params, state, x, train=True, key=KEY)[0].sum())(params)
+    model, x = serial(relu, layer), jnp.arange(8.0).reshape(2, 4)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # they broadcast
+        params, state = model.init(KEY, (4,))
+        gradient = jax.grad(lambda params: model.apply(params, state, x, train=True, key=KEY)[0].sum())(params)
     leaves = {np.shape(leaf): np.asarray(leaf) for leaf in jax.tree.leaves(gradient)}
     wanted = np.broadcast_to(np.asarray(x.sum(axis=0)), (3, 4))
     np.testing.assert_allclose(leaves[(3, 4)] if kernel == "weight" else leaves[(4, 3)].T, wanted)

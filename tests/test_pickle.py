@@ -17,6 +17,7 @@ from jaxconv import (
     Layer,
     MaxPool,
     as_layer,
+    dirac,
     flatten,
     models,
     ops,
@@ -82,6 +83,24 @@ def test_every_model_and_every_part_of_it_can_be_pickled(name):
 def test_what_was_replaced_stays_replaced():
     again = pickle.loads(pickle.dumps(Conv(2, 3)._replace(init=own_init)._replace(name="b")))
     assert again.name == "b" and again.init(KEY, (1,))[0].keys() == {"scale"}
+
+
+@pytest.mark.parametrize(
+    "kernel_init",
+    [
+        jax.nn.initializers.glorot_uniform(),
+        jax.nn.initializers.variance_scaling(3.0, "fan_avg", "truncated_normal"),
+        jax.nn.initializers.normal(0.3),
+        jax.nn.initializers.constant(0.5),
+        jax.nn.initializers.orthogonal(2.0),
+        jax.nn.initializers.zeros,
+        dirac(jax.nn.initializers.normal(2.0)),
+    ],
+)
+def test_initializers_are_the_same_after_pickle(kernel_init):
+    layer = Conv(3, 3, kernel_init=kernel_init)
+    again = pickle.loads(pickle.dumps(layer))
+    jax.tree.map(np.testing.assert_array_equal, again.init(KEY, (5, 5, 2)), layer.init(KEY, (5, 5, 2)))
 
 
 def test_what_has_no_name_is_refused_by_pickle():

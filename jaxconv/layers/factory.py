@@ -23,11 +23,9 @@ def makes_layer(make: Callable[P, Layer]) -> Callable[P, Layer]:
     A call with wrong arguments raises an ``ArgumentError``. The layer remembers the call, by which pickle makes it
     again, and its ``init`` checks the key and the shape.
 
-    >>> import pickle
     >>> from jaxconv import Conv
-    >>> params, _ = pickle.loads(pickle.dumps(Conv(2, 3))).init(jax.random.key(0), (5, 5, 1))
-    >>> params["kernel"].shape
-    (3, 3, 1, 2)
+    >>> Conv(2, 3).recipe.args
+    (2, 3)
     >>> Conv(2, 3, strides=2)
     Traceback (most recent call last):
     jaxconv.errors.ArgumentError: Conv: no argument is called strides: did you mean stride? It takes Conv(features, \

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxconv.errors import ArgumentError, InputError
 from jaxconv.layers import foreign
-from jaxconv.layers.recipe import Recipe, make_again
+from jaxconv.layers.recipe import Recipe
 from jaxconv.shapes import Window
 
 Tree = dict[str, Any]  # params or state: nested dicts of arrays
@@ -77,7 +77,7 @@ class Layer(_Fields):
         return f"<Layer {self.name or self.kind}{parts}>"
 
     def __reduce__(self) -> tuple[Callable[..., "Layer"], tuple[Any, ...]]:
-        return (Layer, tuple(self)) if self.recipe is None else (make_again, (self.recipe.dumps(),))
+        return (Layer, tuple(self)) if self.recipe is None else self.recipe.reduced()
 
     def __copy__(self) -> "Layer":
         return self  # nothing of it changes

@@ -1,11 +1,16 @@
 """How a layer was made: what pickle stores of it, since a layer's own functions have no name in any module."""
 
-import io
-import pickle
+import functools
+import inspect
 import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
+
+import jax
+
+# The modules whose functions return initializers.
+INITIALIZERS = (jax.nn.initializers.variance_scaling.__module__, f"{__package__}.parameters")
 
 
 class Recipe(NamedTuple):
@@ -22,33 +27,49 @@ class Recipe(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     changes: dict[str, Any] = {}  # noqa: RUF012
 
-    def dumps(self) -> bytes:
-        """Return the recipe as bytes.
-
-        Raises:
-            pickle.PicklingError, AttributeError: an argument that pickle does not take, such as a lambda.
-        """
-        file = io.BytesIO()
-        _Pickler(file).dump(tuple(self))
-        return file.getvalue()
+    def reduced(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return what the layer's ``__reduce__`` has to: a function, and arguments in a form that pickle takes."""
+        return make_again, (self.make, *map(_storable, (self.args, self.options, self.changes)))
 
 
-def make_again(recipe: bytes) -> Any:
-    """Return a layer made from the bytes of its recipe."""
-    make, args, options, changes = pickle.loads(recipe)
+def make_again(
+    make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], changes: dict[str, Any]
+) -> Any:
+    """Return the layer of a recipe."""
     return make(*args, **options)._replace(**changes)
 
 
-class _Pickler(pickle.Pickler):
-    """Stores the functions that jax has wrapped, such as ``jax.nn.relu``, by name: pickle itself cannot."""
+class _Call(NamedTuple):
+    """A value that pickle stores as the call that makes it."""
 
-    def reducer_override(self, value: Any) -> Any:
-        if not callable(value) or isinstance(value, type | FunctionType | BuiltinFunctionType):
-            return NotImplemented
-        module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-        if isinstance(name, str) and getattr(sys.modules.get(str(module)), name, None) is value:
-            return _named, (module, name)
-        return NotImplemented
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}  # noqa: RUF012
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return functools.partial(self.function, *self.args, **self.options), ()
+
+
+def _storable(value: Any) -> Any:
+    """Return the value with calls in place of what pickle does not take: functions of jax, and initializers."""
+    if type(value) in (tuple, list):
+        return type(value)(map(_storable, value))
+    if type(value) is dict:
+        return {name: _storable(each) for name, each in value.items()}
+    if type(value) is functools.partial:
+        return _Call(functools.partial, (_storable(value.func), *_storable(value.args)), _storable(value.keywords))
+    if not callable(value) or isinstance(value, type | BuiltinFunctionType):
+        return value
+    module, name = str(getattr(value, "__module__", None)), getattr(value, "__qualname__", "")
+    if isinstance(value, FunctionType):
+        if module in INITIALIZERS and "<locals>" in name:  # what glorot_uniform() returns, for one
+            make = getattr(sys.modules[module], name.partition(".")[0])
+            options = inspect.getclosurevars(value).nonlocals
+            takes = inspect.signature(make).parameters
+            return _Call(make, (), _storable({name: options[name] for name in takes if name in options}))
+    elif getattr(sys.modules.get(module), name, None) is value:  # jax.nn.relu: a function that jax has wrapped
+        return _Call(_named, (module, name))
+    return value
 
 
 def _named(module: str, name: str) -> Any:
