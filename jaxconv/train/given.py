@@ -114,6 +114,8 @@ def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size:
             f"{who}: images {images.shape} should be (N, H, W, C), and at least one "
             "((N, T, C) of a series, (N, D, H, W, C) of a volume)"
         )
+    if not _numbers(images):
+        raise InputError(f"{who}: images {images.dtype}{images.shape} should be numbers: uint8, or floats from 0 to 1")
     if images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
         raise InputError(
             f"{who}: images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
@@ -149,9 +151,13 @@ def as_array(who: str, name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, ValueError):
         array = None
-    if array is None or not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+    if array is None or not _numbers(array):
         raise InputError(f"{who}: {name} should be an array of numbers, not {_kind(value)}")
     return array
+
+
+def _numbers(array: np.ndarray | jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
 
 
 def _pair(name: str, examples: Any) -> Examples:

@@ -15,7 +15,11 @@ GIVEN = ("value", "grad", "value_fn")  # to an optimiser that takes more than gr
 
 def is_floating(array: Any) -> bool:
     """Return whether an array holds floating numbers: keys, flags and counters do not."""
-    return jnp.issubdtype(array.dtype, jnp.floating)
+    return jnp.issubdtype(_dtype(array), jnp.floating)
+
+
+def _dtype(array: Any) -> Any:
+    return array.dtype if hasattr(array, "dtype") else jnp.result_type(array)
 
 
 def check_optimizer(who: str, optimizer: Any) -> None:
@@ -43,10 +47,10 @@ jaxconv.train.make_optimizer('adam')
 def check_params(params: Any) -> None:
     """Refuse parameters that have no gradient."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        if not jnp.issubdtype(_dtype(leaf), jnp.inexact):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(
-                f"train step: the parameter {name} is {leaf.dtype}, which has no gradient: keep it in state"
+                f"train step: the parameter {name} is {_dtype(leaf)}, which has no gradient: keep it in state"
             )
 
 
