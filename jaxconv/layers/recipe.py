@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 # The modules whose functions return initializers.
-INITIALIZERS = (jax.nn.initializers.variance_scaling.__module__, f"{__package__}.parameters")
+INITIALIZERS = (jax.nn.initializers.variance_scaling.__globals__["__name__"], f"{__package__}.parameters")
 
 
 class Recipe(NamedTuple):
