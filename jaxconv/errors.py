@@ -13,6 +13,14 @@ class DtypeError(InputError, TypeError):
     """An array of the wrong dtype. Both a ``ValueError`` and a ``TypeError``, so either ``except`` finds it."""
 
 
+class ArgumentError(InputError, TypeError):
+    """A call with arguments that the function does not take. A ``TypeError`` too, which Python raises for them."""
+
+
+class RangeWarning(UserWarning):
+    """The pixels of images are not in the range that the network is meant for, from 0 to 1."""
+
+
 class DeadLayerWarning(UserWarning):
     """All that a layer makes is 0, whatever it is shown: it passes nothing on, and learns no more."""
 

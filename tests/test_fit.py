@@ -205,6 +205,10 @@ def fit(data=None, validation=None, **options):
         (lambda: fit(seed=-1), r"fit: seed=-1 should be a whole number from 0 to 2³² − 1"),
         (lambda: fit(seed=1.5), r"fit: seed=1.5 should be a whole number"),
         (lambda: fit(seed=None), r"fit: seed=None should be a whole number"),
+        (
+            lambda: fit((toy()[0].astype(object), toy()[1])),
+            r"fit: images object\(50, 4, 4, 1\) should be numbers: uint8",
+        ),
         (lambda: fit(list(toy())), r"fit: train should be a tuple \(images, labels\).*, not 2 of list"),
         (lambda: fit((*toy(), 0)), r"fit: train should be a tuple \(images, labels\), not 3 of tuple"),
         (lambda: fit((toy()[0].tolist(), toy()[1])), r"the images of train should be an array, not 50 of list"),
@@ -213,7 +217,7 @@ def fit(data=None, validation=None, **options):
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
         (
             lambda: fit((toy()[0] / np.float32("nan"), toy()[1])),
-            r"fit: step 1 \(epoch 1\): the loss is nan; the first parameter to go bad is bn1/scale, 4 of whose 4",
+            r"fit: the training images are not all finite: example 0 has a pixel that is nan, and so have 50 of 50",
         ),
         (
             lambda: train.evaluate(serial(relu), {}, {}, *toy()),

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError, said_by
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Layer, Shape, Tree, as_layer, output_shape
 
 Parts = tuple[tuple[str, Layer], ...]
 
 
+@makes_layer
 def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -> Layer:
     """One layer after another: ``y = layers[-1](… layers[0](x))``.
 
@@ -58,6 +60,7 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
     return Layer("serial", init, apply, parts, name=name)
 
 
+@makes_layer
 def residual(
     *body: Layer | Callable[..., jax.Array],
     shortcut: Layer | Callable[..., jax.Array] | None = None,
@@ -93,6 +96,7 @@ def residual(
     return _branches("res", parts, add, name)
 
 
+@makes_layer
 def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = None) -> Layer:
     """Several layers beside each other: each sees the same x, and their channels are laid end to end, in that order.
 

@@ -5,11 +5,13 @@ import functools
 import jax
 
 from jaxconv import ops
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Layer, Shape, Tree, stateless
 from jaxconv.layers.parameters import HE_NORMAL, Initializer, kernel_and_bias, kernel_names, kernel_shape
 from jaxconv.shapes import Padding, Sizes, Window
 
 
+@makes_layer
 def Conv(
     features: int,
     kernel_size: Sizes,
@@ -59,6 +61,7 @@ def Conv(
     return stateless("conv", op, init, kernel_names(use_bias), window=window, name=name)
 
 
+@makes_layer
 def ConvTranspose(
     features: int,
     kernel_size: Sizes,

@@ -6,10 +6,12 @@ import jax
 
 from jaxconv import ops
 from jaxconv.errors import InputError
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Layer, Shape, Tree, stateless
 from jaxconv.layers.parameters import HE_NORMAL, Initializer, kernel_and_bias, kernel_names
 
 
+@makes_layer
 def Dense(
     features: int,
     *,
@@ -27,7 +29,9 @@ def Dense(
 
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         if len(in_shape) != 1:
-            raise InputError(f"Dense: in_shape {in_shape} should be one row of values: put flatten before it")
+            raise InputError(
+                f"Dense: in_shape {in_shape} should be one row of values, without the batch axis: put flatten before it"
+            )
         return kernel_and_bias("Dense", kernel_init, key, (*in_shape, features), use_bias), {}
 
     op = functools.partial(ops.dense, precision=precision)

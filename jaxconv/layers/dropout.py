@@ -5,10 +5,12 @@ from collections.abc import Callable
 import jax
 
 from jaxconv import ops
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Layer, Tree
 from jaxconv.ops import checks
 
 
+@makes_layer
 def Dropout(rate: float, *, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.dropout` in training, nothing otherwise.
 
@@ -22,6 +24,7 @@ def Dropout(rate: float, *, name: str | None = None) -> Layer:
     return _in_training("dropout", ops.dropout, rate, name)
 
 
+@makes_layer
 def SpatialDropout(rate: float, *, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.spatial_dropout`, of whole channels, in training, nothing otherwise.
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import ops
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Layer, Shape, Tree, check_entries, stateless
 from jaxconv.layers.parameters import scale_and_bias
 from jaxconv.ops.batch_norm import batch_norm_with_statistics
 
 
+@makes_layer
 def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.batch_norm`, with the batch's statistics in training and running ones otherwise.
 
@@ -58,6 +60,7 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, 
     return Layer("bn", init, apply, name=name)
 
 
+@makes_layer
 def LayerNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.layer_norm` with a learned scale and bias.
 
@@ -68,6 +71,7 @@ def LayerNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
     return stateless("ln", functools.partial(ops.layer_norm, eps=eps), scale_and_bias, ("scale", "bias"), name=name)
 
 
+@makes_layer
 def GroupNorm(groups: int, *, eps: float = 1e-5, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.group_norm` with a learned scale and bias.
 
@@ -84,6 +88,7 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, name: str | None = None) -> Lay
     return stateless("gn", op, scale_and_bias, ("scale", "bias"), name=name)
 
 
+@makes_layer
 def InstanceNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.instance_norm` with a learned scale and bias.
 
@@ -94,6 +99,7 @@ def InstanceNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
     return stateless("in", functools.partial(ops.instance_norm, eps=eps), scale_and_bias, ("scale", "bias"), name=name)
 
 
+@makes_layer
 def RMSNorm(*, eps: float = 1e-6, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.rms_norm` with a learned scale; there is no bias.
 

@@ -64,7 +64,9 @@ def kernel_shape(layer: str, kernel_size: Sizes, in_shape: Shape, groups: int, f
     try:
         window = per_dimension(kernel_size, len(in_shape) - 1, "kernel_size")
     except InputError as error:
-        raise InputError(f"{layer}: {error}; in_shape {in_shape} should be one example's, (H, W, C)") from None
+        raise InputError(
+            f"{layer}: {error}; in_shape {in_shape} should be one example's, (H, W, C), without the batch axis"
+        ) from None
     return (*window, checks.per_group(layer, in_shape, groups), features)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 import jax
 
 from jaxconv import ops
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Layer, stateless
 from jaxconv.shapes import Padding, Sizes, Window
 
 
+@makes_layer
 def MaxPool(
     window: Sizes,
     *,
@@ -29,6 +31,7 @@ def MaxPool(
     return _pool("max_pool", op, window, stride, padding, dilation, name)
 
 
+@makes_layer
 def AvgPool(
     window: Sizes,
     *,
@@ -48,6 +51,7 @@ def AvgPool(
     return _pool("avg_pool", op, window, stride, padding, dilation, name)
 
 
+@makes_layer
 def LpPool(
     window: Sizes,
     *,

@@ -4,9 +4,11 @@ from functools import partial
 from typing import Any
 
 from jaxconv.layers import Conv, Dropout, Layer, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import checks, global_avg_pool, relu
 
 
+@makes_layer
 def all_conv(classes: int = 10, *, width: int = 96, dropout: bool = True, impl: str = "auto") -> Layer:
     """All-CNN-C: convolutions with stride 2 make the image smaller: 1,369,738 parameters on a 32×32×3 image.
 

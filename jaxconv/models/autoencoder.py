@@ -1,17 +1,20 @@
 """An autoencoder: a convnet that makes an image a few numbers, and one that makes the image of them. Neither pools."""
 
+from functools import partial
 from typing import Any
 
 import jax
 
 from jaxconv.errors import InputError
 from jaxconv.layers import Conv, ConvTranspose, Dense, Layer, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import flatten, relu
 
 HALVE: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}  # 28 → 14 → 7, and what undoes it: 7 → 14 → 28
 FEATURES = (16, 32)  # after the first halving, and after the second
 
 
+@makes_layer
 def encoder(code: int, *, features: tuple[int, int] = FEATURES) -> Layer:
     """Two convolutions with stride 2, each of which halves the image, and a dense layer to ``code`` numbers.
 
@@ -32,6 +35,7 @@ def encoder(code: int, *, features: tuple[int, int] = FEATURES) -> Layer:
     return serial(Conv(first, **HALVE), relu, Conv(second, **HALVE), relu, flatten, Dense(code), name="encoder")
 
 
+@makes_layer
 def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEATURES) -> Layer:
     """From a code to an image: the encoder backwards, its convolutions transposed.
 
@@ -61,9 +65,12 @@ def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEAT
     height, width, channels = out_shape
     first, second = features
 
-    def unflatten(x: jax.Array) -> jax.Array:
-        return x.reshape(-1, height // 4, width // 4, second)
-
     small = Dense(height // 4 * (width // 4) * second)
     larger, whole = ConvTranspose(first, **HALVE), ConvTranspose(channels, **HALVE)
-    return serial(small, relu, unflatten, larger, relu, whole, name="decoder")
+    return serial(
+        small, relu, partial(_unflatten, shape=(height // 4, width // 4, second)), larger, relu, whole, name="decoder"
+    )
+
+
+def _unflatten(x: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    return x.reshape(-1, *shape)

@@ -3,9 +3,11 @@
 from functools import partial
 
 from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import flatten, relu
 
 
+@makes_layer
 def convnetjs(classes: int = 10, *, impl: str = "auto") -> Layer:
     """Three 5×5 convolutions of 16, 20 and 20 filters, a pooling after each: 22,466 parameters on a 32×32×3 image.
 

@@ -6,9 +6,11 @@ import jax
 from jax.nn.initializers import glorot_uniform
 
 from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import flatten, relu, tanh
 
 
+@makes_layer
 def lenet5(
     classes: int = 10,
     *,

@@ -17,6 +17,7 @@ import numpy as np
 from jaxconv import ops
 from jaxconv.errors import InputError
 from jaxconv.layers import Conv, Dense, Layer, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Shape, Tree, stateless
 from jaxconv.layers.parameters import kernel_shape
 from jaxconv.ops import checks, flatten, tanh
@@ -50,6 +51,7 @@ GLYPHS = """
 """
 
 
+@makes_layer
 def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
     """The paper's network of 60,000 parameters on a 32×32×1 image: C1, S2, C3, S4, C5, F6 and the output's distances.
 
@@ -80,11 +82,6 @@ def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
     checks.whole("lenet5_1998", 1, classes=classes)
     if classes > 10:
         raise InputError(f"lenet5_1998: classes={classes}, but its output has the shapes of 10 digits: take lenet5")
-    drawn = digit_codes()[:classes]
-
-    def distances(x: jax.Array) -> jax.Array:
-        return -squared_distances(x, jnp.asarray(drawn, x.dtype))
-
     conv = partial(Conv, kernel_size=5, kernel_init=fan_in_uniform, impl=impl)
     return serial(
         ink,
@@ -101,10 +98,15 @@ def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
         flatten,
         Dense(84, kernel_init=fan_in_uniform),
         squash,
-        distances,
+        partial(_distances, codes=digit_codes()[:classes]),
     )
 
 
+def _distances(x: jax.Array, codes: np.ndarray) -> jax.Array:
+    return -squared_distances(x, jnp.asarray(codes, x.dtype))
+
+
+@makes_layer
 def Subsample(window: int) -> Layer:
     """Pooling as in 1998: ``y[n, p, c] = scale[c] · Σ_u x[n, p·window + u, c] + bias[c]``, windows side by side.
 
@@ -132,6 +134,7 @@ def Subsample(window: int) -> Layer:
     return stateless("subsample", subsample, init, ("scale", "bias"), window=Window.of_a_pool(window, None, "VALID", 1))
 
 
+@makes_layer
 def SparseConv(table: Sequence[Sequence[int]], kernel_size: Sizes, *, impl: str = "auto") -> Layer:
     """A convolution whose output map o sees only the input maps ``table[o]``; there is no weight for any other.
 

@@ -1,9 +1,11 @@
 """The network without convolutions that the lectures compare with (row 004-25)."""
 
 from jaxconv.layers import Dense, Layer, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import flatten, relu
 
 
+@makes_layer
 def mlp(classes: int = 10, *, hidden: tuple[int, ...] = (128, 128)) -> Layer:
     """Flatten, then dense layers with relu between them. It takes images of any size, and knows nothing of nearness.
 

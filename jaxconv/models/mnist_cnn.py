@@ -3,9 +3,11 @@
 from jax.nn.initializers import glorot_uniform
 
 from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import flatten, relu
 
 
+@makes_layer
 def mnist_cnn(classes: int = 10, *, impl: str = "auto") -> Layer:
     """Three 3×3 convolutions and two dense layers: 93,322 parameters on a 28×28×1 image.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxconv.errors import InputError, known
 from jaxconv.layers import BatchNorm, Conv, Dense, Layer, as_layer, residual, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.layers.layer import Shape, Tree
 from jaxconv.ops import checks, global_avg_pool, relu
 from jaxconv.shapes import Window
@@ -16,6 +17,7 @@ Part = Layer | Callable[..., jax.Array]
 DEPTHS = (20, 32, 44, 56, 110)  # those of the paper
 
 
+@makes_layer
 def resnet(
     depth: int = 20,
     classes: int = 10,
@@ -87,6 +89,7 @@ def _every_second(x: jax.Array) -> jax.Array:
     return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, x.shape[-1])))
 
 
+@makes_layer
 def _shortcut_without_parameters() -> Layer:
     return as_layer(_every_second)._replace(window=Window(1, stride=2))  # so that receptive fields are known
 
@@ -97,6 +100,7 @@ SHORTCUTS: dict[str, Callable[[int, str], Part]] = {
 }
 
 
+@makes_layer
 def _from_zero(bn: Layer) -> Layer:
     """The same batch norm, whose scale starts at 0."""
 

@@ -1,9 +1,11 @@
 """A convnet small enough to train on 8×8 digits in seconds: the network of ``jaxconv train`` without options."""
 
 from jaxconv.layers import Conv, Dense, Dropout, Layer, MaxPool, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import flatten, relu
 
 
+@makes_layer
 def small_cnn(classes: int = 10, *, impl: str = "auto") -> Layer:
     """Convolution twice, pooling, convolution, pooling, and one dense layer: 30,634 parameters on 8×8×1.
 

@@ -3,9 +3,11 @@
 from typing import Any
 
 from jaxconv.layers import BatchNorm, Conv, Dense, Dropout, Layer, MaxPool, serial
+from jaxconv.layers.factory import makes_layer
 from jaxconv.ops import checks, flatten, relu
 
 
+@makes_layer
 def vgg6(classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.0, impl: str = "auto") -> Layer:
     """Six 3×3 convolutions, a pooling after each second, and one dense layer: 307,498 parameters on a 32×32×3 image.
 

@@ -8,11 +8,12 @@ from jaxconv.train.given import check_settings
 from jaxconv.train.logs import TensorBoard
 from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
 from jaxconv.train.optimizers import OPTIMIZERS, make_optimizer
+from jaxconv.train.pixels import to_float
 from jaxconv.train.program import Program
 from jaxconv.train.schedules import SCHEDULES, make_schedule
 from jaxconv.train.snapshot import Position, Snapshot, sha256
 from jaxconv.train.state import Batch, TrainState, init_state, root_keys
-from jaxconv.train.step import Metrics, make_eval_step, make_step, make_train_step, to_float
+from jaxconv.train.step import Metrics, make_eval_step, make_step, make_train_step
 from jaxconv.train.stopping import EarlyStopping, Stopping
 
 __all__ = [

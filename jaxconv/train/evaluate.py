@@ -14,10 +14,14 @@ from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
 from jaxconv.train.alive import anywhere, rectifiers, watched
 from jaxconv.train.batches import batches
-from jaxconv.train.given import check_examples, check_labels
+from jaxconv.train.given import as_array, check_examples, check_labels
+from jaxconv.train.pixels import check_pixels, check_scale, to_float
 from jaxconv.train.program import Program
 from jaxconv.train.state import Batch
-from jaxconv.train.step import Metrics, measure, to_float
+from jaxconv.train.step import Metrics, measure
+from jaxconv.utils.calls import checked_call
+
+FEW = (1, 8, 64)  # the sizes of batch that predict pads a few images to
 
 
 class Scores(NamedTuple):
@@ -43,6 +47,7 @@ class Evaluator:
         batch_size: examples at a time; the last batch is padded, and the padding not counted.
         members: score so many networks at once, whose params and state have a first axis of this length.
         mesh: of devices, each of which takes its share of every batch.
+        scale: what the pixels are divided by: see :func:`jaxconv.train.to_float`.
 
     Attributes:
         program: the evaluation.
@@ -50,19 +55,26 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: Layer, batch_size: int = 256, *, members: int | None = None, mesh: Mesh | None = None
+        self,
+        model: Layer,
+        batch_size: int = 256,
+        *,
+        members: int | None = None,
+        mesh: Mesh | None = None,
+        scale: float | None = None,
     ) -> None:
         self.batch_size, self.members, self.mesh = batch_size, members, devices.with_auto_axes(mesh)
         devices.check(mesh, batch_size, "evaluate")
+        check_scale("evaluate", scale)
         self.rectifiers = rectifiers(model)
         at_a_glance, closely = watched(model), watched(model, anywhere)
 
         def one(params: Any, state: Any, batch: Batch) -> tuple[Metrics, jax.Array, dict[str, jax.Array]]:
-            logits, alive = at_a_glance(params, state, to_float(batch.image))
+            logits, alive = at_a_glance(params, state, to_float(batch.image, scale))
             return measure(logits, batch), logits, alive
 
         def again(params: Any, state: Any, batch: Batch) -> dict[str, jax.Array]:
-            return closely(params, state, to_float(batch.image))[1]
+            return closely(params, state, to_float(batch.image, scale))[1]
 
         self.program, self.closer = (
             Program(name, jax.vmap(f, in_axes=(0, 0, None)) if members else f)
@@ -73,6 +85,7 @@ class Evaluator:
         """The examples as batches on the device: keep them to score them again without moving them again."""
         part = devices.mine(self.batch_size)
         for batch in batches(images, labels, self.batch_size):
+            batch = batch._replace(label=np.asarray(batch.label, np.int32))
             yield devices.shard(self.mesh, jax.tree.map(lambda array: array[part], batch))
 
     def __call__(
@@ -105,22 +118,31 @@ class Evaluator:
         return {name: np.any([each[name] for each in seen], axis=0) for name in self.rectifiers if name in seen[0]}
 
 
+@checked_call
 def evaluate(
-    model: Layer, params: Any, state: Any, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 256
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: Any,
+    labels: Any,
+    *,
+    batch_size: int = 256,
+    scale: float | None = None,
 ) -> dict[str, float]:
     """Mean loss and accuracy over all examples.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, uint8 or float from 0 to 1.
+        images: ``(N, H, W, C)``, uint8 or float from 0 to 1. A ``RangeWarning`` tells of floats in another range.
         labels: ``(N,)`` class numbers.
         batch_size: examples at a time; the last batch is padded, and the padding not counted.
+        scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
 
     Returns:
         ``{"loss": …, "accuracy": …, "count": N}``.
 
     Raises:
-        InputError: images and labels that do not go together, or with this model.
+        InputError: images and labels that do not go together, or with this model, or a pixel that is not finite.
 
     >>> from jaxconv import models
     >>> model = models.mlp(classes=3)
@@ -128,30 +150,41 @@ def evaluate(
     >>> evaluate(model, params, state, np.ones((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), batch_size=2)["count"]
     5
     """
+    images, labels = as_array("evaluate", "images", images), as_array("evaluate", "labels", labels)
     check_examples("evaluate", images, labels, batch_size)
+    check_scale("evaluate", scale)
+    check_pixels("evaluate", "images", images, scale)
+    model = as_layer(model)
     check_labels("evaluate", model, params, state, images.shape[1:], labels)
-    score = evaluator_of(model, batch_size, images.shape[1:], str(images.dtype), None, None)
+    kind = str(images.dtype)
+    score = evaluator_of(model, batch_size, images.shape[1:], kind, None, None, (params, state), scale)
     scores = score(params, state, score.batches(images, labels))
     return {"loss": float(scores.loss), "accuracy": float(scores.accuracy), "count": scores.examples}
 
 
+@checked_call
 def predict(
     model: Layer,
     params: Any,
     state: Any,
-    images: np.ndarray,
+    images: Any,
     *,
     batch_size: int = 256,
     views: Callable[[jax.Array], jax.Array] | None = None,
+    scale: float | None = None,
 ) -> np.ndarray:
     """The probability of each class for each image: an array ``(N, classes)`` whose rows sum to 1.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, uint8 or float from 0 to 1.
-        batch_size: images at a time.
+        images: ``(N, H, W, C)``, uint8 or float from 0 to 1. A ``RangeWarning`` tells of floats in another range.
+        batch_size: images at a time; fewer are padded to 1, 8, 64 or this many, so that few programs are compiled.
         views: ``images -> (V, N, H, W, C)``, ways to see each image, whose probabilities are averaged: test-time
             augmentation, :func:`jaxconv.data.augment.test_time`; lecture row 004-13.
+        scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
+
+    Raises:
+        InputError: what is no array of images, or a pixel that is not finite.
 
     >>> from jaxconv import models
     >>> model = models.mlp(classes=3)
@@ -159,32 +192,59 @@ def predict(
     >>> predict(model, params, state, np.ones((5, 2, 2, 1), np.uint8)).shape
     (5, 3)
     """
-    labels = np.zeros(len(images), np.int32)
+    images = as_array("predict", "images", images)
+    labels = np.zeros(images.shape[:1], np.int32)
     check_examples("predict", images, labels, batch_size)
-    probabilities = _probabilities(as_layer(model).apply, views)
-    size = min(batch_size, len(images))
+    check_scale("predict", scale)
+    check_pixels("predict", "images", images, scale)
+    probabilities = _probabilities(as_layer(model).apply, views, scale)
+    size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)
     parts = [np.asarray(probabilities(params, state, batch.image)) for batch in batches(images, labels, size)]
     return np.concatenate(parts)[: len(images)]
 
 
 @functools.lru_cache(maxsize=8)
 def _probabilities(
-    apply: Callable[..., tuple[jax.Array, Any]], views: Callable[[jax.Array], jax.Array] | None
+    apply: Callable[..., tuple[jax.Array, Any]],
+    views: Callable[[jax.Array], jax.Array] | None,
+    scale: float | None,
 ) -> Callable[[Any, Any, Any], jax.Array]:
     """Compiled once for a model, however often it is asked."""
 
     def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
-        seen = to_float(image)[None] if views is None else views(to_float(image))
+        pixels = to_float(image, scale)
+        seen = pixels[None] if views is None else views(pixels)
         return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(apply(params, state, view)[0]), seen), axis=0)
 
     return xla_options.jit(probabilities, compiler_options)
 
 
 def evaluator_of(
-    model: Layer, batch_size: int, in_shape: tuple[int, ...], dtype: str, members: int | None, mesh: Mesh | None
+    model: Layer,
+    batch_size: int,
+    in_shape: tuple[int, ...],
+    dtype: str,
+    members: int | None,
+    mesh: Mesh | None,
+    network: Any = (),
+    scale: float | None = None,
 ) -> Evaluator:
-    """The same evaluator for the same question, so that whoever asks again compiles nothing."""
-    return _evaluator_of(_Applied(as_layer(model)), batch_size, in_shape, dtype, members, mesh)
+    """The same evaluator for the same question, so that whoever asks again compiles nothing.
+
+    Args:
+        model, batch_size, members, mesh, scale: as :class:`Evaluator` takes them.
+        in_shape, dtype: of the images.
+        network: the params and the state, of which the types, shapes and devices count.
+    """
+    config = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # those of the program that is kept
+    asked = batch_size, in_shape, dtype, members, mesh, scale, _kind_of(network), config
+    return _evaluator_of(_Applied(as_layer(model)), asked)
+
+
+def _kind_of(network: Any) -> Any:
+    leaves, structure = jax.tree.flatten(network)
+    there = frozenset(device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices())
+    return str(structure), tuple(map(jax.typeof, leaves)), there or frozenset(jnp.zeros(()).devices())
 
 
 class _Applied:
@@ -201,12 +261,6 @@ class _Applied:
 
 
 @functools.lru_cache(maxsize=8)
-def _evaluator_of(
-    applied: _Applied,
-    batch_size: int,
-    in_shape: tuple[int, ...],
-    dtype: str,
-    members: int | None,
-    mesh: Mesh | None,
-) -> Evaluator:
-    return Evaluator(applied.model, batch_size, members=members, mesh=mesh)
+def _evaluator_of(applied: _Applied, asked: tuple[Any, ...]) -> Evaluator:
+    batch_size, _, _, members, mesh, scale, _, _ = asked
+    return Evaluator(applied.model, batch_size, members=members, mesh=mesh, scale=scale)

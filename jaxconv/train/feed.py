@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxconv import devices
 from jaxconv.errors import InputError
 from jaxconv.train.batches import Plan, epoch_order, gather, rows
+from jaxconv.train.pixels import check_pixels
 from jaxconv.train.state import Batch
 
 READERS = 2  # threads that read a stream, each a chunk at a time
@@ -43,7 +44,7 @@ class Resident:
         self, images: np.ndarray, labels: np.ndarray, plan: Plan, seeds: int | Sequence[int], mesh: Mesh | None
     ) -> None:
         self.plan, self.seeds, self.mesh = plan, seeds, mesh
-        self.data = devices.replicate(mesh, (images, labels))
+        self.data = devices.replicate(mesh, (images, np.asarray(labels, np.int32)))
 
     @staticmethod
     def fetch(row: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
@@ -73,17 +74,27 @@ class Streamed:
         plan: how an epoch is cut.
         seed: of the order.
         mesh: of devices, each of which takes its share of every batch.
+        scale: what the pixels are divided by, for the check of the first ones.
 
     Raises:
-        InputError: more than one seed; when it is read, no Grain, or whatever the source raises.
+        InputError: more than one seed; when it is read, no Grain, pixels that are not finite in the first chunk, or
+            whatever the source raises.
     """
 
     data: tuple[Any, ...] = ()
 
-    def __init__(self, source: Source, plan: Plan, seed: int | Sequence[int], mesh: Mesh | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        plan: Plan,
+        seed: int | Sequence[int],
+        mesh: Mesh | None,
+        scale: float | None = None,
+    ) -> None:
         if not isinstance(seed, int):
             raise InputError("fit: a stream has one order, so it trains one seed at a time; give one seed")
-        self.source, self.plan, self.seed, self.mesh = source, plan, seed, mesh
+        self.source, self.plan, self.seeds, self.mesh, self.scale = source, plan, seed, mesh, scale
+        self.checked = False
         self.iterator: Any = None
 
     @staticmethod
@@ -98,11 +109,15 @@ class Streamed:
             raise InputError('streaming is done by Grain: pip install "jaxconv[stream]"') from None
 
         part = devices.mine(self.plan.batch_size)
-        reader = _Chunks(self.source, _rows(self.plan, self.seed, epoch)[..., part])
+        reader = _Chunks(self.source, _rows(self.plan, self.seeds, epoch)[..., part])
         options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)
         self.iterator = iter(grain.MapDataset.source(reader).to_iter_dataset(options))
         self.iterator.set_state(position or {"next_index": first})
         for chunk in self.iterator:
+            if not self.checked:  # the rest only if a step goes wrong
+                images = chunk[0].reshape(-1, *chunk[0].shape[2:])
+                check_pixels("fit", "the training images read first", images, self.scale)
+                self.checked = True
             yield devices.shard(self.mesh, Batch(*chunk), axis=1)
 
     def position(self) -> Any:
@@ -125,7 +140,14 @@ class _Chunks:
         flat = index.ravel()
         take = getattr(self.source, "take", None)
         images = take(flat) if take else np.stack([self.source[int(i)][0] for i in flat])
-        return images.reshape(*index.shape, *images.shape[1:]), self.source.labels[index], mask
+        return images.reshape(*index.shape, *images.shape[1:]), np.asarray(self.source.labels[index], np.int32), mask
+
+
+def numbers_of(feed: Resident | Streamed, epoch: int, chunk: int, row: int, member: int | None) -> np.ndarray:
+    """The numbers of the examples in one batch; ``member`` is the place of its seed, if there are several."""
+    seed = feed.seeds if isinstance(feed.seeds, int) else feed.seeds[member or 0]
+    numbers = _rows(feed.plan, seed, epoch)[chunk, row]
+    return np.where(numbers < 0, ~numbers, numbers)
 
 
 def _rows(plan: Plan, seed: int, epoch: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,21 +13,33 @@ import optax
 from jax.sharding import Mesh
 
 from jaxconv import devices, runtime
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, said_by
 from jaxconv.layers import Layer, as_layer
 from jaxconv.train.alive import warn_of_dead
 from jaxconv.train.batches import Plan, plan
 from jaxconv.train.epoch import Chunk, make_chunk, make_plain
 from jaxconv.train.evaluate import Evaluator, Scores, evaluator_of
 from jaxconv.train.feed import Resident, Source, Streamed
-from jaxconv.train.given import Examples, check_data, check_labels, check_settings, check_start
+from jaxconv.train.given import (
+    Examples,
+    Parts,
+    check_data,
+    check_labels,
+    check_options,
+    check_settings,
+    check_start,
+    parts_of,
+)
 from jaxconv.train.guard import broken
+from jaxconv.train.learner import check_optimizer
+from jaxconv.train.pixels import check_scale
 from jaxconv.train.program import Program
 from jaxconv.train.progress import Progress
 from jaxconv.train.snapshot import Position, Snapshot
 from jaxconv.train.state import TrainState, init_state, root_keys
 from jaxconv.train.step import make_step
 from jaxconv.train.stopping import EarlyStopping
+from jaxconv.utils.calls import checked_call
 
 BEST_ACCURACY = EarlyStopping(patience=None, monitor="val_accuracy")
 
@@ -46,10 +59,11 @@ class Fitted(NamedTuple):
     evaluator: Evaluator  # compiled, for the test set
 
 
+@checked_call
 def fit(
     model: Layer,
-    train: Examples | Source,
-    validation: Examples,
+    train: Examples | Source | Parts,
+    validation: Examples | None = None,
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
@@ -57,6 +71,7 @@ def fit(
     seed: int | Sequence[int] = 0,
     stopping: EarlyStopping = BEST_ACCURACY,
     mesh: Mesh | None = None,
+    scale: float | None = None,
     compiled: bool = True,
     progress: bool = False,
     on_epoch: Callable[[dict[str, Any], Snapshot, bool], None] | None = None,
@@ -80,8 +95,9 @@ def fit(
         model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
         train: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or examples that are
             read when they are needed, ``source[i]`` being an image and its label: they are streamed. Series
-            ``(N, T, C)`` and volumes ``(N, D, H, W, C)`` are taken too, here and by evaluate and predict.
-        validation: ``(images, labels)``.
+            ``(N, T, C)`` and volumes ``(N, D, H, W, C)`` are taken too, here and by evaluate and predict. Or a data
+            set of :mod:`jaxconv.data`, or another object that has the parts ``train`` and ``validation``.
+        validation: ``(images, labels)``; by default the data set's.
         optimizer: from optax, or :func:`jaxconv.train.make_optimizer`.
         epochs: how often to go through the training examples.
         batch_size: examples a step; the last batch is padded, and its padding masked.
@@ -91,17 +107,20 @@ def fit(
         stopping: which epoch is the best, and when to stop before the last one. By default the best has the highest
             validation accuracy, and among equals the lowest loss.
         mesh: of devices that share every batch, from :func:`jaxconv.devices.mesh`.
+        scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are, and a
+            ``RangeWarning`` tells if they do not go from 0 to 1.
         compiled: False runs one step at a time, to look into; the numbers are the same but for rounding.
         progress: show a progress bar.
-        on_epoch: called after every epoch with its record, a snapshot, and whether it is the best so far.
+        on_epoch: called after every epoch with its record, a snapshot that may be kept, and whether it is the best so
+            far.
         on_pause: called with a snapshot between two chunks, every ``pause_seconds``.
         start: a snapshot of the same run to go on from, instead of the beginning.
         options: of the step, as for :func:`jaxconv.train.make_step`: augment, mix, label_smoothing, dtype,
             accumulate, average.
 
     Raises:
-        InputError: examples, sizes or labels that cannot work, a start that is of another run, or a step that made
-            something infinite or no number.
+        InputError: examples, sizes or labels that cannot work, pixels that are not finite, a start that is of another
+            run, or a step that made something infinite or no number.
 
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
@@ -111,9 +130,14 @@ def fit(
     >>> fitted.history[-1]["val_accuracy"] > 0.9, fitted.programs["train"].compilations
     (True, 1)
     """
-    model = as_layer(model)
+    with said_by("fit"):
+        model = as_layer(model)
+    check_options(options, OPTIONS)
+    check_optimizer("fit", optimizer)
+    check_scale("fit", scale)
     seed = check_settings(epochs, batch_size, seed)
-    count, in_shape, labels = check_data(train, validation, batch_size)
+    train, validation = parts_of(train, validation)
+    count, in_shape, labels = check_data(train, validation, batch_size, scale)
     devices.check(mesh, batch_size, "fit")
     mesh = devices.with_auto_axes(mesh)
     several = not isinstance(seed, int)
@@ -132,11 +156,12 @@ def fit(
     params, state = jax.tree.map(lambda leaf: leaf[0], start.best) if several else start.best
     for each in (labels, validation[1]):
         check_labels("fit", model, params, state, in_shape, each)
-    key, ts, best = devices.replicate(mesh, jax.tree.map(jnp.copy, (key, start.train_state, start.best)))
+    key, ts, best = devices.replicate(mesh, _copy((key, start.train_state, start.best)))
     fresh = (stopping.start(),) * init_key.size
     at = start.position._replace(plan=cut, stopping=start.position.stopping or fresh)
 
-    feed = Resident(*train, cut, seed, mesh) if isinstance(train, tuple) else Streamed(train, cut, seed, mesh)
+    feed = Resident(*train, cut, seed, mesh) if isinstance(train, tuple) else Streamed(train, cut, seed, mesh, scale)
+    options["scale"] = scale
     step = make_step(model, optimizer, **options)
     advance: Program | Chunk = make_plain(step, feed.fetch)
     if compiled:
@@ -144,7 +169,8 @@ def fit(
         over = (0, 0, 0, 0, *[None] * len(feed.data))
         advance = Program("the training chunk", jax.vmap(chunk, over) if several else chunk, donate_argnums=0)
     networks = init_key.size if several else None
-    evaluator = evaluator_of(model, batch_size, in_shape, str(validation[0].dtype), networks, mesh)
+    kind = str(validation[0].dtype)
+    evaluator = evaluator_of(model, batch_size, in_shape, kind, networks, mesh, ts.network, scale)
     held, compiled_before = list(evaluator.batches(*validation)), evaluator.program.seconds
 
     with Progress(epochs, cut, at, show=progress) as bar:
@@ -159,7 +185,7 @@ def fit(
                 if devices.first_says(time.perf_counter() - paused > pause_seconds):  # their clocks may differ
                     if not _sound(ts, at, cut):
                         break  # there is nothing to save
-                    on_pause(Snapshot(ts, best, at))
+                    on_pause(Snapshot(_copy(ts), best, at))
                     paused = time.perf_counter()
             if not _sound(ts, at, cut):
                 raise broken(make_step(model, optimizer, **options, guard=False), ts, key, feed, at)
@@ -168,10 +194,10 @@ def fit(
             warn_of_dead(record, at.history)
             at, better = _judged(at, record, stopping)
             if better.any():
-                best = _where(better, ts.network, best) if several else jax.tree.map(jnp.copy, ts.network)
+                best = _where(better, ts.network, best) if several else _copy(ts.network)
             bar.epoch(record, bool(better.any()))
             if on_epoch is not None:
-                on_epoch(record, Snapshot(ts, best, at), bool(better.any()))
+                on_epoch(record, Snapshot(_copy(ts), best, at), bool(better.any()))
     best_epochs = [each.epoch for each in at.stopping]
     programs = {"eval": evaluator.program}
     if isinstance(advance, Program):
@@ -189,6 +215,14 @@ def fit(
         last=ts,
         evaluator=evaluator,
     )
+
+
+OPTIONS = [name for name in inspect.signature(fit).parameters if name != "options"]
+
+
+def _copy(tree: Any) -> Any:
+    """The same arrays in memory of their own: a chunk uses that of the train state again."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _chunks(

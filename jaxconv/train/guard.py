@@ -1,10 +1,13 @@
 """What went wrong in a step that made something infinite or no number."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxconv import devices
 from jaxconv.errors import InputError
-from jaxconv.train.feed import Resident, Streamed
+from jaxconv.train.feed import Resident, Streamed, numbers_of
+from jaxconv.train.pixels import not_finite
 from jaxconv.train.snapshot import Position
 from jaxconv.train.state import TrainState
 from jaxconv.train.step import Step
@@ -21,7 +24,8 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
         at: where in the run.
 
     Returns:
-        The error to raise: it names the step, the loss, and the first parameter that is no longer finite.
+        The error to raise: it names the example whose pixels are not finite, or else the step, the loss, and the first
+        parameter that is no longer finite.
     """
     running = [i for i, each in enumerate(at.stopping) if not each.stopped]
     member = min(running, key=lambda i: int(ts.step[i])) if np.ndim(ts.step) else None
@@ -31,7 +35,12 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
     chunk, row = divmod(number - at.epoch * feed.plan.steps, feed.plan.chunk)
     xs = next(iter(feed.chunks(at.epoch + 1, chunk)))
     x = jax.tree.map(lambda leaf: leaf[row] if member is None else leaf[member, row], xs)
-    new, metrics = jax.jit(lambda *args: step(*args[:2], key))(ts, feed.fetch(x, *feed.data))
+    batch = feed.fetch(x, *feed.data)
+    images = devices.everywhere(jnp.asarray(batch.image))
+    if jnp.issubdtype(images.dtype, jnp.floating) and not np.isfinite(images).all():
+        numbers = numbers_of(feed, at.epoch + 1, chunk, row, member)
+        return not_finite("fit", f"the training images of step {number + 1}", images, numbers)
+    new, metrics = jax.jit(lambda *args: step(*args[:2], key))(ts, batch)
     loss = float(metrics.loss / metrics.examples)
     bad = [
         f"{jax.tree_util.keystr(path, simple=True, separator='/')}, {lost:,} of whose {leaf.size:,} entries are lost"

@@ -54,7 +54,7 @@ class Position(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The arrays and the position. The memory of ``train_state`` is used again by the next chunk: copy to keep it."""
+    """The arrays and the position, in memory of their own."""
 
     train_state: TrainState
     best: tuple[Any, Any]  # params and state of the best epoch

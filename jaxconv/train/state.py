@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxconv.layers import Layer
+from jaxconv.layers import Layer, as_layer
+from jaxconv.layers.factory import check_in_shape, check_key, is_keys
+from jaxconv.train.learner import check_optimizer
 
 
 class Batch(NamedTuple):
@@ -49,14 +51,22 @@ def init_state(
         key: a random key; several, ``(K,)``, make K networks in arrays with a first axis of K.
         in_shape: of one example, ``(H, W, C)``.
         average: keep the averaged network too.
+
+    Raises:
+        InputError: what is no layer, no optimiser, no key or no shape.
     """
+    several = is_keys(key)
+    if not several:
+        check_key("init_state", key)
+    check_optimizer("init_state", optimizer)
+    model, in_shape = as_layer(model), check_in_shape("init_state", in_shape)
 
     def init(key: jax.Array) -> TrainState:
         params, state = model.init(key, in_shape)
         ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
         return ts._replace(average=(params, state)) if average else ts
 
-    return jax.jit(jax.vmap(init) if key.ndim else init)(key)
+    return jax.jit(jax.vmap(init) if several else init)(key)
 
 
 def root_keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:

@@ -14,6 +14,8 @@ from jaxconv.errors import InputError, known
 from jaxconv.layers import Layer, as_layer
 from jaxconv.ops import checks
 from jaxconv.runtime import compiler_options
+from jaxconv.train.learner import check_optimizer, check_params, is_floating, update
+from jaxconv.train.pixels import check_scale, to_float
 from jaxconv.train.state import Batch, TrainState
 
 Step = Callable[..., tuple[TrainState, "Metrics"]]
@@ -38,6 +40,7 @@ def make_step(
     dtype: str = "float32",
     accumulate: int = 1,
     average: float | None = None,
+    scale: float | None = None,
     guard: bool = True,
 ) -> Step:
     """The pure function ``(train_state, batch, key, live=True) -> (train_state, metrics)``, not yet compiled.
@@ -48,7 +51,8 @@ def make_step(
     an example, nor one that is not ``live``.
 
     Args:
-        model, optimizer: the network, and how it learns.
+        model, optimizer: the network, and how it learns. An optimiser that takes more than gradients is given ``value``
+            (the mean loss of the batch), ``grad`` and ``value_fn`` (``params -> value``).
         augment: ``(key, images) -> images``, of floats from 0 to 1: :mod:`jaxconv.data.augment`.
         mix: ``(key, images, targets) -> (images, targets)``, with a row of probabilities an example: mixup, cutmix.
         label_smoothing: the share s of the target that is spread over all classes (Szegedy et al., 2015,
@@ -58,13 +62,17 @@ def make_step(
         accumulate: go through the batch in so many parts, one after the other, and add up their gradients: the memory
             of a part, the gradient of the whole. Batch norm sees parts.
         average: keep an exponential moving average of params and state with this decay, such as 0.999; in its first
-            steps t a shorter one, (1 + t) / (10 + t).
+            steps t a shorter one, (1 + t) / (10 + t). What is not floating, such as a counter, is the newest.
+        scale: what the pixels are divided by: see :func:`to_float`.
         guard: leave out for the numbers of a step that goes wrong.
 
     Raises:
-        InputError: an option out of range.
+        InputError: an option out of range; when it is traced, a parameter that is not floating, or an optimiser that
+            takes something else.
     """
     model = as_layer(model)
+    check_optimizer("train step", optimizer)
+    check_scale("train step", scale)
     known("dtype", dtype, DTYPES, by="train step")
     checks.whole("train step", 1, accumulate=accumulate)
     for name, value in {"label_smoothing": label_smoothing, "average": average}.items():
@@ -74,15 +82,18 @@ def make_step(
     def forward(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
         image = batch.image
         if dtype != "float32":
-            params, image = jax.tree.map(lambda a: a.astype(dtype), (params, image))
-        logits, state = model.apply(params, state, image, train=True, key=key, mask=batch.mask)
-        return jnp.asarray(logits, jnp.promote_types(logits.dtype, jnp.float32)), state
+            params, image = jax.tree.map(lambda a: a.astype(dtype) if is_floating(a) else a, (params, image))
+        logits, new_state = model.apply(params, state, image, train=True, key=key, mask=batch.mask)
+        if dtype != "float32":  # a layer of a user's may keep some of its input there
+            like = lambda new, old: new.astype(old.dtype) if is_floating(old) else new  # noqa: E731
+            new_state = jax.tree.map(like, new_state, state)
+        return jnp.asarray(logits, jnp.promote_types(logits.dtype, jnp.float32)), new_state
 
     def prepare(ts: TrainState, batch: Batch, key: jax.Array | None) -> Batch:
         """The batch as the network sees it: floats, augmented, with soft targets where something needs them."""
         if key is None and (augment is not None or mix is not None):
             raise InputError("train step: augmentation is random: give a key, such as jax.random.key(0)")
-        image, label = to_float(batch.image), jnp.asarray(batch.label)
+        image, label = to_float(batch.image, scale), jnp.asarray(batch.label)
         if augment is not None:
             size, image = image.shape, augment(_fold(key, 0), image)
             if image.shape != size:
@@ -100,15 +111,14 @@ def make_step(
             image, label = mix(_fold(key, 1), image, label)
         return Batch(image, label, jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask))
 
-    def gradients(ts: TrainState, batch: Batch, key: jax.Array | None) -> tuple[Any, Any, Metrics]:
-        total = jnp.maximum(jnp.sum(jnp.asarray(batch.mask), dtype=jnp.float32), 1)
+    def loss_of(params: Any, state: Any, part: Batch, key: jax.Array | None, total: jax.Array) -> Any:
+        """The part's share of the mean over ``total`` examples."""
+        logits, state = forward(params, state, part, key)
+        metrics = measure(logits, part)
+        return metrics.loss / total.astype(metrics.loss.dtype), (state, metrics)
 
-        def loss_of(params: Any, state: Any, part: Batch, key: jax.Array | None) -> Any:
-            logits, state = forward(params, state, part, key)
-            metrics = measure(logits, part)
-            return metrics.loss / total.astype(metrics.loss.dtype), (state, metrics)
-
-        gradient = jax.grad(loss_of, has_aux=True)
+    def gradients(ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> tuple[Any, Any, Metrics]:
+        gradient = jax.grad(functools.partial(loss_of, total=total), has_aux=True)
         if accumulate == 1:
             grads, (state, metrics) = gradient(ts.params, ts.state, batch, key)
             return grads, state, metrics
@@ -118,7 +128,7 @@ def make_step(
             grads, (new_state, metrics) = gradient(ts.params, state, part[1], _fold(key, part[0]))
             new = jax.tree.map(jnp.add, sums, (grads, metrics)), new_state
             there = metrics.examples > 0  # of a short batch a part may be empty, and its statistics no numbers
-            return jax.tree.map(lambda new, old: jnp.where(there, new, old), new, carry), None
+            return _where(there, new, carry), None
 
         parts = _parts(batch, accumulate)
         like = jax.eval_shape(gradient, ts.params, ts.state, jax.tree.map(lambda a: a[0], parts), key)
@@ -126,12 +136,28 @@ def make_step(
         ((grads, metrics), state), _ = jax.lax.scan(add, (zeros, ts.state), (jnp.arange(accumulate), parts))
         return grads, state, metrics
 
+    def mean_loss(params: Any, ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> jax.Array:
+        """The loss that :func:`gradients` differentiates, for an optimiser that tries several params."""
+        if accumulate == 1:
+            return loss_of(params, ts.state, batch, key, total)[0]
+
+        def add(state: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
+            share, (new, metrics) = loss_of(params, state, part[1], _fold(key, part[0]), total)
+            return _where(metrics.examples > 0, new, state), share
+
+        return jnp.sum(jax.lax.scan(add, ts.state, (jnp.arange(accumulate), _parts(batch, accumulate)))[1])
+
     def step(
         ts: TrainState, batch: Batch, key: jax.Array | None, live: jax.Array | bool = True
     ) -> tuple[TrainState, Metrics]:
+        check_params(ts.params)
         key = _fold(key, ts.step)
-        grads, state, metrics = gradients(ts, prepare(ts, batch, key), _fold(key, 2))
-        updates, opt_state = optimizer.update(grads, ts.opt_state, ts.params)
+        batch = prepare(ts, batch, key)
+        total = jnp.maximum(jnp.sum(jnp.asarray(batch.mask), dtype=jnp.float32), 1)
+        grads, state, metrics = gradients(ts, batch, _fold(key, 2), total)
+        value_fn = functools.partial(mean_loss, ts=ts, batch=batch, key=_fold(key, 2), total=total)
+        value = metrics.loss / total.astype(metrics.loss.dtype)
+        updates, opt_state = update(optimizer, grads, ts.opt_state, ts.params, value, value_fn)
         params = optax.apply_updates(ts.params, updates)
         new = TrainState(ts.step + 1, params, state, opt_state, ts.average)
         if average is not None:
@@ -141,7 +167,7 @@ def make_step(
         good = live & (metrics.examples > 0) & jnp.isfinite(metrics.loss)
         # All in one row: XLA would fuse an `and` over arrays into the update of each, which takes long to compile.
         good &= jnp.isfinite(ravel_pytree(params)[0]).all()
-        return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, ts), metrics
+        return _where(good, new, ts), metrics
 
     return step
 
@@ -194,12 +220,6 @@ def look(
     return measure(logits, batch), logits
 
 
-def to_float(image: Any) -> jax.Array:
-    """Bytes as numbers from 0 to 1, on the device: bytes are four times faster to move than floats."""
-    image = jnp.asarray(image)
-    return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
-
-
 def measure(logits: jax.Array, batch: Batch) -> Metrics:
     """Loss, correct answers and examples of a batch; padding counts for nothing.
 
@@ -223,7 +243,15 @@ def measure(logits: jax.Array, batch: Batch) -> Metrics:
 def _averaged(ts: TrainState, params: Any, state: Any, decay: float) -> Any:
     t = ts.step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1 + t) / (10 + t))
-    return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, ts.average, (params, state))
+
+    def mean(old: jax.Array, new: jax.Array) -> jax.Array:
+        return keep * old + (1 - keep) * new if is_floating(old) else new
+
+    return jax.tree.map(mean, ts.average, (params, state))
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _parts(batch: Batch, count: int) -> Batch:

@@ -1,0 +1,118 @@
+"""A layer goes through pickle, to another process too, and can be hashed, copied and changed."""
+
+import copy
+import multiprocessing
+import pickle
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxconv import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Layer,
+    MaxPool,
+    as_layer,
+    dirac,
+    flatten,
+    models,
+    ops,
+    parallel,
+    relu,
+    residual,
+    serial,
+)
+
+KEY = jax.random.key(0)
+
+
+def mine(x):
+    return 2 * x
+
+
+def own_init(key, in_shape):
+    return {"scale": jnp.ones(())}, {}
+
+
+def own_apply(params, state, x, *, train=False, key=None):
+    return params["scale"] * x, state
+
+
+NETWORK = serial(
+    Conv(4, [3, 3], padding="SAME", name="first"),
+    residual(BatchNorm(), relu, mine),
+    parallel(Conv(2, 1), partial(ops.leaky_relu, negative_slope=0.3)),
+    Layer("own", own_init, own_apply),
+    MaxPool(2)._replace(name="smaller"),
+    flatten,
+    Dense(3),
+    name="all",
+)
+
+
+def output(model, in_shape=(6, 6, 1)):
+    params, state = model.init(KEY, in_shape)
+    return np.asarray(model.apply(params, state, jax.random.normal(KEY, (2, *in_shape)))[0])
+
+
+def test_a_model_is_the_same_after_pickle():
+    again = pickle.loads(pickle.dumps(NETWORK))
+    assert [name for name, _ in again.parts] == [name for name, _ in NETWORK.parts]
+    assert (again.kind, again.name) == ("serial", "all") and again.parts[0][1].window == NETWORK.parts[0][1].window
+    np.testing.assert_array_equal(output(again), output(NETWORK))
+
+
+def test_a_spawned_process_makes_the_same_of_it():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_allclose(pool.apply(output, (NETWORK,)), output(NETWORK), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_and_every_part_of_it_can_be_pickled(name):
+    model = models.find(name).make()
+    again = pickle.loads(pickle.dumps(model))
+    assert [name for name, _ in again.parts] == [name for name, _ in model.parts]
+    for _, part in model.parts[:12] + model.parts[-6:]:
+        assert pickle.loads(pickle.dumps(part)).kind == part.kind
+
+
+def test_what_was_replaced_stays_replaced():
+    again = pickle.loads(pickle.dumps(Conv(2, 3)._replace(init=own_init)._replace(name="b")))
+    assert again.name == "b" and again.init(KEY, (1,))[0].keys() == {"scale"}
+
+
+@pytest.mark.parametrize(
+    "kernel_init",
+    [
+        jax.nn.initializers.glorot_uniform(),
+        jax.nn.initializers.variance_scaling(3.0, "fan_avg", "truncated_normal"),
+        jax.nn.initializers.normal(0.3),
+        jax.nn.initializers.constant(0.5),
+        jax.nn.initializers.orthogonal(2.0),
+        jax.nn.initializers.zeros,
+        dirac(jax.nn.initializers.normal(2.0)),
+    ],
+)
+def test_initializers_are_the_same_after_pickle(kernel_init):
+    layer = Conv(3, 3, kernel_init=kernel_init)
+    again = pickle.loads(pickle.dumps(layer))
+    jax.tree.map(np.testing.assert_array_equal, again.init(KEY, (5, 5, 2)), layer.init(KEY, (5, 5, 2)))
+
+
+def test_what_has_no_name_is_refused_by_pickle():
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(serial(lambda x: x))
+
+
+def test_layers_have_a_hash_and_copies():
+    layer = Conv(3, [3, 3])
+    assert hash(layer) == hash(copy.copy(layer)) and layer == copy.deepcopy(layer) and {layer: 1}[layer] == 1
+    static = jax.jit(lambda layer, x: layer.apply(*layer.init(KEY, (5, 5, 1)), x)[0], static_argnums=0)
+    assert static(layer, jnp.ones((1, 5, 5, 1))).shape == (1, 3, 3, 3)
+    assert copy.deepcopy(serial(lambda x: x)).kind == "serial"
+    assert repr(serial(Conv(2, 3), relu)) == "<Layer serial, parts=conv1, relu1>"
+    assert as_layer(layer) is layer
