@@ -10,7 +10,8 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, ModuleType
+from importlib.util import find_spec
+from types import FrameType
 
 import numpy as np
 
@@ -39,6 +40,7 @@ def serve(programs: Programs, port: int = 7860, *, browser: bool = False, ready:
         InputError: gradio is not installed; the port is busy, or none.
         KeyboardInterrupt: Ctrl-C, after the server has stopped.
     """
+    check_gradio()
     token = secrets.token_urlsafe(24)
     address = f"http://{HOST}:{port}/?token={token}"
     with (
@@ -50,7 +52,6 @@ def serve(programs: Programs, port: int = 7860, *, browser: bool = False, ready:
         # keeps notes on the last 10,000 requests, which it puts into a table at each.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder)
         os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="100", GRADIO_ANALYTICS_CACHE_FREQUENCY="1000000000")
-        gradio()
         from jaxconv.demo.page import application, build
 
         warm_up(programs)
@@ -132,17 +133,14 @@ def warm_up(programs: Programs) -> None:
     answer(programs, np.zeros(programs.image_shape, np.uint8), next(iter(programs.heat), None))
 
 
-def gradio() -> ModuleType:
-    """The library that makes the page.
+def check_gradio() -> None:
+    """Refuse to go on without the library that makes the page. It is not imported: that would make it a folder.
 
     Raises:
         InputError: it is not installed.
     """
-    try:
-        import gradio
-    except ImportError:
-        raise InputError('jaxconv demo needs gradio: pip install "jaxconv[demo]"') from None
-    return gradio
+    if find_spec("gradio") is None:
+        raise InputError('jaxconv demo needs gradio: pip install "jaxconv[demo]"')
 
 
 def check_port(port: int) -> None:
