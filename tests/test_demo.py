@@ -297,13 +297,15 @@ def served(folder):
 @pytest.mark.skipif(bool(needs), reason=f"needs {', '.join(needs)}")
 def test_in_a_browser_the_page_answers_while_one_draws(served):  # row 004-15
     address = served.stdout.readline().removeprefix("the page is at ").strip()
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address), served.communicate()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", address), served.communicate()
     assert served.stdout.readline() == "Ctrl-C stops it\n"
     with browser() as chromium:
         page = chromium.new_page(viewport={"width": 400, "height": 900})
         page.set_default_timeout(120_000)  # of a machine that does other things too
         errors, asked = listened(page, kinds=("error",))
+        home = address.partition("?")[0]
         page.goto(address)
+        page.wait_for_url(home)  # the token is gone to a cookie
         page.locator("#canvas canvas").hover()  # once it can be drawn on: gradio covers the page while it starts
         assert "Draw something, or upload an image." in page.inner_text("#note")
         assert not page.query_selector("#maps img")
@@ -332,7 +334,7 @@ def test_in_a_browser_the_page_answers_while_one_draws(served):  # row 004-15
         stroke((0.5, 0.15), (0.5, 0.85), lift=False)
         until("1")  # it answers before the pen is lifted
         page.mouse.up()
-        assert "Draw something" not in page.inner_text("#note")
+        page.wait_for_function("document.querySelector('#note').innerText.trim() === ''")
         heat = picture(2)
         page.click("#canvas [data-do=clear]")
         page.wait_for_function("document.querySelector('#note').innerText.startsWith('Draw something')")
@@ -369,7 +371,7 @@ def test_in_a_browser_the_page_answers_while_one_draws(served):  # row 004-15
         until("0")
         assert page.evaluate("document.documentElement.scrollWidth") == 400
     assert not errors
-    assert asked and all(url.startswith((f"{address}/", "data:", "blob:")) for url in asked)
+    assert asked and all(url.startswith((home, "data:", "blob:")) for url in asked)
     served.send_signal(signal.SIGINT)
     _, told = served.communicate(timeout=20)
     assert (served.returncode, told) == (130, "jaxconv: interrupted\n")

@@ -122,6 +122,20 @@ def test_links_lead_somewhere():
             assert (page.parent / link).exists() or link in made, f"{page.name}: {link}"
 
 
+def test_no_address_is_given_that_is_not_ours():
+    """Whoever registers it would run code on a reader's machine. The project has no home yet, nor a name on PyPI."""
+    ours = re.compile(
+        r"git(hub|lab)\.com[/:]jaxconv|/github/jaxconv|jaxconv\.(github\.io|readthedocs\.io|org\b|dev\b)|project/jaxconv"
+        r"|\[project\.urls\]|pip install (-U |--upgrade )?jaxconv"
+    )
+    folders = ("docs", "jaxconv", "notebooks", "experiments", "benchmarks", "tests", ".github", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".yml", ".cff")]
+    text = {path: path.read_bytes().decode(errors="ignore") for path in files if path.suffix not in (".pyc", ".png")}
+    assert len(text) > 300
+    assert [str(path) for path, words in text.items() if path != Path(__file__) and ours.search(words)] == []
+
+
 def test_every_room_has_a_page_with_every_public_name(docstrings):
     """Read from the files, without importing them, it is what the modules say when they are imported."""
     from test_rooms import ROOMS

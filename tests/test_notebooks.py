@@ -1,6 +1,7 @@
 """The notebooks run from a clean kernel, on small settings, and are stored without their output."""
 
 import ast
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -94,19 +95,45 @@ def test_its_cells_have_names_of_their_own(path):
     assert (ids[0], ids[1], ids[-1]) == ("title", "install", "next")
 
 
-@ALL
-def test_its_badge_opens_it(path):
-    first = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
-    address = f"https://colab.research.google.com/github/jaxconv/jaxconv/blob/main/notebooks/{path.name}"
-    assert first == f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
-
-
-def test_all_install_alike():
+def install_cell():
+    """The one source of the cells that install."""
     cells = {
         cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells if cell.id == "install"
     }
     [install] = cells
-    assert "git+https://github.com/jaxconv/jaxconv" in install and "colab_tpu" not in install
+    return install
+
+
+def installing(monkeypatch, source, *missing):
+    """Runs the cell with its field filled in, as if these modules were missing; what it gives to pip."""
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else there(name))
+    field = 'SOURCE = ""  # @param {type: "string"}'
+    cell = install_cell()
+    assert cell.count("%pip") == 1 and field in cell.splitlines()
+    cell = re.sub(r"%pip install --quiet (.*)", r"given.append(f\1)", cell.replace(field, f"SOURCE = {source!r}"))
+    given = []
+    exec(cell, {"given": given})
+    return given
+
+
+def test_where_jaxconv_is_installed_there_is_nothing_to_fill_in(monkeypatch):
+    assert installing(monkeypatch, "") == installing(monkeypatch, "git+https://example.org/x") == []
+
+
+def test_where_it_is_missing_and_no_source_is_given_it_says_what_to_fill_in(monkeypatch):
+    with pytest.raises(RuntimeError, match=r"^jaxconv is not installed: fill in SOURCE, a wheel that you uploaded or "):
+        installing(monkeypatch, "", "jaxconv")
+
+
+def test_it_installs_what_the_reader_gives(monkeypatch, tmp_path):
+    missing = ("jaxconv", "libtpu", "jax_cuda12_plugin")
+    address = "git+https://example.org/copy"
+    assert installing(monkeypatch, address, *missing) == [f"jaxconv @ {address}"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jaxconv-1.0-py3-none-any.whl").touch()
+    given = installing(monkeypatch, "jaxconv-1.0-py3-none-any.whl", *missing)
+    assert given == [f"jaxconv @ {(tmp_path / 'jaxconv-1.0-py3-none-any.whl').as_uri()}"]
 
 
 @ALL

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from jaxconv.demo import Programs, serve
-from jaxconv.demo.serve import check_port, gradio
+from jaxconv.demo.serve import check_gradio, check_port
 from jaxconv.experiment import load_run
 from jaxconv.utils.terminal import tell
 
@@ -26,7 +26,7 @@ class Demo:
 def run_demo(options: Demo) -> None:
     """Serve it until Ctrl-C."""
     check_port(options.port)  # first, for what is loaded takes seconds
-    gradio()
+    check_gradio()
     programs = Programs(load_run(options.run))
     serve(programs, options.port, browser=options.browser, ready=_tell)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxconv.demo.access import LARGEST
 from jaxconv.demo.answer import Answer, Programs, answer
 from jaxconv.demo.canvas import drawn, manner_of, read_canvas, uploaded
 from jaxconv.errors import InputError
@@ -15,11 +16,13 @@ from jaxconv.plot.pixels import address
 if TYPE_CHECKING:
     from gradio import Blocks
 
+    from jaxconv.demo.access import App
+
 NOTHING = "Draw something, or upload an image."
 
 
 def build(programs: Programs) -> "Blocks":
-    """The page of a run, to be launched.
+    """The page of a run, for :func:`application`.
 
     Args:
         programs: of the run.
@@ -37,11 +40,15 @@ def build(programs: Programs) -> "Blocks":
         found = answer(programs, image, method)
         return image, note, found.probabilities, _pictures(found, method), _maps(found)
 
-    def draw(sent: str | None, method: str | None) -> tuple[Any, ...]:
-        number, _, address = (sent or "0 ").partition(" ")
-        canvas = read_canvas(address)
-        image = None if canvas is None else drawn(canvas, programs.image_shape, manner)
-        note = f'<p data-drawn="{int(number)}">{NOTHING if image is None else ""}</p>'
+    def draw(sent: object, method: str | None) -> tuple[Any, ...]:
+        number, _, address = (sent if isinstance(sent, str) else "").partition(" ")
+        image, words = None, NOTHING
+        try:
+            canvas = read_canvas(address)
+            image = None if canvas is None else drawn(canvas, programs.image_shape, manner)
+        except InputError as error:
+            words = html.escape(str(error))
+        note = f'<p data-drawn="{number if number.isdecimal() else 0}">{words if image is None else ""}</p>'
         return shown(image, note, method)
 
     def upload(path: str | None, invert: bool, method: str | None) -> tuple[Any, ...]:
@@ -94,9 +101,32 @@ def build(programs: Programs) -> "Blocks":
     return page
 
 
-def style() -> str:
-    """The page's own rules, beside gradio's."""
-    return _file("page.css")
+def application(page: "Blocks") -> "App":
+    """The page as an ASGI application.
+
+    What gradio keeps is limited: 20 tabs' images, 50 events that wait. Four events of a kind are answered at a time,
+    eight in all, so that none waits for one that is slow.
+    """
+    import fastapi
+    import gradio as gr
+
+    page.state_session_capacity = 20
+    page.max_threads = 8
+    page.queue(api_open=False, max_size=50, default_concurrency_limit=4)
+    app = fastapi.FastAPI(openapi_url=None)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=LARGEST,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=_file("page.css"),
+    )
 
 
 def _file(name: str) -> str:
