@@ -8,6 +8,7 @@ computes the same sum in its own way, from exactly the same arguments. To add on
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.conv import auto, explicit, fft, im2col, lax, toeplitz
+from jaxconv.ops.sharding import over_devices
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
 
 if TYPE_CHECKING:
@@ -108,7 +110,8 @@ def conv(
         x, window = _pad(x, window, pad_mode)
     if flip:
         kernel = jnp.flip(kernel, range(kernel.ndim - 2))
-    y = (auto.conv if impl == "auto" else LOWERINGS[impl])(x, kernel, window, groups=groups, precision=precision)
+    lowering = auto.conv if impl == "auto" else LOWERINGS[impl]
+    y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
     return checks.biased("conv", y, bias, x.dtype)
 
 

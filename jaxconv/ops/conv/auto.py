@@ -9,7 +9,7 @@ import jax
 from jax import lax
 
 from jaxconv.ops import checks
-from jaxconv.ops.conv import cpu, passes
+from jaxconv.ops.conv import cpu, passes, transformations
 from jaxconv.ops.conv import lax as by_lax
 from jaxconv.shapes import ResolvedWindow
 
@@ -50,3 +50,4 @@ ELSEWHERE: dict[str, passes.Lowering] = {"y": _forward, "kernel": _kernel_gradie
 for factor in passes.FACTORS:
     passes.lower(factor, cpu.PASSES[factor], platform="cpu")
     passes.lower(factor, ELSEWHERE[factor])
+    transformations.register(factor)

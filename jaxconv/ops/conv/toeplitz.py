@@ -59,5 +59,8 @@ def conv(
 ) -> jax.Array:
     x, kernel = checks.widened(x), checks.widened(kernel)
     connections = matrix(kernel, x.shape[1:-1], window, groups)
-    y = connections @ x.reshape(x.shape[0], math.prod(x.shape[1:])).T
+    neurons, inputs = connections.indices.T
+    pixels = x.reshape(x.shape[0], math.prod(x.shape[1:])).T
+    # The product written out, because jax's own has no gradient on meshes of Explicit axes.
+    y = jax.ops.segment_sum(connections.data[:, None] * pixels[inputs], neurons, connections.shape[0])
     return y.T.reshape(x.shape[0], *window.out, kernel.shape[-1])
