@@ -96,7 +96,9 @@ def keep_where_kept(primitive: Primitive, like: Primitive) -> None:
 
     def rule(policy: Any, unknown: Any, available: Any, equation: Any) -> tuple[Any, ...]:
         """What the forward pass computes, what the backward pass does, and what it needs from the forward pass."""
-        missing = [x for x, there in zip(equation.invars, available, strict=True) if not there and not isinstance(x, Literal)]
+        missing = [
+            x for x, there in zip(equation.invars, available, strict=True) if not there and not isinstance(x, Literal)
+        ]
         if any(unknown):
             return None, equation, [True], [True], missing
         types = [x.aval for x in equation.invars]

@@ -103,7 +103,7 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
         return x, None
     array = checks.array(op, "mask", mask)
     if array.shape != x.shape[:1] or array.dtype != bool:
-        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({len(x)},), one entry an example")
+        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({x.shape[0]},), one entry an example")
     if not isinstance(mask, jax.core.Tracer) and not np.any(mask):
         raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
     return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array
@@ -117,7 +117,7 @@ def _batch_statistics(op: str, x: jax.Array, counted: jax.Array | None) -> tuple
 
 def _mean(x: jax.Array, counted: jax.Array | None) -> jax.Array:
     """The mean of each channel over every pixel of the examples that count."""
-    examples = len(x) if counted is None else counted.sum(dtype=x.dtype)
+    examples = x.shape[0] if counted is None else counted.sum(dtype=x.dtype)
     return total(x, counted) / (examples * math.prod(x.shape[1:-1]))
 
 

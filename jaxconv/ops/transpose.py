@@ -21,7 +21,7 @@ from jaxconv.ops import checks
 from jaxconv.ops.channels import mix
 from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.window import full_edges, layout, put, tap_numbers
-from jaxconv.shapes import Padding, Sizes, padding_per_dimension, per_dimension, resolve_padding, span
+from jaxconv.shapes import Padding, Sizes, countable, padding_per_dimension, per_dimension, resolve_padding, span
 
 
 class Stamp(NamedTuple):
@@ -134,6 +134,7 @@ def lay(
             )
         lows.append(low)
         outs.append(out)
+    countable("the output", outs)
     return Stamp(window, strides, dilations, tuple(lows), tuple(outs))
 
 

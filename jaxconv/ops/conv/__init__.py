@@ -9,7 +9,7 @@ computes the same sum in its own way, from exactly the same arguments. To add on
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,8 @@ def conv(
     checks.precision("conv", precision)
     known("impl", impl, ["auto", *LOWERINGS], by="conv")
     known("pad_mode", pad_mode, PAD_MODES, by="conv")
-    window = _lay("conv", kernel, x.shape[1:-1], stride, padding, dilation)
+    with said_by("conv"):
+        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
     if pad_mode != "zeros":
         x, window = _pad(x, window, pad_mode)
     if flip:
@@ -155,16 +156,11 @@ def conv_matrix(
         raise InputError(
             f"conv_matrix: in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}"
         )
-    _check(jnp.zeros((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
+    _check(jax.ShapeDtypeStruct((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
     size = tuple(in_shape[:-1])
-    return toeplitz.matrix(kernel, size, _lay("conv_matrix", kernel, size, stride, padding, dilation), groups)
-
-
-def _lay(
-    op: str, kernel: jax.Array, size: tuple[int, ...], stride: Sizes, padding: Padding, dilation: Sizes
-) -> ResolvedWindow:
-    with said_by(op):
-        return resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+    with said_by("conv_matrix"):
+        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+        return toeplitz.matrix(kernel, size, window, groups)
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
@@ -175,7 +171,7 @@ def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array
     return x, window._replace(padding=((0, 0),) * len(window.size))
 
 
-def _check(x: jax.Array, kernel: jax.Array, groups: int, op: str = "conv") -> None:
+def _check(x: Any, kernel: jax.Array, groups: int, op: str = "conv") -> None:
     checks.kernel(op, kernel)
     checks.rank(op, x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
     checks.floating(op, x=x, kernel=kernel)

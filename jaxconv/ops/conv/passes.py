@@ -101,6 +101,8 @@ def _transpose(wanted: str, missing: str) -> Callable[..., jax.Array]:
         return run(missing, first, second, form)
 
     return rule
+
+
 def _compiled(program: Callable[..., jax.Array], *factors: jax.Array, form: Form) -> jax.Array:
     """A pass on its own, which is compiled even under ``jax.disable_jit``, as are those of lax."""
     with jax.disable_jit(False):
