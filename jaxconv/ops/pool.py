@@ -1,9 +1,9 @@
 """Pooling: a reduction over the same sliding window that convolution uses, each channel on its own.
 
 Pooling has no parameters. It is written with the taps of the window, unrolled, so that every argument (dilation,
-overhanging windows) has every derivative; a window of k taps makes k slices, so for a window as large as the
-image use the global forms. Windows side by side, as most are, need no slices: a reshape gives them axes of their own.
-Everything is added up in at least float32, gradients of overlapping windows too.
+overhanging windows) has every derivative; a window of k taps makes k slices, and one of hundreds takes long to compile:
+for a window as large as the image use the global forms. Windows side by side, as most are, need no slices: a reshape
+gives them axes of their own. Everything is added up in at least float32, gradients of overlapping windows too.
 """
 
 import functools

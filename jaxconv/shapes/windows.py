@@ -54,7 +54,8 @@ class Window(_Window):
 
 def _frozen(value: Any) -> Any:
     """Lists and numpy's arrays as tuples, and those within them."""
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple | np.ndarray) else value
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 class ResolvedWindow(NamedTuple):
@@ -226,6 +227,8 @@ def per_dimension(value: Sizes, ndim: int, name: str, *, least: int = 1) -> tupl
     ints = tuple(int(v) for v in values if is_int(v) and v >= least)
     if len(ints) != len(values) or len(ints) != ndim:
         raise InputError(f"{name} {value!r}: give an int of at least {least}, or {ndim} of them, one a dimension")
+    if ints and max(ints) > MOST_PIXELS:
+        raise InputError(f"{name} {value!r} is too large: give at most 2³¹ − 1, the pixels that an image can have")
     return ints
 
 
@@ -269,7 +272,7 @@ def countable(what: str, size: Sequence[int]) -> None:
     if math.prod(size) > MOST_PIXELS:
         raise InputError(
             f"{what} would have {' × '.join(map(str, size))} pixels, and at most 2³¹ − 1 can be: "
-            "take a smaller padding, stride or dilation, or smaller images"
+            "make it smaller, by less padding, stride or dilation, say"
         )
 
 

@@ -82,6 +82,8 @@ def conv(
             on a CPU forward and both gradients each in the way that is fastest there, elsewhere lax. All give the same
             array and the same gradients, but for rounding; that of ``"fft"`` is relative to the largest pixel of an
             image, and a NaN anywhere in an image reaches all of its output.
+            ``"explicit"`` and ``"im2col"`` are as many operations as the window has taps, and a window of hundreds
+            takes long to compile; ``"auto"`` leaves those to lax.
         precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
             ``"toeplitz"`` know no other.
 

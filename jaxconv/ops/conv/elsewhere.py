@@ -6,9 +6,11 @@ A CPU takes them too where its own lowerings would be too many operations.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from jaxconv.ops.conv import lax as by_lax
 from jaxconv.ops.conv.passes import Form, Lowering, shape_of
+from jaxconv.ops.sharding import varying_alike
 
 
 def forward(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
@@ -21,16 +23,16 @@ def forward(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
-    like = jax.ShapeDtypeStruct(shape_of("kernel", x.shape, dy.shape, form), x.dtype)
-    return _transposed(lambda kernel: forward(x, kernel, form), like, dy)
+    return _transposed(lambda kernel: forward(x, kernel, form), shape_of("kernel", x.shape, dy.shape, form), dy)
 
 
 def input_gradient(kernel: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
-    like = jax.ShapeDtypeStruct(shape_of("x", kernel.shape, dy.shape, form), kernel.dtype)
-    return _transposed(lambda x: forward(x, kernel, form), like, dy)
+    return _transposed(lambda x: forward(x, kernel, form), shape_of("x", kernel.shape, dy.shape, form), dy)
 
 
-def _transposed(linear: Callable[[jax.Array], jax.Array], like: jax.ShapeDtypeStruct, dy: jax.Array) -> jax.Array:
+def _transposed(linear: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dy: jax.Array) -> jax.Array:
+    """Under ``shard_map`` of an array that varies as dy does: of one that does not, it would be a sum over devices."""
+    like, dy = varying_alike(jnp.zeros(shape, dy.dtype), dy)
     (gradient,) = jax.linear_transpose(linear, like)(dy)
     return gradient
 

@@ -16,7 +16,7 @@ in the way that is fastest for it. (The gradients of a lowering written with lax
 :mod:`transformations` has what ``vmap``, ``checkpoint`` and ``jet`` make of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv._compat import Primitive, ad, batching, mlir
+from jaxconv._compat import Primitive, ad, mlir
 from jaxconv.shapes import ResolvedWindow
 
 FACTORS = ("x", "kernel", "y")

@@ -21,7 +21,6 @@ from jaxconv.ops.conv import elsewhere
 from jaxconv.ops.conv.cpu import full, library, products, rule, taps
 from jaxconv.ops.conv.passes import FACTORS, Form, Lowering, others, shape_of
 
-
 MOST_PIECES = 160  # 7×7 taps of 3 channels are 147
 PHASE = 4  # pieces: it is cut out, convolved and put between the others
 
