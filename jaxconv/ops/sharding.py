@@ -29,16 +29,16 @@ def over_devices(function: Callable[..., jax.Array], images: jax.Array, *others:
     >>> over_devices(jax.numpy.add, jax.numpy.ones((2, 3)), jax.numpy.ones((1, 3))).shape
     (2, 3)
     """
-    images, *others = varying_alike(images, *others)
+    images, *rest = varying_alike(images, *others)
     mesh, cut = jax.typeof(images).sharding.mesh, jax.typeof(images).sharding.spec
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     explicit = tuple(axis for axis, kind in kinds.items() if kind == AxisType.Explicit)
     if not explicit:
-        return function(images, *others)
-    spec = PartitionSpec(cut[0], *(None,) * (images.ndim - 2), None if others else cut[-1])
-    whole = [PartitionSpec(*(None,) * array.ndim) for array in others]
+        return function(images, *rest)
+    spec = PartitionSpec(cut[0], *(None,) * (images.ndim - 2), None if rest else cut[-1])
+    whole = [PartitionSpec(*(None,) * array.ndim) for array in rest]
     where = [NamedSharding(mesh, each) for each in (spec, *whole)]
-    arrays = [jax.sharding.reshard(*each) for each in zip((images, *others), where, strict=True)]
+    arrays = [jax.sharding.reshard(*each) for each in zip((images, *rest), where, strict=True)]
     return jax.sharding.auto_axes(function, axes=explicit, out_sharding=where[0])(*arrays)
 
 

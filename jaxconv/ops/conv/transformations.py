@@ -38,11 +38,11 @@ def _batch(wanted: str, arrays: Sequence[jax.Array], axes: Sequence[int | None],
     names = others(wanted)
     batched = [name for name, axis in zip(names, axes, strict=True) if axis is not None] + [wanted]
     size = next(array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None)
-    shapes = [
+    first, second = [
         array.shape if axis is None else array.shape[:axis] + array.shape[axis + 1 :]
         for array, axis in zip(arrays, axes, strict=True)
     ]
-    shape = shape_of(wanted, *shapes, form)
+    shape = shape_of(wanted, first, second, form)
     if size == 0:  # of no groups, or of no channels, there is no pass
         return jnp.zeros((0, *shape), form.dtypes[FACTORS.index(wanted)]), 0
     index = "g" if len(batched) == 3 else next(i for i in "nco" if all(i in AXES[name] for name in batched))
