@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import Saveable
+from jax.experimental import jet
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr  # type: ignore[attr-defined, unused-ignore]
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
@@ -19,6 +21,7 @@ from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
+from jax.interpreters import partial_eval
 
 
 def jaxlib_version() -> str:
@@ -77,6 +80,34 @@ def half_precision_convolution_has_a_gradient() -> bool:
     except TypeError:
         return False
     return True
+
+
+def give_jet_of_products(primitive: Primitive) -> None:
+    """Have ``jax.experimental.jet`` take a primitive of two factors for what it is: linear in each of them."""
+    rules: Any = jet.jet_rules
+    rules[primitive] = functools.partial(rules[jax.lax.mul_p].func, primitive)
+
+
+def keep_where_kept(primitive: Primitive, like: Primitive) -> None:
+    """Have ``jax.checkpoint`` keep what a primitive gives wherever its policy keeps what ``like`` gives.
+
+    Policies compare primitives with those of lax. What a policy would move to another memory is computed again.
+    """
+
+    def rule(policy: Any, unknown: Any, available: Any, equation: Any) -> tuple[Any, ...]:
+        """What the forward pass computes, what the backward pass does, and what it needs from the forward pass."""
+        missing = [
+            x for x, there in zip(equation.invars, available, strict=True) if not there and not isinstance(x, Literal)
+        ]
+        if any(unknown):
+            return None, equation, [True], [True], missing
+        types = [x.aval for x in equation.invars]
+        if any(policy(each, *types, **equation.params) in (True, Saveable) for each in (primitive, like)):
+            return equation, None, [False], [False], []
+        return equation, equation, [False], [True], missing
+
+    rules: Any = partial_eval.partial_eval_jaxpr_custom_rules
+    rules[primitive] = rule
 
 
 def type_text(array: Any) -> str:

@@ -127,7 +127,7 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
         return x, None
     array = checks.array(op, "mask", mask)
     if array.shape != x.shape[:1] or array.dtype != bool:
-        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({len(x)},), one entry an example")
+        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({x.shape[0]},), one entry an example")
     if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any():
         raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
     return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array

@@ -12,7 +12,7 @@ from jaxconv.errors import known, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.pool import ordered, spatial_axes
 from jaxconv.ops.ties import TIES, largest
-from jaxconv.shapes import Sizes, per_dimension
+from jaxconv.shapes import Sizes, countable, per_dimension
 
 
 def global_avg_pool(x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:
@@ -126,6 +126,7 @@ def _windows(op: str, x: jax.Array, out: Sizes) -> list[tuple[np.ndarray, np.nda
     axes = spatial_axes(op, x)
     with said_by(op):
         sizes = per_dimension(out, len(axes), "out")
+        countable("the output", sizes)
     windows = []
     for n, size in zip(x.shape[1:-1], sizes, strict=True):
         places = np.arange(size)

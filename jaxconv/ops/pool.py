@@ -1,9 +1,9 @@
 """Pooling: a reduction over the same sliding window that convolution uses, each channel on its own.
 
 Pooling has no parameters. It is written with the taps of the window, unrolled, so that every argument (dilation,
-overhanging windows) has every derivative; a window of k taps makes k slices, so for a window as large as the
-image use the global forms. Windows side by side, as most are, need no slices: a reshape gives them axes of their own.
-Everything is added up in at least float32, gradients of overlapping windows too.
+overhanging windows) has every derivative; a window of k taps makes k slices, and one of hundreds takes long to compile:
+for a window as large as the image use the global forms. Windows side by side, as most are, need no slices: a reshape
+gives them axes of their own. Everything is added up in at least float32, gradients of overlapping windows too.
 """
 
 import functools
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Num
 
 from jaxconv.errors import DtypeError, InputError, known, said_by
 from jaxconv.ops import checks
+from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.ties import TIES, first_largest, largest, largest_of_blocks
 from jaxconv.ops.window import pad, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve, tap_pixels
@@ -74,7 +75,8 @@ def max_pool(
     slide = _lay("max_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     if _side_by_side(slide, x):
-        return largest_of_blocks(_blocks(checks.widened(x), slide), ties).astype(x.dtype)
+        blocks = over_devices(lambda x: largest_of_blocks(_blocks(x, slide), ties), checks.widened(x))
+        return blocks.astype(x.dtype)
     slices = [pixels for _, pixels in taps(pad(checks.widened(x), slide, lowest), slide)]
     real = inside(slide, x)
     if ties == "first":

@@ -8,6 +8,7 @@ and what decoders use to make small ones large.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,8 +19,9 @@ from jaxtyping import Array, Float
 from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.channels import mix
+from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.window import full_edges, layout, put, tap_numbers
-from jaxconv.shapes import Padding, Sizes, padding_per_dimension, per_dimension, resolve_padding, span
+from jaxconv.shapes import Padding, Sizes, countable, padding_per_dimension, per_dimension, resolve_padding, span
 
 
 class Stamp(NamedTuple):
@@ -91,7 +93,7 @@ def conv_transpose(
     with said_by("conv_transpose"):
         stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     lowering = TRANSPOSE_LOWERINGS["lax" if impl == "auto" else impl]
-    y = lowering(x, kernel, stamp, groups=groups, precision=precision)
+    y = over_devices(partial(lowering, stamp=stamp, groups=groups, precision=precision), x, kernel)
     return checks.biased("conv_transpose", y, bias, x.dtype)
 
 
@@ -132,6 +134,7 @@ def lay(
             )
         lows.append(low)
         outs.append(out)
+    countable("the output", outs)
     return Stamp(window, strides, dilations, tuple(lows), tuple(outs))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.shapes import ResolvedWindow, span, tap_pixels
+from jaxconv.shapes import ResolvedWindow, span
 
 
 def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -21,7 +21,10 @@ def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 def pad(x: jax.Array, window: ResolvedWindow, value: float = 0) -> jax.Array:
     """x with its padding, and on the high side as far as a last window hangs over the end (``ceil_mode``)."""
-    reach = [int(pixels.max()) + 1 for pixels in tap_pixels(window)]
+    reach = [
+        (out - 1) * stride + span(taps, dilation) - low
+        for taps, stride, (low, _), dilation, out in zip(*window, strict=True)
+    ]
     sizes = zip(x.shape[1:-1], window.padding, reach, strict=True)
     widths = [(low, max(high, end - n)) for n, (low, high), end in sizes]
     return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=value)

@@ -10,7 +10,7 @@ file is that sentence, applied: the padding that ``"SAME"`` stands for, and what
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -19,15 +19,28 @@ from jaxconv.errors import InputError, known
 Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int | tuple[int, int]]
 PADDINGS = ("VALID", "SAME", "SAME_LOWER", "FULL", "CAUSAL")
+MOST_STRIDE = 1000  # that an error proposes
+MOST_PIXELS = 2**31 - 1  # of an image: more cannot be counted in 32 bits
 
 
-class Window(NamedTuple):
-    """A sliding window as a user writes it: an int stands for every dimension."""
-
+class _Window(NamedTuple):
     size: Sizes
-    stride: Sizes = 1
-    padding: Padding = "VALID"
-    dilation: Sizes = 1
+    stride: Sizes
+    padding: Padding
+    dilation: Sizes
+
+
+class Window(_Window):
+    """A sliding window as a user writes it: an int stands for every dimension. Lists become tuples, so it has a hash.
+
+    >>> Window([3, 3], padding=[[1, 2], 0])
+    Window(size=(3, 3), stride=1, padding=((1, 2), 0), dilation=1)
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, size: Sizes, stride: Sizes = 1, padding: Padding = "VALID", dilation: Sizes = 1) -> "Window":
+        return super().__new__(cls, *map(_frozen, (size, stride, padding, dilation)))
 
     @classmethod
     def of_a_pool(cls, size: Sizes, stride: Sizes | None, padding: Padding, dilation: Sizes) -> "Window":
@@ -37,6 +50,12 @@ class Window(NamedTuple):
         2
         """
         return cls(size, size if stride is None else stride, padding, dilation)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists and numpy's arrays as tuples, and those within them."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 class ResolvedWindow(NamedTuple):
@@ -103,7 +122,7 @@ padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
         per_dimension(value, 1, name)
     low, high = resolve_padding(padding, size, window, stride, dilation)
     room = size + low + high - span(window, dilation)
-    if room < 0 and not (ceil_mode and room > -stride):
+    if room < 0 and not (ceil_mode and room > -stride and not exact):
         raise InputError(
             f"the window spans {span(window, dilation)} pixels but the padded input has only {size + low + high} "
             f"({size} + {low} + {high} of padding): pad more, or take a smaller window"
@@ -119,14 +138,21 @@ padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
 def _what_would_fit(size: int, window: int, stride: int, padded: int, dilation: int) -> str:
     reach = span(window, dilation)
     room = size + padded - reach
-    paddings = [p for p in range(reach + stride) if size + 2 * p >= reach and (size + 2 * p - reach) % stride == 0]
-    total = next(p for p in range(reach + stride) if size + p >= reach and (size + p - reach) % stride == 0)
+    rest = (reach - size) % stride  # of all pixels that are added, on both sides together
+    least = max(reach - size, 0)
+    total = least + (rest - least) % stride
+    # Of the same number on both sides, 2p leaves this rest: once in a stride if that is odd, or in half a stride.
+    period = stride if stride % 2 else stride // 2
+    half = rest * (stride + 1) // 2 if stride % 2 else rest // 2
+    both = -(-least // 2)
+    both += (half - both) % period
+    even = stride % 2 == 1 or rest % 2 == 0
+    pads = f"padding {_listed([p for p in (both, both + period) if p < reach + stride])} on both sides" if even else ""
     one_sided = (total // 2, total - total // 2)
-    pads = f"padding {_listed(paddings[:2])} on both sides" if paddings else f"padding {one_sided}"
-    strides = _listed([s for s in range(1, room + 1) if room % s == 0])
+    strides = _listed([s for s in range(1, min(room, MOST_STRIDE) + 1) if room % s == 0])
     return (
         f"({size} + {padded} - {reach}) / {stride} + 1 = {room / stride + 1:.2f} places for the window is not a whole "
-        f"number; {pads} would fit, or stride {strides}"
+        f"number; {pads or f'padding {one_sided}'} would fit, or stride {strides}"
     )
 
 
@@ -157,7 +183,7 @@ def resolve_padding(padding: Padding, size: int, window: int, stride: int = 1, d
     """
     if isinstance(padding, str):
         name, reach = padding.upper(), span(window, dilation)
-        total = max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
         pads = {
             "VALID": (0, 0),
             "SAME": (total // 2, total - total // 2),
@@ -201,6 +227,8 @@ def per_dimension(value: Sizes, ndim: int, name: str, *, least: int = 1) -> tupl
     ints = tuple(int(v) for v in values if is_int(v) and v >= least)
     if len(ints) != len(values) or len(ints) != ndim:
         raise InputError(f"{name} {value!r}: give an int of at least {least}, or {ndim} of them, one a dimension")
+    if ints and max(ints) > MOST_PIXELS:
+        raise InputError(f"{name} {value!r} is too large: give at most 2³¹ − 1, the pixels that an image can have")
     return ints
 
 
@@ -232,7 +260,20 @@ def resolve(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> 
             out.append(output_size(n, f, stride=s, padding=pads[axis], dilation=d, ceil_mode=ceil_mode))
         except InputError as error:
             raise InputError(f"window {taps} on an input of {tuple(size)}, dimension {axis}: {error}") from None
+    countable("the padded input", [n + low + high for n, (low, high) in zip(size, pads, strict=True)])
     return ResolvedWindow(taps, stride, tuple(pads), dilation, tuple(out))
+
+
+def countable(what: str, size: Sequence[int]) -> None:
+    """Refuse an image of more than :data:`MOST_PIXELS`.
+
+    >>> countable("the output", (28, 28))
+    """
+    if math.prod(size) > MOST_PIXELS:
+        raise InputError(
+            f"{what} would have {' × '.join(map(str, size))} pixels, and at most 2³¹ − 1 can be: "
+            "make it smaller, by less padding, stride or dilation, say"
+        )
 
 
 def padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:

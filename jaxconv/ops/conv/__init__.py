@@ -8,7 +8,8 @@ computes the same sum in its own way, from exactly the same arguments. To add on
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from jaxconv.errors import InputError, known, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.conv import auto, explicit, fft, im2col, lax, toeplitz
+from jaxconv.ops.sharding import over_devices
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
 
 if TYPE_CHECKING:
@@ -80,6 +82,8 @@ def conv(
             on a CPU forward and both gradients each in the way that is fastest there, elsewhere lax. All give the same
             array and the same gradients, but for rounding; that of ``"fft"`` is relative to the largest pixel of an
             image, and a NaN anywhere in an image reaches all of its output.
+            ``"explicit"`` and ``"im2col"`` are as many operations as the window has taps, and a window of hundreds
+            takes long to compile; ``"auto"`` leaves those to lax.
         precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
             ``"toeplitz"`` know no other.
 
@@ -103,12 +107,14 @@ def conv(
     checks.precision("conv", precision)
     known("impl", impl, ["auto", *LOWERINGS], by="conv")
     known("pad_mode", pad_mode, PAD_MODES, by="conv")
-    window = _lay("conv", kernel, x.shape[1:-1], stride, padding, dilation)
+    with said_by("conv"):
+        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
     if pad_mode != "zeros":
         x, window = _pad(x, window, pad_mode)
     if flip:
         kernel = jnp.flip(kernel, range(kernel.ndim - 2))
-    y = (auto.conv if impl == "auto" else LOWERINGS[impl])(x, kernel, window, groups=groups, precision=precision)
+    lowering = auto.conv if impl == "auto" else LOWERINGS[impl]
+    y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
     return checks.biased("conv", y, bias, x.dtype)
 
 
@@ -152,16 +158,11 @@ def conv_matrix(
         raise InputError(
             f"conv_matrix: in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}"
         )
-    _check(jnp.zeros((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
+    _check(jax.ShapeDtypeStruct((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
     size = tuple(in_shape[:-1])
-    return toeplitz.matrix(kernel, size, _lay("conv_matrix", kernel, size, stride, padding, dilation), groups)
-
-
-def _lay(
-    op: str, kernel: jax.Array, size: tuple[int, ...], stride: Sizes, padding: Padding, dilation: Sizes
-) -> ResolvedWindow:
-    with said_by(op):
-        return resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+    with said_by("conv_matrix"):
+        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+        return toeplitz.matrix(kernel, size, window, groups)
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
@@ -172,7 +173,7 @@ def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array
     return x, window._replace(padding=((0, 0),) * len(window.size))
 
 
-def _check(x: jax.Array, kernel: jax.Array, groups: int, op: str = "conv") -> None:
+def _check(x: Any, kernel: jax.Array, groups: int, op: str = "conv") -> None:
     checks.kernel(op, kernel)
     checks.rank(op, x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
     checks.floating(op, x=x, kernel=kernel)

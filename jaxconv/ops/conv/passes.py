@@ -13,11 +13,10 @@ derivative of a convolution, forward or backward and of any order, is again one 
 in the way that is fastest for it. (The gradients of a lowering written with lax are what lax makes of them, and a
 ``custom_vjp`` has no forward mode.)
 
-``vmap`` stays among the three as well. An index more on two of the factors joins the index which only these two have
-(n, c or o); an index more on all three joins the groups, which all three have.
+:mod:`transformations` has what ``vmap``, ``checkpoint`` and ``jet`` make of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv._compat import Primitive, ad, batching, mlir, varying_axes
+from jaxconv._compat import Primitive, ad, mlir
 from jaxconv.shapes import ResolvedWindow
 
 FACTORS = ("x", "kernel", "y")
@@ -65,7 +64,7 @@ def shape_of(wanted: str, first: tuple[int, ...], second: tuple[int, ...], form:
 
 def run(wanted: str, first: jax.Array, second: jax.Array, form: Form) -> jax.Array:
     """The pass that gives ``wanted``, of the other two factors."""
-    return PRIMITIVES[wanted].bind(*_varying_alike(first, second), form=form)
+    return PRIMITIVES[wanted].bind(first, second, form=form)
 
 
 def lower(wanted: str, lowering: Lowering, platform: str | None = None) -> None:
@@ -86,15 +85,6 @@ def _dtype(wanted: str, form: Form) -> jnp.dtype:
     return form.dtypes[FACTORS.index(wanted)]
 
 
-def _varying_alike(*arrays: jax.Array) -> list[jax.Array]:
-    """Under ``shard_map``, where a kernel that all devices share meets a batch that each has its own of."""
-    own = [varying_axes(array) for array in arrays]
-    missing = [tuple(frozenset().union(*own) - axes) for axes in own]
-    return [
-        lax.pcast(array, axes, to="varying") if axes else array for array, axes in zip(arrays, missing, strict=True)
-    ]
-
-
 def _abstract(wanted: str, first: Any, second: Any, form: Form) -> jax.core.ShapedArray:
     like = second if wanted == "x" else first
     sharding = like.sharding.update(spec=(None,) * like.ndim)
@@ -113,56 +103,17 @@ def _transpose(wanted: str, missing: str) -> Callable[..., jax.Array]:
     return rule
 
 
-# Where a factor has which index; on an axis that holds two of them the groups come first.
-AXES = {
-    "x": {"n": 0, "g": -1, "c": -1},
-    "kernel": {"c": -2, "g": -1, "o": -1},
-    "y": {"n": 0, "g": -1, "o": -1},
-}
-
-
-def _batch(wanted: str, arrays: Sequence[jax.Array], axes: Sequence[int | None], *, form: Form) -> Any:
-    names = others(wanted)
-    batched = [name for name, axis in zip(names, axes, strict=True) if axis is not None] + [wanted]
-    size = next(array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None)
-    index = "g" if len(batched) == 3 else next(i for i in "nco" if all(i in AXES[name] for name in batched))
-    factors = [
-        array if axis is None else _join(name, index, jnp.moveaxis(array, axis, 0), form.groups)
-        for name, array, axis in zip(names, arrays, axes, strict=True)
-    ]
-    joint = form._replace(groups=form.groups * size) if index == "g" else form
-    return _part(wanted, index, run(wanted, factors[0], factors[1], joint), size, form.groups), 0
-
-
-def _join(name: str, index: str, array: jax.Array, groups: int) -> jax.Array:
-    """Make the first axis part of one of a factor's own indices: ``(b, …, g·c, …)`` to ``(…, g·b·c, …)``."""
-    axis, outer = _axis_of(name, index, array.ndim - 1, groups)
-    shape = array.shape[1:]
-    array = array.reshape(-1, *shape[:axis], outer, shape[axis] // outer, *shape[axis + 1 :])
-    array = jnp.moveaxis(array, 0, axis + 1)
-    return array.reshape(*shape[:axis], -1, *shape[axis + 1 :])
-
-
-def _part(name: str, index: str, array: jax.Array, size: int, groups: int) -> jax.Array:
-    """The way back of :func:`_join`."""
-    axis, outer = _axis_of(name, index, array.ndim, groups)
-    shape = array.shape
-    array = array.reshape(*shape[:axis], outer, size, shape[axis] // (outer * size), *shape[axis + 1 :])
-    return jnp.moveaxis(array, axis + 1, 0).reshape(size, *shape[:axis], -1, *shape[axis + 1 :])
-
-
-def _axis_of(name: str, index: str, ndim: int, groups: int) -> tuple[int, int]:
-    """The axis of an index, and how many values the indices have that come before it on that axis."""
-    axis = AXES[name][index] % ndim
-    return axis, groups if index in "co" and axis == ndim - 1 else 1
+def _compiled(program: Callable[..., jax.Array], *factors: jax.Array, form: Form) -> jax.Array:
+    """A pass on its own, which is compiled even under ``jax.disable_jit``, as are those of lax."""
+    with jax.disable_jit(False):
+        return program(*factors, form=form)
 
 
 def _make(wanted: str) -> Primitive:
     primitive = Primitive(f"conv_{wanted}")
     primitive.def_abstract_eval(partial(_abstract, wanted))
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames="form"))
+    primitive.def_impl(partial(_compiled, jax.jit(primitive.bind, static_argnames="form")))
     ad.defbilinear(primitive, *(_transpose(wanted, missing) for missing in others(wanted)))
-    batching.primitive_batchers[primitive] = partial(_batch, wanted)
     return primitive
 
 

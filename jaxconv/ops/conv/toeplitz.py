@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxconv.errors import InputError, said_by
 from jaxconv.ops import checks
 from jaxconv.ops.window import tap_numbers
 from jaxconv.shapes import ResolvedWindow, tap_pixels
@@ -23,12 +24,20 @@ from jaxconv.shapes import ResolvedWindow, tap_pixels
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
 
+MOST_NUMBERS = 2**26  # each takes 20 bytes, with its row and column
+
 
 def matrix(kernel: jax.Array, size: tuple[int, ...], window: ResolvedWindow, groups: int) -> "BCOO":
     """The matrix that takes an image of ``size`` pixels to its feature maps, both raveled."""
     from jax.experimental import sparse  # slow to load, and importing jaxconv should not pay for it
 
     *_, c, features = kernel.shape
+    most = max(math.prod(window.out) * kernel.size, math.prod(size) * c * groups)
+    if most > MOST_NUMBERS:
+        raise InputError(
+            f"the matrix of a kernel {kernel.shape} at {' × '.join(map(str, window.out))} places has up to {most:,} "
+            f"numbers, or columns, and at most {MOST_NUMBERS:,} can be: take smaller images or another impl"
+        )
     rows, columns, taps = (np.concatenate(part) for part in zip(*_meetings(window, size), strict=True))
     # Wherever a place and a pixel meet, each filter is connected to the channels of its group.
     o, k = np.arange(features)[None, :, None], np.arange(c)[None, None, :]
@@ -58,6 +67,10 @@ def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
     x, kernel = checks.widened(x), checks.widened(kernel)
-    connections = matrix(kernel, x.shape[1:-1], window, groups)
-    y = connections @ x.reshape(x.shape[0], math.prod(x.shape[1:])).T
+    with said_by("conv"):
+        connections = matrix(kernel, x.shape[1:-1], window, groups)
+    neurons, inputs = connections.indices.T
+    pixels = x.reshape(x.shape[0], math.prod(x.shape[1:])).T
+    # The product written out, because jax's own has no gradient on meshes of Explicit axes.
+    y = jax.ops.segment_sum(connections.data[:, None] * pixels[inputs], neurons, connections.shape[0])
     return y.T.reshape(x.shape[0], *window.out, kernel.shape[-1])

@@ -42,7 +42,7 @@ def input_gradient(conv: Conv, kernel: jax.Array, dy: jax.Array, form: Form) -> 
     for rest in itertools.product(*map(range, window.stride)):
         part = kernel[tuple(slice(r, None, s) for r, s in zip(rest, window.stride, strict=True))]
         if 0 in part.shape:  # more strides than taps: some pixels are never seen
-            phases.append(jnp.zeros((len(dy), *sizes, form.groups * kernel.shape[-2]), dy.dtype))
+            phases.append(jnp.zeros((dy.shape[0], *sizes, form.groups * kernel.shape[-2]), dy.dtype))
         else:
             edges = [(t - 1, n - p) for t, n, p in zip(part.shape, sizes, window.out, strict=False)]
             phases.append(_full(conv, part, dy, edges, form))

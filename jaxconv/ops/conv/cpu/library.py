@@ -19,7 +19,7 @@ from jaxconv.ops.conv import lax as by_lax
 from jaxconv.ops.conv.cpu.full import cut
 from jaxconv.ops.conv.passes import Form
 from jaxconv.ops.window import layout
-from jaxconv.shapes import ResolvedWindow, span
+from jaxconv.shapes import ResolvedWindow, is_int, span
 
 PART = 16  # images
 MOST_PARTS = 16
@@ -49,10 +49,16 @@ def _by_group(first: jax.Array, second: jax.Array, groups: int) -> Iterator[tupl
 
 
 def _parts(x: jax.Array) -> list[jax.Array]:
-    """The batch in equal parts. Where it is cut up over devices, each has a share of every part."""
-    most = min(MOST_PARTS, len(x) // PART)
-    count = next((n for n in range(most, 1, -1) if len(x) % (n * jax.device_count()) == 0), 1)
-    x = x.reshape(len(x) // count, count, *x.shape[1:])
+    """The batch in equal parts. Where it is cut up over devices, each has a share of every part.
+
+    A batch of any size (a symbol of ``jax.export``) is one part.
+    """
+    size = x.shape[0]
+    if not is_int(size):
+        return [x]
+    most = min(MOST_PARTS, size // PART)
+    count = next((n for n in range(most, 1, -1) if size % (n * jax.device_count()) == 0), 1)
+    x = x.reshape(size // count, count, *x.shape[1:])
     return [x[:, i] for i in range(count)]
 
 

@@ -1,5 +1,7 @@
 """By matrix products, which have a library for every dtype: :mod:`jaxconv.ops.conv.im2col`, and its gradient."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
     if x.shape[-1] > 1:
         products = [pair(pixels, dy, form.groups, form.precision) for pixels in seen]
     else:  # an image at a time, whose pixels are still in the cache
-        rows = jnp.stack([pixels.reshape(len(x), -1) for pixels in seen], axis=1)
-        products = [jnp.matmul(rows, dy.reshape(len(dy), -1, dy.shape[-1]), precision=form.precision).sum(axis=0)]
-    return jnp.stack(products).reshape(*form.window.size, x.shape[-1] // form.groups, -1)
+        n, places = x.shape[0], math.prod(form.window.out)
+        rows = jnp.stack([pixels.reshape(n, places) for pixels in seen], axis=1)
+        products = [jnp.matmul(rows, dy.reshape(n, places, dy.shape[-1]), precision=form.precision).sum(axis=0)]
+    return jnp.stack(products).reshape(*form.window.size, x.shape[-1] // form.groups, dy.shape[-1])
