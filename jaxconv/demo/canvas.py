@@ -1,15 +1,16 @@
 """What comes from a drawing: brought to the manner of the data set that the network learned from."""
 
 import base64
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxconv import data
-from jaxconv.data.image import image_shape
+from jaxconv.data.image import image_shape, open_picture
 from jaxconv.errors import InputError
+
+MOST_PIXELS = 2**22  # of a drawing; the page's canvas has far fewer
 
 
 class Manner(NamedTuple):
@@ -58,9 +59,7 @@ def read_canvas(address: str | None) -> np.ndarray | None:
     """
     if not address:
         return None
-    from PIL import Image
-
-    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+    with open_picture(base64.b64decode(address.partition(",")[2]), most_pixels=MOST_PIXELS) as image:
         return np.asarray(image.convert("RGBA"))
 
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from jaxconv import runtime
 from jaxconv.data.download import cache_folder
+from jaxconv.data.image import open_picture
 from jaxconv.errors import InputError
 from jaxconv.experiment.run import write_json
 
@@ -251,7 +252,7 @@ def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | No
 
         picture = results / f"{script.stem}.png"
         shutil.copy(folder / f"{figure}.png", picture)
-        with Image.open(picture) as image:
+        with open_picture(picture) as image:
             few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         few.save(picture, optimize=True)
     return results / f"{script.stem}.json"

@@ -145,21 +145,36 @@ def read_bytes(path: Path, most: int) -> bytes:
         FileNotFoundError: there is no such file.
         InputError: it cannot be read, is a folder, a device or a pipe, or is larger.
     """
-    try:
-        # A pipe would wait for a writer.
-        with os.fdopen(
-            os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
-        ) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{path} is not a file")
+    with open_file(path) as file:
+        try:
             content = file.read(most + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(content) > most:
         raise InputError(f"{path} is larger than {most:,} bytes")
     return content
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read. A pipe, which would wait for a writer, is refused at once.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or is a folder, a device or a pipe.
+    """
+    try:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        raise InputError(f"{path} is not a file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is not a file")
+    return file
 
 
 def sync_folder(folder: Path) -> None:
