@@ -1,6 +1,7 @@
 """Data sets in files of one's own: npz as Keras and MedMNIST write it, and folders of IDX files."""
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -212,7 +213,11 @@ def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
     def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
-    for look in ("read_bytes", "iterdir", "is_dir"):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda path, *_: refuse(path))
+        with pytest.raises(InputError, match=f"^{tmp_path}/set/train-images-idx3-ubyte cannot be read: Permission den"):
+            data.load(name)
+    for look in ("iterdir", "is_dir"):
         with monkeypatch.context() as patched:
             patched.setattr(Path, look, refuse)
             with pytest.raises(InputError, match=f"^{name} cannot be read: .*Permission denied: '{tmp_path}/set"):
