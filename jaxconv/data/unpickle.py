@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.utils.text import printable
 
 # A batch of CIFAR-10 has some 30,000 opcodes, and 50 tuples.
 MOST_OPCODES = 1_000_000
@@ -61,7 +62,7 @@ class _Unpickler(pickle.Unpickler):
             ("_codecs", "encode"): self.latin1,
         }
         if (module, name) not in names:
-            raise InputError(f"it asks for {module}.{name}, which makes no array of numbers")
+            raise InputError(f"it asks for {printable(f'{module}.{name}'):.100}, which makes no array of numbers")
         return names[module, name]
 
     def reconstruct(self, *_: object) -> _Array:
@@ -133,4 +134,5 @@ def read_pickle(raw: bytes, path: object) -> Any:
     except InputError as error:
         raise InputError(f"{path} is refused: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(f"{path} is not a whole pickle of arrays of bytes ({type(error).__name__}: {error})") from None
+        why = printable(f"{type(error).__name__}: {error}")
+        raise InputError(f"{path} is not a whole pickle of arrays of bytes ({why:.200})") from None
