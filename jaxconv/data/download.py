@@ -169,7 +169,7 @@ def _fetch(url: str, wanted: File, file: BinaryIO, title: str) -> None:
                 if seconds > PATIENCE_SECONDS and done / seconds < LEAST_BYTES_A_SECOND:
                     raise _MirrorError(f"too slow: {done:,} bytes in {seconds:.0f} s")
                 if done > wanted.size:
-                    break
+                    raise _MirrorError(f"more than the official {wanted.size:,} bytes")
     except urllib3.exceptions.ReadTimeoutError:
         raise _MirrorError("no answer in time") from None
     except urllib3.exceptions.HTTPError:
