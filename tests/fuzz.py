@@ -174,7 +174,7 @@ def run(kind, count, seed, quick):
             tempfile.TemporaryDirectory(prefix="fuzz-") as root,
             worker(Path(root), kind, index, count, seed, quick) as (process, lines),
         ):
-            lines.get(timeout=120)  # it is ready
+            lines.get(timeout=10 * PATIENCE)  # it is ready
             while index < count:
                 try:
                     line = lines.get(timeout=PATIENCE)
