@@ -181,7 +181,7 @@ BAD = {
     "not an image": (
         "predict RUN notes.png",
         {"RUN": "whole", "notes.png": b"dear diary"},
-        "notes.png is not an image that Pillow can read: give a png or a jpg",
+        "notes.png is not an image that Pillow can read as PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM: give a png or a jpg",
     ),
     "image cut short": (
         "predict RUN cut.png",

@@ -1,13 +1,17 @@
 """Data sets in files of one's own: npz as Keras and MedMNIST write it, and folders of IDX files."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 
+import fuzz_files
 import numpy as np
 import pytest
 
 from jaxconv import InputError, data
+from jaxconv.data.idx import read_idx
 
 
 @pytest.fixture
@@ -211,7 +215,11 @@ def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
     def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
-    for look in ("read_bytes", "iterdir", "is_dir"):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda path, *_: refuse(path))
+        with pytest.raises(InputError, match=f"^{tmp_path}/set/train-images-idx3-ubyte cannot be read: Permission den"):
+            data.load(name)
+    for look in ("iterdir", "is_dir"):
         with monkeypatch.context() as patched:
             patched.setattr(Path, look, refuse)
             with pytest.raises(InputError, match=f"^{name} cannot be read: .*Permission denied: '{tmp_path}/set"):
@@ -222,3 +230,115 @@ def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
         data.load("mnist")
     with pytest.raises(InputError, match=message):
         list(data.check(["digits", "mnist"]))
+
+
+HOSTILE = {
+    "shape 10³⁰": r"x_train promises uint8\(10{30},\) but holds 600 bytes: it is damaged",
+    "shape 10¹²": r"x_train promises uint8\(10{12}, 1, 1\) but holds 600 bytes",
+    "shape 10³⁰ × 0": r"cannot be read as an .npz of arrays",
+    "shape below 0": r"x_train promises uint8\(-30, -5, 4\) but holds 600 bytes",
+    "shape 10³⁰ of nothing": r"x_train is \|V0: save whole numbers",
+    "100 axes": r"x_train promises uint8\(1, 1, .* but holds 600 bytes",
+    "objects": r"x_train holds Python objects, which are not loaded",
+    "nested records": r"x_train holds Python objects, which are not loaded",
+    "records": r"x_train is \[\('a', '<i4'\)\]: save whole numbers",
+    "strings": r"x_train is <U1: save whole numbers",
+    "a small bzip2": r"x_train is compressed in a way that numpy does not write: save it with np\.savez",
+    "a small lzma": r"x_train is compressed in a way",
+    "Deflate64": r"x_train is compressed in a way",
+    "encrypted": r"x_train is encrypted: save it with np\.savez",
+    "strongly encrypted": r"cannot be read as an .npz",
+    "a header of brackets": r"cannot be read as an .npz",
+    "a header of braces": r"cannot be read as an .npz",
+    "a header of minuses": r"cannot be read as an .npz",
+    "a header of a list as a key": r"cannot be read as an .npz",
+    "a header of an open string": r"cannot be read as an .npz",
+    "a header of 4 GiB": r"cannot be read as an .npz",
+    "a dtype of noise": r"cannot be read as an .npz",
+    "format 3": r"x_train is in numpy's format \(3, 0\), for records only",
+    "a pickle": r"it is no file of numpy's",
+    "names of several lines": r"has y_tr\\nin, .*, a\\nb\\x1b\[31m; wanted x_train",
+    "a pipe": r"set\.npz is not a file",
+    "a folder": r"set\.npz is not a file",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_npz_is_described(tmp_path, case):
+    path, content = tmp_path / "set.npz", fuzz_files.HOSTILE["npz"][case]()
+    content(path) if callable(content) else path.write_bytes(content)
+    with pytest.raises(InputError, match=HOSTILE[case]) as caught:
+        data.load(f"npz:{path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_npz_of_python_2_is_read(tmp_path, arrays):
+    """Its shapes have an L behind each number, and its members may come in Fortran's order."""
+    (tmp_path / "set.npz").write_bytes(fuzz_files.HOSTILE["npz"]["a header of Python 2"]())
+    with pytest.warns(UserWarning, match="Python 2"):
+        assert data.load(f"npz:{tmp_path / 'set.npz'}").in_shape == (5, 4, 1)
+    arrays["x_train"] = np.asfortranarray(arrays["x_train"])
+    np.testing.assert_array_equal(data.load(save(tmp_path, arrays)).train.images[..., 0], arrays["x_train"][:25])
+
+
+def test_an_npz_or_an_idx_that_becomes_too_large_is_refused(tmp_path, monkeypatch, arrays):
+    monkeypatch.setattr("jaxconv.data.limits.SMALL", 10_000)
+    arrays["x_train"] = np.zeros((30, 200, 200), np.uint8)
+    np.savez_compressed(tmp_path / "set.npz", **arrays)
+    with pytest.raises(InputError, match=r"set\.npz has [\d,]+ bytes and unpacks to more than [\d,]+: if you trust it"):
+        data.load(f"npz:{tmp_path / 'set.npz'}")
+    path = tmp_path / "x.gz"
+    write(path, arrays["x_train"])
+    with pytest.raises(InputError, match=r"x\.gz has [\d,]+ bytes and unpacks to more than [\d,]+: if you trust it"):
+        read_idx(path)
+    monkeypatch.setenv("JAXCONV_UNPACK_GB", "1")
+    np.testing.assert_array_equal(read_idx(path), arrays["x_train"])
+
+
+IDX = {
+    "rank 65": r"promises an array of rank 65; numpy's have at most 64",
+    "rank 255": r"promises an array of rank 255",
+    "sizes of 2³²−1": r"promises \(4294967295, 4294967295, 4294967295, 4294967295\), but holds at most \d+ bytes",
+    "sizes of 2³²−1 and 0": r"promises \(4294967295, .*, 0\), which is no array",
+    "sizes that are cut": r"is not an IDX file of bytes: it begins with 00 00 08 03",
+    "one byte too many": r"promises \(30, 5, 4\) but holds more bytes than that",
+    "one byte too few": r"promises \(30, 5, 4\) but holds 599 bytes",
+    "gz, a promise of 4 GB": r"promises \(4194304, 32, 32\), but holds at most",
+    "gz, with noise behind": r"is not a whole gzip file",
+}
+
+
+@pytest.mark.parametrize("case", IDX)
+def test_a_hostile_idx_is_described(tmp_path, case):
+    path = tmp_path / ("x.gz" if "gz" in case else "x")
+    raw = (
+        fuzz_files.HOSTILE["idx"][case]()
+        if case != "gz, a promise of 4 GB"
+        else gzip.compress(fuzz_files.idx((2**22, 32, 32), b""), mtime=0)
+    )
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=f"{path} {IDX[case]}"):
+        read_idx(path)
+
+
+def test_a_bomb_behind_an_idx_is_not_unpacked(tmp_path):
+    path = tmp_path / "x.gz"
+    path.write_bytes(fuzz_files.gzip_of(fuzz_files.idx((30, 5, 4), bytes(600)), 2**26))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"promises \(30, 5, 4\) but holds more bytes than that"):
+        read_idx(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+
+
+def test_images_of_no_pixels_are_refused(tmp_path, arrays):
+    arrays |= {"x_train": np.zeros((30, 0, 4)), "x_test": np.zeros((7, 0, 4))}
+    with pytest.raises(InputError, match=r"images uint8 \(0, 4, 1\) and 25 labels; wanted uint8"):
+        data.load(mnist(tmp_path / "set", arrays))
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
+def test_a_pipe_is_no_idx(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is not a file"):
+        read_idx(tmp_path / name)

@@ -1,5 +1,6 @@
 """Folders of pictures: what is read, in which part it is, and what is refused; and archives of them."""
 
+import dataclasses
 import hashlib
 import pickle
 import tarfile
@@ -236,3 +237,28 @@ def test_an_archive_that_has_changed_is_unpacked_anew(pets, tmp_path):
         dataset = data.load(f"folder:{tmp_path / 'pets.tar'}")
         assert sum(len(part.labels) for part in parts(dataset).values()) == count
         picture(root / "cat" / "new.png")
+
+
+def test_an_archive_that_is_no_data_set_does_not_stay_in_the_cache(tmp_path, cache):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as content:
+        content.writestr("cat/1.txt", "no picture")
+        content.writestr("dog/1.txt", "no picture")
+    with pytest.raises(InputError, match=r"is no png and no jpg"):
+        data.load(f"folder:{tmp_path / 'x.zip'}")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_name_in_an_error_cannot_reach_the_terminal(tmp_path):
+    for label in ("cat\n\x1b[31m", "dog"):
+        text(tmp_path / "set" / label / "1.txt")
+    with pytest.raises(InputError, match=r"cat\\n\\x1b\[31m/1\.txt is no png and no jpg"):
+        data.load(f"folder:{tmp_path / 'set'}")
+
+
+def test_what_does_not_fit_in_memory_says_so(pets):
+    root, _ = pets
+    train = data.load(f"folder:{root}", stream=True).train
+    with pytest.raises(
+        InputError, match=r"^x: images \(32, 1099511627776, 1099511627776, 1\) do not fit in memory: .*--st"
+    ):
+        dataclasses.replace(train, in_shape=(2**40, 2**40, 1)).whole("x")

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 
+import fuzz_files
 import pytest
 
 from jaxconv import InputError
+from jaxconv.data import limits
 from jaxconv.data.unpack import unpack
 
 
@@ -180,3 +183,93 @@ unpack(Path({str(archive)!r}), Path({str(tmp_path / "into" / "here")!r}))
         process.wait()
     assert not (tmp_path / "into" / "here").exists()
     assert len(list(unpack(archive, tmp_path / "into" / "here").iterdir())) == 3000
+
+
+def zeros(path, megabytes):
+    """A zip of one file of zeros, a thousandth of its size."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(megabytes * 10**6))
+    return path
+
+
+def nothing_left(folder):
+    return not folder.exists() or list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Limits a thousand times smaller, so that a bomb is."""
+    monkeypatch.setattr(limits, "SMALL", 64_000)
+    monkeypatch.delenv("JAXCONV_UNPACK_GB", raising=False)
+
+
+def test_what_becomes_too_large_is_refused_and_removed(tmp_path, small, monkeypatch):
+    archive = zeros(tmp_path / "x.zip", 2)
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("zeros")
+        member.size = 2 * 10**6
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    with tarfile.open(tmp_path / "many.tar.gz", "w:gz") as many:
+        for number in range(100):  # each takes a block of the disk, though it is empty
+            many.addfile(tarfile.TarInfo(str(number)))
+    for path in (archive, tmp_path / "x.tar.gz", tmp_path / "many.tar.gz"):
+        size = path.stat().st_size
+        most = max(64_000, 100 * size)
+        message = rf"x.zip has {size:,} bytes and unpacks to more than {most:,}: if you trust it, set the environment "
+        with pytest.raises(InputError, match=message.replace("x.zip", path.name)):
+            unpack(path, tmp_path / "into" / "here")
+        assert nothing_left(tmp_path / "into")
+    monkeypatch.setenv("JAXCONV_UNPACK_GB", "0.0021")
+    assert (unpack(archive, tmp_path / "into" / "here") / "zeros").stat().st_size == 2 * 10**6
+
+
+def test_a_total_holds_whatever_the_ratio(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(limits, "LARGEST", 50_000)
+    tar(tmp_path / "x.tar", *[(f"{n}.txt", FILE, "") for n in range(20)])
+    with pytest.raises(InputError, match=r"unpacks to more than 50,000"):
+        unpack(tmp_path / "x.tar", tmp_path / "into" / "here")
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "0", "nan", "inf"])
+def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("JAXCONV_UNPACK_GB", given)
+    with pytest.raises(InputError, match=f"JAXCONV_UNPACK_GB is {given}: give a number of gigabytes, such as 100"):
+        unpack(zeros(tmp_path / "x.zip", 1), tmp_path / "into" / "here")
+
+
+def test_what_comes_out_is_counted_not_what_is_promised(tmp_path, small):
+    """A sparse file of a tar promises a terabyte of zeros, and holds nothing."""
+    archive = tmp_path / "x.tar"
+    archive.write_bytes(fuzz_files.HOSTILE["archives"]["tar of a hole of 1 TB"]())
+    with pytest.raises(InputError, match="unpacks to more than"):
+        unpack(archive, tmp_path / "into" / "here")
+    assert nothing_left(tmp_path / "into")
+
+
+@pytest.mark.parametrize(
+    "case", ["tar of a negative size", "tar of a size in a header, negative", "tar of a negative header",
+             "tar of 5,000 headers", "tar of noise in a header", "tar of a deep folder", "zip of a deep folder",
+             "tar of a zero byte in a name", "tar of a long name", "tar of a file and a folder", "zip of method 99"]
+)  # fmt: skip
+def test_what_would_hang_or_break_the_reader_is_refused(tmp_path, case):
+    """tarfile goes back by a negative size, and finds the same member for ever."""
+    (tmp_path / "x").write_bytes(fuzz_files.HOSTILE["archives"][case]())
+    with pytest.raises(InputError, match=r"^\S*x(:| ).*") as caught:
+        unpack(tmp_path / "x", tmp_path / "into" / "here")
+    assert "\n" not in str(caught.value) and nothing_left(tmp_path / "into")
+
+
+def test_a_header_of_a_tar_is_not_read_into_memory_whatever_its_size(tmp_path):
+    archive = tmp_path / "x.tar.gz"
+    archive.write_bytes(fuzz_files.gzip_of(fuzz_files.tar_header(b"pax", 2**26, b"x"), 2**26))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="neither a tar nor a zip"):
+        unpack(archive, tmp_path / "into" / "here")
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+
+
+def test_a_pipe_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is not a file"):
+        unpack(tmp_path / "pipe", tmp_path / "into" / "here")

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 
+import fuzz_files
 import numpy as np
 import pytest
 
@@ -133,3 +134,23 @@ def test_a_small_pickle_cannot_take_years():
 def test_a_broken_pickle_is_described(raw):
     with pytest.raises(InputError, match="batch is not a whole pickle of arrays"):
         read_pickle(raw, "batch")
+
+
+GREEDY = {
+    "a memo of number 2³¹": "a memo of number 2147483647",
+    "a memo of number 2²⁷": "a memo of number 134217728",
+    "a memo of number −1": "a memo of number -1|negative",
+    "tuples a million deep as a key": "more opcodes or tuples than a batch of pictures has",
+    "ten million opcodes": "more opcodes or tuples",
+    "900 copies": "it makes more bytes than it has",
+    "bytes of 2⁶⁰": "not a whole pickle",
+    "a module of several lines": r"is refused: it asks for a\\nb\.c\\nd, which makes no array",
+}
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_a_pickle_cannot_exhaust_memory_or_the_stack(case):
+    """Python's own unpickler takes 32 GB for a memo of ten bytes, and hashing deep tuples ends the process."""
+    with pytest.raises(InputError, match=GREEDY[case]) as caught:
+        read_pickle(fuzz_files.HOSTILE["pickles"][case](), "batch")
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Downloads, proven against a real HTTP server on this machine that misbehaves in every way it can."""
 
+import contextlib
 import hashlib
 import http.server
 import os
@@ -30,6 +31,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if how == "silent":
             self.server.stopping.wait(60)
+            return
+        if how == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not self.server.stopping.is_set():
+                    self.wfile.write(CONTENT)
             return
         body = {"wrong": CONTENT[::-1], "html": b"<!doctype html>sorry"}.get(how, CONTENT)
         self.send_response(200)
@@ -188,3 +196,18 @@ download.locate(source, "toy.gz")
         process.wait()
     assert not (folder / "toy.gz").exists()
     assert locate(source(server, "good"), "toy.gz").read_bytes() == CONTENT
+
+
+def test_a_symbolic_link_in_the_place_of_a_download_is_not_followed(server, tmp_path):
+    place = tmp_path / "data" / "toy" / "toy.gz"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "elsewhere")  # which is not there, so the file is not
+    assert locate(source(server, "good"), "toy.gz").read_bytes() == CONTENT
+    assert not place.is_symlink() and not (tmp_path / "elsewhere").exists()
+
+
+def test_a_mirror_that_sends_without_end_is_stopped(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE_SECONDS", 60.0)
+    with pytest.raises(InputError, match=r"/endless/ \(more than the official 102,400 bytes\)"):
+        locate(source(server, "endless"), "toy.gz")
+    assert leftovers(tmp_path) == []

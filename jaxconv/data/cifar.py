@@ -10,6 +10,7 @@ from jaxconv.data.dataset import Dataset, Split, hold_out
 from jaxconv.data.download import File, Source, locate, unpacked
 from jaxconv.data.unpickle import read_pickle
 from jaxconv.errors import InputError
+from jaxconv.utils.files import read_bytes
 
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"  # folders, as the official archives name them
 CIFAR10 = Source(
@@ -25,6 +26,7 @@ CIFAR10 = Source(
 )
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORDS = 10_000  # in each of the six files
+MOST_BYTES = 2**26  # of such a file; the official ones have 31 MB
 PIXELS = 3 * 32 * 32  # bytes: all red ones, row by row, then all green, then all blue
 
 
@@ -45,7 +47,7 @@ def load_cifar10() -> Dataset:
         (archive,) = CIFAR10.files
         parts = _from_archive(locate(CIFAR10, archive))
     else:
-        parts = _read(folder.name == BINARY, folder, lambda name: (folder / name).read_bytes())
+        parts = _read(folder.name == BINARY, folder, lambda name: read_bytes(folder / name, MOST_BYTES))
     train, test = parts
     return Dataset("cifar10", CLASSES, *hold_out(train, RECORDS // 2), test)
 

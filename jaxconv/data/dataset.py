@@ -97,7 +97,14 @@ class LazySplit:
 
     def whole(self, title: str) -> Split:
         """All of it in memory; ``title`` stands at the progress bar."""
-        images, done = np.empty((len(self), *self.in_shape), np.uint8), 0
+        shape, done = (len(self), *self.in_shape), 0
+        try:
+            images = np.empty(shape, np.uint8)
+        except (MemoryError, ValueError):  # ValueError: of more bytes than there are addresses
+            raise InputError(
+                f"{title}: images {shape} do not fit in memory: make them smaller, or stream the training part "
+                "(stream=True, --stream)"
+            ) from None
         for chunk in by_chunks(self.read, self.items, title):
             images[done : done + len(chunk)] = chunk
             done += len(chunk)
@@ -131,7 +138,12 @@ class Dataset:
             split = getattr(self, part)
             images, labels = (split.items if isinstance(split, LazySplit) else split.images), split.labels
             dtype = f"{images.dtype} " if isinstance(images, np.ndarray) else ""
-            if dtype not in ("", "uint8 ") or len(split.in_shape) != 3 or not 0 < len(images) == len(labels):
+            if (
+                dtype not in ("", "uint8 ")
+                or len(split.in_shape) != 3
+                or 0 in split.in_shape
+                or not 0 < len(images) == len(labels)
+            ):
                 raise InputError(
                     f"{self.name}: {part} has {len(images)} images {dtype}{split.in_shape} and {len(labels)} labels; "
                     "wanted uint8 (H, W, C), at least one, and as many labels"

@@ -16,6 +16,7 @@ from jaxconv.data.npz import load_npz
 from jaxconv.data.parts import Parts, arrange
 from jaxconv.data.tfds import load_tfds
 from jaxconv.errors import InputError, known
+from jaxconv.utils.text import printable
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
@@ -74,6 +75,8 @@ def load(name: str, *, stream: bool = False) -> Dataset:
 def readable(name: str) -> Iterator[None]:
     """What the file system refuses, in our words: a folder without permission, a file where a folder should be.
 
+    Errors within become one line of text that a terminal can show.
+
     >>> with readable("toy"):
     ...     open("nowhere/toy.npz")
     Traceback (most recent call last):
@@ -82,4 +85,9 @@ def readable(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name} cannot be read: {error}") from None
+        raise InputError(printable(f"{name} cannot be read: {error}")) from None
+    except InputError as error:
+        line = printable(error)  # names of files and of classes are whatever their maker liked
+        if line == str(error):
+            raise
+        raise type(error)(line) from None

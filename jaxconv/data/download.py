@@ -8,12 +8,13 @@ only if its SHA-256 is the official one; until then it has a temporary name, so 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from jaxconv.errors import InputError
 from jaxconv.utils import terminal
+from jaxconv.utils.files import writing
 
 CONNECT_SECONDS = 4.0  # to be answered at all
 READ_SECONDS = 6.0  # between two pieces of data
@@ -111,34 +112,75 @@ def what_is_wrong(path: Path, wanted: File) -> str | None:
     return f"is corrupted: its sha256 is {digest[:12]}…, not {wanted.sha256[:12]}…"
 
 
-def _download(source: Source, filename: str) -> Path:
-    import pooch
-    import requests
+class _MirrorError(Exception):
+    """Why a mirror did not give the official file."""
 
-    pooch.get_logger().setLevel("WARNING")
+
+def _download(source: Source, filename: str) -> Path:
     folder, wanted = folders(source.name)[0], source.files[filename]
     failures = []
     for mirror in source.mirrors:
         try:
-            pooch.retrieve(
-                mirror + filename,
-                known_hash=f"sha256:{wanted.sha256}",
-                fname=filename,
-                path=folder,
-                downloader=_stream(f"{source.name}/{filename}"),
-            )
+            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder / filename) as file:
+                _fetch(mirror + filename, wanted, file, f"{source.name}/{filename}")
             return folder / filename
-        except requests.RequestException as error:
-            failures.append(f"{mirror} ({_reason(error)})")
-        except ValueError:  # pooch's word for a wrong checksum
-            failures.append(f"{mirror} (not the official file: wrong sha256)")
-        except OSError as error:
-            fix = "set JAXCONV_DATA to a folder that can"
-            raise InputError(f"{folder / filename} cannot be written: {error}; {fix}") from None
+        except _MirrorError as error:
+            failures.append(f"{mirror} ({error})")
+        except (OSError, InputError) as error:
+            why = str(error) if isinstance(error, InputError) else f"{folder / filename} cannot be written: {error}"
+            raise InputError(f"{why}; set JAXCONV_DATA to a folder that can") from None
     raise InputError(
         f"{source.name}: {filename} could not be downloaded. Tried {'; '.join(failures)}. "
         f"Check the network, or put the file into {folder} yourself"
     )
+
+
+def _fetch(url: str, wanted: File, file: BinaryIO, title: str) -> None:
+    """Download with a progress bar; give up on a mirror that is slow, stops early, or sends something else.
+
+    Raises:
+        _MirrorError: the mirror's fault.
+        OSError: the file cannot be written.
+    """
+    import requests
+    import urllib3
+    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    digest, done, size = hashlib.sha256(), 0, 0
+    try:
+        with (
+            requests.get(
+                url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Accept-Encoding": "identity"}
+            ) as response,
+            terminal.progress(*columns) as progress,
+        ):
+            response.raise_for_status()
+            length = response.headers.get("content-length", "")
+            size = int(length) if length.isdecimal() else 0
+            task = progress.add_task(title, total=wanted.size)
+            start = time.monotonic()
+            while piece := response.raw.read1(1 << 16):
+                file.write(piece)
+                digest.update(piece)
+                done += len(piece)
+                progress.update(task, completed=done)
+                seconds = time.monotonic() - start
+                if seconds > PATIENCE_SECONDS and done / seconds < LEAST_BYTES_A_SECOND:
+                    raise _MirrorError(f"too slow: {done:,} bytes in {seconds:.0f} s")
+                if done > wanted.size:
+                    raise _MirrorError(f"more than the official {wanted.size:,} bytes")
+    except urllib3.exceptions.ReadTimeoutError:
+        raise _MirrorError("no answer in time") from None
+    except urllib3.exceptions.HTTPError:
+        pass  # the connection broke: told below, by how far it came
+    except requests.RequestException as error:
+        raise _MirrorError(_reason(error)) from None
+    if done < size:
+        raise _MirrorError(f"cut off after {done:,} of {size:,} bytes")
+    if digest.hexdigest() != wanted.sha256:
+        raise _MirrorError("not the official file: wrong sha256")
 
 
 def _reason(error: Exception) -> str:
@@ -151,41 +193,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return str(error)
-
-
-def _stream(title: str) -> Callable[[str, str, object], None]:
-    """How pooch should download: with a progress bar, and giving up on a mirror that is slow or stops early."""
-    import requests
-    import urllib3
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-
-    def download(url: str, output: str, _: object) -> None:
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with (
-            requests.get(
-                url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Accept-Encoding": "identity"}
-            ) as response,
-            open(output, "wb") as file,
-            terminal.progress(*columns) as progress,
-        ):
-            response.raise_for_status()
-            length = response.headers.get("content-length", "")
-            size = int(length) if length.isdecimal() else 0
-            task = progress.add_task(title, total=size or None)
-            start, done = time.monotonic(), 0
-            try:
-                while piece := response.raw.read1(1 << 16):
-                    file.write(piece)
-                    done += len(piece)
-                    progress.update(task, completed=done)
-                    seconds = time.monotonic() - start
-                    if seconds > PATIENCE_SECONDS and done / seconds < LEAST_BYTES_A_SECOND:
-                        raise requests.RequestException(f"too slow: {done:,} bytes in {seconds:.0f} s")
-            except urllib3.exceptions.ReadTimeoutError:
-                raise requests.Timeout from None
-            except urllib3.exceptions.HTTPError:
-                pass  # the connection broke: told below, by how far it came
-            if done < size:
-                raise requests.RequestException(f"cut off after {done:,} of {size:,} bytes")
-
-    return download

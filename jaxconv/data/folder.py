@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +36,8 @@ def load_folder(place: str) -> Parts:
     the test part, the second in the validation part, and at least one in each. Grey pictures have one channel; if one
     of them is in colour, all have three.
 
-    A .tar, .tar.gz or .zip is unpacked into the cache folder once, and again when it has changed.
+    A .tar, .tar.gz or .zip is unpacked into the cache folder once, and again when it has changed; one that becomes too
+    large is refused (:func:`jaxconv.data.unpack.unpack` tells how to allow it).
 
     Raises:
         InputError: nothing there, no pictures, an empty class, fewer than two classes, a class that the training
@@ -45,8 +47,21 @@ def load_folder(place: str) -> Parts:
     name, root = f"folder:{place}", Path(os.path.expanduser(place))
     if not root.exists():
         raise InputError(f"{name}: there is no {root}")
-    if root.is_file():
-        root = _unpacked(root)
+    if not root.is_file():
+        return _load(name, root)
+    folder = _cached(root)
+    there = folder.is_dir()
+    if not there:
+        unpack(root, folder)
+    try:
+        return _load(name, _inner(folder))
+    except InputError:
+        if not there:  # what is of no use does not stay
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _load(name: str, root: Path) -> Parts:
     subfolders = _subfolders(root)
     if not any(part in PARTS for part in subfolders):
         return _cut(name, root, subfolders)
@@ -86,17 +101,18 @@ def _cut(name: str, root: Path, classes: tuple[str, ...]) -> Parts:
     return Parts(name, classes, **{part: _split(root, cut, classes, shape) for part, cut in cuts.items()})
 
 
-def _unpacked(archive: Path) -> Path:
+def _cached(archive: Path) -> Path:
     """Where an archive is unpacked; the folder's name tells it from every other, and from itself if it changes."""
     facts = archive.stat()
-    mark = hashlib.sha256(f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
-    folder = cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{mark}"
-    if not folder.is_dir():
-        unpack(archive, folder)
+    mark = hashlib.sha256(os.fsencode(f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}")).hexdigest()[:16]
+    return cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{mark}"
+
+
+def _inner(folder: Path) -> Path:
+    """The folder of an archive, or the one in it, if the archive is of a folder."""
     inside = _subfolders(folder)
-    if len(inside) == 1 and inside[0] not in PARTS and _subfolders(folder / inside[0]):
-        return folder / inside[0]  # the archive of a folder
-    return folder
+    alone = len(inside) == 1 and inside[0] not in PARTS and _subfolders(folder / inside[0])
+    return folder / inside[0] if alone else folder
 
 
 def _visible(folder: Path) -> list[Path]:

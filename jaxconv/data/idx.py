@@ -3,16 +3,22 @@
 import gzip
 import math
 import os
+import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from jaxconv.data.dataset import Split
+from jaxconv.data.limits import Allowance
 from jaxconv.data.parts import Parts, class_numbers, numbered
 from jaxconv.errors import InputError
+from jaxconv.utils.files import open_file
 
 NAMED = {"images": "images-idx3-ubyte.gz", "labels": "labels-idx1-ubyte.gz"}
+MOST_AXES = 64  # numpy's
+DEFLATE = 1032  # a byte of it becomes at most as many
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -21,19 +27,47 @@ def read_idx(path: Path) -> np.ndarray:
     The header is big-endian: two zero bytes, 0x08 for unsigned bytes, the rank, then one uint32 a dimension.
 
     Raises:
-        InputError: not gzip, cut short, not IDX, or not as many bytes as the header promises.
+        InputError: not a file, not gzip, cut short, not IDX, not as many bytes as the header promises, or more than
+            a gzip file of this size may become (see :mod:`jaxconv.data.limits`).
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if path.suffix != ".gz":
+                return _parse(path, file, size)
+            with gzip.GzipFile(fileobj=file) as content:
+                return _parse(path, content, DEFLATE * size, Allowance(path, size))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}): delete it, and get it again") from None
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise InputError(f"{path} is not an IDX file of bytes: it begins with {raw[:4].hex(' ') or 'nothing'}")
-    shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", count=raw[3], offset=4))
-    pixels = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
-    if pixels.size != math.prod(shape):
-        raise InputError(f"{path} promises {shape} but holds {pixels.size} bytes")
-    return pixels.reshape(shape)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise InputError(f"{path} does not fit in memory") from None
+
+
+def _parse(path: Path, file: BinaryIO | gzip.GzipFile, most: int, allowance: Allowance | None = None) -> np.ndarray:
+    """The array. What the header promises is compared with the ``most`` bytes there can be before it is read."""
+    magic = file.read(4)
+    rank = magic[3] if magic[:3] == b"\x00\x00\x08" and len(magic) == 4 else None
+    sizes = file.read(4 * rank) if rank is not None else b""
+    if rank is None or len(sizes) < 4 * rank:
+        raise InputError(f"{path} is not an IDX file of bytes: it begins with {magic.hex(' ') or 'nothing'}")
+    if rank > MOST_AXES:
+        raise InputError(f"{path} promises an array of rank {rank}; numpy's have at most {MOST_AXES}: it is damaged")
+    shape = struct.unpack(f">{rank}I", sizes)
+    count = math.prod(shape)
+    if count > most:
+        raise InputError(f"{path} promises {shape}, but holds at most {most:,} bytes")
+    if allowance is not None:
+        allowance.spend(count)
+    pixels = file.read(count)
+    if len(pixels) < count or file.read(1):
+        holds = f"{len(pixels)} bytes" if len(pixels) < count else "more bytes than that"
+        raise InputError(f"{path} promises {shape} but holds {holds}")
+    try:
+        return np.frombuffer(pixels, np.uint8).reshape(shape)
+    except ValueError as error:  # 0 times more than numpy can count
+        raise InputError(f"{path} promises {shape}, which is no array: {error}") from None
 
 
 def load_idx(place: str) -> Parts:

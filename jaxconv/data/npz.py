@@ -1,15 +1,19 @@
 """A data set in one ``.npz`` file of numpy's, as Keras and MedMNIST have them."""
 
+import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from jaxconv.data.dataset import Split
+from jaxconv.data.idx import MOST_AXES
+from jaxconv.data.limits import Allowance
 from jaxconv.data.parts import Parts, class_numbers, numbered
 from jaxconv.errors import InputError
+from jaxconv.utils.files import open_file
+from jaxconv.utils.text import printable
 
 # Keras's names and MedMNIST's; the validation arrays may be missing.
 NAMES = (
@@ -20,6 +24,10 @@ NAMES = (
         "test": ("test_images", "test_labels"),
     },
 )
+READERS = {  # of a header, by the version of the format; each refuses one of more than 10,000 bytes
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def load_npz(place: str) -> Parts:
@@ -29,40 +37,65 @@ def load_npz(place: str) -> Parts:
     named by their numbers. Without a validation part, the last sixth of the training examples is held out for it.
 
     Raises:
-        InputError: no such file, no ``.npz``, a damaged one, Python objects in it, other names, images that are not
-            uint8, or labels that are no class numbers.
+        InputError: no such file, no ``.npz``, a damaged or an encrypted one, one that becomes too large (see
+            :mod:`jaxconv.data.limits`), Python objects in it, other names, images that are not uint8, or labels that
+            are no class numbers.
     """
     name, path = f"npz:{place}", Path(os.path.expanduser(place))
     try:
-        with path.open("rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with open_file(path) as file:
+            size, magic = os.fstat(file.fileno()).st_size, file.read(6)
+            if magic == b"\x93NUMPY":
                 raise InputError(f"{name} is one array; wanted an .npz of several, as np.savez writes it")
-            return _read(name, file)
+            if not magic.startswith(b"PK"):
+                raise InputError(f"{name} cannot be read as an .npz of arrays: it is no file of numpy's")
+            with zipfile.ZipFile(file) as archive:
+                return _read(name, archive, Allowance(path, size))
     except FileNotFoundError:
         raise InputError(f"{name}: there is no {path}") from None
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = str(error)
-        if "Object arrays" in why:
-            why = "it holds Python objects, which are not loaded"
-        elif "allow_pickle" in why:
-            why = "it is no file of numpy's"
-        raise InputError(f"{name} cannot be read as an .npz of arrays: {why}") from None
+    except Exception as error:  # of a damaged one zipfile, zlib and numpy raise nearly anything, MemoryError too
+        why = printable(str(error).partition("\n")[0] or type(error).__name__)
+        raise InputError(f"{name} cannot be read as an .npz of arrays: {why:.200}") from error
 
 
-def _read(name: str, file: np.lib.npyio.NpzFile) -> Parts:
-    names = next((names for names in NAMES if {*names["train"], *names["test"]} <= set(file.files)), None)
+def _read(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Parts:
+    has = [member.removesuffix(".npy") for member in archive.namelist()]
+    names = next((names for names in NAMES if {*names["train"], *names["test"]} <= set(has)), None)
     if names is None:
         wanted = ", or ".join(", ".join((*names["train"], *names["test"])) for names in NAMES)
-        raise InputError(f"{name} has {', '.join(file.files) or 'nothing'}; wanted {wanted}")
+        raise InputError(f"{name} has {printable(', '.join(has)) or 'nothing':.300}; wanted {wanted}")
     splits = {}
     for part, (images, labels) in names.items():
-        if images in file.files and labels in file.files:
-            where = f"{name}: {images}"
-            splits[part] = Split(_pictures(where, file[images]), class_numbers(f"{name}: {labels}", file[labels]))
+        if images in has and labels in has:
+            pixels = _pictures(f"{name}: {images}", _array(name, archive, images, allowance))
+            splits[part] = Split(pixels, class_numbers(f"{name}: {labels}", _array(name, archive, labels, allowance)))
     return Parts(name, numbered(name, splits["train"].labels), **splits)
+
+
+def _array(name: str, archive: zipfile.ZipFile, key: str, allowance: Allowance) -> np.ndarray:
+    """One array of numbers; it is compared with the bytes that are there before memory is taken for it."""
+    member = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
+    if member.flag_bits & 1:
+        raise InputError(f"{name}: {key} is encrypted: save it with np.savez")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{name}: {key} is compressed in a way that numpy does not write: save it with np.savez")
+    allowance.spend(member.file_size)  # no more than that comes out, whatever is in it
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in READERS:
+            raise InputError(f"{name}: {key} is in numpy's format {version}, for records only: save numbers")
+        shape, _, dtype = READERS[version](file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject:
+        raise InputError(f"{name}: {key} holds Python objects, which are not loaded: save numbers")
+    if dtype.kind not in "biuf":
+        raise InputError(f"{name}: {key} is {dtype!s:.50}: save whole numbers")
+    if len(shape) > MOST_AXES or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise InputError(f"{name}: {key} promises {dtype}{shape!s:.100} but holds {held:,} bytes: it is damaged")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _pictures(where: str, images: np.ndarray) -> np.ndarray:

@@ -2,19 +2,19 @@
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.utils.text import printable
 
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into a pickle that Python 2 can read."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r}")
-    return text.encode("latin1")
+# A batch of CIFAR-10 has some 30,000 opcodes, and 50 tuples.
+MOST_OPCODES = 1_000_000
+MOST_TUPLES = 1_000  # so many in one another can be hashed
+MOST_COPIES = 4  # of a pickle's bytes, together
 
 
 class _Dtype:
@@ -31,32 +31,68 @@ class _Dtype:
 class _Array:
     """Stands in for ``numpy.ndarray`` until all is read; empty until its state is set."""
 
-    def __init__(self, *_: object) -> None:
-        self.array = np.empty(0, np.uint8)
+    def __init__(self, spend: Callable[[int], None]) -> None:
+        self.array, self.spend = np.empty(0, np.uint8), spend
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, shape, dtype, fortran, raw = state
         if not (isinstance(shape, tuple) and isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
             raise pickle.UnpicklingError("an array without a shape, a dtype or bytes")
+        self.spend(len(raw))
         self.array = np.frombuffer(bytearray(raw), np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-# All that a dict of lists, strings and arrays of bytes is made with. numpy has moved its function since. Nothing of
-# numpy's own is here: it trusts the state that a pickle gives it.
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _latin1,
-}
-
-
 class _Unpickler(pickle.Unpickler):
+    """Knows all that a dict of lists, strings and arrays of bytes is made with, and nothing of numpy's own.
+
+    numpy trusts the state that a pickle gives it. And what a pickle has once it can copy as often as it has opcodes, so
+    the copies are counted.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(io.BytesIO(raw), encoding="bytes")
+        self.left = MOST_COPIES * len(raw)
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise InputError(f"it asks for {module}.{name}, which makes no array of numbers")
-        return ALLOWED[module, name]
+        names = {
+            ("numpy.core.multiarray", "_reconstruct"): self.reconstruct,  # numpy has moved it since
+            ("numpy._core.multiarray", "_reconstruct"): self.reconstruct,
+            ("numpy", "ndarray"): _Array,
+            ("numpy", "dtype"): _Dtype,
+            ("_codecs", "encode"): self.latin1,
+        }
+        if (module, name) not in names:
+            raise InputError(f"it asks for {printable(f'{module}.{name}'):.100}, which makes no array of numbers")
+        return names[module, name]
+
+    def reconstruct(self, *_: object) -> _Array:
+        return _Array(self.spend)
+
+    def latin1(self, text: str, encoding: str) -> bytes:
+        """How Python 3 writes bytes into a pickle that Python 2 can read."""
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"encoding {encoding!r}")
+        self.spend(len(text))
+        return text.encode("latin1")
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise pickle.UnpicklingError("it makes more bytes than it has")
+
+
+def _scan(raw: bytes) -> None:
+    """Refuse what would exhaust memory or the stack of Python's own unpickler.
+
+    It takes memory for a memo of any number that it is told, and tuples a million deep end the process when hashed.
+    """
+    tuples = 0
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(raw)):
+        tuples += opcode.name.startswith(("TUPLE", "FROZENSET"))
+        if count >= MOST_OPCODES or tuples > MOST_TUPLES:
+            raise pickle.UnpicklingError("more opcodes or tuples than a batch of pictures has")
+        if "PUT" in opcode.name and isinstance(argument, int) and not 0 <= argument <= MOST_OPCODES:
+            raise pickle.UnpicklingError(f"a memo of number {argument}")
 
 
 def _arrays(value: Any, done: dict[int, Any]) -> Any:
@@ -93,8 +129,10 @@ def read_pickle(raw: bytes, path: object) -> Any:
     jaxconv.errors.InputError: file is refused: it asks for builtins.print, which makes no array of numbers
     """
     try:
-        return _arrays(_Unpickler(io.BytesIO(raw), encoding="bytes").load(), {})
+        _scan(raw)
+        return _arrays(_Unpickler(raw).load(), {})
     except InputError as error:
         raise InputError(f"{path} is refused: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(f"{path} is not a whole pickle of arrays of bytes ({type(error).__name__}: {error})") from None
+        why = printable(f"{type(error).__name__}: {error}")
+        raise InputError(f"{path} is not a whole pickle of arrays of bytes ({why:.200})") from None

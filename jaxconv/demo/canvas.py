@@ -1,14 +1,13 @@
 """What comes from a drawing: brought to the manner of the data set that the network learned from."""
 
 import base64
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxconv import data
-from jaxconv.data.image import image_shape
+from jaxconv.data.image import image_shape, open_picture
 from jaxconv.errors import InputError
 
 
@@ -65,17 +64,12 @@ def read_canvas(address: str | None) -> np.ndarray | None:
     """
     if not address:
         return None
-    from PIL import Image
-
     try:
         written = base64.b64decode(address.partition(",")[2], validate=True)
-        with Image.open(io.BytesIO(written), formats=["PNG"]) as image:
-            _check_size("the canvas", *image.size[::-1], MOST_DRAWN)
-            return np.asarray(image.convert("RGBA"))
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except ValueError:
         raise InputError("the canvas: what was sent is no PNG that can be read") from None
+    with open_picture(written, most_pixels=MOST_DRAWN) as image:
+        return np.asarray(image.convert("RGBA"))
 
 
 def drawn(canvas: Any, shape: tuple[int, int, int], manner: Manner) -> np.ndarray | None:

@@ -133,7 +133,7 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
 
     Args:
         run: a trained network.
-        paths: of png, jpg and whatever else :func:`jaxconv.data.read_image` reads.
+        paths: of png, jpg and the other formats that :func:`jaxconv.data.read_image` reads.
         invert: swap dark and bright, for dark ink on white paper, which MNIST shows the other way round.
 
     Raises:
