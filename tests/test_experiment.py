@@ -71,7 +71,7 @@ def test_the_run_folder_is_whole(run):
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
     assert best["epoch"] == result["best_epoch"] and best["val_accuracy"] == result["val_accuracy"]
-    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == ["280", "320"]
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == ["280", "320", "history.jsonl"]
     report = json.loads((folder / "report.json").read_text())
     assert sum(map(sum, report["confusion"])) == 360 and report["accuracy"] == result["test_accuracy"]
     assert result["params_sha256"] == by_path_order(load_run(folder).params)
