@@ -89,8 +89,9 @@ def test_a_reader_that_is_always_too_late_says_so(tmp_path, monkeypatch):
         ("position.json", "[]", "position.json: it is damaged: Expected `object`"),
         ("position.json", '{"history": {"bytes": -1, "sha256": ""}}', "position.json: Expected `int` >= 0"),
         ("position.json", '{"history": {"bytes": 1000000000000000000, "sha256": ""}}', "history.jsonl is cut short"),
-        ("position.json", '{"epoch": "two"}', "position.json: Expected `int`, got `str`"),
-        ("position.json", '{"measured": [[1, 2], [3]]}', "position.json: "),
+        ("position.json", '{"epoch": 2}', "position.json: Expected `object`, got `null`"),
+        ("position.json", '{"history": [], "epoch": "two"}', "position.json: Expected `int`, got `str`"),
+        ("position.json", '{"history": [], "measured": [[1, 2], [3]]}', "position.json: setting an array element"),
         ("train.npz", "PK", "train.npz: it is no archive of arrays: "),
     ],
 )

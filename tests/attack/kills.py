@@ -29,9 +29,9 @@ CONFIGS: dict[str, tuple[list[str], dict[str, str], int]] = {  # options, enviro
     "stream": (["--stream"], {}, 1),
     "2 processes": ([], {}, 2),
     "8 devices": ([], DEVICES, 1),
-    "accumulate": (["--accumulate", "3"], {}, 1),
+    "accumulate": (["--accumulate", "4"], {}, 1),
     "average": (["--average", "0.9"], {}, 1),
-    "early stopping": (["--patience", "2", "--monitor", "val_loss", "--min-delta", "0.2"], {}, 1),
+    "early stopping": (["--patience", "1", "--learning-rate", "0.03"], {}, 1),
 }
 LONGEST = 600.0  # seconds that a run may take
 RESULTS = ("params_sha256", "last_params_sha256", "best_epoch", "steps", "test_loss", "val_loss", "epochs")
@@ -137,15 +137,14 @@ def main() -> None:
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    shares = [args.kills * (i + 1) // len(args.configs) - args.kills * i // len(args.configs)
-              for i in range(len(args.configs))]  # fmt: skip
+    ends = [args.kills * i // len(args.configs) for i in range(len(args.configs) + 1)]
     unequal = 0
     print(
         f"{'configuration':16} {'kills':>6} {'in a write':>11} {'elsewhere':>10} {'runs':>5} {'equal':>6}", flush=True
     )
     with tempfile.TemporaryDirectory() as folder:
-        for name, kills in zip(args.configs, shares, strict=True):
-            counts = attack(name, kills, rng, Path(folder) / name)
+        for name, begin, end in zip(args.configs, ends[:-1], ends[1:], strict=True):
+            counts = attack(name, end - begin, rng, Path(folder) / name)
             unequal += counts["runs"] - counts["equal"]
             print(
                 f"{name:16} {counts['kills']:6} {counts['in a write']:11} {counts['elsewhere']:10} "
