@@ -288,3 +288,9 @@ def test_saves_leave_no_memory_behind(tmp_path):
     )
     sizes = [float(line.split()[2]) for line in done.stdout.splitlines()]
     assert len(sizes) == 3 and sizes[-1] - sizes[0] < 1.5, done.stdout
+
+
+def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_snapshot(tmp_path):
+    """At moments that nobody chose, most of them within a write; each process looks at what the one before left."""
+    program = Path(__file__).parent / "attack" / "save_kills.py"
+    subprocess.run([sys.executable, program, "--kills", "8", "--folder", tmp_path], check=True)
