@@ -139,7 +139,7 @@ def cut_short(folder, to):
     """A run as it was when its first epoch had been saved."""
     shutil.copytree(folder, to)
     (to / "result.json").unlink()
-    shutil.rmtree(max((to / "checkpoint").iterdir(), key=lambda path: int(path.name)))
+    shutil.rmtree(to / "checkpoint" / str(train.saved_steps(to / "checkpoint")[-1]))
     lines = (to / "metrics.jsonl").read_text().splitlines()
     (to / "metrics.jsonl").write_text(lines[0] + "\n")
 

@@ -267,10 +267,13 @@ def _read_by_orbax(path: Path, wanted: dict[str, Any], mesh: Mesh | None) -> dic
 def _position(path: Path, file: BinaryIO) -> Position:
     with _damage_told("position.json: "):
         facts = from_json(file.read(), dict[str, Any], name="it")
-        history = facts.get("history")
-        part = msgspec.convert(history, Part) if isinstance(history, dict) else None
+        inside = isinstance(facts.get("history"), list)  # as beside orbax's arrays
+        part = None if inside else msgspec.convert(facts.pop("history", None), Part)
+        position = Position.from_json(facts)
+    if part is None:
+        return position
     with _damage_told():
-        return Position.from_json(facts if part is None else facts | {"history": read_history(path.parent, part)})
+        return position._replace(history=read_history(path.parent, part))
 
 
 @contextmanager
@@ -280,7 +283,7 @@ def _damage_told(where: str = "") -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise _DamageError(f"{where}{Path(error.filename).name} is missing") from None
-    except InputError as error:
+    except (InputError, msgspec.ValidationError) as error:
         if isinstance(error.__cause__, PermissionError):
             raise
         raise _DamageError(f"{where}{error}") from None

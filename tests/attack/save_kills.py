@@ -1,0 +1,78 @@
+"""Kill a process that saves checkpoints, and nothing else, hundreds of times: ``python save_kills.py --kills 500``.
+
+Each process loads the newest snapshot, compares it with what its step and its records have to be, and saves on, until
+it is killed at a random moment. ``kills.py`` does the same with whole trainings, more slowly.
+"""
+
+import argparse
+import os
+import random
+import signal
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxconv.train import Position, Snapshot, TrainState, load_snapshot, save_checkpoint, saved_steps
+
+
+def made(step: int, records: tuple[dict[str, float], ...]) -> Snapshot:
+    """A snapshot, all of whose arrays follow from the step."""
+    rng = np.random.default_rng(step)
+    params, state, moments = ({"conv1": {"kernel": rng.random((50, 7), np.float32)}} for _ in range(3))
+    return Snapshot(
+        TrainState(np.int32(step) * np.ones((), np.int32), params, state, moments), (params, state),
+        Position(epoch=step, history=records),
+    )  # fmt: skip
+
+
+def save_on(folder: Path) -> None:
+    """Look at what the one before left, and save until the end comes."""
+    step, records = 0, ()
+    if saved_steps(folder):
+        found = load_snapshot(folder, made(0, ())[:2])
+        step, records = found.position.epoch, found.position.history
+        jax.tree.map(np.testing.assert_array_equal, found[:2], made(step, ())[:2])
+        assert [record["epoch"] for record in records] == list(range(1, step + 1))
+    while True:
+        step += 1
+        records = (*records, {"epoch": step, "seconds": time.time()})
+        save_checkpoint(folder, made(step, records))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to save; by default a temporary folder")
+    args = parser.parse_args()
+    rng, inside, newest = random.Random(args.seed), 0, 0
+    with tempfile.TemporaryDirectory(dir=args.folder) as place:
+        folder = Path(place) / "checkpoint"
+        for number in range(args.kills):
+            child = os.fork()  # before jax has started any thread
+            if not child:
+                try:
+                    save_on(folder)
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(1)
+            begun, further = time.monotonic(), newest + rng.randint(0, 5)
+            while max(saved_steps(folder), default=0) < further and time.monotonic() - begun < 60:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+            os.kill(child, signal.SIGKILL)
+            if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+                raise SystemExit(f"after {number} kills, {inside} in a write, a process failed")
+            inside += any(folder.glob("partial-*"))
+            steps = max(saved_steps(folder), default=0)
+            assert steps >= newest, "a snapshot is lost"
+            newest = steps
+    print(f"{args.kills} kills, {inside} in a write; {newest} saves; each process found the last snapshot whole")
+
+
+if __name__ == "__main__":
+    main()
