@@ -19,6 +19,7 @@ from jaxconv.experiment import (
     evaluate_run,
     load_run,
     predict_files,
+    read_config,
     read_train_config,
     resume_training,
     run_training,
