@@ -77,7 +77,7 @@ def warn_of_dead(record: Mapping[str, Any], history: Iterable[Mapping[str, Any]]
         if name not in known:
             warnings.warn(
                 DeadLayerWarning(f"fit: epoch {record['epoch']}: {dead_layer(name)}"),
-                stacklevel=3,  # where fit was called
+                stacklevel=4,  # where fit was called, through checked_call
             )
 
 
