@@ -218,9 +218,9 @@ def main():
         print(f"{kind:9} {len(rows):6} files, {was_read:6} read, {len(found):4} escapes, {seconds:6.0f} s", flush=True)
         by_sort = collections.defaultdict(list)
         for index, name, escaped, _ in found:
-            by_sort[escaped, name].append(index)
-        for (escaped, name), indices in sorted(by_sort.items()):
-            print(f"    {len(indices):4} × {name}: {escaped} (number {indices[0]})")
+            by_sort[escaped.partition(":")[0], name].append((index, escaped))
+        for (_, name), some in sorted(by_sort.items()):
+            print(f"    {len(some):4} × {name}: {some[0][1]} (number {some[0][0]})")
     print(f"{escapes} escapes")
     return 1 if escapes else 0
 
