@@ -197,9 +197,12 @@ def predict(
     check_examples("predict", images, labels, batch_size)
     check_scale("predict", scale)
     check_pixels("predict", "images", images, scale)
-    probabilities = _probabilities(as_layer(model).apply, views, scale)
+    probabilities = _probabilities(as_layer(model).apply, views)
     size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)
-    parts = [np.asarray(probabilities(params, state, batch.image)) for batch in batches(images, labels, size)]
+    parts = []
+    for batch in batches(images, labels, size):
+        image = batch.image if scale is None else to_float(batch.image, scale)
+        parts.append(np.asarray(probabilities(params, state, image)))
     return np.concatenate(parts)[: len(images)]
 
 
@@ -207,12 +210,11 @@ def predict(
 def _probabilities(
     apply: Callable[..., tuple[jax.Array, Any]],
     views: Callable[[jax.Array], jax.Array] | None,
-    scale: float | None,
 ) -> Callable[[Any, Any, Any], jax.Array]:
     """Compiled once for a model, however often it is asked."""
 
     def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
-        pixels = to_float(image, scale)
+        pixels = to_float(image)
         seen = pixels[None] if views is None else views(pixels)
         return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(apply(params, state, view)[0]), seen), axis=0)
 
