@@ -94,7 +94,9 @@ def jit(function: Callable[..., Any], options: Callable[[], Mapping[str, Any]], 
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
         return inner(*args) if traced else outer()(*args)
 
-    call.lower = lambda *args: outer().lower(*args)  # type: ignore[attr-defined]  # as jax.jit has it, to look inside
+    # As jax.jit has them, to look inside.
+    call.lower = lambda *args: outer().lower(*args)  # type: ignore[attr-defined]
+    call._cache_size = lambda: outer()._cache_size()  # type: ignore[attr-defined]
     return call
 
 
