@@ -1,8 +1,9 @@
-"""Files: whole or as they were, never through a link, and JSON of a stated type."""
+"""Files: whole or as they were, never through a link, JSON of a stated type; text that steers no terminal."""
 
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import pytest
 
 from jaxconv import InputError
 from jaxconv.utils import files
+from jaxconv.utils.text import printable
 
 RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "seconds": 2.5}
 
@@ -127,3 +129,51 @@ def test_json_has_the_type_that_is_stated(tmp_path):
         assert str(refused.value).startswith(f"{path} {message}") and "\n" not in str(refused.value)
     with pytest.raises(FileNotFoundError):
         files.read_json(tmp_path / "none")
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    """Else a power cut leaves the new name with an empty file; the folder comes last."""
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(handle):
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def note_replace(source, target):
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    files.write_file(tmp_path / "ours", "Löwe")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert (tmp_path / "ours").read_bytes() == "Löwe".encode()
+
+
+def test_a_file_is_read_up_to_a_size_and_nothing_else_is_read(tmp_path):
+    path, pipe = tmp_path / "a", tmp_path / "pipe"
+    path.write_bytes(b"x" * 10)
+    os.mkfifo(pipe)
+    assert files.read_bytes(path, 10) == b"x" * 10
+    for source, message in [
+        (path, "a is larger than 9 bytes"),
+        (tmp_path, "is not a file"),
+        (pipe, "pipe is not a file"),  # and nothing waits for a writer
+        (Path("/dev/zero"), "/dev/zero is not a file"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            files.read_bytes(source, 9)
+
+
+def test_text_of_others_cannot_steer_a_terminal():
+    assert printable("\x1b[2J\r\x07\x9b") == r"\x1b[2J\r\x07\x9b"
+    assert printable("a\u202eb\u2028\u200b") == r"a\u202eb\u2028\u200b"
+    assert printable("\udcff") == r"\udcff"
+    assert printable("Zoë, 猫, 🐈 [/red] $x$") == "Zoë, 猫, 🐈 [/red] $x$"
