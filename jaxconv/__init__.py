@@ -30,13 +30,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
     if importlib.util.find_spec(f"jaxconv.{name}"):
         return importlib.import_module(f"jaxconv.{name}")
-    rooms = [importlib.import_module(f"jaxconv.{room}") for room in ("layers", "ops")]
+    layers, ops = (importlib.import_module(f"jaxconv.{room}") for room in ("layers", "ops"))
+    public = {name: getattr(room, name) for room in (layers, ops) for name in room.__all__}
+    globals().update(public)  # so that the next look at one of them does not come here
     if name == "__all__":
-        return ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *rooms[0].__all__, *rooms[1].__all__]
-    for room in rooms:
-        if name in room.__all__:
-            return getattr(room, name)
-    raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
+        return ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *public]
+    if name not in public:
+        raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
+    return public[name]
 
 
 def __dir__() -> list[str]:
