@@ -168,3 +168,24 @@ def test_an_eps_below_0_is_refused_as_an_array_too():
         ops.layer_norm(jnp.ones((2, 3)), eps=jnp.float32(-1))
     with pytest.raises(InputError, match=r"^batch_norm: eps='a' should be a number of at least 0"):
         ops.batch_norm(jnp.ones((2, 3)), jnp.ones(3), jnp.ones(3), eps="a")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_local_response_norm_of_numbers_of_any_size(dtype):
+    """Value and gradient against float64, over 60 orders of magnitude; and a window of zeros beside large numbers."""
+    x = np.random.default_rng(0).normal(size=(4, 12))
+    x[1, :6] = 0
+
+    def reference(x):
+        square = np.pad(x * x, [(0, 0), (2, 2)])
+        base = 2.0 + 1e-4 * sum(square[:, shift : shift + 12] for shift in range(5))
+        slope = np.pad(x * base**-1.75, [(0, 0), (2, 2)])
+        return x / base**0.75, base**-0.75 - 1.5e-4 * x * sum(slope[:, shift : shift + 12] for shift in range(5))
+
+    both = jax.jit(lambda x: (ops.local_response_norm(x), jax.grad(lambda x: ops.local_response_norm(x).sum())(x)))
+    for power in (-30, -10, 0, 3, 12, 19, 20, 25, 30):
+        array = jnp.asarray(x * 10.0**power, dtype)
+        values = np.asarray(array, np.float64)
+        for result, exact in zip(both(array), reference(values), strict=True):
+            error = np.abs(np.asarray(result, np.float64) - exact).max() / np.abs(exact).max()
+            assert error < {"float32": 1e-5, "bfloat16": 1e-2}[dtype], power

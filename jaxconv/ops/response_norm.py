@@ -1,10 +1,14 @@
 """Local response normalisation, which AlexNet had before there was batch norm: neighbouring channels compete."""
 
+import functools
+
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jaxconv.ops import checks
 from jaxconv.ops.norm import batched
+from jaxconv.ops.standardize import REACH, power_of_two
 
 
 def local_response_norm(
@@ -37,9 +41,12 @@ def local_response_norm(
     checks.number("local_response_norm", "alpha", alpha)
     checks.number("local_response_norm", "beta", beta)
     checks.number("local_response_norm", "k", k, above=0)
-    channels = x.shape[-1]
+    wide, channels = checks.widened(x), x.shape[-1]
     reach = min(size // 2, channels - 1)
-    wide = checks.widened(x)
-    square = jnp.pad(jnp.square(wide), [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
-    total = sum(square[..., shift : shift + channels] for shift in range(2 * reach + 1))
-    return (wide / (k + alpha * total) ** beta).astype(x.dtype)
+    padded = jnp.pad(wide, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
+    neighbours = [padded[..., shift : shift + channels] for shift in range(2 * reach + 1)]
+    # The square of a number beyond 2^64 is beyond float32. There both it and its divisor are scaled by a power of two.
+    largest = functools.reduce(jnp.maximum, map(jnp.abs, neighbours))
+    small = lax.stop_gradient(jnp.where(largest < REACH, 1, 1 / power_of_two(largest)))
+    total = sum(jnp.square(neighbour * small) for neighbour in neighbours)
+    return (wide * small * small ** (2 * beta - 1) / (k * small * small + alpha * total) ** beta).astype(x.dtype)

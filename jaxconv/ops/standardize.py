@@ -125,14 +125,14 @@ def _scaled_moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axe
     least = jnp.min(x, **over, where=where, initial=None if where is None else jnp.inf)
     most = jnp.max(x, **over, where=where, initial=None if where is None else -jnp.inf)
     size = jnp.maximum(jnp.maximum(jnp.abs(least), jnp.abs(most)), jnp.sqrt(eps))
-    scale = jnp.where((size < REACH) & (size > 1 / REACH), 1, 1 / _power_of_two(size))
+    scale = jnp.where((size < REACH) & (size > 1 / REACH), 1, 1 / power_of_two(size))
     shift = least * scale if centred else jnp.zeros_like(least)
     shifted = x * _row(scale, x) - _row(shift, x)
     mean = _mean(shifted, axes, counted) if centred else shift
     return Moments(scale, shift, mean, _mean(jnp.square(shifted - _row(mean, x)), axes, counted))
 
 
-def _power_of_two(size: jax.Array) -> jax.Array:
+def power_of_two(size: jax.Array) -> jax.Array:
     """One near it whose reciprocal is a number too; of 0, 1."""
     limits = jnp.finfo(size.dtype)
     power = lax.reduce_precision(size, limits.nexp, 0)
