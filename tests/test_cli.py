@@ -169,7 +169,7 @@ BAD = {
     "broken config": (
         "eval data",
         {"data/config.json": b"{}"},
-        "config.json is not the config of a run: dataset should",
+        "config.json is damaged: Object missing required field `dataset`: put back",
     ),
     "run without a checkpoint": (
         "predict RUN digit.png",

@@ -13,7 +13,7 @@ from test_resume import examples, without_times
 from jaxconv import InputError, cli, plot, train
 from jaxconv.experiment import TrainConfig, run_training, train_or_resume, training
 
-pytestmark = pytest.mark.usefixtures("promoting")
+pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,7 +195,8 @@ def test_another_model_data_set_or_batch_size_is_refused(jaxconv, stopped):
     code, _, said = jaxconv("train", "--resume", stopped, *other)
     assert code == 2 and said == (
         f"jaxconv: error: {stopped} began with --dataset digits, not mnist, --model mlp, not lenet5, "
-        "--epochs 3, not 9, --batch-size 128, not 64: leave that out, or start a new run\n"
+        "--epochs 3, not 9, --batch-size 128, not 64: leave that out, or start a new run; "
+        "the learning rate follows a schedule for 3 epochs, so a longer run is a new one\n"
     )
     code, _, said = jaxconv("train", "--resume", stopped, "--recipe", "lecture")
     assert code == 2 and "--recipe means nothing to --resume: leave it out" in said

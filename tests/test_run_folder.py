@@ -21,7 +21,7 @@ from jaxconv import InputError, cli, data, plot, train
 from jaxconv.experiment import TrainConfig, evaluate_run, load_run, resume_training, run_training, training
 from jaxconv.experiment.lock import lock_run
 
-pytestmark = pytest.mark.usefixtures("promoting")
+pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
 REMOVED = object()
 OPTIONS = {"model": "mlp", "epochs": 2, "batch_size": 128}
 
