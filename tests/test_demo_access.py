@@ -196,7 +196,7 @@ def test_a_huge_canvas_is_not_decoded(side):
     began = time.process_time()
     with pytest.raises(
         InputError,
-        match=r"^the canvas: the picture (has [\d,×]+ pixels; a picture may have 4,0|cannot be read as an image: .* bomb)",
+        match=r"^the canvas: the picture (has [\d,×]+ pixels; a picture may |cannot be read as an image: .* bomb)",
     ):
         read_canvas(address)
     assert time.process_time() - began < 1
