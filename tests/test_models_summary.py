@@ -141,7 +141,7 @@ def test_rows_are_named_by_their_path_and_count_state_apart():
 def test_a_model_that_does_not_fit_is_told():
     with pytest.raises(InputError, match=r"conv3: conv: window \(3, 3\) on an input of \(1, 1\)"):
         summarize(models.mnist_cnn(), (12, 12, 1))
-    with pytest.raises(InputError, match=r"in_shape \(0, 28, 1\): every size should be at least 1"):
+    with pytest.raises(InputError, match=r"in_shape \(0, 28, 1\): every size should be a whole number of at least 1"):
         summarize(models.mlp(), (0, 28, 1))
     with pytest.raises(InputError, match="unknown model 'lenet': did you mean 'lenet5'"):
         models.find("lenet")
