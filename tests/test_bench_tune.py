@@ -190,7 +190,7 @@ def test_a_package_that_cannot_be_written_is_said_at_once(jaxconv, file, monkeyp
     ("line", "message"),
     [
         ("--tune --ops", "bench: --ops means nothing to --tune: leave it out"),
-        ("--tune --no-tune", "bench: --no-tune means nothing to --tune: leave it out"),
+        ("--tune --no-tune", "bench: --tune and --no-tune contradict: leave one out"),
         ("--tune --batch 8", "bench: --batch means nothing to --tune: leave it out"),
         ("--tune --rounds 0", "bench: rounds=0 should be an int of at least 1"),
     ],

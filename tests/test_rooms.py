@@ -70,10 +70,11 @@ def test_what_jax_does_not_promise_is_in_one_file():
 # What goes past jaxconv.utils.files, and why it may. What is written into memory or a pipe is no file.
 PAST_THE_WRITER = {
     "utils/files.py": "is the writer",
+    "utils/terminal.py": "opens stdout and stderr where they are closed",
     "plot/save.py": "matplotlib writes into a file that the writer opened",
     "data/download.py": "a download grows for minutes, and is renamed once its SHA-256 is right",
     "data/unpack.py": "an archive is unpacked into a new folder, which is renamed when it is whole",
-    "train/checkpoint.py": "orbax writes a snapshot into a new folder, which is renamed when it is whole",
+    "train/checkpoint.py": "a snapshot is a new folder, which is renamed when it is whole",
     "bench/process.py": "reads JSON from a pipe",
     "bench/worker.py": "writes into a pipe",
     "report/charts.py": "reads plotly's figures, in memory",
