@@ -195,7 +195,7 @@ def as_type(content: Any, kind: Any, *, name: str) -> Any:
     """
     try:
         return msgspec.convert(content, kind, dec_hook=_text_as_path)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:  # the second of a surrogate
         raise InputError(f"{name} is damaged: {error}") from None
 
 
