@@ -37,7 +37,7 @@ from jaxconv import (
 from jaxconv.data import LazySplit
 from jaxconv.experiment import TrainConfig, load_run, resume_training, run_training, training
 
-pytestmark = pytest.mark.usefixtures("promoting")
+pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
 SHAPE, BATCH, EPOCHS = (9, 7, 3), 20, 2
 LINE = f"train --dataset npz:data.npz --model small_bn --epochs {EPOCHS} --batch-size {BATCH} --seed 3 --average 0.9"
 READ, WRITTEN = [], []
