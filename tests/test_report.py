@@ -283,7 +283,7 @@ def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
     for line, said in [
         (f"{tmp_path}/none", "there is no run folder"),
         (f"{tmp_path}", "is not a run folder: it has no config.json"),
-        ("other", "is of another model: "),
+        ("other", "other/config.json has model='mlp', but the run was trained with model='small_cnn': put that back"),
         (f"{small} --layer conv9", "explain --layer: unknown layer 'conv9': did you mean 'conv"),
         (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
@@ -300,7 +300,7 @@ def test_a_run_that_did_not_end_is_told(runs, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(runs["small"], half, ignore=shutil.ignore_patterns("explain"))
     (half / "result.json").write_text("{")
-    with pytest.raises(InputError, match=r"result.json is damaged"):
+    with pytest.raises(InputError, match=r"result.json is not JSON"):
         explain_run(half, progress=False)
     (half / "result.json").unlink()
     with pytest.raises(InputError, match=r"has no result.json: its training did not end; jaxconv train --resume"):
