@@ -174,7 +174,7 @@ def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
     """In the first step after a checkpoint: it stands still, and there is a checkpoint of that step already."""
     images, labels = examples(52, 0)
     images = images.astype(np.float32) / 255
-    images[epoch_order(1, 1, 52)[3 * 8]] = np.nan
+    images[epoch_order(1, 1, 52)[3 * 8]] = 3e38  # a number, but its products are beyond float32
     validation = images[labels == 0], labels[labels == 0]
     with pytest.raises(
         InputError, match=r"^fit: step 4 \(epoch 1\): the loss is nan; the first parameter to go bad is"
@@ -184,6 +184,7 @@ def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
             (images, labels),
             validation,
             **options("dropout"),
+            scale=1,
             on_pause=lambda snapshot: save_checkpoint(tmp_path, snapshot),
             pause_seconds=0,
         )

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxconv import devices, xla_options
+from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
 from jaxconv.train.alive import anywhere, rectifiers, watched
@@ -200,9 +201,13 @@ def predict(
     probabilities = _probabilities(as_layer(model).apply, views)
     size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)
     parts = []
-    for batch in batches(images, labels, size):
-        image = batch.image if scale is None else to_float(batch.image, scale)
-        parts.append(np.asarray(probabilities(params, state, image)))
+    try:
+        for batch in batches(images, labels, size):
+            image = batch.image if scale is None else to_float(batch.image, scale)
+            parts.append(np.asarray(probabilities(params, state, image)))
+    except InputError:  # it tells of the padded images: of those that were given it is the same but for the number
+        jax.eval_shape(probabilities, params, state, images)
+        raise
     return np.concatenate(parts)[: len(images)]
 
 
