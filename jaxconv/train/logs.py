@@ -1,15 +1,14 @@
 """The records of the epochs as curves for TensorBoard."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from jaxconv.errors import InputError
 from jaxconv.ops import checks
-from jaxconv.utils.files import make_folder, refuse_link
+from jaxconv.utils.files import make_folder, refuse_link, write_errors
 
 
 class TensorBoard:
@@ -36,7 +35,7 @@ class TensorBoard:
         self._folder, self._event = folder, Event
         refuse_link(folder)
         make_folder(folder)
-        with _writing(folder):
+        with write_errors(folder):
             # Not SummaryWriter: its thread writes later, and its files of one second have one name.
             self._events = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir())):04d}")
             self._write(step=first, session_log=SessionLog(status=SessionLog.START))
@@ -50,7 +49,7 @@ class TensorBoard:
             for name, value in record.items()
             if checks.is_number(value) and name not in ("epoch", "step")
         ]
-        with _writing(self._folder):
+        with write_errors(self._folder):
             self._write(step=record["epoch"], summary=Summary(value=values))
 
     def _write(self, **content: Any) -> None:
@@ -70,11 +69,3 @@ class TensorBoard:
 
 def _tag(name: str) -> str:
     return f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
