@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
-from jaxconv.utils.text import printable
+from jaxconv.utils.text import error_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,8 +115,7 @@ def open_picture(source: Path | bytes, *, most_pixels: int = MOST_PIXELS) -> "It
             f"{name} is not an image that Pillow can read as {', '.join(FORMATS)}: give a png or a jpg"
         ) from None
     except Exception as error:  # of damaged pictures Pillow raises nearly anything, MemoryError too
-        why = printable(str(error).partition("\n")[0] or type(error).__name__)
-        raise InputError(f"{name} cannot be read as an image: {why:.200}") from error
+        raise InputError(f"{name} cannot be read as an image: {error_line(error):.200}") from error
 
 
 def _plain(image: "ImageFile", path: Path, channels: int) -> "Image":

@@ -13,7 +13,7 @@ from jaxconv.data.limits import Allowance
 from jaxconv.data.parts import Parts, class_numbers, numbered
 from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
-from jaxconv.utils.text import printable
+from jaxconv.utils.text import error_line, printable
 
 # Keras's names and MedMNIST's; the validation arrays may be missing.
 NAMES = (
@@ -56,8 +56,7 @@ def load_npz(place: str) -> Parts:
     except InputError:
         raise
     except Exception as error:  # of a damaged one zipfile, zlib and numpy raise nearly anything, MemoryError too
-        why = printable(str(error).partition("\n")[0] or type(error).__name__)
-        raise InputError(f"{name} cannot be read as an .npz of arrays: {why:.200}") from error
+        raise InputError(f"{name} cannot be read as an .npz of arrays: {error_line(error):.200}") from error
 
 
 def _read(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Parts:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from jaxconv.data.limits import BLOCK, Allowance
 from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
-from jaxconv.utils.text import printable
+from jaxconv.utils.text import error_line
 
 INSTEAD = "unpack it yourself and give the folder"
 DEEPEST = 100  # folders in one another: Python removes them by recursion
@@ -54,14 +54,16 @@ def unpack(archive: Path, folder: Path) -> Path:
     except InputError:
         raise
     except (gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise InputError(f"{archive} is damaged: {_line(error)}; get it again") from None
+        raise InputError(f"{archive} is damaged: {error_line(error):.300}; get it again") from None
     except RuntimeError as error:  # zipfile's, of what it cannot do: Deflate64, strong encryption
-        raise InputError(f"{archive} cannot be unpacked: {_line(error)}; {INSTEAD}") from None
+        raise InputError(f"{archive} cannot be unpacked: {error_line(error):.300}; {INSTEAD}") from None
     except OSError as error:
         if not folder.is_dir():  # else another process was as far as that a moment sooner
-            raise InputError(f"{archive} cannot be unpacked into {folder}: {_line(error)}; {INSTEAD}") from None
+            raise InputError(
+                f"{archive} cannot be unpacked into {folder}: {error_line(error):.300}; {INSTEAD}"
+            ) from None
     except Exception as error:  # tarfile, zipfile and what decompresses for them raise nearly anything
-        raise InputError(f"{archive} is damaged: {_line(error)}; get it again") from error
+        raise InputError(f"{archive} is damaged: {error_line(error):.300}; get it again") from error
     return folder
 
 
@@ -143,7 +145,3 @@ def _refuse(archive: Path, name: str, kind: str | None) -> None:
             fault = "would be written outside of the folder"
     if fault:
         raise InputError(f"{archive}: its member {name!r:.300} {fault}; nothing was unpacked")
-
-
-def _line(error: Exception) -> str:
-    return printable(str(error).partition("\n")[0] or type(error).__name__)[:300]

@@ -27,6 +27,15 @@ def printable(text: object, *, keep: str = "") -> str:
     )
 
 
+def error_line(error: BaseException) -> str:
+    r"""The first line of an error's message, :func:`printable`; its type where it has none.
+
+    >>> error_line(ValueError("bad\x07 size\nat byte 5")), error_line(MemoryError())
+    ('bad\\x07 size', 'MemoryError')
+    """
+    return printable(str(error).partition("\n")[0] or type(error).__name__)
+
+
 def escaped(character: str) -> str:
     r"""A character in ASCII, as Python writes it in a string.
 
