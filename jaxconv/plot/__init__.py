@@ -17,9 +17,9 @@ from jaxconv.plot.health import correlation, histograms, norms
 from jaxconv.plot.members import against_members
 from jaxconv.plot.numbers import numbers
 from jaxconv.plot.samples import against_samples
-from jaxconv.plot.save import save_figure
+from jaxconv.plot.save import save, save_figure
 from jaxconv.plot.training import confusion, curves, mistakes
-from jaxconv.plot.words import literal, save
+from jaxconv.plot.words import literal
 
 __all__ = [
     "against_epochs",

@@ -1,5 +1,7 @@
 """Figures on disk."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,3 +26,30 @@ def save_figure(figure: "Figure", path: Path) -> None:
     """
     with writing(path) as file:
         figure.savefig(file, format=path.suffix[1:])
+
+
+def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
+    """Draw a figure and write it as PNG; what goes wrong is a warning, so that a picture never costs a result.
+
+    Args:
+        path: of the file.
+        draw: a figure, or a function that makes it.
+
+    Returns:
+        Whether it is written.
+
+    >>> import tempfile
+    >>> from jaxconv.plot import numbers
+    >>> save(Path(tempfile.mkdtemp()) / "array.png", lambda: numbers({"a": [[1, 2]]}))
+    True
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a script that the font lacks: boxes are drawn
+            figure = draw() if callable(draw) else draw
+            save_figure(figure, path)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        warnings.warn(f"the picture {path} is left out: {type(error).__name__}: {why:.300}", stacklevel=2)
+        return False
+    return True

@@ -1,15 +1,8 @@
-"""Names in figures, and figures in files."""
+"""Names in figures."""
 
-import warnings
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from jaxconv.plot.save import save_figure
 from jaxconv.utils.text import printable
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def literal(text: object) -> str:
@@ -30,30 +23,3 @@ def literals(texts: Iterable[object]) -> list[str]:
     ['1', 'b']
     """
     return [literal(text) for text in texts]
-
-
-def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
-    """Draw a figure and write it as PNG; what goes wrong is a warning, so that a picture never costs a result.
-
-    Args:
-        path: of the file.
-        draw: a figure, or a function that makes it.
-
-    Returns:
-        Whether it is written.
-
-    >>> import tempfile
-    >>> from jaxconv.plot import numbers
-    >>> save(Path(tempfile.mkdtemp()) / "array.png", lambda: numbers({"a": [[1, 2]]}))
-    True
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a script that the font lacks: boxes are drawn
-            figure = draw() if callable(draw) else draw
-            save_figure(figure, path)
-    except Exception as error:
-        why = " ".join(str(error).split())
-        warnings.warn(f"the picture {path} is left out: {type(error).__name__}: {why:.300}", stacklevel=2)
-        return False
-    return True
