@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from jaxconv import train
 from jaxconv.errors import InputError
-from jaxconv.experiment.config import TrainConfig
+from jaxconv.experiment.config import MOST_SEEDS, TrainConfig
 from jaxconv.utils.files import MAX_JSON_BYTES, as_type, from_json, read_bytes, read_json
 
 MAY_CHANGE = ("devices", "keep", "pause_minutes", "runs", "tensorboard")  # where a run is resumed
@@ -32,7 +32,7 @@ class Config(TypedDict):
     in_shape: Shape
     classes: Annotated[list[str], Meta(min_length=1)]
     seed: NotRequired[Annotated[int, Meta(ge=0, lt=2**32)]]
-    seeds: NotRequired[Annotated[int, Meta(ge=1, le=2**16)]]
+    seeds: NotRequired[Annotated[int, Meta(ge=1, le=MOST_SEEDS)]]
     counts: NotRequired[dict[str, Epoch]]
     data_sha256: NotRequired[dict[str, str]]
     versions: NotRequired[dict[str, str]]
