@@ -70,16 +70,29 @@ def rng():
 
 @pytest.fixture
 def jaxconv(tmp_path, monkeypatch, capsys):
-    """Run a command line in an empty folder: (exit code, what it printed, what it said to stderr)."""
+    """Run a command line, or its words, in an empty folder: (exit code, what it printed, what it said to stderr)."""
     from jaxconv import cli
 
     monkeypatch.chdir(tmp_path)
 
-    def run(line):
+    def run(*words):
         try:
-            code = cli.main(line.split())
+            code = cli.main(words[0].split() if len(words) == 1 else [str(word) for word in words])
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def no_pictures():
+    """Runs draw none: that takes longer than a small training, and has tests of its own."""
+    from matplotlib.figure import Figure
+
+    from jaxconv import plot
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("curves", "mistakes", "confusion"):
+            patch.setattr(plot, name, lambda *given, **options: Figure())
+        yield

@@ -7,22 +7,15 @@ import shutil
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from test_resume import examples, without_times
 
-from jaxconv import InputError, cli, plot, train
+from jaxconv import InputError, train
 from jaxconv.experiment import TrainConfig, run_training, train_or_resume, training
 
-pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """They take longer than the training, and have a test of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "mistakes", "confusion"):
-            patch.setattr(plot, name, lambda *given, **options: Figure())
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("promoting", "no_pictures"),
+    pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +31,6 @@ def stopped(finished, tmp_path):
     shutil.copytree(finished[0], folder)
     (folder / "result.json").unlink()
     return folder
-
-
-@pytest.fixture
-def jaxconv(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*line):
-        code = cli.main([str(word) for word in line])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def lines(folder):

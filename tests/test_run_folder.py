@@ -14,24 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxconv import InputError, cli, data, plot, train
+from jaxconv import InputError, data, train
 from jaxconv.experiment import TrainConfig, evaluate_run, load_run, resume_training, run_training, training
 from jaxconv.experiment.lock import lock_run
 
-pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
+pytestmark = [
+    pytest.mark.usefixtures("promoting", "no_pictures"),
+    pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on"),
+]
 REMOVED = object()
 OPTIONS = {"model": "mlp", "epochs": 2, "batch_size": 128}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "mistakes", "confusion"):
-            patch.setattr(plot, name, lambda *given, **options: Figure())
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +43,6 @@ def digit(tmp_path_factory):
 @pytest.fixture
 def folder(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "run")
-
-
-@pytest.fixture
-def jaxconv(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words):
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def edit(name, **changes):
