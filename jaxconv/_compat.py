@@ -95,7 +95,7 @@ def keep_where_kept(primitive: Primitive, like: Primitive) -> None:
     """
 
     def rule(policy: Any, unknown: Any, available: Any, equation: Any) -> tuple[Any, ...]:
-        """What the forward pass computes, what the backward pass does, and what it needs from the forward pass."""
+        """Return the equations of the forward and of the backward pass, and what the second takes of the first."""
         missing = [
             x for x, there in zip(equation.invars, available, strict=True) if not there and not isinstance(x, Literal)
         ]

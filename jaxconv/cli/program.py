@@ -161,9 +161,9 @@ def parse(arguments: Sequence[str]) -> object:
         ]
         for name, command in COMMANDS.items()
     )
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(errors):
             options, rest = tyro.cli(
                 Union[kinds],  # noqa: UP007  (a tuple of types, made above)
                 prog="jaxconv",
@@ -173,8 +173,8 @@ def parse(arguments: Sequence[str]) -> object:
                 return_unknown_args=True,
             )
     except SystemExit:
-        if said.getvalue():
-            raise InputError(_one_line(said.getvalue())) from None
+        if errors.getvalue():
+            raise InputError(_one_line(errors.getvalue())) from None
         raise
     for word in rest:
         if not word.startswith("-"):

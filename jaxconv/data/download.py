@@ -113,7 +113,7 @@ def what_is_wrong(path: Path, wanted: File) -> str | None:
 
 
 class _MirrorError(Exception):
-    """Why a mirror did not give the official file."""
+    """A mirror that did not give the official file. The message is the reason."""
 
 
 def _download(source: Source, filename: str) -> Path:

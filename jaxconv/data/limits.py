@@ -1,4 +1,4 @@
-"""How many bytes a compressed file may become: enough for data sets, not for a decompression bomb."""
+"""Limits on the bytes that a compressed file becomes: enough for data sets, not for a decompression bomb."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ class Allowance:
 
 
 def most_unpacked(size: int) -> int:
-    """How many bytes a file of ``size`` bytes may become.
+    """The largest number of bytes that a file of ``size`` bytes may become.
 
     Raises:
         InputError: ``JAXCONV_UNPACK_GB`` is no positive number.

@@ -69,7 +69,7 @@ class _Unpickler(pickle.Unpickler):
         return _Array(self.spend)
 
     def latin1(self, text: str, encoding: str) -> bytes:
-        """How Python 3 writes bytes into a pickle that Python 2 can read."""
+        """Bytes, which Python 3 writes as text into a pickle for Python 2."""
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"encoding {encoding!r}")
         self.spend(len(text))

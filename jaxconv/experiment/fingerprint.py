@@ -1,4 +1,4 @@
-"""Whether a data set is still the one that a run was trained on."""
+"""Fingerprints of data sets, by which a run knows the data that it was trained on."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

@@ -105,7 +105,7 @@ def _acquire(lock: filelock.BaseFileLock, folder: Path, owner: Owner) -> str | N
 
 
 def _owner(folder: Path) -> Owner | None:
-    """Who wrote ``.lock.json``; None if nobody did, or something else is there."""
+    """The process that wrote ``.lock.json``; None if there is no such file, or another one."""
     try:
         return Owner(**read_json(folder / ".lock.json", dict[str, str | int]))
     except (FileNotFoundError, InputError, TypeError):
