@@ -3,7 +3,6 @@
 import sys
 import types
 
-import equinox as eqx
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -17,33 +16,43 @@ from jaxconv.layers.foreign import LIBRARIES, sketch
 KEY = jax.random.key(0)
 
 
-class OfAUser(eqx.Module):
-    inner: eqx.nn.Linear
-
-    def __call__(self, x):
-        return self.inner(x)
+def of_nnx():
+    linear = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    return [linear, nnx.Linear, linear.__call__, jax.jit(linear.__call__)]
 
 
-def foreign():
+def of_linen():
+    return [flax.linen.Dense(3), flax.linen.Sequential([flax.linen.Dense(3)])]
+
+
+def of_equinox():
+    eqx = pytest.importorskip("equinox", reason="the peers extra is not installed")
+
+    class OfAUser(eqx.Module):
+        inner: eqx.nn.Linear
+
+        def __call__(self, x):
+            return self.inner(x)
+
     linear = eqx.nn.Linear(4, 3, key=KEY)
-    of_nnx = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
-    return {
-        "Flax NNX": [of_nnx, nnx.Linear, of_nnx.__call__, jax.jit(of_nnx.__call__)],
-        "Flax Linen": [flax.linen.Dense(3), flax.linen.Sequential([flax.linen.Dense(3)])],
-        "Equinox": [linear, OfAUser(linear), jax.vmap(linear), eqx.filter_jit(linear)],
-    }
+    return [linear, OfAUser(linear), jax.vmap(linear), eqx.filter_jit(linear)]
 
 
-MODULES = [(name, module) for name, modules in foreign().items() for module in modules]
-
-
-@pytest.mark.parametrize(("name", "module"), MODULES)
-def test_a_module_of_another_library_is_refused_by_name(name, module):
-    for take in (serial, residual, parallel, as_layer, lambda layer: serial(relu, residual(relu, shortcut=layer))):
-        with pytest.raises(InputError, match=rf"^\w+ is a module of {name} and no Layer, .* or wrap it: Layer\("):
-            take(module)
-    with pytest.raises(InputError, match=rf"a module of {name}"):
-        train.predict(module, {}, {}, np.zeros((1, 2, 2, 1), np.uint8))
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("Flax NNX", of_nnx),
+        ("Flax Linen", of_linen),
+        pytest.param("Equinox", of_equinox, marks=pytest.mark.frameworks),
+    ],
+)
+def test_a_module_of_another_library_is_refused_by_name(name, modules):
+    for module in modules():
+        for take in (serial, residual, parallel, as_layer, lambda layer: serial(relu, residual(relu, shortcut=layer))):
+            with pytest.raises(InputError, match=rf"^\w+ is a module of {name} and no Layer, .* or wrap it: Layer\("):
+                take(module)
+        with pytest.raises(InputError, match=rf"a module of {name}"):
+            train.predict(module, {}, {}, np.zeros((1, 2, 2, 1), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -59,21 +68,29 @@ def test_libraries_that_may_not_be_installed_are_known_by_the_name_of_their_modu
 
 
 def test_functions_of_other_libraries_are_functions():
-    model = serial(nnx.relu, flax.linen.gelu, eqx.filter_jit(jnp.tanh), jax.jit(jnp.sin), jax.vmap(jnp.cos))
+    model = serial(nnx.relu, flax.linen.gelu, jax.jit(jnp.sin), jax.vmap(jnp.cos))
     assert model.apply({}, {}, jnp.ones((2, 3)))[0].shape == (2, 3)
 
 
+@pytest.mark.frameworks
+def test_a_function_that_equinox_has_jitted_is_a_function():
+    eqx = pytest.importorskip("equinox", reason="the peers extra is not installed")
+    assert serial(eqx.filter_jit(jnp.tanh)).apply({}, {}, jnp.ones((2, 3)))[0].shape == (2, 3)
+
+
 @pytest.mark.parametrize(
-    ("start", "module", "kernel"),
+    ("start", "modules", "kernel"),
     [
-        ("flax.nnx", nnx.Linear(4, 3, rngs=nnx.Rngs(0)), "kernel"),
-        ("flax.linen", flax.linen.Dense(3), "kernel"),
-        ("equinox", eqx.nn.Linear(4, 3, key=KEY), "weight"),
+        ("flax.nnx", of_nnx, "kernel"),
+        ("flax.linen", of_linen, "kernel"),
+        pytest.param("equinox", of_equinox, "weight", marks=pytest.mark.frameworks),
     ],
 )
-def test_a_module_that_is_wrapped_as_the_error_says_is_trained(start, module, kernel):
+def test_a_module_that_is_wrapped_as_the_error_says_is_trained(start, modules, kernel):
     """The gradient of the sum over outputs is, for each weight, the sum of the inputs that it multiplies."""
-    layer = eval(sketch(LIBRARIES[start], "Linear"), globals() | {"module": module})
+    # A reader of the error has the library's own imports.
+    names = {"module": modules()[0], "eqx": sys.modules.get("equinox")}
+    layer = eval(sketch(LIBRARIES[start], "Linear"), globals() | names)
     assert isinstance(layer, Layer) and layer.kind == "linear"
     model, x = serial(relu, layer), jnp.arange(8.0).reshape(2, 4)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # they broadcast
