@@ -63,6 +63,33 @@ def test_sixty_orders_of_magnitude(rng, name, dtype):
 
 
 @EVERY_NORM
+def test_float64_has_six_hundred_orders(x64, rng, name):
+    shape, dy = rng.normal(0.5, 1, size=SHAPE), rng.normal(size=SHAPE)
+    for size in (1e-280, 1e-150, 1.0, 1e150, 1e280):
+        result = NORMS[name][0](jnp.asarray(shape * size), eps=0.0)
+        np.testing.assert_allclose(result, exactly(name, shape, 0.0, dy)[0], rtol=1e-12, atol=1e-13)
+
+
+@EVERY_NORM
+def test_other_devices_compute_the_same_without_a_branch(rng, name, monkeypatch):
+    """The program for a GPU, run here: numbers of any size, a constant, and a large mean."""
+
+    def default(*args, cpu, default):
+        return default(*args)
+
+    dy = jnp.asarray(rng.normal(size=SHAPE), jnp.float32)
+    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+    both = jax.jit(program.__wrapped__(name))
+    assert "stablehlo.case" not in both.lower(dy, 0.0, dy).as_text()
+    for offset, size in [(0, 1e-30), (0, 1), (0, 1e30), (1e4, 1e-2), (3e25, 1e20), (1000.3, 0)]:
+        x = jnp.asarray(offset + size * rng.normal(size=SHAPE), jnp.float32)
+        if size == 0 and NORMS[name][3]:
+            assert not both(x, 1e-5, dy)[0].any()
+        else:
+            agree(both(x, 0.0, dy), exactly(name, x, 0.0, dy), 2e-5)
+
+
+@EVERY_NORM
 def test_sizes_that_differ_from_one_mean_to_the_next(rng, name):
     """What is usual beside what is not: each has the digits that it has alone."""
     axes = NORMS[name][1]
@@ -150,17 +177,16 @@ def test_several_networks_take_one_decision(rng):
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_batches_that_lie_on_several_devices(rng, axis_type):
+@pytest.mark.parametrize("name", ["layer", "rms"])
+def test_batches_that_lie_on_several_devices(rng, name, axis_type):
     mesh = jax.make_mesh((min(2, jax.device_count()),), ("b",), axis_types=(axis_type,))
     x = np.asarray(rng.normal(size=SHAPE) * 1e25, np.float32)
+    norm, exact = functools.partial(NORMS[name][0], eps=0.0), exactly(name, x, 0, x)[0]
     with jax.set_mesh(mesh):
         shared = jax.device_put(x, NamedSharding(mesh, PartitionSpec("b")))
-        y = jax.jit(lambda x: ops.layer_norm(x, eps=0.0))(shared)
-    np.testing.assert_allclose(y, exactly("layer", x, 0, x)[0], rtol=1e-4, atol=1e-5)
-    sharded = jax.shard_map(
-        lambda x: ops.layer_norm(x, eps=0.0), mesh=mesh, in_specs=PartitionSpec("b"), out_specs=PartitionSpec("b")
-    )
-    np.testing.assert_allclose(jax.jit(sharded)(shared), exactly("layer", x, 0, x)[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(jax.jit(norm)(shared), exact, rtol=1e-4, atol=1e-5)
+    sharded = jax.shard_map(norm, mesh=mesh, in_specs=PartitionSpec("b"), out_specs=PartitionSpec("b"))
+    np.testing.assert_allclose(jax.jit(sharded)(shared), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_an_eps_below_0_is_refused_as_an_array_too():

@@ -2,13 +2,15 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from jaxconv.ops import checks
 from jaxconv.ops.norm import batched
-from jaxconv.ops.standardize import REACH, power_of_two
+
+REACH = 2.0**32  # a number up to it can be squared as it is
 
 
 def local_response_norm(
@@ -47,6 +49,12 @@ def local_response_norm(
     neighbours = [padded[..., shift : shift + channels] for shift in range(2 * reach + 1)]
     # The square of a number beyond 2^64 is beyond float32. There both it and its divisor are scaled by a power of two.
     largest = functools.reduce(jnp.maximum, map(jnp.abs, neighbours))
-    small = lax.stop_gradient(jnp.where(largest < REACH, 1, 1 / power_of_two(largest)))
+    small = lax.stop_gradient(jnp.where(largest < REACH, 1, 1 / _power_of_two(largest)))
     total = sum(jnp.square(neighbour * small) for neighbour in neighbours)
     return (wide * small * small ** (2 * beta - 1) / (k * small * small + alpha * total) ** beta).astype(x.dtype)
+
+
+def _power_of_two(size: jax.Array) -> jax.Array:
+    """One near it whose reciprocal is a number too."""
+    limits = jnp.finfo(size.dtype)
+    return jnp.minimum(lax.reduce_precision(size, limits.nexp, 0), 2.0 ** (limits.maxexp - 2))

@@ -5,9 +5,10 @@
 A float32 has numbers up to 3e38, but squares only of those below 1.8e19: beyond, the variance would be infinite and x̂
 zero, and far below 1 it would be 0. And the rounded mean of equal numbers is not that number: ``x − mean`` would be
 noise, as large as its own deviation. So where the usual two passes give a variance that cannot be relied upon, x is
-first shifted by its least value, which leaves exact zeros of a constant, and scaled by a power of two, which rounds
-nothing. On a CPU that takes two more passes and is a branch of the program, which hardly ever runs. On a GPU or TPU,
-which would wait for such a decision, but fuse the passes, it is done always.
+first shifted by one of its values, which leaves exact zeros of a constant, and scaled by a power of two, which rounds
+nothing. Deviations up to 8e37, whose reciprocal is a float32, are right so. On a CPU it takes two more passes and is a
+branch of the program, which hardly ever runs. On a GPU or TPU, which would wait for such a decision, but reads x once
+for several sums, it is done always.
 """
 
 import functools
@@ -21,17 +22,16 @@ from jax import lax
 from jaxconv.ops.places import spread, total
 
 Axes = tuple[int, ...] | None  # None: each channel over all else, by what is fastest for that
-REACH = 2.0**32  # numbers up to it, and down to its reciprocal, can be squared as they are
 DIGITS = 2.0**-9  # a deviation that is a smaller share of the mean would lose digits to the rounding of the mean
 
 
 class Moments(NamedTuple):
-    """Mean and variance of ``x · scale − shift``; an entry a channel, or axes of size 1 where it was averaged."""
+    """What makes x̂ = (x − shift − mean) · factor, and the variance; an entry a channel, or axes of size 1."""
 
-    scale: jax.Array
     shift: jax.Array
     mean: jax.Array
     var: jax.Array
+    factor: jax.Array
 
 
 class Standardized(NamedTuple):
@@ -56,13 +56,9 @@ def standardize(
         axes: what to average over; None: all but the last, which is fastest for that case.
         centred: False leaves the mean in, and has the mean square for the variance.
     """
-    scale, shift, mean, var = _moments(x, eps, counted, axes, centred)
-    total_var = var + eps * scale * scale
-    factor = jnp.where(total_var == 0, 0, lax.rsqrt(total_var))
-    normal = x * _row(scale, x)
-    if centred:
-        normal = normal - _row(shift, x) - _row(mean, x)
-    return Standardized(normal * _row(factor, x), factor * scale, (shift + mean) / scale, var / scale / scale)
+    shift, mean, var, factor = _moments(x, eps, counted, axes, centred)
+    normal = x - _row(shift, x) - _row(mean, x) if centred else x
+    return Standardized(normal * _row(factor, x), factor, shift + mean, var)
 
 
 @standardize.defjvp
@@ -95,48 +91,62 @@ def d_variance(along: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes, centred: bool) -> Moments:
+    # Squares are safe of deviations between 1 / reach and reach; a scale brings the others there. In float32, whose
+    # numbers end at 2^128, the reach is 2^32 and the scales are 2^-80 and 2^80.
+    exponents = jnp.finfo(x.dtype).maxexp
+    reach, down, up = (2.0 ** (exponents * eighths // 8) for eighths in (2, -5, 5))
+
+    def mean_of(x: jax.Array) -> jax.Array:
+        return _mean(x, axes, counted)
+
+    def scale_of(var: jax.Array, shift: jax.Array) -> jax.Array:
+        """1 where squares are safe. Where they are not for large numbers that are close together, all are equal."""
+        small = (var + eps < reach**-2) & (jnp.abs(shift) < reach)
+        return jnp.where(var < reach**2, jnp.where(small, up, 1), down).astype(x.dtype)
+
+    def moments(x: jax.Array, shift: jax.Array, scale: jax.Array) -> Moments:
+        shifted = x * _row(scale, x) - _row(shift * scale, x)
+        mean = mean_of(shifted) if centred else jnp.zeros_like(shift)
+        var = mean_of(jnp.square(shifted - _row(mean, x)))
+        back = 1 / scale
+        return Moments(shift, mean * back, var * back * back, _factor(var, eps * scale * scale) * scale)
+
     def with_branch(x: jax.Array, eps: jax.Array, counted: jax.Array | None) -> Moments:
-        mean = _mean(x, axes, counted) if centred else None
-        var = _mean(jnp.square(x if mean is None else x - _row(mean, x)), axes, counted)
-        odd = ~(var < REACH**2) | (var + eps < 1 / REACH**2)
-        if mean is None:
-            mean = jnp.zeros_like(var)
-        else:
+        mean = mean_of(x) if centred else None
+        var = mean_of(jnp.square(x if mean is None else x - _row(mean, x)))
+        odd = ~(var < reach**2) | (var + eps < reach**-2)
+        if mean is not None:
             odd |= (var <= jnp.square(DIGITS * mean)) & (mean != 0)
-        nothing = jnp.where(odd, 0, jnp.zeros_like(var))  # which varies over a mesh as the other branch does
-        usual = Moments(nothing + 1, nothing, nothing + mean, var)
+        shift = jnp.where(odd, _first(x, counted, axes) if centred else 0, jnp.zeros_like(var))
+        usual = Moments(shift, shift if mean is None else mean, var, _factor(var, eps))
 
         def of_odd() -> Moments:
-            return jax.tree.map(
-                functools.partial(jnp.where, odd), _scaled_moments(x, eps, counted, axes, centred), usual
-            )
+            return jax.tree.map(functools.partial(jnp.where, odd), moments(x, shift, scale_of(var, shift)), usual)
 
         return lax.cond(_anywhere(odd), of_odd, lambda: usual)
 
     def straight(x: jax.Array, eps: jax.Array, counted: jax.Array | None) -> Moments:
-        return _scaled_moments(x, eps, counted, axes, centred)
+        first = _first(x, counted, axes)
+        shift = first if centred else jnp.zeros_like(first)
+        # XLA would multiply by the squares of constants, which are beyond the dtype.
+        scales = (lax.optimization_barrier(jnp.full_like(shift, scale)) for scale in (1, down, up))
+        usual, less, more = (moments(x, shift, scale) for scale in scales)
+        scale = scale_of(usual.var, shift)
+        return jax.tree.map(lambda *of: jnp.select([scale < 1, scale > 1], of[:2], of[2]), less, more, usual)
 
     return lax.platform_dependent(x, eps, counted, cpu=with_branch, default=straight)
 
 
-def _scaled_moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes, centred: bool) -> Moments:
-    over: dict[str, Any] = {"axis": tuple(range(x.ndim - 1)) if axes is None else axes, "keepdims": axes is not None}
-    where = None if counted is None else counted.reshape((-1,) + (1,) * (x.ndim - 1))
-    least = jnp.min(x, **over, where=where, initial=None if where is None else jnp.inf)
-    most = jnp.max(x, **over, where=where, initial=None if where is None else -jnp.inf)
-    size = jnp.maximum(jnp.maximum(jnp.abs(least), jnp.abs(most)), jnp.sqrt(eps))
-    scale = jnp.where((size < REACH) & (size > 1 / REACH), 1, 1 / power_of_two(size))
-    shift = least * scale if centred else jnp.zeros_like(least)
-    shifted = x * _row(scale, x) - _row(shift, x)
-    mean = _mean(shifted, axes, counted) if centred else shift
-    return Moments(scale, shift, mean, _mean(jnp.square(shifted - _row(mean, x)), axes, counted))
+def _factor(var: jax.Array, eps: jax.Array) -> jax.Array:
+    return jnp.where(var + eps == 0, 0, lax.rsqrt(var + eps))
 
 
-def power_of_two(size: jax.Array) -> jax.Array:
-    """One near it whose reciprocal is a number too; of 0, 1."""
-    limits = jnp.finfo(size.dtype)
-    power = lax.reduce_precision(size, limits.nexp, 0)
-    return jnp.where(size == 0, 1, jnp.clip(power, 2.0 ** (limits.minexp + 1), 2.0 ** (limits.maxexp - 2)))
+def _first(x: jax.Array, counted: jax.Array | None, axes: Axes) -> jax.Array:
+    """One value of those that each mean is over."""
+    if axes is not None:
+        return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
+    example = x[0] if counted is None else x[jnp.argmax(counted)]
+    return example.reshape(-1, x.shape[-1])[0]
 
 
 @jax.custom_batching.custom_vmap
