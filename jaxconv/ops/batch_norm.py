@@ -18,6 +18,7 @@ from jaxconv.errors import InputError
 from jaxconv.ops import checks
 from jaxconv.ops.norm import batched, row, several
 from jaxconv.ops.places import spread
+from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.standardize import channel_mean, d_variance, standardize
 
 Normalised = tuple[jax.Array, jax.Array, jax.Array]  # the output, mean and variance
@@ -77,7 +78,8 @@ def batch_norm_with_statistics(
     several("batch_norm", x, math.prod(x.shape[:-1]), "value")
     wide, small, (scale, bias) = _widened(x, eps, {"scale": scale, "bias": bias})
     wide, counted = _counted("batch_norm", wide, mask)
-    y, mean, var = _by_its_own(small, wide, scale, bias, counted)
+    marks = () if counted is None else (counted,)
+    y, mean, var = over_devices(_by_its_own, wide, small, scale, bias, *marks, vectors=2)
     return y.astype(x.dtype), mean, var
 
 
@@ -135,7 +137,7 @@ def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
 
 @jax.custom_jvp
 def _by_its_own(
-    eps: jax.Array, x: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None
+    x: jax.Array, eps: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None = None
 ) -> Normalised:
     """x normalised with its own statistics, and these."""
     y = standardize(x, eps, counted)
@@ -152,8 +154,8 @@ def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tupl
     need anyway. The chain rule through mean, variance and root takes twice as many. The statistics move as for
     :func:`jaxconv.ops.standardize.standardize`.
     """
-    eps, x, scale, bias, counted = primals
-    d_eps, dx, d_scale, d_bias, _ = tangents
+    x, eps, scale, bias, counted = primals
+    dx, d_eps, d_scale, d_bias, _ = tangents
     y = standardize(x, eps, counted)
     slope, d_mean, along = scale * y.factor, channel_mean(dx, counted), channel_mean(y.normal * dx, counted)
     d_scale = d_scale - slope * along - slope * (y.factor * d_eps) / 2

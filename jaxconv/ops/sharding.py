@@ -6,6 +6,7 @@ mesh of Auto axes XLA decides, and there is nothing to say.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
@@ -14,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxconv._compat import varying_axes
 
 
-def over_devices(function: Callable[..., jax.Array], images: jax.Array, *others: jax.Array) -> jax.Array:
+def over_devices(function: Callable[..., Any], images: jax.Array, *others: jax.Array, vectors: int = 0) -> Any:
     """``function(images, *others)``, on a mesh of Explicit axes computed as on one of Auto axes.
 
     So no reshape or convolution in ``function`` has to say how its result is cut up. The batch stays cut up as it is,
@@ -22,9 +23,10 @@ def over_devices(function: Callable[..., jax.Array], images: jax.Array, *others:
     and with kernels in pieces, have wrong gradients.
 
     Args:
-        function: it gives an array ``(N, …)`` of as many axes as the images have.
+        function: it gives an array ``(N, …)`` of as many axes as the images have, or a tuple of it and vectors.
         images: ``(N, …, C)``.
         others: arrays that belong to all of the images, such as a kernel.
+        vectors: how many vectors there are; they are whole on every device.
 
     >>> over_devices(jax.numpy.add, jax.numpy.ones((2, 3)), jax.numpy.ones((1, 3))).shape
     (2, 3)
@@ -39,7 +41,8 @@ def over_devices(function: Callable[..., jax.Array], images: jax.Array, *others:
     whole = [PartitionSpec(*(None,) * array.ndim) for array in rest]
     where = [NamedSharding(mesh, each) for each in (spec, *whole)]
     arrays = [jax.sharding.reshard(*each) for each in zip((images, *rest), where, strict=True)]
-    return jax.sharding.auto_axes(function, axes=explicit, out_sharding=where[0])(*arrays)
+    out = (where[0], *[NamedSharding(mesh, PartitionSpec(None))] * vectors) if vectors else where[0]
+    return jax.sharding.auto_axes(function, axes=explicit, out_sharding=out)(*arrays)
 
 
 def varying_alike(*arrays: jax.Array) -> list[jax.Array]:
