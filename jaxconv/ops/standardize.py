@@ -117,7 +117,7 @@ def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes
         odd = ~(var < reach**2) | (var + eps < reach**-2)
         if mean is not None:
             odd |= (var <= jnp.square(DIGITS * mean)) & (mean != 0)
-        shift = jnp.where(odd, _first(x, counted, axes) if centred else 0, jnp.zeros_like(var))
+        shift = jnp.where(odd, _one(x, counted, axes) if centred else 0, jnp.zeros_like(var))
         usual = Moments(shift, shift if mean is None else mean, var, _factor(var, eps))
 
         def of_odd() -> Moments:
@@ -126,8 +126,8 @@ def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes
         return lax.cond(_anywhere(odd), of_odd, lambda: usual)
 
     def straight(x: jax.Array, eps: jax.Array, counted: jax.Array | None) -> Moments:
-        first = _first(x, counted, axes)
-        shift = first if centred else jnp.zeros_like(first)
+        one = _one(x, counted, axes)
+        shift = one if centred else jnp.zeros_like(one)
         # XLA would multiply by the squares of constants, which are beyond the dtype.
         scales = (lax.optimization_barrier(jnp.full_like(shift, scale)) for scale in (1, down, up))
         usual, less, more = (moments(x, shift, scale) for scale in scales)
@@ -141,12 +141,14 @@ def _factor(var: jax.Array, eps: jax.Array) -> jax.Array:
     return jnp.where(var + eps == 0, 0, lax.rsqrt(var + eps))
 
 
-def _first(x: jax.Array, counted: jax.Array | None, axes: Axes) -> jax.Array:
+def _one(x: jax.Array, counted: jax.Array | None, axes: Axes) -> jax.Array:
     """One value of those that each mean is over."""
     if axes is not None:
         return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
-    example = x[0] if counted is None else x[jnp.argmax(counted)]
-    return example.reshape(-1, x.shape[-1])[0]
+    pixel = x.reshape(x.shape[0], -1, x.shape[-1])[:, 0]
+    if counted is not None:
+        pixel = jnp.where(counted[:, None], pixel, -jnp.inf)
+    return pixel.max(axis=0)  # and not the first: devices that share the batch would gather it to take that
 
 
 @jax.custom_batching.custom_vmap
