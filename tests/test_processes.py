@@ -59,7 +59,7 @@ def counting(take):
 
 def watch(event, args):
     """Remember which files are written."""
-    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
         WRITTEN.append(str(args[0]))
 
 
