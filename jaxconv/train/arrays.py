@@ -31,7 +31,10 @@ def write_arrays(file: BinaryIO, tree: Any) -> None:
     arrays: dict[str, Any] = {path: _as_numpy(leaf) for path, leaf in paths(tree).items()}
     if len(arrays) < len(jax.tree.leaves(tree)):
         raise InputError("two arrays have one path, as in {'a/b': x, 'a': {'b': y}}: rename a layer")
-    np.savez(file, **arrays)
+    with zipfile.ZipFile(file, "w") as archive:  # np.savez leaves it open where the disk is full, on NumPy 2.0
+        for path, array in arrays.items():
+            with archive.open(f"{path}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def read_arrays(file: BinaryIO) -> dict[str, Any]:
