@@ -72,6 +72,7 @@ PAST_THE_WRITER = {
     "utils/files.py": "is the writer",
     "utils/terminal.py": "opens stdout and stderr where they are closed",
     "plot/save.py": "matplotlib writes into a file that the writer opened",
+    "train/arrays.py": "an archive's members are written into a file that the writer opened",
     "data/download.py": "makes the folder of a download, and says how to choose another",
     "data/unpack.py": "an archive is unpacked into a new folder, which is renamed when it is whole",
     "train/checkpoint.py": "a snapshot is a new folder, which is renamed when it is whole",
