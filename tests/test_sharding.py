@@ -29,8 +29,6 @@ OPS |= {
     "max_pool, overlapping": lambda x, k: ops.max_pool(x, 3, stride=2, padding=1) * k.sum(),
     "avg_pool": lambda x, k: ops.avg_pool(x, 3, stride=2, padding=1) * k.sum(),
     "lp_pool": lambda x, k: ops.lp_pool(x, 2) * k.sum(),
-}
-OPS |= {
     "layer_norm": lambda x, k: ops.layer_norm(x) * k.sum(),
     "rms_norm": lambda x, k: ops.rms_norm(x, k[0, 0, 0, :4]),
 }

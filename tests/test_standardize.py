@@ -63,7 +63,7 @@ def test_sixty_orders_of_magnitude(rng, name, dtype):
 
 
 @EVERY_NORM
-def test_float64_has_six_hundred_orders(x64, rng, name):
+def test_five_hundred_orders_of_magnitude_in_float64(x64, rng, name):
     shape, dy = rng.normal(0.5, 1, size=SHAPE), rng.normal(size=SHAPE)
     for size in (1e-280, 1e-150, 1.0, 1e150, 1e280):
         result = NORMS[name][0](jnp.asarray(shape * size), eps=0.0)

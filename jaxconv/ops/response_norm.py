@@ -55,6 +55,6 @@ def local_response_norm(
 
 
 def _power_of_two(size: jax.Array) -> jax.Array:
-    """One near it whose reciprocal is a number too."""
+    """A power of two of about that size, whose reciprocal is a number too."""
     limits = jnp.finfo(size.dtype)
     return jnp.minimum(lax.reduce_precision(size, limits.nexp, 0), 2.0 ** (limits.maxexp - 2))

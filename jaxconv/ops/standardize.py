@@ -26,7 +26,10 @@ DIGITS = 2.0**-9  # a deviation that is a smaller share of the mean would lose d
 
 
 class Moments(NamedTuple):
-    """What makes x̂ = (x − shift − mean) · factor, and the variance; an entry a channel, or axes of size 1."""
+    """The terms of ``x̂ = (x − shift − mean) · factor``, and the variance.
+
+    Each has an entry a channel, or axes of size 1 where it was averaged.
+    """
 
     shift: jax.Array
     mean: jax.Array
@@ -86,7 +89,7 @@ def _standardize_jvp(axes: Axes, centred: bool, primals: tuple[Any, ...], tangen
 
 
 def d_variance(along: jax.Array, factor: jax.Array) -> jax.Array:
-    """How the variance moves with x, from ``along = mean(x̂ · dx)``."""
+    """The derivative of the variance along dx, from ``along = mean(x̂ · dx)``."""
     return 2 * along / jnp.where(factor == 0, 1, factor)
 
 
@@ -117,17 +120,17 @@ def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes
         odd = ~(var < reach**2) | (var + eps < reach**-2)
         if mean is not None:
             odd |= (var <= jnp.square(DIGITS * mean)) & (mean != 0)
-        shift = jnp.where(odd, _one(x, counted, axes) if centred else 0, jnp.zeros_like(var))
+        shift = jnp.where(odd, _one_value(x, counted, axes) if centred else 0, jnp.zeros_like(var))
         usual = Moments(shift, shift if mean is None else mean, var, _factor(var, eps))
 
-        def of_odd() -> Moments:
+        def corrected() -> Moments:
             return jax.tree.map(functools.partial(jnp.where, odd), moments(x, shift, scale_of(var, shift)), usual)
 
-        return lax.cond(_anywhere(odd), of_odd, lambda: usual)
+        return lax.cond(_anywhere(odd), corrected, lambda: usual)
 
     def straight(x: jax.Array, eps: jax.Array, counted: jax.Array | None) -> Moments:
-        one = _one(x, counted, axes)
-        shift = one if centred else jnp.zeros_like(one)
+        value = _one_value(x, counted, axes)
+        shift = value if centred else jnp.zeros_like(value)
         # XLA would multiply by the squares of constants, which are beyond the dtype.
         scales = (lax.optimization_barrier(jnp.full_like(shift, scale)) for scale in (1, down, up))
         usual, less, more = (moments(x, shift, scale) for scale in scales)
@@ -138,11 +141,12 @@ def _moments(x: jax.Array, eps: jax.Array, counted: jax.Array | None, axes: Axes
 
 
 def _factor(var: jax.Array, eps: jax.Array) -> jax.Array:
+    """``1 / √(var + eps)``; 0 where both are 0."""
     return jnp.where(var + eps == 0, 0, lax.rsqrt(var + eps))
 
 
-def _one(x: jax.Array, counted: jax.Array | None, axes: Axes) -> jax.Array:
-    """One value of those that each mean is over."""
+def _one_value(x: jax.Array, counted: jax.Array | None, axes: Axes) -> jax.Array:
+    """One of the values that are averaged, for each mean."""
     if axes is not None:
         return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
     pixel = x.reshape(x.shape[0], -1, x.shape[-1])[:, 0]
