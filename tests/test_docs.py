@@ -138,7 +138,7 @@ def test_no_address_is_given_that_is_not_ours():
 
 def test_every_room_has_a_page_with_every_public_name(docstrings):
     """Read from the files, without importing them, it is what the modules say when they are imported."""
-    from test_rooms import ROOMS
+    from test_architecture import ROOMS
 
     assert sorted(docstrings.rooms()) == sorted(room for room in ROOMS if not room.startswith("_"))
     for room in ("shapes", "ops", "filters", "compare", "layers", "models", "data", "train", "explain", "plot"):

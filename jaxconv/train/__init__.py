@@ -13,7 +13,7 @@ from jaxconv.train.program import Program
 from jaxconv.train.schedules import SCHEDULES, make_schedule
 from jaxconv.train.snapshot import Position, Snapshot, sha256
 from jaxconv.train.state import Batch, TrainState, init_state, root_keys
-from jaxconv.train.step import Metrics, make_eval_step, make_step, make_train_step
+from jaxconv.train.step import Metrics, make_step, make_train_step
 from jaxconv.train.stopping import EarlyStopping, Stopping
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "init_state",
     "load_checkpoint",
     "load_snapshot",
-    "make_eval_step",
     "make_optimizer",
     "make_schedule",
     "make_step",

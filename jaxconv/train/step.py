@@ -199,27 +199,6 @@ def make_train_step(
     return xla_options.jit(lambda ts, batch: step(ts, batch, key), compiler_options, donate_argnums=0)
 
 
-def make_eval_step(model: Layer) -> Callable[[Any, Any, Batch], Metrics]:
-    """The function ``(params, state, batch) -> metrics``, jitted: no dropout, running statistics.
-
-    Asked again for the same model it returns the same function, so a model's evaluation compiles once.
-    """
-    return _eval_step(as_layer(model).apply)
-
-
-@functools.lru_cache(maxsize=8)
-def _eval_step(apply: Callable[..., tuple[jax.Array, Any]]) -> Callable[[Any, Any, Batch], Metrics]:
-    return jax.jit(lambda params, state, batch: look(apply, params, state, batch)[0])
-
-
-def look(
-    apply: Callable[..., tuple[jax.Array, Any]], params: Any, state: Any, batch: Batch
-) -> tuple[Metrics, jax.Array]:
-    """What a network makes of a batch: metrics and logits, without dropout and with running statistics."""
-    logits, _ = apply(params, state, to_float(batch.image), train=False)
-    return measure(logits, batch), logits
-
-
 def measure(logits: jax.Array, batch: Batch) -> Metrics:
     """Loss, correct answers and examples of a batch; padding counts for nothing.
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -159,3 +160,34 @@ def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
         ours = inspect.isfunction(value) and value.__module__.startswith("jaxconv")
         if ours and room in ("shapes", "ops", "filters", "descriptors", "audio", "layers", "plot"):
             assert ">>>" in value.__doc__, f"{room}.{name} has no example"
+
+
+@pytest.mark.xfail(strict=True, reason="32 functions still have the name of their module")
+def test_no_public_name_hides_its_module():
+    names = [info.name for info in pkgutil.walk_packages(jaxconv.__path__, "jaxconv.") if "__main__" not in info.name]
+    names = [name for name in names if not name.startswith("jaxconv.bench.peers.by_")]  # their libraries may be missing
+    modules = {name: importlib.import_module(name) for name in names}
+    hidden = [
+        name
+        for name, module in modules.items()
+        if getattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2]) is not module
+    ]
+    assert not hidden
+
+
+@pytest.mark.xfail(strict=True, reason="packages whose __init__ holds code are still to be split")
+def test_packages_define_nothing_in_init():
+    for path in PACKAGE.rglob("__init__.py"):
+        if path != PACKAGE / "__init__.py":  # which has a lazy __getattr__
+            defined = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+            assert not defined, path
+
+
+@pytest.mark.xfail(strict=True, reason="other packages still decide by the kind of a layer")
+def test_kinds_are_read_in_layers_only():
+    for path in PACKAGE.rglob("*.py"):
+        if path.parts[-2] != "layers":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Compare):  # showing a kind is fine, comparing it is not
+                    text = ast.unparse(node).replace("dtype.kind", "").replace("p.kind", "")
+                    assert ".kind" not in text, f"{path}:{node.lineno}"
