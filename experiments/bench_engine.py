@@ -30,9 +30,9 @@ import jax
 import numpy as np
 
 from jaxconv import data, models, train
-from jaxconv.compare.timing import medians
-from jaxconv.experiment import Findings, Options, Progress, run, table
+from jaxconv.experiment.study import Findings, Options, Progress, run, table
 from jaxconv.train.batches import gather, rows
+from jaxconv.utils.timing import medians
 
 BATCH_SIZE = 32  # the digits'; MNIST's is 128
 

@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import ops, plot, runtime
-from jaxconv.compare.timing import medians
-from jaxconv.experiment import Findings, Options, Progress, run, table
+from jaxconv.experiment.study import Findings, Options, Progress, run, table
+from jaxconv.utils.timing import medians
 
 WAYS = {"both": "forward and both gradients", "forward": "forward"}
 

@@ -43,18 +43,8 @@ from typing import Any
 
 from jaxconv import plot
 from jaxconv.errors import known
-from jaxconv.experiment import (
-    Findings,
-    Progress,
-    Study,
-    TrainConfig,
-    evaluate_run,
-    load_run,
-    run,
-    spread,
-    table,
-    train_or_resume,
-)
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
+from jaxconv.runs import TrainConfig, evaluate_run, load_run, train_or_resume
 
 RECIPES: dict[str, dict[str, Any]] = {
     "convnetjs": {"epochs": 40, "batch_size": 64, "augment": ("flip", "shift:2")},

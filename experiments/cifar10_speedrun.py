@@ -41,7 +41,7 @@ from airbench94 import CLASSES, Images, Recipe, Run
 from airbench94 import run as train_and_score
 
 from jaxconv import data, runtime
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 
 TOLD = {"seconds": 3, "plain": 4, "accuracy": 4}  # and with how many digits
 

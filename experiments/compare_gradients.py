@@ -23,9 +23,9 @@ from typing import Any
 import jax
 
 from jaxconv import plot
-from jaxconv.compare import Comparison, Contest, compare_all, contest
-from jaxconv.experiment import Findings, Options, Progress, run, table
-from jaxconv.models.contest import model_contest
+from jaxconv.experiment.study import Findings, Options, Progress, run, table
+from jaxconv.models.comparison_cases import model_contest
+from jaxconv.testing import Comparison, Contest, compare_all, contest
 
 PROJECT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- compare_gradients -->", "<!-- end -->")

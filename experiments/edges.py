@@ -35,8 +35,8 @@ import numpy as np
 import optax
 
 from jaxconv import filters, ops, plot
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table
-from jaxconv.plot import pixels
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
+from jaxconv.plot import rgb
 
 KERNELS = {
     "blur": filters.BLUR,
@@ -197,9 +197,9 @@ def draw(colours: jax.Array, grey: jax.Array, way: jax.Array) -> Any:
     )
     canvas = jnp.concatenate([above, below], axis=1)
     shown = {
-        "photograph": pixels.picture(colours[0]),
-        "blur": pixels.picture(filters.apply_filter(colours, filters.normalized(filters.BLUR))[0]),
-        "sharpen": pixels.picture(filters.apply_filter(colours, filters.normalized(filters.SHARPEN))[0]),
+        "photograph": rgb.picture(colours[0]),
+        "blur": rgb.picture(filters.apply_filter(colours, filters.normalized(filters.BLUR))[0]),
+        "sharpen": rgb.picture(filters.apply_filter(colours, filters.normalized(filters.SHARPEN))[0]),
         "Laplacian": signed(filters.apply_filter(grey, filters.LAPLACIAN)),
         "vertical edges": signed(filters.apply_filter(grey, filters.SOBEL_X)),
         "horizontal edges": signed(filters.apply_filter(grey, filters.SOBEL_Y)),
@@ -207,21 +207,21 @@ def draw(colours: jax.Array, grey: jax.Array, way: jax.Array) -> Any:
         "√(H² + V²)": heat(filters.sobel(grey)),
         "vertical edges of red": signed(filters.apply_filter(colours[..., :1], filters.SOBEL_X)),
         "box detector": signed(filters.box_detector(grey)),
-        "boxes: 3, 5, hollow 5, 7": pixels.picture(canvas[0]),
+        "boxes: 3, 5, hollow 5, 7": rgb.picture(canvas[0]),
         "detected": signed(filters.box_detector(canvas), share=1.0),
     }
     for step in [*(step for step in SHOWN if step < len(way) - 1), len(way) - 1]:
-        shown[f"after {step} steps" if step else "a kernel to be trained"] = pixels.signed(way[step], 2.0)
+        shown[f"after {step} steps" if step else "a kernel to be trained"] = rgb.signed(way[step], 2.0)
     return plot.grid(list(shown.values()), list(shown), columns=4, size=1.6, title=CREDIT)
 
 
 def signed(y: jax.Array, share: float = 0.99) -> np.ndarray:
     """In red and blue, the deepest for what no more than 1 % of the pixels exceed."""
-    return pixels.signed(y[0, :, :, 0], float(jnp.quantile(jnp.abs(y), share)))
+    return rgb.signed(y[0, :, :, 0], float(jnp.quantile(jnp.abs(y), share)))
 
 
 def heat(y: jax.Array) -> np.ndarray:
-    return pixels.heat(np.minimum(y[0, :, :, 0], float(jnp.quantile(y, 0.99))))
+    return rgb.heat(np.minimum(y[0, :, :, 0], float(jnp.quantile(y, 0.99))))
 
 
 def tables(results: dict[str, Any]) -> list[Any]:

@@ -28,7 +28,8 @@ import numpy as np
 
 from jaxconv import Conv, Dense, Dropout, MaxPool, data, flatten, plot, relu, serial, train
 from jaxconv.errors import InputError
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment.networks import train_networks
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 WIDTHS = 8, 16, 32

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 from jaxconv import data, models, plot
 from jaxconv.data import augment
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment.networks import train_networks
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 
 
 class Way(NamedTuple):

@@ -36,7 +36,8 @@ import numpy as np
 from jaxconv import Conv, Dense, MaxPool, data, descriptors, explain, filters, flatten, plot, relu, serial
 from jaxconv.data import Dataset, Split
 from jaxconv.errors import InputError
-from jaxconv.experiment import Findings, Networks, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment.networks import Networks, train_networks
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.explain.batches import per_image
 from jaxconv.layers import Layer
 

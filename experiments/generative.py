@@ -34,7 +34,7 @@ import optax
 from sklearn.decomposition import PCA
 
 from jaxconv import data, models, plot, runtime, train
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 KINDS = {"autoencoder": False, "variational": True}  # whether it is

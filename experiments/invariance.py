@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from jaxconv import Conv, Dense, MaxPool, data, explain, flatten, models, plot, relu, serial
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment.networks import train_networks
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 

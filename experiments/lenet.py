@@ -35,7 +35,8 @@ import numpy as np
 
 from jaxconv import AvgPool, LpPool, MaxPool, data, models, ops, plot, relu, sigmoid, tanh
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
+from jaxconv.experiment.networks import TrainingStudy
+from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 POOLS = {"max": MaxPool, "mean": AvgPool, "L2": LpPool}

@@ -13,7 +13,7 @@ by 65% on average (by seed 63%, 59%, 72%).
     python experiments/mnist.py              # eleven minutes of processor time
     python experiments/mnist.py --smoke      # the embedded digits, four epochs: seconds, and no evidence
 
-Everything is the lecture's (the recipe ``lecture`` of jaxconv.experiment), and nothing was chosen here; the dense
+Everything is the lecture's (the recipe ``lecture`` of jaxconv.runs), and nothing was chosen here; the dense
 network, which the lecture does not spell out, has two hidden layers of 128. For one seed, with a run folder,
 ``jaxconv train --dataset mnist --model mnist_cnn --recipe lecture`` does the same.
 """
@@ -23,7 +23,9 @@ import statistics
 from typing import Any
 
 from jaxconv import data, explain, models, plot, train
-from jaxconv.experiment import RECIPES, Findings, Progress, Study, TrainConfig, run, spread, table, train_recipe
+from jaxconv.experiment.networks import train_recipe
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
+from jaxconv.runs import RECIPES, TrainConfig
 
 NETWORKS = {"convnet": "mnist_cnn", "dense": "mlp"}
 

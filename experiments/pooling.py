@@ -24,7 +24,8 @@ from typing import Any
 
 from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, data, explain, flatten, plot, relu, serial
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
+from jaxconv.experiment.networks import TrainingStudy
+from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 POOLS: dict[str, Callable[[int], list[Any]]] = {  # what follows a convolution with so many filters

@@ -36,7 +36,8 @@ import numpy as np
 
 from jaxconv import Conv, Dense, data, explain, global_avg_pool, models, plot, residual, runtime, serial, sigmoid
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
+from jaxconv.experiment.networks import TrainingStudy
+from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 KINDS = ("plain", "residual")

@@ -23,7 +23,8 @@ import numpy as np
 
 from jaxconv import data, explain, models, plot
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
+from jaxconv.experiment.networks import TrainingStudy
+from jaxconv.experiment.study import Findings, Progress, run, spread, table
 
 Found = dict[str, list[tuple[float, float]]]  # for each distortion pairs of a strength and an accuracy
 

@@ -21,7 +21,9 @@ from typing import Any, Literal
 
 from jaxconv import data, models
 from jaxconv.errors import InputError
-from jaxconv.experiment import RECIPES, Findings, Progress, Study, TrainConfig, run, spread, table, train_recipe
+from jaxconv.experiment.networks import train_recipe
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
+from jaxconv.runs import RECIPES, TrainConfig
 
 IMPLS = ("auto", "lax")
 

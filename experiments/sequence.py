@@ -36,7 +36,8 @@ import numpy as np
 from jaxconv import Conv, Dense, MaxPool, audio, explain, flatten, global_avg_pool, global_max_pool, plot, relu, serial
 from jaxconv.data.synthetic import SYNTHETIC
 from jaxconv.errors import known
-from jaxconv.experiment import Findings, Progress, TrainingStudy, run, spread, table
+from jaxconv.experiment.networks import TrainingStudy
+from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 from jaxconv.models import mlp
 

@@ -29,7 +29,8 @@ from PIL import Image
 
 from jaxconv import AvgPool, Conv, Dense, data, explain, flatten, plot, relu, serial
 from jaxconv.errors import InputError, known
-from jaxconv.experiment import Findings, Progress, Study, run, spread, table, train_networks
+from jaxconv.experiment.networks import train_networks
+from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 PICTURES = {  # by their names in scikit-image, which brings them, and the square that is shown: left, top and side
@@ -145,7 +146,7 @@ def measure(config: Config, tell: Progress) -> Findings:
             found[name] = {part: [getattr(one, part) for one in made] for part in PARTS}
             shown.append(made[0].image)
             titles.append(f"by the {name} network")
-    figure = plot.grid([plot.pixels.picture(image) for image in shown], titles, columns=2 + len(networks), size=2.0)
+    figure = plot.grid([plot.rgb.picture(image) for image in shown], titles, columns=2 + len(networks), size=2.0)
     rows = [
         (painting, name, *(spread(found[name][part]) for part in PARTS))
         for painting, found in results["paintings"].items()

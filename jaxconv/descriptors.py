@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxconv import filters, ops
+from jaxconv import checks, filters, ops
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 __all__ = ["dense_sift", "orientation_maps"]
 

@@ -28,10 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxconv import ops
+from jaxconv import checks, ops
 from jaxconv.errors import InputError, known, said_by
-from jaxconv.ops import checks
-from jaxconv.ops.window import taps
+from jaxconv.ops.sliding_window import taps
 from jaxconv.shapes import Padding, Sizes, Window, per_dimension, resolve
 
 __all__ = [

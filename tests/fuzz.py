@@ -56,7 +56,7 @@ def make(kind, index, seed, quick, folder):
 def read(kind, path):
     """Read a file through the public function for it."""
     from jaxconv import InputError, data
-    from jaxconv.data.unpickle import read_pickle
+    from jaxconv.data.safe_pickle import read_pickle
 
     if kind == "pictures":
         folder = path.parent / "set"

@@ -1,4 +1,4 @@
-"""The architecture holds: rooms import upward only, import is light, every public name explains itself."""
+"""The architecture holds: packages import lower floors only, import is light, every public name explains itself."""
 
 import ast
 import importlib
@@ -14,35 +14,25 @@ import pytest
 import jaxconv
 
 PACKAGE = Path(jaxconv.__file__).parent
-ROOMS = [
-    "errors",
-    "utils",
-    "_compat",
-    "xla_options",
-    "runtime",
-    "shapes",
-    "ops",
-    "filters",
-    "descriptors",
-    "audio",
-    "compare",
-    "layers",
-    "models",
-    "data",
-    "devices",
-    "train",
-    "explain",
-    "plot",
-    "experiment",
-    "report",
-    "demo",
-    "bench",
-    "cli",
+FLOORS = [
+    ["errors", "utils"],
+    ["_compat", "shapes"],
+    ["xla_options", "checks"],
+    ["runtime"],
+    ["ops"],
+    ["filters", "distributed", "layers", "testing", "data", "audio"],
+    ["models", "train", "descriptors"],
+    ["explain"],
+    ["plot", "bench"],
+    ["runs", "experiment"],
+    ["report"],
+    ["demo"],
+    ["cli"],
 ]
-FORBIDDEN = {"train": {"models", "data"}, "compare": {"layers"}, "data": {"layers", "models"}}
+PACKAGES = [name for floor in FLOORS for name in floor]
 
 
-def imported_rooms(path):
+def imported_packages(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jaxconv":
             parts = node.module.split(".")
@@ -51,13 +41,14 @@ def imported_rooms(path):
             yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("jaxconv."))
 
 
-def test_every_room_imports_only_from_rooms_above_it():
+def test_packages_import_only_lower_floors():
+    floor_of = {name: number for number, names in enumerate(FLOORS) for name in names}
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     assert len(files) > 30
     for path in files:
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        allowed = set(ROOMS[: ROOMS.index(room) + 1]) - FORBIDDEN.get(room, set())
-        used = set(imported_rooms(path)) - {"__version__"}
+        package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        allowed = {package, *(name for name, floor in floor_of.items() if floor < floor_of[package])}
+        used = set(imported_packages(path)) - {"__version__"}
         assert used <= allowed, f"{path} imports {used - allowed}"
 
 
@@ -72,14 +63,14 @@ def test_what_jax_does_not_promise_is_in_one_file():
 PAST_THE_WRITER = {
     "utils/files.py": "is the writer",
     "utils/terminal.py": "opens stdout and stderr where they are closed",
-    "plot/save.py": "matplotlib writes into a file that the writer opened",
-    "train/arrays.py": "an archive's members are written into a file that the writer opened",
+    "plot/figures.py": "matplotlib writes into a file that the writer opened",
+    "train/snapshots.py": "an archive's members are written into a file that the writer opened",
     "data/download.py": "makes the folder of a download, and says how to choose another",
-    "data/unpack.py": "an archive is unpacked into a new folder, which is renamed when it is whole",
-    "train/checkpoint.py": "a snapshot is a new folder, which is renamed when it is whole",
+    "data/archives.py": "an archive is unpacked into a new folder, which is renamed when it is whole",
+    "train/checkpointing.py": "a snapshot is a new folder, which is renamed when it is whole",
     "bench/process.py": "reads JSON from a pipe",
     "bench/worker.py": "writes into a pipe",
-    "report/charts.py": "reads plotly's figures, in memory",
+    "report/figures.py": "reads plotly's figures, in memory",
 }
 
 
@@ -133,10 +124,10 @@ def test_importing_jaxconv_loads_nothing_heavy():
     assert not heavy & set(loaded)
 
 
-def test_the_other_rooms_open_when_asked_for():
+def test_other_packages_load_on_first_use():
     program = (
         "import jaxconv; print(jaxconv.train.fit.__name__, jaxconv.data.load('digits').name, jaxconv.plot.__name__, "
-        "jaxconv.filters.sobel.__name__, jaxconv.audio.mfcc.__name__, jaxconv.compare.compare.__name__)"
+        "jaxconv.filters.sobel.__name__, jaxconv.audio.mfcc.__name__, jaxconv.testing.compare.__name__)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said == "fit digits jaxconv.plot sobel mfcc compare\n"
@@ -144,9 +135,9 @@ def test_the_other_rooms_open_when_asked_for():
         _ = jaxconv.trian
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
-    module = importlib.import_module(f"jaxconv.{room}")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_has_a_docstring_and_what_computes_an_example(package):
+    module = importlib.import_module(f"jaxconv.{package}")
     names = getattr(module, "__all__", None) or [
         name
         for name, value in vars(module).items()
@@ -156,10 +147,10 @@ def test_every_public_name_has_a_docstring_and_what_computes_an_example(room):
         value = getattr(module, name)
         if not callable(value):
             continue
-        assert (value.__doc__ or "").strip(), f"{room}.{name} has no docstring"
+        assert (value.__doc__ or "").strip(), f"{package}.{name} has no docstring"
         ours = inspect.isfunction(value) and value.__module__.startswith("jaxconv")
-        if ours and room in ("shapes", "ops", "filters", "descriptors", "audio", "layers", "plot"):
-            assert ">>>" in value.__doc__, f"{room}.{name} has no example"
+        if ours and package in ("shapes", "ops", "filters", "descriptors", "audio", "layers", "plot"):
+            assert ">>>" in value.__doc__, f"{package}.{name} has no example"
 
 
 @pytest.mark.xfail(strict=True, reason="32 functions still have the name of their module")

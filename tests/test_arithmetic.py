@@ -10,7 +10,7 @@ from cases import CASES
 
 from jaxconv import InputError, ops
 from jaxconv.explain import arithmetic
-from jaxconv.explain.arithmetic import EXPLAINED
+from jaxconv.explain.step_by_step.registry import EXPLAINED
 
 
 def some(rng, shape):

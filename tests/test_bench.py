@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxconv import bench, models, plot
-from jaxconv.bench import contestants, process, rounds, rows, work
+from jaxconv.bench import contestants, peers, process, rounds, rows, work
 from jaxconv.bench.process import Lost, Process
 
 SCHEMA = {
@@ -328,7 +328,7 @@ def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(jaxc
 
 
 def test_every_model_of_the_peers_is_one_of_ours():
-    assert set(bench.BATCHES) | set(contestants.NETS) <= set(models.MODELS)
+    assert set(bench.BATCHES) | set(peers.NETS) <= set(models.MODELS)
 
 
 def test_a_race_from_end_to_end(jaxconv, tmp_path):

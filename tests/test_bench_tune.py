@@ -12,9 +12,10 @@ import pytest
 from jax import lax
 
 from jaxconv import runtime
-from jaxconv.bench import tune
+from jaxconv.bench import autotuning
 from jaxconv.errors import InputError
-from jaxconv.ops.conv import cpu, passes
+from jaxconv.ops.convolution import primitives
+from jaxconv.ops.convolution.cpu import autotune
 
 
 @pytest.fixture(autouse=True)
@@ -43,31 +44,31 @@ def file(tmp_path, monkeypatch):
     """A table that stands for the package's own, of another instruction set; and the file of this machine's."""
     folder = tmp_path / "package"
     folder.mkdir()
-    monkeypatch.setattr(cpu.rule, "FOLDER", folder)
-    monkeypatch.setattr(cpu.rule, "DEFAULT", "abacus")
-    monkeypatch.setattr(tune, "TURN", 0.0)
+    monkeypatch.setattr(autotune, "FOLDER", folder)
+    monkeypatch.setattr(autotune, "DEFAULT", "abacus")
+    monkeypatch.setattr(autotuning, "TURN", 0.0)
     (folder / "abacus-jaxlib-0.1.json").write_text(json.dumps({"note": "kept", "versions": {}, "rows": ROWS}))
-    return cpu.rule.file_of(runtime.instruction_set(), jaxlib.__version__)
+    return autotune.file_of(runtime.instruction_set(), jaxlib.__version__)
 
 
 def test_every_row_is_measured_and_the_file_is_a_table_again(jaxconv, file, monkeypatch):
     code, out, err = jaxconv("bench --tune --rounds 2")
     assert code == 0, err
-    found = cpu.rule.table()
+    found = autotune.table()
     assert found["machine"] == runtime.device_name() and found["versions"] == runtime.versions()
     assert found["command"] == "jaxconv bench --tune" and found["note"] == "kept"
     assert found["instruction_set"] == runtime.instruction_set() and found["emulated"] is False
     for old, new in zip(ROWS, found["rows"], strict=True):
-        assert set(new["milliseconds"]) == set(cpu.rule.able(old["pass"], old["case"]))
+        assert set(new["milliseconds"]) == set(autotune.able(old["pass"], old["case"]))
         assert all(ms == round(ms, 3) > 0 for ms in new["milliseconds"].values())
-        assert new["choice"] == tune.choose(new["milliseconds"], old["choice"])
+        assert new["choice"] == autotuning.choose(new["milliseconds"], old["choice"])
         assert {**new, "milliseconds": {}, "choice": old["choice"]} == old
     assert "one channel, few filters" in out and out.endswith(f"saved in {file}\n")
     assert set(os.listdir(file.parent)) == {"abacus-jaxlib-0.1.json", file.name}
     # Measured again, the choices of this machine are those that stay.
-    monkeypatch.setattr(tune, "choose", lambda milliseconds, before: before)
+    monkeypatch.setattr(autotuning, "choose", lambda milliseconds, before: before)
     assert jaxconv("bench --tune --rounds 1")[0] == 0
-    assert [row["choice"] for row in cpu.rule.table()["rows"]] == [row["choice"] for row in found["rows"]]
+    assert [row["choice"] for row in autotune.table()["rows"]] == [row["choice"] for row in found["rows"]]
 
 
 def test_json_leaves_the_package_alone(jaxconv, file, tmp_path):
@@ -80,11 +81,11 @@ def test_what_is_measured_is_the_pass_by_that_lowering(monkeypatch):
     """Each program that is timed gives lax's gradient, with the shapes of its row."""
     for each in ROWS:
         programs = {}
-        monkeypatch.setattr(tune, "in_turns", lambda runs, programs=programs, **_: programs.update(runs) or {})
-        tune.measure(each, rounds=1)
+        monkeypatch.setattr(autotuning, "in_turns", lambda runs, programs=programs, **_: programs.update(runs) or {})
+        autotuning.measure(each, rounds=1)
         shapes = {"x": each["x"], "kernel": each["kernel"], "y": [2, 3, 3, each["kernel"][-1]]}
         rng = np.random.default_rng(0)
-        first, second = passes.others(each["pass"])
+        first, second = primitives.others(each["pass"])
         given = {name: jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in (first, second)}
         zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()} | given
 
@@ -97,7 +98,7 @@ def test_what_is_measured_is_the_pass_by_that_lowering(monkeypatch):
         y, back = jax.vjp(plain, zeros["x"], zeros["kernel"])
         dx, dk = back(zeros["y"])
         wanted = {"y": y, "x": dx, "kernel": dk}[each["pass"]]
-        assert set(programs) == set(cpu.rule.able(each["pass"], each["case"]))
+        assert set(programs) == set(autotune.able(each["pass"], each["case"]))
         for name, run in programs.items():
             np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-5, err_msg=f"{each['case']} by {name}")
 
@@ -113,11 +114,11 @@ def test_what_was_there_stays_when_it_is_interrupted(jaxconv, file, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
         code, out, _ = jaxconv("bench --tune --rounds 1")
-    assert code in (2, 130) and cpu.rule.table()["note"] == before and "saved" not in out
+    assert code in (2, 130) and autotune.table()["note"] == before and "saved" not in out
     with monkeypatch.context() as patch:
-        patch.setattr(tune, "in_turns", fail)
+        patch.setattr(autotuning, "in_turns", fail)
         code, out, _ = jaxconv("bench --tune --rounds 1")
-    assert code in (2, 130) and cpu.rule.table()["note"] == before and "saved" not in out
+    assert code in (2, 130) and autotune.table()["note"] == before and "saved" not in out
 
 
 def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
@@ -126,35 +127,35 @@ def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
         "kernel": {"library": 1.0, "products": 1.3},
         "x": {"library": 2.0, "taps": 1.0, "products": 3.0},
     }
-    monkeypatch.setattr(tune, "measure", lambda row, **_: planted[row["pass"]])
-    found = tune.retune({"rows": ROWS, "other": 1}, rounds=1)
+    monkeypatch.setattr(autotuning, "measure", lambda row, **_: planted[row["pass"]])
+    found = autotuning.retune({"rows": ROWS, "other": 1}, rounds=1)
     assert [each["choice"] for each in found["rows"]] == ["library", "library", "taps"] and found["other"] == 1
-    assert tune.changes(ROWS, found["rows"]) == [
+    assert autotuning.changes(ROWS, found["rows"]) == [
         "one channel, few filters, forward: library stays; taps is only 20.0% faster",
         "one channel, few filters, dk: library now, not products",
     ]
-    again = tune.retune(found, rounds=1)
+    again = autotuning.retune(found, rounds=1)
     assert again["rows"] == found["rows"]
-    assert tune.changes(found["rows"], again["rows"])[-1] == "no choice changed"
-    assert tune.choose({"taps": 1.0, "library": 1.01}, "gone") == "taps"
+    assert autotuning.changes(found["rows"], again["rows"])[-1] == "no choice changed"
+    assert autotuning.choose({"taps": 1.0, "library": 1.01}, "gone") == "taps"
 
 
-TABLES = sorted(cpu.rule.FOLDER.glob("*.json"))
+TABLES = sorted(autotune.FOLDER.glob("*.json"))
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda file: file.stem)
 def test_the_packages_own_rows_are_of_their_cases(table):
     content = json.loads(table.read_text())
     pairs = [(each["case"], each["pass"]) for each in content["rows"]]
-    assert sorted(pairs) == sorted(itertools.product(cpu.rule.CASES, passes.FACTORS))
+    assert sorted(pairs) == sorted(itertools.product(autotune.CASES, primitives.FACTORS))
     for each in content["rows"]:
         *_, c, features = each["kernel"]
-        assert cpu.rule.case(c, features // each["groups"], each["groups"]) == each["case"]
-        assert each["x"][-1] == c * each["groups"] and tune.form_of(each).groups == each["groups"]
-        assert each["choice"] in cpu.rule.able(each["pass"], each["case"])
+        assert autotune.case(c, features // each["groups"], each["groups"]) == each["case"]
+        assert each["x"][-1] == c * each["groups"] and autotuning.form_of(each).groups == each["groups"]
+        assert each["choice"] in autotune.able(each["pass"], each["case"])
         best = min(each["milliseconds"].values())
-        assert each["milliseconds"][each["choice"]] <= tune.KEEP * best  # or it would not have been chosen
-    assert cpu.rule.file_of(content["instruction_set"], content["versions"]["jaxlib"]) == table
+        assert each["milliseconds"][each["choice"]] <= autotuning.KEEP * best  # or it would not have been chosen
+    assert autotune.file_of(content["instruction_set"], content["versions"]["jaxlib"]) == table
 
 
 @pytest.mark.parametrize(
@@ -170,18 +171,18 @@ def test_the_packages_own_rows_are_of_their_cases(table):
     ],
 )
 def test_the_nearest_table_is_read(instruction_set, jaxlib, table):
-    assert cpu.rule.nearest(instruction_set, jaxlib).stem == table
+    assert autotune.nearest(instruction_set, jaxlib).stem == table
 
 
 def test_only_a_cpu_has_the_table(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with pytest.raises(InputError, match=r"^bench: --tune: jax runs on a gpu, and the table is a CPU's: set JAX_PLATF"):
-        tune.retune({"rows": ROWS}, rounds=1)
+        autotuning.retune({"rows": ROWS}, rounds=1)
 
 
 def test_a_package_that_cannot_be_written_is_said_at_once(jaxconv, file, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(tune, "retune", None)  # nothing is measured
+    monkeypatch.setattr(autotuning, "retune", None)  # nothing is measured
     code, _, err = jaxconv("bench --tune")
     assert code == 2 and f"bench: --tune: {file} cannot be written: name another file, --json FILE" in err
 

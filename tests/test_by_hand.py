@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, models, ops
-from jaxconv.models import by_hand
+from jaxconv.models import manual_backprop
 
 SMALL = {"lenet5": (32, 32, 1), "mnist_cnn": (20, 20, 1)}
 
@@ -27,11 +27,11 @@ def by_autodiff(name, params, images, label):
     return jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize("name", by_hand.NETWORKS)
+@pytest.mark.parametrize("name", manual_backprop.NETWORKS)
 def test_gradients_equal_autodiff(x64, rng, name):
     params = start(models.find(name).make(), SMALL[name])
     images, label = jnp.asarray(rng.normal(size=(3, *SMALL[name]))), jnp.array([3, 0, 9])
-    loss, gradients = jax.jit(partial(by_hand.loss_and_gradients, name))(params, images, label)
+    loss, gradients = jax.jit(partial(manual_backprop.loss_and_gradients, name))(params, images, label)
     wanted_loss, wanted = jax.jit(partial(by_autodiff, name))(params, images, label)
     np.testing.assert_allclose(loss, wanted_loss, rtol=1e-13)
     assert jax.tree.structure(gradients) == jax.tree.structure(wanted)
@@ -48,7 +48,7 @@ def test_lenet5_trains_as_with_autodiff(x64):
     batches = list(zip(images.reshape(8, 32, 32, 32, 1), jnp.asarray(label[:256]).reshape(8, 32), strict=True))
     begun = start(models.lenet5(), (32, 32, 1))
     trained, losses = {}, {}
-    for way in (by_hand.loss_and_gradients, by_autodiff):
+    for way in (manual_backprop.loss_and_gradients, by_autodiff):
 
         @jax.jit
         def step(params, images, label, way=way):
@@ -69,7 +69,7 @@ def test_lenet5_trains_as_with_autodiff(x64):
 
 def test_no_automatic_differentiation_is_used():
     """The derivation must stay a derivation: nothing in it asks jax for a gradient."""
-    sources = [by_hand, *(inspect.getmodule(getattr(ops.backward, name)) for name in ops.backward.__all__)]
+    sources = [manual_backprop, *(inspect.getmodule(getattr(ops.backward, name)) for name in ops.backward.__all__)]
     for module in sources:
         code = inspect.getsource(module).split('"""')[2::2]  # without the docstrings
         for word in ("grad(", "vjp", "jvp", "linearize", "linear_transpose"):
@@ -78,4 +78,4 @@ def test_no_automatic_differentiation_is_used():
 
 def test_a_network_that_is_not_derived_is_refused():
     with pytest.raises(InputError, match="unknown network derived by hand 'lenet': did you mean 'lenet5'"):
-        by_hand.loss_and_gradients("lenet", {}, jnp.ones((1, 8, 8, 1)), jnp.zeros(1, int))
+        manual_backprop.loss_and_gradients("lenet", {}, jnp.ones((1, 8, 8, 1)), jnp.zeros(1, int))

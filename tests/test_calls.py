@@ -24,7 +24,7 @@ from jaxconv import (
 )
 from jaxconv.errors import ArgumentError
 from jaxconv.layers.factory import check_in_shape
-from jaxconv.utils.calls import check_call, nearest
+from jaxconv.utils.signatures import check_call, nearest
 
 KEY = jax.random.key(0)
 SGD = optax.sgd(0.1)

@@ -25,7 +25,7 @@ from jaxconv.train import (
     make_optimizer,
     save_checkpoint,
 )
-from jaxconv.train.checkpoint import _uninterrupted
+from jaxconv.train.checkpointing import _uninterrupted
 
 MODEL = serial(Conv(3, 2), BatchNorm(), flatten, Dense(2))
 POSITION = Position(

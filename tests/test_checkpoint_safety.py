@@ -18,7 +18,7 @@ from test_checkpoint import assert_same, files, flip, like, made, records
 
 from jaxconv import InputError
 from jaxconv.train import history, load_checkpoint, load_snapshot, save_checkpoint, saved_steps
-from jaxconv.train.arrays import read_arrays, write_arrays
+from jaxconv.train.snapshots import read_arrays, write_arrays
 
 
 def test_all_of_a_snapshot_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from jaxconv import Dense, InputError, explain, flatten, ops, serial, train
+from jaxconv.checks import class_numbers
 from jaxconv.ops import backward
-from jaxconv.ops.checks import class_numbers
 
 INTEGERS = pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "uint32"])
 CLASSES = 300  # more than a byte holds
@@ -72,7 +72,7 @@ def test_the_loss_of_every_place(x64, rng, shape):
         by_hand = backward.softmax_cross_entropy(logits, label, dy)
         np.testing.assert_allclose(by_hand, slope * dy[..., None], rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(ops.correct(logits, numbers), logits.argmax(-1) == numbers)
-    measured = train.step.measure(jnp.asarray(logits), train.Batch(None, numbers, np.arange(shape[0]) > 0))
+    measured = train.train_step.measure(jnp.asarray(logits), train.Batch(None, numbers, np.arange(shape[0]) > 0))
     np.testing.assert_allclose(measured.loss, wanted[1:].reshape(shape[0] - 1, -1).mean(1).sum(), rtol=1e-12)
     right = (logits.argmax(-1) == numbers)[1:].reshape(shape[0] - 1, -1).mean(1).sum()
     np.testing.assert_allclose((measured.correct, measured.examples), (right, shape[0] - 1), rtol=1e-12)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from jaxconv import data, models, train
-from jaxconv.data import augment, datasets, mnist
-from jaxconv.experiment import RECIPES
+from jaxconv.data import augment, registry, vision_datasets
+from jaxconv.runs import RECIPES
 
 PROGRAM = [sys.executable, "-m", "jaxconv.cli"]
 
@@ -32,7 +32,7 @@ def jaxconv(jaxconv, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from jaxconv.experiment import TrainConfig, run_training
+    from jaxconv.runs import TrainConfig, run_training
 
     config = TrainConfig(model="mlp", epochs=2, batch_size=128, runs=tmp_path_factory.mktemp("trained"))
     return run_training(config, progress=False)[0]
@@ -91,9 +91,9 @@ def write(path, content):
 @pytest.fixture
 def no_network(monkeypatch):
     """Mirrors that refuse the connection, as they all do on a machine without a network."""
-    closed = mnist.MNIST._replace(mirrors=("http://127.0.0.1:9/", "http://127.0.0.1:9/again/"))
-    monkeypatch.setattr(mnist, "MNIST", closed)
-    monkeypatch.setitem(datasets.SOURCES, "mnist", closed)
+    closed = vision_datasets.MNIST._replace(mirrors=("http://127.0.0.1:9/", "http://127.0.0.1:9/again/"))
+    monkeypatch.setattr(vision_datasets, "MNIST", closed)
+    monkeypatch.setitem(registry.SOURCES, "mnist", closed)
 
 
 FIRST = "data/mnist/train-images-idx3-ubyte.gz"

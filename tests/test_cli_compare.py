@@ -5,9 +5,9 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from jaxconv import compare, ops
-from jaxconv.compare import CONTESTS
+from jaxconv import ops, testing
 from jaxconv.ops.conv import im2col
+from jaxconv.testing import CONTESTS
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -68,9 +68,9 @@ def test_options_reach_the_op(jaxconv, monkeypatch, line, wanted):
 
     def contest(op, shape, **options):
         asked.update(options)
-        return compare.contest("relu", (2, 3))
+        return testing.contest("relu", (2, 3))
 
-    monkeypatch.setattr("jaxconv.cli.compare.contest", contest)
+    monkeypatch.setattr("jaxconv.testing.cases.registry.contest", contest)
     assert jaxconv(f"compare {line} --repeats 0 --entries 0")[0] == 0
     assert {name: asked[name] for name in wanted} == wanted
 

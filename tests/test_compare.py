@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxconv import ops
-from jaxconv.compare import check_gradients, compare, compare_all, rounding, with_gradient
 from jaxconv.ops import backward
+from jaxconv.testing import check_gradients, compare, compare_all, rounding, with_gradient
 
 
 @pytest.fixture

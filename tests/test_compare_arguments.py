@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, ops
-from jaxconv.compare import check_gradients, compare, compare_all, with_gradient
+from jaxconv.testing import check_gradients, compare, compare_all, with_gradient
 
 
 def test_what_is_closed_over_cannot_be_converted(rng):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, ops
-from jaxconv.compare import CONTESTS, check_gradients, compare, compare_all, contest, with_gradient
-from jaxconv.models.contest import model_contest
+from jaxconv.models.comparison_cases import model_contest
 from jaxconv.ops import backward
+from jaxconv.testing import CONTESTS, check_gradients, compare, compare_all, contest, with_gradient
 
 SHAPES = {op: (2, 7, 6, 4) for op in ("conv", "conv_transpose", "max_pool", "avg_pool", "lp_pool")}
 SHAPES |= {"dense": (5, 4), "softmax_cross_entropy": (5, 4)}

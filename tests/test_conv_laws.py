@@ -12,7 +12,7 @@ import reference
 from cases import CASES
 
 from jaxconv import ops
-from jaxconv.ops.channels import swap_channels
+from jaxconv.ops.numerics import swap_channels
 from jaxconv.shapes import span
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

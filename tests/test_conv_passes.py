@@ -13,8 +13,10 @@ from jax.sharding import PartitionSpec
 from jax.test_util import check_grads
 
 from jaxconv import ops
-from jaxconv.ops.conv import cpu, elsewhere, passes
-from jaxconv.ops.conv.cpu import library, rule
+from jaxconv.ops.conv import elsewhere
+from jaxconv.ops.conv.cpu import library
+from jaxconv.ops.convolution import primitives
+from jaxconv.ops.convolution.cpu import autotune, dispatch
 from jaxconv.shapes import Window, resolve
 
 # What CASES, which are small, do not reach: parts of a batch, more channels than a few, groups of every kind.
@@ -53,7 +55,7 @@ def three(case, dtype=jnp.float32):
 def form_of(case, dtype=jnp.float32, sums=jnp.float32):
     size = case.x[1:-1]
     window = resolve(Window(case.kernel[:-2], case.stride, case.padding, case.dilation), size)
-    return passes.Form(window, size, case.groups, (jnp.dtype(dtype), jnp.dtype(dtype), jnp.dtype(sums)), None)
+    return primitives.Form(window, size, case.groups, (jnp.dtype(dtype), jnp.dtype(dtype), jnp.dtype(sums)), None)
 
 
 def close(got, want, dtype=jnp.float32):
@@ -84,10 +86,12 @@ def test_every_lowering_for_a_cpu_is_the_same_sum(case):
     (x, kernel, dy), want = three(case)
     form = form_of(case)
     factors = {"x": x, "kernel": kernel, "y": dy}
-    for wanted in passes.FACTORS:
-        given = [factors[name] for name in passes.others(wanted)]
-        for name in rule.able(wanted, rule.case(kernel.shape[-2], kernel.shape[-1] // case.groups, case.groups)):
-            close(jax.jit(cpu.LOWERINGS[name][wanted], static_argnums=2)(*given, form), want[wanted])
+    for wanted in primitives.FACTORS:
+        given = [factors[name] for name in primitives.others(wanted)]
+        for name in autotune.able(
+            wanted, autotune.case(kernel.shape[-2], kernel.shape[-1] // case.groups, case.groups)
+        ):
+            close(jax.jit(dispatch.LOWERINGS[name][wanted], static_argnums=2)(*given, form), want[wanted])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -99,12 +103,14 @@ def test_a_cpu_takes_what_the_table_names(x64, monkeypatch, dtype):
     def spied(name, wanted, lowering):
         return lambda *args: taken.update({wanted: name}) or lowering(*args)
 
-    for name, by_pass in list(cpu.LOWERINGS.items()):
-        monkeypatch.setitem(cpu.LOWERINGS, name, {wanted: spied(name, wanted, by_pass[wanted]) for wanted in by_pass})
+    for name, by_pass in list(dispatch.LOWERINGS.items()):
+        monkeypatch.setitem(
+            dispatch.LOWERINGS, name, {wanted: spied(name, wanted, by_pass[wanted]) for wanted in by_pass}
+        )
     (x, kernel, dy), _ = three(case, dtype)
     jax.jit(lambda x, kernel, dy: jax.vjp(partial(ops.conv, **case.options), x, kernel)[1](dy)).lower(x, kernel, dy)
     jax.jit(partial(ops.conv, **case.options)).lower(x, kernel)
-    single = {wanted: rule.choice(wanted, "depthwise") for wanted in passes.FACTORS}
+    single = {wanted: autotune.choice(wanted, "depthwise") for wanted in primitives.FACTORS}
     assert taken == (single if dtype == jnp.float32 else dict.fromkeys(single, "products"))
 
 
@@ -129,19 +135,19 @@ def test_derivatives_of_every_order_and_mode(x64, rng, options):
     check_grads(partial(ops.conv, **options), (x, kernel), order=3, modes=("fwd", "rev"), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("wanted", passes.FACTORS)
+@pytest.mark.parametrize("wanted", primitives.FACTORS)
 @pytest.mark.parametrize("batched", [(0, None), (None, 1), (1, 0), (-1, 2)], ids=str)
 @pytest.mark.parametrize("name", ["plain", "stride", "groups", "depthwise"])
 def test_vmap_is_a_loop(wanted, batched, name):
     case = next(case for case in CASES if case.name == name)
     form, rng = form_of(case), np.random.default_rng(5)
     shapes = {"x": case.x, "kernel": case.kernel}
-    shapes["y"] = passes.shape_of("y", case.x, case.kernel, form)
-    given = [jnp.asarray(rng.normal(size=(3, *shapes[each])), jnp.float32) for each in passes.others(wanted)]
+    shapes["y"] = primitives.shape_of("y", case.x, case.kernel, form)
+    given = [jnp.asarray(rng.normal(size=(3, *shapes[each])), jnp.float32) for each in primitives.others(wanted)]
     pairs = [[a[i] if axis is not None else a[0] for a, axis in zip(given, batched)] for i in range(3)]
-    want = jnp.stack([passes.run(wanted, *pair, form) for pair in pairs])
+    want = jnp.stack([primitives.run(wanted, *pair, form) for pair in pairs])
     args = [a[0] if axis is None else jnp.moveaxis(a, 0, axis) for a, axis in zip(given, batched)]
-    got = jax.vmap(lambda a, b: passes.run(wanted, a, b, form), batched)(*args)
+    got = jax.vmap(lambda a, b: primitives.run(wanted, a, b, form), batched)(*args)
     close(got, want)
 
 
@@ -205,9 +211,9 @@ def test_no_route_is_left_out():
     """Each kind that the table for a CPU knows is among the cases: a planted error in any of them is seen above."""
     seen = set()
     for case in [*CASES, *WAYS]:
-        seen.add(rule.case(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
+        seen.add(autotune.case(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
         if case.x[0] >= 2 * library.PART:
             seen.add("parts")
         if max(case.stride) > 1 and max(case.dilation) == 1:
             seen.add("phases")
-    assert seen == {*rule.CASES, "parts", "phases"}
+    assert seen == {*autotune.CASES, "parts", "phases"}

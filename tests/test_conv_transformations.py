@@ -13,7 +13,9 @@ from jax.ad_checkpoint import print_saved_residuals
 from jax.experimental.jet import jet
 
 from jaxconv import BatchNorm, Conv, Dense, flatten, ops, relu, serial
-from jaxconv.ops.conv import cpu, elsewhere, passes
+from jaxconv.ops.conv import elsewhere
+from jaxconv.ops.convolution import primitives
+from jaxconv.ops.convolution.cpu import dispatch
 from jaxconv.shapes import Window, resolve
 
 
@@ -153,7 +155,7 @@ def operations(x, kernel, **options):
 def test_large_windows_and_strides_are_few_operations(name, rng):
     x_shape, kernel_shape, options = LARGE[name]
     x, kernel = arrays(rng, x_shape, kernel_shape)
-    assert operations(x, kernel, **options) < 20 * cpu.MOST_PIECES
+    assert operations(x, kernel, **options) < 20 * dispatch.MOST_PIECES
     got, want = (jax.jit(with_gradients(impl, **options))(x, kernel) for impl in ("auto", "lax"))
     close(got, want, 1e-4)
 
@@ -161,9 +163,12 @@ def test_large_windows_and_strides_are_few_operations(name, rng):
 def test_pieces_are_those_of_the_programs(rng, monkeypatch):
     """So that what is counted is what is compiled: at the limit nothing is left to lax, and beyond it all is."""
     x, kernel = arrays(rng, (2, 12, 12, 4), (3, 3, 4, 4))
-    form = passes.Form(resolve(Window(3, 3), (12, 12)), (12, 12), 1, (x.dtype,) * 3, None)
-    assert cpu.pieces("y", "products", 4, form) == 9 and cpu.pieces("x", "library", 4, form) == 9 * cpu.PHASE
-    assert cpu.pieces("y", "taps", 4, form) == 36 and cpu.pieces("y", "library", 4, form) == 1
+    form = primitives.Form(resolve(Window(3, 3), (12, 12)), (12, 12), 1, (x.dtype,) * 3, None)
+    assert (
+        dispatch.pieces("y", "products", 4, form) == 9
+        and dispatch.pieces("x", "library", 4, form) == 9 * dispatch.PHASE
+    )
+    assert dispatch.pieces("y", "taps", 4, form) == 36 and dispatch.pieces("y", "library", 4, form) == 1
     left = []
 
     def spied(wanted, lowering):
@@ -171,8 +176,8 @@ def test_pieces_are_those_of_the_programs(rng, monkeypatch):
 
     for wanted, lowering in list(elsewhere.PASSES.items()):
         monkeypatch.setitem(elsewhere.PASSES, wanted, spied(wanted, lowering))
-    for most, expected in ((cpu.pieces("x", "library", 4, form), []), (0, ["kernel", "x", "y"])):
-        monkeypatch.setattr(cpu, "MOST_PIECES", most)
+    for most, expected in ((dispatch.pieces("x", "library", 4, form), []), (0, ["kernel", "x", "y"])):
+        monkeypatch.setattr(dispatch, "MOST_PIECES", most)
         jax.clear_caches()
         left.clear()
         jax.jit(with_gradients("auto", stride=3)).lower(x, kernel)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxconv import InputError, ops
-from jaxconv.ops.transpose import TRANSPOSE_LOWERINGS
+from jaxconv.ops.convolution.transposed import TRANSPOSE_LOWERINGS
 
 EVERY_IMPL = pytest.mark.parametrize("impl", list(TRANSPOSE_LOWERINGS))
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, data
-from jaxconv.data import chunks
-from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
+from jaxconv.data.base import Dataset, LazySplit, Split, hold_out
 from jaxconv.data.idx import read_idx
-from jaxconv.data.mnist import CLOTHES
-from jaxconv.data.parts import Parts, arrange, class_numbers, numbered
+from jaxconv.data.splits import Parts, arrange, class_numbers, numbered
+from jaxconv.data.vision_datasets import CLOTHES
+from jaxconv.utils import progress
 
 HAVE = Path(os.environ.get("JAXCONV_DATA", "/nowhere"))
 
@@ -220,11 +220,11 @@ def test_there_are_at_most_as_many_classes_as_examples():
 
 
 def test_a_long_reading_shows_a_bar_at_a_terminal_only(monkeypatch, capsys):
-    monkeypatch.setattr(chunks, "QUIET_SECONDS", -1.0)
-    assert list(chunks.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
+    monkeypatch.setattr(progress, "QUIET_SECONDS", -1.0)
+    assert list(progress.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert list(chunks.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
+    assert list(progress.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
     assert "reading" in capsys.readouterr().err
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, data
-from jaxconv.data import cifar, datasets
+from jaxconv.data import cifar, registry
 from jaxconv.data.download import File
-from jaxconv.data.unpickle import read_pickle
+from jaxconv.data.safe_pickle import read_pickle
 
 RECORDS = 8
 NAMES = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
@@ -196,7 +196,7 @@ def official(root, monkeypatch):
             mirrors=(f"http://127.0.0.1:{server.server_port}/",), files={"cifar-10-binary.tar.gz": file}
         )
         monkeypatch.setattr(cifar, "CIFAR10", source)
-        monkeypatch.setitem(datasets.SOURCES, "cifar10", source)
+        monkeypatch.setitem(registry.SOURCES, "cifar10", source)
 
     yield serve
     server.shutdown()

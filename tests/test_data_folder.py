@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from jaxconv import InputError, data
-from jaxconv.data import chunks, folder
-from jaxconv.data.dataset import LazySplit
-from jaxconv.data.unpack import unpack
+from jaxconv.data import image_folder
+from jaxconv.data.archives import unpack
+from jaxconv.data.base import LazySplit
+from jaxconv.utils import progress
 
 SHAPE = 5, 7
 
@@ -60,7 +61,7 @@ def test_every_picture_is_in_one_part_by_the_hash_of_its_name(pets):
 
 def test_a_stream_gives_the_same_and_can_be_sent_to_a_worker(pets, monkeypatch):
     root, _ = pets
-    monkeypatch.setattr(chunks, "CHUNK", 7)
+    monkeypatch.setattr(progress, "CHUNK", 7)
     whole, streamed = data.load(f"folder:{root}"), data.load(f"folder:{root}", stream=True)
     assert isinstance(streamed.train, LazySplit) and not isinstance(streamed.validation, LazySplit)
     there = pickle.loads(pickle.dumps(streamed.train))
@@ -115,7 +116,7 @@ def test_colour_and_grey_and_every_other_kind_of_picture(tmp_path, rng):
     (tmp_path / "__MACOSX").mkdir()
 
     def read():
-        found = folder.load_folder(str(tmp_path))
+        found = image_folder.load_folder(str(tmp_path))
         return {file: split[i][0] for split in found[2:] for i, file in enumerate(split.items)}
 
     images = read()
@@ -221,7 +222,7 @@ def test_an_archive_is_the_folder_in_it(pets, cache, tmp_path, monkeypatch):
         for path in sorted(root.rglob("*.png")):
             content.write(path, path.relative_to(tmp_path))
     unpacked = []
-    monkeypatch.setattr(folder, "unpack", lambda *where: unpacked.append(where) or unpack(*where))
+    monkeypatch.setattr(image_folder, "unpack", lambda *where: unpacked.append(where) or unpack(*where))
     for number, name in enumerate([*archives, "pets.zip"], 1):
         for _ in range(2):  # the second time it is there
             dataset = data.load(f"folder:{tmp_path / name}")

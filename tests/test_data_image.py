@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from jaxconv import InputError, data
-from jaxconv.data import image as image_file
-from jaxconv.data.image import FORMATS, image_shape, open_picture, read_pixels
+from jaxconv.data import images as image_file
+from jaxconv.data.images import FORMATS, image_shape, open_picture, read_pixels
 
 
 def save(path, pixels, **options):

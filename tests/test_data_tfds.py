@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from jaxconv import InputError, data
-from jaxconv.data.dataset import LazySplit
+from jaxconv.data.base import LazySplit
 
 MNIST = Path(os.environ.get("JAXCONV_DATA", "/nowhere")) / "mnist"
 HAS_TFDS = importlib.util.find_spec("tensorflow_datasets") is not None

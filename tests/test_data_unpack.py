@@ -15,7 +15,7 @@ import pytest
 
 from jaxconv import InputError
 from jaxconv.data import limits
-from jaxconv.data.unpack import unpack
+from jaxconv.data.archives import unpack
 
 
 def tar(path, *members, mode="w"):

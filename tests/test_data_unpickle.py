@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.data.unpickle import read_pickle
+from jaxconv.data.safe_pickle import read_pickle
 
 
 class Command:

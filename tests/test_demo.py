@@ -22,9 +22,9 @@ from jaxconv.data import enlarge
 from jaxconv.demo import Manner, Programs, answer, centred, drawn, manner_of, uploaded
 from jaxconv.demo.canvas import DIGITS, MNIST, read_canvas
 from jaxconv.demo.page import _heading
-from jaxconv.experiment import load_run
-from jaxconv.experiment.run import Run
-from jaxconv.plot import pixels
+from jaxconv.plot import rgb
+from jaxconv.runs import load_run
+from jaxconv.runs.run_folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_answer_is_what_the_run_predicts_with_the_maps_of_each_layer(program
         for title, shown in found.maps:
             y = maps[title.split()[0]][0]
             assert title.split(maxsplit=1)[1] == f"({'×'.join(map(str, y.shape))})"
-            difference = np.abs(shown.astype(int) - pixels.feature_maps(y))
+            difference = np.abs(shown.astype(int) - rgb.feature_maps(y))
             assert difference.max() <= 3, title  # of 255: rounding, which may meet the next colour
     assert programs.look._cache_size() == 1
 
@@ -82,7 +82,7 @@ def test_each_method_has_a_picture_of_its_own_over_the_likeliest_class(programs)
     assert len({picture.tobytes() for picture in shown.values()}) == 3
     run, label = programs.run, int(programs.run.predict(image[None]).argmax())
     heat = np.asarray(explain.METHODS["saliency"](run.model, run.params, run.state, image[None], label))[0]
-    difference = np.abs(shown["saliency"].astype(int) - pixels.overlay(image, heat))
+    difference = np.abs(shown["saliency"].astype(int) - rgb.overlay(image, heat))
     assert difference.max() <= 3
     assert [programs.heat[name]._cache_size() for name in ("saliency", "deconvnet")] == [1, 0]
 

@@ -16,10 +16,10 @@ from attack.page import canvas, draw, started
 from PIL import Image
 
 from jaxconv import InputError, cli
-from jaxconv.demo import access
-from jaxconv.demo.access import LARGEST, Access
+from jaxconv.demo import access_control
+from jaxconv.demo.access_control import LARGEST, Access
 from jaxconv.demo.canvas import read_canvas, uploaded
-from jaxconv.demo.serve import cleaned_up_on_signals, listener, running
+from jaxconv.demo.server import cleaned_up_on_signals, listener, running
 
 TOKEN = "s3cret-of_this-start"
 
@@ -159,7 +159,7 @@ def test_a_body_without_a_length_is_counted(port):
 
 
 def test_a_slow_sender_blocks_nobody_and_is_told_in_the_end(port, monkeypatch):
-    monkeypatch.setattr(access, "LONGEST", 1.0)
+    monkeypatch.setattr(access_control, "LONGEST", 1.0)
     slow = [send(port, b"12", headers="Content-Length: 5\r\n") for _ in range(20)]
     began = time.monotonic()
     assert ask(port, "POST")[0] == 200 and time.monotonic() - began < 0.9

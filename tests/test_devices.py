@@ -15,23 +15,10 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from jaxconv import (
-    BatchNorm,
-    Conv,
-    Dense,
-    Dropout,
-    InputError,
-    MaxPool,
-    cli,
-    devices,
-    flatten,
-    relu,
-    serial,
-    train,
-)
+from jaxconv import BatchNorm, Conv, Dense, Dropout, InputError, MaxPool, cli, distributed, flatten, relu, serial, train
 from jaxconv.data import augment
-from jaxconv.data.dataset import Split
-from jaxconv.experiment import load_run
+from jaxconv.data.base import Split
+from jaxconv.runs import load_run
 
 pytestmark = pytest.mark.usefixtures("promoting")
 DEVICES, BATCH, CLASSES = 8, 40, 5
@@ -110,8 +97,8 @@ def brightening():
 def statistics(mesh):
     """The running mean and variance after one step, where they are the batch's."""
     model, optimizer = serial(BatchNorm(decay=0.0), flatten, Dense(2)), optax.sgd(0.1)
-    ts = devices.replicate(mesh, train.init_state(model, optimizer, jax.random.key(0), SHAPE))
-    batch = devices.shard(mesh, train.Batch(brightening(), np.zeros(BATCH, np.int32), COUNTED))
+    ts = distributed.replicate(mesh, train.init_state(model, optimizer, jax.random.key(0), SHAPE))
+    batch = distributed.shard(mesh, train.Batch(brightening(), np.zeros(BATCH, np.int32), COUNTED))
     ts, _ = train.make_train_step(model, optimizer)(ts, batch)
     return jax.tree.map(np.asarray, ts.state["bn1"])
 
@@ -119,12 +106,12 @@ def statistics(mesh):
 def command(folder, count):
     """A run folder made by the command line, on so many devices."""
     line = f"train --model mlp --epochs 2 --batch-size 64 --devices {count} --out {folder}/on{count}"
-    with mock.patch("jaxconv.experiment.training.plot"):  # drawing takes longer than training
+    with mock.patch("jaxconv.plot"):  # drawing takes longer than training
         assert cli.main(line.split()) == 0
 
 
 def everything(folder, count):
-    mesh = devices.mesh() if count > 1 else None
+    mesh = distributed.mesh() if count > 1 else None
     command(folder, count)
     return SimpleNamespace(runs=runs(mesh), statistics=statistics(mesh))
 
@@ -210,13 +197,13 @@ def test_the_command_line_trains_the_same_on_eight_devices(found, folder):
 
 
 def test_a_mesh_is_of_devices_that_are_there():
-    assert dict(devices.mesh().shape) == {"data": jax.device_count()}
+    assert dict(distributed.mesh().shape) == {"data": jax.device_count()}
     too_many = jax.device_count() + 1
     for count in (0, -1, too_many):
         with pytest.raises(InputError, match=f"devices.mesh: devices={count}, but there are {jax.device_count()}"):
-            devices.mesh(count)
+            distributed.mesh(count)
     with pytest.raises(InputError, match=rf'XLA_FLAGS="--xla_force_host_platform_device_count={too_many}" makes'):
-        devices.mesh(too_many)
+        distributed.mesh(too_many)
 
 
 def test_a_mesh_of_explicit_axes_trains_the_same():
@@ -240,30 +227,30 @@ def test_the_devices_of_a_process_are_neighbours_in_the_mesh(monkeypatch):
     """On a slice of TPUs they are numbered row by row, across the hosts."""
     there = [SimpleNamespace(id=i, process_index=i // 2 % 2, platform="tpu") for i in range(8)]
     monkeypatch.setattr(jax, "devices", lambda: there)
-    monkeypatch.setattr(devices, "Mesh", lambda row, axes, axis_types: row)
-    assert [device.id for device in devices.mesh()] == [0, 1, 4, 5, 2, 3, 6, 7]
+    monkeypatch.setattr(distributed, "Mesh", lambda row, axes, axis_types: row)
+    assert [device.id for device in distributed.mesh()] == [0, 1, 4, 5, 2, 3, 6, 7]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InputError, match="devices=4 would leave out some of 2 processes: all 8 devices take part"):
-        devices.mesh(4)
+        distributed.mesh(4)
 
 
 def test_each_process_provides_its_share(monkeypatch):
-    assert devices.mine(6) == slice(0, 6)
+    assert distributed.mine(6) == slice(0, 6)
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     shares = []
     for process in range(3):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        shares += range(6)[devices.mine(6)]
+        shares += range(6)[distributed.mine(6)]
     assert shares == list(range(6))
     with pytest.raises(InputError, match=r"fit: there are 3 processes: give mesh=devices.mesh\(\)"):
-        devices.check(None, 6, "fit")
+        distributed.check(None, 6, "fit")
 
 
 @pytest.mark.parametrize(("size", "near"), [(30, 32), (1, 8), (13, 16), (100, 96)])
 def test_a_batch_has_to_divide_among_the_devices(size, near):
     with pytest.raises(InputError, match=f"fit: batch_size={size} does not divide among 8 devices; take {near}$"):
-        devices.check(SimpleNamespace(size=8), size, "fit")
-    devices.check(SimpleNamespace(size=8), near, "fit")
+        distributed.check(SimpleNamespace(size=8), size, "fit")
+    distributed.check(SimpleNamespace(size=8), near, "fit")
 
 
 @pytest.mark.parametrize(
@@ -283,14 +270,14 @@ def test_a_batch_has_to_divide_among_the_devices(size, near):
 def test_a_start_that_cannot_work_is_said(given, message, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("it went on"))
     with pytest.raises(InputError, match=r"^devices.start: ") as raised:
-        devices.start(*given)
+        distributed.start(*given)
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_jax_that_is_in_use_already_cannot_be_joined():
     jax.devices()
     with pytest.raises(InputError, match=r"devices.start: jax.distributed.initialize\(\) must be called before any"):
-        devices.start()
+        distributed.start()
 
 
 def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
@@ -300,6 +287,6 @@ def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for given in ((), ("auto",)):
         with pytest.raises(InputError, match=r"devices.start: jax finds no cluster that this is a part of: give addr"):
-            devices.start(*given)
-    devices.agree("settings", {"seed": 0})
-    assert devices.first_says(True) is True and devices.first_says(False) is False
+            distributed.start(*given)
+    distributed.agree("settings", {"seed": 0})
+    assert distributed.first_says(True) is True and distributed.first_says(False) is False

@@ -9,9 +9,9 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxconv import InputError, data, experiment, train
-from jaxconv.experiment import TrainConfig, load_run, predict_files, run_training
+from jaxconv import InputError, data, runs, train
 from jaxconv.experiment.folder import make_folder
+from jaxconv.runs import TrainConfig, load_run, predict_files, run_training
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -100,7 +100,7 @@ def test_the_pictures_show_something(run):
 
 def test_evaluating_the_run_gives_its_accuracy_again(run):
     folder, result = run
-    scored = experiment.evaluate_run(load_run(folder))
+    scored = runs.evaluate_run(load_run(folder))
     assert scored["accuracy"] == result["test_accuracy"]
     np.testing.assert_allclose(scored["loss"], result["test_loss"], rtol=1e-5)
 
@@ -116,7 +116,7 @@ def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
     folder, _ = run_training(config, progress=False)
     read, whole = [], data.LazySplit.whole
     monkeypatch.setattr(data.LazySplit, "whole", lambda split, title: read.append(title) or whole(split, title))
-    assert experiment.evaluate_run(load_run(folder))["count"] == 4
+    assert runs.evaluate_run(load_run(folder))["count"] == 4
     assert [title.split()[-1] for title in read] == ["validation", "test"]
 
 
@@ -225,7 +225,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     [folder] = tmp_path.iterdir()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     assert not (folder / "result.json").exists()
-    assert experiment.evaluate_run(load_run(folder))["accuracy"] > 0.1
+    assert runs.evaluate_run(load_run(folder))["accuracy"] > 0.1
 
 
 def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):

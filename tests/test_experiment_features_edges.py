@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, data, filters, ops
-from jaxconv.experiment import Progress
+from jaxconv.experiment.study import Progress
 
 pytestmark = pytest.mark.usefixtures("promoting")
 needs_skimage = pytest.mark.skipif(

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss as sklearns
 from training import net, toy
 
 from jaxconv import Conv, Dense, InputError, MaxPool, flatten, models, serial, tanh, train
-from jaxconv.experiment import Progress
+from jaxconv.experiment.study import Progress
 
 
 def shaken(model, in_shape, rng):

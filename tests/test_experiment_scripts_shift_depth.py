@@ -11,8 +11,8 @@ import robustness
 import translation
 
 from jaxconv import InputError, data, explain, models
-from jaxconv.compare import Comparison, compare_all
-from jaxconv.compare.side_by_side import Timing
+from jaxconv.testing import Comparison, compare_all
+from jaxconv.testing.comparison import Timing
 
 
 def test_an_image_made_smaller_has_the_means_of_its_blocks(rng):

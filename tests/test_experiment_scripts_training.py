@@ -10,7 +10,7 @@ import pytest
 
 from jaxconv import InputError, models
 from jaxconv.data import augment
-from jaxconv.experiment import Progress
+from jaxconv.experiment.study import Progress
 
 
 @pytest.mark.parametrize(

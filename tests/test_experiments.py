@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxconv.experiment import Options
+from jaxconv.experiment.study import Options
 
 PROJECT = Path(__file__).parents[1]
 EXPERIMENTS = PROJECT / "experiments"

@@ -12,10 +12,11 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from jaxconv import Conv, Dense, flatten, models, ops, relu, serial, train
 from jaxconv.data import augment
-from jaxconv.ops.conv.cpu import rule
+from jaxconv.ops.convolution.cpu import autotune
 from jaxconv.train.epoch import make_chunk
-from jaxconv.train.feed import Resident
-from jaxconv.train.step import look
+from jaxconv.train.loaders import Resident
+from jaxconv.train.pixels import to_float
+from jaxconv.train.train_step import measure
 
 pytestmark = pytest.mark.usefixtures("promoting")
 ACCELERATORS = ("cuda", "tpu")
@@ -45,7 +46,12 @@ def lowered(what, model, in_shape, platforms=ACCELERATORS, *, optimizer=None, me
     elif what == "step":
         program, args = (lambda ts, key, batch: step(ts, batch, key)), (ts, key, batch)
     else:
-        program, args = functools.partial(look, model.apply), (ts.params, ts.state, batch)
+
+        def program(params, state, batch):
+            logits, _ = model.apply(params, state, to_float(batch.image), train=False)
+            return measure(logits, batch), logits
+
+        args = ts.params, ts.state, batch
     return export.export(jax.jit(program), platforms=platforms)(*args)
 
 
@@ -65,8 +71,8 @@ PRODUCTS = {"lenet5": (2, 3), "mnist_cnn": (3, 2), "resnet20": (19, 1)}
 def otherwise(model, in_shape, passes):
     """How many passes of the first layer, whose channels are few, a CPU takes by something else than a convolution."""
     kernel = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))[0]["conv1"]["kernel"]
-    kind = rule.case(*kernel.shape[-2:], 1)
-    return sum(rule.choice(wanted, kind) != "library" for wanted in passes)
+    kind = autotune.case(*kernel.shape[-2:], 1)
+    return sum(autotune.choice(wanted, kind) != "library" for wanted in passes)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, models, ops, parallel, relu, residual
 from jaxconv import serial as in_series
-from jaxconv.explain.attribution.asked import asked
+from jaxconv.explain.attribution.targets import asked
 from jaxconv.explain.batches import each_batch, per_image
-from jaxconv.layers.walk import walk
+from jaxconv.layers.traversal import walk
 
 
 def branched():

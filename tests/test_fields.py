@@ -24,8 +24,8 @@ from jaxconv import (
     residual,
     serial,
 )
-from jaxconv.explain.fields import field_of, fields
-from jaxconv.layers.layer import Layer, stateless
+from jaxconv.explain.receptive_fields import field_of, fields
+from jaxconv.layers.base import Layer, stateless
 from jaxconv.shapes import Window
 
 IN_SHAPE = (13, 11, 1)

@@ -22,7 +22,7 @@ from jaxconv import (
     serial,
     shapes,
 )
-from jaxconv.explain.translation import moved
+from jaxconv.explain.equivariance import moved
 
 
 def moved_by_loops(images, down, right, pad_mode):

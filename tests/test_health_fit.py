@@ -12,7 +12,7 @@ from training import net, toy
 from jaxconv import Conv, Dense, InputError, Layer, MaxPool, data, explain, flatten, relu, residual, serial, train
 from jaxconv.errors import DeadLayerWarning
 from jaxconv.ops import relu6
-from jaxconv.train.evaluate import Evaluator, evaluator_of
+from jaxconv.train.evaluation import Evaluator, evaluator_of
 
 pytestmark = pytest.mark.usefixtures("promoting")
 

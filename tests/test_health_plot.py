@@ -64,7 +64,7 @@ def test_deeper_filters_are_a_row_each_and_what_is_left_out_is_said(rng):
     figure = plot.filters(kernel, channels=2, most=24)
     assert figure.get_suptitle() == "3 of 10 filters, 2 of the 4 channels each sees"
     assert [axes.get_title() for axes in figure.axes] == [f"{o}, of {c}" for o in range(3) for c in range(2)]
-    wanted = plot.pixels.signed(kernel[:, :, 1, 2] / np.abs(kernel[..., 2]).max(), 1.0)
+    wanted = plot.rgb.signed(kernel[:, :, 1, 2] / np.abs(kernel[..., 2]).max(), 1.0)
     np.testing.assert_array_equal(figure.axes[5].images[0].get_array()[1:-1:16, 1:-1:16], wanted)
 
 

@@ -73,8 +73,8 @@ def test_a_picture_that_fails_leaves_the_result(pictures, tmp_path, capsys, monk
 @pytest.mark.filterwarnings("default:.*the best epoch is chosen on")
 def test_a_small_validation_part_is_warned_of(pictures, tmp_path, capsys):
     from jaxconv import data
-    from jaxconv.experiment import training
+    from jaxconv.runs import runner
 
     with pytest.warns(UserWarning, match="the best epoch is chosen on 3 validation images"):
-        training._warn_of_few(data.load(f"folder:{pictures}"))
-    training._warn_of_few(data.load("digits"))
+        runner._warn_of_few(data.load(f"folder:{pictures}"))
+    runner._warn_of_few(data.load("digits"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaxconv import InputError
-from jaxconv.experiment import TrainConfig
+from jaxconv.runs import TrainConfig
 
 
 @pytest.mark.parametrize(

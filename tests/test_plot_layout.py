@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxconv import plot
-from jaxconv.compare import compare
+from jaxconv.testing import compare
 
 
 @pytest.mark.parametrize("titles", [[], ["a", "b", "c"]])

@@ -27,7 +27,7 @@ from jaxconv import (
     MaxPool,
     cli,
     data,
-    devices,
+    distributed,
     flatten,
     models,
     relu,
@@ -35,7 +35,7 @@ from jaxconv import (
     train,
 )
 from jaxconv.data import LazySplit
-from jaxconv.experiment import TrainConfig, load_run, resume_training, run_training, training
+from jaxconv.runs import TrainConfig, load_run, resume_training, run_training, runner
 
 pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
 SHAPE, BATCH, EPOCHS = (9, 7, 3), 20, 2
@@ -86,7 +86,7 @@ def in_memory(process):
             optimizer=optax.sgd(0.1),
             epochs=1,
             batch_size=BATCH,
-            mesh=devices.mesh(),
+            mesh=distributed.mesh(),
             augment=noisy,
             on_pause=lambda snapshot: after.append(int(snapshot.train_state.step)),
             pause_seconds=-1 if process == 0 else 1e9,
@@ -104,10 +104,10 @@ def one_of_two(address, process):
     told["in memory"] = in_memory(process)
     config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, out=Path("refused"))
     told["refused"] = {
-        "same": refused(devices.agree, "settings", {"seed": 0, "x": np.ones(3)}),
-        "settings": refused(devices.agree, "settings", {"seed": process}),
-        "places": refused(devices.agree, "settings", {"a": process or None, "b": None if process else 1}),
-        "arrays": refused(devices.replicate, devices.mesh(), np.full(3, process)),
+        "same": refused(distributed.agree, "settings", {"seed": 0, "x": np.ones(3)}),
+        "settings": refused(distributed.agree, "settings", {"seed": process}),
+        "places": refused(distributed.agree, "settings", {"a": process or None, "b": None if process else 1}),
+        "arrays": refused(distributed.replicate, distributed.mesh(), np.full(3, process)),
         "no out": refused(run_training, replace(config, out=None)),
         "taken": refused(run_training, replace(config, out=Path("together"))),
         "seeds": refused(run_training, replace(config, seed=process)),
@@ -118,7 +118,7 @@ def one_of_two(address, process):
 
 if __name__ == "__main__":
     models.MODELS["small_bn"] = models.Model(small_bn, SHAPE)
-    with mock.patch.object(training, "plot"):
+    with mock.patch.object(runner, "plot"):
         told = one_of_two(sys.argv[1], int(sys.argv[2]))
     Path(f"told {sys.argv[2]}").write_bytes(pickle.dumps(told))
     sys.exit()
@@ -157,7 +157,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.chdir(folder)
         patch.setitem(models.MODELS, "small_bn", models.Model(small_bn, SHAPE))
-        patch.setattr(training, "plot", mock.Mock())  # drawing takes longer than training
+        patch.setattr(runner, "plot", mock.Mock())  # drawing takes longer than training
         assert cli.main(f"{LINE} --out alone".split()) == 0
         cut_short(folder / "alone", folder / "by one, then by two")
         address = f"localhost:{free_port()}"

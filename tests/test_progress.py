@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxconv.train import Metrics, Plan, Position
-from jaxconv.train.progress import Progress
+from jaxconv.train.loggers import Progress
 
 CUT = Plan(examples=22, batch_size=4, steps=6, chunk=2, chunks=3)
 

@@ -12,9 +12,9 @@ from pages import rows, section, tiles
 from PIL import Image
 
 from jaxconv import InputError, data, explain
-from jaxconv.experiment import TrainConfig, load_run, run_training
-from jaxconv.report import attention, explain_run, geometry, health, page
-from jaxconv.report.subject import read_subject
+from jaxconv.report import attribution_sections, diagnostic_sections, explain_run, health, page
+from jaxconv.report.context import read_subject
+from jaxconv.runs import TrainConfig, load_run, run_training
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def runs(tmp_path_factory):
 def less():
     """Fewer images, filters and steps than a page for people has: the same programs, and less to compute."""
     few = {
-        attention: {"MOST_FILTERS": 3, "MOST_PATCHES": 3, "MOST_LAYERS": 2, "STEPS": 8},
-        geometry: {"MOST": 60, "SPOILT": ("rotation", "noise")},
+        attribution_sections: {"MOST_FILTERS": 3, "MOST_PATCHES": 3, "MOST_LAYERS": 2, "STEPS": 8},
+        diagnostic_sections: {"MOST": 60, "SPOILT": ("rotation", "noise")},
         health: {"MOST": 100, "FEW": 16},
     }
     with pytest.MonkeyPatch.context() as patch:

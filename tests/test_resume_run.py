@@ -10,7 +10,7 @@ import pytest
 from test_resume import examples, without_times
 
 from jaxconv import InputError, train
-from jaxconv.experiment import TrainConfig, run_training, train_or_resume, training
+from jaxconv.runs import TrainConfig, run_training, runner, train_or_resume
 
 pytestmark = [
     pytest.mark.usefixtures("promoting", "no_pictures"),
@@ -112,14 +112,14 @@ def test_a_disk_that_is_full_from_the_start_is_said(jaxconv, tmp_path, limited):
 def test_a_disk_without_room_for_a_line_is_said(jaxconv, stopped, finished, limited, name):
     with pytest.MonkeyPatch.context() as patch:
         for writer in ("write_json", "write_jsonl"):
-            written = getattr(training, writer)
+            written = getattr(runner, writer)
 
             def full(path, content, written=written):
                 if path.name == name:
                     limited(10)
                 return written(path, content)
 
-            patch.setattr(training, writer, full)
+            patch.setattr(runner, writer, full)
         code, _, said = jaxconv("train", "--resume", stopped)
     limited(resource.RLIM_INFINITY)
     assert code == 2 and said == f"jaxconv: error: {stopped / name} cannot be written: File too large\n"

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from jaxconv import InputError, data, train
-from jaxconv.experiment import TrainConfig, evaluate_run, load_run, resume_training, run_training, training
-from jaxconv.experiment.lock import lock_run
+from jaxconv.runs import TrainConfig, evaluate_run, load_run, resume_training, run_training, runner
+from jaxconv.runs.lock import lock_run
+from jaxconv.utils import files
 
 pytestmark = [
     pytest.mark.usefixtures("promoting", "no_pictures"),
@@ -306,27 +307,27 @@ def test_a_run_folder_that_is_taken_away_ends_its_training(jaxconv, monkeypatch,
 
 
 def test_a_folder_removed_in_the_last_epoch_is_said(jaxconv, monkeypatch, tmp_path):
-    folder, append = tmp_path / "run", training.append_jsonl
+    folder, append = tmp_path / "run", files.append_jsonl
 
     def remove(path, record):
         append(path, record)
         if record["epoch"] == 2:
             shutil.rmtree(folder)
 
-    monkeypatch.setattr(training, "append_jsonl", remove)
+    monkeypatch.setattr(runner, "append_jsonl", remove)
     code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--out", folder)
     assert code == 2 and "saved in" not in out and f"the run folder {folder} was removed" in said
     assert not folder.exists()
 
 
 def test_lines_that_were_lost_meanwhile_are_in_the_finished_run(monkeypatch, tmp_path, jaxconv):
-    folder, append = tmp_path / "run", training.append_jsonl
+    folder, append = tmp_path / "run", files.append_jsonl
 
     def lose(path, record):
         append(path, record)
         path.unlink()
 
-    monkeypatch.setattr(training, "append_jsonl", lose)
+    monkeypatch.setattr(runner, "append_jsonl", lose)
     assert jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--out", folder)[0] == 0
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 2]
 
@@ -422,7 +423,7 @@ def test_streamed_pictures_that_changed_are_seen(jaxconv, streamed):
 HOLD = """
 import sys, time
 from pathlib import Path
-from jaxconv.experiment.lock import lock_run
+from jaxconv.runs.lock import lock_run
 with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

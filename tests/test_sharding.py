@@ -14,8 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxconv import ops
 from jaxconv._compat import version_numbers
-from jaxconv.ops.conv import cpu
-from jaxconv.ops.conv.cpu import rule
+from jaxconv.ops.convolution.cpu import autotune, dispatch
 
 KINDS = ("Auto", "Explicit", "shard_map", "shard_map, unchecked", "shard_map, Explicit")
 CONV = {"stride": (2, 1), "padding": 1, "groups": 2}
@@ -64,11 +63,11 @@ def results(kind, op, mesh):
 
 def chosen(name):
     """Have ``auto`` take one of a CPU's lowerings, or lax's."""
-    cpu.MOST_PIECES = 0 if name == "elsewhere" else 10**6
-    rule.choice = (lambda wanted, case: name) if name in cpu.LOWERINGS else CHOICE
+    dispatch.MOST_PIECES = 0 if name == "elsewhere" else 10**6
+    autotune.choice = (lambda wanted, case: name) if name in dispatch.LOWERINGS else CHOICE
 
 
-CHOICE = rule.choice
+CHOICE = autotune.choice
 
 
 def program(kind, mesh):
@@ -110,7 +109,7 @@ def check_ways():
     with jax.set_mesh(mesh):
         x, kernel = (jax.device_put(array, where) for array, where in zip((x, kernel), cut, strict=True))
         for kind in ("Explicit", "shard_map"):
-            for name in (*cpu.LOWERINGS, "elsewhere"):
+            for name in (*dispatch.LOWERINGS, "elsewhere"):
                 chosen(name)
                 jax.clear_caches()
                 for one, other in zip(jax.jit(results(kind, op, mesh))(x, kernel), want, strict=True):

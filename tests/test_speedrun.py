@@ -13,7 +13,7 @@ import pytest
 
 from jaxconv import Conv, InputError, dirac, filters, train
 from jaxconv.data import augment
-from jaxconv.experiment import Progress
+from jaxconv.experiment.study import Progress
 
 pytestmark = pytest.mark.usefixtures("promoting")
 KEY = jax.random.key(0)

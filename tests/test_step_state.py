@@ -7,7 +7,7 @@ import optax
 import pytest
 from training import toy
 
-from jaxconv import Dense, InputError, Layer, devices, flatten, serial, train
+from jaxconv import Dense, InputError, Layer, distributed, flatten, serial, train
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -53,7 +53,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_counters_flags_and_keys_go_through_every_option(options):
     if options.get("mesh"):
-        options = options | {"mesh": devices.mesh(1)}
+        options = options | {"mesh": distributed.mesh(1)}
     fitted = train.fit(MODEL, DATA, DATA, optimizer=optax.sgd(0.1), epochs=2, batch_size=16, **options)
     updates = 4 * options.get("accumulate", 1)
     for params_and_state in ((None, fitted.last.state), fitted.last.network):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.train.stopping import EarlyStopping, Stopping
+from jaxconv.train.early_stopping import EarlyStopping, Stopping
 
 
 def follow(rule, records):

@@ -15,19 +15,12 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxconv import data, experiment, models, runtime, train
+from jaxconv import data, models, runtime, train
 from jaxconv.data import augment
-from jaxconv.experiment import (
-    Options,
-    Progress,
-    Study,
-    TrainConfig,
-    TrainingStudy,
-    spread,
-    table,
-    train_networks,
-    train_recipe,
-)
+from jaxconv.experiment import study
+from jaxconv.experiment.networks import TrainingStudy, train_networks, train_recipe
+from jaxconv.experiment.study import Options, Progress, Study, spread, table
+from jaxconv.runs import TrainConfig
 
 SCRIPT = '''"""A coin falls on heads as often as not.
 
@@ -43,7 +36,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxconv.errors import InputError
-from jaxconv.experiment import Findings, Study, run, spread, table
+from jaxconv.runs import Findings, Study, run, spread, table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +92,7 @@ def coin(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(path), *line.split()])
         called.clear()
         try:
-            returned = experiment.run(module.Config, module.measure, module.measured)
+            returned = study.run(module.Config, module.measure, module.measured)
         except SystemExit as stop:
             returned = stop.code
         return returned, *capsys.readouterr()

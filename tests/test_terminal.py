@@ -18,8 +18,8 @@ import pytest
 import jaxconv
 from jaxconv import InputError, plot
 from jaxconv.plot.words import literal
-from jaxconv.report import charts
-from jaxconv.train.progress import Progress
+from jaxconv.report import figures
+from jaxconv.train.loggers import Progress
 from jaxconv.utils import terminal
 from jaxconv.utils.files import read_json, write_json
 from jaxconv.utils.text import printable
@@ -128,7 +128,7 @@ def test_a_picture_never_costs_a_result(tmp_path):
 def test_charts_and_pages_take_names_as_text(tmp_path):
     from jaxconv.report.page import Block, Section, Table, write_page
 
-    chart = charts.confusion(np.eye(len(NASTY)), NASTY) + charts.lines({"<b>x": ([1], [2])}, "x", "y")
+    chart = figures.confusion(np.eye(len(NASTY)), NASTY) + figures.lines({"<b>x": ([1], [2])}, "x", "y")
     assert "\\u003cb>" not in chart and "&lt;b&gt;x" in chart and "\\udce9" not in chart.replace("\\\\udce9", "")
     section = Section("x", "[x]", NASTY, [Block(charts=[("x", chart)], table=Table(NASTY, [NASTY]), pre="a\nb")])
     write_page(tmp_path / "page.html", NASTY[0], [], NASTY, [section])

@@ -24,7 +24,7 @@ import sequence
 import translation
 
 from jaxconv import data, explain, serial, train
-from jaxconv.experiment import Progress
+from jaxconv.experiment.study import Progress
 from jaxconv.explain import Shifted, summarize
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"

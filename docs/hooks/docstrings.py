@@ -20,7 +20,11 @@ import griffe
 ROOT = Path(__file__).resolve().parents[2]
 LECTURE_ROWS = "lecture-rows"  # the anchor of their table
 # Public, but not by a room's own name for them.
-ALSO = {"layers": ["walk"], "models": ["by_hand"], "ops": ["conv.passes", "conv.cpu.rule"]}
+ALSO = {
+    "layers": ["traversal"],
+    "models": ["manual_backprop"],
+    "ops": ["convolution.primitives", "convolution.cpu.autotune"],
+}
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 ITEM = re.compile(r"([\w*`., ]+?): +(?=\S)|([\w*`., ]+?):$")
@@ -33,7 +37,7 @@ class Name(NamedTuple):
     """Something public."""
 
     public: str  # as people write it: jaxconv.ops.conv
-    path: str  # where it is written: jaxconv.ops.conv.conv
+    path: str  # where it is written: jaxconv.ops.convolution.api.conv
     file: Path
     summary: str  # the first line of what it says about itself
 

@@ -221,13 +221,13 @@ def _of_jax(module: str) -> str:
 def _commands() -> str:
     """What each command says with --help."""
     os.environ |= {"COLUMNS": "86", "NO_COLOR": "1", "TERM": "dumb"}
-    from jaxconv.cli import program
+    from jaxconv.cli import app
 
     parts = []
-    for name in program.COMMANDS:
+    for name in app.COMMANDS:
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-            program.main([name, "--help"])
+            app.main([name, "--help"])
         text = "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

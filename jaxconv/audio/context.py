@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 
 def stack_context(features: Float[ArrayLike, "*batch t b"], context: int = 10) -> Float[Array, "*batch t w b"]:

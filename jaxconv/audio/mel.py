@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from jaxconv import checks
 from jaxconv.audio.spectrum import FRAME, HOP, SIZE, power_spectrum
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 RATE, BANDS = 16_000, 40
 FLOOR = 1e-6  # added to every band's energy, so that silence has a logarithm, and that a slope

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxconv import ops
+from jaxconv import checks, ops
 from jaxconv.errors import InputError, known
-from jaxconv.ops import checks
 
 FRAME, HOP, SIZE = 400, 160, 512
 WINDOWS = {"hamming": (0.54, 0.46), "hann": (0.5, 0.5), "rectangular": (1.0, 0.0)}  # a − b·cos(2πt / (frame − 1))

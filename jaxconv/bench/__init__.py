@@ -4,8 +4,8 @@ Each contestant trains in a process of its own (:mod:`jaxconv.bench.worker`), wh
 jaxconv's own imports. The processes wait while one of them works, and they take turns, so that a slow moment of the
 machine meets them all.
 
-Beside that: how long single ops take (:mod:`jaxconv.bench.ops`), and the table by which conv chooses its lowerings on a
-CPU (:mod:`jaxconv.bench.tune`).
+Beside that: how long single ops take (:mod:`jaxconv.bench.op_timing`), and the table by which conv chooses its
+lowerings on a CPU (:mod:`jaxconv.bench.autotuning`).
 """
 
 from jaxconv.bench.contestants import BATCHES, CONTESTANTS, PEERS, Contestant, chosen

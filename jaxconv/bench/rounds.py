@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxconv.bench.contestants import Contestant
 from jaxconv.bench.process import Lost, Process
-from jaxconv.compare.timing import MOST, calls_of_turn
+from jaxconv.utils.timing import MOST, calls_of_turn
 
 TURN = 0.3  # seconds at least, so that neither the clock nor the asking matters
 GLANCE = 3  # steps, before anything counts, to see how long one takes

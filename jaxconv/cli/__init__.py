@@ -7,15 +7,15 @@ from jaxconv.utils import terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command, as :func:`jaxconv.cli.program.main` does."""
-    from jaxconv.cli import program
+    """Run one command, as :func:`jaxconv.cli.app.main` does."""
+    from jaxconv.cli import app
 
-    return program.main(arguments)
+    return app.main(arguments)
 
 
 def console() -> NoReturn:
     """Run the program ``jaxconv``: load it, set this process up, run the command and exit."""
     terminal.set_up()
     with terminal.leaving_at_once():
-        from jaxconv.cli import program
-    program.run()
+        from jaxconv.cli import app
+    app.run()

@@ -11,13 +11,12 @@ from typing import Annotated
 
 import tyro
 
-from jaxconv import models, plot, runtime
+from jaxconv import checks, models, plot, runtime
 from jaxconv.bench import contestants as who
 from jaxconv.bench import process, rounds, rows, work
 from jaxconv.cli.bench_ops import time_ops, tune_rule
 from jaxconv.cli.files import check_writable
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 from jaxconv.utils.files import write_json
 from jaxconv.utils.terminal import console, tell
 

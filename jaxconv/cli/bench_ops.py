@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxconv import runtime
-from jaxconv.bench import cases, ops, tune, work
+from jaxconv.bench import autotuning, op_cases, op_timing, work
 from jaxconv.bench import contestants as who
 from jaxconv.errors import InputError
-from jaxconv.ops.conv.cpu import rule
+from jaxconv.ops.convolution.cpu import autotune
 from jaxconv.utils.files import write_json
 from jaxconv.utils.terminal import console, tell
 
@@ -18,18 +18,18 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
     runtime.set_up(tuned=faster)
     if busy := work.load():
         tell(busy)
-    known: dict[cases.Case, list[ops.Row]] = {}
+    known: dict[op_cases.Case, list[op_timing.Row]] = {}
     with console(stderr=True).status("the machine's ceiling") as status:
         ceiling = work.sgemm_gflops()
         for model in dict.fromkeys(models):
             images = batch or who.batch_of(model)
-            asked = cases.cases(model, images)
+            asked = op_cases.cases(model, images)
             if not asked:
                 tell(f"{model}: it has no convolution and no max pool")
             for number, case in enumerate(asked, start=1):
                 if case not in known:  # by a model before this one
                     what = f"{model}: {number} of {len(asked)}, {case.op} {case.way} {case.shape}"
-                    known[case] = ops.measure(
+                    known[case] = op_timing.measure(
                         case,
                         rounds=rounds,
                         progress=lambda doing, what=what: status.update(f"{what}: {doing}"),  # type: ignore[misc]
@@ -37,30 +37,30 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
             for name in dict.fromkeys(case.op for case in asked):
                 measured = [known[case] for case in asked if case.op == name]
                 title = f"{model}, batch {images}: {name}, medians of {rounds} rounds (least–most)"
-                tell(*ops.table(title, measured, ceiling if name == "conv" else None).split("\n"))
+                tell(*op_timing.table(title, measured, ceiling if name == "conv" else None).split("\n"))
             if file and known:
                 rows = [row.as_json() for each in known.values() for row in each]
                 write_json(file, work.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
     if not known:
         raise InputError(f"bench: --ops: nothing to time in {', '.join(models)}: name a model with a convolution")
-    tell(*ops.verdict(list(known.values())), work.ceiling_line(ceiling))
+    tell(*op_timing.verdict(list(known.values())), work.ceiling_line(ceiling))
     if file:
         tell(f"saved in {file}")
 
 
 def tune_rule(*, rounds: int, file: Path | None) -> None:
     """Measure the table of the CPU's rule; print it, what changed, and where it was saved."""
-    target = file or rule.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
+    target = file or autotune.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
     # Written beside and renamed, so the folder is what has to allow it.
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"bench: --tune: {target} cannot be written: name another file, --json FILE")
     runtime.tune()
     if busy := work.load():
         tell(busy)
-    before = rule.table()
+    before = autotune.table()
     with console(stderr=True).status("the table of the rule") as status:
-        after = tune.retune(before, rounds=rounds, progress=status.update)
-    tell(*tune.table_text(after).split("\n"))
-    tell(*tune.changes(before["rows"], after["rows"]))
+        after = autotuning.retune(before, rounds=rounds, progress=status.update)
+    tell(*autotuning.table_text(after).split("\n"))
+    tell(*autotuning.changes(before["rows"], after["rows"]))
     write_json(target, after)
     tell(f"saved in {target}")

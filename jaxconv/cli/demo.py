@@ -6,8 +6,8 @@ from pathlib import Path
 import tyro
 
 from jaxconv.demo import Programs, serve
-from jaxconv.demo.serve import check_gradio, check_port
-from jaxconv.experiment import load_run
+from jaxconv.demo.server import check_gradio, check_port
+from jaxconv.runs import load_run
 from jaxconv.utils.terminal import tell
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import ops, runtime
-from jaxconv.ops.conv.cpu import rule
+from jaxconv.ops.convolution.cpu import autotune
 from jaxconv.utils.terminal import tell
 
 # One for each way that convolutions are compiled: x, kernel, options.
@@ -38,7 +38,7 @@ def examine(options: Doctor) -> int:
     lines |= tuned._asdict() if tuned else {"set up": "no (--no-tune)"}
     lines |= runtime.compiler_report()
     emulated = " (emulated: --xla_cpu_max_isa)" if runtime.instruction_set_is_emulated() else ""
-    lines |= {"vectors": f"{runtime.instruction_set()}{emulated}, table {rule.file_in_use().stem}"}
+    lines |= {"vectors": f"{runtime.instruction_set()}{emulated}, table {autotune.file_in_use().stem}"}
     lines |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), "programs": runtime.programs() or "not kept"}
     for name, value in lines.items():
         tell(f"{name:<10} {value}")

@@ -9,8 +9,8 @@ from jaxconv.utils.text import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jaxconv.compare.finite import GradientCheck
-    from jaxconv.compare.side_by_side import Comparison
+    from jaxconv.testing.comparison import Comparison
+    from jaxconv.testing.gradient_check import GradientCheck
 
 
 def comparison_table(found: "Comparison") -> str:

@@ -1,14 +1,14 @@
 """Data sets by name or by place. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
 
 from jaxconv.data import augment, synthetic
-from jaxconv.data.check import check
+from jaxconv.data.base import Dataset, LazySplit, Split, hold_out
 from jaxconv.data.cifar import load_cifar10
-from jaxconv.data.dataset import Dataset, LazySplit, Split, hold_out
-from jaxconv.data.datasets import DATASETS, SCHEMES, load
 from jaxconv.data.digits import load_digits
 from jaxconv.data.enlarge import enlarge
-from jaxconv.data.image import read_image
-from jaxconv.data.mnist import load_fashion_mnist, load_mnist
+from jaxconv.data.images import read_image
+from jaxconv.data.registry import DATASETS, SCHEMES, load
+from jaxconv.data.verification import check
+from jaxconv.data.vision_datasets import load_fashion_mnist, load_mnist
 
 __all__ = [
     "DATASETS",

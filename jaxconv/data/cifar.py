@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxconv.data.dataset import Dataset, Split, hold_out
+from jaxconv.data.base import Dataset, Split, hold_out
 from jaxconv.data.download import File, Source, locate, unpacked
-from jaxconv.data.unpickle import read_pickle
+from jaxconv.data.safe_pickle import read_pickle
 from jaxconv.errors import InputError
 from jaxconv.utils.files import read_bytes
 

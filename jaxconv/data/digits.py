@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxconv.data.dataset import Dataset, Split
+from jaxconv.data.base import Dataset, Split
 
 
 def load_digits() -> Dataset:

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxconv.data.dataset import Split
+from jaxconv.data.base import Split
 from jaxconv.data.limits import Allowance
-from jaxconv.data.parts import Parts, class_numbers, numbered
+from jaxconv.data.splits import Parts, class_numbers, numbered
 from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
 

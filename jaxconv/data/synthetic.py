@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxconv.ops import checks
+from jaxconv import checks
 
 Examples = tuple[np.ndarray, np.ndarray]
 

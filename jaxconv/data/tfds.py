@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxconv.data.chunks import by_chunks
-from jaxconv.data.dataset import LazySplit
-from jaxconv.data.parts import Parts
+from jaxconv.data.base import LazySplit
+from jaxconv.data.splits import Parts
 from jaxconv.errors import InputError
+from jaxconv.utils.progress import by_chunks
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 

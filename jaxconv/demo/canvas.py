@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxconv import data
-from jaxconv.data.image import image_shape, open_picture
+from jaxconv.data.images import image_shape, open_picture
 from jaxconv.errors import InputError
 
 

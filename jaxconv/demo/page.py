@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.demo.access import LARGEST
-from jaxconv.demo.answer import Answer, Programs, answer
+from jaxconv.demo.access_control import LARGEST
 from jaxconv.demo.canvas import drawn, manner_of, read_canvas, uploaded
+from jaxconv.demo.prediction import Answer, Programs, answer
 from jaxconv.errors import InputError
-from jaxconv.plot.pixels import address
+from jaxconv.plot.rgb import address
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
-    from jaxconv.demo.access import App
+    from jaxconv.demo.access_control import App
 
 NOTHING = "Draw something, or upload an image."
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 
-from jaxconv import devices
+from jaxconv import distributed
 from jaxconv.errors import InputError
-from jaxconv.experiment.config import TrainConfig
+from jaxconv.runs.config import TrainConfig
 from jaxconv.utils import files
 
 
@@ -19,16 +19,16 @@ def make_folder(config: TrainConfig) -> Path:
         InputError: it holds something already, or cannot be made; or several processes have not agreed on one.
     """
     if config.out is not None:
-        if devices.first_says((config.out / "config.json").exists()):
+        if distributed.first_says((config.out / "config.json").exists()):
             raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
         # A run of which nothing comes is removed, and what was there before it must not go with it. What a killed
         # process left, its lock and half a config.json, is none of that.
         left = re.compile(r"\.lock(\.json)?|\..*\.partial")
-        if devices.first_says(
+        if distributed.first_says(
             config.out.is_dir() and not all(left.fullmatch(path.name) for path in config.out.iterdir())
         ):
             raise InputError(f"{config.out} is a folder with other things in it: give --out one that is new or empty")
-        if devices.first():
+        if distributed.first():
             files.make_folder(config.out)
         return config.out
     if jax.process_count() > 1:

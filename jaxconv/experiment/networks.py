@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxconv import explain, train
-from jaxconv.experiment.config import TrainConfig
 from jaxconv.experiment.study import Progress, Study
 from jaxconv.layers import Layer
+from jaxconv.runs.config import TrainConfig
 from jaxconv.train import EarlyStopping
-from jaxconv.train.fit import BEST_ACCURACY
-from jaxconv.train.given import Examples
+from jaxconv.train.argument_checks import Examples
+from jaxconv.train.loop import BEST_ACCURACY
 
 
 class Networks(NamedTuple):

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from jaxconv import runtime
 from jaxconv.data.download import cache_folder
-from jaxconv.data.image import open_picture
+from jaxconv.data.images import open_picture
 from jaxconv.errors import InputError
-from jaxconv.plot.save import save_figure
+from jaxconv.plot.figures import save_figure
 from jaxconv.utils import terminal
 from jaxconv.utils.files import from_json, make_folder, to_json, write_json, writing
 

@@ -1,7 +1,5 @@
 """What a network is and does, as functions of it: of the model, its params and state, and images."""
 
-from jaxconv.explain.activity import Activity, DeadFilter, activity, dead_filters, feature_correlation, saturation
-from jaxconv.explain.arithmetic import Arithmetic, arithmetic
 from jaxconv.explain.attribution import (
     METHODS,
     Integrated,
@@ -24,21 +22,31 @@ from jaxconv.explain.attribution import (
     smooth_grad,
     to_heat,
 )
-from jaxconv.explain.distortions import DISTORTIONS, Distortion, distorted
-from jaxconv.explain.features import feature_maps, layer_names
-from jaxconv.explain.fields import field_of
+from jaxconv.explain.channel_statistics import (
+    Activity,
+    DeadFilter,
+    activity,
+    dead_filters,
+    feature_correlation,
+    saturation,
+)
+from jaxconv.explain.corruptions import DISTORTIONS, Distortion, distorted
+from jaxconv.explain.diagnostics import Health, HealthRow, health
+from jaxconv.explain.equivariance import Shifted, both_ways, mean_shifted, translation_test
 from jaxconv.explain.geometry import coverage_map, equivariance_error
-from jaxconv.explain.health import Health, HealthRow, health
 from jaxconv.explain.histograms import Histogram, histograms
-from jaxconv.explain.kernels import Change, change, channel_images, colourfulness, filter_images
+from jaxconv.explain.intermediates import feature_maps, layer_names
 from jaxconv.explain.moments import Correlation
 from jaxconv.explain.norms import gradient_norms, update_norms
+from jaxconv.explain.receptive_fields import field_of
 from jaxconv.explain.robustness import robustness
 from jaxconv.explain.scores import strongest
+from jaxconv.explain.step_by_step.registry import arithmetic
+from jaxconv.explain.step_by_step.terms import Arithmetic
 from jaxconv.explain.style import Styled, gram, style_transfer
 from jaxconv.explain.summary import Row, Summary, summarize
 from jaxconv.explain.summary_table import write_summary
-from jaxconv.explain.translation import Shifted, both_ways, mean_shifted, translation_test
+from jaxconv.explain.weights import Change, change, channel_images, colourfulness, filter_images
 
 __all__ = [
     "DISTORTIONS",

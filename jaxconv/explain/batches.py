@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxconv.explain.features import check_images
-from jaxconv.ops import checks
+from jaxconv import checks
+from jaxconv.explain.intermediates import check_images
 from jaxconv.runtime import compiler_options
 from jaxconv.train import batches, to_float
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain.features import check_images, check_layer, feature_maps
-from jaxconv.explain.fields import fields
-from jaxconv.explain.translation import moved, relative
+from jaxconv.explain.equivariance import moved, relative
+from jaxconv.explain.intermediates import check_images, check_layer, feature_maps
+from jaxconv.explain.receptive_fields import fields
 from jaxconv.layers import Layer, as_layer
 from jaxconv.shapes import PlacedView, is_int
 

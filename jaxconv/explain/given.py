@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.explain.features import check_images
+from jaxconv.explain.intermediates import check_images
 from jaxconv.layers import Layer, as_layer
-from jaxconv.ops import checks
-from jaxconv.train.given import check_examples, check_labels
+from jaxconv.train.argument_checks import check_examples, check_labels
 
 
 def check_labelled(

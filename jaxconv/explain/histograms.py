@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 
 class Histogram(NamedTuple):

@@ -8,7 +8,7 @@ import optax
 
 from jaxconv import ops
 from jaxconv.errors import InputError
-from jaxconv.explain.features import check_images
+from jaxconv.explain.intermediates import check_images
 from jaxconv.explain.owners import with_kernel
 from jaxconv.explain.scores import classes
 from jaxconv.layers import Layer, as_layer

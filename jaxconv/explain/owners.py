@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.walk import walk
+from jaxconv.layers.traversal import walk
 
 KEEP_CHANNELS = {
     *("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "softplus", "squareplus"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain.distortions import DISTORTIONS, check_strengths, each_by_its_own
+from jaxconv.explain.corruptions import DISTORTIONS, check_strengths, each_by_its_own
 from jaxconv.explain.given import check_labelled
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options

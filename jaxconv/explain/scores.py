@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 Score = Callable[[jax.Array], jax.Array]  # of a layer's output (N, …), one number an image, (N,)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.explain.features import check_layer, feature_maps
+from jaxconv.explain.intermediates import check_layer, feature_maps
 from jaxconv.layers import Layer, as_layer
-from jaxconv.ops import checks
 from jaxconv.runtime import compiler_options
 from jaxconv.train import to_float
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain.fields import fields
+from jaxconv.explain.receptive_fields import fields
 from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.shapes import PlacedView, is_int, span
 

@@ -9,14 +9,14 @@ need not be written (each part is shown the output shape of the part before it) 
 and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a bare function is a layer.
 """
 
+from jaxconv.layers.base import Layer, as_layer, output_shape
 from jaxconv.layers.combinators import parallel, residual, serial
-from jaxconv.layers.conv import Conv, ConvTranspose
 from jaxconv.layers.dense import Dense
-from jaxconv.layers.dropout import Dropout, SpatialDropout
-from jaxconv.layers.layer import Layer, as_layer, output_shape
-from jaxconv.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from jaxconv.layers.parameters import dirac
-from jaxconv.layers.pool import AvgPool, LpPool, MaxPool
+from jaxconv.layers.initializers import dirac
+from jaxconv.layers.linear import Conv, ConvTranspose
+from jaxconv.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jaxconv.layers.pooling import AvgPool, LpPool, MaxPool
+from jaxconv.layers.stochastic import Dropout, SpatialDropout
 
 __all__ = [
     "AvgPool",

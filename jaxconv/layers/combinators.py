@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError, said_by
+from jaxconv.layers.base import Layer, Shape, Tree, as_layer, output_shape
 from jaxconv.layers.factory import makes_layer
-from jaxconv.layers.layer import Layer, Shape, Tree, as_layer, output_shape
 
 Parts = tuple[tuple[str, Layer], ...]
 

@@ -6,9 +6,9 @@ import jax
 
 from jaxconv import ops
 from jaxconv.errors import InputError
+from jaxconv.layers.base import Layer, Shape, Tree, stateless
 from jaxconv.layers.factory import makes_layer
-from jaxconv.layers.layer import Layer, Shape, Tree, stateless
-from jaxconv.layers.parameters import HE_NORMAL, Initializer, kernel_and_bias, kernel_names
+from jaxconv.layers.initializers import HE_NORMAL, Initializer, kernel_and_bias, kernel_names
 
 
 @makes_layer

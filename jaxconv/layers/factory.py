@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.layers.layer import Layer, Shape, Tree
-from jaxconv.layers.recipe import Recipe
+from jaxconv.layers.base import Layer, Shape, Tree
+from jaxconv.layers.pickling import Recipe
 from jaxconv.shapes import is_int
-from jaxconv.utils.calls import check_call, checked_call
+from jaxconv.utils.signatures import check_call, checked_call
 
 P = ParamSpec("P")
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from jaxconv.errors import known
 from jaxconv.layers import Layer
 from jaxconv.models.all_conv import all_conv
-from jaxconv.models.autoencoder import decoder, encoder
+from jaxconv.models.autoencoders import decoder, encoder
 from jaxconv.models.convnetjs import convnetjs
-from jaxconv.models.lenet import lenet5
 from jaxconv.models.lenet1998 import lenet5_1998
-from jaxconv.models.mlp import mlp
+from jaxconv.models.lenets import lenet5
 from jaxconv.models.mnist_cnn import mnist_cnn
-from jaxconv.models.resnet import DEPTHS, resnet
+from jaxconv.models.resnets import DEPTHS, resnet
+from jaxconv.models.simple_networks import mlp
 from jaxconv.models.small_cnn import small_cnn
 from jaxconv.models.vgg import vgg6
 

@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Any
 
+from jaxconv import checks
 from jaxconv.layers import Conv, Dropout, Layer, serial
 from jaxconv.layers.factory import makes_layer
-from jaxconv.ops import checks, global_avg_pool, relu
+from jaxconv.ops import global_avg_pool, relu
 
 
 @makes_layer

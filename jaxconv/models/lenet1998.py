@@ -1,6 +1,6 @@
 """LeNet-5 as LeCun, Bottou, Bengio and Haffner built it in 1998: 60,000 parameters, layer by layer as in their paper.
 
-What is taught as LeNet-5 (:mod:`jaxconv.models.lenet`) differs from it in three places: the original's pooling adds up
+What is taught as LeNet-5 (:mod:`jaxconv.models.lenets`) differs from it in three places: the original's pooling adds up
 and has a gain and a bias of its own, its second convolution does not connect every pair of maps, and its output is no
 dense layer but ten distances to drawn digits.
 """
@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv import ops
+from jaxconv import checks, ops
 from jaxconv.errors import InputError
 from jaxconv.layers import Conv, Dense, Layer, serial
+from jaxconv.layers.base import Shape, Tree, stateless
 from jaxconv.layers.factory import makes_layer
-from jaxconv.layers.layer import Shape, Tree, stateless
-from jaxconv.layers.parameters import kernel_shape
-from jaxconv.ops import checks, flatten, tanh
+from jaxconv.layers.initializers import kernel_shape
+from jaxconv.ops import flatten, tanh
 from jaxconv.shapes import Sizes, Window
 
 # Which maps of S2 each of the 16 maps of C3 sees: the paper's table I. Six see three neighbours (the sixth map is

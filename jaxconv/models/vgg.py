@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from jaxconv import checks
 from jaxconv.layers import BatchNorm, Conv, Dense, Dropout, Layer, MaxPool, serial
 from jaxconv.layers.factory import makes_layer
-from jaxconv.ops import checks, flatten, relu
+from jaxconv.ops import flatten, relu
 
 
 @makes_layer

@@ -1,7 +1,7 @@
 """The ground floor: pure functions of arrays. Arrays come first, every option is keyword-only, channels are last."""
 
 from jaxconv.ops import backward
-from jaxconv.ops.activation import (
+from jaxconv.ops.activations import (
     celu,
     elu,
     gelu,
@@ -27,16 +27,16 @@ from jaxconv.ops.activation import (
     tanh,
 )
 from jaxconv.ops.batch_norm import batch_norm, batch_statistics
-from jaxconv.ops.conv import LOWERINGS, conv, conv_matrix
-from jaxconv.ops.conventions import from_keras_transpose, from_lax_transpose
-from jaxconv.ops.dense import dense, flatten
-from jaxconv.ops.dropout import dropout, spatial_dropout
+from jaxconv.ops.convolution.api import LOWERINGS, conv, conv_matrix
+from jaxconv.ops.convolution.conversions import from_keras_transpose, from_lax_transpose
+from jaxconv.ops.convolution.transposed import conv_transpose
 from jaxconv.ops.global_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
-from jaxconv.ops.loss import correct, softmax_cross_entropy
-from jaxconv.ops.norm import group_norm, instance_norm, layer_norm, rms_norm
-from jaxconv.ops.pool import avg_pool, lp_pool, max_pool
+from jaxconv.ops.linear import dense, flatten
+from jaxconv.ops.losses import correct, softmax_cross_entropy
+from jaxconv.ops.normalization import group_norm, instance_norm, layer_norm, rms_norm
+from jaxconv.ops.pooling import avg_pool, lp_pool, max_pool
 from jaxconv.ops.response_norm import local_response_norm
-from jaxconv.ops.transpose import conv_transpose
+from jaxconv.ops.stochastic import dropout, spatial_dropout
 
 __all__ = [
     "LOWERINGS",

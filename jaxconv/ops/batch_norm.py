@@ -14,12 +14,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
-from jaxconv.ops.norm import batched, row, several
+from jaxconv.ops.normalization import batched, row, several
 from jaxconv.ops.places import spread
 from jaxconv.ops.sharding import over_devices
-from jaxconv.ops.standardize import channel_mean, d_variance, standardize
+from jaxconv.ops.standardization import channel_mean, d_variance, standardize
 
 Normalised = tuple[jax.Array, jax.Array, jax.Array]  # the output, mean and variance
 
@@ -152,7 +152,7 @@ def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tupl
 
     with ``slope = scale · factor``. Written so, its transpose takes two sums over the batch, those that scale and bias
     need anyway. The chain rule through mean, variance and root takes twice as many. The statistics move as for
-    :func:`jaxconv.ops.standardize.standardize`.
+    :func:`jaxconv.ops.standardization.standardize`.
     """
     x, eps, scale, bias, counted = primals
     dx, d_eps, d_scale, d_bias, _ = tangents

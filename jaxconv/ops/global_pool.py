@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from jaxconv import checks
 from jaxconv.errors import known, said_by
-from jaxconv.ops import checks
-from jaxconv.ops.pool import ordered, spatial_axes
-from jaxconv.ops.ties import TIES, largest
+from jaxconv.ops.max_gradients import TIES, largest
+from jaxconv.ops.pooling import ordered, spatial_axes
 from jaxconv.shapes import Sizes, countable, per_dimension
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxconv.ops import checks
-from jaxconv.ops.norm import batched
+from jaxconv import checks
+from jaxconv.ops.normalization import batched
 
 REACH = 2.0**32  # a number up to it can be squared as it is
 

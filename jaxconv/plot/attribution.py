@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.plot import pixels
-from jaxconv.plot.grids import fill, panels_of
+from jaxconv.plot import rgb
+from jaxconv.plot.images import fill, panels_of
 from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
     for axes, name in zip(panels[0], ("image", *heats), strict=True):
         axes.set_title(literal(name.replace("_", " ")), fontsize=8)
     for n, row in enumerate(panels):
-        shown = [pixels.picture(images[n]), *(pixels.overlay(images[n], np.asarray(h)[n]) for h in heats.values())]
+        shown = [rgb.picture(images[n]), *(rgb.overlay(images[n], np.asarray(h)[n]) for h in heats.values())]
         fill(row, shown, titles[n] if n < len(titles) else "")
     return figure
 
@@ -68,7 +68,7 @@ def patches(found: "Patches", title: str = "", *, names: Sequence[str] = (), siz
     filters, count = found.activation.shape
     panels, figure = panels_of(filters, count, size, below=0.2)
     for k, row in enumerate(panels):
-        fill(row, [pixels.picture(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
+        fill(row, [rgb.picture(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
         for axes, activation in zip(row, found.activation[k], strict=True):
             axes.set_xlabel(f"{activation:.3g}", fontsize=7, labelpad=2)
     figure.suptitle(literal(title), fontsize=10)

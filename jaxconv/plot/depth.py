@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.plot.health import norms_line
+from jaxconv.plot.diagnostics import norms_line
 from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.plot.pixels import FRAME, signed
+from jaxconv.plot.rgb import FRAME, signed
 from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxconv.plot.geometry import Box
+    from jaxconv.plot.spatial import Box
 
 CELL = 0.31  # inches
 LARGEST = 20  # cells a side; of more the numbers could not be read

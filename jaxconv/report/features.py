@@ -4,11 +4,11 @@ import jax
 
 from jaxconv.explain import feature_maps
 from jaxconv.layers import Layer
-from jaxconv.layers.walk import named_layers
-from jaxconv.plot import pixels
+from jaxconv.layers.traversal import named_layers
+from jaxconv.plot import rgb
+from jaxconv.report.context import Subject, spread
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Folded, Section
-from jaxconv.report.subject import Subject, spread
 
 MOST_LAYERS, MOST_CHANNELS = 14, 64
 UNSEEN = ("flatten", "dropout", "spatial_dropout")  # which show nothing that the layer before does not
@@ -33,8 +33,8 @@ def features_section(subject: Subject) -> Section:
         shown = []
         for layer in layers:
             y = maps[layer][i]
-            shown.append((heading(layer, y.shape), tile(pixels.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
-        folded.append(Folded(f"{name} → {answer}", tile(pixels.picture(images[i]), name), shown))
+            shown.append((heading(layer, y.shape), tile(rgb.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
+        folded.append(Folded(f"{name} → {answer}", tile(rgb.picture(images[i]), name), shown))
     lead = (
         "One small picture for each filter: bright is where it answers. Where a layer's numbers have both signs, red "
         "is above zero and blue below. All of a layer share one scale: a filter that stays dark has little to say here."

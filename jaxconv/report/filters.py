@@ -6,10 +6,10 @@ import numpy as np
 from jaxconv import plot, runtime, train
 from jaxconv.explain import change, channel_images, colourfulness, filter_images
 from jaxconv.explain.owners import with_kernel
-from jaxconv.plot import pixels
+from jaxconv.plot import rgb
+from jaxconv.report.context import Subject
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Pictures, Section
-from jaxconv.report.subject import Subject
 
 MOST_FILTERS, MOST_DEEPER, MOST_CHANNELS = 64, 8, 12
 
@@ -51,14 +51,12 @@ def _first(name: str, kernel: np.ndarray, before: np.ndarray) -> list[Block]:
         Block(
             f"{name} after training{which}",
             text,
-            tiles=[tile(pixels.picture(image), f"filter {k}", captions[k]) for k, image in enumerate(trained)],
+            tiles=[tile(rgb.picture(image), f"filter {k}", captions[k]) for k, image in enumerate(trained)],
             size="filters",
         ),
         Block(
             "The same before it",
-            tiles=[
-                tile(pixels.picture(image), f"filter {k} before training", f"{k}") for k, image in enumerate(random)
-            ],
+            tiles=[tile(rgb.picture(image), f"filter {k} before training", f"{k}") for k, image in enumerate(random)],
             size="filters",
         ),
     ]
@@ -67,7 +65,7 @@ def _first(name: str, kernel: np.ndarray, before: np.ndarray) -> list[Block]:
 def _deeper(name: str, kernel: np.ndarray) -> Block:
     shown = np.asarray(channel_images(kernel))[:MOST_DEEPER, :MOST_CHANNELS]
     rows = [
-        (f"filter {k}", [tile(pixels.signed(each, 1.0), f"filter {k}, channel {c}") for c, each in enumerate(row)])
+        (f"filter {k}", [tile(rgb.signed(each, 1.0), f"filter {k}, channel {c}") for c, each in enumerate(row)])
         for k, row in enumerate(shown)
     ]
     headings = ["", *(f"channel {c}" for c in range(shown.shape[1]))]

@@ -8,13 +8,13 @@ import numpy as np
 
 from jaxconv import plot
 from jaxconv.explain import feature_maps, health, histograms
-from jaxconv.explain.health import HealthRow
-from jaxconv.plot import pixels
-from jaxconv.report import charts
+from jaxconv.explain.diagnostics import HealthRow
+from jaxconv.plot import rgb
+from jaxconv.report import figures
+from jaxconv.report.context import Subject
 from jaxconv.report.features import shown_layers
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Section, Table
-from jaxconv.report.subject import Subject
 
 MOST = 5000  # images that are gone through
 MOST_HISTOGRAMS = 12
@@ -42,31 +42,31 @@ def health_section(subject: Subject) -> Section:
         blocks.append(Block(text="Nothing is wrong: no dead, doubled or starved filter.", tone="good"))
     rows = [[cell(row) for cell in COLUMNS.values()] for row in found.rows]
     blocks.append(Block(table=Table(list(COLUMNS), rows)))
-    figures: dict[str, Any] = {}
+    downloads: dict[str, Any] = {}
     correlated = [row.name for row in found.rows if row.kind == "conv" and row.correlation is not None]
     if correlated:
         name = correlated[-1]
         matrix = found.correlations[name].matrix
-        shown = tile(pixels.signed(np.nan_to_num(matrix), 1.0), f"correlations of the feature maps of {name}")
+        shown = tile(rgb.signed(np.nan_to_num(matrix), 1.0), f"correlations of the feature maps of {name}")
         text = f"Each pixel is a pair of filters of {name}: red if they answer together, blue if one or the other does."
         blocks.append(Block("Do its filters say the same?", text, tiles=[shown], size="large"))
-        figures["correlation.png"] = plot.correlation(matrix, title=f"feature maps of {name}")
+        downloads["correlation.png"] = plot.correlation(matrix, title=f"feature maps of {name}")
     weights = {name: each for name, each in histograms(params).items() if name.endswith("kernel")}
-    spread = [(f"weights of {name}", charts.bars(each.counts, each.edges, name)) for name, each in weights.items()]
+    spread = [(f"weights of {name}", figures.bars(each.counts, each.edges, name)) for name, each in weights.items()]
     blocks.append(Block("How the weights are spread", charts=spread[:MOST_HISTOGRAMS]))
-    figures["weights.png"] = plot.histograms(weights, title="weights")
+    downloads["weights.png"] = plot.histograms(weights, title="weights")
     layers = shown_layers(model)
     some = jax.device_get(jax.jit(lambda x: feature_maps(model, params, state, x, layers=layers))(images[:FEW]))
     outputs = histograms({name: some[name] for name in layers})
-    spread = [(f"outputs of {name}", charts.bars(each.counts, each.edges, name)) for name, each in outputs.items()]
+    spread = [(f"outputs of {name}", figures.bars(each.counts, each.edges, name)) for name, each in outputs.items()]
     blocks.append(Block("How the outputs are spread", charts=spread[:MOST_HISTOGRAMS]))
-    figures["activations.png"] = plot.histograms(outputs, title=f"outputs, of {len(images[:FEW])} test images")
+    downloads["activations.png"] = plot.histograms(outputs, title=f"outputs, of {len(images[:FEW])} test images")
     lead = (
         f"Seen on {len(images):,} test images. A filter is dead if it is zero for all of them; it is live in as many "
         "images as it answers to anywhere. Saturated outputs stand where their slope is nearly nothing. Feature maps "
         "that go together (|ρ| near 1) say the same twice. The gradient is that of the loss of one batch by the kernel."
     )
-    return Section("health", "Health", [lead], blocks, figures)
+    return Section("health", "Health", [lead], blocks, downloads)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxconv.plot.pixels import address
+from jaxconv.plot.rgb import address
 
 LARGE = 4000  # pixels; of larger pictures the colours are few, or a page of a deep network would weigh megabytes
 COLORS = 64
@@ -31,7 +31,7 @@ def tile(pixels: np.ndarray, alt: str, caption: str = "") -> Tile:
     """A picture for the page.
 
     Args:
-        pixels: ``(H, W, 3)`` uint8, as :mod:`jaxconv.plot.pixels` makes them, or ``(H, W, 4)`` with transparency.
+        pixels: ``(H, W, 3)`` uint8, as :mod:`jaxconv.plot.rgb` makes them, or ``(H, W, 4)`` with transparency.
         alt: what it shows.
         caption: below it.
 

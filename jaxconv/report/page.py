@@ -45,7 +45,7 @@ class Block:
     heading: str = ""
     text: str = ""
     tone: str = ""  # of the text: "", "soft", "warning" or "good"
-    charts: Sequence[tuple[str, str]] = ()  # what it shows, and the JSON of jaxconv.report.charts
+    charts: Sequence[tuple[str, str]] = ()  # what it shows, and the JSON of jaxconv.report.figures
     tiles: Sequence[Tile] = ()
     size: str = "small"  # of the tiles: "filters", "small" or "large"
     table: Table | None = None

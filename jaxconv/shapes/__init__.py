@@ -3,7 +3,7 @@
 No array of any framework is touched, so all of it is known before a network runs.
 """
 
-from jaxconv.shapes.views import PlacedView, View, coverage, receptive_field, tap_pixels
+from jaxconv.shapes.receptive_fields import PlacedView, View, coverage, receptive_field, tap_pixels
 from jaxconv.shapes.windows import (
     PADDINGS,
     Padding,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.train.state import Batch, TrainState
-from jaxconv.train.step import Metrics, Step
+from jaxconv.train.train_step import Metrics, Step
 
 Chunk = Callable[..., tuple[TrainState, Metrics]]
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv import devices
+from jaxconv import distributed
 from jaxconv.errors import InputError
-from jaxconv.train.feed import Resident, Streamed, numbers_of
+from jaxconv.train.loaders import Resident, Streamed, numbers_of
 from jaxconv.train.pixels import not_finite
 from jaxconv.train.snapshot import Position
 from jaxconv.train.state import TrainState
-from jaxconv.train.step import Step
+from jaxconv.train.train_step import Step
 
 
 def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position) -> InputError:
@@ -36,7 +36,7 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
     xs = next(iter(feed.chunks(at.epoch + 1, chunk)))
     x = jax.tree.map(lambda leaf: leaf[row] if member is None else leaf[member, row], xs)
     batch = feed.fetch(x, *feed.data)
-    images = devices.everywhere(jnp.asarray(batch.image))
+    images = distributed.everywhere(jnp.asarray(batch.image))
     if jnp.issubdtype(images.dtype, jnp.floating) and not np.isfinite(images).all():
         numbers = numbers_of(feed, at.epoch + 1, chunk, row, member)
         return not_finite("fit", f"the training images of step {number + 1}", images, numbers)

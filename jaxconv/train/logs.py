@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 from jaxconv.utils.files import make_folder, refuse_link, write_errors
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 
 class PerClass(NamedTuple):

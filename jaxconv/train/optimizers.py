@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import optax
 
+from jaxconv import checks
 from jaxconv.errors import InputError, known
-from jaxconv.ops import checks
 from jaxconv.train.schedules import make_schedule
 
 

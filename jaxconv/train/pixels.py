@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconv import checks
 from jaxconv.errors import InputError, RangeWarning
-from jaxconv.ops import checks
 
 DARKEST = 16  # bytes that nowhere exceed this are counted from 0 to 16, or flags, and no picture from 0 to 255
 

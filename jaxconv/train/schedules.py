@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import optax
 
+from jaxconv import checks
 from jaxconv.errors import InputError, known
-from jaxconv.ops import checks
 
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda peak, steps: optax.constant_schedule(peak),

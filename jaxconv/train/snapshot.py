@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.train.arrays import paths
 from jaxconv.train.batches import Plan
+from jaxconv.train.early_stopping import Stopping
+from jaxconv.train.snapshots import paths
 from jaxconv.train.state import TrainState
-from jaxconv.train.stopping import Stopping
 
 
 class Position(NamedTuple):

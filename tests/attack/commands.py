@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import tyro
 
-from jaxconv.cli import program
+from jaxconv.cli import app
 
 LONGEST = 2100  # characters of a message
 NUMBERS = ["-1", "1e400", "nan", "-inf", "10" * 30, "9" * 5000, "1.5.2", "0x10", "three", "½", "1e", "--", "'1'", "[1]"]
@@ -54,9 +54,9 @@ class Outcome(NamedTuple):
 
 def kinds_of(command: str) -> dict[str, object]:
     """The type of each option, by its name; positional ones left out."""
-    hints = get_type_hints(program.COMMANDS[command].options, include_extras=True)
+    hints = get_type_hints(app.COMMANDS[command].options, include_extras=True)
     plain = {}
-    for field in dataclasses.fields(program.COMMANDS[command].options):
+    for field in dataclasses.fields(app.COMMANDS[command].options):
         hint = hints[field.name]
         if tyro.conf.Positional in getattr(hint, "__metadata__", ()):
             continue
@@ -82,7 +82,7 @@ def bad_value(kind: object, rng: random.Random) -> list[str]:
 
 def bad_line(rng: random.Random) -> list[str]:
     """A command line with at least one fault in it."""
-    command = rng.choice(list(program.COMMANDS))
+    command = rng.choice(list(app.COMMANDS))
     kinds, needed = kinds_of(command), NEEDED.get(command, [])
     fault = rng.choice(["value", "value", "value", "value", "missing", "unknown", "twice", "place", "command", "extra"])
     if fault == "command" or (not kinds and fault in ("value", "missing", "twice")):
@@ -124,7 +124,7 @@ def attempt(line: list[str]) -> Outcome:
     code: object = None
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = program.main(line)
+            code = app.main(line)
     except SystemExit as stop:
         code = stop.code
     except BaseException:
@@ -158,10 +158,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     outcomes = attack(options.count, options.seed)
-    counts = Counter((each.line[0] if each.line[0] in program.COMMANDS else "(none)", each.fault) for each in outcomes)
+    counts = Counter((each.line[0] if each.line[0] in app.COMMANDS else "(none)", each.fault) for each in outcomes)
     faults = ["", "traceback", "long message", "raw characters", "exit code 0"]
     print(f"{'command':<12}" + "".join(f"{fault or 'refused':>16}" for fault in faults))
-    for command in [*program.COMMANDS, "(none)"]:
+    for command in [*app.COMMANDS, "(none)"]:
         print(f"{command:<12}" + "".join(f"{counts[command, fault]:>16}" for fault in faults))
     for each in outcomes:
         if each.fault:

@@ -15,7 +15,7 @@ from pathlib import Path
 READER = """
 import sys, time
 from pathlib import Path
-from jaxconv.experiment import load_run
+from jaxconv.runs import load_run
 until, reads, failures = time.monotonic() + float(sys.argv[2]), 0, []
 while time.monotonic() < until:
     try:

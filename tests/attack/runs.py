@@ -29,8 +29,8 @@ from matplotlib.figure import Figure
 
 from jaxconv import data, models, plot
 from jaxconv.errors import InputError
-from jaxconv.experiment import TrainConfig, evaluate_run, load_run, resume_training, run_training
-from jaxconv.report.subject import read_subject
+from jaxconv.report.context import read_subject
+from jaxconv.runs import TrainConfig, evaluate_run, load_run, resume_training, run_training
 
 VALUES = [None, True, -1, 0, 1, 3, 10**6, 10**20, -(10**300), 0.5, 1e300, "", "x", "\x1b[31m", [], {}, [[]], [0, 0, 0],
           [8, 8, 5], [10**5, 10**5, 1], ["a"], {"a": 1}, "../../etc", list("1023456789")]  # fmt: skip

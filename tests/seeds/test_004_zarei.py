@@ -24,7 +24,7 @@ import pytest
 from lectures import compiled, image, integers, kernel, parameters, plane, table, whole
 
 from jaxconv import Conv, Dense, Dropout, MaxPool, flatten, models, ops, relu, serial, shapes, train
-from jaxconv.data.dataset import Split, hold_out
+from jaxconv.data.base import Split, hold_out
 from jaxconv.explain import arithmetic, summarize
 
 EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import ops
-from jaxconv.compare.contests.asked import Asked, Contest, Entry, of_x, random_parameters, random_x, with_gradient
 from jaxconv.ops import backward
+from jaxconv.testing.cases.base import Asked, Contest, Entry, of_x, random_parameters, random_x, with_gradient
 
 
 def _dense(asked: Asked) -> Contest:

@@ -9,12 +9,12 @@ those of the batch and the options, so it compiles once and runs inside ``jit``,
 device that computes the rest of the step.
 """
 
-from jaxconv.data.augment.boxes import cutmix, cutout
-from jaxconv.data.augment.given import Augment, Mix
+from jaxconv.data.augment.base import Augment, Mix
+from jaxconv.data.augment.geometric import alternating_flip, crop, flip, shift
 from jaxconv.data.augment.mix import mixup
-from jaxconv.data.augment.moves import alternating_flip, crop, flip, shift
-from jaxconv.data.augment.table import AUGMENTATIONS, MIXES, compose, find
-from jaxconv.data.augment.views import test_time
+from jaxconv.data.augment.mixing import cutmix, cutout
+from jaxconv.data.augment.registry import AUGMENTATIONS, MIXES, compose, find
+from jaxconv.data.augment.test_time import test_time
 from jaxconv.data.augment.warp import affine, rotate, warp
 
 __all__ = [

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxconv.data.augment.given import Mix, batch, keys, within
+from jaxconv import checks
+from jaxconv.data.augment.base import Mix, batch, keys, within
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 LEAST_ALPHA, MOST_ALPHA = 0.001, 1000  # beyond, every share is as good as whole, or as good as half
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from jaxconv.data.augment.given import Augment, batch, keys, within
+from jaxconv import checks
+from jaxconv.data.augment.base import Augment, batch, keys, within
 from jaxconv.errors import InputError
-from jaxconv.ops import checks
 
 LARGEST = 1e4  # of a scale or a distance: beyond it every image is blank
 

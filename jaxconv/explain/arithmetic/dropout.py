@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import ops
-from jaxconv.explain.arithmetic.terms import Arithmetic, Asked, Group, Term, plain, read, summed
+from jaxconv.explain.step_by_step.terms import Arithmetic, Asked, Group, Term, plain, read, summed
 
 
 def dropout(asked: Asked, x: np.ndarray, key: Any, rate: float) -> Arithmetic:

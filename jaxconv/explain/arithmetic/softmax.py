@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.explain.arithmetic.terms import (
+from jaxconv.explain.step_by_step.terms import (
     Arithmetic,
     Asked,
     Group,

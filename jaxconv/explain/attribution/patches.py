@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.explain.attribution.maximize import check_channels
+from jaxconv.explain.attribution.feature_visualization import check_channels
 from jaxconv.explain.batches import per_image
-from jaxconv.explain.features import check_images, check_layer, feature_maps
-from jaxconv.explain.fields import field_of
+from jaxconv.explain.intermediates import check_images, check_layer, feature_maps
+from jaxconv.explain.receptive_fields import field_of
 from jaxconv.layers import Layer
-from jaxconv.ops import checks
 
 
 class Patches(NamedTuple):

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.explain.attribution.asked import asked
-from jaxconv.explain.attribution.gradients import gradient
+from jaxconv.explain.attribution.gradient_methods import gradient
+from jaxconv.explain.attribution.targets import asked
 from jaxconv.explain.scores import Score
 from jaxconv.layers import Layer
-from jaxconv.ops import checks
 
 
 class Integrated(NamedTuple):

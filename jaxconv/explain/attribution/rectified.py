@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError
-from jaxconv.explain.attribution.asked import asked
-from jaxconv.explain.attribution.gradients import gradient
+from jaxconv.explain.attribution.gradient_methods import gradient
+from jaxconv.explain.attribution.targets import asked
 from jaxconv.explain.scores import Score
 from jaxconv.layers import Layer
-from jaxconv.layers.walk import named_layers
-from jaxconv.train.alive import RECTIFIERS
+from jaxconv.layers.traversal import named_layers
+from jaxconv.train.diagnostics import RECTIFIERS
 
 Function = Callable[[jax.Array], jax.Array]
 

@@ -22,9 +22,9 @@ They are there to be read and to be compared with, so products have the highest 
 Lecture rows 001-20 to 001-25.
 """
 
-from jaxconv.ops.backward.conv import bias, conv, conv_transpose
-from jaxconv.ops.backward.dense import dense, flatten, relu, sigmoid, softmax_cross_entropy, tanh
-from jaxconv.ops.backward.pool import avg_pool, global_avg_pool, lp_pool, max_pool
+from jaxconv.ops.backward.convolution import bias, conv, conv_transpose
+from jaxconv.ops.backward.linear import dense, flatten, relu, sigmoid, softmax_cross_entropy, tanh
+from jaxconv.ops.backward.pooling import avg_pool, global_avg_pool, lp_pool, max_pool
 
 __all__ = [
     "avg_pool",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.ops.conv import lax as by_lax
-from jaxconv.ops.conv.passes import Form, Lowering, shape_of
+from jaxconv.ops.convolution.primitives import Form, Lowering, shape_of
 from jaxconv.ops.sharding import varying_alike
 
 

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.ops import checks
-from jaxconv.ops.window import pad
+from jaxconv import checks
+from jaxconv.ops.sliding_window import pad
 from jaxconv.shapes import ResolvedWindow, span
 
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.ops import checks
-from jaxconv.ops.channels import mix
-from jaxconv.ops.window import pad, taps
+from jaxconv import checks
+from jaxconv.ops.numerics import mix
+from jaxconv.ops.sliding_window import pad, taps
 from jaxconv.shapes import ResolvedWindow
 
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxconv import checks
 from jaxconv._compat import half_precision_convolution_has_a_gradient
-from jaxconv.ops import checks
-from jaxconv.ops.window import layout
+from jaxconv.ops.sliding_window import layout
 from jaxconv.shapes import ResolvedWindow
 
 

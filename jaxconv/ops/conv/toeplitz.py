@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxconv import checks
 from jaxconv.errors import InputError, said_by
-from jaxconv.ops import checks
-from jaxconv.ops.window import tap_numbers
+from jaxconv.ops.sliding_window import tap_numbers
 from jaxconv.shapes import ResolvedWindow, tap_pixels
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxconv._compat import batching, give_jet_of_products, keep_where_kept
-from jaxconv.ops.conv.passes import FACTORS, PRIMITIVES, Form, others, run, shape_of
+from jaxconv.ops.convolution.primitives import FACTORS, PRIMITIVES, Form, others, run, shape_of
 
 
 def register(wanted: str) -> None:

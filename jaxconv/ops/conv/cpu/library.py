@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxconv.ops.conv import lax as by_lax
-from jaxconv.ops.conv.cpu.full import cut
-from jaxconv.ops.conv.passes import Form
-from jaxconv.ops.window import layout
+from jaxconv.ops.convolution.cpu.lowerings import cut
+from jaxconv.ops.convolution.primitives import Form
+from jaxconv.ops.sliding_window import layout
 from jaxconv.shapes import ResolvedWindow, is_int, span
 
 PART = 16  # images

@@ -5,10 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxconv.ops.channels import pair
 from jaxconv.ops.conv.im2col import conv
-from jaxconv.ops.conv.passes import Form
-from jaxconv.ops.window import pad, taps
+from jaxconv.ops.convolution.primitives import Form
+from jaxconv.ops.numerics import pair
+from jaxconv.ops.sliding_window import pad, taps
 
 __all__ = ["conv", "kernel_gradient"]
 

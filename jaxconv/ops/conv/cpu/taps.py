@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.ops.conv.passes import Form
+from jaxconv.ops.convolution.primitives import Form
 from jaxconv.ops.places import total
-from jaxconv.ops.window import pad, taps
+from jaxconv.ops.sliding_window import pad, taps
 from jaxconv.shapes import ResolvedWindow
 
 

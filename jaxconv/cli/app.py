@@ -1,0 +1,223 @@
+"""The command line: which commands there are, how they are parsed, and what becomes of an error."""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, NoReturn, Union, get_type_hints
+
+import tyro
+
+from jaxconv import __version__, runtime
+from jaxconv.cli.bench import Bench, run_bench
+from jaxconv.cli.compare_command import Compare, run_comparison
+from jaxconv.cli.demo import Demo, run_demo
+from jaxconv.cli.doctor import Doctor, examine
+from jaxconv.cli.report_commands import Explain, explain
+from jaxconv.cli.run_commands import (
+    Data,
+    Eval,
+    Predict,
+    Summary,
+    Train,
+    check_data,
+    evaluate,
+    predict,
+    summary,
+    train,
+    train_defaults,
+)
+from jaxconv.data.download import cache_folder
+from jaxconv.errors import InputError, unknown
+from jaxconv.utils import terminal
+
+NO_TUNE = "--no-tune"
+LARGEST = 2**32  # of the numbers that an option takes
+
+
+class Command(NamedTuple):
+    options: type
+    run: Callable[..., int | None]  # returns the exit code, if it is not 0
+    examples: str
+
+
+COMMANDS = {
+    "train": Command(
+        Train,
+        train,
+        """jaxconv train
+        jaxconv train --dataset mnist --recipe fast
+        jaxconv train --dataset mnist --model mnist_cnn
+        jaxconv train --dataset mnist --model mnist_cnn --recipe lecture
+        jaxconv train --dataset cifar10 --model resnet20 --recipe resnet
+        jaxconv train --dataset folder:pictures --model resnet20 --augment flip shift:4
+        jaxconv train --seeds 5
+        jaxconv train --resume runs/digits-small_cnn-20261121-101500""",
+    ),
+    "eval": Command(Eval, evaluate, "jaxconv eval runs/digits-small_cnn-20261121-101500"),
+    "predict": Command(Predict, predict, "jaxconv predict runs/mnist-mnist_cnn-20261121-101500 seven.png --invert"),
+    "summary": Command(Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --in-shape 28 28 1"),
+    "compare": Command(
+        Compare,
+        run_comparison,
+        """jaxconv compare --op conv --shape 8 28 28 3 --features 16 --kernel 3 --stride 2
+        jaxconv compare --op max_pool --kernel 2 --kinks
+        jaxconv compare --model lenet5
+        jaxconv compare --model mnist_cnn --layer conv2 --dtype float32""",
+    ),
+    "bench": Command(
+        Bench,
+        run_bench,
+        """jaxconv bench
+        jaxconv bench --models lenet5 mnist_cnn vgg6 resnet20 --peers all --json bench.json
+        jaxconv bench --models resnet32 --peers torch torch_channels_last nnx --batch 64
+        jaxconv bench --models mnist_cnn --peers lax keras --rounds 30 --figure bench.png
+        jaxconv bench --ops --json ops.json
+        jaxconv bench --ops --models lenet5 resnet20 --batch 64 --rounds 30
+        jaxconv bench --tune
+        jaxconv bench --tune --json rule.json""",
+    ),
+    "explain": Command(
+        Explain,
+        explain,
+        """jaxconv explain runs/mnist-mnist_cnn-20261121-101500
+        jaxconv explain runs/mnist-mnist_cnn-20261121-101500 --images seven.png --invert --layer conv2""",
+    ),
+    "demo": Command(Demo, run_demo, "jaxconv demo runs/mnist-mnist_cnn-20261121-101500 --browser"),
+    "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
+    "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 where a comparison fails, 2 for bad input, 130 when interrupted.
+
+    An error of the user's is one line. ``JAXCONV_TRACEBACK=1`` shows where it was raised.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's warnings; its errors are told in our words
+    try:
+        options = parse(arguments or ["--help"])
+        return next(command for command in COMMANDS.values() if command.options is type(options)).run(options) or 0
+    except (InputError, OSError, MemoryError) as error:
+        if os.environ.get("JAXCONV_TRACEBACK"):
+            raise
+        terminal.tell_error(f"error: {error or 'there is not enough memory'}")
+        return 2
+    except KeyboardInterrupt as interrupt:
+        terminal.tell_error("; ".join(["interrupted", *map(str, interrupt.args)]))
+        return terminal.INTERRUPTED
+
+
+def run() -> NoReturn:
+    """Set this process up, run :func:`main` on its arguments, and exit."""
+    try:
+        arguments = sys.argv[1:]
+        if arguments[:1] != ["bench"]:  # whose peers are to run as they are, and which sets its own processes up
+            arguments = [word for word in arguments if word != NO_TUNE]
+            runtime.set_up(tuned=len(arguments) == len(sys.argv) - 1)
+        with contextlib.suppress(InputError):  # no home folder: nothing is kept
+            runtime.keep_programs(cache_folder())
+        code = main(arguments)
+    except KeyboardInterrupt:
+        terminal.tell_error("interrupted")
+        code = terminal.INTERRUPTED
+    sys.stdout.flush()
+    if code == terminal.INTERRUPTED:  # out at once: taken down in the middle of compiling, jaxlib may crash
+        os._exit(code)
+    sys.exit(code)
+
+
+def parse(arguments: Sequence[str]) -> object:
+    """The options of the command that the arguments name.
+
+    Raises:
+        InputError: an unknown command or option, with the nearest that is known; a value of the wrong type.
+        SystemExit: after ``--help`` and ``--version``.
+    """
+    name = arguments[0]
+    if name == "--version":
+        terminal.tell(f"jaxconv {__version__}")
+        raise SystemExit(0)
+    if name not in COMMANDS and name not in ("-h", "--help"):
+        if name.startswith("-"):
+            raise InputError(
+                f"{name} is before the command: write jaxconv COMMAND {name} …, with {', '.join(COMMANDS)}"
+            )
+        raise unknown("command", name, COMMANDS)
+    _check_words(name, arguments[1:])
+    defaults = {"train": train_defaults(arguments)} if name == "train" else {}
+    kinds: Any = tuple(
+        Annotated[
+            command.options,
+            tyro.conf.subcommand(
+                name, default=defaults.get(name, tyro.MISSING_NONPROP), prefix_name=False, description=_help(command)
+            ),
+        ]
+        for name, command in COMMANDS.items()
+    )
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            options, rest = tyro.cli(
+                Union[kinds],  # noqa: UP007  (a tuple of types, made above)
+                prog="jaxconv",
+                description="Convolutional networks as pure functions, compiled by XLA.\n\n"
+                f"With {NO_TUNE} a command leaves allocator and compiler as they are; jaxconv doctor tells about them.",
+                args=arguments,
+                return_unknown_args=True,
+            )
+    except SystemExit:
+        if errors.getvalue():
+            raise InputError(_one_line(errors.getvalue())) from None
+        raise
+    for word in rest:
+        if not word.startswith("-"):
+            raise InputError(f"jaxconv {name} does not know what to do with {word!r}: see jaxconv {name} --help")
+        flags = [
+            f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(options) if f.name not in _positional(options)
+        ]
+        raise unknown(f"jaxconv {name} option", word.split("=")[0], [*flags, "--help"])
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not abs(number) < LARGEST:
+                option = f"--{field.name.replace('_', '-')}"
+                raise InputError(f"{name}: {option} {number} should be a number from {-LARGEST:,} to {LARGEST:,}")
+    return options
+
+
+def _check_words(command: str, words: Sequence[str]) -> None:
+    """Refuse an empty word, which would count as the folder "." or as left out, and an option that is there twice."""
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            place = option if equals else before or "its first word"
+            raise InputError(f"{command}: {place} is empty: give it a value, or leave it out")
+    options = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    for option in options:
+        if options.count(option) > 1:
+            raise InputError(f"{command}: {option} is there twice: leave one out")
+        if f"--no-{option.removeprefix('--')}" in options:
+            raise InputError(f"{command}: {option} and --no-{option.removeprefix('--')} contradict: leave one out")
+
+
+def _positional(options: object) -> set[str]:
+    hints = get_type_hints(type(options), include_extras=True)
+    return {name for name, hint in hints.items() if tyro.conf.Positional in getattr(hint, "__metadata__", ())}
+
+
+def _one_line(box: str) -> str:
+    """tyro's explanation of a wrong value, out of its frame."""
+    text = re.sub(r"[│╭╮╰╯─|+]|-{3,}", " ", box).split("For full helptext")[0]
+    return " ".join(text.split())
+
+
+def _help(command: Command) -> str:
+    examples = "".join(f"\n  {line.strip()}" for line in command.examples.splitlines())
+    return f"{inspect.cleandoc(command.options.__doc__ or '')}\n\nExamples:{examples}"

@@ -1,0 +1,240 @@
+"""The commands: each is a typed dataclass, which tyro makes into options, and a function that runs it."""
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from jaxconv import distributed, models, runtime
+from jaxconv.data import check
+from jaxconv.errors import InputError, known
+from jaxconv.explain import summarize, write_summary
+from jaxconv.runs import (
+    CHANGED,
+    MAY_CHANGE,
+    RECIPES,
+    TrainConfig,
+    evaluate_run,
+    load_run,
+    predict_files,
+    read_config,
+    read_train_config,
+    resume_training,
+    run_training,
+)
+from jaxconv.utils.files import write_json
+from jaxconv.utils.terminal import console, tell, tell_error
+
+MOST_CLASSES = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a network and write a run folder."""
+
+    recipe: str | None = None
+    """Other defaults: fast (MNIST in one epoch), lecture (RMSprop, patience 5, beside a network without convolutions)
+    or resnet (He et al.)."""
+    resume: Path | None = None
+    """Go on with this run, which was stopped or killed, exactly as if it had not been."""
+    address: str | None = None
+    """Of several processes that train together, host:port of the first; then --processes and --process too. On a TPU
+    pod slice, or under Slurm, auto is enough."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which of them this is, from 0."""
+
+
+def train_defaults(arguments: Sequence[str]) -> Train:
+    """What train is asked for by default: as the recipe has it, or as the run to resume was started."""
+    if "--help" in arguments or "-h" in arguments:
+        return Train()
+    if resumed := _value_of("--resume", arguments):
+        config = read_train_config(Path(resumed))
+        return Train(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    if recipe := _value_of("--recipe", arguments):
+        known("recipe", recipe, RECIPES)
+        return Train(**RECIPES[recipe])
+    return Train()
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """What stands after an option, or after its equals sign."""
+    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+        if word == option:
+            return after
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Score a trained network on the test set of its data set."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, as jaxconv train made it."""
+    flip: bool = False
+    """Average over each image and its mirror image."""
+    shift: int = 0
+    """Average over each image moved by so many pixels, too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Say what is in image files."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, as jaxconv train made it."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """png or jpg files; they are resized, and made grey if the data set's images are."""
+    invert: bool = False
+    """Swap dark and bright: for dark ink on white paper, which MNIST shows the other way round."""
+    top: int = 3
+    """How many classes to list for each image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Print a network as a table: shapes, parameters, work, receptive fields."""
+
+    model: tyro.conf.Positional[str]
+    """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
+    32, 44, 56 or 110; or the folder of a run, as jaxconv train made it."""
+    in_shape: tuple[int, int, int] | None = None
+    """Height, width and channels of one image; by default the size that the model is meant for."""
+    classes: int | None = None
+    """Number of outputs; by default 10."""
+    form: Literal["terminal", "text", "markdown", "json"] = "terminal"
+    """How to write it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Look at the data sets on this machine; nothing is downloaded."""
+
+    action: tyro.conf.Positional[Literal["check"]]
+    """check: every file against its official size and SHA-256."""
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Data sets; all of them by default."""
+
+
+def train(options: Train) -> None:
+    before = runtime.age()
+    if options.resume and options.recipe:
+        raise InputError("train: --recipe means nothing to --resume: leave it out")
+    if any(value is not None for value in (options.address, options.processes, options.process)):
+        distributed.start(options.address, options.processes, options.process)
+    if options.resume:
+        folder, result = resume_training(options.resume, **_changes(options, options.resume))
+    else:
+        folder, result = run_training(options)
+    if not distributed.first():
+        return
+    several = result.get("test_accuracies")
+    spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
+    which = "each at its best epoch" if several else f"epoch {result['best_epoch']}, the best"
+    images = f"{result['test_count']:,} images"
+    tell(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
+    if several:
+        tell(f"the {len(several)} networks together: {result['ensemble_accuracy']:.4f}")
+    if "baseline" in result:
+        tell(
+            f"{result['baseline']['model']} reaches {result['baseline']['test_accuracy']:.4f}: "
+            f"relative error decrease {result['relative_error_decrease']:.1%}"
+        )
+    began = result.get("first_step_seconds")
+    tell(
+        f"in {before + result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling"
+        + (f" and the first step after {before + began:.1f}" if began else "")
+        + f", on {result['device']}",
+        f"saved in {folder}: {', '.join(sorted(path.name for path in folder.glob('[!.]*')))}",
+        f"next: jaxconv predict {shlex.quote(str(folder))} IMAGE.png",
+    )
+
+
+def _changes(options: Train, folder: Path) -> dict[str, Any]:
+    """What a run is to be given otherwise when it goes on; what its numbers depend on is refused."""
+    began = read_train_config(folder)
+    changed = {
+        field.name: now
+        for field in dataclasses.fields(TrainConfig)
+        if (now := getattr(options, field.name)) != getattr(began, field.name)
+    }
+    refused = [
+        f"--{name.replace('_', '-')} {getattr(began, name)}, not {now}"
+        for name, now in changed.items()
+        if name not in MAY_CHANGE
+    ]
+    if refused:
+        longer = ""
+        if "epochs" in changed:  # another number is another schedule, from the first step on
+            longer = f"; the learning rate follows a schedule for {began.epochs} epochs, so a longer run is a new one"
+        raise InputError(f"{folder} began with {', '.join(refused)}: leave that out, or start a new run{longer}")
+    return changed
+
+
+def evaluate(options: Eval) -> None:
+    scored = evaluate_run(load_run(options.run), flip=options.flip, shift=options.shift)
+    tell(
+        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images",
+        f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['calibration_error']:.4f}",
+    )
+    if scored["test_data_changed"]:
+        tell_error(f"warning: {CHANGED}")
+    try:
+        write_json(options.run / "evaluation.json", scored)
+    except InputError as error:  # a run that may only be read has its scores all the same
+        tell_error(f"warning: the scores are not saved: {error}")
+    else:
+        tell(f"saved in {options.run / 'evaluation.json'}")
+
+
+def predict(options: Predict) -> None:
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: list at least 1 class")
+    run = load_run(options.run)
+    classes = run.config["classes"]
+    predicted = predict_files(run, list(options.images), invert=options.invert)
+    for path, probabilities in zip(options.images, predicted, strict=True):
+        best = probabilities.argsort()[::-1][: options.top]
+        tell(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
+
+
+def summary(options: Summary) -> None:
+    name, in_shape, classes = _network(options)
+    shown = summarize(models.find(name).make(classes), in_shape)
+    title = f"{name} on {'×'.join(map(str, shown.in_shape))}"
+    tell(*write_summary(shown, options.form, title=title, width=console().width).split("\n"))
+    if options.form in ("terminal", "text"):
+        size = f"{4 * shown.params / 1024:,.0f} KiB in float32"
+        tell(f"trainable parameters {shown.params:,} ({size}): {shown.weights:,} weights and {shown.biases:,} biases")
+        tell(f"running statistics {shown.state:,}")
+
+
+def _network(options: Summary) -> tuple[str, tuple[int, ...], int]:
+    """Name, image shape and number of classes of the model, or of the run, that is to be summarised."""
+    if Path(options.model).is_dir():
+        if options.in_shape is not None or options.classes is not None:
+            raise InputError("summary: of a run --in-shape and --classes are known: leave them out")
+        config = read_config(Path(options.model))
+        return config["model"], tuple(config["in_shape"]), len(config["classes"])
+    classes = 10 if options.classes is None else options.classes
+    if not 1 <= classes <= MOST_CLASSES:
+        raise InputError(f"summary: --classes {classes} should be from 1 to {MOST_CLASSES:,}")
+    return options.model, options.in_shape or models.find(options.model).in_shape, classes
+
+
+def check_data(options: Data) -> None:
+    bad = []
+    for report in check(options.names):
+        tell(report.name, *(f"  {line}" for line in report.lines))
+        # A file that nobody asked about may well be missing; it is fetched when it is needed.
+        if report.damaged or (report.missing and report.name in options.names):
+            bad.append(report.name)
+    if bad:
+        raise InputError(f"{', '.join(bad)}: damaged or missing files, named above with what to do")

@@ -1,0 +1,114 @@
+"""A data set in one ``.npz`` file of numpy's, as Keras and MedMNIST have them."""
+
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxconv.data.base import Split
+from jaxconv.data.idx import MOST_AXES
+from jaxconv.data.limits import Allowance
+from jaxconv.data.splits import Parts, class_numbers, numbered
+from jaxconv.errors import InputError
+from jaxconv.utils.files import open_file
+from jaxconv.utils.text import error_line, printable
+
+# Keras's names and MedMNIST's; the validation arrays may be missing.
+NAMES = (
+    {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
+    {
+        "train": ("train_images", "train_labels"),
+        "validation": ("val_images", "val_labels"),
+        "test": ("test_images", "test_labels"),
+    },
+)
+READERS = {  # of a header, by the version of the format; each refuses one of more than 10,000 bytes
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def load_npz(place: str) -> Parts:
+    """Arrays ``x_train, y_train, x_test, y_test`` (``x_val, y_val``), or ``train_images, train_labels, …``, of a file.
+
+    Images are uint8, ``(N, H, W)`` or ``(N, H, W, C)``; labels whole numbers, ``(N,)`` or ``(N, 1)``. The classes are
+    named by their numbers. Without a validation part, the last sixth of the training examples is held out for it.
+
+    Raises:
+        InputError: no such file, no ``.npz``, a damaged or an encrypted one, one that becomes too large (see
+            :mod:`jaxconv.data.limits`), Python objects in it, other names, images that are not uint8, or labels that
+            are no class numbers.
+    """
+    name, path = f"npz:{place}", Path(os.path.expanduser(place))
+    try:
+        with open_file(path) as file:
+            size, magic = os.fstat(file.fileno()).st_size, file.read(6)
+            if magic == b"\x93NUMPY":
+                raise InputError(f"{name} is one array; wanted an .npz of several, as np.savez writes it")
+            if not magic.startswith(b"PK"):
+                raise InputError(f"{name} cannot be read as an .npz of arrays: it is no file of numpy's")
+            with zipfile.ZipFile(file) as archive:
+                return _read(name, archive, Allowance(path, size))
+    except FileNotFoundError:
+        raise InputError(f"{name}: there is no {path}") from None
+    except InputError:
+        raise
+    except Exception as error:  # of a damaged one zipfile, zlib and numpy raise nearly anything, MemoryError too
+        raise InputError(f"{name} cannot be read as an .npz of arrays: {error_line(error):.200}") from error
+
+
+def _read(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Parts:
+    has = [member.removesuffix(".npy") for member in archive.namelist()]
+    names = next((names for names in NAMES if {*names["train"], *names["test"]} <= set(has)), None)
+    if names is None:
+        wanted = ", or ".join(", ".join((*names["train"], *names["test"])) for names in NAMES)
+        raise InputError(f"{name} has {printable(', '.join(has)) or 'nothing':.300}; wanted {wanted}")
+    splits = {}
+    for part, (images, labels) in names.items():
+        if images in has and labels in has:
+            pixels = _pictures(f"{name}: {images}", _array(name, archive, images, allowance))
+            splits[part] = Split(pixels, class_numbers(f"{name}: {labels}", _array(name, archive, labels, allowance)))
+    return Parts(name, numbered(name, splits["train"].labels), **splits)
+
+
+def _array(name: str, archive: zipfile.ZipFile, key: str, allowance: Allowance) -> np.ndarray:
+    """One array of numbers; it is compared with the bytes that are there before memory is taken for it."""
+    member = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
+    if member.flag_bits & 1:
+        raise InputError(f"{name}: {key} is encrypted: save it with np.savez")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{name}: {key} is compressed in a way that numpy does not write: save it with np.savez")
+    allowance.spend(member.file_size)  # no more than that comes out, whatever is in it
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in READERS:
+            raise InputError(f"{name}: {key} is in numpy's format {version}, for records only: save numbers")
+        shape, _, dtype = READERS[version](file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject:
+        raise InputError(f"{name}: {key} holds Python objects, which are not loaded: save numbers")
+    if dtype.kind not in "biuf":
+        raise InputError(f"{name}: {key} is {dtype!s:.50}: save whole numbers")
+    if len(shape) > MOST_AXES or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise InputError(f"{name}: {key} promises {dtype}{shape!s:.100} but holds {held:,} bytes: it is damaged")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _pictures(where: str, images: np.ndarray) -> np.ndarray:
+    """Images as ``(N, H, W, C)`` uint8; refuse what would have to be guessed."""
+    if images.dtype != np.uint8:
+        array = where.split()[-1]
+        floats = np.issubdtype(images.dtype, np.floating)
+        if floats and np.isnan(images).any():
+            raise InputError(f"{where} has NaNs, which are no pixels: replace them, with np.nan_to_num for instance")
+        scaled = floats and images.size and images.max() <= 1
+        fix = f"({array} * 255).round()" if scaled else f"{array}.clip(0, 255){'.round()' if floats else ''}"
+        raise InputError(f"{where} is {images.dtype}, wanted uint8 from 0 to 255: save {fix}.astype(np.uint8)")
+    if images.ndim not in (3, 4) or not images.size:
+        raise InputError(f"{where} has the shape {images.shape}; wanted (N, H, W) or (N, H, W, C), and at least one")
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        raise InputError(f"{where} {images.shape} looks channels-first: save np.moveaxis(images, 1, -1)")
+    return images if images.ndim == 4 else images[..., None]

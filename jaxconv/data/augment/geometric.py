@@ -1,0 +1,158 @@
+"""Mirrored and moved by whole pixels: no value is computed, each is another pixel's."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxconv.data.augment.base import Augment, batch, keys, within
+from jaxconv.errors import InputError, known, said_by
+from jaxconv.ops.convolution.api import PAD_MODES
+from jaxconv.shapes import Sizes, per_dimension
+
+
+def flip(p: float = 0.5) -> Augment:
+    """Swap left and right in a fraction ``p`` of the images: ``y[n, i, j] = x[n, i, W − 1 − j]``.
+
+    Not for digits and letters, which read differently then.
+
+    Args:
+        p: the chance of an image to be mirrored.
+
+    Raises:
+        InputError: a p that is no chance.
+
+    >>> x = jnp.arange(3.).reshape(1, 1, 3, 1)
+    >>> flip(p=1)(jax.random.key(0), x).ravel()
+    Array([2., 1., 0.], dtype=float32)
+    """
+    within("flip", 0, 1, p=p)
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        images = batch("flip", images)
+        (key,) = keys("flip", key, 1)
+        chosen = jax.random.bernoulli(key, float(p), (len(images), 1, 1, 1))
+        return jnp.where(chosen, images[:, :, ::-1], images)
+
+    return augment
+
+
+def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch: jax.Array | int) -> jax.Array:
+    """Swap left and right in every other epoch: a coin is tossed for each image, once, and then it takes turns.
+
+        y[n] = mirrored x[n]  if  coin(key, number[n]) + epoch  is odd,  x[n] otherwise
+
+    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time (:func:`flip`), half
+    of the images are seen the same way twice.
+
+    Args:
+        key: a random key, the same in all epochs.
+        images: floats, ``(N, H, W, C)``.
+        number: of each image in its data set, ``(N,)``: what its coin belongs to, wherever it is in the batch.
+        epoch: its number; may be traced.
+
+    Raises:
+        InputError: images of another shape, or not one number each.
+
+    Source: Jordan, 2024, https://arxiv.org/abs/2404.00498.
+
+    >>> x, key = jnp.arange(3.).reshape(1, 1, 3, 1), jax.random.key(0)
+    >>> [alternating_flip(key, x, jnp.array([7]), epoch).ravel().astype(int).tolist() for epoch in range(3)]
+    [[2, 1, 0], [0, 1, 2], [2, 1, 0]]
+    """
+    images, number = batch("alternating_flip", images), jnp.asarray(number)
+    if number.shape != images.shape[:1] or not jnp.issubdtype(number.dtype, jnp.integer):
+        raise InputError(
+            f"alternating_flip: number {number.dtype}{number.shape} should be int{images.shape[:1]}, one an image"
+        )
+    (key,) = keys("alternating_flip", key, 1)
+    coin = jax.vmap(lambda n: jax.random.bernoulli(jax.random.fold_in(key, n)))(number)
+    chosen = coin ^ (jnp.asarray(epoch) % 2 == 1)
+    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+
+
+def shift(pixels: Sizes = 4, *, pad_mode: str = "zeros") -> Augment:
+    """Move each image by up to ``pixels`` up or down and left or right, every distance as likely as every other.
+
+        y[n, i, j] = x[n, i + a, j + b],    a and b from −pixels to pixels
+
+    With 4 pixels this is the augmentation of He et al. for CIFAR-10, together with :func:`flip`; with 2 that of
+    ConvNetJS.
+
+    Args:
+        pixels: how far at most; an int, or two for height and width.
+        pad_mode: what moves in from outside: ``"zeros"``, ``"reflect"`` or another of :func:`jaxconv.ops.conv`;
+            with ``"circular"`` what leaves on one side comes in on the other.
+
+    Raises:
+        InputError: an unknown pad_mode, or (while tracing) a shift that could leave nothing of the image.
+
+    Source: He et al., 2015, https://arxiv.org/abs/1512.03385, section 4.2; lecture row 004-13.
+
+    >>> x = jnp.arange(1., 4.).reshape(1, 1, 3, 1)
+    >>> shift((0, 1))(jax.random.key(0), x).ravel()
+    Array([2., 3., 0.], dtype=float32)
+    """
+    with said_by("shift"):
+        most = per_dimension(pixels, 2, "pixels", least=0)
+    known("pad_mode", pad_mode, PAD_MODES, by="shift")
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        images = batch("shift", images)
+        return _window("shift", key, padded("shift", images, most, pad_mode), images.shape[1:3])
+
+    return augment
+
+
+def crop(size: Sizes, *, padding: Sizes = 0, pad_mode: str = "zeros") -> Augment:
+    """Cut a window of ``size`` out of each image, every place as likely as every other.
+
+        y[n, i, j] = x[n, i + a, j + b],    a from −padding to H + padding − size, and b likewise
+
+    What comes out is of another size than what goes in, so the images that the network is tested on should be too.
+
+    Args:
+        size: of the window; an int, or two for height and width.
+        padding: pixels added on each side first; an int, or two.
+        pad_mode: what they hold, as in :func:`shift`.
+
+    Raises:
+        InputError: an unknown pad_mode, or (while tracing) a window larger than the padded image.
+
+    >>> x = jnp.arange(16.).reshape(1, 4, 4, 1)
+    >>> crop((1, 2))(jax.random.key(0), x).ravel()
+    Array([14., 15.], dtype=float32)
+    """
+    with said_by("crop"):
+        window = per_dimension(size, 2, "size")
+        widths = per_dimension(padding, 2, "padding", least=0)
+    known("pad_mode", pad_mode, PAD_MODES, by="crop")
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        return _window("crop", key, padded("crop", batch("crop", images), widths, pad_mode), window)
+
+    return augment
+
+
+def padded(name: str, images: jax.Array, widths: tuple[int, ...], pad_mode: str) -> jax.Array:
+    """Images with so many rows and columns more on each side."""
+    if any(width >= n for width, n in zip(widths, images.shape[1:3], strict=True)):
+        raise InputError(
+            f"{name}: {widths} pixels on the sides of {images.shape[1:3]} images: each should be smaller than the "
+            "image, or nothing of it may be left"
+        )
+    around = ((0, 0), *((width, width) for width in widths), (0, 0))
+    return jnp.pad(images, around, mode=PAD_MODES[pad_mode])
+
+
+def _window(name: str, key: jax.Array, images: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """A window of each image, at a random place."""
+    room = [n - s for n, s in zip(images.shape[1:3], size, strict=True)]
+    if min(room) < 0:
+        raise InputError(f"{name}: size {size} is larger than the image, {images.shape[1:3]} with its padding")
+    draws = zip(keys(name, key, 2), room, strict=True)
+    places = [jax.random.randint(key, (len(images),), 0, most + 1) for key, most in draws]
+
+    def cut(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(image, (top, left, 0), (*size, image.shape[-1]))
+
+    return jax.vmap(cut)(images, *places)

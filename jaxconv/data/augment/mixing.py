@@ -1,0 +1,90 @@
+"""A rectangle of each image, taken away or taken from another."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxconv.data.augment.base import Augment, Mix, batch, keys, within
+from jaxconv.data.augment.mix import LEAST_ALPHA, MOST_ALPHA, blend, pair
+from jaxconv.errors import InputError, said_by
+from jaxconv.shapes import Sizes, per_dimension
+
+
+def cutout(size: Sizes = 8) -> Augment:
+    """Set a square of each image to zero: ``y[n, i, j] = 0`` where ``−size/2 ≤ i − a, j − b < size/2``.
+
+    Its centre is any pixel, as likely as every other, so that near the border a part of the square is outside and
+    less than its area is lost: the paper found that this matters. Zero is black here; in the paper, whose images
+    have a mean of zero, it is the mean.
+
+    Args:
+        size: of the square; an int, or two for height and width. The paper takes 16 for CIFAR-10, 8 for CIFAR-100.
+
+    Raises:
+        InputError: (while tracing) a square larger than the image.
+
+    Source: DeVries & Taylor, 2017, https://arxiv.org/abs/1708.04552.
+
+    >>> cutout((1, 2))(jax.random.key(0), jnp.ones((1, 1, 4, 1))).ravel()
+    Array([1., 1., 0., 0.], dtype=float32)
+    """
+    with said_by("cutout"):
+        sizes = per_dimension(size, 2, "size")
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        images = batch("cutout", images)
+        count, height, width, _ = images.shape
+        if sizes[0] > height or sizes[1] > width:
+            raise InputError(f"cutout: size {sizes} is larger than the image, {images.shape[1:3]}")
+        box = _boxes(keys("cutout", key, 2), images, *(jnp.full(count, n) for n in sizes))
+        return jnp.where(box, jnp.zeros((), images.dtype), images)
+
+    return augment
+
+
+def cutmix(alpha: float = 1.0) -> Mix:
+    """Put a rectangle of another image into each, and mix their targets by what is seen of the two.
+
+        y = x[partner] in the box, x around it;    targets ← λ·targets + (1 − λ)·targets[partner]
+
+    The box has the image's proportions and the area ``1 − Λ``, with Λ ~ Beta(α, α), before it is rounded to pixels
+    and cut off at the border; λ is what is left of the image, to the pixel. Partners are a random permutation of
+    the batch, and every image has its own box (the paper's code has one a batch).
+
+    Args:
+        alpha: 1 in the paper, every area as likely; smaller for boxes that are tiny or nearly everything.
+
+    Raises:
+        InputError: as :func:`mixup`.
+
+    Source: Yun et al., 2019, https://arxiv.org/abs/1905.04899.
+
+    >>> images, targets = jnp.zeros((2, 4, 4, 1)).at[1].set(1), jnp.eye(2)
+    >>> y, shares = jax.jit(cutmix())(jax.random.key(3), images, targets)
+    >>> y.mean((1, 2, 3)).tolist() == shares[:, 1].tolist()
+    True
+    """
+    within("cutmix", LEAST_ALPHA, MOST_ALPHA, alpha=alpha)
+
+    def mix(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images, targets = pair("cutmix", images, targets)
+        share_key, partner_key, *places = keys("cutmix", key, 4)
+        partner = jax.random.permutation(partner_key, len(images))
+        side = jnp.sqrt(1 - jax.random.beta(share_key, float(alpha), float(alpha), (len(images),), jnp.float32))
+        box = _boxes(places, images, *((n * side).astype(int) for n in images.shape[1:3]))
+        share = 1 - box.mean((1, 2, 3), dtype=jnp.float32)
+        return jnp.where(box, images[partner], images), blend(targets, partner, share)
+
+    return mix
+
+
+def _boxes(keys: Sequence[jax.Array] | jax.Array, images: jax.Array, *sizes: jax.Array) -> jax.Array:
+    """Where a box of each image's own size is, about a random pixel: ``(N, H, W, 1)``."""
+    inside = []
+    for key, size, n in zip(keys, sizes, images.shape[1:3], strict=True):
+        first = jax.random.randint(key, (len(images),), 0, n) - size // 2
+        place = jnp.arange(n)[None, :]
+        inside.append((place >= first[:, None]) & (place < (first + size)[:, None]))
+    rows, columns = inside
+    return rows[:, :, None, None] & columns[:, None, :, None]

@@ -1,0 +1,190 @@
+"""What every data set is, wherever it came from: images in uint8, class numbers, and three parts that never mix."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex, overload
+
+import numpy as np
+
+from jaxconv.data.enlarge import enlarge
+from jaxconv.errors import InputError
+from jaxconv.utils.progress import by_chunks
+
+
+class Split(NamedTuple):
+    """Images ``(N, H, W, C)`` in uint8 and their class numbers ``(N,)`` in int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """One image's shape, ``(H, W, C)``."""
+        return self.images.shape[1:]
+
+    def part(self, where: slice) -> "Split":
+        """Some of the examples."""
+        return Split(self.images[where], self.labels[where])
+
+    def enlarged(self, size: tuple[int, int]) -> "Split":
+        """The images at least so large: see :func:`enlarge`."""
+        return self._replace(images=enlarge(self.images, size))
+
+    def lazy(self) -> "LazySplit":
+        """The same examples, to be had one by one."""
+        return LazySplit(self.images, self.labels, self.in_shape, np.asarray)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LazySplit:
+    """Images that are read when they are asked for, for what does not fit in memory; the labels are known.
+
+    It is what Grain calls a random access data source, and it can be pickled, so that workers can have it.
+
+    Attributes:
+        items: what ``read`` is given, a slice of it at a time: names of files, numbers of records.
+        labels: the class numbers ``(N,)`` in int32.
+        in_shape: one image's shape, ``(H, W, C)``.
+        read: gives the images ``(n, H, W, C)`` of n items.
+        folder: where the items are files, by their names; None for items of other kinds.
+
+    >>> lazy = Split(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([7, 8, 9], np.int32)).lazy()
+    >>> image, label = lazy[1]
+    >>> len(lazy), image[:, :, 0].tolist(), label
+    (3, [[4, 5], [6, 7]], 8)
+    """
+
+    items: Sequence[Any] | np.ndarray
+    labels: np.ndarray
+    in_shape: tuple[int, int, int]
+    read: Callable[[Any], np.ndarray]
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[np.ndarray, int]:
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise InputError(
+                f"LazySplit[{index!r}]: give one whole number; several examples are .part(slice)"
+            ) from None
+        return self.take([place])[0], int(self.labels[place])
+
+    def take(self, indices: Sequence[SupportsIndex] | np.ndarray) -> np.ndarray:
+        """The images ``(n, H, W, C)`` at n places, read together."""
+        if isinstance(self.items, np.ndarray):
+            return self.read(self.items[np.asarray(indices, int)])
+        return self.read([self.items[operator.index(i)] for i in indices])
+
+    def lazy(self) -> "LazySplit":
+        """It is lazy already."""
+        return self
+
+    def part(self, where: slice) -> "LazySplit":
+        """Some of the examples; none is read."""
+        return dataclasses.replace(self, items=self.items[where], labels=self.labels[where])
+
+    def enlarged(self, size: tuple[int, int]) -> "LazySplit":
+        """The images at least so large, once they are read: see :func:`enlarge`."""
+        nothing = np.zeros((0, *self.in_shape), np.uint8)
+        in_shape = enlarge(nothing, size).shape[1:]
+        return dataclasses.replace(self, in_shape=in_shape, read=functools.partial(_enlarged, self.read, size))
+
+    def whole(self, title: str) -> Split:
+        """All of it in memory; ``title`` stands at the progress bar."""
+        shape, done = (len(self), *self.in_shape), 0
+        try:
+            images = np.empty(shape, np.uint8)
+        except (MemoryError, ValueError):  # ValueError: of more bytes than there are addresses
+            raise InputError(
+                f"{title}: images {shape} do not fit in memory: make them smaller, or stream the training part "
+                "(stream=True, --stream)"
+            ) from None
+        for chunk in by_chunks(self.read, self.items, title):
+            images[done : done + len(chunk)] = chunk
+            done += len(chunk)
+        return Split(images, self.labels)
+
+
+def _enlarged(read: Callable[[Any], np.ndarray], size: tuple[int, int], items: Any) -> np.ndarray:
+    return enlarge(read(items), size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images to learn from, to choose with, and to be judged by.
+
+    Attributes:
+        name: as ``load`` knows it.
+        classes: the name of each class; a label is a place in this tuple.
+        train: what the parameters are fitted to; in memory, or read as it is needed.
+        validation: taken from the official training set, always the same images; every choice is made on it.
+        test: the official test set, looked at once, at the end.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split | LazySplit
+    validation: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            split = getattr(self, part)
+            images, labels = (split.items if isinstance(split, LazySplit) else split.images), split.labels
+            dtype = f"{images.dtype} " if isinstance(images, np.ndarray) else ""
+            if (
+                dtype not in ("", "uint8 ")
+                or len(split.in_shape) != 3
+                or 0 in split.in_shape
+                or not 0 < len(images) == len(labels)
+            ):
+                raise InputError(
+                    f"{self.name}: {part} has {len(images)} images {dtype}{split.in_shape} and {len(labels)} labels; "
+                    "wanted uint8 (H, W, C), at least one, and as many labels"
+                )
+            if split.in_shape != self.in_shape:
+                raise InputError(
+                    f"{self.name}: training images are {self.in_shape} but those of {part} {split.in_shape}; "
+                    "one network takes one size"
+                )
+            wrong = np.flatnonzero((labels < 0) | (labels >= len(self.classes)))
+            if wrong.size:
+                raise InputError(
+                    f"{self.name}: {part} has label {labels[wrong[0]]} (example {wrong[0]}), "
+                    f"but there are {len(self.classes)} classes: 0 to {len(self.classes) - 1}"
+                )
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """One image's shape, ``(H, W, C)``."""
+        return self.train.in_shape
+
+    def at_least(self, in_shape: tuple[int, int, int]) -> "Dataset":
+        """The same data set, its images enlarged where a model needs more pixels than they have.
+
+        See :func:`enlarge`.
+        """
+        size = in_shape[:2]
+        validation, test = self.validation.enlarged(size), self.test.enlarged(size)
+        return dataclasses.replace(self, train=self.train.enlarged(size), validation=validation, test=test)
+
+
+@overload
+def hold_out(split: Split, count: int) -> tuple[Split, Split]: ...
+@overload
+def hold_out(split: LazySplit, count: int) -> tuple[LazySplit, LazySplit]: ...
+def hold_out(split: Any, count: int) -> tuple[Any, Any]:
+    """Set the last ``count`` examples aside, in the order of the file, as Keras's ``validation_split`` does.
+
+    Lecture row 004-23.
+    """
+    total = len(split.labels)
+    if not 0 < count < total:
+        raise InputError(f"hold_out: count={count} should be at least 1 and below the {total} examples")
+    return split.part(slice(None, -count)), split.part(slice(-count, None))

@@ -1,0 +1,103 @@
+"""The attributions by name, each as heat on the image: what a report and a page offer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxconv.errors import InputError
+from jaxconv.explain.attribution.cam import class_activation_map, grad_cam
+from jaxconv.explain.attribution.gradient_methods import gradient_x_input, saliency, smooth_grad
+from jaxconv.explain.attribution.heat import enlarge_map, to_heat
+from jaxconv.explain.attribution.path import integrated_gradients
+from jaxconv.explain.attribution.perturbation import occlusion
+from jaxconv.explain.attribution.rectified import deconvnet, guided_backprop
+from jaxconv.layers import Layer, as_layer
+
+Method = Callable[..., jax.Array]  # (model, params, state, images, label=None) -> (N, H, W), not negative
+
+
+def _enlarged(maps: jax.Array, images: Any) -> jax.Array:
+    # Between places of a map of one sign bilinear weights make nothing of the other.
+    return enlarge_map(jax.nn.relu(maps), jnp.shape(images)[1:3])
+
+
+def _occlusion(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return jax.nn.relu(occlusion(model, params, state, images, label).drop)
+
+
+def _saliency(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return to_heat(saliency(model, params, state, images, label))
+
+
+def _gradient_x_input(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return to_heat(gradient_x_input(model, params, state, images, label))
+
+
+def _smooth_grad(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return to_heat(smooth_grad(model, params, state, images, label, key=jax.random.key(0)))
+
+
+def _integrated_gradients(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return to_heat(integrated_gradients(model, params, state, images, label).attribution)
+
+
+def _guided_backprop(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return to_heat(guided_backprop(model, params, state, images, label))
+
+
+def _deconvnet(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return to_heat(deconvnet(model, params, state, images, label))
+
+
+def _grad_cam(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return _enlarged(grad_cam(model, params, state, images, label), images)
+
+
+def _class_activation_map(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+    return _enlarged(class_activation_map(model, params, state, images, label), images)
+
+
+METHODS: dict[str, Method] = {
+    "occlusion": _occlusion,
+    "saliency": _saliency,
+    "gradient_x_input": _gradient_x_input,
+    "smooth_grad": _smooth_grad,
+    "integrated_gradients": _integrated_gradients,
+    "guided_backprop": _guided_backprop,
+    "deconvnet": _deconvnet,
+    "grad_cam": _grad_cam,
+    "class_activation_map": _class_activation_map,
+}
+
+
+def methods_of(model: Layer, in_shape: tuple[int, int, int]) -> dict[str, Method]:
+    """Those of :data:`METHODS` that can be asked of a model; nothing is computed.
+
+    Args:
+        model: a Layer.
+        in_shape: of an image, ``(H, W, C)``.
+
+    Raises:
+        InputError: the model takes no such image, or has no classes, so that none can.
+
+    >>> from jaxconv import models
+    >>> [name for name in METHODS if name not in methods_of(models.mlp(), (8, 8, 1))]
+    ['grad_cam', 'class_activation_map']
+    """
+    model = as_layer(model)
+    params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
+    one = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
+    found: dict[str, Method] = {}
+    refused: list[InputError] = []
+    for name, method in METHODS.items():
+        try:
+            jax.eval_shape(lambda *given, method=method: method(model, *given), params, state, one)
+        except InputError as error:
+            refused.append(error)
+        else:
+            found[name] = method
+    if not found:
+        raise refused[0]
+    return found

@@ -1,0 +1,191 @@
+"""Images as they were never trained on: turned, blurred, with thicker strokes, in noise, by a known strength."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconv import filters, ops
+from jaxconv.data.augment import warp
+from jaxconv.errors import InputError, known
+from jaxconv.explain.intermediates import check_images
+
+Strength = float | jax.Array
+RADIUS = 3  # of the thickest stroke, and a third of the widest blur's
+
+
+class Distortion(NamedTuple):
+    """One way to make images harder to know.
+
+    Attributes:
+        apply: ``(key, images, strength) -> images`` of floats from 0 to 1; the strength may be traced.
+        strengths: those that are asked about by default.
+        unit: what a strength of 1 is.
+        none: the strength that leaves every image exactly as it is.
+        least, most: the strengths that there are.
+    """
+
+    apply: Callable[[jax.Array, jax.Array, Strength], jax.Array]
+    strengths: tuple[float, ...]
+    unit: str
+    none: float = 0.0
+    least: float = 0.0
+    most: float = float("inf")
+
+
+def distorted(images: Any, name: str, strength: Strength, *, key: jax.Array | None = None) -> jax.Array:
+    """Images after a distortion of :data:`DISTORTIONS`, each image with its own randomness.
+
+    Args:
+        images: ``(N, H, W, C)``, bytes or floats from 0 to 1.
+        name: ``rotation``, ``scale``, ``slant``, ``shift``, ``stroke_width``, ``noise``, ``specks``, ``blur``,
+            ``contrast`` or ``block``.
+        strength: in the unit of the distortion; it may be traced.
+        key: of noise and places; by default always the same.
+
+    Returns:
+        Floats of the same shape.
+
+    Raises:
+        InputError: an unknown distortion, or a strength that it has not.
+
+    Lecture row 004-14.
+
+    >>> stroke = jnp.zeros((1, 5, 5, 1)).at[0, :, 2].set(1)
+    >>> distorted(stroke, "stroke_width", 1.0)[0, 0, :, 0].tolist()
+    [0.0, 1.0, 1.0, 1.0, 0.0]
+    """
+    check_strengths("distorted", name, [strength])
+    x = check_images("distorted", images)
+    if x.ndim != 4:
+        raise InputError(f"distorted: images {x.shape} should be (N, H, W, C)")
+    key = jax.random.key(0) if key is None else key
+    return each_by_its_own(name, jax.random.split(key, len(x)), x, jnp.asarray(strength, x.dtype))
+
+
+def at_strengths(image: Any, name: str, strengths: Sequence[float]) -> jax.Array:
+    """One image at several strengths of a distortion, ``(S, H, W, C)``, to look at; compiled once a distortion.
+
+    >>> at_strengths(np.full((2, 2, 1), 255, np.uint8), "contrast", [1.0, 0.5]).shape
+    (2, 2, 2, 1)
+    """
+    check_strengths("at_strengths", name, strengths)
+    return _at_strengths(name)(check_images("at_strengths", np.asarray(image)[None]), jnp.asarray(strengths, float))
+
+
+@functools.lru_cache(maxsize=64)
+def _at_strengths(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    one = lambda image, strength: distorted(image, name, strength)[0]  # noqa: E731
+    return jax.jit(jax.vmap(one, in_axes=(None, 0)))
+
+
+def each_by_its_own(name: str, keys: jax.Array, images: jax.Array, strength: jax.Array) -> jax.Array:
+    """A distortion where every image has a key, so that it does not matter which images are beside it."""
+    apply = DISTORTIONS[name].apply
+    return jax.vmap(lambda key, image: apply(key, image[None], strength)[0])(keys, images)
+
+
+def check_strengths(function: str, name: str, strengths: Sequence[Strength]) -> None:
+    """Refuse an unknown distortion, and a strength that it has not."""
+    known("distortion", name, DISTORTIONS, by=function)
+    _, _, unit, _, least, most = DISTORTIONS[name]
+    for strength in strengths:
+        if isinstance(strength, jax.core.Tracer):
+            continue
+        array = np.asarray(strength)
+        if array.shape or array.dtype.kind not in "iuf" or not least <= array <= most or not np.isfinite(array):
+            raise InputError(f"{function}: {name} of {strength!r} should be from {least:g} to {most:g} ({unit})")
+
+
+def _shift(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    """Up, down, left or right, by chance."""
+    sign = jnp.where(jax.random.bernoulli(key, shape=(len(images),)), 1, -1).astype(images.dtype) * strength
+    upright = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(len(images),))
+    return warp(images, down=jnp.where(upright, sign, 0), right=jnp.where(upright, 0, sign))
+
+
+def _stroke_width(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    """The brightest (or, below 0, the darkest) pixel within a square; between two whole radii, a blend of both."""
+    square = functools.partial(ops.max_pool, stride=1, padding="SAME")
+    y = jnp.zeros_like(images)
+    for radius in range(-RADIUS, RADIUS + 1):
+        size = 2 * abs(radius) + 1
+        level = images if not radius else square(images, size) if radius > 0 else -square(-images, size)
+        y += jnp.maximum(1 - jnp.abs(strength - radius), 0) * level
+    return y
+
+
+def _noise(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    return jnp.clip(images + strength * jax.random.normal(key, images.shape, images.dtype), 0, 1)
+
+
+def _specks(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    """Black or white, all channels of a pixel alike."""
+    pixels = (*images.shape[:3], 1)
+    there = jax.random.uniform(key, pixels, images.dtype) < strength
+    colour = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=pixels).astype(images.dtype)
+    return jnp.where(there, colour, images)
+
+
+def _blur(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    """Gaussian, cut off at nine pixels, which is three deviations of the widest."""
+    at = jnp.arange(-3 * RADIUS, 3 * RADIUS + 1, dtype=images.dtype)
+    narrow = jnp.maximum(strength, 1e-3)  # of 0, all but the middle tap are exactly 0
+    taps = jnp.exp(-(at**2) / (2 * narrow**2))
+    taps = taps / taps.sum()
+    return filters.apply_filter(filters.apply_filter(images, taps[:, None]), taps[None])
+
+
+def _contrast(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    return jnp.clip(strength * images + (1 - strength) * images.mean((1, 2, 3), keepdims=True), 0, 1)
+
+
+def _block(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+    """A grey square, all of it within the image."""
+    covered = jnp.ones((len(images), 1, 1, 1), bool)
+    for axis in (1, 2):
+        size = images.shape[axis]
+        share = jax.random.uniform(jax.random.fold_in(key, axis), (len(images), 1, 1, 1))
+        side = jnp.minimum(jnp.round(strength), size).astype(int)
+        first = jnp.floor(share * (size - side + 1).astype(share.dtype)).astype(int)
+        place = jax.lax.broadcasted_iota(int, (1, *images.shape[1:3], 1), axis)
+        covered &= (place >= first) & (place < first + side)
+    return jnp.where(covered, jnp.asarray(0.5, images.dtype), images)
+
+
+DISTORTIONS: dict[str, Distortion] = {
+    "rotation": Distortion(
+        lambda key, x, strength: warp(x, degrees=strength),
+        (-60, -45, -30, -15, 0, 15, 30, 45, 60),
+        "degrees counter-clockwise",
+        least=-360,
+        most=360,
+    ),
+    "scale": Distortion(
+        lambda key, x, strength: warp(x, scale=strength),
+        (0.4, 0.55, 0.7, 0.85, 1, 1.15, 1.3, 1.5),
+        "times as large",
+        none=1,
+        least=0.01,
+        most=100,
+    ),
+    "slant": Distortion(
+        lambda key, x, strength: warp(x, shear=strength),
+        (-45, -30, -15, 0, 15, 30, 45),
+        "degrees to the left",
+        least=-80,
+        most=80,
+    ),
+    "shift": Distortion(_shift, (0, 1, 2, 3, 4, 6, 8), "pixels, up, down, left or right"),
+    "stroke_width": Distortion(
+        _stroke_width, (-1, -0.5, 0, 0.5, 1, 1.5, 2), "pixels more on each side", least=-RADIUS, most=RADIUS
+    ),
+    "noise": Distortion(_noise, (0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "standard deviation"),
+    "specks": Distortion(_specks, (0, 0.05, 0.1, 0.2, 0.3, 0.5), "share of pixels, black or white", most=1),
+    "blur": Distortion(_blur, (0, 0.5, 1, 1.5, 2, 3), "pixels, standard deviation", most=RADIUS),
+    "contrast": Distortion(_contrast, (1, 0.7, 0.5, 0.3, 0.2, 0.1), "times as much", none=1, most=100),
+    "block": Distortion(_block, (0, 4, 6, 8, 10, 12, 16), "pixels, side of a grey square"),
+}

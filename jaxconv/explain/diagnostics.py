@@ -1,0 +1,162 @@
+"""The health of a network: a table with a row a layer, and what is wrong with it in sentences."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxconv.errors import InputError
+from jaxconv.explain.channel_statistics import EDGES, Activity, activity
+from jaxconv.explain.intermediates import check_images
+from jaxconv.explain.moments import Correlation
+from jaxconv.explain.norms import gradient_norms
+from jaxconv.explain.owners import kernel_of, with_kernel
+from jaxconv.layers import Layer
+from jaxconv.layers.traversal import named_layers
+from jaxconv.train.diagnostics import RECTIFIERS
+
+POOLS = ("max", "avg", "lp", "global_max", "global_avg")
+HAND_ON = ("flatten", "dropout", "spatial_dropout", *(f"{kind}_pool" for kind in POOLS))
+MOST_CHANNELS = 1024  # of more, a correlation of each pair takes too long
+FEWEST_PLACES = 100  # of fewer, any two filters may go together by chance
+VANISHED = 1e-3  # of the largest gradient
+NAMED = 8  # filters in a sentence
+
+
+class HealthRow(NamedTuple):
+    """One layer; None where a number does not apply to its kind, or was not asked for.
+
+    Attributes:
+        name, kind: ``conv2``, ``conv``.
+        channels: how many.
+        dead: how many of them are 0 for every image; of relu and relu6.
+        live: the share of images that a channel answers to, on average.
+        zeros: the share of outputs that are exactly 0.
+        saturation: the share of outputs where the slope is nearly 0; of tanh, sigmoid and their hard variants.
+        correlation: the mean |ρ| of its filters' outputs; of layers with a kernel, but for the last one.
+        duplicates: how many pairs of filters do the same; as correlation.
+        gradient: ``‖d loss / d kernel‖`` of the first batch.
+    """
+
+    name: str
+    kind: str
+    channels: int
+    dead: int | None
+    live: float
+    zeros: float
+    saturation: float | None
+    correlation: float | None
+    duplicates: int | None
+    gradient: float | None
+
+
+class Health(NamedTuple):
+    """What :func:`health` found.
+
+    Attributes:
+        rows: one a layer; those that only hand on what they are given (pools, flatten, dropout) are left out.
+        warnings: sentences for people; none if nothing is wrong.
+        correlations: of the feature maps of each layer with a kernel, but for the last one.
+    """
+
+    rows: list[HealthRow]
+    warnings: list[str]
+    correlations: dict[str, Correlation]
+
+
+def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = None, *, batch_size: int = 256) -> Health:
+    """What is dead, saturated, doubled or starved in a network; the images are gone through once.
+
+    Args:
+        model, params, state: the network.
+        images: ``(N, H, W, C)``: the more, the surer.
+        labels: ``(N,)``; with them the gradients of the first batch are measured, as in training (dropout by key 0).
+        batch_size: images at a time.
+
+    Raises:
+        InputError: no image, or labels that do not go with them.
+
+    Lecture rows 003-22, 003-24, 003-25.
+
+    >>> from jaxconv import Conv, relu, serial
+    >>> model = serial(Conv(2, 1), relu)
+    >>> params = {"conv1": {"kernel": np.ones((1, 1, 1, 2), np.float32), "bias": np.array([0, -9], np.float32)}}
+    >>> found = health(model, params, {}, np.ones((3, 2, 2, 1), np.float32))
+    >>> [(row.name, row.channels, row.dead) for row in found.rows], found.warnings[0][:30]
+    ([('conv1', 2, None), ('relu1', 2, 1)], 'conv1: 1 of 2 filters is dead ')
+    """
+    check_images("health", images[:1])
+    if labels is not None and np.shape(labels) != np.shape(images)[:1]:
+        raise InputError(f"health: labels {np.shape(labels)} should be one for each of the {len(images)} images")
+    kernels = with_kernel(model, params)
+    correlated = [name for name, kernel in list(kernels.items())[:-1] if kernel.shape[-1] <= MOST_CHANNELS]
+    layers = {name: layer.kind for name, layer in named_layers(model).items() if layer.kind not in HAND_ON}
+    found = activity(model, params, state, images, layers=tuple(layers), correlate=correlated, batch_size=batch_size)
+    gradients: dict[str, float] = {}
+    if labels is not None:
+        first = (images[:batch_size], np.asarray(labels)[:batch_size])
+        norms = jax.jit(
+            lambda params, x, labels: gradient_norms(model, params, state, x, labels, key=jax.random.key(0))
+        )(params, *first)
+        gradients = {name: float(norms[name]) for name in kernels}
+    rows = [_row(name, kind, found[name], gradients.get(name)) for name, kind in layers.items()]
+    owners = kernel_of(model, params, state, np.shape(images)[1:])
+    correlations = {name: each.correlation for name, each in found.items() if each.correlation is not None}
+    return Health(rows, _warnings(rows, found, owners, len(images)), correlations)
+
+
+def _row(name: str, kind: str, of: Activity, gradient: float | None) -> HealthRow:
+    enough = of.correlation is not None and of.places >= FEWEST_PLACES
+    return HealthRow(
+        name=name,
+        kind=kind,
+        channels=len(of.live),
+        dead=int(np.sum(of.live == 0)) if kind in RECTIFIERS else None,
+        live=float(np.mean(of.live)),
+        zeros=float(np.mean(of.zeros)),
+        saturation=None if of.saturated is None else float(np.mean(of.saturated)),
+        correlation=of.correlation.mean_absolute if enough and of.correlation else None,
+        duplicates=len(of.correlation.duplicates) if enough and of.correlation else None,
+        gradient=gradient,
+    )
+
+
+def _warnings(rows: list[HealthRow], found: dict[str, Activity], owners: dict[str, str], images: int) -> list[str]:
+    said = []
+    for row in rows:
+        of = found[row.name]
+        if not np.isfinite(of.mean).all():
+            said.append(f"{row.name}: not all of its outputs are finite; a lower learning rate may help")
+            continue
+        if row.dead:
+            filters = np.flatnonzero(of.live == 0)
+            is_dead = "is dead" if len(filters) == 1 else "are dead"
+            said.append(
+                f"{owners.get(row.name, row.name)}: {len(filters)} of {row.channels} filters {is_dead} "
+                f"({_listed(filters)}): behind {row.name} nothing is left of them in any of {images:,} images, so that "
+                "they learn no more; a lower learning rate, leaky_relu or another kernel_init may help"
+            )
+        if row.saturation is not None and row.saturation > 0.5:
+            ends = " and ".join(f"{end}" for end in EDGES[row.kind])
+            said.append(
+                f"{row.name}: {row.saturation:.0%} of its outputs are nearly {ends}, where hardly any gradient comes "
+                "through; smaller kernels at the start, batch norm before it, or relu may help"
+            )
+        if row.duplicates and of.correlation:
+            pairs = [f"{i} and {j}" for i, j in of.correlation.duplicates]
+            said.append(f"{row.name}: filters do the same (|ρ| > 0.999): {_listed(pairs)}; one of each pair is enough")
+    norms = [(row.name, row.gradient) for row in rows if row.gradient is not None]
+    largest = max((norm for _, norm in norms), default=0.0)
+    starved = [name for name, norm in norms if norm < VANISHED * largest]
+    if starved:
+        said.append(
+            f"{_listed(starved)}: the gradient is less than a thousandth of the largest one; residual connections, "
+            "batch norm, or other activations may help"
+        )
+    return said
+
+
+def _listed(things: Sequence[Any] | np.ndarray) -> str:
+    more = len(things) - NAMED
+    return ", ".join(map(str, things[:NAMED])) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,183 @@
+"""What a network makes of images that are moved: does it still know them, and are its features still the same?"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxconv.errors import InputError, known
+from jaxconv.explain.batches import per_image
+from jaxconv.explain.given import check_labelled
+from jaxconv.explain.owners import with_kernel
+from jaxconv.layers import Layer, as_layer
+from jaxconv.layers.traversal import walk
+from jaxconv.shapes import is_int
+
+AXES = {"x": (0, 1), "y": (1, 0), "both": (1, 1)}  # of a shift by 1: pixels down, pixels right
+COMES_IN = ("zeros", "replicate", "circular")
+
+
+class Shifted(NamedTuple):
+    """How a network does on images that are moved by so many pixels.
+
+    Attributes:
+        shift: pixels, to the right or down; below 0 to the left or up.
+        accuracy: the share of the images that are classified as they are labelled.
+        same: the share whose class is the one of the image that was not moved.
+        distance: mean ‖f(moved x) − f(x)‖ / ‖f(x)‖ of the features f.
+    """
+
+    shift: int
+    accuracy: float
+    same: float
+    distance: float
+
+
+def translation_test(
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: Any,
+    labels: Any,
+    *,
+    shifts: Sequence[int] = range(-8, 9),
+    axis: str = "both",
+    pad_mode: str = "zeros",
+    batch_size: int = 256,
+) -> list[Shifted]:
+    """Accuracy, and how far the features move, against how far the images are moved.
+
+        distance(s) = mean_n ‖f(moved_s(x[n])) − f(x[n])‖ / ‖f(x[n])‖
+
+    The features f are what the last layer with a kernel is given, flattened: the last features before the logits.
+    (Where no layer has a kernel, f is the logits. Of a network that is only one dense layer they are the pixels.) A
+    distance of √2 is that of unrelated features of one length. It is infinite where f(x) is 0 and f(moved x) is not.
+    All shifts run in one compiled program.
+
+    Args:
+        model, params, state: the network.
+        images: ``(N, H, W, C)``, bytes or floats.
+        labels: ``(N,)`` class numbers.
+        shifts: whole pixels, less than the image's size; positive is to the right or down.
+        axis: ``"x"`` moves along a row, ``"y"`` along a column, ``"both"`` along the diagonal by as much each way.
+        pad_mode: what comes in: ``"zeros"``, ``"replicate"`` (the image's own border, the background of most), or
+            ``"circular"`` (what has left on the other side).
+        batch_size: images at a time.
+
+    Returns:
+        One :class:`Shifted` for each shift.
+
+    Raises:
+        InputError: no image, labels that do not go with images or network, a shift that leaves nothing of an image,
+            or an unknown axis or pad_mode.
+
+    Lecture rows 001-04, 003-16.
+
+    >>> from jaxconv import Conv, Dense, global_avg_pool, relu, serial
+    >>> model = serial(Conv(4, 3, padding="SAME", pad_mode="circular"), relu, global_avg_pool, Dense(3))
+    >>> params, state = model.init(jax.random.key(0), (6, 6, 1))
+    >>> images = jax.random.uniform(jax.random.key(1), (5, 6, 6, 1))
+    >>> [one] = translation_test(model, params, state, images, [0] * 5, shifts=[2], pad_mode="circular")
+    >>> one.same, one.distance < 1e-5
+    (1.0, True)
+    """
+    images, labels = check_labelled("translation_test", model, params, state, images, labels, batch_size)
+    known("axis", axis, AXES, by="translation_test")
+    known("pad_mode", pad_mode, COMES_IN, by="translation_test")
+    least = min(images.shape[1:3][i] for i in (0, 1) if AXES[axis][i])
+    shifts = list(shifts)
+    for shift in shifts:
+        if not is_int(shift) or abs(shift) >= least:
+            raise InputError(
+                f"translation_test: a shift of {shift!r} should be an int from {1 - least} to {least - 1}: "
+                f"of images {images.shape[1:3]} nothing would be left"
+            )
+    look = _features(as_layer(model), params, state)
+
+    def each(x: jax.Array) -> dict[str, jax.Array]:
+        before, label = look(x)
+
+        def at(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            features, said = look(moved(x, AXES[axis][0] * shift, AXES[axis][1] * shift, pad_mode))
+            return said, relative(features - before, before, axis=1)
+
+        said, distance = jax.lax.map(at, jnp.asarray(shifts, int))
+        return {"before": label, "said": said.T, "distance": distance.T}  # a row for each image
+
+    if not shifts:
+        return []
+    found = per_image("translation_test", each, images, batch_size)
+    right, same = found["said"] == labels[:, None], found["said"] == found["before"][:, None]
+    means = zip(shifts, right.mean(0), same.mean(0), found["distance"].astype(float).mean(0), strict=True)
+    return [Shifted(int(shift), *map(float, row)) for shift, *row in means]
+
+
+def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
+    """The mean of several networks' translation tests, by the same shifts.
+
+    Raises:
+        InputError: no test, or tests by other shifts.
+
+    >>> mean_shifted([[Shifted(1, 0.5, 1.0, 0.0)], [Shifted(1, 1.0, 1.0, 0.5)]])
+    [Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)]
+    """
+    if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
+        raise InputError("mean_shifted: give at least one translation test, and all by the same shifts")
+    return [_mean(rows[0].shift, rows) for rows in zip(*tests, strict=True)]
+
+
+def both_ways(rows: Sequence[Shifted]) -> dict[int, Shifted]:
+    """By how far the images are moved, the mean of one way and the other.
+
+    >>> both_ways([Shifted(-1, 0.5, 1.0, 0.0), Shifted(0, 1.0, 1.0, 0.0), Shifted(1, 1.0, 1.0, 0.5)])[1]
+    Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)
+    """
+    distances = sorted({abs(row.shift) for row in rows})
+    return {far: _mean(far, [row for row in rows if abs(row.shift) == far]) for far in distances}
+
+
+def _mean(shift: int, rows: Sequence[Shifted]) -> Shifted:
+    return Shifted(shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:]))
+
+
+def moved(images: jax.Array, down: int | jax.Array, right: int | jax.Array, pad_mode: str = "zeros") -> jax.Array:
+    """Images ``(N, H, W, C)`` moved by whole pixels, which may be traced: ``y[n, i, j] = x[n, i − down, j − right]``.
+
+    >>> moved(jnp.arange(1., 4.).reshape(1, 1, 3, 1), 0, 1).ravel(), moved(jnp.ones((1, 2, 1, 1)), -1, 0).ravel()
+    (Array([0., 1., 2.], dtype=float32), Array([1., 0.], dtype=float32))
+    """
+    for axis, by in ((1, down), (2, right)):
+        size = images.shape[axis]
+        place = jnp.arange(size) - by
+        inside = (place >= 0) & (place < size)
+        index = jnp.mod(place, size) if pad_mode == "circular" else jnp.clip(place, 0, size - 1)
+        images = jnp.take(images, index, axis=axis)
+        if pad_mode == "zeros":
+            images = jnp.where(jnp.expand_dims(inside, [i for i in range(images.ndim) if i != axis]), images, 0)
+    return images
+
+
+def relative(difference: jax.Array, to: jax.Array, axis: Any = None) -> jax.Array:
+    """``‖difference‖ / ‖to‖``: 0 where there is no difference, and infinite where there is one to 0."""
+    size, far = (jnp.sqrt(jnp.sum(jnp.square(a), axis=axis)) for a in (to, difference))
+    return jnp.where(far == 0, 0, far / jnp.where(far == 0, 1, size))
+
+
+def _features(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """Of images, what the last layer with a kernel is given, ``(N, features)``, and the likeliest class."""
+    last = list(with_kernel(model, params))[-1:]
+
+    def look(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        seen: list[jax.Array] = []
+
+        def keep(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            seen.extend([x] if path in last else [])
+            return apply(x)
+
+        logits = walk(model, params, state, x, keep)
+        [features] = seen or [logits]
+        return features.reshape(len(x), -1), jnp.argmax(logits, axis=1)
+
+    return look

@@ -1,0 +1,116 @@
+"""Receptive fields with their places: which pixels of the image an output of a layer sees, not only how many."""
+
+from typing import Any
+
+import jax
+
+from jaxconv import checks
+from jaxconv.explain.intermediates import check_layer
+from jaxconv.layers import Layer, as_layer, output_shape
+from jaxconv.layers.base import Shape
+from jaxconv.shapes import PlacedView, resolve
+
+# These keep the size of an image, or have no window, but an output of theirs is not made of the one pixel at its place.
+MIXES_PLACES = {"conv_transpose", "gn", "group_norm", "in", "instance_norm"}
+JOINS_BRANCHES = {"res", "parallel"}
+
+
+def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView | None:
+    """Where the receptive field of a layer's outputs lies: ``.box((p, q))`` is what output (p, q) sees.
+
+    Layer by layer ``field + (span − 1) · jump``, and the first window begins ``low · jump`` before the one before it;
+    branches together see all from the first to the last pixel of any. Only shapes are computed.
+
+    Args:
+        model: a Layer.
+        in_shape: one image's, ``(H, W, C)``.
+        layer: its name, as in :func:`jaxconv.explain.feature_maps`.
+
+    Returns:
+        The view; or None where it is not known: once the image's axes are gone, behind a transposed convolution, a
+        norm over many pixels, or a function that changes the size and shows no window. Of a function that keeps the
+        size, such as relu, it is taken that it looks at each place alone. At a border, what would be seen through the
+        padding of a layer in between counts as seen. Beyond the border there are no pixels (those of the other side,
+        with ``pad_mode="circular"``).
+
+    Raises:
+        InputError: a layer that the model has not, with those that it has; an image that it cannot take.
+
+    Lecture row 001-17.
+
+    >>> from jaxconv.models import mnist_cnn
+    >>> field = field_of(mnist_cnn(), (28, 28, 1), "conv2")
+    >>> field.view, field.box((0, 10))
+    (View(field=(8, 8), jump=(2, 2)), ((0, 8), (20, 28)))
+    >>> field_of(mnist_cnn(), (28, 28, 1), "dense1")
+    """
+    check_layer("field_of", model, layer)
+    return fields(model, in_shape)[layer]
+
+
+def fields(model: Layer, in_shape: tuple[int, ...]) -> dict[str, PlacedView | None]:
+    """:func:`field_of` every layer, by its name, in the order in which they are computed.
+
+    >>> from jaxconv import Conv, MaxPool, flatten, serial
+    >>> for name, field in fields(serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten), (4, 4, 1)).items():
+    ...     print(name, field and field.box((0, 0)))
+    conv1 ((-1, 2), (-1, 2))
+    max_pool1 ((-1, 3), (-1, 3))
+    flatten1 None
+    """
+    for size in in_shape:
+        checks.whole("fields", 1, in_shape=size)
+    model = as_layer(model)
+    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
+    found: dict[str, PlacedView | None] = {}
+    _go("", model, params, state, in_shape, PlacedView.of_a_pixel(len(in_shape) - 1), found)
+    return found
+
+
+def _go(
+    path: str,
+    layer: Layer,
+    params: Any,
+    state: Any,
+    in_shape: Shape,
+    view: PlacedView | None,
+    found: dict[str, PlacedView | None],
+) -> tuple[Shape, PlacedView | None]:
+    """Note the views of a layer and its parts, and return the shape and the view that the next layer starts from."""
+    if not layer.parts:
+        shape = output_shape(layer, params, state, in_shape)
+        found[path or layer.kind] = view = _look(layer, in_shape, shape, view)
+        return shape, view
+    ends: list[PlacedView | None] = []
+    shape, seen = in_shape, view
+    for name, part in layer.parts:
+        if layer.join is not None:
+            shape, seen = in_shape, view
+        below = f"{path}/{name}" if path else name
+        shape, seen = _go(below, part, params.get(name, {}), state.get(name, {}), shape, seen, found)
+        ends.append(seen)
+    if layer.join is not None:
+        shape, seen = output_shape(layer, params, state, in_shape), _together(layer, ends)
+        found[path or layer.kind] = seen
+    return shape, seen
+
+
+def _look(layer: Layer, in_shape: Shape, shape: Shape, view: PlacedView | None) -> PlacedView | None:
+    if view is None or len(shape) != len(in_shape) or layer.kind in MIXES_PLACES:
+        return None
+    if layer.window is None:
+        return view if shape[:-1] == in_shape[:-1] else None
+    # Only the padding before the image is needed. That there is a place for the window its layer has checked, and
+    # this is the more lenient of its two ways.
+    return view.through(resolve(layer.window, in_shape[:-1], ceil_mode=True))
+
+
+def _together(layer: Layer, ends: list[PlacedView | None]) -> PlacedView | None:
+    views = [view for view in ends if view is not None]
+    # Outputs of branches that step unequally do not belong to the same pixels; nor is it known what another join does.
+    if layer.kind not in JOINS_BRANCHES or len(views) < len(ends) or len({view.view.jump for view in views}) > 1:
+        return None
+    together, *others = views
+    for other in others:
+        together = together.beside(other)
+    return together

@@ -1,0 +1,1 @@
+"""Operations explained step by step: the terms of one output element, or of one gradient element, as text."""

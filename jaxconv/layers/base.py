@@ -1,0 +1,196 @@
+"""What a layer is: a pair of pure functions, one that makes parameters and one that uses them."""
+
+import functools
+import inspect
+import reprlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxconv.errors import ArgumentError, InputError
+from jaxconv.layers import foreign
+from jaxconv.layers.pickling import Recipe
+from jaxconv.shapes import Window
+
+Tree = dict[str, Any]  # params or state: nested dicts of arrays
+Shape = tuple[int, ...]
+
+
+class _Fields(NamedTuple):
+    kind: str
+    init: Callable[..., tuple[Tree, Tree]]
+    apply: Callable[..., tuple[jax.Array, Tree]]
+    parts: tuple[tuple[str, "Layer"], ...] = ()
+    window: Window | None = None
+    name: str | None = None
+    join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array] | None = None
+    recipe: Recipe | None = None
+
+
+class Layer(_Fields):
+    """A pair of pure functions, with what a reader of the model wants to know about it.
+
+    A layer can be pickled if the functions and layers that it was made of can: so not with a lambda among its parts.
+
+    Attributes:
+        kind: what it is; ``serial`` names its parts ``conv1``, ``conv2``, ``dense1`` after it.
+        init: ``(key, in_shape) -> (params, state)``; ``in_shape`` is one example's, ``(H, W, C)``.
+        apply: ``(params, state, x, *, train=False, key=None, mask=None) -> (y, state)``. ``mask`` marks the
+            examples of a padded batch that count; only statistics over the batch need it.
+        parts: ``((name, Layer), …)`` of a layer made of layers, one after another unless there is a ``join``.
+        join: of parts that all see the same x: ``(x, {name: y}) -> y``.
+        window: how it slides over the image, if it does; for receptive fields.
+        name: overrides the counted name.
+        recipe: the call that made it, for pickle; None for a layer of a user's own functions.
+
+    Raises:
+        ArgumentError: no kind, or an init or apply that is no function.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **options: Any) -> "Layer":
+        takes = "Layer takes (kind, init, apply), such as Layer('scale', init, apply)"
+        try:
+            self = super().__new__(cls, *args, **options)
+        except TypeError as error:
+            given = ", ".join([*map(reprlib.repr, args), *(f"{name}=" for name in options)])
+            raise ArgumentError(f"Layer({given}): {takes}: {str(error).partition(') ')[2] or error}") from None
+        if not isinstance(self.kind, str):
+            raise ArgumentError(f"Layer: kind={reprlib.repr(self.kind)} should be a name: {takes}")
+        for name, function in {"init": self.init, "apply": self.apply}.items():
+            if not callable(function):
+                raise ArgumentError(f"Layer {self.kind!r}: {name}={reprlib.repr(function)} is no function: {takes}")
+        return self
+
+    def _replace(self, **changes: Any) -> "Layer":
+        recipe = self.recipe and self.recipe._replace(changes=self.recipe.changes | changes)
+        return super()._replace(**{"recipe": recipe} | changes)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.init, self.apply, self.name))  # what a window or a recipe holds may have none
+
+    def __repr__(self) -> str:
+        parts = f", parts={', '.join(name for name, _ in self.parts)}" if self.parts else ""
+        return f"<Layer {self.name or self.kind}{parts}>"
+
+    def __reduce__(self) -> tuple[Callable[..., "Layer"], tuple[Any, ...]]:
+        return (Layer, tuple(self)) if self.recipe is None else self.recipe.reduced()
+
+    def __copy__(self) -> "Layer":
+        return self  # nothing of it changes
+
+    def __deepcopy__(self, memo: Any) -> "Layer":
+        return self
+
+
+def output_shape(layer: Layer, params: Tree, state: Tree, in_shape: Shape) -> Shape:
+    """The shape of one example's output, from the layer's own ``apply``, without computing anything.
+
+    >>> output_shape(as_layer(jax.nn.relu), {}, {}, (28, 28, 1))
+    (28, 28, 1)
+    """
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
+    y, _ = jax.eval_shape(layer.apply, params, state, x)
+    return y.shape[1:]
+
+
+def as_layer(layer: Layer | Callable[..., jax.Array]) -> Layer:
+    """A function of an array as a Layer without parameters; a Layer as it is.
+
+    Raises:
+        InputError: what is neither, such as a module of another library, a list of layers, or ``Conv`` without a call.
+        ArgumentError: a Layer whose functions do not take what they are given.
+
+    >>> as_layer(jax.nn.relu).kind
+    'relu'
+    """
+    if isinstance(layer, Layer):
+        _check_functions(layer.kind, layer.init, layer.apply)
+        apply = _with_mask(layer.apply)
+        return layer if apply is layer.apply else layer._replace(apply=apply)
+    foreign.refuse(layer)
+    if isinstance(layer, list | tuple):
+        what = "a list" if isinstance(layer, list) else "a tuple"
+        raise InputError(
+            f"{what} of {len(layer)} is no layer: write serial(*layers), with the star, or Layer(kind, init, apply)"
+        )
+    if not callable(layer):
+        raise InputError(f"{reprlib.repr(layer)} is neither a Layer nor a function of an array")
+    function = getattr(layer, "func", layer)  # of a functools.partial
+    kind = getattr(function, "__name__", type(function).__name__).strip("<>_")
+    if function is Layer or getattr(function, "__annotations__", {}).get("return") is Layer:
+        raise InputError(f"{kind} makes a layer and is not one itself: write {kind}(…)")
+    return stateless(kind, layer)._replace(recipe=Recipe(as_layer, (layer,)))
+
+
+@functools.lru_cache(maxsize=256)
+def _check_functions(
+    kind: str, init: Callable[..., tuple[Tree, Tree]], apply: Callable[..., tuple[jax.Array, Tree]]
+) -> None:
+    """Refuse a layer's functions if they cannot be called as every layer's are."""
+    for name, function, args, options, takes in (
+        ("init", init, (None,) * 2, {}, "(key, in_shape) and return (params, state)"),
+        ("apply", apply, (None,) * 3, CALL, "(params, state, x, *, train=False, key=None) and return (y, state)"),
+    ):
+        try:
+            inspect.signature(function).bind(*args, **options)
+        except TypeError as error:
+            raise ArgumentError(f"Layer {kind!r}: {name} should take {takes}: {error}") from None
+        except ValueError:
+            pass  # a built-in function, whose signature is not known
+
+
+CALL: dict[str, Any] = {"train": False, "key": None}  # what every apply is given by name
+
+
+@functools.lru_cache(maxsize=256)  # the same function every time, so that jit knows it again
+def _with_mask(apply: Callable[..., tuple[jax.Array, Tree]]) -> Callable[..., tuple[jax.Array, Tree]]:
+    """A layer written without ``mask`` (it looks at one example at a time) is a layer like any other."""
+    takes = inspect.signature(apply).parameters.values()
+    if any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in takes):
+        return apply
+    return functools.partial(_without_mask, apply)
+
+
+def _without_mask(
+    apply: Callable[..., tuple[jax.Array, Tree]], *args: Any, mask: jax.Array | None = None, **options: Any
+) -> tuple[jax.Array, Tree]:
+    return apply(*args, **options)
+
+
+def stateless(
+    kind: str,
+    op: Callable[..., jax.Array],
+    init: Callable[..., tuple[Tree, Tree]] = lambda key, in_shape: ({}, {}),
+    names: tuple[str, ...] = (),
+    *,
+    window: Window | None = None,
+    name: str | None = None,
+) -> Layer:
+    """A layer without state: ``y = op(x, **params)``."""
+
+    def apply(
+        params: Tree,
+        state: Tree,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, Tree]:
+        check_entries("params", params, names)
+        return op(x, **params), state
+
+    return Layer(kind, init, apply, window=window, name=name)
+
+
+def check_entries(what: str, tree: Tree, names: tuple[str, ...]) -> None:
+    """Refuse params or state that some other layer made, before an op meets them."""
+    if set(tree) != set(names):
+        raise InputError(
+            f"{what} holds {', '.join(sorted(tree)) or 'nothing'} where {', '.join(sorted(names)) or 'nothing'} "
+            "is wanted: was it made by the init of another model?"
+        )

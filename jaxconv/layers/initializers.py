@@ -1,0 +1,76 @@
+"""How parameters start: what the layers of a kernel, and those of a scale, have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import he_normal
+
+from jaxconv import checks
+from jaxconv.errors import InputError
+from jaxconv.layers.base import Shape, Tree
+from jaxconv.shapes import Sizes, per_dimension
+
+Initializer = Callable[..., jax.Array]
+
+HE_NORMAL: Initializer = he_normal()
+
+
+def dirac(rest: Initializer = HE_NORMAL) -> Initializer:
+    """Kernels that begin by handing their input on: filter o of the first C is 1 at the middle of channel o, else 0.
+
+    With ``padding="SAME"`` and stride 1 the first C channels that come out are those that went in, or the first O of
+    them where there are fewer filters. For a convolution without groups.
+
+    Args:
+        rest: the initializer of the filters beyond C.
+
+    Source: Zagoruyko & Komodakis, 2017, https://arxiv.org/abs/1706.00388; as in
+    https://arxiv.org/abs/2404.00498.
+
+    >>> from jaxconv import Conv
+    >>> conv, x = Conv(3, 3, padding="SAME", kernel_init=dirac()), jnp.arange(8.).reshape(1, 2, 2, 2)
+    >>> params, state = conv.init(jax.random.key(0), (2, 2, 2))
+    >>> bool((conv.apply(params, state, x)[0][..., :2] == x).all())
+    True
+    """
+
+    def init(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        middle = tuple((n - 1) // 2 for n in shape[:-2])  # where SAME puts a pixel itself, in an even window too
+        count = min(shape[-2:])
+        kernel = rest(key, shape, dtype).at[..., :count].set(0)
+        return kernel.at[(*middle, slice(count), slice(count))].set(jnp.eye(count, dtype=dtype))
+
+    return init
+
+
+def kernel_and_bias(layer: str, init: Initializer, key: jax.Array, shape: Shape, use_bias: bool) -> Tree:
+    """A kernel by its initializer, and zeros for the bias."""
+    features = shape[-1]
+    if not isinstance(features, int) or features < 1:
+        raise InputError(f"{layer}: features={features} should be an int of at least 1")
+    # In one program: an initializer by itself is a dozen, each compiled for every shape.
+    params = {"kernel": jax.jit(init, static_argnums=(1, 2))(key, shape, jnp.float32)}
+    return params | {"bias": jnp.zeros(features, jnp.float32)} if use_bias else params
+
+
+def kernel_names(use_bias: bool) -> tuple[str, ...]:
+    return ("kernel", "bias") if use_bias else ("kernel",)
+
+
+def kernel_shape(layer: str, kernel_size: Sizes, in_shape: Shape, groups: int, features: int) -> Shape:
+    """``(*window, C // groups, features)`` for one example's shape."""
+    try:
+        window = per_dimension(kernel_size, len(in_shape) - 1, "kernel_size")
+    except InputError as error:
+        raise InputError(
+            f"{layer}: {error}; in_shape {in_shape} should be one example's, (H, W, C), without the batch axis"
+        ) from None
+    return (*window, checks.per_group(layer, in_shape, groups), features)
+
+
+def scale_and_bias(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+    """Ones and zeros, one a channel. Always fresh: a training step may give the memory of each away."""
+    channels = in_shape[-1:]
+    return {"scale": jnp.ones(channels, jnp.float32), "bias": jnp.zeros(channels, jnp.float32)}, {}

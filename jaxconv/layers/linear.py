@@ -1,0 +1,108 @@
+"""Layers of convolution: a kernel of learned filters, and a bias."""
+
+import functools
+
+import jax
+
+from jaxconv import ops
+from jaxconv.layers.base import Layer, Shape, Tree, stateless
+from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.initializers import HE_NORMAL, Initializer, kernel_and_bias, kernel_names, kernel_shape
+from jaxconv.shapes import Padding, Sizes, Window
+
+
+@makes_layer
+def Conv(
+    features: int,
+    kernel_size: Sizes,
+    *,
+    stride: Sizes = 1,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    groups: int = 1,
+    pad_mode: str = "zeros",
+    flip: bool = False,
+    use_bias: bool = True,
+    kernel_init: Initializer = HE_NORMAL,
+    impl: str = "auto",
+    precision: jax.lax.PrecisionLike = None,
+    name: str | None = None,
+) -> Layer:
+    """:func:`jaxconv.ops.conv` with a kernel of ``features`` filters: F·F·C·K weights and K biases.
+
+    Args:
+        features: the number of filters, K.
+        kernel_size: F, an int or one a spatial dimension.
+        use_bias: without one where a batch norm follows, whose bias does the same.
+        kernel_init: ``(key, shape, dtype) -> kernel``; He's by default, for relu.
+        stride, padding, dilation, groups, pad_mode, flip, impl, precision: as in the op.
+
+    >>> params, _ = Conv(6, 5).init(jax.random.key(0), (32, 32, 1))
+    >>> sum(p.size for p in params.values())                             # LeNet's first layer: lecture row 000-15
+    156
+    """
+
+    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+        shape = kernel_shape("Conv", kernel_size, in_shape, groups, features)
+        return kernel_and_bias("Conv", kernel_init, key, shape, use_bias), {}
+
+    op = functools.partial(
+        ops.conv,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        pad_mode=pad_mode,
+        flip=flip,
+        impl=impl,
+        precision=precision,
+    )
+    window = Window(kernel_size, stride, padding, dilation)
+    return stateless("conv", op, init, kernel_names(use_bias), window=window, name=name)
+
+
+@makes_layer
+def ConvTranspose(
+    features: int,
+    kernel_size: Sizes,
+    *,
+    stride: Sizes = 1,
+    padding: Padding = "VALID",
+    output_padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    use_bias: bool = True,
+    kernel_init: Initializer = HE_NORMAL,
+    impl: str = "auto",
+    precision: jax.lax.PrecisionLike = None,
+    name: str | None = None,
+) -> Layer:
+    """:func:`jaxconv.ops.conv_transpose` with a kernel ``(*window, C // groups, features)``: it makes images larger.
+
+    Args:
+        features: the number of filters, the channels that come out.
+        kernel_size: the size of a stamp, an int or one a spatial dimension.
+        use_bias, kernel_init: as in :func:`Conv`.
+        stride, padding, output_padding, dilation, groups, impl, precision: as in the op.
+
+    >>> layer = ConvTranspose(4, 2, stride=2)
+    >>> params, state = layer.init(jax.random.key(0), (7, 7, 3))
+    >>> layer.apply(params, state, jax.numpy.ones((1, 7, 7, 3)))[0].shape
+    (1, 14, 14, 4)
+    """
+
+    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+        shape = kernel_shape("ConvTranspose", kernel_size, in_shape, groups, features)
+        return kernel_and_bias("ConvTranspose", kernel_init, key, shape, use_bias), {}
+
+    op = functools.partial(
+        ops.conv_transpose,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        impl=impl,
+        precision=precision,
+    )
+    return stateless("conv_transpose", op, init, kernel_names(use_bias), name=name)

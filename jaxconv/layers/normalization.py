@@ -1,0 +1,114 @@
+"""Layers of normalisation: a learned scale and bias for every channel, and for a batch its running statistics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxconv import ops
+from jaxconv.layers.base import Layer, Shape, Tree, check_entries, stateless
+from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.initializers import scale_and_bias
+from jaxconv.ops.batch_norm import batch_norm_with_statistics
+
+
+@makes_layer
+def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.batch_norm`, with the batch's statistics in training and running ones otherwise.
+
+    In training ``running ← decay · running + (1 − decay) · batch``, with the batch's own (biased) variance.
+
+    Args:
+        decay: the share of the old value: 0.9 is PyTorch's ``momentum=0.1``.
+        eps: keeps a constant channel finite.
+        use_scale: without one the deviation of every channel is 1, as before a convolution, which scales by itself.
+
+    >>> params, state = BatchNorm().init(jax.random.key(0), (8, 8, 4))
+    >>> sorted(params), sorted(state)
+    (['bias', 'scale'], ['mean', 'var'])
+    """
+    names = ("scale", "bias") if use_scale else ("bias",)
+
+    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+        params, _ = scale_and_bias(key, in_shape)
+        channels = in_shape[-1:]
+        return {name: params[name] for name in names}, {
+            "mean": jnp.zeros(channels, jnp.float32),
+            "var": jnp.ones(channels, jnp.float32),
+        }
+
+    def apply(
+        params: Tree,
+        state: Tree,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, Tree]:
+        check_entries("params", params, names)
+        check_entries("state", state, ("mean", "var"))
+        if not use_scale:
+            params = {"scale": jnp.ones_like(params["bias"]), **params}
+        if not train:
+            return ops.batch_norm(x, **params, **state, eps=eps), state
+        y, mean, var = batch_norm_with_statistics(x, **params, mask=mask, eps=eps)
+        batch = {"mean": mean, "var": var}
+        running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(old.dtype), state, batch)
+        return y, running
+
+    return Layer("bn", init, apply, name=name)
+
+
+@makes_layer
+def LayerNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.layer_norm` with a learned scale and bias.
+
+    >>> params, _ = LayerNorm().init(jax.random.key(0), (8, 8, 4))
+    >>> jax.tree.map(jnp.shape, params)
+    {'bias': (4,), 'scale': (4,)}
+    """
+    return stateless("ln", functools.partial(ops.layer_norm, eps=eps), scale_and_bias, ("scale", "bias"), name=name)
+
+
+@makes_layer
+def GroupNorm(groups: int, *, eps: float = 1e-5, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.group_norm` with a learned scale and bias.
+
+    Args:
+        groups: into how many equal shares the channels are split; the paper's is 32.
+        eps: keeps a constant group finite.
+
+    >>> layer = GroupNorm(2)
+    >>> params, state = layer.init(jax.random.key(0), (4,))
+    >>> layer.apply(params, state, jnp.array([[1., 3., 5., 5.]]))[0]
+    Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
+    """
+    op = functools.partial(ops.group_norm, groups=groups, eps=eps)
+    return stateless("gn", op, scale_and_bias, ("scale", "bias"), name=name)
+
+
+@makes_layer
+def InstanceNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.instance_norm` with a learned scale and bias.
+
+    >>> params, _ = InstanceNorm().init(jax.random.key(0), (8, 8, 4))
+    >>> jax.tree.map(jnp.shape, params)
+    {'bias': (4,), 'scale': (4,)}
+    """
+    return stateless("in", functools.partial(ops.instance_norm, eps=eps), scale_and_bias, ("scale", "bias"), name=name)
+
+
+@makes_layer
+def RMSNorm(*, eps: float = 1e-6, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.rms_norm` with a learned scale; there is no bias.
+
+    >>> params, _ = RMSNorm().init(jax.random.key(0), (8, 8, 4))
+    >>> jax.tree.map(jnp.shape, params)
+    {'scale': (4,)}
+    """
+
+    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+        return {"scale": jnp.ones(in_shape[-1:], jnp.float32)}, {}
+
+    return stateless("rms", functools.partial(ops.rms_norm, eps=eps), init, ("scale",), name=name)

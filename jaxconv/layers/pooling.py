@@ -1,0 +1,86 @@
+"""Layers of pooling. They have no parameters; the global forms are plain functions, and so layers as they are."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from jaxconv import ops
+from jaxconv.layers.base import Layer, stateless
+from jaxconv.layers.factory import makes_layer
+from jaxconv.shapes import Padding, Sizes, Window
+
+
+@makes_layer
+def MaxPool(
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    ties: str = "first",
+    name: str | None = None,
+) -> Layer:
+    """:func:`jaxconv.ops.max_pool` as a Layer; it has no parameters.
+
+    >>> MaxPool(2).apply({}, {}, jax.numpy.ones((1, 4, 4, 3)))[0].shape
+    (1, 2, 2, 3)
+    """
+    op = functools.partial(ops.max_pool, ceil_mode=ceil_mode, ties=ties)
+    return _pool("max_pool", op, window, stride, padding, dilation, name)
+
+
+@makes_layer
+def AvgPool(
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
+    name: str | None = None,
+) -> Layer:
+    """:func:`jaxconv.ops.avg_pool` as a Layer; it has no parameters.
+
+    >>> AvgPool(2).apply({}, {}, jax.numpy.ones((1, 4, 4, 3)))[0].shape
+    (1, 2, 2, 3)
+    """
+    op = functools.partial(ops.avg_pool, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
+    return _pool("avg_pool", op, window, stride, padding, dilation, name)
+
+
+@makes_layer
+def LpPool(
+    window: Sizes,
+    *,
+    stride: Sizes | None = None,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    p: float = 2.0,
+    name: str | None = None,
+) -> Layer:
+    """:func:`jaxconv.ops.lp_pool` as a Layer; it has no parameters.
+
+    >>> LpPool(2).apply({}, {}, jax.numpy.ones((1, 4, 4, 1)))[0][0, 0, 0]
+    Array([2.], dtype=float32)
+    """
+    op = functools.partial(ops.lp_pool, ceil_mode=ceil_mode, p=p)
+    return _pool("lp_pool", op, window, stride, padding, dilation, name)
+
+
+def _pool(
+    kind: str,
+    op: Callable[..., jax.Array],
+    window: Sizes,
+    stride: Sizes | None,
+    padding: Padding,
+    dilation: Sizes,
+    name: str | None,
+) -> Layer:
+    """An op with its window, which it shows to whoever asks how far the layer sees."""
+    op = functools.partial(op, window=window, stride=stride, padding=padding, dilation=dilation)
+    seen = Window.of_a_pool(window, stride, padding, dilation)
+    return stateless(kind, op, window=seen, name=name)

@@ -1,0 +1,53 @@
+"""Layers of dropout: noise in training, nothing otherwise."""
+
+from collections.abc import Callable
+
+import jax
+
+from jaxconv import checks, ops
+from jaxconv.layers.base import Layer, Tree
+from jaxconv.layers.factory import makes_layer
+
+
+@makes_layer
+def Dropout(rate: float, *, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.dropout` in training, nothing otherwise.
+
+    Args:
+        rate: the fraction dropped.
+
+    >>> Dropout(0.5).apply({}, {}, jax.numpy.ones((1, 3)))[0]
+    Array([[1., 1., 1.]], dtype=float32)
+    """
+    checks.dropped("Dropout", rate)
+    return _in_training("dropout", ops.dropout, rate, name)
+
+
+@makes_layer
+def SpatialDropout(rate: float, *, name: str | None = None) -> Layer:
+    """:func:`jaxconv.ops.spatial_dropout`, of whole channels, in training, nothing otherwise.
+
+    Args:
+        rate: the fraction dropped.
+
+    >>> y, _ = SpatialDropout(0.5).apply({}, {}, jax.numpy.ones((1, 2, 2, 4)), train=True, key=jax.random.key(0))
+    >>> set(y.sum(axis=(1, 2))[0].tolist())
+    {0.0, 8.0}
+    """
+    checks.dropped("SpatialDropout", rate)
+    return _in_training("spatial_dropout", ops.spatial_dropout, rate, name)
+
+
+def _in_training(kind: str, op: Callable[..., jax.Array], rate: float, name: str | None) -> Layer:
+    def apply(
+        params: Tree,
+        state: Tree,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, Tree]:
+        return (op(x, key, rate) if train else x), state
+
+    return Layer(kind, lambda key, in_shape: ({}, {}), apply, name=name)

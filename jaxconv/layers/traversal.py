@@ -1,0 +1,86 @@
+"""A model gone through part by part, for whoever wants to see, or to change, what happens between two layers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxconv.errors import said_by
+from jaxconv.layers.base import Layer, Tree, as_layer
+from jaxconv.layers.combinators import check_names
+
+Visit = Callable[[str, Layer, jax.Array, Callable[[jax.Array], jax.Array]], jax.Array]
+
+
+def walk(model: Layer, params: Tree, state: Tree, x: jax.Array, visit: Visit) -> jax.Array:
+    """``model.apply(params, state, x)[0]`` of a network in use, with every step of it taken by ``visit``.
+
+    Args:
+        model: a Layer.
+        params, state: its own.
+        x: a batch.
+        visit: ``(path, layer, x, apply) -> y`` is called for every layer that has no parts, and for the layers whose
+            parts see the same x (``residual``, ``parallel``), after these; ``apply(x)`` is what it computes. Return
+            that to look on, or something else to step in.
+
+    >>> from jaxconv import Conv, flatten, relu, serial
+    >>> model = serial(Conv(2, 3), relu, flatten)
+    >>> params, state = model.init(jax.random.key(0), (4, 4, 1))
+    >>> def tell(path, layer, x, apply):
+    ...     y = apply(x)
+    ...     print(path, y.shape)
+    ...     return y
+    >>> y = walk(model, params, state, jax.numpy.ones((1, 4, 4, 1)), tell)
+    conv1 (1, 2, 2, 2)
+    relu1 (1, 2, 2, 2)
+    flatten1 (1, 8)
+    """
+    return _walk("", as_layer(model), params, state, x, visit)
+
+
+def _walk(path: str, layer: Layer, params: Any, state: Any, x: jax.Array, visit: Visit) -> jax.Array:
+    def part(name: str, below: Layer, x: jax.Array) -> jax.Array:
+        inner = f"{path}/{name}" if path else name
+        with said_by(name):
+            return _walk(inner, as_layer(below), params.get(name, {}), state.get(name, {}), x, visit)
+
+    if not layer.parts:
+        return visit(path or layer.kind, layer, x, lambda x: layer.apply(params, state, x)[0])
+    check_names(layer.parts, params, state)
+    if (join := layer.join) is not None:
+        branches = dict(layer.parts)
+        together = lambda x: join(x, {name: part(name, branch, x) for name, branch in branches.items()})  # noqa: E731
+        return visit(path or layer.kind, layer, x, together)
+    for name, below in layer.parts:
+        x = part(name, below, x)
+    return x
+
+
+def named_layers(model: Layer) -> dict[str, Layer]:
+    """Every layer that :func:`walk` visits, by its path, in the order in which they are done.
+
+    >>> from jaxconv import Conv, relu, residual, serial
+    >>> list(named_layers(serial(Conv(2, 3), residual(Conv(2, 3, padding="SAME")), relu)))
+    ['conv1', 'res1/body/conv1', 'res1/shortcut', 'res1', 'relu1']
+    """
+    found: dict[str, Layer] = {}
+
+    def collect(path: str, layer: Layer) -> None:
+        for name, part in layer.parts:
+            collect(f"{path}/{name}" if path else name, part)
+        if not layer.parts or layer.join is not None:
+            found[path or layer.kind] = layer
+
+    collect("", as_layer(model))
+    return found
+
+
+def part_of(tree: Tree, path: str) -> Any:
+    """The share of params or state that belongs to a layer, by its path; an empty dict if it has none.
+
+    >>> part_of({"res1": {"body": {"conv1": {"bias": 3}}}}, "res1/body/conv1"), part_of({}, "relu1")
+    ({'bias': 3}, {})
+    """
+    for name in path.split("/"):
+        tree = tree.get(name, {})
+    return tree

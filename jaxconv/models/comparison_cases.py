@@ -1,0 +1,111 @@
+"""A whole network, or one layer of it, in every lowering and derived by hand: what ``jaxconv compare --model`` runs."""
+
+import inspect
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconv import checks, ops
+from jaxconv.errors import InputError, unknown
+from jaxconv.layers import Layer, output_shape
+from jaxconv.models import manual_backprop
+from jaxconv.testing import Contest, with_gradient
+from jaxconv.testing.arguments import floating_dtype
+
+
+def model_contest(
+    name: str, *, layer: str | None = None, batch: int = 8, dtype: Any = jnp.float64, seed: int = 0
+) -> Contest:
+    """The mean cross-entropy of a network by its parameters, or one of its layers by its parameters and its input.
+
+    Args:
+        name: a model that has convolutions.
+        layer: the name of one of its parts, ``conv2``; its input is random, of the shape that it has in the model.
+        batch: how many random images.
+        dtype: of everything.
+        seed: of parameters, images and labels.
+
+    Returns:
+        Implementations and arguments for :func:`jaxconv.testing.compare_all`: one for each lowering of convolution,
+        ``"auto"``, which chooses among its own, and ``"by hand"`` where the network is derived so.
+
+    Raises:
+        InputError: a model without convolutions, a layer that it has not, no image, or a whole model in half precision.
+
+    >>> sorted(model_contest("lenet5", dtype=jnp.float32).functions)
+    ['auto', 'by hand', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
+    """
+    from jaxconv.models import find
+
+    entry = find(name)
+    if "impl" not in inspect.signature(entry.make).parameters:
+        raise InputError(f"model {name!r} has no convolution, so it has no lowerings to compare")
+    checks.whole(name, 1, batch=batch)
+    checks.whole(name, 0, seed=seed)
+    floating_dtype(name, dtype)
+    if layer is None and jnp.dtype(dtype).itemsize < 4:
+        raise InputError(
+            f"{name}: in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
+            "allows for: compare one layer of it, or float32"
+        )
+    models = {impl: entry.make(impl=impl) for impl in [*ops.LOWERINGS, "auto"]}
+    model = next(iter(models.values()))
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
+        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), entry.in_shape)
+        if layer is not None:
+            in_shape = _input_of(name, model, layer, params, state, entry.in_shape)
+            x = jnp.asarray(rng.normal(size=(batch, *in_shape)), dtype)
+            return _layer_contest(name, models, layer, _cast(params.get(layer, {}), dtype), state.get(layer, {}), x)
+        params = _cast(params, dtype)
+        images = jnp.asarray(rng.normal(size=(batch, *entry.in_shape)), dtype)
+        label = jnp.asarray(rng.integers(0, 10, batch), jnp.int32)
+
+    def loss(params: Any, model: Layer) -> jax.Array:
+        # The reference runs in float64 too, and then the images, which are no argument, have to go along.
+        x = images.astype(jax.tree.leaves(params)[0].dtype)
+        return ops.softmax_cross_entropy(model.apply(params, state, x)[0], label).mean()
+
+    functions: dict[str, Any] = {impl: partial(loss, model=model) for impl, model in models.items()}
+    if name in manual_backprop.NETWORKS:
+
+        def gradient(params: Any, dy: jax.Array) -> Any:
+            _, gradients = manual_backprop.loss_and_gradients(name, params, images, label)
+            return (jax.tree.map(lambda g: dy * g, gradients),)
+
+        functions["by hand"] = with_gradient(partial(loss, model=models["explicit"]), gradient)
+    return Contest(functions, (params,), ("params",))
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def _input_of(
+    name: str, model: Layer, layer: str, params: Any, state: Any, in_shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The shape of what a part of a model is given."""
+    for part_name, part in model.parts:
+        if part_name == layer:
+            return in_shape
+        in_shape = output_shape(part, params.get(part_name, {}), state.get(part_name, {}), in_shape)
+    raise unknown(f"layer of {name}", layer, dict(model.parts))
+
+
+def _layer_contest(name: str, models: dict[str, Layer], layer: str, params: Any, state: Any, x: jax.Array) -> Contest:
+    def apply(params: Any, x: jax.Array, part: Layer) -> jax.Array:
+        return part.apply(params, state, x)[0]
+
+    functions: dict[str, Any] = {impl: partial(apply, part=dict(model.parts)[layer]) for impl, model in models.items()}
+    steps = {step.name: step for step in manual_backprop.NETWORKS.get(name, ())}
+    if params and layer in steps:
+
+        def gradient(params: Any, x: jax.Array, dy: jax.Array) -> Any:
+            dx, d_kernel, d_bias = steps[layer].backward(x, dy, **params)
+            return {"kernel": d_kernel, "bias": d_bias}, dx
+
+        functions["by hand"] = with_gradient(functions["explicit"], gradient)
+    return Contest(functions, (params, x), ("params", "x"))

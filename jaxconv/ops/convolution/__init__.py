@@ -1,0 +1,1 @@
+"""Convolution: one public function, its lowerings, its gradients as primitives, and transposed convolution."""

@@ -1,0 +1,181 @@
+"""Convolution: one sum, and the table of its lowerings.
+
+    y[n, p, o] = bias[o] + Σ_u Σ_c  x[n, p·stride + u·dilation − low, c] · kernel[u, c, o]
+
+This file checks the arguments and resolves them to plain integers. Each lowering, a file beside this one, then
+computes the same sum in its own way, from exactly the same arguments. To add one, add its file and a line to
+``LOWERINGS``: every test and every comparison runs it from then on.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxconv import checks
+from jaxconv.errors import InputError, known, said_by
+from jaxconv.ops.conv import fft, im2col, lax, toeplitz
+from jaxconv.ops.convolution import dispatch, lowerings
+from jaxconv.ops.sharding import over_devices
+from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
+
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
+
+LOWERINGS: dict[str, Callable[..., jax.Array]] = {
+    "lax": lax.conv,
+    "explicit": lowerings.conv,
+    "im2col": im2col.conv,
+    "toeplitz": toeplitz.conv,
+    "fft": fft.conv,
+}
+# Our names, which are PyTorch's, and numpy's for the same.
+PAD_MODES = {
+    "zeros": "constant",
+    "circular": "wrap",
+    "reflect": "reflect",
+    "replicate": "edge",
+    "symmetric": "symmetric",
+}
+
+
+def conv(
+    x: Float[Array, "n *spatial c"],
+    kernel: Float[Array, "*window c_per_group o"],
+    bias: Float[Array, " o"] | None = None,
+    *,
+    stride: Sizes = 1,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    groups: int = 1,
+    pad_mode: str = "zeros",
+    flip: bool = False,
+    impl: str = "auto",
+    precision: jax.lax.PrecisionLike = None,
+) -> Float[Array, "n *out o"]:
+    """Slide a kernel over an image and take a weighted sum at every place.
+
+        y[n, p, o] = bias[o] + Σ_u Σ_c  x[n, p·stride + u·dilation − low, c] · kernel[u, c, o]
+
+    The kernel is not flipped: this is the cross-correlation that every CNN library calls convolution. The kernel's
+    rank says how many spatial dimensions there are: ``(kh, kw, C, O)`` for images. Half precision is added up in
+    float32 and rounded once, at the end; by ``auto`` on a GPU or TPU, before the bias too.
+
+    Args:
+        x: the images, channels last.
+        kernel: the taps, then input channels (of one group), then filters.
+        bias: one number a filter, or none.
+        stride: pixels from one place to the next; an int, or one a dimension.
+        padding: ``"VALID"``, ``"SAME"``, ``"SAME_LOWER"``, ``"FULL"``, ``"CAUSAL"``, an int, ints or ``(low, high)``
+            pairs, one a dimension (:func:`jaxconv.shapes.resolve_padding` says what each means).
+        dilation: pixels from one tap to the next.
+        groups: split the channels into so many groups, each seen by its own share of the filters. ``groups=C`` is
+            a depthwise convolution.
+        pad_mode: what the padding holds: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
+            ``"replicate"`` or ``"symmetric"`` (edge pixel repeated).
+        flip: mirror the kernel along every window axis first: convolution in the mathematician's sense, which is
+            commutative and associative (row 002-22).
+        impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
+            above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``:
+            on a CPU forward and both gradients each in the way that is fastest there, elsewhere lax. All give the same
+            array and the same gradients, but for rounding; that of ``"fft"`` is relative to the largest pixel of an
+            image, and a NaN anywhere in an image reaches all of its output.
+            ``"explicit"`` and ``"im2col"`` are as many operations as the window has taps, and a window of hundreds
+            takes long to compile; ``"auto"`` leaves those to lax.
+        precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
+            ``"toeplitz"`` know no other.
+
+    Returns:
+        The feature maps ``(N, *out, O)``, of x's dtype.
+
+    Raises:
+        InputError: shapes that do not fit together, an empty output, an unknown option.
+        DtypeError: integers, or x and kernel of different dtypes.
+
+    Lecture rows 000-01, 001-20, 002-07.
+
+    >>> edge = jnp.array([[25., 25., 25., 0., 0., 0.]] * 3)[None, :, :, None]      # bright on the left
+    >>> vertical = jnp.array([[1., 0., -1.]] * 3)[:, :, None, None]
+    >>> conv(edge, vertical)[0, :, :, 0]
+    Array([[ 0., 75., 75.,  0.]], dtype=float32)
+    """
+    x, kernel = checks.arrays("conv", x=x, kernel=kernel)
+    _check(x, kernel, groups)
+    checks.flag("conv", "flip", flip)
+    checks.precision("conv", precision)
+    known("impl", impl, ["auto", *LOWERINGS], by="conv")
+    known("pad_mode", pad_mode, PAD_MODES, by="conv")
+    with said_by("conv"):
+        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
+    if pad_mode != "zeros":
+        x, window = _pad(x, window, pad_mode)
+    if flip:
+        kernel = jnp.flip(kernel, range(kernel.ndim - 2))
+    lowering = dispatch.conv if impl == "auto" else LOWERINGS[impl]
+    y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
+    return checks.biased("conv", y, bias, x.dtype)
+
+
+def conv_matrix(
+    kernel: Float[Array, "*window c_per_group o"],
+    in_shape: Sequence[int],
+    *,
+    stride: Sizes = 1,
+    padding: Padding = "VALID",
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> "BCOO":
+    """The matrix of the fully connected layer that a convolution is: sparse, and with shared weights.
+
+        conv(x, kernel)[0].ravel() == conv_matrix(kernel, x.shape[1:]) @ x[0].ravel()
+
+    Args:
+        kernel, stride, padding, dilation, groups: as in :func:`conv`.
+        in_shape: one example's shape, ``(*spatial, C)``.
+
+    Returns:
+        A ``jax.experimental.sparse.BCOO`` of shape ``(prod(out)·O, prod(in_shape))`` that stores the taps that meet
+        a real pixel, and can be differentiated like any array; ``.todense()`` shows it whole.
+
+    Raises:
+        InputError: as :func:`conv`.
+
+    Lecture rows 000-08 to 000-10.
+
+    >>> conv_matrix(jnp.array([1., 2., 3.])[:, None, None], (5, 1)).todense()
+    Array([[1., 2., 3., 0., 0.],
+           [0., 1., 2., 3., 0.],
+           [0., 0., 1., 2., 3.]], dtype=float32)
+    >>> lenet1 = conv_matrix(jax.random.normal(jax.random.key(0), (5, 5, 1, 6)), (32, 32, 1))
+    >>> lenet1.size, lenet1.nse, len(set(lenet1.data.tolist()))
+    (4816896, 117600, 150)
+    """
+    kernel = checks.array("conv_matrix", "kernel", kernel)
+    sizes = in_shape if isinstance(in_shape, Sequence) else ()
+    if len(sizes) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in sizes):
+        raise InputError(
+            f"conv_matrix: in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}"
+        )
+    _check(jax.ShapeDtypeStruct((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
+    size = tuple(in_shape[:-1])
+    with said_by("conv_matrix"):
+        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+        return toeplitz.matrix(kernel, size, window, groups)
+
+
+def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
+    """Pad with something else than zeros now, so that no lowering needs to know of it."""
+    if 0 in x.shape[1:-1]:
+        raise InputError(f"conv: pad_mode={pad_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
+    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PAD_MODES[pad_mode])
+    return x, window._replace(padding=((0, 0),) * len(window.size))
+
+
+def _check(x: Any, kernel: jax.Array, groups: int, op: str = "conv") -> None:
+    checks.kernel(op, kernel)
+    checks.rank(op, x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
+    checks.floating(op, x=x, kernel=kernel)
+    checks.channels(op, x, kernel, groups)

@@ -1,0 +1,1 @@
+"""Lowerings of convolution for a CPU, and the measured table that chooses among them."""

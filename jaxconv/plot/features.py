@@ -1,0 +1,91 @@
+"""Filters as pictures, before and after training."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxconv.errors import InputError
+from jaxconv.explain import change, channel_images, filter_images
+from jaxconv.plot import rgb
+from jaxconv.plot.images import grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+COLUMNS = 16
+
+
+def filters(
+    kernel: Any,
+    *,
+    title: str = "",
+    before: Any = None,
+    per: str = "filter",
+    most: int = 64,
+    channels: int = 8,
+) -> "Figure":
+    """The filters of a kernel, each a picture: of a first layer in grey or in colour, with 0 in the middle of it.
+
+    A filter of a deeper layer is a row, with a picture for each of the first few channels of its input: red above 0,
+    blue below.
+
+    Args:
+        kernel: ``(kh, kw, C, O)``.
+        title: above all; how many are left out is said there too.
+        before: the kernel before it was trained: each filter of it is shown above its own, with the cosine
+            between the two; of a first layer only.
+        per: the scale of each ``"filter"``, or one for the whole ``"layer"``.
+        most: of the filters, show no more; of a deeper layer, an eighth as many.
+        channels: of the input of a deeper layer, show no more.
+
+    Raises:
+        InputError: no such kernel, or a ``before`` of another shape or of a deeper layer.
+
+    Lecture rows 002-05, 003-23.
+
+    >>> kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 20))
+    >>> filters(kernel, title="conv2").get_suptitle()
+    'conv2: 8 of 20 filters, 8 of the 16 channels each sees'
+    """
+    if np.ndim(kernel) == 4 and np.shape(kernel)[2] in (1, 3):
+        return _first(kernel, title, before, per, most)
+    if before is not None:
+        raise InputError(f"filters: before and after are shown of a first layer only, not of {np.shape(kernel)}")
+    shown = np.asarray(channel_images(kernel, per=per))
+    count, inputs = max(1, most // 8), min(channels, shown.shape[1])
+    pictures = [_framed(rgb.signed(each, 1.0)) for row in shown[:count] for each in row[:inputs]]
+    names = [f"{o}, of {c}" for o in range(len(shown[:count])) for c in range(inputs)]
+    said = _of(len(shown), count, "filters")
+    if inputs < shown.shape[1]:
+        said += f", {inputs} of the {shown.shape[1]} channels each sees"
+    return grid(pictures, names, columns=inputs, size=0.9, title=f"{title}: {said}" if title else said)
+
+
+def _first(kernel: Any, title: str, before: Any, per: str, most: int) -> "Figure":
+    after = [_framed(rgb.picture(image)) for image in np.asarray(filter_images(kernel, per=per))]
+    said = _of(len(after), most, "filters")
+    heading = f"{title}: {said}" if title else said
+    shown = range(min(most, len(after)))
+    if before is None:
+        return grid([after[o] for o in shown], [str(o) for o in shown], columns=COLUMNS, size=0.7, title=heading)
+    cosines = np.asarray(change(before, kernel).cosine)
+    first = [_framed(rgb.picture(image)) for image in np.asarray(filter_images(before, per=per))]
+    pictures: list[Any] = []
+    names: list[str] = []
+    for start in shown[::COLUMNS]:  # a row before training, and below it one after
+        row = shown[start : start + COLUMNS]
+        gap = min(COLUMNS, len(shown)) - len(row)
+        pictures += [*(first[o] for o in row), *[None] * gap, *(after[o] for o in row), *[None] * gap]
+        names += [*map(str, row), *[""] * gap, *(f"cos {cosines[o]:.2f}" for o in row), *[""] * gap]
+    return grid(pictures, names, columns=COLUMNS, size=0.7, title=f"{heading}, before training and below it after")
+
+
+def _framed(picture: np.ndarray) -> np.ndarray:
+    """Large enough for a thin frame, without which what is white would be lost on the page."""
+    times = max(1, 48 // max(picture.shape[:2]))
+    return np.pad(picture.repeat(times, 0).repeat(times, 1), ((1, 1), (1, 1), (0, 0)), constant_values=128)
+
+
+def _of(count: int, most: int, what: str) -> str:
+    return f"{most} of {count} {what}" if count > most else f"{count} {what}"

@@ -1,0 +1,152 @@
+"""What a page is about: a run, the test images, and those of them that are looked at one by one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from jaxconv import data
+from jaxconv.data.images import image_shape
+from jaxconv.errors import said_by
+from jaxconv.explain import Row, Summary, grad_cam, summarize
+from jaxconv.explain.intermediates import check_layer
+from jaxconv.layers import Layer
+from jaxconv.runs import CHANGED, Run, load_run, read_history, read_result
+
+MOST_EXAMPLES = 10
+Item = TypeVar("Item")
+
+
+class Examples(NamedTuple):
+    """Images that are looked at one by one: the first test image of each class, and the files that were given."""
+
+    images: np.ndarray  # (N, H, W, C) uint8
+    labels: np.ndarray  # (N,): the class that is asked about: the true one, or of a file the likeliest
+    names: list[str]
+    said: list[str]
+
+
+class Subject(NamedTuple):
+    """A run with all that its page is made of."""
+
+    run: Run  # of one network
+    result: dict[str, Any]
+    history: list[dict[str, Any]]
+    summary: Summary
+    images: np.ndarray  # the test images
+    labels: np.ndarray
+    probabilities: np.ndarray  # what the network says of them
+    examples: Examples
+    layer: str | None  # that Grad-CAM was asked of
+    notes: list[str]
+
+    @property
+    def classes(self) -> list[str]:
+        return self.run.config["classes"]
+
+    @property
+    def convolutions(self) -> list[Row]:
+        """The convolutions of images, from the first to the last."""
+        return [row for row in self.summary.rows if row.kind == "conv" and len(row.shape) == 3]
+
+    @property
+    def network(self) -> tuple[Layer, Any, Any]:
+        """Model, params and state."""
+        return self.run.model, self.run.params, self.run.state
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """No more than so many of the items, evenly from the first to the last.
+
+    >>> spread("abcdefg", 3), spread("ab", 3)
+    (['a', 'd', 'g'], ['a', 'b'])
+    """
+    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[i] for i in places]
+
+
+def read_subject(
+    folder: Path, *, files: Sequence[Path] = (), invert: bool = False, layer: str | None = None
+) -> Subject:
+    """All that is needed, read and checked, before anything takes long.
+
+    Args:
+        folder: the run's.
+        files: pictures to look at too.
+        invert: swap dark and bright in these.
+        layer: whose feature maps Grad-CAM weighs.
+
+    Raises:
+        InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
+            picture; data that are not there, or have other classes now.
+    """
+    run, result = load_run(folder), read_result(Path(folder))
+    history = read_history(run.folder, result["epochs"])
+    notes = []
+    if (seeds := run.config.get("seeds", 1)) > 1:
+        notes.append(f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}.")
+    run = run.first()
+    in_shape = tuple(run.config["in_shape"])
+    if layer is not None:
+        _check_layer(run, layer)
+    pictures, resized = _read_files(run, files, invert)
+    (images, labels), changed = run.test_data()
+    if changed:
+        notes.append(f"{CHANGED}.")
+    probabilities = run.predict(images)
+    examples = _examples(run, images, labels, probabilities, pictures, files)
+    if len(run.config["classes"]) > MOST_EXAMPLES:
+        notes.append(f"Of the {len(run.config['classes'])} classes the first {MOST_EXAMPLES} are looked at one by one.")
+    return Subject(
+        run,
+        result,
+        history,
+        summarize(run.model, in_shape),
+        images,
+        labels,
+        probabilities,
+        examples,
+        layer,
+        notes + resized,
+    )
+
+
+def _check_layer(run: Run, layer: str) -> None:
+    check_layer("explain --layer", run.model, layer)
+    image = jax.ShapeDtypeStruct((1, *run.config["in_shape"]), np.float32)
+    with said_by("explain --layer"):
+        jax.eval_shape(lambda x: grad_cam(run.model, run.params, run.state, x, layer=layer), image)
+
+
+def _read_files(run: Run, files: Sequence[Path], invert: bool) -> tuple[np.ndarray, list[str]]:
+    """Pictures as the network takes them, and a note for each that was resized."""
+    shape, in_shape = tuple(run.config["image_shape"]), tuple(run.config["in_shape"])
+    read, notes = [np.zeros((0, *shape), np.uint8)], []
+    for path in map(Path, files):
+        read.append(data.read_image(path, shape)[None])
+        height, width, _ = image_shape(path)
+        if (height, width) != shape[:2]:
+            notes.append(f"{path.name} is {height}×{width}; the network was shown it as {shape[0]}×{shape[1]}.")
+    pictures = np.concatenate(read)
+    return data.enlarge(255 - pictures if invert else pictures, in_shape[:2]), notes
+
+
+def _examples(
+    run: Run,
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    pictures: np.ndarray,
+    files: Sequence[Path],
+) -> Examples:
+    classes = run.config["classes"]
+    there = [np.flatnonzero(labels == c) for c in range(len(classes))]
+    first = [int(found[0]) for found in there if found.size][:MOST_EXAMPLES]
+    shown = np.concatenate([images[first], pictures])
+    of_shown = np.concatenate([probabilities[first], *([run.predict(pictures)] if len(pictures) else [])])
+    best, sure = of_shown.argmax(axis=1), of_shown.max(axis=1)
+    asked = np.concatenate([labels[first], best[len(first) :]])
+    names = [str(classes[labels[i]]) for i in first] + [Path(path).name for path in files]
+    return Examples(shown, asked, names, [f"{classes[b]} {s:.0%}" for b, s in zip(best, sure, strict=True)])

@@ -1,0 +1,53 @@
+"""An experiment: a config goes in; a run folder comes out, with everything needed to believe it, use it or go on.
+
+runs/<dataset>-<model>-<time>/
+    config.json      what was asked for, and what the data turned out to be
+    metrics.jsonl    one line an epoch, written as it ends
+    checkpoint/      the last two snapshots: all to go on from, and the parameters of the best epoch
+    curves.png       loss and accuracy, training and validation
+    mistakes.png     the test images that it got wrong
+    confusion.png    how often each class was taken for each
+    report.json      precision and recall of each class, calibration error, and more
+    result.json      what came of it; it is there only if everything else is
+    .lock            keeps a second process from writing it; .lock.json tells which one does
+
+Each snapshot holds config.json too, and a run whose config.json differs from it is refused. A run folder may come from
+a stranger: every file in it is replaced, never written through a symbolic link, and a folder in it that is a link is
+not written into.
+"""
+
+from jaxconv.runs.config import RECIPES, TrainConfig
+from jaxconv.experiment.networks import Networks, TrainingStudy, train_networks, train_recipe
+from jaxconv.runs.run_folder import CHANGED, Run, evaluate_run, load_run, predict_files
+from jaxconv.runs.schema import MAY_CHANGE, read_config, read_history, read_result, read_train_config
+from jaxconv.experiment.study import Findings, Options, Progress, Study, run, spread, table
+from jaxconv.runs.runner import resume_training, run_training, train_or_resume
+
+__all__ = [
+    "CHANGED",
+    "MAY_CHANGE",
+    "RECIPES",
+    "Findings",
+    "Networks",
+    "Options",
+    "Progress",
+    "Run",
+    "Study",
+    "TrainConfig",
+    "TrainingStudy",
+    "evaluate_run",
+    "load_run",
+    "predict_files",
+    "read_config",
+    "read_history",
+    "read_result",
+    "read_train_config",
+    "resume_training",
+    "run",
+    "run_training",
+    "spread",
+    "table",
+    "train_networks",
+    "train_or_resume",
+    "train_recipe",
+]

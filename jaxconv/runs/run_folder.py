@@ -1,0 +1,155 @@
+"""A run folder read back: the network that it holds, to score and to use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxconv import data, models, train
+from jaxconv.data import augment
+from jaxconv.errors import InputError, said_by
+from jaxconv.runs.data_fingerprint import TEST, sha256
+from jaxconv.runs.data_fingerprint import changed as parts_changed
+from jaxconv.runs.schema import USED, check_config, read_config
+from jaxconv.layers import Layer
+from jaxconv.utils.files import read_json
+
+CHANGED = "the test images are not those that the run was tested on at its training, so its scores may be others"
+
+
+class Run(NamedTuple):
+    """A trained network, as its run folder holds it; of several seeds, in arrays with a first axis for them."""
+
+    folder: Path
+    config: dict[str, Any]
+    model: Layer
+    params: Any
+    state: Any
+
+    def predict(self, images: np.ndarray, **options: Any) -> np.ndarray:
+        """The probability of each class for each image; of several networks, the mean."""
+        seeds, network = self.config.get("seeds", 1), (self.params, self.state)
+        each = [network] if seeds == 1 else [jax.tree.map(lambda leaf, i=i: leaf[i], network) for i in range(seeds)]
+        said = [train.predict(self.model, params, state, images, **options) for params, state in each]
+        return np.mean(said, axis=0)
+
+    def test_data(self) -> tuple[data.Split, bool]:
+        """The test images, as large as the network needs them, and whether they are others than at its training.
+
+        Raises:
+            InputError: the data set has other classes now, or images of another shape.
+        """
+        dataset, config = data.load(self.config["dataset"], stream=True), self.config
+        if list(dataset.classes) != config["classes"]:
+            raise InputError(f"{self.folder} was trained on other classes than {config['dataset']} has now")
+        if list(dataset.in_shape) != config["image_shape"]:
+            raise InputError(
+                f"{self.folder / 'config.json'} has image_shape={config['image_shape']}, but the images of "
+                f"{config['dataset']} are {list(dataset.in_shape)}: give the data set that it was trained on"
+            )
+        changed = parts_changed(config.get("data_sha256", {}), {TEST: sha256(*dataset.test)})
+        return dataset.test.enlarged(tuple(config["in_shape"][:2])), bool(changed)
+
+    def first(self) -> "Run":
+        """The run with one network in it: of several, the first."""
+        if self.config.get("seeds", 1) == 1:
+            return self
+        params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
+        return self._replace(params=params, state=state, config=self.config | {"seeds": 1})
+
+
+def load_run(folder: Path) -> Run:
+    """A trained network from its run folder.
+
+    Raises:
+        InputError: no such folder, not a run folder, one whose config.json is damaged or was changed, or one without
+            a whole checkpoint.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    check_config(folder, config, USED)
+    with said_by(str(folder / "config.json")):
+        entry = models.find(config["model"])
+        in_shape, seeds = enlarged_shape(config["image_shape"], entry.in_shape), config.get("seeds", 1)
+        if list(in_shape) != config["in_shape"]:
+            raise InputError(
+                f"in_shape={config['in_shape']}, but {config['model']} takes images {config['image_shape']} as "
+                f"{list(in_shape)}: put that back"
+            )
+    model = entry.make(len(config["classes"]))
+
+    def init(key: jax.Array) -> Any:
+        return model.init(key, in_shape)
+
+    keys = jax.random.split(jax.random.key(0), seeds)
+    like = jax.eval_shape(jax.vmap(init), keys) if seeds > 1 else jax.eval_shape(init, keys[0])
+    network = train.load_checkpoint(folder / "checkpoint", like)
+    _check_network(folder, network[0])
+    return Run(folder, config, model, *network)
+
+
+def _check_network(folder: Path, params: Any) -> None:
+    """Refuse a network that is not the one of the result, as where the newest snapshot was removed."""
+    path = folder / "result.json"
+    try:
+        result = read_json(path)
+    except (FileNotFoundError, InputError):  # a run that goes on, or one whose result is not what is read here
+        return
+    then = result.get("params_sha256") if isinstance(result, dict) else None
+    if then is not None and then != train.sha256(params):
+        raise InputError(
+            f"the newest snapshot in {folder / 'checkpoint'} holds another network than {path} tells of: delete that, "
+            "and --resume trains to the end again"
+        )
+
+
+def evaluate_run(run: Run, *, flip: bool = False, shift: int = 0) -> dict[str, Any]:
+    """Score a trained network on the test set of the data set that it was trained on.
+
+    Args:
+        run: of one network, or of several, whose probabilities are averaged.
+        flip, shift: average over mirrored images too, and over images moved by so many pixels.
+
+    Returns:
+        Loss, count and what :func:`jaxconv.train.report` tells; ``test_data_changed`` is True where the test images
+        are not those of its training.
+    """
+    (images, labels), changed = run.test_data()
+    views = augment.test_time(flip=flip, shift=shift) if flip or shift else None
+    probabilities = run.predict(images, views=views)
+    said = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return {
+        "loss": float(-np.log(np.maximum(said, np.finfo(np.float32).tiny)).mean()),
+        "count": len(labels),
+        "test_data_changed": changed,
+        **train.report(probabilities, labels, run.config["classes"]),
+    }
+
+
+def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.ndarray:
+    """The probability of each class for each image file: ``(files, classes)``.
+
+    Args:
+        run: a trained network.
+        paths: of png, jpg and the other formats that :func:`jaxconv.data.read_image` reads.
+        invert: swap dark and bright, for dark ink on white paper, which MNIST shows the other way round.
+
+    Raises:
+        InputError: no file, a file that is not there or not an image.
+    """
+    if not paths:
+        raise InputError("predict: give at least one image file")
+    images = np.stack([data.read_image(Path(path), tuple(run.config["image_shape"])) for path in paths])
+    images = data.enlarge(255 - images if invert else images, tuple(run.config["in_shape"][:2]))
+    return run.predict(images)
+
+
+def enlarged_shape(image_shape: Sequence[int], least: Sequence[int]) -> tuple[int, ...]:
+    """The shape that images have once they are as large as a network needs them: see :func:`jaxconv.data.enlarge`.
+
+    >>> enlarged_shape([8, 8, 1], (28, 28, 1))
+    (28, 28, 1)
+    """
+    return data.enlarge(np.zeros((0, *image_shape), np.uint8), (least[0], least[1])).shape[1:]

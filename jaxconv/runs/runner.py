@@ -1,0 +1,360 @@
+"""From a config to a run folder, in one go or in several."""
+
+import dataclasses
+import math
+import shlex
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.special
+
+from jaxconv import data, distributed, models, plot, runtime, train
+from jaxconv.errors import InputError, said_by
+from jaxconv.runs.config import TrainConfig
+from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
+from jaxconv.experiment.folder import make_folder
+from jaxconv.runs.lock import RunLock, lock_run
+from jaxconv.runs.schema import MAY_CHANGE, check_config, read_config, read_result, read_train_config
+from jaxconv.layers import Layer
+from jaxconv.train import Fitted, Snapshot
+from jaxconv.utils.files import append_jsonl, from_json, refuse_link, to_json, write_json, write_jsonl
+
+FEW = 100  # validation images
+
+
+def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Train as the config says, score the best epoch on the test set once, and write the run folder.
+
+    Args:
+        config: what to do.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder, and what its ``result.json`` holds.
+
+    Raises:
+        InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
+    """
+    started = time.perf_counter()
+    config.check()  # before anything is downloaded
+    dataset, facts = _load(config)
+    _warn_of_few(dataset)
+    settings = config.as_json() | facts
+    # Copies of files have other times on other machines.
+    times = {"data_sha256": {name: part for name, part in facts["data_sha256"].items() if name != TIMES}}
+    distributed.agree("settings, data or versions", settings | times)
+    folder = make_folder(config)
+    try:
+        with lock_run(folder) as lock:
+            return folder, _run_new(config, dataset, lock, settings, progress, started)
+    finally:
+        if distributed.first():
+            with suppress(OSError):
+                folder.rmdir()  # where it could not even be locked
+
+
+def _run_new(
+    config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
+) -> dict[str, Any]:
+    """Begin a run; without a checkpoint its folder is removed again."""
+    folder = lock.folder
+    if distributed.first_says((folder / "config.json").exists()):  # another process was faster
+        raise InputError(f"{folder} holds a run already: give another --out, or go on with --resume")
+    try:
+        if distributed.first():
+            write_json(folder / "config.json", settings)
+        with _resumable(folder):
+            return _run(config, dataset, lock, _plain(settings), progress, started)
+    except BaseException:
+        if distributed.first() and not (folder / "checkpoint").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> tuple[Path, dict[str, Any]]:
+    """Go on with a run that was stopped or killed, as if it had never been.
+
+    Args:
+        folder: the run's, with its last whole checkpoint; without one it begins again.
+        progress: show a progress bar.
+        changes: options that its numbers do not depend on, but for rounding, and that are to be others from now on:
+            ``MAY_CHANGE`` has them.
+
+    Returns:
+        As :func:`run_training`. A run that is finished is left as it is.
+
+    Raises:
+        InputError: not a run folder, other data than it began with, or a damaged checkpoint.
+    """
+    started, folder = time.perf_counter(), Path(folder)
+    written = read_config(folder)
+    config = read_train_config(folder)
+    with said_by(str(folder / "config.json")):
+        config.check()
+    config = dataclasses.replace(config, **changes)
+    config.check()
+    if (folder / "result.json").exists():
+        return folder, read_result(folder)
+    for name in ("checkpoint", "tensorboard", "baseline"):
+        refuse_link(folder / name)
+    with lock_run(folder) as lock:
+        check_config(folder, written)
+        dataset, facts = _load(config)
+        _check_data(folder, written, _plain(facts))
+        settings = _plain(written | config.as_json())
+        if changes and distributed.first():
+            write_json(folder / "config.json", settings)
+        with _resumable(folder):
+            return folder, _run(config, dataset, lock, settings, progress, started)
+
+
+def _check_data(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with other data than a run began with."""
+    for name in ("image_shape", "in_shape", "classes", "counts"):
+        if now[name] != then.get(name):
+            raise InputError(
+                f"{folder} began with data whose {name} was {then.get(name)!r:.200}, and now it is "
+                f"{now[name]!r:.200}: start a new run"
+            )
+    if "data_sha256" not in then:
+        raise InputError(f"{folder / 'config.json'} has no data_sha256, as of another version: start a new run")
+    others = changed(then["data_sha256"], now["data_sha256"])
+    if wrong := [name for name in others if name != TIMES]:
+        raise InputError(f"{folder} began with data whose {', '.join(wrong)} were others: start a new run")
+    if others:
+        warnings.warn(
+            f"the training files were changed or copied after {folder} began; their names, sizes and a sample of "
+            f"{SAMPLE} are the same",
+            stacklevel=3,
+        )
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """As it is once it has been written as JSON and read."""
+    return from_json(to_json(content), name="the config")
+
+
+def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
+    """The run of a config in the folder that it names: begun, gone on with, or, if it is finished, read.
+
+    So a script that was killed can be started again with the same options.
+
+    Args:
+        config: what to do, and where: ``out``.
+        progress: show a progress bar.
+
+    Returns:
+        As :func:`run_training`.
+
+    Raises:
+        InputError: no ``out``, a folder in which something else was asked for, or what the other two refuse.
+    """
+    if config.out is None:
+        raise InputError("train_or_resume: the run needs a folder of its own: give out, such as Path('runs/mine')")
+    if not distributed.first_says((config.out / "config.json").exists()):
+        return run_training(config, progress=progress)
+    written, asked = read_config(config.out), _plain(config.as_json())
+    for name, wanted in asked.items():
+        if name not in ("out", *MAY_CHANGE) and written.get(name) != wanted:
+            raise InputError(
+                f"{config.out} holds a run with {name}={written.get(name)!r}, not {wanted!r}: give another --out"
+            )
+    return resume_training(config.out, progress=progress, **{name: getattr(config, name) for name in MAY_CHANGE})
+
+
+def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
+    """The data, as large as the model needs it, and what there is to say of it."""
+    raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
+    dataset = raw.at_least(models.find(config.model).in_shape)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    facts = {
+        "image_shape": raw.in_shape,
+        "in_shape": dataset.in_shape,
+        "classes": dataset.classes,
+        "counts": {name: len(split.labels) for name, split in parts.items()},
+        "data_sha256": fingerprint(raw),
+        "versions": runtime.versions(),
+    }
+    return dataset, facts
+
+
+def _warn_of_few(dataset: data.Dataset) -> None:
+    count = len(dataset.validation.labels)
+    if count < FEW:
+        warnings.warn(
+            f"{dataset.name}: the best epoch is chosen on {count} validation images; with fewer than {FEW} much of "
+            "the choice is chance: give the data set a larger validation part",
+            stacklevel=3,
+        )
+
+
+def _run(
+    config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
+) -> dict[str, Any]:
+    """Train, from the last checkpoint on if there is one, and write what comes of it."""
+    folder = lock.folder
+    count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
+    model = models.find(config.model).make(len(dataset.classes))
+    optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
+    mesh = distributed.mesh(config.devices) if config.devices is not None or jax.device_count() > 1 else None
+    start = _last_snapshot(config, model, optimizer, dataset.in_shape, checkpoints, mesh)
+    before = start.position.history if start else ()
+    progress = progress and distributed.first()
+    board = None
+    if distributed.first():
+        write_jsonl(lines, before)
+        board = train.TensorBoard(folder / "tensorboard", len(before) + 1) if config.tensorboard else None
+
+    def save(snapshot: Snapshot) -> None:
+        lock.check()
+        extra = {"config": settings, "steps": int(snapshot.train_state.step.max())}
+        position = snapshot.position._replace(extra=extra)
+        train.save_checkpoint(checkpoints, snapshot._replace(position=position), keep=config.keep)
+        lock.check()
+
+    def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
+        save(snapshot)
+        if distributed.first():
+            append_jsonl(lines, record)
+        if board is not None:
+            board.write(record)
+
+    fitted = train.fit(
+        model,
+        dataset.train,
+        dataset.validation,
+        optimizer=optimizer,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.all_seeds(),
+        stopping=config.stopping(),
+        mesh=mesh,
+        progress=progress,
+        on_epoch=on_epoch,
+        on_pause=save,
+        pause_seconds=60 * config.pause_minutes,
+        start=start,
+        **config.step_options(),
+    )
+    if board is not None:
+        board.close()
+    lock.check()
+    scores, pictures = _test(config, dataset, fitted, folder)
+    result = {
+        "dataset": config.dataset,
+        "model": config.model,
+        "seed": config.seed,
+        **scores,
+        **_validation(fitted),
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(fitted.history),
+        "steps": fitted.steps,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // config.seeds,
+        "params_sha256": train.sha256(fitted.params),
+        "last_params_sha256": train.sha256(fitted.last.params),
+        "train_seconds": fitted.train_seconds,
+        "compile_seconds": fitted.compile_seconds,
+        "first_step_seconds": None if (ready := fitted.programs["train"].ready) is None else ready - started,
+        "compilations": {name: program.compilations for name, program in fitted.programs.items()},
+        "images_per_second": len(fitted.history) * count * config.seeds / fitted.train_seconds,
+        "device": runtime.device_name(),
+        "versions": runtime.versions(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    baseline = _baseline(config, folder, progress)
+    if baseline is not None:
+        error, error_before = 1 - result["test_accuracy"], 1 - baseline["test_accuracy"]
+        result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "parameters")}
+        result["relative_error_decrease"] = (error_before - error) / error_before if error_before else 0.0
+    result["total_seconds"] = time.perf_counter() - started
+    lock.check()
+    if distributed.first():
+        write_jsonl(lines, fitted.history)  # whole, whatever became of it meanwhile
+        write_json(folder / "config.json", settings)
+        write_json(folder / "result.json", result)
+        for name, draw in pictures.items():  # after the result, which no picture may cost
+            plot.save(folder / name, draw)
+    return result
+
+
+def _last_snapshot(
+    config: TrainConfig, model: Layer, optimizer: Any, in_shape: tuple[int, ...], folder: Path, mesh: Any
+) -> Snapshot | None:
+    if not train.saved_steps(folder):
+        return None
+    key = jax.random.key(0) if config.seeds == 1 else jax.random.split(jax.random.key(0), config.seeds)
+    like = jax.eval_shape(lambda: train.init_state(model, optimizer, key, in_shape, average=config.average is not None))
+    return train.load_snapshot(folder, (like, like.network), mesh)
+
+
+def _test(
+    config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """Scores of the best epoch on the test set, and functions that draw the pictures."""
+    images, labels = dataset.test
+    evaluator = fitted.evaluator
+    scores = evaluator(fitted.params, fitted.state, evaluator.batches(images, labels), logits=True)
+    assert scores.logits is not None
+    each = np.atleast_1d(scores.accuracy)
+    probabilities = scipy.special.softmax(scores.logits.astype(np.float64), axis=-1)
+    together = probabilities if config.seeds == 1 else probabilities.mean(axis=0)
+    report = train.report(together, labels, dataset.classes)
+    result = {
+        "test_accuracy": float(each.mean()),
+        "test_loss": float(np.mean(scores.loss)),
+        "test_count": scores.examples,
+    }
+    if config.seeds > 1:
+        deviation = float(each.std(ddof=1))
+        result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
+        result |= {"ensemble_accuracy": report["accuracy"]}
+    result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
+    means = [record["val_accuracy"] for record in fitted.history]
+    kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
+    title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
+    pictures = {
+        "curves.png": lambda: plot.curves(fitted.history, best_epoch=kept, title=title),
+        "mistakes.png": lambda: plot.mistakes(images, labels, together, dataset.classes),
+        "confusion.png": lambda: plot.confusion(report["confusion"], dataset.classes, title=title),
+    }
+    if distributed.first():
+        write_json(folder / "report.json", report)
+    return result, pictures
+
+
+def _validation(fitted: Fitted) -> dict[str, float]:
+    """Of the epoch that was kept; of several networks, the mean."""
+    several = isinstance(fitted.best_epoch, list)
+    best = fitted.best_epoch if several else [fitted.best_epoch]
+    kept = [
+        fitted.history[epoch - 1]["members"][i] if several else fitted.history[epoch - 1]
+        for i, epoch in enumerate(best)
+    ]
+    return {name: float(np.mean([record[name] for record in kept])) for name in ("val_accuracy", "val_loss")}
+
+
+def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, Any] | None:
+    """What the model to compare with makes of the same, in a run folder within this one."""
+    if config.baseline is None:
+        return None
+    other = dataclasses.replace(config, model=config.baseline, baseline=None, out=folder / "baseline")
+    return train_or_resume(other, progress=progress)[1]
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """When it is interrupted, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "checkpoint").exists():
+            raise KeyboardInterrupt(f"jaxconv train --resume {folder} goes on from the last checkpoint") from None
+        raise

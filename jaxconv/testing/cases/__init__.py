@@ -1,0 +1,1 @@
+"""Cases of comparison: one operation, its arguments, and all ways to compute it."""

@@ -1,0 +1,96 @@
+"""Whether every rectifier still answers, seen by the evaluation on its way to the logits."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxconv.errors import DeadLayerWarning
+from jaxconv.layers import Layer, as_layer, combinators
+from jaxconv.layers.traversal import named_layers, walk
+
+RECTIFIERS = ("relu", "relu6")  # the kinds of layers whose output, and with it the gradient, can be 0 for good
+
+
+def anywhere(y: jax.Array) -> jax.Array:
+    """Whether anything is not 0."""
+    return jnp.any(y != 0)
+
+
+Answers = Callable[[jax.Array], jax.Array]
+
+
+def watched(
+    model: Layer, answers: Answers | None = None
+) -> Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
+    """``model.apply`` in use, that tells of each rectifier whether any of its outputs was not 0.
+
+    Args:
+        model: the network.
+        answers: of a rectifier's output, whether it is alive. By default the middle row of the images is looked at,
+            which costs nothing that is felt, where to look :func:`anywhere` costs a sixth of an evaluation: who
+            finds nothing in the middle has to look anywhere before saying that the layer is dead.
+
+    Returns:
+        ``(params, state, x) -> (logits, {name: alive})``. The numbers are those of ``apply``. A model with a part of a
+        user's own, of which it cannot be known whether it does what its parts do, is applied as it is, and nothing
+        is told.
+
+    >>> from jaxconv import relu, serial
+    >>> watched(serial(lambda x: x - 2, relu))({}, {}, jnp.ones((1, 1)))[1]
+    {'relu1': Array(False, dtype=bool)}
+    """
+    model, answers = as_layer(model), answers or _in_the_middle
+    if not _does_what_its_parts_do(model):
+        return lambda params, state, x: (model.apply(params, state, x, train=False)[0], {})
+
+    def look(params: Any, state: Any, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        alive: dict[str, jax.Array] = {}
+
+        def see(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            y = apply(x)
+            if layer.kind in RECTIFIERS:
+                alive[path] = answers(y)
+            return y
+
+        return walk(model, params, state, x, see), alive
+
+    return look
+
+
+def _in_the_middle(y: jax.Array) -> jax.Array:
+    """Whether anything is not 0 in the middle row of any image."""
+    return anywhere(y if y.ndim < 3 else y[:, y.shape[1] // 2])
+
+
+def rectifiers(model: Layer) -> tuple[str, ...]:
+    """The names of a model's rectifiers, in the order in which they are computed."""
+    return tuple(name for name, layer in named_layers(model).items() if layer.kind in RECTIFIERS)
+
+
+def warn_of_dead(record: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:
+    """Tell of the layers that are dead in this epoch's record, and were in none before it."""
+    known = {name for before in history for name in before.get("dead", ())}
+    for name in record.get("dead", ()):
+        if name not in known:
+            warnings.warn(
+                DeadLayerWarning(f"fit: epoch {record['epoch']}: {dead_layer(name)}"),
+                stacklevel=4,  # where fit was called, through checked_call
+            )
+
+
+def dead_layer(name: str) -> str:
+    """What to tell of a layer that died, and what to do about it."""
+    return (
+        f"{name} is dead: its output is 0 for every validation image, so no gradient goes through it; "
+        "start again with a lower learning rate, leaky_relu or another kernel_init"
+    )
+
+
+def _does_what_its_parts_do(layer: Layer) -> bool:
+    if not layer.parts:
+        return True
+    ours = getattr(layer.apply, "__module__", None) == combinators.__name__
+    return ours and all(_does_what_its_parts_do(part) for _, part in layer.parts)

@@ -1,0 +1,89 @@
+"""Early stopping: Keras's rule as a pure function of the records of the epochs."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxconv import checks
+from jaxconv.errors import InputError, known
+
+MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy")
+
+
+class Stopping(NamedTuple):
+    """What has been seen so far, in plain numbers: ``Stopping(*json.loads(json.dumps(stopping)))`` is the same."""
+
+    best: float | None = None  # the monitored value of the best epoch; None: there is none yet
+    tie: float = 0.0  # its loss, where the accuracy is monitored
+    epoch: int = 0  # the best epoch
+    wait: int = 0  # epochs without an improvement since
+    stopped: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when ``patience`` epochs in a row have brought no improvement, and know which epoch was the best.
+
+    An epoch improves on the best one if its loss is lower by more than ``min_delta``, or its accuracy higher by more;
+    with ``min_delta=0``, the same accuracy with a lower loss is an improvement too (Keras has only the first rule, and
+    agrees wherever no two accuracies are equal). What is not finite is no improvement.
+
+    Args:
+        patience: how many; None: never stop, but keep track of the best. 0 and 1 are the same, as in Keras.
+        monitor: val_loss, val_accuracy, loss or accuracy.
+        min_delta: what is at most this much better is not better.
+
+    Raises:
+        InputError: a patience or a min_delta below 0, or an unknown monitor.
+
+    Lecture row 004-22.
+
+    >>> rule = EarlyStopping(patience=2)
+    >>> stopping = rule.start()
+    >>> for epoch, loss in enumerate([0.9, 0.5, 0.7, 0.6], start=1):
+    ...     stopping, is_best = rule.update(stopping, {"epoch": epoch, "val_loss": loss})
+    >>> stopping
+    Stopping(best=0.5, tie=0.0, epoch=2, wait=2, stopped=True)
+    """
+
+    patience: int | None
+    monitor: str = "val_loss"
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.patience is not None:
+            checks.whole("early stopping", 0, patience=self.patience)
+        known("monitor", self.monitor, MONITORS, by="early stopping")
+        checks.number("early stopping", "min_delta", self.min_delta, least=0)
+
+    def start(self) -> Stopping:
+        """Before the first epoch."""
+        return Stopping()
+
+    def update(self, stopping: Stopping, record: Mapping[str, Any]) -> tuple[Stopping, bool]:
+        """What is known after one more epoch, and whether that epoch is the best so far.
+
+        Args:
+            stopping: from :meth:`start`, or from the epoch before.
+            record: of the epoch: its number, ``epoch``, and the monitored value; with an accuracy, also its loss.
+
+        Raises:
+            InputError: a record that lacks one of them.
+        """
+        higher = self.monitor.endswith("accuracy")
+        names = ["epoch", self.monitor] + [self.monitor.replace("accuracy", "loss")] * higher
+        if missing := [name for name in names if name not in record]:
+            raise InputError(
+                f"early stopping: the record has no {' and no '.join(missing)}; it has {', '.join(record)}"
+            )
+        sign = 1 if higher else -1
+        value, tie = record[self.monitor], record[names[2]] if higher else 0.0
+        is_best = math.isfinite(value) and math.isfinite(tie)
+        if is_best and stopping.best is not None:
+            is_best = (sign * value - self.min_delta, -tie) > (sign * stopping.best, -stopping.tie)
+        if is_best:
+            return Stopping(float(value), float(tie), int(record["epoch"])), True
+        wait = stopping.wait + 1
+        stopped = self.patience is not None and wait >= self.patience
+        return stopping._replace(wait=wait, stopped=stopped), False

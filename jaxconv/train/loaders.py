@@ -1,0 +1,155 @@
+"""Where the batches of an epoch come from: examples that lie on the device, or a stream that is read meanwhile."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxconv import distributed
+from jaxconv.errors import InputError
+from jaxconv.train.batches import Plan, epoch_order, gather, rows
+from jaxconv.train.pixels import check_pixels
+from jaxconv.train.state import Batch
+
+READERS = 2  # threads that read a stream, each a chunk at a time
+
+
+class Source(Protocol):
+    """Examples that are read when they are asked for."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def in_shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]: ...
+
+
+class Resident:
+    """Examples on the device: only the order of each epoch is moved there.
+
+    Args:
+        images, labels: all of them.
+        plan: how an epoch is cut.
+        seeds: of the order; several train as many networks, each in an order of its own.
+        mesh: of devices, each of which holds all examples and takes its share of every batch.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, plan: Plan, seeds: int | Sequence[int], mesh: Mesh | None
+    ) -> None:
+        self.plan, self.seeds, self.mesh = plan, seeds, mesh
+        self.data = distributed.replicate(mesh, (images, np.asarray(labels, np.int32)))
+
+    @staticmethod
+    def fetch(row: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
+        return gather(images, labels, row)
+
+    def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Any]:
+        """What the chunks of an epoch need, from number ``first`` on."""
+        if isinstance(self.seeds, int):
+            each = _rows(self.plan, self.seeds, epoch)
+        else:
+            each = np.stack([_rows(self.plan, seed, epoch) for seed in self.seeds], axis=1)
+        part = distributed.mine(self.plan.batch_size)
+        for chunk in each[first:]:
+            yield distributed.shard(self.mesh, chunk[..., part], axis=chunk.ndim - 1)
+
+    def position(self) -> None:
+        """Nothing to remember: the order is a function of seed and epoch."""
+
+
+class Streamed:
+    """Examples that are read by Grain, in threads beside the training, a few chunks ahead of it.
+
+    In a program of several processes each reads only its share of every batch. The order is that of :class:`Resident`.
+
+    Args:
+        source: the examples. If it has ``take(indices) -> images``, that is used.
+        plan: how an epoch is cut.
+        seed: of the order.
+        mesh: of devices, each of which takes its share of every batch.
+        scale: what the pixels are divided by, for the check of the first ones.
+
+    Raises:
+        InputError: more than one seed; when it is read, no Grain, pixels that are not finite in the first chunk, or
+            whatever the source raises.
+    """
+
+    data: tuple[Any, ...] = ()
+
+    def __init__(
+        self,
+        source: Source,
+        plan: Plan,
+        seed: int | Sequence[int],
+        mesh: Mesh | None,
+        scale: float | None = None,
+    ) -> None:
+        if not isinstance(seed, int):
+            raise InputError("fit: a stream has one order, so it trains one seed at a time; give one seed")
+        self.source, self.plan, self.seeds, self.mesh, self.scale = source, plan, seed, mesh, scale
+        self.checked = False
+        self.iterator: Any = None
+
+    @staticmethod
+    def fetch(batch: Batch) -> Batch:
+        return batch
+
+    def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Batch]:
+        """The chunks of an epoch, from number ``first`` on, or from a position that was noted."""
+        try:
+            import grain.python as grain
+        except ImportError:
+            raise InputError('streaming is done by Grain: pip install "jaxconv[stream]"') from None
+
+        part = distributed.mine(self.plan.batch_size)
+        reader = _Chunks(self.source, _rows(self.plan, self.seeds, epoch)[..., part])
+        options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)
+        self.iterator = iter(grain.MapDataset.source(reader).to_iter_dataset(options))
+        self.iterator.set_state(position or {"next_index": first})
+        for chunk in self.iterator:
+            if not self.checked:  # the rest only if a step goes wrong
+                images = chunk[0].reshape(-1, *chunk[0].shape[2:])
+                check_pixels("fit", "the training images read first", images, self.scale)
+                self.checked = True
+            yield distributed.shard(self.mesh, Batch(*chunk), axis=1)
+
+    def position(self) -> Any:
+        """How far it has been read, to go on from."""
+        return self.iterator.get_state() if self.iterator else None
+
+
+class _Chunks:
+    """The chunks of an epoch as a random-access source, which Grain reads from in threads."""
+
+    def __init__(self, source: Source, rows: np.ndarray) -> None:
+        self.source, self.rows = source, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mask = self.rows[number] >= 0
+        index = np.where(mask, self.rows[number], ~self.rows[number])
+        flat = index.ravel()
+        take = getattr(self.source, "take", None)
+        images = take(flat) if take else np.stack([self.source[int(i)][0] for i in flat])
+        return images.reshape(*index.shape, *images.shape[1:]), np.asarray(self.source.labels[index], np.int32), mask
+
+
+def numbers_of(feed: Resident | Streamed, epoch: int, chunk: int, row: int, member: int | None) -> np.ndarray:
+    """The numbers of the examples in one batch; ``member`` is the place of its seed, if there are several."""
+    seed = feed.seeds if isinstance(feed.seeds, int) else feed.seeds[member or 0]
+    numbers = _rows(feed.plan, seed, epoch)[chunk, row]
+    return np.where(numbers < 0, ~numbers, numbers)
+
+
+def _rows(plan: Plan, seed: int, epoch: int) -> np.ndarray:
+    order = epoch_order(seed, epoch, plan.examples)
+    return rows(order, plan.batch_size, plan.chunks * plan.chunk).reshape(plan.chunks, plan.chunk, plan.batch_size)

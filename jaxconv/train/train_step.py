@@ -1,0 +1,244 @@
+"""One step: a batch goes in, slightly better parameters come out. And its twin, which only looks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from jaxconv import checks, ops, xla_options
+from jaxconv.errors import InputError, known
+from jaxconv.layers import Layer, as_layer
+from jaxconv.runtime import compiler_options
+from jaxconv.train.learner import check_optimizer, check_params, is_floating, update
+from jaxconv.train.pixels import check_scale, to_float
+from jaxconv.train.state import Batch, TrainState
+
+Step = Callable[..., tuple[TrainState, "Metrics"]]
+DTYPES = ("float32", "bfloat16")
+
+
+class Metrics(NamedTuple):
+    """Sums over the examples of a batch, so that sums of them are right for any number of batches."""
+
+    loss: jax.Array
+    correct: jax.Array
+    examples: jax.Array
+
+
+def make_step(
+    model: Layer,
+    optimizer: optax.GradientTransformation,
+    *,
+    augment: Callable[..., jax.Array] | None = None,
+    mix: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
+    label_smoothing: float = 0.0,
+    dtype: str = "float32",
+    accumulate: int = 1,
+    average: float | None = None,
+    scale: float | None = None,
+    guard: bool = True,
+) -> Step:
+    """The pure function ``(train_state, batch, key, live=True) -> (train_state, metrics)``, not yet compiled.
+
+    The loss is the mean softmax cross-entropy of the examples that the mask lets count. The randomness of a step
+    depends on ``key`` and the step's number alone; without augmentation and dropout the key may be None. A step that
+    would make a parameter or the loss infinite or no number changes nothing and is not counted, nor is one without
+    an example, nor one that is not ``live``.
+
+    Args:
+        model, optimizer: the network, and how it learns. An optimiser that takes more than gradients is given ``value``
+            (the mean loss of the batch), ``grad`` and ``value_fn`` (``params -> value``).
+        augment: ``(key, images) -> images``, of floats from 0 to 1: :mod:`jaxconv.data.augment`.
+        mix: ``(key, images, targets) -> (images, targets)``, with a row of probabilities an example: mixup, cutmix.
+        label_smoothing: the share s of the target that is spread over all classes (Szegedy et al., 2015,
+            https://arxiv.org/abs/1512.00567): ``(1 − s) · one_hot + s / classes``.
+        dtype: what to compute in: ``"float32"``, or ``"bfloat16"`` with parameters, their gradients' sums and the
+            loss still in float32 (Micikevicius et al., 2017, https://arxiv.org/abs/1710.03740).
+        accumulate: go through the batch in so many parts, one after the other, and add up their gradients: the memory
+            of a part, the gradient of the whole. Batch norm sees parts.
+        average: keep an exponential moving average of params and state with this decay, such as 0.999; in its first
+            steps t a shorter one, (1 + t) / (10 + t). What is not floating, such as a counter, is the newest.
+        scale: what the pixels are divided by: see :func:`to_float`.
+        guard: leave out for the numbers of a step that goes wrong.
+
+    Raises:
+        InputError: an option out of range; when it is traced, a parameter that is not floating, or an optimiser that
+            takes something else.
+    """
+    model = as_layer(model)
+    check_optimizer("train step", optimizer)
+    check_scale("train step", scale)
+    known("dtype", dtype, DTYPES, by="train step")
+    checks.whole("train step", 1, accumulate=accumulate)
+    for name, value in {"label_smoothing": label_smoothing, "average": average}.items():
+        if value is not None and not (checks.is_number(value) and 0 <= value < 1):
+            raise InputError(f"train step: {name}={value!r} should be from 0 to below 1")
+
+    def forward(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
+        image = batch.image
+        if dtype != "float32":
+            params, image = jax.tree.map(lambda a: a.astype(dtype) if is_floating(a) else a, (params, image))
+        logits, new_state = model.apply(params, state, image, train=True, key=key, mask=batch.mask)
+        if dtype != "float32":  # a layer of a user's may keep some of its input there
+            like = lambda new, old: new.astype(old.dtype) if is_floating(old) else new  # noqa: E731
+            new_state = jax.tree.map(like, new_state, state)
+        return jnp.asarray(logits, jnp.promote_types(logits.dtype, jnp.float32)), new_state
+
+    def prepare(ts: TrainState, batch: Batch, key: jax.Array | None) -> Batch:
+        """The batch as the network sees it: floats, augmented, with soft targets where something needs them."""
+        if key is None and (augment is not None or mix is not None):
+            raise InputError("train step: augmentation is random: give a key, such as jax.random.key(0)")
+        image, label = to_float(batch.image, scale), jnp.asarray(batch.label)
+        if augment is not None:
+            size, image = image.shape, augment(_fold(key, 0), image)
+            if image.shape != size:
+                raise InputError(
+                    f"train step: the augmentation makes {image.shape} of images {size}, but the network is used on "
+                    "images as they are; keep their size, as shift:4 does"
+                )
+        if mix is not None or label_smoothing:
+            logits, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
+            classes = logits.shape[-1]
+            if jnp.issubdtype(label.dtype, jnp.integer):
+                label = jax.nn.one_hot(checks.class_numbers(label, classes), classes, dtype=image.dtype)
+            label = label * (1 - label_smoothing) + label_smoothing / classes
+        if mix is not None:
+            image, label = mix(_fold(key, 1), image, label)
+        return Batch(image, label, jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask))
+
+    def loss_of(params: Any, state: Any, part: Batch, key: jax.Array | None, total: jax.Array) -> Any:
+        """The part's share of the mean over ``total`` examples."""
+        logits, state = forward(params, state, part, key)
+        metrics = measure(logits, part)
+        return metrics.loss / total.astype(metrics.loss.dtype), (state, metrics)
+
+    def gradients(ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> tuple[Any, Any, Metrics]:
+        gradient = jax.grad(functools.partial(loss_of, total=total), has_aux=True)
+        if accumulate == 1:
+            grads, (state, metrics) = gradient(ts.params, ts.state, batch, key)
+            return grads, state, metrics
+
+        def add(carry: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+            sums, state = carry
+            grads, (new_state, metrics) = gradient(ts.params, state, part[1], _fold(key, part[0]))
+            new = jax.tree.map(jnp.add, sums, (grads, metrics)), new_state
+            there = metrics.examples > 0  # of a short batch a part may be empty, and its statistics no numbers
+            return _where(there, new, carry), None
+
+        parts = _parts(batch, accumulate)
+        like = jax.eval_shape(gradient, ts.params, ts.state, jax.tree.map(lambda a: a[0], parts), key)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (like[0], like[1][1]))
+        ((grads, metrics), state), _ = jax.lax.scan(add, (zeros, ts.state), (jnp.arange(accumulate), parts))
+        return grads, state, metrics
+
+    def mean_loss(params: Any, ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> jax.Array:
+        """The loss that :func:`gradients` differentiates, for an optimiser that tries several params."""
+        if accumulate == 1:
+            return loss_of(params, ts.state, batch, key, total)[0]
+
+        def add(state: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
+            share, (new, metrics) = loss_of(params, state, part[1], _fold(key, part[0]), total)
+            return _where(metrics.examples > 0, new, state), share
+
+        return jnp.sum(jax.lax.scan(add, ts.state, (jnp.arange(accumulate), _parts(batch, accumulate)))[1])
+
+    def step(
+        ts: TrainState, batch: Batch, key: jax.Array | None, live: jax.Array | bool = True
+    ) -> tuple[TrainState, Metrics]:
+        check_params(ts.params)
+        key = _fold(key, ts.step)
+        batch = prepare(ts, batch, key)
+        total = jnp.maximum(jnp.sum(jnp.asarray(batch.mask), dtype=jnp.float32), 1)
+        grads, state, metrics = gradients(ts, batch, _fold(key, 2), total)
+        value_fn = functools.partial(mean_loss, ts=ts, batch=batch, key=_fold(key, 2), total=total)
+        value = metrics.loss / total.astype(metrics.loss.dtype)
+        updates, opt_state = update(optimizer, grads, ts.opt_state, ts.params, value, value_fn)
+        params = optax.apply_updates(ts.params, updates)
+        new = TrainState(ts.step + 1, params, state, opt_state, ts.average)
+        if average is not None:
+            new = new._replace(average=_averaged(ts, params, state, average))
+        if not guard:
+            return new, metrics
+        good = live & (metrics.examples > 0) & jnp.isfinite(metrics.loss)
+        # All in one row: XLA would fuse an `and` over arrays into the update of each, which takes long to compile.
+        good &= jnp.isfinite(ravel_pytree(params)[0]).all()
+        return _where(good, new, ts), metrics
+
+    return step
+
+
+def make_train_step(
+    model: Layer, optimizer: optax.GradientTransformation, key: jax.Array | None = None, **options: Any
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The function ``(train_state, batch) -> (train_state, metrics)``, jitted; it reuses the memory of its input.
+
+    It is compiled with :func:`jaxconv.runtime.compiler_options`; inside a program of your own, with that program's.
+
+    Args:
+        model, optimizer: the network, and how it learns.
+        key: of dropout and augmentation; a model without either needs none.
+        options: those of :func:`make_step`.
+
+    >>> import numpy as np
+    >>> from jaxconv import models
+    >>> from jaxconv.train import init_state
+    >>> model, optimizer = models.mlp(), optax.adam(1e-3)
+    >>> ts = init_state(model, optimizer, jax.random.key(0), (2, 2, 1))
+    >>> step = make_train_step(model, optimizer)
+    >>> batch = Batch(np.ones((3, 2, 2, 1), np.uint8), np.arange(3), np.array([True, True, False]))
+    >>> ts, metrics = step(ts, batch)
+    >>> int(ts.step), int(metrics.examples)
+    (1, 2)
+    """
+    step = make_step(model, optimizer, **options)
+    return xla_options.jit(lambda ts, batch: step(ts, batch, key), compiler_options, donate_argnums=0)
+
+
+def measure(logits: jax.Array, batch: Batch) -> Metrics:
+    """Loss, correct answers and examples of a batch; padding counts for nothing.
+
+    With a row of probabilities an example instead of a class number, the likeliest class is the correct one. Of an
+    example with a class for every place, ``(N, H, W)``, loss and correctness are the means over its places.
+    """
+    label = jnp.asarray(batch.label)
+    mask = jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask)
+    loss = ops.softmax_cross_entropy(logits, label)
+    numbers = label if jnp.issubdtype(label.dtype, jnp.integer) else jnp.argmax(label, axis=-1)
+    correct = ops.correct(logits, numbers)
+    if loss.ndim > 1:
+        loss, correct = (each.mean(axis=tuple(range(1, each.ndim)), dtype=loss.dtype) for each in (loss, correct))
+    return Metrics(
+        jnp.sum(loss, where=mask),
+        jnp.sum(correct, where=mask, dtype=loss.dtype),
+        jnp.sum(mask, dtype=loss.dtype),
+    )
+
+
+def _averaged(ts: TrainState, params: Any, state: Any, decay: float) -> Any:
+    t = ts.step.astype(jnp.float32)
+    keep = jnp.minimum(decay, (1 + t) / (10 + t))
+
+    def mean(old: jax.Array, new: jax.Array) -> jax.Array:
+        return keep * old + (1 - keep) * new if is_floating(old) else new
+
+    return jax.tree.map(mean, ts.average, (params, state))
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _parts(batch: Batch, count: int) -> Batch:
+    """A batch as ``count`` equal parts, along a new first axis: of every device's examples, each part has some."""
+    size = len(batch.label)
+    if size % count:
+        raise InputError(f"train step: accumulate={count} does not divide the batch of {size}")
+    return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(size // count, count, *a.shape[1:]), 0, 1), batch)
+
+
+def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:
+    return None if key is None else jax.random.fold_in(key, number)
