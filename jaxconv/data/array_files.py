@@ -50,7 +50,7 @@ def load_npz(place: str) -> Parts:
             if not magic.startswith(b"PK"):
                 raise InputError(f"{name} cannot be read as an .npz of arrays: it is no file of numpy's")
             with zipfile.ZipFile(file) as archive:
-                return _read(name, archive, Allowance(path, size))
+                return _read_npz(name, archive, Allowance(path, size))
     except FileNotFoundError:
         raise InputError(f"{name}: there is no {path}") from None
     except InputError:
@@ -59,7 +59,7 @@ def load_npz(place: str) -> Parts:
         raise InputError(f"{name} cannot be read as an .npz of arrays: {error_line(error):.200}") from error
 
 
-def _read(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Parts:
+def _read_npz(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Parts:
     has = [member.removesuffix(".npy") for member in archive.namelist()]
     names = next((names for names in NAMES if {*names["train"], *names["test"]} <= set(has)), None)
     if names is None:

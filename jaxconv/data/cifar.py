@@ -47,7 +47,7 @@ def load_cifar10() -> Dataset:
         (archive,) = CIFAR10.files
         parts = _from_archive(locate(CIFAR10, archive))
     else:
-        parts = _read(folder.name == BINARY, folder, lambda name: read_bytes(folder / name, MOST_BYTES))
+        parts = _read_cifar(folder.name == BINARY, folder, lambda name: read_bytes(folder / name, MOST_BYTES))
     train, test = parts
     return Dataset("cifar10", CLASSES, *hold_out(train, RECORDS // 2), test)
 
@@ -61,10 +61,10 @@ def _from_archive(path: Path) -> tuple[Split, Split]:
                 raise KeyError(name)
             return member.read()
 
-        return _read(True, path / BINARY, read)
+        return _read_cifar(True, path / BINARY, read)
 
 
-def _read(binary: bool, folder: Path, read: Callable[[str], bytes]) -> tuple[Split, Split]:
+def _read_cifar(binary: bool, folder: Path, read: Callable[[str], bytes]) -> tuple[Split, Split]:
     """Five batches to train with and one to test, whatever they are read from."""
     end, parse = (".bin", _binary_batch) if binary else ("", _python_batch)
     batches = []

@@ -83,11 +83,11 @@ def load_idx(place: str) -> Parts:
     name, folder = f"idx:{place}", Path(os.path.expanduser(place))
     if not folder.is_dir():
         raise InputError(f"{name}: there is no folder {folder}")
-    train, test = _read(name, folder, "train"), _read(name, folder, "test", "t10k")
+    train, test = _read_idx(name, folder, "train"), _read_idx(name, folder, "test", "t10k")
     return Parts(name, numbered(name, train.labels), train, test=test)
 
 
-def _read(name: str, folder: Path, *words: str) -> Split:
+def _read_idx(name: str, folder: Path, *words: str) -> Split:
     images, labels = (_one(name, folder, words, what) for what in NAMED)
     pixels, numbers = read_idx(images), read_idx(labels)
     if pixels.ndim not in (3, 4) or numbers.shape != pixels.shape[:1]:

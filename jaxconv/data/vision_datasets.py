@@ -77,11 +77,11 @@ def load_fashion_mnist() -> Dataset:
 
 
 def _load(source: Source, classes: tuple[str, ...]) -> Dataset:
-    train, validation = hold_out(_read(source, "train"), 10_000)
-    return Dataset(source.name, classes, train, validation, _read(source, "t10k"))
+    train, validation = hold_out(_read_mnist(source, "train"), 10_000)
+    return Dataset(source.name, classes, train, validation, _read_mnist(source, "t10k"))
 
 
-def _read(source: Source, part: str) -> Split:
+def _read_mnist(source: Source, part: str) -> Split:
     images = read_idx(locate(source, f"{part}-images-idx3-ubyte.gz"))
     labels = read_idx(locate(source, f"{part}-labels-idx1-ubyte.gz"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:

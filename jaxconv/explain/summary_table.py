@@ -28,7 +28,7 @@ def _number(n: int) -> str:
     return f"{n:,}" if n else ""
 
 
-def _size(sizes: tuple[int, ...] | None) -> str:
+def _format_size(sizes: tuple[int, ...] | None) -> str:
     return "×".join(map(str, sizes)) if sizes else ""
 
 
@@ -47,8 +47,8 @@ COLUMNS = (
         False,
     ),
     Column("activations", lambda s, row: f"{row.activation_bytes:,} B", lambda s: f"{s.activation_bytes:,} B", False),
-    Column("sees", lambda s, row: _size(row.sees) or "all"),
-    Column("jump", lambda s, row: _size(row.jump), needed=False),
+    Column("sees", lambda s, row: _format_size(row.sees) or "all"),
+    Column("jump", lambda s, row: _format_size(row.jump), needed=False),
     Column("if dense", lambda s, row: _number(row.dense_equivalent), needed=False),
 )
 

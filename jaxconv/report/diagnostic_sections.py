@@ -17,7 +17,7 @@ from jaxconv.report.page import Block, Pictures, Section
 
 SPOILT = ("rotation", "scale", "stroke_width", "noise")
 MOST_FIELDS = 6
-MOST = 1000  # images, for each strength of each distortion
+MOST_ROBUSTNESS_IMAGES = 1000  # images, for each strength of each distortion
 
 
 def geometry_section(subject: Subject) -> Section | None:
@@ -52,9 +52,20 @@ def geometry_section(subject: Subject) -> Section | None:
 
 def robustness_section(subject: Subject) -> Section:
     """Accuracy on images that are moved, turned, enlarged, thickened and in noise."""
-    (model, params, state), (images, labels) = subject.network, (subject.images[:MOST], subject.labels[:MOST])
+    (model, params, state), (images, labels) = (
+        subject.network,
+        (subject.images[:MOST_ROBUSTNESS_IMAGES], subject.labels[:MOST_ROBUSTNESS_IMAGES]),
+    )
     reach = range(-(min(images.shape[1:3]) // 4), min(images.shape[1:3]) // 4 + 1)
-    moved = translation_test(model, params, state, images[: MOST // 2], labels[: MOST // 2], shifts=reach, axis="x")
+    moved = translation_test(
+        model,
+        params,
+        state,
+        images[: MOST_ROBUSTNESS_IMAGES // 2],
+        labels[: MOST_ROBUSTNESS_IMAGES // 2],
+        shifts=reach,
+        axis="x",
+    )
     found = robustness(model, params, state, images, labels, distortions=SPOILT)
     shift = {"accuracy": ([m.shift for m in moved], [m.accuracy for m in moved])}
     shift["distance of the features"] = ([m.shift for m in moved], [m.distance for m in moved])

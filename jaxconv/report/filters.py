@@ -11,7 +11,7 @@ from jaxconv.report.context import Subject
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Pictures, Section
 
-MOST_FILTERS, MOST_DEEPER, MOST_CHANNELS = 64, 8, 12
+MOST_FILTERS, MOST_DEEPER, MOST_KERNEL_CHANNELS = 64, 8, 12
 
 
 def filters_section(subject: Subject) -> Section | None:
@@ -63,7 +63,7 @@ def _first(name: str, kernel: np.ndarray, before: np.ndarray) -> list[Block]:
 
 
 def _deeper(name: str, kernel: np.ndarray) -> Block:
-    shown = np.asarray(channel_images(kernel))[:MOST_DEEPER, :MOST_CHANNELS]
+    shown = np.asarray(channel_images(kernel))[:MOST_DEEPER, :MOST_KERNEL_CHANNELS]
     rows = [
         (f"filter {k}", [tile(rgb.signed(each, 1.0), f"filter {k}, channel {c}") for c, each in enumerate(row)])
         for k, row in enumerate(shown)

@@ -16,7 +16,7 @@ from jaxconv.report.features import shown_layers
 from jaxconv.report.images import tile
 from jaxconv.report.page import Block, Section, Table
 
-MOST = 5000  # images that are gone through
+MOST_HEALTH_IMAGES = 5000  # images that are gone through
 MOST_HISTOGRAMS = 12
 FEW = 64  # images whose outputs are counted
 
@@ -35,7 +35,10 @@ COLUMNS: dict[str, Callable[[HealthRow], str]] = {
 
 def health_section(subject: Subject) -> Section:
     """The table of :func:`jaxconv.explain.health`, what it warns of, and how weights and feature maps are spread."""
-    (model, params, state), (images, labels) = subject.network, (subject.images[:MOST], subject.labels[:MOST])
+    (model, params, state), (images, labels) = (
+        subject.network,
+        (subject.images[:MOST_HEALTH_IMAGES], subject.labels[:MOST_HEALTH_IMAGES]),
+    )
     found = health(model, params, state, images, labels)
     blocks = [Block(text=warning, tone="warning") for warning in found.warnings]
     if not blocks:

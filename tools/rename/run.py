@@ -10,6 +10,7 @@ import argparse
 import ast
 import functools
 import multiprocessing
+import re
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -54,7 +55,11 @@ def main() -> None:
 
 
 def renamed(index: Index, path: Path) -> str:
-    return rename_source((ROOT / path).read_text(), index, module_of(path) or "")
+    text = (ROOT / path).read_text()
+    words = index.words()
+    if words and not words.intersection(re.findall(r"\w+", text)):  # to read a file takes a moment
+        return text
+    return rename_source(text, index, module_of(path) or "")
 
 
 def first_sources(index: Index) -> dict[Symbol, str]:

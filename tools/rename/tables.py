@@ -76,6 +76,9 @@ class Index:
         paths = [path for top, folder in ROOTS.items() for path in (root / folder / top).rglob("*.py")]
         found = {module_of(path.relative_to(root)): path for path in paths}
         self.modules = {name: read_module(path) for name, path in found.items() if name}
+        for name in list(self.modules):  # folders without an __init__ are packages, too
+            while name := name.rpartition(".")[0]:
+                self.modules.setdefault(name, Module(True, frozenset(), {}))
         self.moves: dict[Symbol, str] = {}
         self.renames: dict[Symbol, str] = {}
         self.keywords: dict[Symbol, dict[str, str]] = {}
@@ -90,6 +93,13 @@ class Index:
             elif row["old"].startswith(select):
                 symbol = self.resolve(row["old"]) or Symbol(row["old"])
                 self.keywords.setdefault(symbol, {})[row["keyword"]] = row["new"]
+
+    def words(self) -> set[str]:
+        """Words of which a file has at least one if names in it change; empty if modules move, too."""
+        if self.moves:
+            return set()
+        names = {(symbol.name or symbol.module).rpartition(".")[2] for symbol in self.renames}
+        return names | {name for keywords in self.keywords.values() for name in keywords}
 
     def resolve(self, dotted: str) -> Symbol | None:
         """Symbol behind a dotted path, through imports of other modules; None if the path is none of this project."""

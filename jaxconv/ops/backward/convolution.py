@@ -16,7 +16,7 @@ from jaxconv import checks
 from jaxconv.errors import InputError
 from jaxconv.ops.convolution.api import PAD_MODES
 from jaxconv.ops.convolution.api import conv as forward
-from jaxconv.ops.convolution.lowerings import conv as explicit_sum
+from jaxconv.ops.convolution.lowerings import explicit_conv as explicit_sum
 from jaxconv.ops.convolution.transposed import conv_transpose as forward_transpose
 from jaxconv.ops.convolution.transposed import lay
 from jaxconv.ops.numerics import pair, swap_channels

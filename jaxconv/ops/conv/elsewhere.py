@@ -19,7 +19,7 @@ def forward(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
     XLA for NVIDIA has no convolution whose result is wider than its factors: it would widen these and multiply in
     float32.
     """
-    return by_lax.conv(x, kernel, form.window, groups=form.groups, precision=form.precision, dtype=x.dtype)
+    return by_lax.lax_conv(x, kernel, form.window, groups=form.groups, precision=form.precision, dtype=x.dtype)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:

@@ -21,7 +21,7 @@ from jaxconv.ops.sliding_window import pad
 from jaxconv.shapes import ResolvedWindow, span
 
 
-def conv(
+def fft_conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
     x, kernel = checks.widened(x), checks.widened(kernel)

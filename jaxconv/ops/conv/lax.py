@@ -10,7 +10,7 @@ from jaxconv.ops.sliding_window import layout
 from jaxconv.shapes import ResolvedWindow
 
 
-def conv(
+def lax_conv(
     x: jax.Array,
     kernel: jax.Array,
     window: ResolvedWindow,

@@ -63,7 +63,7 @@ def _meetings(window: ResolvedWindow, size: tuple[int, ...]) -> Iterator[tuple[n
         yield rows, columns, np.full(rows.size, np.ravel_multi_index(tap, window.size))
 
 
-def conv(
+def toeplitz_conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
     x, kernel = checks.widened(x), checks.widened(kernel)

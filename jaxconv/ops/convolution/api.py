@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
 
 LOWERINGS: dict[str, Callable[..., jax.Array]] = {
-    "lax": lax.conv,
-    "explicit": lowerings.conv,
-    "im2col": im2col.conv,
-    "toeplitz": toeplitz.conv,
-    "fft": fft.conv,
+    "lax": lax.lax_conv,
+    "explicit": lowerings.explicit_conv,
+    "im2col": im2col.im2col_conv,
+    "toeplitz": toeplitz.toeplitz_conv,
+    "fft": fft.fft_conv,
 }
 # Our names, which are PyTorch's, and numpy's for the same.
 PAD_MODES = {

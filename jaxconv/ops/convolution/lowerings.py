@@ -17,7 +17,7 @@ from jaxconv.ops.sliding_window import pad, taps
 from jaxconv.shapes import ResolvedWindow
 
 
-def conv(
+def explicit_conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
     x, kernel = checks.widened(x), checks.widened(kernel)

@@ -25,14 +25,14 @@ PART = 16  # images
 MOST_PARTS = 16
 
 
-def conv(
+def library_conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    each = [by_lax.conv(*pair, window, groups=1, precision=precision) for pair in _by_group(x, kernel, groups)]
+    each = [by_lax.lax_conv(*pair, window, groups=1, precision=precision) for pair in _by_group(x, kernel, groups)]
     return jnp.concatenate(each, axis=-1)
 
 
-def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
+def library_kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
     """A convolution too: dy slides over x, its places are the taps, and images and channels have changed their roles.
 
     A few images at a time, whose part of the work stays in the cache, and of which several go on at once.

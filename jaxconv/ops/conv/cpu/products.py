@@ -5,15 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxconv.ops.conv.im2col import conv
 from jaxconv.ops.convolution.primitives import Form
 from jaxconv.ops.numerics import pair
 from jaxconv.ops.sliding_window import pad, taps
 
-__all__ = ["conv", "kernel_gradient"]
 
-
-def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
+def products_kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
     """A product for each tap; of a single channel, where each would be one row of it, all taps in one product."""
     seen = [pixels for _, pixels in taps(pad(x, form.window), form.window)]
     if x.shape[-1] > 1:

@@ -17,7 +17,7 @@ from jaxconv.ops.sliding_window import pad, taps
 from jaxconv.shapes import ResolvedWindow
 
 
-def conv(
+def taps_conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
     """In one group, or with one channel or one filter in each; multiplications know no other precision."""
@@ -36,7 +36,7 @@ def conv(
     return y if groups == 1 or c == 1 else y.reshape(*y.shape[:-1], groups, c).sum(axis=-1)
 
 
-def kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
+def taps_kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Array:
     """With one channel or one filter in each group."""
     features, channels = dy.shape[-1], x.shape[-1] // form.groups
     x = x if features == form.groups else _for_each_filter(x, features, form.groups)

@@ -36,9 +36,9 @@ def _passes(conv: lowerings.Conv, kernel_gradient: Lowering) -> dict[str, Loweri
 
 
 LOWERINGS = {
-    "library": _passes(library.conv, library.kernel_gradient),
-    "taps": _passes(taps.conv, taps.kernel_gradient),
-    "products": _passes(im2col.conv, products.kernel_gradient),
+    "library": _passes(library.library_conv, library.library_kernel_gradient),
+    "taps": _passes(taps.taps_conv, taps.taps_kernel_gradient),
+    "products": _passes(im2col.im2col_conv, products.products_kernel_gradient),
 }
 
 
