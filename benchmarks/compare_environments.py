@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxconv import bench
-from jaxconv.bench import work
+from jaxconv.bench import step_timing
 from jaxconv.bench.contestants import OURS, Contestant, batch_of
-from jaxconv.compare.table import as_text
 from jaxconv.errors import InputError
 from jaxconv.utils.files import write_json
+from jaxconv.utils.tables import as_text
 
 VERSIONS = (
     "import json, jax, jaxlib, platform; "
@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     versions = {name: ask_versions(name, command) for name, command in environments.items()}
     for name, numbers in versions.items():
         print(f"{name}: {', '.join(f'{package} {number}' for package, number in numbers.items())}", flush=True)
-    if busy := work.load():
+    if busy := step_timing.load():
         print(busy, flush=True)
     entries = [
         Entry(name, command, contestant)
@@ -103,7 +103,7 @@ def main(options: Options) -> None:
             model: {name: [round(second * 1e3, 3) for second in seconds] for name, seconds in rows.items()}
             for model, rows in results.items()
         }
-        write_json(options.json, work.machine() | {"versions": versions, "milliseconds": milliseconds})
+        write_json(options.json, step_timing.machine() | {"versions": versions, "milliseconds": milliseconds})
         print(f"saved in {options.json}")
 
 

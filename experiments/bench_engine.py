@@ -31,7 +31,7 @@ import numpy as np
 
 from jaxconv import data, models, train
 from jaxconv.experiment.study import Findings, Options, Progress, run, table
-from jaxconv.train.batches import gather, rows
+from jaxconv.train.loaders import gather, rows
 from jaxconv.utils.timing import medians
 
 BATCH_SIZE = 32  # the digits'; MNIST's is 128

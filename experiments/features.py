@@ -38,7 +38,7 @@ from jaxconv.data import Dataset, Split
 from jaxconv.errors import InputError
 from jaxconv.experiment.networks import Networks, train_networks
 from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
-from jaxconv.explain.batches import per_image
+from jaxconv.explain.intermediates import per_image
 from jaxconv.layers import Layer
 
 PARTS = ("train", "validation", "test")

@@ -9,7 +9,6 @@ import numpy as np
 from jax import lax
 
 from jaxconv.errors import DtypeError, InputError, unknown
-from jaxconv.ops.places import spread
 from jaxconv.shapes import is_int
 
 
@@ -40,16 +39,6 @@ def floating(op: str, **arrays: jax.Array) -> None:
                 f"{op}: {first} is {arrays[first].dtype} but {name} is {array.dtype}; "
                 f"cast one, {name}.astype({first}.dtype)"
             )
-
-
-def accumulator(x: jax.Array) -> jnp.dtype:
-    """The dtype to add up in: a bfloat16 sum of ones stops at 256, so at least float32."""
-    return jnp.dtype(jnp.float32) if x.dtype.itemsize < 4 else x.dtype
-
-
-def widened(x: jax.Array) -> jax.Array:
-    """x in the dtype to add up in: done before anything else, so that its gradient is added up in that too."""
-    return x.astype(accumulator(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
@@ -190,14 +179,3 @@ def per_group(op: str, shape: tuple[int, ...], groups: int) -> int:
     """The channels of one group, for a shape that ends with all of them."""
     dividing(op, groups, shape[-1], f"channels of {shape}")
     return shape[-1] // groups
-
-
-def biased(op: str, y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
-    """y plus one number a channel, added (and, backwards, its gradient added up) in at least float32."""
-    if bias is None:
-        return y.astype(dtype)
-    bias = array(op, "bias", bias)
-    if bias.dtype != dtype:
-        raise DtypeError(f"{op}: x is {dtype} but bias is {bias.dtype}; cast one, bias.astype(x.dtype)")
-    vector(op, "bias", bias, y.shape[-1])
-    return (widened(y) + spread(widened(bias), y)).astype(dtype)

@@ -30,6 +30,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxconv import checks, ops
 from jaxconv.errors import InputError, known, said_by
+from jaxconv.ops import numerics
 from jaxconv.ops.sliding_window import taps
 from jaxconv.shapes import Padding, Sizes, Window, per_dimension, resolve
 
@@ -261,7 +262,7 @@ def whitening_kernel(
     >>> bool(jnp.allclose(y.T @ y / len(y), jnp.eye(4), atol=1e-3))
     True
     """
-    x = checks.widened(_images("whitening_kernel", x))
+    x = numerics.widened(_images("whitening_kernel", x))
     checks.number("whitening_kernel", "eps", eps, least=0)
     with said_by("whitening_kernel"):
         high, wide = window = per_dimension(size, 2, "size")

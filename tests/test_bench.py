@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxconv import bench, models, plot
-from jaxconv.bench import contestants, peers, process, rounds, rows, work
+from jaxconv.bench import contestants, peers, process, rounds, rows, step_timing
 from jaxconv.bench.process import Lost, Process
 
 SCHEMA = {
@@ -166,15 +166,15 @@ def test_the_work_of_a_step():
     convs = [28 * 28 * 6 * 25, 10 * 10 * 16 * 25 * 6]  # pixels, filters, taps
     dense = [400 * 120, 120 * 84, 84 * 10]
     forward = sum(convs + dense)
-    assert work.flops_of_step("lenet5", 128) == 128 * 2 * (forward + forward + forward - convs[0])
-    assert work.sgemm_gflops(64, 2) > 0
+    assert step_timing.flops_of_step("lenet5", 128) == 128 * 2 * (forward + forward + forward - convs[0])
+    assert step_timing.sgemm_gflops(64, 2) > 0
 
 
 def test_a_busy_machine_is_said(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (3.21, 9.0, 9.0), raising=False)
-    assert "the machine is busy (3.2 processes on " in work.load()
+    assert "the machine is busy (3.2 processes on " in step_timing.load()
     monkeypatch.setattr(os, "getloadavg", lambda: (0.2, 9.0, 9.0), raising=False)
-    assert work.load() is None
+    assert step_timing.load() is None
 
 
 def test_the_figure_shows_multiples_with_milliseconds_beside_them():
@@ -287,7 +287,7 @@ def test_what_is_not_installed_is_left_out_with_a_line(jaxconv, monkeypatch, tmp
     ours = found["rows"][0]
     assert [ours[f"{name}_ms"] for name in ("min", "median", "max")] == pytest.approx([600, 900, 1200])
     assert ours["images_per_second"] == pytest.approx(16 / 0.9)
-    assert ours["gflops"] == pytest.approx(work.flops_of_step("lenet5", 16) / 0.9e9)
+    assert ours["gflops"] == pytest.approx(step_timing.flops_of_step("lenet5", 16) / 0.9e9)
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from jaxconv import models, runtime
-from jaxconv.bench import op_cases, op_timing, work
+from jaxconv.bench import op_cases, op_timing, step_timing
 from jaxconv.bench.op_cases import Conv, Pool
 from jaxconv.ops.convolution import primitives
 from jaxconv.shapes import Window, resolve
@@ -25,7 +25,7 @@ def as_it_is(monkeypatch):
     """This process is pytest's, and stays as it was set up."""
     monkeypatch.setattr(runtime, "tune", lambda: None)
     monkeypatch.setenv("JAXCONV_TUNE", "0")
-    monkeypatch.setattr(work, "sgemm_gflops", lambda: 100.0)
+    monkeypatch.setattr(step_timing, "sgemm_gflops", lambda: 100.0)
 
 
 # Which ops a network has.

@@ -23,7 +23,7 @@ from jaxconv import (
     train,
 )
 from jaxconv.errors import ArgumentError
-from jaxconv.layers.factory import check_in_shape
+from jaxconv.layers.base import check_in_shape
 from jaxconv.utils.signatures import check_call, nearest
 
 KEY = jax.random.key(0)

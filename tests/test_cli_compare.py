@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxconv import ops, testing
-from jaxconv.ops.conv import im2col
+from jaxconv.ops.convolution import lowerings
 from jaxconv.testing import CONTESTS
 
 pytestmark = pytest.mark.usefixtures("promoting")
@@ -30,7 +30,7 @@ def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
 
 def test_a_wrong_lowering_is_named_and_the_exit_code_is_1(jaxconv, monkeypatch):
     def wrong(x, kernel, window, *, groups, precision):
-        return im2col.im2col_conv(x, jnp.flip(kernel, 0), window, groups=groups, precision=precision)
+        return lowerings.im2col_conv(x, jnp.flip(kernel, 0), window, groups=groups, precision=precision)
 
     monkeypatch.setitem(ops.LOWERINGS, "im2col", wrong)
     code, out, _ = jaxconv("compare --shape 1 6 5 2 --features 2 --repeats 0 --entries 0")

@@ -13,10 +13,9 @@ from jax.sharding import PartitionSpec
 from jax.test_util import check_grads
 
 from jaxconv import ops
-from jaxconv.ops.conv import elsewhere
-from jaxconv.ops.conv.cpu import library
+from jaxconv.ops.convolution import lowerings as common_lowerings
 from jaxconv.ops.convolution import primitives
-from jaxconv.ops.convolution.cpu import autotune, dispatch
+from jaxconv.ops.convolution.cpu import autotune, dispatch, lowerings
 from jaxconv.shapes import Window, resolve
 
 # What CASES, which are small, do not reach: parts of a batch, more channels than a few, groups of every kind.
@@ -75,9 +74,9 @@ def test_value_and_gradients_are_the_sums_by_loops(case):
 def test_what_a_gpu_or_tpu_is_given_is_the_same(case):
     (x, kernel, dy), want = three(case)
     form = form_of(case)
-    close(elsewhere.forward(x, kernel, form), want["y"])
-    close(elsewhere.kernel_gradient(x, dy, form), want["kernel"])
-    close(elsewhere.input_gradient(kernel, dy, form), want["x"])
+    close(common_lowerings.lax_forward(x, kernel, form), want["y"])
+    close(common_lowerings.lax_kernel_gradient(x, dy, form), want["kernel"])
+    close(common_lowerings.lax_input_gradient(kernel, dy, form), want["x"])
 
 
 @EVERY_WAY
@@ -212,7 +211,7 @@ def test_no_route_is_left_out():
     seen = set()
     for case in [*CASES, *WAYS]:
         seen.add(autotune.case(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
-        if case.x[0] >= 2 * library.PART:
+        if case.x[0] >= 2 * lowerings.PART:
             seen.add("parts")
         if max(case.stride) > 1 and max(case.dilation) == 1:
             seen.add("phases")

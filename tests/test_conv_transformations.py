@@ -13,8 +13,7 @@ from jax.ad_checkpoint import print_saved_residuals
 from jax.experimental.jet import jet
 
 from jaxconv import BatchNorm, Conv, Dense, flatten, ops, relu, serial
-from jaxconv.ops.conv import elsewhere
-from jaxconv.ops.convolution import primitives
+from jaxconv.ops.convolution import lowerings, primitives
 from jaxconv.ops.convolution.cpu import dispatch
 from jaxconv.shapes import Window, resolve
 
@@ -174,8 +173,8 @@ def test_pieces_are_those_of_the_programs(rng, monkeypatch):
     def spied(wanted, lowering):
         return lambda *given: left.append(wanted) or lowering(*given)
 
-    for wanted, lowering in list(elsewhere.PASSES.items()):
-        monkeypatch.setitem(elsewhere.PASSES, wanted, spied(wanted, lowering))
+    for wanted, lowering in list(lowerings.LAX_PASSES.items()):
+        monkeypatch.setitem(lowerings.LAX_PASSES, wanted, spied(wanted, lowering))
     for most, expected in ((dispatch.pieces("x", "library", 4, form), []), (0, ["kernel", "x", "y"])):
         monkeypatch.setattr(dispatch, "MOST_PIECES", most)
         jax.clear_caches()

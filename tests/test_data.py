@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, data
+from jaxconv.data.array_files import read_idx
 from jaxconv.data.base import Dataset, LazySplit, Split, hold_out
-from jaxconv.data.idx import read_idx
 from jaxconv.data.splits import Parts, arrange, class_numbers, numbered
 from jaxconv.data.vision_datasets import CLOTHES
 from jaxconv.utils import progress

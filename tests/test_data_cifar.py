@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, data
-from jaxconv.data import cifar, registry
+from jaxconv.data import registry, vision_datasets
 from jaxconv.data.download import File
 from jaxconv.data.safe_pickle import read_pickle
 
@@ -31,7 +31,7 @@ def batches(rng):
 
 @pytest.fixture
 def root(monkeypatch, tmp_path):
-    monkeypatch.setattr(cifar, "RECORDS", RECORDS)
+    monkeypatch.setattr(vision_datasets, "RECORDS", RECORDS)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
@@ -109,8 +109,8 @@ def test_the_pickle_made_by_hand_is_what_python_reads_too(batches):
 
 
 def test_the_classes_are_in_the_official_order():
-    assert cifar.CLASSES == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
-    assert cifar.RECORDS == 10_000
+    assert vision_datasets.CLASSES == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+    assert vision_datasets.RECORDS == 10_000
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def official(root, monkeypatch):
     def serve(content):
         server.content = content
         file = File(len(content), hashlib.sha256(content).hexdigest())
-        source = cifar.CIFAR10._replace(
+        source = vision_datasets.CIFAR10._replace(
             mirrors=(f"http://127.0.0.1:{server.server_port}/",), files={"cifar-10-binary.tar.gz": file}
         )
-        monkeypatch.setattr(cifar, "CIFAR10", source)
+        monkeypatch.setattr(vision_datasets, "CIFAR10", source)
         monkeypatch.setitem(registry.SOURCES, "cifar10", source)
 
     yield serve
@@ -228,6 +228,6 @@ def test_an_archive_without_a_batch_is_named(official, batches):
 
 def test_the_known_archive_is_the_official_one():
     """As TensorFlow Datasets has it, in url_checksums/cifar10.txt."""
-    [(name, file)] = cifar.CIFAR10.files.items()
+    [(name, file)] = vision_datasets.CIFAR10.files.items()
     assert (name, file.size) == ("cifar-10-binary.tar.gz", 170_052_171)
     assert file.sha256 == "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, data
-from jaxconv.data.idx import read_idx
+from jaxconv.data.array_files import read_idx
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_an_npz_of_python_2_is_read(tmp_path, arrays):
 
 
 def test_an_npz_or_an_idx_that_becomes_too_large_is_refused(tmp_path, monkeypatch, arrays):
-    monkeypatch.setattr("jaxconv.data.limits.SMALL", 10_000)
+    monkeypatch.setattr("jaxconv.data.archives.SMALL", 10_000)
     arrays["x_train"] = np.zeros((30, 200, 200), np.uint8)
     np.savez_compressed(tmp_path / "set.npz", **arrays)
     with pytest.raises(InputError, match=r"set\.npz has [\d,]+ bytes and unpacks to more than [\d,]+: if you trust it"):

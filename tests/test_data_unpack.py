@@ -14,7 +14,7 @@ import fuzz_files
 import pytest
 
 from jaxconv import InputError
-from jaxconv.data import limits
+from jaxconv.data import archives
 from jaxconv.data.archives import unpack
 
 
@@ -199,7 +199,7 @@ def nothing_left(folder):
 @pytest.fixture
 def small(monkeypatch):
     """Limits a thousand times smaller, so that a bomb is."""
-    monkeypatch.setattr(limits, "SMALL", 64_000)
+    monkeypatch.setattr(archives, "SMALL", 64_000)
     monkeypatch.delenv("JAXCONV_UNPACK_GB", raising=False)
 
 
@@ -224,7 +224,7 @@ def test_what_becomes_too_large_is_refused_and_removed(tmp_path, small, monkeypa
 
 
 def test_a_total_holds_whatever_the_ratio(tmp_path, small, monkeypatch):
-    monkeypatch.setattr(limits, "LARGEST", 50_000)
+    monkeypatch.setattr(archives, "LARGEST", 50_000)
     tar(tmp_path / "x.tar", *[(f"{n}.txt", FILE, "") for n in range(20)])
     with pytest.raises(InputError, match=r"unpacks to more than 50,000"):
         unpack(tmp_path / "x.tar", tmp_path / "into" / "here")

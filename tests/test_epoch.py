@@ -13,7 +13,7 @@ from jaxconv import Dense, InputError, flatten, serial, train
 pytestmark = pytest.mark.usefixtures("promoting")
 
 OPTIONS = {"epochs": 2, "batch_size": 8}
-CUTTING = sys.modules["jaxconv.train.batches"]  # not the function of that name
+CUTTING = sys.modules["jaxconv.train.loaders"]  # not the function of that name
 
 
 def fit(data=None, **options):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from jaxconv import InputError, data, runs, train
-from jaxconv.experiment.folder import make_folder
 from jaxconv.runs import TrainConfig, load_run, predict_files, run_training
+from jaxconv.runs.run_folder import make_folder
 
 pytestmark = pytest.mark.usefixtures("promoting")
 

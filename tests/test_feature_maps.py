@@ -8,7 +8,7 @@ import pytest
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, models, ops, parallel, relu, residual
 from jaxconv import serial as in_series
 from jaxconv.explain.attribution.targets import asked
-from jaxconv.explain.batches import each_batch, per_image
+from jaxconv.explain.intermediates import each_batch, per_image
 from jaxconv.layers.traversal import walk
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, relu, residual, serial
-from jaxconv.explain.owners import kernel_of
+from jaxconv.layers.traversal import kernel_of
 from jaxconv.ops import hard_sigmoid, hard_tanh, relu6, sigmoid, tanh
 
 

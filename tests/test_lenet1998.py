@@ -8,7 +8,7 @@ import pytest
 
 from jaxconv import AvgPool, InputError, LpPool, models, ops, relu, serial
 from jaxconv.explain import summarize
-from jaxconv.models.lenet1998 import C3, SparseConv, Subsample, digit_codes, fan_in_uniform, squared_distances, squash
+from jaxconv.models.lenets import C3, SparseConv, Subsample, digit_codes, fan_in_uniform, squared_distances, squash
 
 MODEL = models.lenet5_1998()
 IN_SHAPE = (32, 32, 1)

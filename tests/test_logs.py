@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.train.logs import TensorBoard
+from jaxconv.train.loggers import TensorBoard
 
 RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "seconds": 2.5}
 

@@ -7,8 +7,7 @@ import optax
 import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, LayerNorm, flatten, serial, train
-from jaxconv.train.optimizers import DECOUPLED, OPTIMIZERS, kernels, make_optimizer
-from jaxconv.train.schedules import SCHEDULES, make_schedule
+from jaxconv.train.optimizers import DECOUPLED, OPTIMIZERS, SCHEDULES, kernels, make_optimizer, make_schedule
 
 pytestmark = pytest.mark.usefixtures("promoting")
 

@@ -7,7 +7,7 @@ import pytest
 from jax import export, lax
 from jax.test_util import check_grads
 
-from jaxconv.ops.places import spread, total
+from jaxconv.ops.numerics import spread, total
 
 SHAPES = pytest.mark.parametrize("shape", [(4, 3), (3, 5, 2), (2, 3, 4, 5), (2, 1, 3, 2, 1)], ids=str)
 

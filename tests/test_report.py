@@ -12,7 +12,7 @@ from pages import rows, section, tiles
 from PIL import Image
 
 from jaxconv import InputError, data, explain
-from jaxconv.report import attribution_sections, diagnostic_sections, explain_run, health, page
+from jaxconv.report import attribution_sections, diagnostic_sections, explain_run, page
 from jaxconv.report.context import read_subject
 from jaxconv.runs import TrainConfig, load_run, run_training
 
@@ -31,8 +31,12 @@ def less():
     """Fewer images, filters and steps than a page for people has: the same programs, and less to compute."""
     few = {
         attribution_sections: {"MOST_FILTERS": 3, "MOST_PATCHES": 3, "MOST_LAYERS": 2, "STEPS": 8},
-        diagnostic_sections: {"MOST": 60, "SPOILT": ("rotation", "noise")},
-        health: {"MOST": 100, "FEW": 16},
+        diagnostic_sections: {
+            "MOST_ROBUSTNESS_IMAGES": 60,
+            "SPOILT": ("rotation", "noise"),
+            "MOST_HEALTH_IMAGES": 100,
+            "FEW": 16,
+        },
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, names in few.items():

@@ -17,12 +17,12 @@ import pytest
 
 import jaxconv
 from jaxconv import InputError, plot
-from jaxconv.plot.words import literal
+from jaxconv.plot.figures import literal
 from jaxconv.report import figures
 from jaxconv.train.loggers import Progress
 from jaxconv.utils import terminal
 from jaxconv.utils.files import read_json, write_json
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 # ANSI, rich's markup and emoji, matplotlib's mathtext, bytes that are no UTF-8, text from right to left, HTML.
 NASTY = ["a\x1b[31m", "[/red]", "[bold]x", ":smile:", "$x", "$x$", r"\$", "$\\frac{", "caf\udce9", "\u202egnp", "a\nb"]
@@ -55,7 +55,7 @@ def test_everything_that_prints_does_so_through_one_place():
 def test_rich_takes_names_as_text(capsys):
     from rich.table import Table
 
-    from jaxconv.compare.table import as_text
+    from jaxconv.utils.tables import as_text
 
     table = Table(title="[/title]")
     table.add_column("[/column]")
@@ -66,8 +66,8 @@ def test_rich_takes_names_as_text(capsys):
     assert all(name in written for name in ["[/title]", "[/column]", "[/red]", "[bold]x", ":smile:"])
     with terminal.progress() as bar:
         bar.add_task("[/red]")
-    from jaxconv.train.batches import Plan
-    from jaxconv.train.snapshot import Position
+    from jaxconv.train.loaders import Plan
+    from jaxconv.train.snapshots import Position
 
     record = {"epoch": 1, "loss": 1.0, "accuracy": 0.1, "val_loss": 1.0, "val_accuracy": 0.1, "images_per_second": 9.0}
     plan = Plan(examples=22, batch_size=4, steps=6, chunk=2, chunks=3)

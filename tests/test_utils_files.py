@@ -13,7 +13,7 @@ import pytest
 
 from jaxconv import InputError
 from jaxconv.utils import files
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "seconds": 2.5}
 

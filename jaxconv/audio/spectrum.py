@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxconv import checks, ops
 from jaxconv.errors import InputError, known
+from jaxconv.ops import numerics
 
 FRAME, HOP, SIZE = 400, 160, 512
 WINDOWS = {"hamming": (0.54, 0.46), "hann": (0.5, 0.5), "rectangular": (1.0, 0.0)}  # a − b·cos(2πt / (frame − 1))
@@ -67,7 +68,7 @@ def power_spectrum(
     ((8, 257), 1000.0)
     """
     known("impl", impl, ["fft", "conv"], by="power_spectrum")
-    wave = checks.widened(_wave("power_spectrum", wave, frame, hop))
+    wave = numerics.widened(_wave("power_spectrum", wave, frame, hop))
     taper = _window("power_spectrum", window, frame, size)
     if impl == "conv":
         batch, samples = wave.shape[:-1], wave.shape[-1]

@@ -12,7 +12,7 @@ from jaxconv.bench.contestants import BATCHES, CONTESTANTS, PEERS, Contestant, c
 from jaxconv.bench.process import Lost, Process
 from jaxconv.bench.rounds import Measured, race
 from jaxconv.bench.rows import Row, make_row, sentences, table, times
-from jaxconv.bench.work import flops_of_step, sgemm_gflops
+from jaxconv.bench.step_timing import flops_of_step, sgemm_gflops
 
 __all__ = [
     "BATCHES",

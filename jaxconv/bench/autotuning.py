@@ -16,11 +16,11 @@ import numpy as np
 from jaxconv import runtime
 from jaxconv.bench.op_cases import WANTED
 from jaxconv.bench.op_timing import TURN
-from jaxconv.compare.table import as_text
 from jaxconv.errors import InputError
 from jaxconv.ops.convolution import primitives
 from jaxconv.ops.convolution.cpu import autotune, dispatch
 from jaxconv.shapes import Window, resolve
+from jaxconv.utils.tables import as_text
 from jaxconv.utils.timing import in_turns
 
 Row = dict[str, Any]  # of the table, as in its file

@@ -16,9 +16,9 @@ from jax import lax
 
 from jaxconv import ops, runtime
 from jaxconv.bench.op_cases import WANTED, Case, Conv, Pool
-from jaxconv.compare.table import as_text
 from jaxconv.ops.convolution import primitives
 from jaxconv.shapes import ResolvedWindow
+from jaxconv.utils.tables import as_text
 from jaxconv.utils.timing import in_turns
 
 # Neither toeplitz, which is for seeing, with a matrix that has an entry for each place and tap, nor fft, whose rounding

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxconv.bench.contestants import OURS, Contestant, label
 from jaxconv.bench.rounds import Measured
-from jaxconv.compare.table import as_text
+from jaxconv.utils.tables import as_text
 
 TORCH = ("torch", "torch_channels_last")  # its two memory layouts, of which the better one stands for it
 

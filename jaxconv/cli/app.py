@@ -16,9 +16,8 @@ import tyro
 from jaxconv import __version__, runtime
 from jaxconv.cli.bench import Bench, run_bench
 from jaxconv.cli.compare_command import Compare, run_comparison
-from jaxconv.cli.demo import Demo, run_demo
 from jaxconv.cli.doctor import Doctor, examine
-from jaxconv.cli.report_commands import Explain, explain
+from jaxconv.cli.report_commands import Demo, Explain, explain, run_demo
 from jaxconv.cli.run_commands import (
     Data,
     Eval,

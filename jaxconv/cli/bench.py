@@ -13,11 +13,10 @@ import tyro
 
 from jaxconv import checks, models, plot, runtime
 from jaxconv.bench import contestants as who
-from jaxconv.bench import process, rounds, rows, work
+from jaxconv.bench import process, rounds, rows, step_timing
 from jaxconv.cli.bench_ops import time_ops, tune_rule
-from jaxconv.cli.files import check_writable
 from jaxconv.errors import InputError
-from jaxconv.utils.files import write_json
+from jaxconv.utils.files import check_writable, write_json
 from jaxconv.utils.terminal import console, tell
 
 
@@ -76,7 +75,7 @@ def _race(options: Bench) -> None:
     """Race, model by model; print each table, and save what is known by then, as soon as it is."""
     # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if busy := work.load():
+    if busy := step_timing.load():
         tell(f"{busy}, torch's above all, whose threads wait for one another")
     left_out: dict[str, str] = {}
     measured: dict[str, list[rows.Row]] = {}
@@ -92,7 +91,7 @@ def _race(options: Bench) -> None:
         else:
             able.append(contestant)
     with console(stderr=True).status("the machine's ceiling") as status:
-        ceiling = work.sgemm_gflops()
+        ceiling = step_timing.sgemm_gflops()
         for model in dict.fromkeys(options.models):
             batch = options.batch or who.batch_of(model)
             there = [contestant for contestant in able if who.has_net(contestant, model)]
@@ -106,7 +105,7 @@ def _race(options: Bench) -> None:
                 progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]
             )
             if found:
-                flops = work.flops_of_step(model, batch)
+                flops = step_timing.flops_of_step(model, batch)
                 measured[model] = [
                     rows.make_row(each, model, batch, found[each.name], flops) for each in there if each.name in found
                 ]
@@ -117,7 +116,7 @@ def _race(options: Bench) -> None:
         raise InputError("bench: none of them could be timed; the lines above say why")
     for each in measured.values():
         tell(*rows.sentences(each))
-    tell(work.ceiling_line(ceiling))
+    tell(step_timing.ceiling_line(ceiling))
     if saved:
         tell(f"saved in {' and '.join(map(str, saved))}")
 
@@ -156,7 +155,7 @@ def _save(options: Bench, measured: dict[str, list[rows.Row]], ceiling: float, l
     every = [row for each in measured.values() for row in each]
     device = runtime.device_name()
     if options.json:
-        report = work.machine()
+        report = step_timing.machine()
         report["versions"] |= _versions([each.package for each in who.CONTESTANTS])
         rest = {"sgemm_gflops": ceiling, "rows": [row._asdict() for row in every], "left_out": left_out}
         write_json(options.json, report | rest)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxconv import runtime
-from jaxconv.bench import autotuning, op_cases, op_timing, work
+from jaxconv.bench import autotuning, op_cases, op_timing, step_timing
 from jaxconv.bench import contestants as who
 from jaxconv.errors import InputError
 from jaxconv.ops.convolution.cpu import autotune
@@ -16,11 +16,11 @@ from jaxconv.utils.terminal import console, tell
 def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: bool, file: Path | None) -> None:
     """Time the ops of each model; print and save them as soon as they are known, then say where jaxconv is slower."""
     runtime.set_up(tuned=faster)
-    if busy := work.load():
+    if busy := step_timing.load():
         tell(busy)
     known: dict[op_cases.Case, list[op_timing.Row]] = {}
     with console(stderr=True).status("the machine's ceiling") as status:
-        ceiling = work.sgemm_gflops()
+        ceiling = step_timing.sgemm_gflops()
         for model in dict.fromkeys(models):
             images = batch or who.batch_of(model)
             asked = op_cases.cases(model, images)
@@ -40,10 +40,10 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
                 tell(*op_timing.table(title, measured, ceiling if name == "conv" else None).split("\n"))
             if file and known:
                 rows = [row.as_json() for each in known.values() for row in each]
-                write_json(file, work.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
+                write_json(file, step_timing.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
     if not known:
         raise InputError(f"bench: --ops: nothing to time in {', '.join(models)}: name a model with a convolution")
-    tell(*op_timing.verdict(list(known.values())), work.ceiling_line(ceiling))
+    tell(*op_timing.verdict(list(known.values())), step_timing.ceiling_line(ceiling))
     if file:
         tell(f"saved in {file}")
 
@@ -55,7 +55,7 @@ def tune_rule(*, rounds: int, file: Path | None) -> None:
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"bench: --tune: {target} cannot be written: name another file, --json FILE")
     runtime.tune()
-    if busy := work.load():
+    if busy := step_timing.load():
         tell(busy)
     before = autotune.table()
     with console(stderr=True).status("the table of the rule") as status:

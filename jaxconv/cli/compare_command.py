@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import tyro
 
 from jaxconv import checks
-from jaxconv.cli.files import check_writable
 from jaxconv.errors import InputError, known
 from jaxconv.models.comparison_cases import model_contest
 from jaxconv.testing import CONTESTS, Contest, check_gradients, compare_all, contest
-from jaxconv.utils.files import write_json
+from jaxconv.utils.files import check_writable, write_json
 from jaxconv.utils.terminal import console, tell
 
 

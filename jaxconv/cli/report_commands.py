@@ -1,4 +1,4 @@
-"""``jaxconv explain``: a page about a run."""
+"""``jaxconv explain``, the page of a run, and ``jaxconv demo``, its live page."""
 
 import dataclasses
 import time
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import tyro
 
+from jaxconv.demo import Programs, serve
+from jaxconv.demo.server import check_gradio, check_port
 from jaxconv.report import explain_run
+from jaxconv.runs import load_run
 from jaxconv.utils.terminal import tell
 
 
@@ -42,3 +45,27 @@ def explain(options: Explain) -> None:
     names = ", ".join(path.name for path in report.pictures)
     tell(f"in {time.perf_counter() - began:.0f} s, a page of {size:.1f} MB; open it in a browser")
     tell(f"saved in {report.page}" + (f"; beside it {names}" if names else ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """Draw, or upload an image, and see what a trained network makes of it, in a browser on this machine."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, as jaxconv train made it."""
+    port: int = 7860
+    """Of 127.0.0.1, which no other machine can reach."""
+    browser: bool = False
+    """Open the page in a browser."""
+
+
+def run_demo(options: Demo) -> None:
+    """Serve it until Ctrl-C."""
+    check_port(options.port)  # first, for what is loaded takes seconds
+    check_gradio()
+    programs = Programs(load_run(options.run))
+    serve(programs, options.port, browser=options.browser, ready=_tell)
+
+
+def _tell(address: str) -> None:
+    tell(f"the page is at {address}", "Ctrl-C stops it")

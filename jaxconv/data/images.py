@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
-from jaxconv.utils.text import error_line
+from jaxconv.utils.terminal import error_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,18 +5,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxconv.data.array_files import load_npz
+from jaxconv.data.array_files import load_idx, load_npz
 from jaxconv.data.base import Dataset
-from jaxconv.data.cifar import CIFAR10, load_cifar10
-from jaxconv.data.digits import load_digits
 from jaxconv.data.download import Source
-from jaxconv.data.idx import load_idx
 from jaxconv.data.image_folder import load_folder
 from jaxconv.data.splits import Parts, arrange
 from jaxconv.data.tfds import load_tfds
-from jaxconv.data.vision_datasets import FASHION_MNIST, MNIST, load_fashion_mnist, load_mnist
+from jaxconv.data.vision_datasets import (
+    CIFAR10,
+    FASHION_MNIST,
+    MNIST,
+    load_cifar10,
+    load_digits,
+    load_fashion_mnist,
+    load_mnist,
+)
 from jaxconv.errors import InputError, known
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 # A batch of CIFAR-10 has some 30,000 opcodes, and 50 tuples.
 MOST_OPCODES = 1_000_000

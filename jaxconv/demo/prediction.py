@@ -11,7 +11,7 @@ from jaxconv.data import enlarge
 from jaxconv.errors import InputError, known
 from jaxconv.explain import feature_maps, methods_of
 from jaxconv.plot import rgb
-from jaxconv.report.features import MOST_CHANNELS, heading, shown_layers
+from jaxconv.report.model_sections import MOST_CHANNELS, heading, shown_layers
 from jaxconv.runs.run_folder import Run
 from jaxconv.train import to_float
 

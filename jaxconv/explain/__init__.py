@@ -22,31 +22,26 @@ from jaxconv.explain.attribution import (
     smooth_grad,
     to_heat,
 )
+from jaxconv.explain.attribution.targets import strongest
 from jaxconv.explain.channel_statistics import (
     Activity,
+    Correlation,
     DeadFilter,
     activity,
     dead_filters,
     feature_correlation,
     saturation,
 )
-from jaxconv.explain.corruptions import DISTORTIONS, Distortion, distorted
-from jaxconv.explain.diagnostics import Health, HealthRow, health
-from jaxconv.explain.equivariance import Shifted, both_ways, mean_shifted, translation_test
-from jaxconv.explain.geometry import coverage_map, equivariance_error
-from jaxconv.explain.histograms import Histogram, histograms
+from jaxconv.explain.corruptions import DISTORTIONS, Distortion, distorted, robustness
+from jaxconv.explain.diagnostics import Health, HealthRow, gradient_norms, health, update_norms
+from jaxconv.explain.equivariance import Shifted, both_ways, equivariance_error, mean_shifted, translation_test
 from jaxconv.explain.intermediates import feature_maps, layer_names
-from jaxconv.explain.moments import Correlation
-from jaxconv.explain.norms import gradient_norms, update_norms
-from jaxconv.explain.receptive_fields import field_of
-from jaxconv.explain.robustness import robustness
-from jaxconv.explain.scores import strongest
+from jaxconv.explain.receptive_fields import coverage_map, field_of
 from jaxconv.explain.step_by_step.registry import arithmetic
 from jaxconv.explain.step_by_step.terms import Arithmetic
 from jaxconv.explain.style import Styled, gram, style_transfer
-from jaxconv.explain.summary import Row, Summary, summarize
-from jaxconv.explain.summary_table import write_summary
-from jaxconv.explain.weights import Change, change, channel_images, colourfulness, filter_images
+from jaxconv.explain.summary import Row, Summary, summarize, write_summary
+from jaxconv.explain.weights import Change, Histogram, change, channel_images, colourfulness, filter_images, histograms
 
 __all__ = [
     "DISTORTIONS",

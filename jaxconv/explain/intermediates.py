@@ -1,15 +1,19 @@
-"""What a network computes on the way: the output of every layer, by name."""
+"""Intermediate outputs: run a network over images, batch by batch, and keep the output of every layer by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxconv import checks
 from jaxconv.errors import InputError, known
-from jaxconv.layers import Layer
+from jaxconv.layers import Layer, as_layer
 from jaxconv.layers.traversal import named_layers, walk
-from jaxconv.train import to_float
+from jaxconv.runtime import compiler_options
+from jaxconv.train import batches, to_float
+from jaxconv.train.argument_checks import check_examples, check_labels
 
 
 def feature_maps(
@@ -81,3 +85,54 @@ def check_images(function: str, images: Any) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"{function}: images of {x.dtype}: give bytes (uint8) or floats")
     return x
+
+
+def each_batch(
+    function: str, f: Callable[[jax.Array, jax.Array], Any], images: Any, batch_size: int = 256
+) -> Iterator[tuple[Any, int]]:
+    """``f(x, mask)`` of every batch of the images, and how many of its images count; f is compiled once.
+
+    Args:
+        function: who asks, for errors.
+        f: of a batch as floats, and its mask: the last batch is filled up with images that do not count.
+        images: ``(N, …)``, in memory.
+        batch_size: images at a time.
+
+    Raises:
+        InputError: no image, or no whole batch size.
+    """
+    checks.whole(function, 1, batch_size=batch_size)
+    check_images(function, images[:1])
+    images, size = np.asarray(images), min(batch_size, len(images))
+    program = jax.jit(f, compiler_options=compiler_options())
+    for batch in batches(images, np.zeros(len(images), np.int32), size):
+        yield program(to_float(batch.image), batch.mask), int(np.asarray(batch.mask).sum())
+
+
+def per_image(function: str, f: Callable[[jax.Array], Any], images: Any, batch_size: int = 256) -> Any:
+    """``f(images)`` where f gives arrays with a row for each image: computed by batches, in numpy's memory.
+
+    >>> per_image("sums", lambda x: x.sum(axis=(1, 2, 3)), np.full((5, 2, 2, 1), 255, np.uint8), batch_size=2)
+    array([4., 4., 4., 4., 4.], dtype=float32)
+    """
+    found = [
+        jax.tree.map(lambda y, count=count: np.asarray(y)[:count], ys)
+        for ys, count in each_batch(function, lambda x, mask: f(x), images, batch_size)
+    ]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+
+def check_labelled(
+    function: str, model: Layer, params: Any, state: Any, images: Any, labels: Any, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels in numpy's memory; refuse those that do not go together, or with the network."""
+    checks.whole(function, 1, batch_size=batch_size)
+    images, labels = np.asarray(images), np.asarray(labels)
+    if not len(images):
+        check_images(function, images)
+    if images.ndim != 4:
+        raise InputError(f"{function}: images {images.shape} should be (N, H, W, C)")
+    check_examples(function, images, labels, batch_size)
+    check_images(function, images[:1])
+    check_labels(function, as_layer(model), params, state, images.shape[1:], labels)
+    return images, labels

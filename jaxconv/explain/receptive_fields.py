@@ -1,11 +1,14 @@
-"""Receptive fields with their places: which pixels of the image an output of a layer sees, not only how many."""
+"""Receptive fields of the layers of a model, found by walking through it, and the coverage of the image."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxconv import checks
-from jaxconv.explain.intermediates import check_layer
+from jaxconv.errors import InputError
+from jaxconv.explain.intermediates import check_layer, feature_maps
 from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.layers.base import Shape
 from jaxconv.shapes import PlacedView, resolve
@@ -114,3 +117,55 @@ def _together(layer: Layer, ends: list[PlacedView | None]) -> PlacedView | None:
     for other in others:
         together = together.beside(other)
     return together
+
+
+def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None = None) -> np.ndarray:
+    """How many outputs of a layer have each pixel within their receptive field: ints ``(H, W)``.
+
+    Without padding the corners are used least, the more so the deeper the layer. For one convolution this is
+    :func:`jaxconv.shapes.coverage`. A field goes from the first to the last pixel that an output sees: pixels between
+    that are not looked at, as in the holes of a dilated kernel, count as seen, and at a border so do those that only
+    the padding of a layer in between would see.
+
+    Args:
+        model: a Layer.
+        in_shape: one image's, ``(H, W, C)``.
+        layer: its name; by default the last one whose outputs have places.
+
+    Raises:
+        InputError: a layer that the model has not, or one whose outputs have no known place in the image.
+
+    Lecture rows 001-23, 002-18.
+
+    >>> from jaxconv import Conv, relu, serial
+    >>> coverage_map(serial(Conv(8, 3), relu, Conv(8, 3)), (7, 7, 1))[0]
+    array([1, 2, 3, 3, 3, 2, 1])
+    >>> coverage_map(serial(Conv(8, 3)), (7, 7, 1)).diagonal()
+    array([1, 4, 9, 9, 9, 4, 1])
+    """
+    model = as_layer(model)
+    views = fields(model, in_shape)
+    if layer is not None:
+        check_layer("coverage_map", model, layer)
+    placed = [name for name, view in views.items() if view is not None]
+    layer = (placed or list(views))[-1] if layer is None else layer
+    view = views[layer]
+    if view is None:
+        raise InputError(
+            f"coverage_map: the outputs of {layer} have no known place in the image; those of these have: "
+            f"{', '.join(placed) or 'none'}"
+        )
+
+    def output(key: jax.Array) -> jax.Array:
+        params, state = model.init(key, in_shape)
+        return feature_maps(model, params, state, jnp.zeros((1, *in_shape)), layers=(layer,))[layer]
+
+    counts = np.ones((), int)
+    places = jax.eval_shape(output, jax.random.key(0)).shape[1:-1]
+    for axis, (out, size) in enumerate(zip(places, in_shape[:-1], strict=True)):
+        seen = np.zeros(size, int)
+        for p in range(out):
+            low, high = view.box([p] * len(places))[axis]
+            seen[max(low, 0) : max(high, 0)] += 1
+        counts = np.multiply.outer(counts, seen)
+    return counts

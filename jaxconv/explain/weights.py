@@ -1,10 +1,13 @@
-"""The filters of a kernel: as images, by their colour, and by what training made of them."""
+"""Kernels as images, their color, their change in training, and histograms of weights and feature maps."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxconv import checks
 from jaxconv.errors import InputError, known
 
 PER = ("filter", "layer")
@@ -144,3 +147,60 @@ def _scaled(function: str, kernel: jax.Array, per: str) -> jax.Array:
 def _or_one(size: jax.Array) -> jax.Array:
     """What to divide by: of nothing but zeros, 1."""
     return jnp.where(size > 0, size, jnp.ones_like(size))
+
+
+class Histogram(NamedTuple):
+    """How many numbers there are between each edge and the next.
+
+    Attributes:
+        counts: ``(bins,)``; of the finite numbers.
+        edges: ``(bins + 1,)``.
+        nan: how many are no number.
+        infinite: how many are infinite.
+    """
+
+    counts: np.ndarray
+    edges: np.ndarray
+    nan: int
+    infinite: int
+
+
+def histograms(arrays: Mapping[str, Any], *, bins: int | Sequence[float] = 50) -> dict[str, Histogram]:
+    """A histogram of every array of params, or of feature maps.
+
+    Args:
+        arrays: dicts of arrays, nested or not: params, state, what :func:`feature_maps` returns.
+        bins: how many, of one width, from an array's least finite number to its largest; or their edges, and what is
+            beyond them is not counted.
+
+    Returns:
+        One for each array, named ``conv1/kernel``, in the order of the dicts.
+
+    Raises:
+        InputError: no array, or no bin.
+
+    >>> found = histograms({"conv1": {"bias": np.array([0.0, 0.1, 1.0, np.nan])}}, bins=2)
+    >>> found["conv1/bias"].counts.tolist(), found["conv1/bias"].edges.tolist(), found["conv1/bias"].nan
+    ([2, 1], [0.0, 0.5, 1.0], 1)
+    """
+    if isinstance(bins, int):
+        checks.whole("histograms", 1, bins=bins)
+    elif len(bins) < 2 or np.any(np.diff(bins) <= 0):
+        raise InputError(f"histograms: bins={bins!r} should be a number of bins, or edges that go up")
+    found: dict[str, Histogram] = {}
+
+    def collect(path: str, tree: Any) -> None:
+        if isinstance(tree, Mapping):
+            for name, below in tree.items():
+                collect(f"{path}/{name}" if path else str(name), below)
+            return
+        array = np.asarray(tree).astype(np.float64).ravel()
+        finite = array[np.isfinite(array)]
+        nan = int(np.isnan(array).sum())
+        counts, edges = np.histogram(finite, bins)
+        found[path] = Histogram(counts, edges, nan, len(array) - len(finite) - nan)
+
+    collect("", arrays)
+    if not found or "" in found:
+        raise InputError("histograms: dicts of arrays are wanted, such as params, and at least one array")
+    return found

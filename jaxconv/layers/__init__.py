@@ -11,9 +11,8 @@ and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a
 
 from jaxconv.layers.base import Layer, as_layer, output_shape
 from jaxconv.layers.combinators import parallel, residual, serial
-from jaxconv.layers.dense import Dense
 from jaxconv.layers.initializers import dirac
-from jaxconv.layers.linear import Conv, ConvTranspose
+from jaxconv.layers.linear import Conv, ConvTranspose, Dense
 from jaxconv.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jaxconv.layers.pooling import AvgPool, LpPool, MaxPool
 from jaxconv.layers.stochastic import Dropout, SpatialDropout

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError, said_by
-from jaxconv.layers.base import Layer, Shape, Tree, as_layer, output_shape
-from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.base import Layer, Shape, Tree, as_layer, makes_layer, output_shape
 
 Parts = tuple[tuple[str, Layer], ...]
 

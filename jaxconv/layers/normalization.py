@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import ops
-from jaxconv.layers.base import Layer, Shape, Tree, check_entries, stateless
-from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.base import Layer, Shape, Tree, check_entries, makes_layer, stateless
 from jaxconv.layers.initializers import scale_and_bias
-from jaxconv.ops.batch_norm import batch_norm_with_statistics
+from jaxconv.ops.normalization import batch_norm_with_statistics
 
 
 @makes_layer

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import jax
 
 from jaxconv import ops
-from jaxconv.layers.base import Layer, stateless
-from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.base import Layer, makes_layer, stateless
 from jaxconv.shapes import Padding, Sizes, Window
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import jax
 
 from jaxconv import checks, ops
-from jaxconv.layers.base import Layer, Tree
-from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.base import Layer, Tree, makes_layer
 
 
 @makes_layer

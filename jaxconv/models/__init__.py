@@ -6,16 +6,10 @@ from typing import NamedTuple
 
 from jaxconv.errors import known
 from jaxconv.layers import Layer
-from jaxconv.models.all_conv import all_conv
 from jaxconv.models.autoencoders import decoder, encoder
-from jaxconv.models.convnetjs import convnetjs
-from jaxconv.models.lenet1998 import lenet5_1998
-from jaxconv.models.lenets import lenet5
-from jaxconv.models.mnist_cnn import mnist_cnn
+from jaxconv.models.lenets import lenet5, lenet5_1998
 from jaxconv.models.resnets import DEPTHS, resnet
-from jaxconv.models.simple_networks import mlp
-from jaxconv.models.small_cnn import small_cnn
-from jaxconv.models.vgg import vgg6
+from jaxconv.models.simple_networks import all_conv, convnetjs, mlp, mnist_cnn, small_cnn, vgg6
 
 
 class Model(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 
 from jaxconv.errors import InputError
 from jaxconv.layers import Conv, ConvTranspose, Dense, Layer, serial
-from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.base import makes_layer
 from jaxconv.ops import flatten, relu
 
 HALVE: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}  # 28 → 14 → 7, and what undoes it: 7 → 14 → 28

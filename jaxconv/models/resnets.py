@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jaxconv import checks
 from jaxconv.errors import InputError, known
 from jaxconv.layers import BatchNorm, Conv, Dense, Layer, as_layer, residual, serial
-from jaxconv.layers.base import Shape, Tree
-from jaxconv.layers.factory import makes_layer
+from jaxconv.layers.base import Shape, Tree, makes_layer
 from jaxconv.ops import global_avg_pool, relu
 from jaxconv.shapes import Window
 

@@ -26,16 +26,29 @@ from jaxconv.ops.activations import (
     swish,
     tanh,
 )
-from jaxconv.ops.batch_norm import batch_norm, batch_statistics
 from jaxconv.ops.convolution.api import LOWERINGS, conv, conv_matrix
 from jaxconv.ops.convolution.conversions import from_keras_transpose, from_lax_transpose
 from jaxconv.ops.convolution.transposed import conv_transpose
-from jaxconv.ops.global_pool import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool
 from jaxconv.ops.linear import dense, flatten
 from jaxconv.ops.losses import correct, softmax_cross_entropy
-from jaxconv.ops.normalization import group_norm, instance_norm, layer_norm, rms_norm
-from jaxconv.ops.pooling import avg_pool, lp_pool, max_pool
-from jaxconv.ops.response_norm import local_response_norm
+from jaxconv.ops.normalization import (
+    batch_norm,
+    batch_statistics,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
+from jaxconv.ops.pooling import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    lp_pool,
+    max_pool,
+)
 from jaxconv.ops.stochastic import dropout, spatial_dropout
 
 __all__ = [

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxconv import checks
 from jaxconv.errors import InputError
+from jaxconv.ops import numerics
 
 
 def dense(
@@ -37,7 +38,7 @@ def dense(
             f"dense: x has {x.shape[1]} values an example but kernel {kernel.shape} takes {kernel.shape[0]}; "
             "was it made for images of another size?"
         )
-    return checks.biased("dense", jnp.matmul(x, kernel, precision=precision), bias, x.dtype)
+    return numerics.biased("dense", jnp.matmul(x, kernel, precision=precision), bias, x.dtype)
 
 
 def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:

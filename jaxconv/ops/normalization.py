@@ -1,26 +1,34 @@
-"""Normalisation: subtract a mean, divide by a deviation, scale and shift. The ops differ in what they average over.
+"""Normalization: subtract a mean, divide by a deviation, scale and shift. The ops differ in what they average over.
 
-    batch_norm          each channel over the batch and every pixel (in a file of its own)
-    layer_norm          each pixel over its channels
-    group_norm          each group of channels of an example, over its pixels and channels
-    instance_norm       each channel of an example over its pixels
-    rms_norm            as layer_norm, but nothing is subtracted
+    batch_norm           each channel over the batch and every pixel
+    layer_norm           each pixel over its channels
+    group_norm           each group of channels of an example, over its pixels and channels
+    instance_norm        each channel of an example over its pixels
+    rms_norm             as layer_norm, but nothing is subtracted
+    local_response_norm  each channel over its neighbouring channels (AlexNet)
 
-The four here see one example at a time and are the same in training and after. All of it is computed in at least
-float32, and the statistics in two passes: the one-pass form E[x²] − E[x]² loses all its digits when the mean is large.
-A constant comes out as 0, and numbers of any size that the dtype has as what they are: see standardize.py.
+All but batch_norm see one example at a time and are the same in training and at inference. The statistics of a batch
+and their use are two functions, so that nothing depends on a hidden mode. Everything is computed in at least float32,
+the statistics in two passes: the one-pass form E[x²] − E[x]² loses all its digits when the mean is large. A constant
+gives 0 (:mod:`jaxconv.ops.standardization`).
 """
 
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.ops.standardization import standardize
+from jaxconv.ops import numerics
+from jaxconv.ops.numerics import spread
+from jaxconv.ops.sharding import over_devices
+from jaxconv.ops.standardization import channel_mean, d_variance, standardize
 
 
 def layer_norm(
@@ -50,7 +58,7 @@ def layer_norm(
     """
     x = batched("layer_norm", x)
     several("layer_norm", x, x.shape[-1], "channel")
-    y = standardized("layer_norm", checks.widened(x), (x.ndim - 1,), eps)
+    y = standardized("layer_norm", numerics.widened(x), (x.ndim - 1,), eps)
     return learned("layer_norm", y, scale, bias).astype(x.dtype)
 
 
@@ -86,7 +94,7 @@ def group_norm(
     x = batched("group_norm", x)
     checks.dividing("group_norm", groups, x.shape[-1], f"channels of x {x.shape}")
     several("group_norm", x, math.prod(x.shape[1:]) // groups, "value")
-    grouped = checks.widened(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    grouped = numerics.widened(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     y = standardized("group_norm", grouped, (*range(1, x.ndim - 1), x.ndim), eps).reshape(x.shape)
     return learned("group_norm", y, scale, bias).astype(x.dtype)
 
@@ -118,7 +126,7 @@ def instance_norm(
     """
     x = batched("instance_norm", x)
     several("instance_norm", x, math.prod(x.shape[1:-1]), "pixel")
-    y = standardized("instance_norm", checks.widened(x), tuple(range(1, x.ndim - 1)), eps)
+    y = standardized("instance_norm", numerics.widened(x), tuple(range(1, x.ndim - 1)), eps)
     return learned("instance_norm", y, scale, bias).astype(x.dtype)
 
 
@@ -142,7 +150,7 @@ def rms_norm(
     Array([[0.2, 1.4]], dtype=float32)
     """
     x = batched("rms_norm", x)
-    y = standardized("rms_norm", checks.widened(x), (x.ndim - 1,), eps, centred=False)
+    y = standardized("rms_norm", numerics.widened(x), (x.ndim - 1,), eps, centred=False)
     return learned("rms_norm", y, scale, None).astype(x.dtype)
 
 
@@ -182,3 +190,200 @@ def learned(op: str, y: jax.Array, scale: jax.Array | None, bias: jax.Array | No
 def row(array: Array, x: jax.Array) -> jax.Array:
     """One entry a channel, in as many axes as x."""
     return jnp.asarray(array).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+Normalised = tuple[jax.Array, jax.Array, jax.Array]  # the output, mean and variance
+
+
+def batch_norm(
+    x: Float[Array, "n *spatial c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    mean: Float[Array, " c"] | None = None,
+    var: Float[Array, " c"] | None = None,
+    *,
+    mask: Bool[Array, " n"] | None = None,
+    eps: float = 1e-5,
+) -> Float[Array, "n *spatial c"]:
+    """Shift and scale each channel to mean ``bias`` and deviation ``scale``.
+
+        y = (x − mean) / √(var + eps) · scale + bias
+
+    Args:
+        x: ``(N, *spatial, C)``.
+        scale, bias: learned, one a channel.
+        mean, var: the statistics to normalise with. Left out, they are this batch's own (as in training); for
+            inference give the running ones, of which :class:`jaxconv.layers.BatchNorm` keeps account.
+        mask: True for the examples that count in the batch's own statistics, as in :func:`batch_statistics`; the
+            others come out as if they had been 0.
+        eps: keeps a constant channel finite.
+
+    Raises:
+        InputError: mean without var, a mask with both, a single value a channel where the statistics are to be its
+            own, a scale, bias, mean or var of another size.
+        DtypeError: x holds integers.
+
+    Source: Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167.
+
+    >>> x = jnp.array([[1.], [3.]])
+    >>> batch_norm(x, scale=jnp.ones(1), bias=jnp.zeros(1))[:, 0]
+    Array([-0.999995,  0.999995], dtype=float32)
+    """
+    if (mean is None) != (var is None):
+        raise InputError("batch_norm: give both mean and var, or neither")
+    if mean is None or var is None:
+        return batch_norm_with_statistics(x, scale, bias, mask=mask, eps=eps)[0]
+    x = batched("batch_norm", x)
+    if mask is not None:
+        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
+    vectors = {"scale": scale, "bias": bias, "mean": mean, "var": var}
+    wide, small, (scale, bias, mean, var) = _widened(x, eps, vectors)
+    return ((wide - row(mean, x)) * row(lax.rsqrt(var + small) * scale, x) + row(bias, x)).astype(x.dtype)
+
+
+def batch_norm_with_statistics(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, mask: jax.Array | None, eps: Any
+) -> Normalised:
+    """:func:`batch_norm` by the batch's own statistics, and these: what :class:`jaxconv.layers.BatchNorm` needs."""
+    x = batched("batch_norm", x)
+    several("batch_norm", x, math.prod(x.shape[:-1]), "value")
+    wide, small, (scale, bias) = _widened(x, eps, {"scale": scale, "bias": bias})
+    wide, counted = _counted("batch_norm", wide, mask)
+    marks = () if counted is None else (counted,)
+    y, mean, var = over_devices(_by_its_own, wide, small, scale, bias, *marks, vectors=2)
+    return y.astype(x.dtype), mean, var
+
+
+def _widened(x: jax.Array, eps: Any, vectors: dict[str, Any]) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    """Everything in the dtype to compute in."""
+    for name, array in vectors.items():
+        checks.vector("batch_norm", name, array, x.shape[-1])
+    wide = numerics.widened(x)
+    small = checks.constant("batch_norm", "eps", eps, wide.dtype)
+    return wide, small, [jnp.asarray(array).astype(wide.dtype) for array in vectors.values()]
+
+
+def batch_statistics(
+    x: Float[Array, "n *spatial c"], mask: Bool[Array, " n"] | None = None
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and variance of each channel over the batch and every pixel, in at least float32.
+
+        mean[c] = mean of x[n, p, c],   var[c] = mean of (x[n, p, c] − mean[c])²
+
+    Args:
+        x: ``(N, *spatial, C)``.
+        mask: True for the examples that count. A short batch is padded to the common size and its padding masked,
+            and then has the statistics that it would have alone.
+
+    Returns:
+        One number a channel in each. A variance beyond the dtype, of numbers beyond 1e19 in float32, is infinite.
+
+    Raises:
+        InputError: a single value a channel, which is its own mean; a mask that is not one bool an example, or that is
+            False for all of them.
+        DtypeError: x holds integers.
+
+    >>> mean, var = batch_statistics(jnp.array([[1.], [3.], [99.]]), mask=jnp.array([True, True, False]))
+    >>> float(mean[0]), float(var[0])
+    (2.0, 1.0)
+    """
+    x = batched("batch_statistics", x)
+    several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
+    wide, counted = _counted("batch_statistics", numerics.widened(x), mask)
+    y = standardize(wide, jnp.ones((), wide.dtype), counted)
+    return y.mean, y.var
+
+
+def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """x without what does not count, for a NaN there would reach the gradient (0 · NaN is NaN); and where it counts."""
+    if mask is None:
+        return x, None
+    array = checks.array(op, "mask", mask)
+    if array.shape != x.shape[:1] or array.dtype != bool:
+        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({x.shape[0]},), one entry an example")
+    if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any():
+        raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
+    return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array
+
+
+@jax.custom_jvp
+def _by_its_own(
+    x: jax.Array, eps: jax.Array, scale: jax.Array, bias: jax.Array, counted: jax.Array | None = None
+) -> Normalised:
+    """x normalised with its own statistics, and these."""
+    y = standardize(x, eps, counted)
+    return _scaled(y.normal, scale, bias), y.mean, y.var
+
+
+@_by_its_own.defjvp
+def _by_its_own_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Normalised, Normalised]:
+    """With x̂ = (x − mean) · factor, and since mean and factor move with x and eps:
+
+        dy = slope · dx + x̂ · (dscale − slope · mean(x̂ · dx) − scale · ½ factor² · d_eps) + (dbias − slope · mean(dx))
+
+    with ``slope = scale · factor``. Written so, its transpose takes two sums over the batch, those that scale and bias
+    need anyway. The chain rule through mean, variance and root takes twice as many. The statistics move as for
+    :func:`jaxconv.ops.standardization.standardize`.
+    """
+    x, eps, scale, bias, counted = primals
+    dx, d_eps, d_scale, d_bias, _ = tangents
+    y = standardize(x, eps, counted)
+    slope, d_mean, along = scale * y.factor, channel_mean(dx, counted), channel_mean(y.normal * dx, counted)
+    d_scale = d_scale - slope * along - slope * (y.factor * d_eps) / 2
+    d_bias = d_bias - slope * d_mean
+    d_y = spread(slope, x) * dx + _scaled(y.normal, d_scale, d_bias)
+    return (_scaled(y.normal, scale, bias), y.mean, y.var), (d_y, d_mean, d_variance(along, y.factor))
+
+
+def _scaled(normal: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    return normal * spread(scale, normal) + spread(bias, normal)
+
+
+REACH = 2.0**32  # a number up to it can be squared as it is
+
+
+def local_response_norm(
+    x: Float[Array, "n *spatial c"], *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+) -> Float[Array, "n *spatial c"]:
+    """Divide every channel by what its neighbours say at the same pixel, as AlexNet does.
+
+        y[n, p, c] = x[n, p, c] / (k + alpha · Σ_{|j − c| ≤ size // 2} x[n, p, j]²)^beta
+
+    The formula and the constants are the paper's. PyTorch and Caffe divide alpha by ``size``: there write
+    ``alpha=5e-4`` for this 1e-4.
+
+    Args:
+        x: ``(N, *spatial, C)``; the sum stops at the first and the last channel.
+        size: how many channels the sum sees, itself included; an even one sees as many as the next.
+        alpha, beta: how strongly, and how steeply.
+        k: above 0, or a pixel of zeros is divided by zero.
+
+    Raises:
+        InputError: a size below 1, a k that is not above 0.
+        DtypeError: x holds integers.
+
+    Source: Krizhevsky, Sutskever & Hinton, 2012, section 3.3.
+
+    >>> local_response_norm(jnp.array([[1., 2., 0., 4.]]), size=3, alpha=1., beta=1., k=1.)
+    Array([[0.16666667, 0.33333334, 0.        , 0.23529412]], dtype=float32)
+    """
+    x = batched("local_response_norm", x)
+    checks.whole("local_response_norm", 1, size=size)
+    checks.number("local_response_norm", "alpha", alpha)
+    checks.number("local_response_norm", "beta", beta)
+    checks.number("local_response_norm", "k", k, above=0)
+    wide, channels = numerics.widened(x), x.shape[-1]
+    reach = min(size // 2, channels - 1)
+    padded = jnp.pad(wide, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
+    neighbours = [padded[..., shift : shift + channels] for shift in range(2 * reach + 1)]
+    # The square of a number beyond 2^64 is beyond float32. There both it and its divisor are scaled by a power of two.
+    largest = functools.reduce(jnp.maximum, map(jnp.abs, neighbours))
+    small = lax.stop_gradient(jnp.where(largest < REACH, 1, 1 / _power_of_two(largest)))
+    total = sum(jnp.square(neighbour * small) for neighbour in neighbours)
+    return (wide * small * small ** (2 * beta - 1) / (k * small * small + alpha * total) ** beta).astype(x.dtype)
+
+
+def _power_of_two(size: jax.Array) -> jax.Array:
+    """A power of two of about that size, whose reciprocal is a number too."""
+    limits = jnp.finfo(size.dtype)
+    return jnp.minimum(lax.reduce_precision(size, limits.nexp, 0), 2.0 ** (limits.maxexp - 2))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.ops.places import spread, total
+from jaxconv.ops.numerics import spread, total
 
 Axes = tuple[int, ...] | None  # None: each channel over all else, by what is fastest for that
 DIGITS = 2.0**-9  # a deviation that is a smaller share of the mean would lose digits to the rounding of the mean

@@ -5,21 +5,18 @@ In a notebook the figure shows itself after ``%matplotlib inline``; in a script,
 """
 
 from jaxconv.plot import rgb
-from jaxconv.plot.attribution import attributions, patches
 from jaxconv.plot.bars import bars
 from jaxconv.plot.comparison import errors, ratios, step_times
 from jaxconv.plot.depth import gradients_and_losses
 from jaxconv.plot.diagnostics import correlation, histograms, norms
 from jaxconv.plot.epochs import against_epochs
-from jaxconv.plot.features import filters
-from jaxconv.plot.figures import save, save_figure
-from jaxconv.plot.images import grid, rows
+from jaxconv.plot.features import attributions, filters, patches
+from jaxconv.plot.figures import literal, save, save_figure
+from jaxconv.plot.images import grid, numbers, rows
 from jaxconv.plot.members import against_members
-from jaxconv.plot.numbers import numbers
 from jaxconv.plot.samples import against_samples
 from jaxconv.plot.spatial import against_shift, coverage, receptive_field, robustness
 from jaxconv.plot.training import confusion, curves, mistakes
-from jaxconv.plot.words import literal
 
 __all__ = [
     "against_epochs",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.plot.words import literal, literals
+from jaxconv.plot.figures import literal, literals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxconv.errors import InputError
 from jaxconv.plot.diagnostics import norms_line
-from jaxconv.plot.words import literal
+from jaxconv.plot.figures import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

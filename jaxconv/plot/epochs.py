@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxconv.errors import InputError
-from jaxconv.plot.words import literal
+from jaxconv.plot.figures import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

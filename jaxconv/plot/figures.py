@@ -1,4 +1,4 @@
-"""Figures on disk."""
+"""Save figures, and write names from elsewhere into them as plain text."""
 
 import warnings
 from collections.abc import Callable
@@ -9,6 +9,10 @@ from jaxconv.utils.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+from collections.abc import Iterable
+
+from jaxconv.utils.terminal import printable
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
@@ -53,3 +57,23 @@ def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
         warnings.warn(f"the picture {path} is left out: {type(error).__name__}: {why:.300}", stacklevel=2)
         return False
     return True
+
+
+def literal(text: object) -> str:
+    r"""Text as matplotlib shows it literally: ``$`` begins no formula, and no character ends the drawing.
+
+    All titles, labels and names of this room go through it.
+
+    >>> print(literal("$5 or $6"))
+    \$5 or \$6
+    """
+    return printable(text, keep="\n").replace("$", r"\$")
+
+
+def literals(texts: Iterable[object]) -> list[str]:
+    """Several texts, each :func:`literal`.
+
+    >>> literals([1, "b"])
+    ['1', 'b']
+    """
+    return [literal(text) for text in texts]

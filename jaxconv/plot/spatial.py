@@ -8,8 +8,8 @@ import numpy as np
 from jaxconv.errors import InputError
 from jaxconv.explain import DISTORTIONS, Shifted
 from jaxconv.explain.corruptions import at_strengths
+from jaxconv.plot.figures import literal
 from jaxconv.plot.rgb import picture
-from jaxconv.plot.words import literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

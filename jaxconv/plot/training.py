@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.plot.words import literal
-from jaxconv.utils.text import printable
+from jaxconv.plot.figures import literal
+from jaxconv.utils.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

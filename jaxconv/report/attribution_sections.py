@@ -12,7 +12,7 @@ from jaxconv.explain.attribution import enlarge_map
 from jaxconv.layers import Layer
 from jaxconv.plot import rgb
 from jaxconv.report.context import Subject, spread
-from jaxconv.report.images import tile
+from jaxconv.report.figures import tile
 from jaxconv.report.page import Block, Pictures, Section
 
 MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 10, 8, 3

@@ -7,11 +7,8 @@ from typing import NamedTuple
 from jaxconv import plot
 from jaxconv.report.attribution_sections import attention_section, wishes_section
 from jaxconv.report.context import Subject, read_subject
-from jaxconv.report.diagnostic_sections import geometry_section, robustness_section
-from jaxconv.report.features import features_section
-from jaxconv.report.filters import filters_section
-from jaxconv.report.health import health_section
-from jaxconv.report.model_sections import arithmetic_section, network_section
+from jaxconv.report.diagnostic_sections import geometry_section, health_section, robustness_section
+from jaxconv.report.model_sections import arithmetic_section, features_section, filters_section, network_section
 from jaxconv.report.page import Section, write_page
 from jaxconv.report.training_sections import curves_section, mistakes_section
 from jaxconv.utils import terminal

@@ -1,4 +1,4 @@
-"""The page's charts, which can be pointed at: figures of plotly, as the JSON that its script draws."""
+"""Figures of the page: plotly's as JSON for its script, images as PNG in the address of the ``img`` itself."""
 
 import html
 import json
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+from typing import NamedTuple
+
+from jaxconv.plot.rgb import address
 
 # Blue and orange differ in lightness too, and both can be read on black and on white.
 BLUE, ORANGE = "#3b8bd4", "#e08214"
@@ -110,3 +114,40 @@ def _json(figure: "Figure", height: int = 340) -> str:
     made = json.loads(figure.to_json())
     # Whatever would end the script that it stands in is written otherwise.
     return json.dumps({"data": made["data"], "layout": made["layout"]}, allow_nan=False).replace("<", "\\u003c")
+
+
+LARGE = 4000  # pixels; of larger pictures the colours are few, or a page of a deep network would weigh megabytes
+COLORS = 64
+
+
+class Tile(NamedTuple):
+    """One small picture of the page.
+
+    Attributes:
+        source: the picture, as an address that needs no file.
+        alt: what it shows, for those who cannot see it.
+        caption: below it.
+        width, height: of its pixels.
+    """
+
+    source: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+
+
+def tile(pixels: np.ndarray, alt: str, caption: str = "") -> Tile:
+    """A picture for the page.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8, as :mod:`jaxconv.plot.rgb` makes them, or ``(H, W, 4)`` with transparency.
+        alt: what it shows.
+        caption: below it.
+
+    >>> tile(np.zeros((2, 3, 3), np.uint8), "nothing").source[:22]
+    'data:image/png;base64,'
+    """
+    height, width = pixels.shape[:2]
+    colors = COLORS if height * width > LARGE else None
+    return Tile(address(pixels, colors=colors, optimize=True), alt, caption, width, height)

@@ -1,4 +1,4 @@
-"""The network itself: its table, and the sum behind one of its numbers."""
+"""Sections on the network: its table, one output element as a sum, its kernels and its feature maps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv.explain import arithmetic
+from jaxconv import plot, runtime, train
+from jaxconv.explain import arithmetic, change, channel_images, colourfulness, feature_maps, filter_images
 from jaxconv.explain.intermediates import check_images
-from jaxconv.explain.summary_table import COLUMNS
+from jaxconv.explain.summary import COLUMNS
 from jaxconv.layers import Layer
-from jaxconv.layers.traversal import part_of, walk
+from jaxconv.layers.traversal import named_layers, part_of, walk, with_kernel
 from jaxconv.plot import rgb
-from jaxconv.report.context import Subject
-from jaxconv.report.images import tile
-from jaxconv.report.page import Block, Section, Table
+from jaxconv.report.context import Subject, spread
+from jaxconv.report.figures import tile
+from jaxconv.report.page import Block, Folded, Pictures, Section, Table
 from jaxconv.shapes import Window
 
 
@@ -80,3 +81,108 @@ def _first_convolution(model: Layer, params: Any, state: Any, image: np.ndarray)
 
     walk(model, params, state, check_images("arithmetic", image[None]), look)
     return met[0] if met else None
+
+
+MOST_FILTERS, MOST_DEEPER, MOST_KERNEL_CHANNELS = 64, 8, 12
+
+
+def filters_section(subject: Subject) -> Section | None:
+    """The first layer's filters as images, and some of a deeper one's channel by channel."""
+    (model, params, _), in_shape = subject.network, subject.summary.in_shape
+    if not subject.convolutions:
+        return None
+    init, _ = train.root_keys(subject.run.config["seed"])
+    start = jax.jit(model.init, static_argnums=1, compiler_options=runtime.hasty_options())(init, in_shape)[0]
+    kernels, untrained = with_kernel(model, params), with_kernel(model, start)
+    first, *deeper = (row.name for row in subject.convolutions)
+    blocks, figures = [], {}
+    kernel, before = np.asarray(kernels[first]), np.asarray(untrained[first])
+    if kernel.shape[2] in (1, 3):
+        blocks += _first(first, kernel, before)
+        figures["filters.png"] = plot.filters(kernel, before=before, title=f"{first}, before and after training")
+    if deeper:
+        blocks.append(_deeper(deeper[-1], np.asarray(kernels[deeper[-1]])))
+    lead = (
+        "Grey is zero, bright is above and dark below it: a filter answers to what looks like it. Each has a scale of "
+        "its own. The cosine tells how much of what chance began with is left: 1 is all of it, 0 nothing."
+    )
+    return Section("filters", "Filters", [lead], blocks, figures)
+
+
+def _first(name: str, kernel: np.ndarray, before: np.ndarray) -> list[Block]:
+    left = np.asarray(change(before, kernel).cosine)
+    captions = [f"{k}: cos {cosine:.2f}" for k, cosine in enumerate(left)]
+    text = ""
+    if kernel.shape[2] == 3:
+        colour = np.asarray(colourfulness(kernel))
+        captions = [f"{caption}\n{share:.0%} colour" for caption, share in zip(captions, colour, strict=True)]
+        text = f"Of {len(colour)} filters {int((colour > 0.5).sum())} look at colour more than at brightness."
+    trained, random = (np.asarray(filter_images(each))[:MOST_FILTERS] for each in (kernel, before))
+    which = "" if len(captions) <= MOST_FILTERS else f", the first {MOST_FILTERS} of {len(captions)}"
+    return [
+        Block(
+            f"{name} after training{which}",
+            text,
+            tiles=[tile(rgb.picture(image), f"filter {k}", captions[k]) for k, image in enumerate(trained)],
+            size="filters",
+        ),
+        Block(
+            "The same before it",
+            tiles=[tile(rgb.picture(image), f"filter {k} before training", f"{k}") for k, image in enumerate(random)],
+            size="filters",
+        ),
+    ]
+
+
+def _deeper(name: str, kernel: np.ndarray) -> Block:
+    shown = np.asarray(channel_images(kernel))[:MOST_DEEPER, :MOST_KERNEL_CHANNELS]
+    rows = [
+        (f"filter {k}", [tile(rgb.signed(each, 1.0), f"filter {k}, channel {c}") for c, each in enumerate(row)])
+        for k, row in enumerate(shown)
+    ]
+    headings = ["", *(f"channel {c}" for c in range(shown.shape[1]))]
+    text = (
+        f"A filter of {name} has a picture for each of the {kernel.shape[2]} channels that it sees: red where it wants "
+        f"them bright, blue where dark. Here are {shown.shape[0]} of {kernel.shape[3]} filters and {shown.shape[1]} "
+        "channels."
+    )
+    return Block(name, text, pictures=Pictures(headings, rows))
+
+
+MOST_LAYERS, MOST_CHANNELS = 14, 64
+UNSEEN = ("flatten", "dropout", "spatial_dropout")  # which show nothing that the layer before does not
+
+
+def shown_layers(model: Layer) -> tuple[str, ...]:
+    """The layers whose outputs are worth a look; of a deep network some, from the first to the last."""
+    layers = named_layers(model)
+    seen = [name for name, layer in layers.items() if layer.kind not in UNSEEN]
+    if len(seen) > MOST_LAYERS:  # the sums of its blocks tell more than what is within them
+        seen = [name for name in seen if "/" not in name]
+    return tuple(spread(seen, MOST_LAYERS))
+
+
+def features_section(subject: Subject) -> Section:
+    """The feature maps of each image, to be opened one image at a time."""
+    (model, params, state), (images, _, names, said) = subject.network, subject.examples
+    layers = shown_layers(model)
+    maps = jax.device_get(jax.jit(lambda x: feature_maps(model, params, state, x, layers=layers))(images))
+    folded = []
+    for i, (name, answer) in enumerate(zip(names, said, strict=True)):
+        shown = []
+        for layer in layers:
+            y = maps[layer][i]
+            shown.append((heading(layer, y.shape), tile(rgb.feature_maps(y, MOST_CHANNELS), f"{layer} of {name}")))
+        folded.append(Folded(f"{name} → {answer}", tile(rgb.picture(images[i]), name), shown))
+    lead = (
+        "One small picture for each filter: bright is where it answers. Where a layer's numbers have both signs, red "
+        "is above zero and blue below. All of a layer share one scale: a filter that stays dark has little to say here."
+    )
+    return Section("features", "Feature maps", [lead], [Block(folded=folded)])
+
+
+def heading(layer: str, shape: tuple[int, ...]) -> str:
+    """What stands above a layer's feature maps: its name, its shape, and how many are left out."""
+    size = "×".join(map(str, shape))
+    hidden = shape[-1] - MOST_CHANNELS
+    return f"{layer} ({size})" + (f", the first {MOST_CHANNELS} maps" if hidden > 0 and len(shape) > 1 else "")

@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxconv.report.images import Tile
+from jaxconv.report.figures import Tile
 from jaxconv.utils.files import write_file
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

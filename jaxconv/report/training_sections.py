@@ -6,7 +6,7 @@ from jaxconv import train
 from jaxconv.plot import rgb
 from jaxconv.report import figures
 from jaxconv.report.context import Subject
-from jaxconv.report.images import tile
+from jaxconv.report.figures import tile
 from jaxconv.report.page import Block, Section, Table
 
 MOST_MISTAKES = 32

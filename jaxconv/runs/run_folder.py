@@ -1,4 +1,4 @@
-"""A run folder read back: the network that it holds, to score and to use."""
+"""Run folders: make one, load the network in it, evaluate it and predict with it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,17 @@ from jaxconv.runs.data_fingerprint import changed as parts_changed
 from jaxconv.runs.schema import USED, check_config, read_config
 from jaxconv.layers import Layer
 from jaxconv.utils.files import read_json
+
+import re
+import time
+from pathlib import Path
+
+import jax
+
+from jaxconv import distributed
+from jaxconv.errors import InputError
+from jaxconv.runs.config import TrainConfig
+from jaxconv.utils import files
 
 CHANGED = "the test images are not those that the run was tested on at its training, so its scores may be others"
 
@@ -153,3 +164,36 @@ def enlarged_shape(image_shape: Sequence[int], least: Sequence[int]) -> tuple[in
     (28, 28, 1)
     """
     return data.enlarge(np.zeros((0, *image_shape), np.uint8), (least[0], least[1])).shape[1:]
+
+
+def make_folder(config: TrainConfig) -> Path:
+    """The folder of a run: the one asked for, or a new one named after data set, model and time.
+
+    Raises:
+        InputError: it holds something already, or cannot be made; or several processes have not agreed on one.
+    """
+    if config.out is not None:
+        if distributed.first_says((config.out / "config.json").exists()):
+            raise InputError(f"{config.out} holds a run already: give another --out, or go on with --resume")
+        # A run of which nothing comes is removed, and what was there before it must not go with it. What a killed
+        # process left, its lock and half a config.json, is none of that.
+        left = re.compile(r"\.lock(\.json)?|\..*\.partial")
+        if distributed.first_says(
+            config.out.is_dir() and not all(left.fullmatch(path.name) for path in config.out.iterdir())
+        ):
+            raise InputError(f"{config.out} is a folder with other things in it: give --out one that is new or empty")
+        if distributed.first():
+            files.make_folder(config.out)
+        return config.out
+    if jax.process_count() > 1:
+        raise InputError("several processes write one run folder: give each the same --out")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in config.dataset)
+    for n in range(1, 1000):
+        folder = config.runs / f"{name}-{config.model}-{stamp}{f'-{n}' if n > 1 else ''}"
+        try:
+            files.make_folder(folder, new=True)
+        except FileExistsError:  # two runs in one second
+            continue
+        return folder
+    raise InputError(f"there are too many runs named {folder} in one second")

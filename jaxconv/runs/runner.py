@@ -20,7 +20,7 @@ from jaxconv import data, distributed, models, plot, runtime, train
 from jaxconv.errors import InputError, said_by
 from jaxconv.runs.config import TrainConfig
 from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
-from jaxconv.experiment.folder import make_folder
+from jaxconv.runs.run_folder import make_folder
 from jaxconv.runs.lock import RunLock, lock_run
 from jaxconv.runs.schema import MAY_CHANGE, check_config, read_config, read_result, read_train_config
 from jaxconv.layers import Layer

@@ -14,6 +14,7 @@ from jaxconv.errors import DtypeError, InputError
 from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.testing.gradient_check import Probe
 from jaxconv.testing.rounding_error import rounding, unit
+from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import medians
 
 KINKS_LOOKED_AT = 4096  # the entries farthest apart, each of which costs 1 + 2·len(STEPS) = 31 evaluations
@@ -78,8 +79,6 @@ class Comparison(NamedTuple):
         return self._asdict() | {"ok": self.ok, "rows": rows, "seconds": seconds}
 
     def __str__(self) -> str:
-        from jaxconv.compare.table import comparison_table
-
         return comparison_table(self)
 
 
@@ -273,3 +272,27 @@ def _time(
         runs[name, "both"] = partial(both[name], leaves, dy)
     seconds = medians(runs, repeats=repeats, progress=progress)
     return {name: Timing(seconds[name, "forward"], seconds[name, "both"]) for name in forward}
+
+
+def comparison_table(found: Comparison) -> str:
+    """The differences, quantity by quantity, and the times where there are any."""
+    truth = found.reference if found.dtype == "float64" else f"{found.reference} in float64"
+    table = new_table(f"{found.dtype} on {found.device}, against {truth}", "quantity", "implementation")
+    for heading in ("largest error", "relative", "ulps", "rounding allows", "kinks", ""):
+        table.add_column(heading, justify="right")
+    last = None
+    for row in found.rows:
+        if last not in (None, row.quantity):
+            table.add_section()
+        numbers = (f"{row.absolute:.1e}", f"{row.relative:.1e}", f"{row.ulps:.1f}", f"{row.tolerance:.1e}")
+        name = row.quantity if row.quantity != last else ""
+        table.add_row(name, row.implementation, *numbers, str(row.kinks or ""), "ok" if row.ok else "DIFFERS")
+        last = row.quantity
+    if not found.seconds:
+        return as_text(table)
+    times = new_table("medians of compiled calls", "implementation")
+    for heading in ("forward", "forward and backward"):
+        times.add_column(heading, justify="right")
+    for name, timing in found.seconds.items():
+        times.add_row(name, f"{timing.forward * 1e3:.3f} ms", f"{timing.both * 1e3:.3f} ms")
+    return as_text(table) + "\n" + as_text(times)

@@ -20,6 +20,7 @@ from jaxconv import checks
 from jaxconv.errors import InputError
 from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.testing.rounding_error import rounding
+from jaxconv.utils.tables import as_text, new_table
 
 STEPS = 0.5 ** np.arange(1, 31, 2)  # from 1/2 to 2·10⁻⁹, as a share of the argument's size
 
@@ -84,8 +85,6 @@ class GradientCheck(NamedTuple):
         return not any(row.failed for row in self.rows)
 
     def __str__(self) -> str:
-        from jaxconv.compare.table import gradient_table
-
         return gradient_table(self)
 
 
@@ -232,3 +231,16 @@ def _slope(values: np.ndarray, size: float, noise: float) -> Slope:
 
 def _least(errors: np.ndarray) -> int:
     return 0 if np.isnan(errors).all() else int(np.nanargmin(errors))
+
+
+def gradient_table(check: GradientCheck) -> str:
+    """For each argument its worst entry: what the gradient says, and what the differences say."""
+    table = new_table("gradients against finite differences, float64", "argument", "worst at")
+    for heading in ("gradient", "differences", "apart", "allowed", "checked", "kinks", ""):
+        table.add_column(heading, justify="right")
+    for row in check.rows:
+        numbers = (f"{row.gradient:.9g}", f"{row.slope:.9g}", f"{abs(row.gradient - row.slope):.1e}")
+        verdict = f"{row.failed} WRONG" if row.failed else "ok"
+        counts = (str(row.checked), str(row.kinks or ""), verdict)
+        table.add_row(row.name, row.where, *numbers, f"{row.error:.1e}", *counts)
+    return as_text(table)

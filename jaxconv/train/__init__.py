@@ -1,18 +1,17 @@
 """Training: state, step, loop, evaluation, checkpoints. It knows layers and arrays, but no model and no data set."""
 
 from jaxconv.train.argument_checks import check_settings
-from jaxconv.train.batches import Plan, batches, epoch_order, plan
 from jaxconv.train.checkpointing import load_checkpoint, load_snapshot, read_extra, save_checkpoint, saved_steps
 from jaxconv.train.compiled_function import Program
 from jaxconv.train.early_stopping import EarlyStopping, Stopping
 from jaxconv.train.evaluation import Evaluator, Scores, evaluate, predict
-from jaxconv.train.logs import TensorBoard
+from jaxconv.train.loaders import Plan, batches, epoch_order, plan
+from jaxconv.train.loggers import TensorBoard
 from jaxconv.train.loop import Fitted, fit
 from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
-from jaxconv.train.optimizers import OPTIMIZERS, make_optimizer
+from jaxconv.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from jaxconv.train.pixels import to_float
-from jaxconv.train.schedules import SCHEDULES, make_schedule
-from jaxconv.train.snapshot import Position, Snapshot, sha256
+from jaxconv.train.snapshots import Position, Snapshot, sha256
 from jaxconv.train.state import Batch, TrainState, init_state, root_keys
 from jaxconv.train.train_step import Metrics, make_step, make_train_step
 

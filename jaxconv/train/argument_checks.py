@@ -12,10 +12,9 @@ from jaxconv import checks
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer
 from jaxconv.shapes import is_int
-from jaxconv.train.batches import Plan
-from jaxconv.train.loaders import Source
+from jaxconv.train.loaders import Plan, Source
 from jaxconv.train.pixels import check_pixels
-from jaxconv.train.snapshot import Snapshot, differences
+from jaxconv.train.snapshots import Snapshot, differences
 from jaxconv.train.state import TrainState
 from jaxconv.train.train_step import make_step
 from jaxconv.utils.signatures import no_argument

@@ -24,10 +24,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from jaxconv import checks, distributed
 from jaxconv.errors import InputError
-from jaxconv.train import orbax_snapshots
+from jaxconv.train import snapshots
 from jaxconv.train.history import Part, read_history, write_history
-from jaxconv.train.snapshot import Position, Snapshot, differences
-from jaxconv.train.snapshots import paths, read_arrays, write_arrays
+from jaxconv.train.snapshots import Position, Snapshot, differences, paths, read_arrays, write_arrays
 from jaxconv.train.state import TrainState
 from jaxconv.utils.files import (
     MAX_JSON_BYTES,
@@ -223,7 +222,7 @@ def _whole(path: Path) -> Iterator[dict[str, BinaryIO]]:
         with _damage_told():
             sums = from_json(read_bytes(path / "manifest.json", MAX_JSON_BYTES), dict[str, str], name="manifest.json")
             by_orbax = "train.npz" not in sums and (path / "train").is_dir()
-            if by_orbax and (fault := orbax_snapshots.fault(path, sums)):
+            if by_orbax and (fault := snapshots.fault(path, sums)):
                 raise _DamageError(fault)
             for name in FILES[2:] if by_orbax else FILES:
                 if name not in sums:
@@ -256,7 +255,7 @@ def _read_by_orbax(path: Path, wanted: dict[str, Any], mesh: Mesh | None) -> dic
     sharding = NamedSharding(mesh, PartitionSpec()) if mesh else SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
     try:
-        return orbax_snapshots.read(path, wanted)
+        return snapshots.read(path, wanted)
     except InputError:
         raise
     except Exception as error:  # whatever orbax makes of files that are removed while it reads them

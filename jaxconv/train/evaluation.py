@@ -14,9 +14,9 @@ from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
 from jaxconv.train.argument_checks import as_array, check_examples, check_labels
-from jaxconv.train.batches import batches
 from jaxconv.train.compiled_function import Program
 from jaxconv.train.diagnostics import anywhere, rectifiers, watched
+from jaxconv.train.loaders import batches
 from jaxconv.train.pixels import check_pixels, check_scale, to_float
 from jaxconv.train.state import Batch
 from jaxconv.train.train_step import Metrics, measure

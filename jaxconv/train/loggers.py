@@ -1,17 +1,22 @@
-"""How far training has come, in the terminal."""
+"""Loggers of training: a progress bar in the terminal, and curves for TensorBoard."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxconv.train.batches import Plan
+from jaxconv import checks
+from jaxconv.errors import InputError
 from jaxconv.train.diagnostics import dead_layer
-from jaxconv.train.snapshot import Position
+from jaxconv.train.loaders import Plan
+from jaxconv.train.snapshots import Position
 from jaxconv.utils import terminal
-from jaxconv.utils.text import printable
+from jaxconv.utils.files import make_folder, refuse_link, write_errors
+from jaxconv.utils.terminal import printable
 
 
 class Progress:
@@ -79,3 +84,63 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self.bar.console.print(printable(line), soft_wrap=True)
+
+
+class TensorBoard:
+    """Writes the records of :func:`jaxconv.train.fit` where TensorBoard finds them: ``tensorboard --logdir FOLDER``.
+
+    The tags are ``train/loss``, ``validation/loss`` (the record's ``val_loss``), and so on for every number; the steps
+    are the epochs. What is written is in the file when :meth:`write` returns, so that a killed run loses nothing.
+
+    Args:
+        folder: made if it is not there.
+        first: the epoch that comes next. TensorBoard hides what the folder holds of this epoch and later ones, so that
+            a resumed run does not show them twice.
+
+    Raises:
+        InputError: no tensorboardX, or a folder that cannot be written.
+    """
+
+    def __init__(self, folder: Path, first: int = 1) -> None:
+        try:
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+        except ImportError:
+            raise InputError('TensorBoard needs tensorboardX: pip install "jaxconv[tensorboard]"') from None
+        self._folder, self._event = folder, Event
+        refuse_link(folder)
+        make_folder(folder)
+        with write_errors(folder):
+            # Not SummaryWriter: its thread writes later, and its files of one second have one name.
+            self._events = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir())):04d}")
+            self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write the numbers of one epoch, at the step ``record["epoch"]``."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=_tag(name), simple_value=float(value))
+            for name, value in record.items()
+            if checks.is_number(value) and name not in ("epoch", "step")
+        ]
+        with write_errors(self._folder):
+            self._write(step=record["epoch"], summary=Summary(value=values))
+
+    def _write(self, **content: Any) -> None:
+        self._events.write_event(self._event(wall_time=time.time(), **content))
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the file; nothing can be written after it."""
+        self._events.close()
+
+    def __enter__(self) -> "TensorBoard":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _tag(name: str) -> str:
+    return f"validation/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: epochs, early stopping, checkpoints, and many steps as one compiled program."""
 
 import functools
 import inspect
@@ -25,20 +25,17 @@ from jaxconv.train.argument_checks import (
     check_start,
     parts_of,
 )
-from jaxconv.train.batches import Plan, plan
 from jaxconv.train.compiled_function import Program
-from jaxconv.train.diagnostics import warn_of_dead
+from jaxconv.train.diagnostics import broken, warn_of_dead
 from jaxconv.train.early_stopping import EarlyStopping
-from jaxconv.train.epoch import Chunk, make_chunk, make_plain
 from jaxconv.train.evaluation import Evaluator, Scores, evaluator_of
-from jaxconv.train.guard import broken
-from jaxconv.train.learner import check_optimizer
-from jaxconv.train.loaders import Resident, Source, Streamed
+from jaxconv.train.loaders import Plan, Resident, Source, Streamed, plan
 from jaxconv.train.loggers import Progress
+from jaxconv.train.optimizers import check_optimizer
 from jaxconv.train.pixels import check_scale
-from jaxconv.train.snapshot import Position, Snapshot
-from jaxconv.train.state import TrainState, init_state, root_keys
-from jaxconv.train.train_step import make_step
+from jaxconv.train.snapshots import Position, Snapshot
+from jaxconv.train.state import Batch, TrainState, init_state, root_keys
+from jaxconv.train.train_step import Metrics, Step, make_step
 from jaxconv.utils.signatures import checked_call
 
 BEST_ACCURACY = EarlyStopping(patience=None, monitor="val_accuracy")
@@ -225,6 +222,9 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
+Chunk = Callable[..., tuple[TrainState, Metrics]]
+
+
 def _chunks(
     advance: Program | Chunk,
     ts: TrainState,
@@ -315,3 +315,44 @@ def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tu
 def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
     """Of several networks, those that were chosen from new, the others from old."""
     return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
+
+
+def make_chunk(step: Step, fetch: Callable[..., Batch]) -> Chunk:
+    """The function ``(train_state, key, live, xs, *data) -> (train_state, metrics)``, to be compiled.
+
+    Args:
+        step: from :func:`jaxconv.train.make_step`.
+        fetch: ``(x, *data) -> batch``, for each x along the first axis of xs.
+
+    Returns:
+        A function whose metrics are the sums over all steps. After a step that went wrong it stands still, and all
+        the time if it is not ``live``.
+    """
+
+    def chunk(ts: TrainState, key: jax.Array, live: jax.Array, xs: Any, *data: Any) -> tuple[TrainState, Metrics]:
+        start = ts.step
+
+        def body(carry: tuple[jax.Array, TrainState], x: Any) -> tuple[tuple[jax.Array, TrainState], Metrics]:
+            done, ts = carry
+            ts, metrics = step(ts, fetch(x, *data), key, live & (ts.step == start + done))
+            return (done + 1, ts), metrics
+
+        (_, ts), metrics = jax.lax.scan(body, (jnp.zeros_like(start), ts), xs)
+        return ts, jax.tree.map(lambda sums: jnp.sum(sums, axis=0), metrics)
+
+    return chunk
+
+
+def make_plain(step: Step, fetch: Callable[..., Batch]) -> Chunk:
+    """The same without ``scan``: every step is a call of its own, between which Python can look at everything."""
+    once = jax.jit(lambda ts, key, x, live, *data: step(ts, fetch(x, *data), key, live))
+
+    def chunk(ts: TrainState, key: jax.Array, live: jax.Array, xs: Any, *data: Any) -> tuple[TrainState, Metrics]:
+        start, sums = int(ts.step), []
+        for i in range(len(jax.tree.leaves(xs)[0])):
+            x = jax.tree.map(lambda array, i=i: array[i], xs)
+            ts, metrics = once(ts, key, x, live & (ts.step == start + i), *data)
+            sums.append(metrics)
+        return ts, jax.tree.map(lambda *steps: sum(steps), *sums)
+
+    return chunk

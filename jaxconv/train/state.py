@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.factory import check_in_shape, check_key, is_keys
-from jaxconv.train.learner import check_optimizer
+from jaxconv.layers.base import check_in_shape, check_key, is_keys
+from jaxconv.train.optimizers import check_optimizer
 
 
 class Batch(NamedTuple):

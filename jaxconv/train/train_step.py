@@ -13,7 +13,7 @@ from jaxconv import checks, ops, xla_options
 from jaxconv.errors import InputError, known
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
-from jaxconv.train.learner import check_optimizer, check_params, is_floating, update
+from jaxconv.train.optimizers import check_optimizer, check_params, is_floating, update
 from jaxconv.train.pixels import check_scale, to_float
 from jaxconv.train.state import Batch, TrainState
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from jaxconv.utils import terminal
-from jaxconv.utils.text import printable
+from jaxconv.utils.terminal import printable
 
 CHUNK = 512
 QUIET_SECONDS = 2.0  # before a bar is worth looking at

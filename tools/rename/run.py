@@ -77,7 +77,7 @@ def write_modules(texts: dict[Path, str], index: Index) -> None:
     joined: dict[str, list[tuple[str, list[str], list[str]]]] = defaultdict(list)
     order = {symbol.module: k for k, symbol in enumerate(index.moves)}
     moving = sorted((p for p in texts if module_of(p) in order), key=lambda p: order[module_of(p) or ""])
-    staying = {index.new_module(Symbol(module_of(p) or "")) for p in moving}
+    staying = set(index.moves.values())
     for path in [p for p in texts if p not in moving and module_of(p) in staying] + moving:
         module = module_of(path) or ""
         main = index.new_module(Symbol(module))
@@ -129,7 +129,7 @@ def join_modules(target: str, parts: list[tuple[str, list[str], list[str]]]) -> 
     docstring = next((part[0] for part in parts if part[0]), '"""To be written."""')
     imports = [line for part in parts for line in part[1] if f"from {target} import" not in line]
     bodies = []
-    for k, (other, _, body) in enumerate(parts):
+    for other, _, body in parts:
         if other and other != docstring:
             bodies.append("\n".join(f"# DOC {line}".rstrip() for line in other.split("\n")))
         bodies += body

@@ -10,12 +10,10 @@ device that computes the rest of the step.
 """
 
 from jaxconv.data.augment.base import Augment, Mix
-from jaxconv.data.augment.geometric import alternating_flip, crop, flip, shift
-from jaxconv.data.augment.mix import mixup
-from jaxconv.data.augment.mixing import cutmix, cutout
+from jaxconv.data.augment.geometric import affine, alternating_flip, crop, flip, rotate, shift, warp
+from jaxconv.data.augment.mixing import cutmix, cutout, mixup
 from jaxconv.data.augment.registry import AUGMENTATIONS, MIXES, compose, find
 from jaxconv.data.augment.test_time import test_time
-from jaxconv.data.augment.warp import affine, rotate, warp
 
 __all__ = [
     "AUGMENTATIONS",

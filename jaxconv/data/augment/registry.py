@@ -7,10 +7,8 @@ from typing import Any
 import jax
 
 from jaxconv.data.augment.base import Augment, Mix
-from jaxconv.data.augment.geometric import crop, flip, shift
-from jaxconv.data.augment.mix import mixup
-from jaxconv.data.augment.mixing import cutmix, cutout
-from jaxconv.data.augment.warp import rotate
+from jaxconv.data.augment.geometric import crop, flip, rotate, shift
+from jaxconv.data.augment.mixing import cutmix, cutout, mixup
 from jaxconv.errors import InputError, known
 
 MIXES: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}

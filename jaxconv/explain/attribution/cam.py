@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError
+from jaxconv.explain.attribution.targets import Score, chosen, classes
 from jaxconv.explain.intermediates import check_images, check_layer, feature_maps, layer_names
-from jaxconv.explain.scores import Score, chosen, classes
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers, part_of, walk
 

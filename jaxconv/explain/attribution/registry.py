@@ -1,4 +1,4 @@
-"""The attributions by name, each as heat on the image: what a report and a page offer."""
+"""Attributions by name, and the conversion of their result to a heatmap: one number a pixel, not negative."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,17 @@ import jax.numpy as jnp
 
 from jaxconv.errors import InputError
 from jaxconv.explain.attribution.cam import class_activation_map, grad_cam
-from jaxconv.explain.attribution.gradient_methods import gradient_x_input, saliency, smooth_grad
-from jaxconv.explain.attribution.heat import enlarge_map, to_heat
-from jaxconv.explain.attribution.path import integrated_gradients
+from jaxconv.explain.attribution.gradient_methods import (
+    deconvnet,
+    gradient_x_input,
+    guided_backprop,
+    integrated_gradients,
+    saliency,
+    smooth_grad,
+)
 from jaxconv.explain.attribution.perturbation import occlusion
-from jaxconv.explain.attribution.rectified import deconvnet, guided_backprop
 from jaxconv.layers import Layer, as_layer
+from jaxconv.shapes import Sizes, per_dimension
 
 Method = Callable[..., jax.Array]  # (model, params, state, images, label=None) -> (N, H, W), not negative
 
@@ -101,3 +106,40 @@ def methods_of(model: Layer, in_shape: tuple[int, int, int]) -> dict[str, Method
     if not found:
         raise refused[0]
     return found
+
+
+def to_heat(attribution: Any) -> jax.Array:
+    """One number a pixel of one a value: ``heat[n, p] = max_c |a[n, p, c]|``, as Simonyan et al. show theirs.
+
+    Args:
+        attribution: ``(N, H, W, C)``.
+
+    Returns:
+        ``(N, H, W)``, not negative.
+
+    >>> to_heat(jnp.array([[[[1., -3.], [0., 2.]]]]))
+    Array([[[3., 2.]]], dtype=float32)
+    """
+    attribution = jnp.asarray(attribution)
+    if attribution.ndim != 4:
+        raise InputError(f"to_heat: an attribution {attribution.shape} should be (N, H, W, C), one number a value")
+    return jnp.abs(attribution).max(axis=-1)
+
+
+def enlarge_map(coarse: Any, size: Sizes) -> jax.Array:
+    """A map of few places, such as Grad-CAM's, at the image's size: bilinear.
+
+    Args:
+        coarse: ``(N, h, w)``.
+        size: ``(H, W)``, or one number for both.
+
+    Returns:
+        ``(N, H, W)``.
+
+    >>> enlarge_map(jnp.array([[[0., 4.]]]), (1, 4))
+    Array([[[0., 1., 3., 4.]]], dtype=float32)
+    """
+    coarse = jnp.asarray(coarse)
+    if coarse.ndim != 3:
+        raise InputError(f"enlarge_map: a map {coarse.shape} should be (N, h, w)")
+    return jax.image.resize(coarse, (len(coarse), *per_dimension(size, 2, "size")), "bilinear")

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jaxconv.errors import InputError
+from jaxconv.explain.attribution.targets import chosen, classes
 from jaxconv.explain.intermediates import check_images
-from jaxconv.explain.scores import chosen, classes
 from jaxconv.layers import Layer, as_layer
 from jaxconv.layers.traversal import named_layers, part_of
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from jaxconv import ops
 from jaxconv.errors import InputError, known, unknown
-from jaxconv.explain.arithmetic import dropout, softmax
 from jaxconv.explain.step_by_step import activations, linear, normalization, pooling
 from jaxconv.explain.step_by_step.terms import Arithmetic, Asked, Group, Number, Term
 
@@ -61,11 +60,11 @@ EXPLAINED: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
     "mish": (activations.mish, ("x",)),
     "gelu": (activations.gelu, ("x",)),
     "glu": (activations.glu, ("x",)),
-    "softmax": (softmax.softmax, ("x",)),
-    "log_softmax": (softmax.log_softmax, ("x",)),
-    "softmax_cross_entropy": (softmax.softmax_cross_entropy, ("logits",)),
-    "dropout": (dropout.dropout, ("x",)),
-    "spatial_dropout": (dropout.dropout, ("x",)),
+    "softmax": (activations.softmax, ("x",)),
+    "log_softmax": (activations.log_softmax, ("x",)),
+    "softmax_cross_entropy": (activations.softmax_cross_entropy, ("logits",)),
+    "dropout": (activations.dropout, ("x",)),
+    "spatial_dropout": (activations.dropout, ("x",)),
 }
 ARRAYS = ("x", "kernel", "bias", "scale", "mean", "var", "logits", "label")
 HOW = ("impl", "precision")  # options that say how to compute a sum, and do not change it

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxconv import checks
 from jaxconv.errors import InputError
+from jaxconv.ops import numerics
 from jaxconv.ops.convolution.api import PAD_MODES
 from jaxconv.ops.convolution.api import conv as forward
 from jaxconv.ops.convolution.lowerings import explicit_conv as explicit_sum
@@ -90,7 +91,7 @@ def conv_kernel(x: jax.Array, dy: jax.Array, window: ResolvedWindow, *, groups: 
 
     One number for each tap and each pair of channels, so as many places for dy as the kernel has taps.
     """
-    wide_x, wide_dy = checks.widened(x), checks.widened(dy)
+    wide_x, wide_dy = numerics.widened(x), numerics.widened(dy)
     d_taps = [pair(pixels, wide_dy, groups, "highest") for _, pixels in taps(pad(wide_x, window), window)]
     return jnp.stack(d_taps).reshape(*window.size, x.shape[-1] // groups, dy.shape[-1]).astype(x.dtype)
 
@@ -125,7 +126,7 @@ def bias(dy: jax.Array) -> jax.Array:
     checks.floating("backward.bias", dy=dy)
     if dy.ndim < 2:
         raise InputError(f"backward.bias: dy {dy.shape} should be (N, *spatial, O)")
-    return checks.widened(dy).sum(axis=tuple(range(dy.ndim - 1))).astype(dy.dtype)
+    return numerics.widened(dy).sum(axis=tuple(range(dy.ndim - 1))).astype(dy.dtype)
 
 
 def conv_transpose(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from jaxconv import checks
+from jaxconv.ops import numerics
 from jaxconv.ops.linear import dense as forward_dense
 from jaxconv.ops.linear import flatten as forward_flatten
 from jaxconv.ops.losses import softmax_cross_entropy as forward_loss
@@ -24,7 +25,7 @@ def dense(
     """
     x, kernel, dy = checks.arrays("backward.dense", x=x, kernel=kernel, dy=dy)
     checks.gradient_of("backward.dense", dy, jax.eval_shape(forward_dense, x, kernel))
-    wide, wide_kernel, wide_dy = map(checks.widened, (x, kernel, dy))
+    wide, wide_kernel, wide_dy = map(numerics.widened, (x, kernel, dy))
     dx = jnp.matmul(wide_dy, wide_kernel.T, precision="highest")
     d_kernel = jnp.matmul(wide.T, wide_dy, precision="highest")
     return dx.astype(x.dtype), d_kernel.astype(x.dtype), wide_dy.sum(axis=0).astype(x.dtype)
@@ -60,7 +61,7 @@ def tanh(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, 
     """
     x, dy = checks.arrays("backward.tanh", x=x, dy=dy)
     checks.gradient_of("backward.tanh", dy, x)
-    return (checks.widened(dy) / jnp.cosh(checks.widened(x)) ** 2).astype(x.dtype)
+    return (numerics.widened(dy) / jnp.cosh(numerics.widened(x)) ** 2).astype(x.dtype)
 
 
 def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -71,8 +72,8 @@ def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Arra
     """
     x, dy = checks.arrays("backward.sigmoid", x=x, dy=dy)
     checks.gradient_of("backward.sigmoid", dy, x)
-    wide = checks.widened(x)
-    return (checks.widened(dy) * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))).astype(x.dtype)
+    wide = numerics.widened(x)
+    return (numerics.widened(dy) * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))).astype(x.dtype)
 
 
 def softmax_cross_entropy(

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxconv import checks
+from jaxconv.ops import numerics
 from jaxconv.ops import pooling as forward
-from jaxconv.ops.global_pool import global_avg_pool as forward_global
+from jaxconv.ops.pooling import global_avg_pool as forward_global
 from jaxconv.ops.sliding_window import pad, put, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
 
@@ -54,7 +55,7 @@ def max_pool(
     }
     x, dy, slide = _lay("max_pool", x, dy, window, **options)
     y = forward.max_pool(x, window, **options)
-    wide = checks.widened(dy)
+    wide = numerics.widened(dy)
     slices = (pixels for _, pixels in taps(pad(x, slide, -jnp.inf), slide))
     winners = [
         ((pixels == y) | jnp.isnan(pixels)) & real
@@ -92,7 +93,7 @@ def avg_pool(
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
     x, dy, slide = _lay("avg_pool", x, dy, window, count_include_pad=count_include_pad, **options)
     counts = forward.counts(slide, x.shape[1:-1], include_pad=count_include_pad)
-    wide = checks.widened(dy)
+    wide = numerics.widened(dy)
     spread = wide / jnp.asarray(counts[None, ..., None], wide.dtype)
     return _upsample([spread] * int(np.prod(slide.size)), slide, x)
 
@@ -123,7 +124,7 @@ def lp_pool(
         "p": p,
     }
     x, dy, slide = _lay("lp_pool", x, dy, window, **options)
-    wide, wide_dy = checks.widened(x), checks.widened(dy)
+    wide, wide_dy = numerics.widened(x), numerics.widened(dy)
     y = forward.lp_pool(wide, window, **options)
     y = jnp.where(y == 0, 1, y)
     spread = [jnp.sign(v) * (jnp.abs(v) / y) ** (p - 1) * wide_dy for _, v in taps(pad(wide, slide), slide)]

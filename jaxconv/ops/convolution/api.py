@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxconv import checks
 from jaxconv.errors import InputError, known, said_by
-from jaxconv.ops.conv import fft, im2col, lax, toeplitz
+from jaxconv.ops import numerics
 from jaxconv.ops.convolution import dispatch, lowerings
 from jaxconv.ops.sharding import over_devices
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
 
 LOWERINGS: dict[str, Callable[..., jax.Array]] = {
-    "lax": lax.lax_conv,
+    "lax": lowerings.lax_conv,
     "explicit": lowerings.explicit_conv,
-    "im2col": im2col.im2col_conv,
-    "toeplitz": toeplitz.toeplitz_conv,
-    "fft": fft.fft_conv,
+    "im2col": lowerings.im2col_conv,
+    "toeplitz": lowerings.toeplitz_conv,
+    "fft": lowerings.fft_conv,
 }
 # Our names, which are PyTorch's, and numpy's for the same.
 PAD_MODES = {
@@ -116,7 +116,7 @@ def conv(
         kernel = jnp.flip(kernel, range(kernel.ndim - 2))
     lowering = dispatch.conv if impl == "auto" else LOWERINGS[impl]
     y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
-    return checks.biased("conv", y, bias, x.dtype)
+    return numerics.biased("conv", y, bias, x.dtype)
 
 
 def conv_matrix(
@@ -163,7 +163,7 @@ def conv_matrix(
     size = tuple(in_shape[:-1])
     with said_by("conv_matrix"):
         window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
-        return toeplitz.matrix(kernel, size, window, groups)
+        return lowerings.toeplitz_matrix(kernel, size, window, groups)
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:

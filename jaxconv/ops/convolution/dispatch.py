@@ -1,26 +1,25 @@
-"""The lowering for whatever the program is compiled for, pass by pass; XLA's platform decides, not where it is traced.
+"""The lowering ``auto``: each pass is lowered for the platform that the program is compiled for.
 
-On a CPU that is :mod:`cpu`. On a GPU or TPU it is :mod:`elsewhere`, what lax makes of all three.
+A CPU takes :mod:`jaxconv.ops.convolution.cpu`; a GPU or TPU takes the passes of lax, which have hardware there.
 """
 
 import jax
 from jax import lax
 
-from jaxconv import checks
-from jaxconv.ops.conv import elsewhere, transformations
-from jaxconv.ops.convolution import primitives
-from jaxconv.ops.convolution.cpu import dispatch
+from jaxconv.ops import numerics
+from jaxconv.ops.convolution import lowerings, primitives
+from jaxconv.ops.convolution.cpu import dispatch as cpu
 from jaxconv.shapes import ResolvedWindow
 
 
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    dtypes = (x.dtype, kernel.dtype, checks.accumulator(x))
+    dtypes = (x.dtype, kernel.dtype, numerics.accumulator(x))
     return primitives.run("y", x, kernel, primitives.Form(window, x.shape[1:-1], groups, dtypes, precision))
 
 
 for factor in primitives.FACTORS:
-    primitives.lower(factor, dispatch.PASSES[factor], platform="cpu")
-    primitives.lower(factor, elsewhere.PASSES[factor])
-    transformations.register(factor)
+    primitives.lower(factor, cpu.PASSES[factor], platform="cpu")
+    primitives.lower(factor, lowerings.LAX_PASSES[factor])
+    primitives.register(factor)

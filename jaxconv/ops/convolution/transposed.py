@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxconv import checks
 from jaxconv.errors import InputError, known, said_by
+from jaxconv.ops import numerics
 from jaxconv.ops.numerics import mix
 from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.sliding_window import full_edges, layout, put, tap_numbers
@@ -94,7 +95,7 @@ def conv_transpose(
         stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     lowering = TRANSPOSE_LOWERINGS["lax" if impl == "auto" else impl]
     y = over_devices(partial(lowering, stamp=stamp, groups=groups, precision=precision), x, kernel)
-    return checks.biased("conv_transpose", y, bias, x.dtype)
+    return numerics.biased("conv_transpose", y, bias, x.dtype)
 
 
 def lay(
@@ -140,7 +141,7 @@ def lay(
 
 def _explicit(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precision: lax.PrecisionLike) -> jax.Array:
     """The sum over taps: the ink that tap u of every stamp leaves, put where it lands."""
-    x, kernel = checks.widened(x), checks.widened(kernel)
+    x, kernel = numerics.widened(x), numerics.widened(kernel)
     y = jnp.zeros((), x.dtype)
     for u in tap_numbers(stamp.size):
         start = [tap * d - low for tap, d, low in zip(u, stamp.dilation, stamp.low, strict=True)]
@@ -160,7 +161,7 @@ def _lax(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precisio
         dimension_numbers=layout(len(stamp.size)),
         feature_group_count=groups,
         precision=precision,
-        preferred_element_type=checks.accumulator(x),
+        preferred_element_type=numerics.accumulator(x),
     )
 
 

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.compare.contests.dense import DENSE
 from jaxconv.errors import InputError, known
 from jaxconv.shapes import Padding, Sizes, is_int
 from jaxconv.testing.arguments import floating_dtype
 from jaxconv.testing.cases.base import Asked, Contest, Entry, with_gradient
-from jaxconv.testing.cases.linear import CONVOLUTIONS
+from jaxconv.testing.cases.linear import CONVOLUTIONS, DENSE
 from jaxconv.testing.cases.normalization import NORMS
 from jaxconv.testing.cases.pooling import POOLS
 

@@ -1,13 +1,9 @@
 """The three passes on a CPU, each by the lowering that was fastest for its kind of convolution.
 
-There are three of them, and :mod:`rule` has the table:
-
-- :mod:`library`, forward convolutions that XLA hands to a library, Eigen;
-- :mod:`taps`, multiplications, one tap for all pixels at once, which XLA makes one loop of;
-- :mod:`products`, matrix products, which have a library in every dtype.
-
-All are unrolled: each piece of a pass is an operation of its own, and XLA takes some milliseconds to compile each. What
-would be more than :data:`MOST_PIECES` is left to lax, which is one operation, whatever its window and stride.
+There are three in :mod:`jaxconv.ops.convolution.cpu.lowerings`, and :mod:`jaxconv.ops.convolution.cpu.autotune` has
+the table. All are unrolled: each piece of a pass is an operation of its own, and XLA takes some milliseconds to compile
+each. What would be more than :data:`MOST_PIECES` is left to lax, which is one operation, whatever its window and
+stride.
 """
 
 import math
@@ -16,10 +12,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxconv import checks
-from jaxconv.ops.conv import elsewhere, im2col
-from jaxconv.ops.conv.cpu import library, products, taps
+from jaxconv.ops import numerics
 from jaxconv.ops.convolution.cpu import autotune, lowerings
+from jaxconv.ops.convolution.lowerings import LAX_PASSES, im2col_conv
 from jaxconv.ops.convolution.primitives import FACTORS, Form, Lowering, others, shape_of
 
 MOST_PIECES = 160  # 7×7 taps of 3 channels are 147
@@ -36,21 +31,21 @@ def _passes(conv: lowerings.Conv, kernel_gradient: Lowering) -> dict[str, Loweri
 
 
 LOWERINGS = {
-    "library": _passes(library.library_conv, library.library_kernel_gradient),
-    "taps": _passes(taps.taps_conv, taps.taps_kernel_gradient),
-    "products": _passes(im2col.im2col_conv, products.products_kernel_gradient),
+    "library": _passes(lowerings.library_conv, lowerings.library_kernel_gradient),
+    "taps": _passes(lowerings.taps_conv, lowerings.taps_kernel_gradient),
+    "products": _passes(im2col_conv, lowerings.products_kernel_gradient),
 }
 
 
 def _fastest(wanted: str, first: jax.Array, second: jax.Array, form: Form) -> jax.Array:
-    first, second = checks.widened(first), checks.widened(second)
+    first, second = numerics.widened(first), numerics.widened(second)
     shapes = dict(zip(others(wanted), (first.shape, second.shape), strict=True))
     *_, c, features = shapes.get("kernel") or shape_of("kernel", first.shape, second.shape, form)
     lowering = autotune.choice(wanted, autotune.case(c, features // form.groups, form.groups))
     if first.dtype != jnp.float32:  # of which XLA compiles convolutions as plain loops, and taps are not measured
         lowering = "products"
     if pieces(wanted, lowering, c, form) > MOST_PIECES:
-        return elsewhere.PASSES[wanted](first, second, form)
+        return LAX_PASSES[wanted](first, second, form)
     return LOWERINGS[lowering][wanted](first, second, form)
 
 
