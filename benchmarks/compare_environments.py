@@ -2,8 +2,8 @@
 
 Each environment is a name and the command that starts its Python, with what ``env`` may set for it::
 
-    python benchmarks/compare_environments.py old=/venvs/jax-0.10.2/bin/python new=/venvs/jax-0.12/bin/python
-    python benchmarks/compare_environments.py new=venv/bin/python \\
+    python -m benchmarks.compare_environments old=/venvs/jax-0.10.2/bin/python new=/venvs/jax-0.12/bin/python
+    python -m benchmarks.compare_environments new=venv/bin/python \\
         avx2="env XLA_FLAGS=--xla_cpu_max_isa=AVX2 venv/bin/python" --models mnist_cnn
 
 jaxconv has to be installed in all of them; a peer of ``--peers`` that one of them lacks is left out there. Times are of
@@ -25,9 +25,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxconv import bench
+from benchmarks import interleave, process, targets
+from benchmarks.targets import Contestant
 from jaxconv.bench import step_timing
-from jaxconv.bench.contestants import OURS, Contestant, batch_of
+from jaxconv.bench.step_timing import JAXCONV, batch_of
 from jaxconv.errors import InputError
 from jaxconv.utils.files import write_json
 from jaxconv.utils.tables import as_text
@@ -80,18 +81,18 @@ def main(options: Options) -> None:
     entries = [
         Entry(name, command, contestant)
         for name, command in environments.items()
-        for contestant in bench.chosen(options.peers)
-        if (contestant.peer != OURS or contestant.mode == options.mode) and installed(command, contestant.package)
+        for contestant in targets.chosen(options.peers)
+        if (contestant.peer != JAXCONV or contestant.mode == options.mode) and installed(command, contestant.package)
     ]
     results: dict[str, dict[str, list[float]]] = {}
     with Console(stderr=True).status("starting") as status:
         for model in options.models:
-            measured = bench.race(
+            measured = interleave.race(
                 entries,
                 partial(start, model=model, timeout=options.timeout),
                 rounds=options.rounds,
-                lost=lambda entry, why: print(f"without {entry.name}: {why}", flush=True),
-                progress=lambda step, model=model: status.update(f"{model}: {step}"),
+                lost=skipped,
+                progress=lambda step, model=model: status.update(f"{model}: {step}"),  # type: ignore[misc]
             )
             results[model] = {name: times.seconds for name, times in measured.items()}
             if measured:
@@ -105,6 +106,10 @@ def main(options: Options) -> None:
         }
         write_json(options.json, step_timing.machine() | {"versions": versions, "milliseconds": milliseconds})
         print(f"saved in {options.json}")
+
+
+def skipped(entry: Entry, reason: str) -> None:
+    print(f"without {entry.name}: {reason}", flush=True)
 
 
 def read_environments(words: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -140,11 +145,11 @@ def installed(command: tuple[str, ...], package: str) -> bool:
     return subprocess.run([*command, "-c", find], capture_output=True).returncode == 0
 
 
-def start(entry: Entry, *, model: str, timeout: float) -> bench.Process:
+def start(entry: Entry, *, model: str, timeout: float) -> process.Process:
     """The worker of an entry, in its environment."""
     contestant = entry.contestant
-    worker = ["-m", "jaxconv.bench.worker", contestant.peer, model, str(batch_of(model))]
-    return bench.Process([*entry.command, *worker, "--mode", contestant.mode], timeout=timeout)
+    worker = [process.WORKER, contestant.peer, model, str(batch_of(model))]
+    return process.Process([*entry.command, *worker, "--mode", contestant.mode], timeout=timeout)
 
 
 def table(model: str, rows: dict[str, list[float]]) -> str:

@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from common.study import Findings, Options, Progress, run, table
 from jaxconv import data, models, train
-from jaxconv.experiment.study import Findings, Options, Progress, run, table
 from jaxconv.train.loaders import gather, rows
 from jaxconv.utils.timing import medians
 

@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common.study import Findings, Options, Progress, run, table
 from jaxconv import ops, plot, runtime
-from jaxconv.experiment.study import Findings, Options, Progress, run, table
 from jaxconv.utils.timing import medians
 
 WAYS = {"both": "forward and both gradients", "forward": "forward"}

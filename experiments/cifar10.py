@@ -41,9 +41,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jaxconv import plot
+from common import plots
+from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv.errors import known
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.runs import TrainConfig, evaluate_run, load_run, train_or_resume
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -108,7 +108,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         for name, found in networks.items()
     ]
     kept = {name: found["best_epoch"] for name, found in networks.items()}
-    figure = plot.against_epochs(histories, kept=kept, title=config.dataset)
+    figure = plots.against_epochs(histories, kept=kept, title=config.dataset)
     headings = ("network", "parameters", "epochs", *ACCURACIES, "a training")
     return Findings({"note": config.data_note, "networks": networks}, {"cifar10": figure}, [table("", headings, rows)])
 

@@ -37,11 +37,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from airbench94 import CLASSES, Images, Recipe, Run
-from airbench94 import run as train_and_score
 
+from common.airbench94 import CLASSES, Images, Recipe, Run
+from common.airbench94 import run as train_and_score
+from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv import data, runtime
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 
 TOLD = {"seconds": 3, "plain": 4, "accuracy": 4}  # and with how many digits
 

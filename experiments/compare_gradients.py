@@ -22,8 +22,8 @@ from typing import Any
 
 import jax
 
+from common.study import Findings, Options, Progress, run, table
 from jaxconv import plot
-from jaxconv.experiment.study import Findings, Options, Progress, run, table
 from jaxconv.models.comparison_cases import model_contest
 from jaxconv.testing import Comparison, Contest, compare_all, contest
 

@@ -34,8 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv import filters, ops, plot
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.plot import rgb
 
 KERNELS = {

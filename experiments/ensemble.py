@@ -26,10 +26,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv import Conv, Dense, Dropout, MaxPool, data, flatten, plot, relu, serial, train
+from common import plots
+from common.networks import train_networks
+from common.study import Findings, Progress, Study, run, spread, table
+from jaxconv import Conv, Dense, Dropout, MaxPool, data, flatten, relu, serial, train
 from jaxconv.errors import InputError
-from jaxconv.experiment.networks import train_networks
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 WIDTHS = 8, 16, 32
@@ -133,7 +134,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         },
     }
     searched = sorted(tried.items(), key=lambda item: -item[1])
-    figure = plot.against_members(together, title=f"{dataset.name}: {config.seeds} networks that differ in their seed")
+    figure = plots.against_members(together, title=f"{dataset.name}: {config.seeds} networks that differ in their seed")
     tables = [
         table("tried, on validation", ("setting", "validation"), [(s, f"{accuracy:.4f}") for s, accuracy in searched]),
         table(

@@ -23,11 +23,12 @@ import dataclasses
 import statistics
 from typing import Any, NamedTuple
 
-from jaxconv import data, models, plot
+from common import plots
+from common.networks import train_networks
+from common.study import Findings, Progress, Study, run, spread, table
+from jaxconv import data, models
 from jaxconv.data import augment
 from jaxconv.errors import known
-from jaxconv.experiment.networks import train_networks
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 
 
 class Way(NamedTuple):
@@ -99,7 +100,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         for title, found in results.items()
     ]
     headings = ("network", "parameters", "validation", "test accuracy", "best epoch", "a training")
-    figure = plot.against_epochs(histories, kept=kept, title=f"{raw.name}: what each network gets wrong")
+    figure = plots.against_epochs(histories, kept=kept, title=f"{raw.name}: what each network gets wrong")
     return Findings(results, {"fashion_mnist": figure}, [table("", headings, rows)])
 
 

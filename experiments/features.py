@@ -17,7 +17,7 @@ convnet 0.885 ± 0.000, dense layers 0.844 ± 0.002.
 
 Every seed has training images of its own, the same for all features and networks. Edges are the length of Sobel's two
 slopes at each pixel; HOG is scikit-image's, in blocks of 2×2 cells; the SIFT-like descriptors are those of
-`jaxconv.descriptors`, on a grid as fine as the cells. "Learned" is what the convnet's last layer is given, so its own
+`common.sift`, on a grid as fine as the cells. "Learned" is what the convnet's last layer is given, so its own
 last layer is one more classifier of them. For each features and classifier the strength of regularisation is chosen on
 the validation images, trained with the first seed's images, from those in `CLASSIFIERS`; for each network the best of
 its epochs is. Its learning rate was not searched for. Features are scaled by one number, so that their vectors have a
@@ -33,11 +33,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxconv import Conv, Dense, MaxPool, data, descriptors, explain, filters, flatten, plot, relu, serial
+from common import plots, sift
+from common.networks import Networks, train_networks
+from common.study import Findings, Progress, Study, run, spread, table
+from jaxconv import Conv, Dense, MaxPool, data, explain, filters, flatten, relu, serial
 from jaxconv.data import Dataset, Split
 from jaxconv.errors import InputError
-from jaxconv.experiment.networks import Networks, train_networks
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.explain.intermediates import per_image
 from jaxconv.layers import Layer
 
@@ -83,7 +84,7 @@ FEATURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # of images in
     "pixels": lambda images, cell: images / np.float32(255),
     "edges": lambda images, cell: per_image("edges", filters.sobel, images),
     "HOG": hog,
-    "SIFT": lambda images, cell: per_image("SIFT", partial(descriptors.dense_sift, cell=cell), images),
+    "SIFT": lambda images, cell: per_image("SIFT", partial(sift.dense_sift, cell=cell), images),
 }
 
 
@@ -151,7 +152,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     for kind in [*CLASSIFIERS, WHOLE]:
         for name, found in results.items():
             panels[f"{name}: {kind}"] = {of: each["test"] for of, each in found[kind].items()}
-    return Findings(results, {"features": plot.bars(panels)}, tables)
+    return Findings(results, {"features": plots.bars(panels)}, tables)
 
 
 def of_seed(

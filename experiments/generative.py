@@ -33,8 +33,8 @@ import numpy as np
 import optax
 from sklearn.decomposition import PCA
 
+from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv import data, models, plot, runtime, train
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 KINDS = {"autoencoder": False, "variational": True}  # whether it is

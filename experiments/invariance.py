@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from common import plots
+from common.networks import train_networks
+from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv import Conv, Dense, MaxPool, data, explain, flatten, models, plot, relu, serial
-from jaxconv.experiment.networks import train_networks
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 
@@ -98,7 +99,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         for name, found in results.items()
     }
     figures = {
-        "invariance": plot.against_samples(learned, title=f"{dataset.name}: equal numbers of steps"),
+        "invariance": plots.against_samples(learned, title=f"{dataset.name}: equal numbers of steps"),
         "shift": plot.against_shift(curves, title=f"{dataset.name}: images moved along a row"),
     }
     return Findings(results, figures, tables(results))

@@ -33,10 +33,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxconv import AvgPool, LpPool, MaxPool, data, models, ops, plot, relu, sigmoid, tanh
+from common import plots
+from common.networks import TrainingStudy
+from common.study import Findings, Progress, run, spread, table
+from jaxconv import AvgPool, LpPool, MaxPool, data, models, ops, relu, sigmoid, tanh
 from jaxconv.errors import known
-from jaxconv.experiment.networks import TrainingStudy
-from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 POOLS = {"max": MaxPool, "mean": AvgPool, "L2": LpPool}
@@ -102,7 +103,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         (name, f"{found['parameters']:,}", *(spread(found[key]) for key in columns.values()))
         for name, found in results["networks"].items()
     ]
-    figure = plot.against_epochs(histories, training=False, title=f"LeNet-5 on {dataset.name}, means of the trainings")
+    figure = plots.against_epochs(histories, training=False, title=f"LeNet-5 on {dataset.name}, means of the trainings")
     return Findings(results, {"lenet": figure}, [table("", ("network", "parameters", *columns), rows)])
 
 

@@ -22,9 +22,10 @@ import dataclasses
 import statistics
 from typing import Any
 
-from jaxconv import data, explain, models, plot, train
-from jaxconv.experiment.networks import train_recipe
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
+from common import plots
+from common.networks import train_recipe
+from common.study import Findings, Progress, Study, run, spread, table
+from jaxconv import data, explain, models, train
 from jaxconv.runs import RECIPES, TrainConfig
 
 NETWORKS = {"convnet": "mnist_cnn", "dense": "mlp"}
@@ -77,7 +78,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     headings = ("network", "parameters", "validation", "test accuracy", "test loss", "best epoch")
     each = [(f"seed {i}", f"{share:.1%}") for i, share in enumerate(results["error_decrease"])]
     tables = [table("", headings, rows), table("", ("relative error decrease", ""), each)]
-    figure = plot.against_epochs(histories, kept=kept, title=f"{dataset.name}, by the lecture's recipe")
+    figure = plots.against_epochs(histories, kept=kept, title=f"{dataset.name}, by the lecture's recipe")
     return Findings(results, {"mnist": figure}, tables)
 
 

@@ -22,10 +22,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from common.networks import TrainingStudy
+from common.study import Findings, Progress, run, spread, table
 from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, data, explain, flatten, plot, relu, serial
 from jaxconv.errors import known
-from jaxconv.experiment.networks import TrainingStudy
-from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 POOLS: dict[str, Callable[[int], list[Any]]] = {  # what follows a convolution with so many filters

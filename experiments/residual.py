@@ -34,10 +34,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common import plots
+from common.networks import TrainingStudy
+from common.study import Findings, Progress, run, spread, table
 from jaxconv import Conv, Dense, data, explain, global_avg_pool, models, plot, residual, runtime, serial, sigmoid
 from jaxconv.errors import InputError, known
-from jaxconv.experiment.networks import TrainingStudy
-from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 KINDS = ("plain", "residual")
@@ -110,7 +111,7 @@ def measure(config: Config, tell: Progress) -> Findings:
                 "train_accuracy": [history[-1]["accuracy"] for history in trained.history],
             }
     figures = {
-        "residual": plot.gradients_and_losses(before, losses),
+        "residual": plots.gradients_and_losses(before, losses),
         "trained": plot.norms({name: each[0] for name, each in after.items()}, title="after training"),
         "without_norm": plot.norms(without, title="without batch norm, before training"),
         "sigmoids": plot.norms(sigmoids, title="sigmoids, no batch norm, before training"),

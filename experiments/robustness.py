@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from common.networks import TrainingStudy
+from common.study import Findings, Progress, run, spread, table
 from jaxconv import data, explain, models, plot
 from jaxconv.errors import InputError, known
-from jaxconv.experiment.networks import TrainingStudy
-from jaxconv.experiment.study import Findings, Progress, run, spread, table
 
 Found = dict[str, list[tuple[float, float]]]  # for each distortion pairs of a strength and an accuracy
 

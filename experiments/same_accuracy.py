@@ -19,10 +19,10 @@ import dataclasses
 import statistics
 from typing import Any, Literal
 
+from common.networks import train_recipe
+from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv import data, models
 from jaxconv.errors import InputError
-from jaxconv.experiment.networks import train_recipe
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.runs import RECIPES, TrainConfig
 
 IMPLS = ("auto", "lax")

@@ -16,7 +16,7 @@ words 0.509 ± 0.014, dense 0.508 ± 0.006, conv, 3 words 0.671 ± 0.004, conv, 
     python experiments/sequence.py              # seven minutes of processor time
     python experiments/sequence.py --smoke      # few examples, one epoch: seconds, and no evidence
 
-All examples are made: :mod:`jaxconv.data.synthetic` says how. So they show what a network can tell, and not how well it
+All examples are made: :mod:`common.synthetic` says how. So they show what a network can tell, and not how well it
 would do on real speech or films. In three of the four tasks it is known what is possible: a bag of words has 50 %, a
 kernel of 3 words at most 75 % (it sees half of the negations that count), a sensor alone 1 in 6, frames without their
 order at most 50 %. The best epoch is chosen on validation examples; the learning rate is one for all, and was not
@@ -33,11 +33,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv import Conv, Dense, MaxPool, audio, explain, flatten, global_avg_pool, global_max_pool, plot, relu, serial
-from jaxconv.data.synthetic import SYNTHETIC
+from common import audio, plots
+from common.networks import TrainingStudy
+from common.study import Findings, Progress, run, spread, table
+from common.synthetic import SYNTHETIC
+from jaxconv import Conv, Dense, MaxPool, explain, flatten, global_avg_pool, global_max_pool, relu, serial
 from jaxconv.errors import known
-from jaxconv.experiment.networks import TrainingStudy
-from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 from jaxconv.models import mlp
 
@@ -224,7 +225,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         )
         for name, found in results["counts"].items()
     ]
-    figure = plot.bars(
+    figure = plots.bars(
         {
             TASKS[task].title: {name: found["test_accuracy"] for name, found in networks.items()}
             for task, networks in results["tasks"].items()

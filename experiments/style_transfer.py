@@ -27,10 +27,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxconv import AvgPool, Conv, Dense, data, explain, flatten, plot, relu, serial
+from common import style_transfer
+from common.networks import train_networks
+from common.study import Findings, Progress, Study, run, spread, table
+from jaxconv import AvgPool, Conv, Dense, data, flatten, plot, relu, serial
 from jaxconv.errors import InputError, known
-from jaxconv.experiment.networks import train_networks
-from jaxconv.experiment.study import Findings, Progress, Study, run, spread, table
 from jaxconv.layers import Layer
 
 PICTURES = {  # by their names in scikit-image, which brings them, and the square that is shown: left, top and side
@@ -155,9 +156,9 @@ def measure(config: Config, tell: Progress) -> Findings:
     return Findings(results, {"style_transfer": figure}, [table("", ("painting", "network", *PARTS.values()), rows)])
 
 
-def paint(config: Config, painter: Layer, params: Any, content: Any, style: Any) -> explain.Styled:
+def paint(config: Config, painter: Layer, params: Any, content: Any, style: Any) -> style_transfer.Styled:
     """The content in the style, by the features of a network."""
-    return explain.style_transfer(
+    return style_transfer.style_transfer(
         painter,
         params,
         {},

@@ -26,10 +26,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from common.networks import TrainingStudy
+from common.study import Findings, Progress, run, spread, table
 from jaxconv import Conv, Dense, MaxPool, data, explain, flatten, global_avg_pool, plot, relu, serial
 from jaxconv.data import augment
-from jaxconv.experiment.networks import TrainingStudy
-from jaxconv.experiment.study import Findings, Progress, run, spread, table
 from jaxconv.layers import Layer
 
 HEADS: dict[str, list[Any]] = {"flatten": [flatten, Dense(64), relu], "global mean": [global_avg_pool]}

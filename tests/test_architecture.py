@@ -20,11 +20,11 @@ FLOORS = [
     ["xla_options", "checks"],
     ["runtime"],
     ["ops"],
-    ["filters", "distributed", "layers", "testing", "data", "audio"],
-    ["models", "train", "descriptors"],
+    ["filters", "distributed", "layers", "testing", "data"],
+    ["models", "train"],
     ["explain"],
     ["plot", "bench"],
-    ["runs", "experiment"],
+    ["runs"],
     ["report"],
     ["demo"],
     ["cli"],
@@ -68,8 +68,6 @@ PAST_THE_WRITER = {
     "data/download.py": "makes the folder of a download, and says how to choose another",
     "data/archives.py": "an archive is unpacked into a new folder, which is renamed when it is whole",
     "train/checkpointing.py": "a snapshot is a new folder, which is renamed when it is whole",
-    "bench/process.py": "reads JSON from a pipe",
-    "bench/worker.py": "writes into a pipe",
     "report/figures.py": "reads plotly's figures, in memory",
 }
 
@@ -127,10 +125,10 @@ def test_importing_jaxconv_loads_nothing_heavy():
 def test_other_packages_load_on_first_use():
     program = (
         "import jaxconv; print(jaxconv.train.fit.__name__, jaxconv.data.load('digits').name, jaxconv.plot.__name__, "
-        "jaxconv.filters.sobel.__name__, jaxconv.audio.mfcc.__name__, jaxconv.testing.compare.__name__)"
+        "jaxconv.filters.sobel.__name__, jaxconv.testing.compare.__name__)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said == "fit digits jaxconv.plot sobel mfcc compare\n"
+    assert said == "fit digits jaxconv.plot sobel compare\n"
     with pytest.raises(AttributeError, match="module 'jaxconv' has no attribute 'trian'"):
         _ = jaxconv.trian
 
@@ -149,14 +147,13 @@ def test_every_public_name_has_a_docstring_and_what_computes_an_example(package)
             continue
         assert (value.__doc__ or "").strip(), f"{package}.{name} has no docstring"
         ours = inspect.isfunction(value) and value.__module__.startswith("jaxconv")
-        if ours and package in ("shapes", "ops", "filters", "descriptors", "audio", "layers", "plot"):
+        if ours and package in ("shapes", "ops", "filters", "layers", "plot"):
             assert ">>>" in value.__doc__, f"{package}.{name} has no example"
 
 
 @pytest.mark.xfail(strict=True, reason="32 functions still have the name of their module")
 def test_no_public_name_hides_its_module():
     names = [info.name for info in pkgutil.walk_packages(jaxconv.__path__, "jaxconv.") if "__main__" not in info.name]
-    names = [name for name in names if not name.startswith("jaxconv.bench.peers.by_")]  # their libraries may be missing
     modules = {name: importlib.import_module(name) for name in names}
     hidden = [
         name

@@ -10,7 +10,8 @@ from jax.test_util import check_grads
 from scipy.fft import dct
 from scipy.signal import get_window
 
-from jaxconv import DtypeError, InputError, audio
+from common import audio
+from jaxconv import DtypeError, InputError
 
 SMALL = {"frame": 12, "hop": 5, "size": 16}  # nothing divides anything, and the transform is longer than the frame
 

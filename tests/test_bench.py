@@ -1,4 +1,4 @@
-"""``jaxconv bench``: the order of turns, the arithmetic, what is saved, and workers that fail."""
+"""The comparison of frameworks: the order of turns, the arithmetic, what is saved, and workers that fail."""
 
 import contextlib
 import json
@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxconv import bench, models, plot
-from jaxconv.bench import contestants, peers, process, rounds, rows, step_timing
-from jaxconv.bench.process import Lost, Process
+from benchmarks import compare_frameworks, interleave, networks, process, results, targets
+from benchmarks.process import Lost, Process
+from jaxconv import models, plot
+from jaxconv.bench import step_timing
 
+ROOT = Path(compare_frameworks.__file__).parents[1]
 SCHEMA = {
     "model": str,
-    "peer": str,
+    "framework": str,
     "mode": str,
     "batch": int,
     "median_ms": float,
@@ -68,8 +70,8 @@ def race(number=2, **fakes):
     """The race of the contestants lax, torch and so on, and who was lost on the way."""
     diary, lost = [], []
     made = {name: Fake(diary, name, **options) for name, options in fakes.items()}
-    found = rounds.race(
-        [each for each in contestants.CONTESTANTS if each.name in fakes],
+    found = interleave.race(
+        [each for each in targets.CONTESTANTS if each.name in fakes],
         lambda contestant: made[contestant.name],
         rounds=number,
         lost=lambda contestant, why: lost.append((contestant.name, why)),
@@ -81,7 +83,7 @@ def race(number=2, **fakes):
 def test_they_get_ready_one_by_one_and_then_take_turns():
     found, diary, lost = race(3, lax={"seconds": 0.1}, torch={"seconds": 0.02})
     assert diary == [
-        *[("lax", "ready"), ("lax", rounds.GLANCE), ("torch", "ready"), ("torch", rounds.GLANCE)],
+        *[("lax", "ready"), ("lax", step_timing.WARMUP_STEPS), ("torch", "ready"), ("torch", step_timing.WARMUP_STEPS)],
         *[("lax", 3), ("torch", 15)] * 3,
         *[("torch", "gone"), ("lax", "gone")],
     ]
@@ -113,9 +115,9 @@ def test_all_are_gone_after_an_interrupt():
         if what == "round 2 of 9: nnx":
             raise KeyboardInterrupt
 
-    asked = [each for each in contestants.CONTESTANTS if each.name in made]
+    asked = [each for each in targets.CONTESTANTS if each.name in made]
     with pytest.raises(KeyboardInterrupt):
-        rounds.race(asked, lambda each: made[each.name], rounds=9, lost=lambda *_: None, progress=interrupted)
+        interleave.race(asked, lambda each: made[each.name], rounds=9, lost=lambda *_: None, progress=interrupted)
     assert made["lax"].closed and made["nnx"].closed
 
 
@@ -123,9 +125,8 @@ def test_all_are_gone_after_an_interrupt():
 
 
 def row(peer, ms, mode="step", model="lenet5"):
-    [contestant] = [each for each in contestants.CONTESTANTS if (each.peer, each.mode) == (peer, mode)]
-    measured = rounds.Measured([ms / 1e3, 2 * ms / 1e3, ms / 2e3], 1.0)
-    return rows.make_row(contestant, model, 128, measured, flops=3e9)
+    [contestant] = [each for each in targets.CONTESTANTS if (each.peer, each.mode) == (peer, mode)]
+    return step_timing.step_times(contestant.peer, mode, model, 128, [ms / 1e3, 2 * ms / 1e3, ms / 2e3], 1.0, flops=3e9)
 
 
 def test_a_row_is_the_median_of_its_rounds():
@@ -136,8 +137,10 @@ def test_a_row_is_the_median_of_its_rounds():
 
 def test_times_are_multiples_of_torch_in_its_better_layout():
     made = [row("jaxconv", 9.0), row("torch", 8.0), row("torch_channels_last", 6.0), row("lax", 18.0)]
-    assert rows.times(made) == pytest.approx({"jaxconv step": 1.5, "torch": 8 / 6, "torch_channels_last": 1, "lax": 3})
-    text = rows.table(made)
+    assert results.times(made) == pytest.approx(
+        {"jaxconv step": 1.5, "torch": 8 / 6, "torch_channels_last": 1, "lax": 3}
+    )
+    text = results.table(made)
     assert "× torch_channels_last" in text
     [line] = [line for line in text.splitlines() if " lax " in line]
     assert [cell.strip() for cell in line.split("│")[1:-1]] == (
@@ -147,19 +150,19 @@ def test_times_are_multiples_of_torch_in_its_better_layout():
 
 def test_without_torch_they_are_multiples_of_the_fastest():
     made = [row("jaxconv", 9.0), row("jaxconv", 6.0, "epoch"), row("nnx", 12.0)]
-    assert rows.times(made) == {"jaxconv step": 1.5, "jaxconv epoch": 1.0, "nnx": 2.0}
+    assert results.times(made) == {"jaxconv step": 1.5, "jaxconv epoch": 1.0, "nnx": 2.0}
 
 
 def test_the_sentences_also_say_where_it_is_slower():
     made = [row("jaxconv", 9.0), row("jaxconv", 5.0, "epoch"), row("torch", 8.0), row("torch_channels_last", 6.0)]
     made += [row("nnx", 18.0)]
-    assert rows.sentences(made) == [
+    assert results.sentences(made) == [
         "lenet5: jaxconv's step is 2.00 times as fast as nnx, but slower: it takes 1.50 times as long as "
         "torch_channels_last",
         "lenet5: jaxconv's epoch is 3.60 times as fast as nnx, 1.20 times as fast as torch_channels_last",
     ]
-    assert rows.sentences(made[:3:2]) == ["lenet5: jaxconv's step is slower: it takes 1.12 times as long as torch"]
-    assert rows.sentences(made[:2]) == []
+    assert results.sentences(made[:3:2]) == ["lenet5: jaxconv's step is slower: it takes 1.12 times as long as torch"]
+    assert results.sentences(made[:2]) == []
 
 
 def test_the_work_of_a_step():
@@ -240,13 +243,13 @@ def test_a_worker_that_is_gone_cannot_be_asked():
 
 @pytest.mark.frameworks
 def test_a_worker_imports_its_own_library_and_answers_in_json():
-    pytest.importorskip("torch", reason="the peers extra is not installed")
+    pytest.importorskip("torch", reason="the benchmarks extra is not installed")
     libraries = ("torch", "flax", "equinox", "keras", "matplotlib", "rich")
     program = (
-        "import io, sys; from jaxconv.bench import worker; sys.stdin = io.StringIO('run 2\\nrun 3\\n');"
+        "import io, sys; from benchmarks import worker; sys.stdin = io.StringIO('run 2\\nrun 3\\n');"
         f"worker.main(['torch', 'lenet5', '2']); print([name for name in {libraries} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     ready, *answers = map(json.loads, done.stdout.splitlines())
     assert sum(ready["sizes"]) == 61_706 and ready["first_step_s"] > 0
     assert [answer["steps"] for answer in answers] == [2, 3] and all(answer["seconds"] > 0 for answer in answers)
@@ -256,10 +259,22 @@ def test_a_worker_imports_its_own_library_and_answers_in_json():
 # The command.
 
 
-def test_what_is_not_installed_is_left_out_with_a_line(jaxconv, monkeypatch, tmp_path):
-    find = contestants.importlib.util.find_spec
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """Run the comparison in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(words):
+        code = compare_frameworks.run(words.split())
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_what_is_not_installed_is_left_out_with_a_line(compare, monkeypatch, tmp_path):
+    find = targets.importlib.util.find_spec
     monkeypatch.setattr(
-        contestants.importlib.util, "find_spec", lambda name: None if name in ("torch", "keras") else find(name)
+        targets.importlib.util, "find_spec", lambda name: None if name in ("torch", "keras") else find(name)
     )
     fakes = {name: Fake([], name, seconds) for name, seconds in {"jaxconv step": 0.3, "lax": 0.6}.items()}
 
@@ -268,9 +283,9 @@ def test_what_is_not_installed_is_left_out_with_a_line(jaxconv, monkeypatch, tmp
         return fakes.get(contestant.name) or Fake([], contestant.name, lost_at=0)
 
     monkeypatch.setattr(process, "start", start)
-    code, out, _ = jaxconv("bench --models lenet5 --batch 16 --rounds 3 --no-tune --json b.json --figure c.png")
+    code, out, _ = compare("--models lenet5 --batch 16 --rounds 3 --no-tune --json b.json --figure c.png")
     assert code == 0
-    assert 'without torch: torch is not installed: pip install "jaxconv[peers]"\n' in out
+    assert 'without torch: torch is not installed: pip install -e ".[benchmarks]"\n' in out
     assert "without nnx: lenet5: it fell over\n" in out
     assert "lenet5: jaxconv's step is 2.00 times as fast as lax\n" in out
     assert "the machine's ceiling: " in out and out.endswith("saved in b.json and c.png\n")
@@ -282,7 +297,7 @@ def test_what_is_not_installed_is_left_out_with_a_line(jaxconv, monkeypatch, tmp
     assert found["left_out"]["nnx"] == "lenet5: it fell over"
     for each in found["rows"]:
         assert {name: type(value) for name, value in each.items()} == SCHEMA
-    assert [(each["peer"], each["mode"]) for each in found["rows"]] == [("jaxconv", "step"), ("lax", "step")]
+    assert [(each["framework"], each["mode"]) for each in found["rows"]] == [("jaxconv", "step"), ("lax", "step")]
     # Turns 2 to 4 of a fake take 2 to 4 times as long a step.
     ours = found["rows"][0]
     assert [ours[f"{name}_ms"] for name in ("min", "median", "max")] == pytest.approx([600, 900, 1200])
@@ -291,51 +306,51 @@ def test_what_is_not_installed_is_left_out_with_a_line(jaxconv, monkeypatch, tmp
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
 
 
-def test_an_interrupt_leaves_what_was_measured(jaxconv, monkeypatch, tmp_path):
+def test_an_interrupt_leaves_what_was_measured(compare, monkeypatch, tmp_path):
     def start(contestant, model, **_):
         if model == "vgg6":
             raise KeyboardInterrupt
         return Fake([], contestant.name)
 
     monkeypatch.setattr(process, "start", start)
-    code, out, _ = jaxconv("bench --models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
+    code, out, _ = compare("--models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
     assert code == 130 and "saved" not in out and (tmp_path / "b.png").is_file()
     found = json.loads((tmp_path / "b.json").read_text())
-    assert [(each["model"], each["peer"]) for each in found["rows"]] == [
+    assert [(each["model"], each["framework"]) for each in found["rows"]] == [
         ("lenet5", name) for name in ("jaxconv", "jaxconv", "lax")
     ]
 
 
-def test_who_was_lost_after_the_last_table_is_in_the_file(jaxconv, monkeypatch, tmp_path):
+def test_who_was_lost_after_the_last_table_is_in_the_file(compare, monkeypatch, tmp_path):
     def start(contestant, model, **_):
         return Fake([], contestant.name, lost_at=0 if model == "vgg6" else None)
 
     monkeypatch.setattr(process, "start", start)
-    code, _, _ = jaxconv("bench --models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
+    code, _, _ = compare("--models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
     found = json.loads((tmp_path / "b.json").read_text())
     assert code == 0 and set(found["left_out"]) == {"jaxconv step", "jaxconv epoch", "lax"}
 
 
-def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(jaxconv, monkeypatch):
+def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(compare, monkeypatch):
     started = []
     monkeypatch.setattr(
         process, "start", lambda contestant, **_: started.append(contestant.name) or Fake([], "", lost_at=0)
     )
-    code, out, err = jaxconv("bench --models mlp --peers lax")
-    assert code == 2 and "bench: none of them could be timed" in err
+    code, out, err = compare("--models mlp --peers lax")
+    assert code == 2 and "compare_frameworks: none of them could be timed" in err
     assert "mlp: the peers have no such network; jaxconv runs alone\n" in out
     assert started == ["jaxconv step", "jaxconv epoch"]
 
 
 def test_every_model_of_the_peers_is_one_of_ours():
-    assert set(bench.BATCHES) | set(peers.NETS) <= set(models.MODELS)
+    assert set(step_timing.BATCHES) | set(networks.NETS) <= set(models.MODELS)
 
 
-def test_a_race_from_end_to_end(jaxconv, tmp_path):
-    code, out, _ = jaxconv("bench --models lenet5 --peers lax --batch 4 --rounds 2 --json b.json")
+def test_a_race_from_end_to_end(compare, tmp_path):
+    code, out, _ = compare("--models lenet5 --peers lax --batch 4 --rounds 2 --json b.json")
     assert code == 0, out
     found = json.loads((tmp_path / "b.json").read_text())
-    assert [(each["peer"], each["mode"]) for each in found["rows"]] == (
+    assert [(each["framework"], each["mode"]) for each in found["rows"]] == (
         [("jaxconv", "step"), ("jaxconv", "epoch"), ("lax", "step")]
     )
     for each in found["rows"]:
@@ -346,9 +361,19 @@ def test_a_race_from_end_to_end(jaxconv, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux who the children are")
-def test_ctrl_c_leaves_no_worker_running(tmp_path):
-    command = [sys.executable, "-m", "jaxconv.cli", "bench", "--models", "lenet5", "--peers", "lax", "--batch", "4"]
-    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_leaves_no_worker_running():
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.compare_frameworks",
+        "--models",
+        "lenet5",
+        "--peers",
+        "lax",
+        "--batch",
+        "4",
+    ]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         listed, deadline = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + 60
         while not (workers := listed.read_text().split()):
@@ -359,7 +384,7 @@ def test_ctrl_c_leaves_no_worker_running(tmp_path):
         _, err = parent.communicate(timeout=60)
     finally:
         parent.kill()
-    assert parent.returncode == 130 and err.endswith("jaxconv: interrupted\n") and "Traceback" not in err
+    assert parent.returncode == 130 and err.endswith("interrupted\n") and "Traceback" not in err
     for worker in workers:
         with contextlib.suppress(FileNotFoundError):
             raise AssertionError(Path(f"/proc/{worker}/cmdline").read_text())
@@ -369,20 +394,19 @@ def test_ctrl_c_leaves_no_worker_running(tmp_path):
     ("line", "message"),
     [
         ("--models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
-        ("--peers torchh", "bench: unknown peer 'torchh': did you mean 'torch'?"),
-        ("--models", "bench: --models: name at least one"),
-        ("--rounds 0", "bench: rounds=0 should be an int of at least 1"),
-        ("--batch 0", "bench: batch=0 should be an int of at least 1"),
-        ("--timeout 0", "bench: timeout=0.0 should be a number above 0"),
-        ("--json nowhere/b.json", "bench: --json nowhere/b.json: there is no folder nowhere"),
-        ("--figure .", "bench: --figure . is a folder: name a file in it"),
-        ("--figure b.pgn", "bench: --figure b.pgn: name a .png, .pdf or .svg"),
-        ("--json b.png", "bench: --json b.png is where the figure goes: name a .json"),
-        ("--round 3", "unknown jaxconv bench option '--round': did you mean '--rounds'?"),
+        ("--peers torchh", "compare_frameworks: unknown peer 'torchh': did you mean 'torch'?"),
+        ("--models", "compare_frameworks: --models: name at least one"),
+        ("--rounds 0", "compare_frameworks: rounds=0 should be an int of at least 1"),
+        ("--batch 0", "compare_frameworks: batch=0 should be an int of at least 1"),
+        ("--timeout 0", "compare_frameworks: timeout=0.0 should be a number above 0"),
+        ("--json nowhere/b.json", "compare_frameworks: --json nowhere/b.json: there is no folder nowhere"),
+        ("--figure .", "compare_frameworks: --figure . is a folder: name a file in it"),
+        ("--figure b.pgn", "compare_frameworks: --figure b.pgn: name a .png, .pdf or .svg"),
+        ("--json b.png", "compare_frameworks: --json b.png is where the figure goes: name a .json"),
     ],
 )
-def test_bad_input_is_one_line(jaxconv, monkeypatch, line, message):
+def test_bad_input_is_one_line(compare, monkeypatch, line, message):
     monkeypatch.setattr(process, "start", None)  # nothing is started
-    code, out, err = jaxconv(f"bench {line}")
+    code, out, err = compare(line)
     assert code == 2 and not out
     assert message in err and err.count("\n") == 1 and "Traceback" not in err

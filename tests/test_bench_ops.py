@@ -188,8 +188,6 @@ def test_the_command(jaxconv, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--ops --peers lax", "bench: --peers means nothing to --ops: leave it out"),
-        ("--ops --figure a.png", "bench: --figure means nothing to --ops: leave it out"),
         ("--ops --models mlp", "bench: --ops: nothing to time in mlp: name a model with a convolution"),
         ("--ops --models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
         ("--ops --json nowhere/o.json", "bench: --json nowhere/o.json: there is no folder nowhere"),

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import targets
 from jaxconv import models
-from jaxconv.bench import contestants
-from jaxconv.bench.peers import random_batch
+from jaxconv.bench.step_timing import random_batch
 
 pytestmark = pytest.mark.frameworks
 MODELS = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
 PARAMS = {"lenet5": 61_706, "mnist_cnn": 93_322, "vgg6": 307_498, "resnet20": 269_722}
-PEERS = [each for each in contestants.CONTESTANTS if each.peer not in (contestants.OURS, "torch_channels_last")]
+PEERS = [each for each in targets.CONTESTANTS if each.peer not in ("jaxconv", "torch_channels_last")]
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +28,11 @@ def lenient(promoting):
 
 
 def file_of(contestant):
-    if why := contestants.missing(contestant):
+    if why := targets.missing(contestant):
         pytest.skip(why)
     if contestant.package == "torch":
         pytest.importorskip("torch").set_num_threads(1)  # nets this small only wait for one another
-    return importlib.import_module(f"jaxconv.bench.peers.{contestant.file}")
+    return importlib.import_module(contestant.module)
 
 
 def our_sizes(name):
@@ -41,7 +41,7 @@ def our_sizes(name):
     return [leaf.size for leaf in jax.tree.leaves(params)]
 
 
-LEARN = [(each, "lenet5") for each in contestants.CONTESTANTS] + [(each, "resnet20") for each in PEERS]
+LEARN = [(each, "lenet5") for each in targets.CONTESTANTS] + [(each, "resnet20") for each in PEERS]
 
 
 @pytest.mark.parametrize(("contestant", "model"), LEARN, ids=lambda each: getattr(each, "name", each))

@@ -5,17 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare_environments
 import jax
 import pytest
 
+from benchmarks import compare_environments
 from jaxconv.errors import InputError
 
-SCRIPT = Path(compare_environments.__file__)
+ROOT = Path(compare_environments.__file__).parents[1]
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.compare_environments", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_two_environments_take_turns(tmp_path):

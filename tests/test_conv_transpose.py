@@ -148,7 +148,7 @@ def test_lax_explicit_padding_in_our_words(rng):
 @pytest.mark.parametrize(("window", "stride", "dilation"), [((3, 4), 2, 1), ((2, 5), 3, 1), ((3, 2), 1, 2)])
 def test_keras_conv_transpose_in_our_words(monkeypatch, rng, padding, output_padding, window, stride, dilation):
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras", reason="the peers extra is not installed")
+    keras = pytest.importorskip("keras", reason="the benchmarks extra is not installed")
     if output_padding and stride == 1:
         return  # Keras wants it below the stride
     layer = keras.layers.Conv2DTranspose(

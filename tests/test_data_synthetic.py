@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from common import synthetic
+from common.synthetic import SYNTHETIC, WORDS, moving_blob, negation, passing_pulse, two_vowels
 from jaxconv import InputError
-from jaxconv.data import synthetic
-from jaxconv.data.synthetic import SYNTHETIC, WORDS, moving_blob, negation, passing_pulse, two_vowels
 
 EVERY = pytest.mark.parametrize("name", SYNTHETIC)
 

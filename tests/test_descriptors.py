@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxconv import DtypeError, InputError, descriptors
+from common import sift
+from jaxconv import DtypeError, InputError
 
 
 def slopes(x):
@@ -57,7 +58,7 @@ def sift_by_loops(x, cell, stride):
 @pytest.mark.parametrize(("shape", "orientations"), [((7, 6, 1), 8), ((4, 9, 3), 5)])
 def test_orientation_maps_are_those_of_the_loops(x64, rng, shape, orientations):
     x = rng.normal(size=(2, *shape))
-    y = descriptors.orientation_maps(x, orientations)
+    y = sift.orientation_maps(x, orientations)
     for n in range(2):
         np.testing.assert_allclose(y[n], maps_by_loops(x[n], orientations), rtol=1e-10, atol=1e-12)
 
@@ -68,7 +69,7 @@ def test_orientation_maps_are_those_of_the_loops(x64, rng, shape, orientations):
 )
 def test_dense_sift_is_that_of_the_loops(x64, rng, shape, cell, stride):
     x = rng.uniform(size=(2, *shape))
-    y = descriptors.dense_sift(x, cell=cell, stride=stride)
+    y = sift.dense_sift(x, cell=cell, stride=stride)
     assert y.shape[-1] == 128
     for n in range(2):
         np.testing.assert_allclose(y[n], sift_by_loops(x[n], cell, stride or cell), rtol=1e-9, atol=1e-10)
@@ -78,7 +79,7 @@ def test_a_few_steep_edges_do_not_decide_all(x64, rng):
     """The loops cut at 0.2: here it matters."""
     x = rng.uniform(size=(1, 16, 16, 1)) * 0.1
     x[:, :, 8:] += 1
-    y = descriptors.dense_sift(x)[0, 0, 0]
+    y = sift.dense_sift(x)[0, 0, 0]
     steep = np.sort(np.asarray(y))[-8:]
     np.testing.assert_allclose(steep, steep[0], rtol=1e-12)  # several were cut to one value
     np.testing.assert_allclose(y, sift_by_loops(x[0], 4, 4)[0, 0], rtol=1e-9, atol=1e-10)
@@ -86,37 +87,37 @@ def test_a_few_steep_edges_do_not_decide_all(x64, rng):
 
 def test_light_and_contrast_do_not_matter_but_the_side_of_the_light_does(rng):
     x = rng.uniform(size=(1, 16, 18, 1)).astype(np.float32)
-    y = descriptors.dense_sift(x)
-    np.testing.assert_allclose(descriptors.dense_sift(0.25 * x + 0.5), y, atol=1e-5)
+    y = sift.dense_sift(x)
+    np.testing.assert_allclose(sift.dense_sift(0.25 * x + 0.5), y, atol=1e-5)
     turned = np.roll(np.asarray(y).reshape(-1, 4, 4, 8), 4, axis=-1)  # from dark to bright is the other way round
-    np.testing.assert_allclose(descriptors.dense_sift(1 - x).reshape(-1, 4, 4, 8), turned, atol=1e-5)
+    np.testing.assert_allclose(sift.dense_sift(1 - x).reshape(-1, 4, 4, 8), turned, atol=1e-5)
 
 
 def test_an_image_on_its_side_has_its_cells_and_directions_turned(rng):
     x = rng.uniform(size=(1, 16, 16, 1)).astype(np.float32)
-    y = np.asarray(descriptors.dense_sift(x)).reshape(4, 4, 8)
-    mirrored = np.asarray(descriptors.dense_sift(x.transpose(0, 2, 1, 3))).reshape(4, 4, 8)  # rows become columns
+    y = np.asarray(sift.dense_sift(x)).reshape(4, 4, 8)
+    mirrored = np.asarray(sift.dense_sift(x.transpose(0, 2, 1, 3))).reshape(4, 4, 8)  # rows become columns
     directions = [(2 - o) % 8 for o in range(8)]
     np.testing.assert_allclose(mirrored, y.transpose(1, 0, 2)[..., directions], atol=1e-5)
 
 
 def test_where_nothing_is_there_is_nothing_and_its_derivative_is_finite():
     flat = jnp.full((1, 8, 9, 1), 0.5)
-    assert (descriptors.dense_sift(flat, cell=2) == 0).all()
-    gradient = jax.grad(lambda x: descriptors.dense_sift(x, cell=2).sum())(flat.at[0, 2, 3, 0].set(1.0))
+    assert (sift.dense_sift(flat, cell=2) == 0).all()
+    gradient = jax.grad(lambda x: sift.dense_sift(x, cell=2).sum())(flat.at[0, 2, 3, 0].set(1.0))
     assert np.isfinite(gradient).all() and (gradient != 0).any()
 
 
 def test_it_has_its_derivative(x64, rng):
     x = jnp.asarray(rng.uniform(size=(1, 8, 9, 1)))
     weights = jnp.asarray(rng.normal(size=(1, 1, 1, 128)))
-    check_grads(lambda x: (descriptors.dense_sift(x, cell=2) * weights).sum(), (x,), 1, modes=("rev",), eps=1e-6)
+    check_grads(lambda x: (sift.dense_sift(x, cell=2) * weights).sum(), (x,), 1, modes=("rev",), eps=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
 def test_an_image_keeps_its_dtype_and_compiles(rng, dtype):
     x = jnp.asarray(rng.uniform(size=(2, 8, 10, 1)), dtype)
-    y = jax.jit(lambda x: descriptors.dense_sift(x, cell=2, eps=1e-3))(x)
+    y = jax.jit(lambda x: sift.dense_sift(x, cell=2, eps=1e-3))(x)
     assert y.dtype == dtype and y.shape == (2, 1, 2, 128) and np.isfinite(y).all()
 
 
@@ -127,18 +128,18 @@ X = np.zeros((2, 15, 20, 1), np.float32)
     ("call", "message"),
     [
         (
-            lambda: descriptors.dense_sift(X),
+            lambda: sift.dense_sift(X),
             r"^dense_sift: a patch of 4×4 cells of 4×4 pixels does not fit .*\(15, 20\)",
         ),
-        (lambda: descriptors.dense_sift(X[0]), r"^dense_sift: x \(15, 20, 1\) should have 4 axes, \(N, H, W, C\)"),
-        (lambda: descriptors.dense_sift(X, cell=0), r"^dense_sift: cell=0 should be an int of at least 1"),
-        (lambda: descriptors.dense_sift(X, cell=2, stride=0), r"^dense_sift: stride=0 should be an int of at least 1"),
-        (lambda: descriptors.dense_sift(X, cell=2, eps=0), r"^dense_sift: eps=0 should be a number above 0"),
+        (lambda: sift.dense_sift(X[0]), r"^dense_sift: x \(15, 20, 1\) should have 4 axes, \(N, H, W, C\)"),
+        (lambda: sift.dense_sift(X, cell=0), r"^dense_sift: cell=0 should be an int of at least 1"),
+        (lambda: sift.dense_sift(X, cell=2, stride=0), r"^dense_sift: stride=0 should be an int of at least 1"),
+        (lambda: sift.dense_sift(X, cell=2, eps=0), r"^dense_sift: eps=0 should be a number above 0"),
         (
-            lambda: descriptors.orientation_maps(X, 1),
+            lambda: sift.orientation_maps(X, 1),
             "orientations=1 should be an int of at least 2",
         ),
-        (lambda: descriptors.orientation_maps(X[0, 0]), r"^orientation_maps: x \(20, 1\) should have 4 axes"),
+        (lambda: sift.orientation_maps(X[0, 0]), r"^orientation_maps: x \(20, 1\) should have 4 axes"),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):
@@ -146,7 +147,7 @@ def test_bad_input_is_told_what_would_work(call, message):
         call()
 
 
-@pytest.mark.parametrize("f", [descriptors.dense_sift, descriptors.orientation_maps])
+@pytest.mark.parametrize("f", [sift.dense_sift, sift.orientation_maps])
 def test_images_straight_from_a_file_are_refused(f):
     with pytest.raises(DtypeError, match=r"x is uint8; convert it first, x\.astype\(jnp\.float32\) / 255"):
         f(X.astype(np.uint8))

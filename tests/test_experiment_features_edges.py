@@ -3,15 +3,15 @@
 import importlib.util
 import math
 
-import edges
-import features
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import edges
+import features
+from common.study import Progress
 from jaxconv import InputError, data, filters, ops
-from jaxconv.experiment.study import Progress
 
 pytestmark = pytest.mark.usefixtures("promoting")
 needs_skimage = pytest.mark.skipif(

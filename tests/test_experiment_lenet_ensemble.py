@@ -2,17 +2,17 @@
 
 import itertools
 
-import ensemble
 import jax
-import lenet
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 from sklearn.metrics import log_loss as sklearns
 from training import net, toy
 
+import ensemble
+import lenet
+from common.study import Progress
 from jaxconv import Conv, Dense, InputError, MaxPool, flatten, models, serial, tanh, train
-from jaxconv.experiment.study import Progress
 
 
 def shaken(model, in_shape, rng):

@@ -1,15 +1,15 @@
 """What the studies of shifts, depth, shared weights and lowerings compute by themselves."""
 
-import compare_gradients
-import invariance
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import compare_gradients
+import invariance
 import residual
 import robustness
 import translation
-
 from jaxconv import InputError, data, explain, models
 from jaxconv.testing import Comparison, compare_all
 from jaxconv.testing.comparison import Timing

@@ -3,14 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 import cifar10
 import fashion_mnist
 import mnist
-import pytest
-
+from common.study import Progress
 from jaxconv import InputError, models
 from jaxconv.data import augment
-from jaxconv.experiment.study import Progress
 
 
 @pytest.mark.parametrize(

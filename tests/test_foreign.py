@@ -26,7 +26,7 @@ def of_linen():
 
 
 def of_equinox():
-    eqx = pytest.importorskip("equinox", reason="the peers extra is not installed")
+    eqx = pytest.importorskip("equinox", reason="the benchmarks extra is not installed")
 
     class OfAUser(eqx.Module):
         inner: eqx.nn.Linear
@@ -74,7 +74,7 @@ def test_functions_of_other_libraries_are_functions():
 
 @pytest.mark.frameworks
 def test_a_function_that_equinox_has_jitted_is_a_function():
-    eqx = pytest.importorskip("equinox", reason="the peers extra is not installed")
+    eqx = pytest.importorskip("equinox", reason="the benchmarks extra is not installed")
     assert serial(eqx.filter_jit(jnp.tanh)).apply({}, {}, jnp.ones((2, 3)))[0].shape == (2, 3)
 
 

@@ -3,12 +3,12 @@
 import dataclasses
 from functools import partial
 
-import generative
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import generative
 from jaxconv import InputError, data, models
 from jaxconv.explain import summarize
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common import plots
 from jaxconv import (
     AvgPool,
     BatchNorm,
@@ -322,7 +323,7 @@ def test_figures_show_the_boxes_the_counts_and_the_curves(rng):
     rows = [explain.Shifted(1, 0.5, 0.6, 0.7), explain.Shifted(-1, 0.2, 0.3, 0.4)]
     for axes, *wanted in zip(plot.against_shift({"cnn": rows}).axes, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)):
         assert axes.lines[0].get_xydata().tolist() == [[-1, wanted[0]], [1, wanted[1]]]
-    curve = plot.against_samples({"mlp": {1000: [0.9, 0.7], 10: [0.5, 0.5]}}).axes[0]
+    curve = plots.against_samples({"mlp": {1000: [0.9, 0.7], 10: [0.5, 0.5]}}).axes[0]
     assert curve.lines[0].get_xydata().tolist() == [[10, 0.5], [1000, pytest.approx(0.8)]]
 
 
@@ -345,7 +346,7 @@ def test_figures_tell_what_cannot_be():
         ("receptive_field: give at least", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {"conv1": (1, 2)})),
         (r"coverage: counts \(3,\) should be \(H, W\)", lambda: plot.coverage(np.zeros(3))),
         ("against_shift: there is no network", lambda: plot.against_shift({})),
-        ("against_samples: there is no network", lambda: plot.against_samples({})),
+        ("against_samples: there is no network", lambda: plots.against_samples({})),
         ("robustness: give at least one network", lambda: plot.robustness({})),
         ("robustness: give at least one network and one", lambda: plot.robustness({"a": {}})),
         ("the same ones for all", lambda: plot.robustness({"a": {"blur": [(0, 1)]}, "b": {"noise": [(0, 1)]}})),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from common import plots
 from jaxconv import InputError, explain, plot
 
 
@@ -87,7 +88,7 @@ def test_what_cannot_be_drawn_is_told(said, call):
 def test_gradients_and_losses_have_a_line_a_seed_in_their_networks_colour():  # row 003-22
     norms = {"plain": [{"a": 1e-6, "b": 0.0, "c": 2}, {"a": 3, "b": 4, "c": np.inf}], "deep": [{"a": 5, "b": 6}]}
     losses = {"deep": [[2.5, 1.5]], "plain": [[2.0, 1.0, 0.5], [2.1, 1.1, 0.6]]}
-    left, right = (figure := plot.gradients_and_losses(norms, losses, title="t")).axes
+    left, right = (figure := plots.gradients_and_losses(norms, losses, title="t")).axes
     np.testing.assert_array_equal([line.get_ydata() for line in left.lines[:2]], [[1e-6, np.nan, 2], [3, 4, np.nan]])
     assert left.lines[2].get_ydata().tolist() == [5, 6] and left.get_yscale() == "log"
     assert [list(line.get_ydata()) for line in right.lines] == [*losses["plain"], *losses["deep"]]
@@ -98,4 +99,4 @@ def test_gradients_and_losses_have_a_line_a_seed_in_their_networks_colour():  # 
     assert right.get_ylim()[1] > 2.5 and figure.get_suptitle() == "t"
     for wrong in [({}, {}), (norms, {"plain": [[1.0]]}), ({"plain": []}, {"plain": [[1.0]]})]:
         with pytest.raises(InputError, match="gradients_and_losses: the same networks are wanted in both"):
-            plot.gradients_and_losses(*wrong)
+            plots.gradients_and_losses(*wrong)

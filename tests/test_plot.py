@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from common import plots
 from jaxconv import InputError, plot
 
 
@@ -110,7 +111,7 @@ def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_k
         "cnn": [records([0.5, 0.25, 0.375], [0.5, 0.25, 0.0]), records([0.25, 0.125], [0.75, 0.001])],
         "dense": [records([0.75, 0.5], [0.5, 0.5])],
     }
-    figure = plot.against_epochs(histories, kept={"cnn": [2, 1], "dense": [2]}, title="here")
+    figure = plots.against_epochs(histories, kept={"cnn": [2, 1], "dense": [2]}, title="here")
     (axes,) = figure.axes
     solid = [line for line in axes.lines if line.get_linestyle() == "-"]
     assert [line.get_ydata().tolist() for line in solid] == [[0.5, 0.25, 0.375], [0.25, 0.125], [0.75, 0.5]]
@@ -127,14 +128,14 @@ def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_k
     assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "error" and figure.get_suptitle() == "here"
     figure.draw_without_rendering()
 
-    (axes,) = plot.against_epochs(histories, training=False).axes
+    (axes,) = plots.against_epochs(histories, training=False).axes
     assert len(axes.lines) == 3 and axes.get_ylabel() == "validation error"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cnn", "dense"]
 
 
 def test_networks_against_epochs_need_a_network():
     with pytest.raises(InputError, match=r"^against_epochs: there is no network to show$"):
-        plot.against_epochs({})
+        plots.against_epochs({})
 
 
 def test_rows_show_every_image_beside_its_name(rng):

@@ -4,16 +4,16 @@ import functools
 import itertools
 import re
 
-import airbench94
-import cifar10_speedrun
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cifar10_speedrun
+from common import airbench94
+from common.study import Progress
 from jaxconv import Conv, InputError, dirac, filters, train
 from jaxconv.data import augment
-from jaxconv.experiment.study import Progress
 
 pytestmark = pytest.mark.usefixtures("promoting")
 KEY = jax.random.key(0)

@@ -15,11 +15,11 @@ import optax
 import pytest
 from PIL import Image
 
+from common import study
+from common.networks import TrainingStudy, train_networks, train_recipe
+from common.study import Options, Progress, Study, spread, table
 from jaxconv import data, models, runtime, train
 from jaxconv.data import augment
-from jaxconv.experiment import study
-from jaxconv.experiment.networks import TrainingStudy, train_networks, train_recipe
-from jaxconv.experiment.study import Options, Progress, Study, spread, table
 from jaxconv.runs import TrainConfig
 
 SCRIPT = '''"""A coin falls on heads as often as not.

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common.style_transfer import gram, style_transfer
 from jaxconv import AvgPool, Conv, InputError, flatten, relu, serial
-from jaxconv.explain import feature_maps, gram, style_transfer
+from jaxconv.explain import feature_maps
 
 
 def reference_gram(maps):

@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-import style_transfer
 
+import style_transfer
 from jaxconv import InputError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxconv import ops
 
-torch = pytest.importorskip("torch", reason="the peers extra is not installed")
+torch = pytest.importorskip("torch", reason="the benchmarks extra is not installed")
 functional = torch.nn.functional
 pytestmark = pytest.mark.frameworks
 

@@ -6,25 +6,25 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
 import ensemble
 import fashion_mnist
 import features
 import generative
 import invariance
-import jax
-import jax.numpy as jnp
 import lenet
 import mnist
-import numpy as np
 import pooling
-import pytest
 import residual
 import robustness
 import sequence
 import translation
-
+from common.study import Progress
 from jaxconv import data, explain, serial, train
-from jaxconv.experiment.study import Progress
 from jaxconv.explain import Shifted, summarize
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"

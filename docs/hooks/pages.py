@@ -34,7 +34,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "README.md": "index.md",
     "experiments/README.md": "experiments/index.md",
-    "experiments/SEEDS.md": "experiments/seeds.md",
+    "experiments/LECTURES.md": "experiments/lectures.md",
 }
 PICTURES = {".png", ".svg", ".jpg", ".gif"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?(?=\))")
@@ -111,8 +111,8 @@ def _folder(name: str) -> list[Any]:
 
 def _documents() -> dict[str, str]:
     made = {uri: (ROOT / path).read_text() for path, uri in PAGES.items() if path != "README.md"}
-    title, rest = made["experiments/seeds.md"].split("\n", 1)
-    return made | {"experiments/seeds.md": f"{title} {{#{LECTURE_ROWS}}}\n{rest}"}
+    title, rest = made["experiments/lectures.md"].split("\n", 1)
+    return made | {"experiments/lectures.md": f"{title} {{#{LECTURE_ROWS}}}\n{rest}"}
 
 
 @functools.cache

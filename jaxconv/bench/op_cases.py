@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import models
-from jaxconv.bench.peers import CLASSES
+from jaxconv.bench.step_timing import CLASSES
 from jaxconv.layers import Layer, output_shape
 from jaxconv.ops.convolution import primitives
 from jaxconv.shapes import ResolvedWindow, resolve

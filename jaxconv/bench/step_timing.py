@@ -3,8 +3,10 @@
 import itertools
 import math
 import os
+import statistics
 import time
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,79 @@ import numpy as np
 import optax
 
 from jaxconv import models, runtime, train
-from jaxconv.bench.peers import CLASSES, LEARNING_RATE, Runner, random_batch
 from jaxconv.explain import summarize
 from jaxconv.train.loaders import Resident
 from jaxconv.train.loop import make_chunk
+from jaxconv.utils.tables import as_text, new_table
+from jaxconv.utils.timing import MOST, calls_of_turn
 
+JAXCONV = "jaxconv"
+LEARNING_RATE = 1e-3
+CLASSES = 10
+BATCHES = {"mnist_cnn": 256}  # examples a step; of any other model
+BATCH = 128
 IMAGES = 50_000  # on the device, of which an epoch gathers its batches: as many as CIFAR-10 has
 LONGEST = 50  # steps of a chunk; only of batches smaller than usual would fit take more
+MIN_ROUND_SECONDS = 0.3  # so that neither the clock nor the request matters
+WARMUP_STEPS = 3  # before anything counts, to see how long one takes
+
+
+class Runner(NamedTuple):
+    """A network that learns.
+
+    Attributes:
+        sizes: how many numbers each of its parameters holds, in any order.
+        steps: makes so many steps, waits until they are done, and returns the loss of the last (of a call, where that
+            makes many).
+        chunk: steps of one call of the library; ``steps`` makes a multiple of it.
+    """
+
+    sizes: list[int]
+    steps: Callable[[int], float]
+    chunk: int = 1
+
+
+class StepTimes(NamedTuple):
+    """Times of one training step of a network in one framework: medians and extremes over rounds."""
+
+    model: str
+    framework: str
+    mode: str  # "step", a call a step, or "epoch", many steps a call
+    batch: int
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    images_per_second: float
+    gflops: float  # a second
+    first_step_s: float  # with compilation
+
+    @property
+    def name(self) -> str:
+        return display_name(self.framework, self.mode)
+
+
+def batch_of(model: str) -> int:
+    """Examples a step of a model, where nobody says otherwise.
+
+    >>> batch_of("mnist_cnn"), batch_of("lenet5")
+    (256, 128)
+    """
+    return BATCHES.get(model, BATCH)
+
+
+def display_name(framework: str, mode: str) -> str:
+    """Name of a way to train; only jaxconv has two modes.
+
+    >>> display_name("jaxconv", "epoch"), display_name("torch", "step")
+    ('jaxconv epoch', 'torch')
+    """
+    return f"{framework} {mode}" if framework == JAXCONV else framework
+
+
+def random_batch(in_shape: tuple[int, ...], batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images ``(N, H, W, C)`` of floats from 0 to 1 and labels ``(N,)``, the same for every peer."""
+    rng = np.random.default_rng(0)
+    return rng.random((batch, *in_shape), np.float32), rng.integers(0, CLASSES, batch).astype(np.int32)
 
 
 def build(model: str, batch: int, *, mode: str = "step", images: int = IMAGES) -> Runner:
@@ -127,3 +195,91 @@ def sgemm_gflops(size: int = 2048, repeats: int = 5) -> float:
         a @ a
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best / 1e9
+
+
+def time_steps(
+    model: str, batch: int, *, rounds: int, progress: Callable[[str], None] = lambda text: None
+) -> list[StepTimes]:
+    """Time jaxconv's training step in both modes, which take turns.
+
+    Args:
+        model: name of a model.
+        batch: images a step.
+        rounds: number of rounds; each mode has one turn in a round.
+        progress: called with what is going on.
+
+    Returns:
+        The times of the modes ``step`` and ``epoch``.
+    """
+    runners, first, counts = {}, {}, {}
+    for mode in ("step", "epoch"):
+        progress(f"compiling {mode}")
+        runners[mode] = runner = build(model, batch, mode=mode)
+        first[mode] = _seconds(runner, runner.chunk)
+        counts[mode] = steps_of_round(
+            _seconds(runner, warmup_steps(runner.chunk)) / warmup_steps(runner.chunk), runner.chunk
+        )
+    seconds: dict[str, list[float]] = {mode: [] for mode in runners}
+    for k in range(1, rounds + 1):
+        progress(f"round {k} of {rounds}")
+        for mode, runner in runners.items():
+            seconds[mode].append(_seconds(runner, counts[mode]) / counts[mode])
+    flops = flops_of_step(model, batch)
+    return [step_times(JAXCONV, mode, model, batch, seconds[mode], first[mode], flops) for mode in runners]
+
+
+def step_times(
+    framework: str, mode: str, model: str, batch: int, seconds: Sequence[float], first_step_s: float, flops: float
+) -> StepTimes:
+    """Summarize the seconds of a step over rounds, where a step is ``flops`` operations."""
+    median = statistics.median(seconds)
+    return StepTimes(
+        model,
+        framework,
+        mode,
+        batch,
+        median_ms=median * 1e3,
+        min_ms=min(seconds) * 1e3,
+        max_ms=max(seconds) * 1e3,
+        images_per_second=batch / median,
+        gflops=flops / median / 1e9,
+        first_step_s=first_step_s,
+    )
+
+
+def warmup_steps(chunk: int) -> int:
+    """Steps before anything counts: whole chunks.
+
+    >>> warmup_steps(1), warmup_steps(2), warmup_steps(32)
+    (3, 4, 32)
+    """
+    return math.ceil(WARMUP_STEPS / chunk) * chunk
+
+
+def steps_of_round(seconds: float, chunk: int = 1) -> int:
+    """Number of steps in a round, if a step takes this many seconds and ``chunk`` steps are one call.
+
+    >>> [steps_of_round(s) for s in (0.02, 0.001, 2.0)], steps_of_round(0.02, chunk=10), steps_of_round(0.001, chunk=32)
+    ([15, 50, 1], 20, 32)
+    """
+    return chunk * max(1, min(calls_of_turn(seconds * chunk, MIN_ROUND_SECONDS), MOST // chunk))
+
+
+def _seconds(runner: Runner, count: int) -> float:
+    start = time.perf_counter()
+    runner.steps(count)
+    return time.perf_counter() - start
+
+
+def times_table(rows: Sequence[StepTimes], relative: Mapping[str, float] = {}, relative_to: str = "") -> str:
+    """Table of the times of one model, with a column of relative times if there are any."""
+    table = new_table(f"{rows[0].model}: a training step of {rows[0].batch} images", "framework", "mode")
+    headings = ["median ms", "min", "max", "images/s", "GFLOP/s", *([f"× {relative_to}"] if relative else [])]
+    for heading in (*headings, "first step s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = [f"{ms:.2f}" for ms in (row.median_ms, row.min_ms, row.max_ms)]
+        cells += [f"{row.images_per_second:,.0f}", f"{row.gflops:.1f}"]
+        cells += [f"{relative[row.name]:.2f}"] if relative else []
+        table.add_row(row.framework, row.mode, *cells, f"{row.first_step_s:.1f}")
+    return as_text(table)

@@ -14,23 +14,11 @@ from typing import Annotated, Any, NamedTuple, NoReturn, Union, get_type_hints
 import tyro
 
 from jaxconv import __version__, runtime
-from jaxconv.cli.bench import Bench, run_bench
+from jaxconv.cli.bench_command import Bench, run_bench
 from jaxconv.cli.compare_command import Compare, run_comparison
-from jaxconv.cli.doctor import Doctor, examine
+from jaxconv.cli.inspect_commands import Data, Doctor, Summary, check_data, examine, summary
 from jaxconv.cli.report_commands import Demo, Explain, explain, run_demo
-from jaxconv.cli.run_commands import (
-    Data,
-    Eval,
-    Predict,
-    Summary,
-    Train,
-    check_data,
-    evaluate,
-    predict,
-    summary,
-    train,
-    train_defaults,
-)
+from jaxconv.cli.run_commands import Eval, Predict, Train, evaluate, predict, train, train_defaults
 from jaxconv.data.download import cache_folder
 from jaxconv.errors import InputError, unknown
 from jaxconv.utils import terminal
@@ -73,9 +61,7 @@ COMMANDS = {
         Bench,
         run_bench,
         """jaxconv bench
-        jaxconv bench --models lenet5 mnist_cnn vgg6 resnet20 --peers all --json bench.json
-        jaxconv bench --models resnet32 --peers torch torch_channels_last nnx --batch 64
-        jaxconv bench --models mnist_cnn --peers lax keras --rounds 30 --figure bench.png
+        jaxconv bench --models resnet32 --batch 64 --json bench.json
         jaxconv bench --ops --json ops.json
         jaxconv bench --ops --models lenet5 resnet20 --batch 64 --rounds 30
         jaxconv bench --tune
@@ -117,7 +103,7 @@ def run() -> NoReturn:
     """Set this process up, run :func:`main` on its arguments, and exit."""
     try:
         arguments = sys.argv[1:]
-        if arguments[:1] != ["bench"]:  # whose peers are to run as they are, and which sets its own processes up
+        if arguments[:1] != ["bench"]:  # which sets its process up itself
             arguments = [word for word in arguments if word != NO_TUNE]
             runtime.set_up(tuned=len(arguments) == len(sys.argv) - 1)
         with contextlib.suppress(InputError):  # no home folder: nothing is kept

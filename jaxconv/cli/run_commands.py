@@ -4,14 +4,12 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
-from jaxconv import distributed, models, runtime
-from jaxconv.data import check
+from jaxconv import distributed, runtime
 from jaxconv.errors import InputError, known
-from jaxconv.explain import summarize, write_summary
 from jaxconv.runs import (
     CHANGED,
     MAY_CHANGE,
@@ -20,15 +18,12 @@ from jaxconv.runs import (
     evaluate_run,
     load_run,
     predict_files,
-    read_config,
     read_train_config,
     resume_training,
     run_training,
 )
 from jaxconv.utils.files import write_json
-from jaxconv.utils.terminal import console, tell, tell_error
-
-MOST_CLASSES = 1_000_000
+from jaxconv.utils.terminal import tell, tell_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,31 +91,6 @@ class Predict:
     """Swap dark and bright: for dark ink on white paper, which MNIST shows the other way round."""
     top: int = 3
     """How many classes to list for each image."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """Print a network as a table: shapes, parameters, work, receptive fields."""
-
-    model: tyro.conf.Positional[str]
-    """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
-    32, 44, 56 or 110; or the folder of a run, as jaxconv train made it."""
-    in_shape: tuple[int, int, int] | None = None
-    """Height, width and channels of one image; by default the size that the model is meant for."""
-    classes: int | None = None
-    """Number of outputs; by default 10."""
-    form: Literal["terminal", "text", "markdown", "json"] = "terminal"
-    """How to write it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Look at the data sets on this machine; nothing is downloaded."""
-
-    action: tyro.conf.Positional[Literal["check"]]
-    """check: every file against its official size and SHA-256."""
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Data sets; all of them by default."""
 
 
 def train(options: Train) -> None:
@@ -203,38 +173,3 @@ def predict(options: Predict) -> None:
     for path, probabilities in zip(options.images, predicted, strict=True):
         best = probabilities.argsort()[::-1][: options.top]
         tell(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
-
-
-def summary(options: Summary) -> None:
-    name, in_shape, classes = _network(options)
-    shown = summarize(models.find(name).make(classes), in_shape)
-    title = f"{name} on {'×'.join(map(str, shown.in_shape))}"
-    tell(*write_summary(shown, options.form, title=title, width=console().width).split("\n"))
-    if options.form in ("terminal", "text"):
-        size = f"{4 * shown.params / 1024:,.0f} KiB in float32"
-        tell(f"trainable parameters {shown.params:,} ({size}): {shown.weights:,} weights and {shown.biases:,} biases")
-        tell(f"running statistics {shown.state:,}")
-
-
-def _network(options: Summary) -> tuple[str, tuple[int, ...], int]:
-    """Name, image shape and number of classes of the model, or of the run, that is to be summarised."""
-    if Path(options.model).is_dir():
-        if options.in_shape is not None or options.classes is not None:
-            raise InputError("summary: of a run --in-shape and --classes are known: leave them out")
-        config = read_config(Path(options.model))
-        return config["model"], tuple(config["in_shape"]), len(config["classes"])
-    classes = 10 if options.classes is None else options.classes
-    if not 1 <= classes <= MOST_CLASSES:
-        raise InputError(f"summary: --classes {classes} should be from 1 to {MOST_CLASSES:,}")
-    return options.model, options.in_shape or models.find(options.model).in_shape, classes
-
-
-def check_data(options: Data) -> None:
-    bad = []
-    for report in check(options.names):
-        tell(report.name, *(f"  {line}" for line in report.lines))
-        # A file that nobody asked about may well be missing; it is fetched when it is needed.
-        if report.damaged or (report.missing and report.name in options.names):
-            bad.append(report.name)
-    if bad:
-        raise InputError(f"{', '.join(bad)}: damaged or missing files, named above with what to do")

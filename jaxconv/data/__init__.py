@@ -1,6 +1,6 @@
 """Data sets by name or by place. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
 
-from jaxconv.data import augment, synthetic
+from jaxconv.data import augment
 from jaxconv.data.base import Dataset, LazySplit, Split, enlarge, hold_out
 from jaxconv.data.images import read_image
 from jaxconv.data.registry import DATASETS, SCHEMES, load
@@ -23,5 +23,4 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "read_image",
-    "synthetic",
 ]

@@ -39,7 +39,6 @@ from jaxconv.explain.intermediates import feature_maps, layer_names
 from jaxconv.explain.receptive_fields import coverage_map, field_of
 from jaxconv.explain.step_by_step.registry import arithmetic
 from jaxconv.explain.step_by_step.terms import Arithmetic
-from jaxconv.explain.style import Styled, gram, style_transfer
 from jaxconv.explain.summary import Row, Summary, summarize, write_summary
 from jaxconv.explain.weights import Change, Histogram, change, channel_images, colourfulness, filter_images, histograms
 
@@ -61,7 +60,6 @@ __all__ = [
     "Randomized",
     "Row",
     "Shifted",
-    "Styled",
     "Summary",
     "activity",
     "arithmetic",
@@ -83,7 +81,6 @@ __all__ = [
     "grad_cam",
     "gradient_norms",
     "gradient_x_input",
-    "gram",
     "guided_backprop",
     "health",
     "histograms",
@@ -100,7 +97,6 @@ __all__ = [
     "saturation",
     "smooth_grad",
     "strongest",
-    "style_transfer",
     "summarize",
     "to_heat",
     "translation_test",

@@ -38,7 +38,7 @@ def model_contest(
     >>> sorted(model_contest("lenet5", dtype=jnp.float32).functions)
     ['auto', 'by hand', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
     """
-    from jaxconv.models import find
+    from jaxconv.models.registry import find
 
     entry = find(name)
     if "impl" not in inspect.signature(entry.make).parameters:

@@ -5,33 +5,23 @@ In a notebook the figure shows itself after ``%matplotlib inline``; in a script,
 """
 
 from jaxconv.plot import rgb
-from jaxconv.plot.bars import bars
 from jaxconv.plot.comparison import errors, ratios, step_times
-from jaxconv.plot.depth import gradients_and_losses
 from jaxconv.plot.diagnostics import correlation, histograms, norms
-from jaxconv.plot.epochs import against_epochs
 from jaxconv.plot.features import attributions, filters, patches
 from jaxconv.plot.figures import literal, save, save_figure
 from jaxconv.plot.images import grid, numbers, rows
-from jaxconv.plot.members import against_members
-from jaxconv.plot.samples import against_samples
 from jaxconv.plot.spatial import against_shift, coverage, receptive_field, robustness
 from jaxconv.plot.training import confusion, curves, mistakes
 
 __all__ = [
-    "against_epochs",
-    "against_members",
-    "against_samples",
     "against_shift",
     "attributions",
-    "bars",
     "confusion",
     "correlation",
     "coverage",
     "curves",
     "errors",
     "filters",
-    "gradients_and_losses",
     "grid",
     "histograms",
     "literal",

@@ -17,24 +17,16 @@ not written into.
 """
 
 from jaxconv.runs.config import RECIPES, TrainConfig
-from jaxconv.experiment.networks import Networks, TrainingStudy, train_networks, train_recipe
 from jaxconv.runs.run_folder import CHANGED, Run, evaluate_run, load_run, predict_files
 from jaxconv.runs.schema import MAY_CHANGE, read_config, read_history, read_result, read_train_config
-from jaxconv.experiment.study import Findings, Options, Progress, Study, run, spread, table
 from jaxconv.runs.runner import resume_training, run_training, train_or_resume
 
 __all__ = [
     "CHANGED",
     "MAY_CHANGE",
     "RECIPES",
-    "Findings",
-    "Networks",
-    "Options",
-    "Progress",
     "Run",
-    "Study",
     "TrainConfig",
-    "TrainingStudy",
     "evaluate_run",
     "load_run",
     "predict_files",
@@ -43,11 +35,6 @@ __all__ = [
     "read_result",
     "read_train_config",
     "resume_training",
-    "run",
     "run_training",
-    "spread",
-    "table",
-    "train_networks",
     "train_or_resume",
-    "train_recipe",
 ]

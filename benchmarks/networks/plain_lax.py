@@ -11,8 +11,9 @@ from jax import lax
 from jax.nn import relu, tanh
 from jax.nn.initializers import glorot_uniform
 
+from benchmarks.networks import NETS, RESNETS, blocks
 from jaxconv import models
-from jaxconv.bench.peers import CLASSES, LEARNING_RATE, NETS, RESNETS, Runner, blocks, random_batch
+from jaxconv.bench.step_timing import CLASSES, LEARNING_RATE, Runner, random_batch
 
 Tree = dict[str, Any]
 

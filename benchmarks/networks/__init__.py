@@ -4,32 +4,9 @@ All have the same sizes, and learn from the same batch with Adam at the same lea
 used: each file is what someone who trains with that library would have in front of them.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
-
-LEARNING_RATE = 1e-3
-CLASSES = 10
-
 # Residual networks: the depth, and the blocks of each of the three sizes, 16, 32 and 64 channels.
 RESNETS = {f"resnet{depth}": (depth - 2) // 6 for depth in (20, 32, 44, 56, 110)}
 NETS = ("lenet5", "mnist_cnn", "vgg6", *RESNETS)  # those that every peer has
-
-
-class Runner(NamedTuple):
-    """A network that learns.
-
-    Attributes:
-        sizes: how many numbers each of its parameters holds, in any order.
-        steps: makes so many steps, waits until they are done, and returns the loss of the last (of a call, where that
-            makes many).
-        chunk: steps of one call of the library; ``steps`` makes a multiple of it.
-    """
-
-    sizes: list[int]
-    steps: Callable[[int], float]
-    chunk: int = 1
 
 
 def blocks(name: str) -> list[tuple[int, int, int]]:
@@ -40,9 +17,3 @@ def blocks(name: str) -> list[tuple[int, int, int]]:
     """
     outs = [features for features in (16, 32, 64) for _ in range(RESNETS[name])]
     return [(i, o, o // i) for i, o in zip([16, *outs], outs, strict=False)]
-
-
-def random_batch(in_shape: tuple[int, ...], batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images ``(N, H, W, C)`` of floats from 0 to 1 and labels ``(N,)``, the same for every peer."""
-    rng = np.random.default_rng(0)
-    return rng.random((batch, *in_shape), np.float32), rng.integers(0, CLASSES, batch).astype(np.int32)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from equinox import nn
 
+from benchmarks.networks import NETS, RESNETS, blocks
 from jaxconv import models
-from jaxconv.bench.peers import CLASSES, LEARNING_RATE, NETS, RESNETS, Runner, blocks, random_batch
+from jaxconv.bench.step_timing import CLASSES, LEARNING_RATE, Runner, random_batch
 
 Keys = Callable[[], jax.Array]  # a fresh key a call
 

@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from benchmarks.networks import NETS, RESNETS, blocks
 from jaxconv import models
-from jaxconv.bench.peers import CLASSES, LEARNING_RATE, NETS, RESNETS, Runner, blocks, random_batch
+from jaxconv.bench.step_timing import CLASSES, LEARNING_RATE, Runner, random_batch
 
 
 def lenet5() -> nn.Module:

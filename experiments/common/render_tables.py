@@ -1,9 +1,9 @@
-"""The tables of ``experiments/``, made of what was recorded, and the sentence in each study's docstring.
+"""Render the tables of ``experiments/`` from the records, and the sentence in each study's docstring.
 
-    python experiments/results/tables.py     # after a study ran with --record, or a test of a lecture's row was added
+    python experiments/common/render_tables.py  # after a study ran with --record, or a lecture's row got a test
 
-It writes ``experiments/README.md`` (what each study claims and what it measured, from the JSON files beside this one),
-``experiments/SEEDS.md`` (for each row of the five lectures, the tests and studies that name it) and the paragraph
+It writes ``experiments/README.md`` (what each study claims and what it measured, from the JSON files in ``results/``),
+``experiments/LECTURES.md`` (for each row of the five lectures, the tests and studies that name it) and the paragraph
 "Measured …" of every study that has a record. A test holds all of them equal to what this would write.
 """
 
@@ -67,9 +67,9 @@ python experiments/pooling.py --smoke      # seconds, to see that it runs
 python experiments/pooling.py              # the real thing
 ```
 
-This page is made by `python experiments/results/tables.py` of the JSON files in [`results/`](results/), which the
+This page is made by `python experiments/common/render_tables.py` of the JSON files in [`results/`](results/), which the
 studies wrote with `--record`. Time is that of the processor, both cores together, and where a GPU did the work that of
-the clock. Where each row of the lectures is shown, tests included, is in [SEEDS.md](SEEDS.md).
+the clock. Where each row of the lectures is shown, tests included, is in [LECTURES.md](LECTURES.md).
 
 | study | claim | measured, and its figure | seeds | time |
 |---|---|---|---|---|
@@ -137,14 +137,14 @@ def rows_of(name: str, source: str) -> list[str]:
     return list(dict.fromkeys([*own, *("-".join(each) for each in ROW.findall(source))]))
 
 
-def seeds() -> str:
-    """``experiments/SEEDS.md``."""
+def lectures() -> str:
+    """``experiments/LECTURES.md``."""
     rows: dict[str, str] = json.loads((TESTS / "seeds" / "rows.json").read_text())
     lines = [
         "# The five lectures, row by row",
         "",
         "What each lecture says, and the tests and studies that show it. Where a lecture errs, its test says so.",
-        "Made by `python experiments/results/tables.py`; a test fails when a row is shown nowhere.",
+        "Made by `python experiments/common/render_tables.py`; a test fails when a row is shown nowhere.",
     ]
     lecture, found = None, places()
     for row, said in rows.items():
@@ -168,7 +168,7 @@ def main() -> None:
             study.path.write_text(with_measured(study.path.read_text(), study.record))
     studies = scripts()  # again, with what was written just now
     (EXPERIMENTS / "README.md").write_text(readme(studies))
-    (EXPERIMENTS / "SEEDS.md").write_text(seeds())
+    (EXPERIMENTS / "LECTURES.md").write_text(lectures())
     missing = [study.path.stem for study in studies if study.record is None]
     nowhere = [row for row, found in places().items() if not found]
     print(f"{len(studies)} studies; without a record: {', '.join(missing) or 'none'}")

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from benchmarks.networks import NETS, RESNETS, blocks
 from jaxconv import models
-from jaxconv.bench.peers import CLASSES, LEARNING_RATE, NETS, RESNETS, Runner, blocks, random_batch
+from jaxconv.bench.step_timing import CLASSES, LEARNING_RATE, Runner, random_batch
 
 max_pool = partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2))
 

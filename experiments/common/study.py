@@ -14,7 +14,7 @@ A script in ``experiments/`` has a docstring (the claim, its lecture rows, the c
         run(Config, measure, measured)
 
 It leaves ``runs/NAME/NAME.json`` and its figures; ``--record`` puts the JSON and the first figure into
-``experiments/results/`` too, from which ``experiments/results/tables.py`` makes the table of all studies.
+``experiments/results/`` too, from which ``experiments/common/render_tables.py`` makes the table of all studies.
 """
 
 import dataclasses

@@ -1,16 +1,21 @@
 """The race: everyone gets ready, one after the other, and then they take turns."""
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
-from jaxconv.bench.contestants import Contestant
-from jaxconv.bench.process import Lost, Process
-from jaxconv.utils.timing import MOST, calls_of_turn
+from benchmarks.process import Lost, Process
+from jaxconv.bench.step_timing import steps_of_round, warmup_steps
 
-TURN = 0.3  # seconds at least, so that neither the clock nor the asking matters
-GLANCE = 3  # steps, before anything counts, to see how long one takes
+
+class Named(Protocol):
+    """What is timed has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
 
 
 class Measured(NamedTuple):
@@ -32,11 +37,11 @@ class _Racer(NamedTuple):
 
 
 def race(
-    contestants: Sequence[Contestant],
-    start: Callable[[Contestant], Process],
+    contestants: Sequence[T],
+    start: Callable[[T], Process],
     *,
     rounds: int,
-    lost: Callable[[Contestant, str], None],
+    lost: Callable[[T, str], None],
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Measured]:
     """Time the steps of all, A B A B, with one at work at any time.
@@ -77,14 +82,7 @@ def race(
 def _ready(process: Process) -> _Racer:
     ready = process.answer("getting ready")
     chunk = int(ready["chunk"])
-    glance = math.ceil(GLANCE / chunk) * chunk
-    return _Racer(process, turn(process.run(glance) / glance, chunk), Measured([], float(ready["first_step_s"])))
-
-
-def turn(seconds: float, chunk: int = 1) -> int:
-    """Steps of a turn, when a step takes so many seconds and they are made in chunks.
-
-    >>> turn(0.02), turn(0.001), turn(2.0), turn(0.02, chunk=10), turn(0.001, chunk=32)
-    (15, 50, 1, 20, 32)
-    """
-    return chunk * max(1, min(calls_of_turn(seconds * chunk, TURN), MOST // chunk))
+    glance = warmup_steps(chunk)
+    return _Racer(
+        process, steps_of_round(process.run(glance) / glance, chunk), Measured([], float(ready["first_step_s"]))
+    )

@@ -1,4 +1,4 @@
-"""The same network trained from several seeds: what the comparisons of :mod:`jaxconv.experiment.study` are made of."""
+"""The same network trained from several seeds: what the comparisons of :mod:`common.study` are made of."""
 
 import dataclasses
 import math
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import optax
 
+from common.study import Progress, Study
 from jaxconv import explain, train
-from jaxconv.experiment.study import Progress, Study
 from jaxconv.layers import Layer
 from jaxconv.runs.config import TrainConfig
 from jaxconv.train import EarlyStopping

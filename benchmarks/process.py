@@ -8,10 +8,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jaxconv.bench.contestants import Contestant
+from benchmarks.targets import Contestant
+
+WORKER = str(Path(__file__).parent / "worker.py")
 
 
 class Lost(Exception):
@@ -109,6 +112,6 @@ class Process:
 
 def start(contestant: Contestant, model: str, batch: int, *, timeout: float, tune: bool = True) -> Process:
     """The process of a contestant; its first answer is that it is ready."""
-    command = [sys.executable, "-m", "jaxconv.bench.worker", contestant.peer, model, str(batch)]
+    command = [sys.executable, "-m", "benchmarks.worker", contestant.peer, model, str(batch)]
     command += ["--mode", contestant.mode, *([] if tune else ["--no-tune"])]
     return Process(command, timeout=timeout)

@@ -1,4 +1,4 @@
-"""One contestant, in a process of its own: ``python -m jaxconv.bench.worker PEER MODEL BATCH [--mode epoch]``.
+"""One contestant, in a process of its own: ``python benchmarks/worker.py PEER MODEL BATCH [--mode epoch]``.
 
 It builds the network, makes the first step, and says so; then it answers each line ``run N`` with how long N steps
 took, until there are no more lines. Every answer is a line of JSON:
@@ -14,13 +14,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-
-from jaxconv import runtime
-from jaxconv.bench.contestants import CONTESTANTS, OURS
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m jaxconv.bench.worker")
+    # Last, so that the jaxconv of this environment is timed, and not that of this checkout.
+    sys.path.append(str(Path(__file__).parents[1]))
+    from benchmarks.targets import CONTESTANTS
+    from jaxconv import runtime
+    from jaxconv.bench.step_timing import JAXCONV
+
+    parser = argparse.ArgumentParser(prog="python benchmarks/worker.py")
     parser.add_argument("peer")
     parser.add_argument("model")
     parser.add_argument("batch", type=int)
@@ -35,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(content), file=answers, flush=True)
 
     [contestant] = [each for each in CONTESTANTS if (each.peer, each.mode) == (options.peer, options.mode)]
-    if contestant.peer == OURS:
+    if contestant.peer == JAXCONV:
         runtime.set_up(tuned=not options.no_tune)
-    peer = importlib.import_module(f"jaxconv.bench.peers.{contestant.file}")
+    peer = importlib.import_module(contestant.module)
     runner = peer.build(options.model, options.batch, **contestant.options)
     started = time.perf_counter()
     runner.steps(runner.chunk)

@@ -1,0 +1,337 @@
+"""Sound as a network for speech sees it: log energies in bands of the ear's scale, or their cepstrum.
+
+    wave (…, samples) → frames → power spectrum → mel bands → log → (cosine transform) → features (…, frames, n)
+
+=====================  ==========================================================================================
+``frames``             pieces of the wave that overlap: 25 ms long, one every 10 ms (at 16 kHz)
+``power_spectrum``     the energy at every frequency of each frame, by the fast Fourier transform or by a convolution
+``dft_kernel``         that convolution's kernel: window and Fourier transform as the filters of one 1-D layer
+``mel_filterbank``     triangles, narrow where the ear is exact and wide where it is not
+``log_mel``            the logarithm of the energy in each band, "MFSC": what a convolution is given
+``mfcc``               its cosine transform, "MFCC": what decorrelates it, and takes away that neighbours are alike
+``stack_context``      each frame with those around it, as an image (frames, bands)
+=====================  ==========================================================================================
+
+All are pure functions of arrays, linear but for the square and the logarithm, so a loss on features can be
+differentiated by the wave. Any leading axes are kept: one wave is ``(samples,)``, a batch ``(N, samples)``.
+
+Sources: Davis & Mermelstein, 1980, "Comparison of parametric representations for monosyllabic word recognition in
+continuously spoken sentences", IEEE Trans. ASSP 28(4), https://doi.org/10.1109/TASSP.1980.1163420; Young et al., The
+HTK Book, chapter 5 (the mel scale's formula). Lecture row 003-10.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from jaxconv import checks, ops
+from jaxconv.errors import InputError, known
+from jaxconv.ops import numerics
+
+__all__ = [
+    "WINDOWS",
+    "dft_kernel",
+    "frames",
+    "hertz_to_mel",
+    "log_mel",
+    "mel_filterbank",
+    "mel_to_hertz",
+    "mfcc",
+    "power_spectrum",
+    "stack_context",
+]
+
+
+RATE, BANDS = 16_000, 40
+FLOOR = 1e-6  # added to every band's energy, so that silence has a logarithm, and that a slope
+
+
+def hertz_to_mel(hertz: ArrayLike) -> np.ndarray:
+    """The ear's scale of pitch, by HTK's formula: ``mel = 2595 · log₁₀(1 + hertz/700)``.
+
+    >>> hertz_to_mel([0, 700, 1000]).round(1)
+    array([  0. , 781.2, 1000. ])
+    """
+    return 2595 * np.log10(1 + np.asarray(hertz, float) / 700)
+
+
+def mel_to_hertz(mel: ArrayLike) -> np.ndarray:
+    """The other way: ``hertz = 700 · (10^(mel/2595) − 1)``.
+
+    >>> mel_to_hertz(hertz_to_mel([50, 4000])).round(6)
+    array([  50., 4000.])
+    """
+    return 700 * (10 ** (np.asarray(mel, float) / 2595) - 1)
+
+
+FRAME, HOP, SIZE = 400, 160, 512
+
+
+def mel_filterbank(
+    bands: int = BANDS, *, size: int = SIZE, rate: float = RATE, low: float = 0.0, high: float | None = None
+) -> np.ndarray:
+    """Triangles that add up a power spectrum into bands: ``(size // 2 + 1, bands)`` floats.
+
+        p_0 … p_{bands+1} evenly spaced in mel from low to high, in hertz;    f_k = k · rate / size
+        bank[k, b] = max(0, min((f_k − p_b) / (p_{b+1} − p_b), (p_{b+2} − f_k) / (p_{b+2} − p_{b+1})))
+
+    A band begins at its lower neighbour's centre, is 1 at its own and ends at its upper neighbour's, so between the
+    first and the last centre every frequency counts for 1 in all. The sides are straight in hertz, as Davis &
+    Mermelstein draw them; HTK's are straight in mel.
+
+    Args:
+        bands: how many.
+        size: of the Fourier transform.
+        rate: samples a second.
+        low, high: where the first band begins and the last one ends, in hertz; by default 0 and half the rate.
+
+    Raises:
+        InputError: low and high out of order or above half the rate, or bands so narrow that one sees no frequency.
+
+    Lecture row 003-10: 40 bands.
+
+    >>> bank = mel_filterbank(40)
+    >>> bank.shape, bank[:, [0, 39]].argmax(axis=0) * 16_000 / 512              # their peaks, in hertz
+    ((257, 40), array([  31.25, 7468.75]))
+    """
+    checks.whole("mel_filterbank", 1, bands=bands, size=size)
+    checks.number("mel_filterbank", "rate", rate, above=0)
+    high = rate / 2 if high is None else high
+    checks.number("mel_filterbank", "low", low, least=0)
+    checks.number("mel_filterbank", "high", high)
+    if not low < high <= rate / 2:
+        raise InputError(
+            f"mel_filterbank: low={low} and high={high} should go up, to half the rate at most: {rate / 2}"
+        )
+    edges = mel_to_hertz(np.linspace(hertz_to_mel(low), hertz_to_mel(high), bands + 2))
+    f = (np.arange(size // 2 + 1) * rate / size)[:, None]
+    rising = (f - edges[:-2]) / np.diff(edges)[:-1]
+    falling = (edges[2:] - f) / np.diff(edges)[1:]
+    bank = np.maximum(0, np.minimum(rising, falling))
+    empty = np.flatnonzero(bank.sum(axis=0) == 0)
+    if empty.size:
+        raise InputError(
+            f"mel_filterbank: band {empty[0]} of bands={bands} lies between two frequencies of a transform of "
+            f"size={size}, {rate / size:g} Hz apart: take fewer bands or a larger size"
+        )
+    return bank
+
+
+def log_mel(
+    wave: Float[ArrayLike, "*batch samples"],
+    bands: int = BANDS,
+    *,
+    rate: float = RATE,
+    low: float = 0.0,
+    high: float | None = None,
+    frame: int = FRAME,
+    hop: int = HOP,
+    size: int = SIZE,
+    window: str = "hamming",
+    impl: str = "fft",
+    floor: float = FLOOR,
+) -> Float[Array, "*batch t b"]:
+    """The logarithm of the energy in every mel band of every frame ("MFSC"):
+
+        y[…, t, b] = ln(floor + Σ_k power_spectrum(wave)[…, t, k] · mel_filterbank(bands)[k, b])
+
+    In it, speaking louder adds a constant, and a higher voice is nearly a shift along the bands: an image on which the
+    same small pattern means the same at many places.
+
+    Args:
+        wave, frame, hop, size, window, impl: as in :func:`power_spectrum`.
+        bands, rate, low, high: as in :func:`mel_filterbank`.
+        floor: energy that every band has; above 0, so that silence has a logarithm, and a gradient.
+
+    Returns:
+        ``(…, frames, bands)``, in at least float32.
+
+    Lecture row 003-10.
+
+    >>> import jax
+    >>> wave = jax.random.normal(jax.random.key(0), (2, 3600))
+    >>> louder = log_mel(2 * wave) - log_mel(wave)
+    >>> louder.shape, bool(jnp.allclose(louder, 2 * jnp.log(2.), atol=1e-4))
+    ((2, 21, 40), True)
+    """
+    checks.number("log_mel", "floor", floor, above=0)
+    spectrum = power_spectrum(wave, frame=frame, hop=hop, size=size, window=window, impl=impl)
+    bank = jnp.asarray(mel_filterbank(bands, size=size, rate=rate, low=low, high=high), spectrum.dtype)
+    return jnp.log(jnp.matmul(spectrum, bank, precision="highest") + jnp.asarray(floor, spectrum.dtype))
+
+
+def mfcc(
+    wave: Float[ArrayLike, "*batch samples"], coefficients: int = 13, *, bands: int = BANDS, **options: object
+) -> Float[Array, "*batch t c"]:
+    """The first coefficients of the cosine transform of :func:`log_mel`, the mel-frequency cepstrum:
+
+        y[…, t, c] = s_c · Σ_b log_mel(wave)[…, t, b] · cos(π·c·(b + ½) / bands),    s_0 = √(1/bands), s_c = √(2/bands)
+
+    The scaling keeps lengths (the transform is orthonormal); HTK scales coefficient 0 by √(2/bands) too. Few
+    coefficients are the spectrum's outline without the voice's pitch, hardly correlated with each other. But what was
+    near is no longer near: convolving along them makes no sense, which is why a CNN is given log_mel.
+
+    Args:
+        wave: as in :func:`frames`.
+        coefficients: how many, from 0 (the loudness) on; at most ``bands``.
+        bands: how many of them are made of.
+        options: the others of :func:`log_mel`.
+
+    Raises:
+        InputError: more coefficients than bands, and as in :func:`log_mel`.
+
+    Lecture row 003-10.
+
+    >>> import jax
+    >>> mfcc(jax.random.normal(jax.random.key(0), (2, 3600)), 12).shape
+    (2, 21, 12)
+    """
+    checks.whole("mfcc", 1, coefficients=coefficients, bands=bands)
+    if coefficients > bands:
+        raise InputError(f"mfcc: coefficients={coefficients} of bands={bands}: at most {bands} can be had")
+    energies = log_mel(wave, bands, **options)  # type: ignore[arg-type]
+    waves = np.cos(np.pi * np.outer(np.arange(bands) + 0.5, np.arange(coefficients)) / bands)
+    scales = np.where(np.arange(coefficients) == 0, np.sqrt(1 / bands), np.sqrt(2 / bands))
+    return jnp.matmul(energies, jnp.asarray(waves * scales, energies.dtype), precision="highest")
+
+
+WINDOWS = {"hamming": (0.54, 0.46), "hann": (0.5, 0.5), "rectangular": (1.0, 0.0)}  # a − b·cos(2πt / (frame − 1))
+
+
+def frames(wave: Float[ArrayLike, "*batch samples"], frame: int = FRAME, hop: int = HOP) -> Float[Array, "*batch t f"]:
+    """Pieces of a wave: ``y[…, t, i] = wave[…, t·hop + i]``, as many as fit: ``⌊(samples − frame)/hop⌋ + 1``.
+
+    Args:
+        wave: floats; bytes or int16 are to be scaled first.
+        frame: samples in a piece; 400 are 25 ms at 16 kHz.
+        hop: samples from one piece to the next; 160 are 10 ms.
+
+    Raises:
+        InputError: a wave shorter than a frame, or sizes below 1.
+        DtypeError: the wave holds integers.
+
+    >>> frames(jnp.arange(7.), frame=3, hop=2)
+    Array([[0., 1., 2.],
+           [2., 3., 4.],
+           [4., 5., 6.]], dtype=float32)
+    """
+    wave = _wave("frames", wave, frame, hop)
+    starts = np.arange((wave.shape[-1] - frame) // hop + 1) * hop
+    return wave[..., starts[:, None] + np.arange(frame)]
+
+
+def power_spectrum(
+    wave: Float[ArrayLike, "*batch samples"],
+    *,
+    frame: int = FRAME,
+    hop: int = HOP,
+    size: int = SIZE,
+    window: str = "hamming",
+    impl: str = "fft",
+) -> Float[Array, "*batch t k"]:
+    """The energy of every frame at every frequency ``k · rate / size``:
+
+        y[…, t, k] = |Σ_i w[i] · wave[…, t·hop + i] · exp(−2πj·k·i / size)|²,    k = 0 … size/2
+
+    Args:
+        wave, frame, hop: as in :func:`frames`.
+        size: of the Fourier transform, at least ``frame``; what is over is zeros, which only draws the curve finer.
+        window: ``"hamming"``, ``"hann"`` or ``"rectangular"``: w[i] = a − b·cos(2π·i/(frame − 1)), which lets a frame
+            begin and end softly, so that one tone is one peak.
+        impl: ``"fft"``, or ``"conv"``: a 1-D convolution of stride ``hop`` with :func:`dft_kernel`. The numbers are
+            the same but for rounding.
+
+    Returns:
+        ``(…, frames, size // 2 + 1)``, in at least float32.
+
+    Raises:
+        InputError: as in :func:`frames`; a size below the frame, an unknown window or impl.
+
+    >>> tone = jnp.cos(2 * jnp.pi * 1000 * jnp.arange(1600) / 16_000)            # 1 kHz
+    >>> spectrum = power_spectrum(tone)
+    >>> spectrum.shape, int(spectrum[0].argmax()) * 16_000 / 512
+    ((8, 257), 1000.0)
+    """
+    known("impl", impl, ["fft", "conv"], by="power_spectrum")
+    wave = numerics.widened(_wave("power_spectrum", wave, frame, hop))
+    taper = _window("power_spectrum", window, frame, size)
+    if impl == "conv":
+        batch, samples = wave.shape[:-1], wave.shape[-1]
+        kernel = jnp.asarray(dft_kernel(frame, size, window), wave.dtype)
+        pair = ops.conv(wave.reshape(-1, samples, 1), kernel, stride=hop, precision="highest")
+        real, imaginary = jnp.split(pair.reshape(*batch, *pair.shape[1:]), 2, axis=-1)
+    else:
+        pieces = frames(wave, frame, hop)
+        tapers = jnp.broadcast_to(jnp.asarray(taper, wave.dtype), pieces.shape)
+        spectrum = jnp.fft.rfft(pieces * tapers, n=size)
+        real, imaginary = jnp.real(spectrum), jnp.imag(spectrum)
+    return real**2 + imaginary**2
+
+
+def dft_kernel(frame: int = FRAME, size: int = SIZE, window: str = "hamming") -> np.ndarray:
+    """Window and Fourier transform as the kernel of :func:`jaxconv.ops.conv`: ``(frame, 1, 2·(size/2 + 1))`` floats.
+
+        kernel[i, 0, k] = w[i]·cos(2π·k·i/size),    kernel[i, 0, size/2 + 1 + k] = −w[i]·sin(2π·k·i/size)
+
+    So the front end's first step is a convolution whose stride is the hop, with fixed filters, one pair a frequency.
+
+    >>> dft_kernel(4, 4, "rectangular")[:, 0].round().astype(int)       # three cosines, and three sines
+    array([[ 1,  1,  1,  0,  0,  0],
+           [ 1,  0, -1,  0, -1,  0],
+           [ 1, -1,  1,  0,  0,  0],
+           [ 1,  0, -1,  0,  1,  0]])
+    """
+    taper = _window("dft_kernel", window, frame, size)
+    angle = 2 * np.pi * np.outer(np.arange(frame), np.arange(size // 2 + 1)) / size
+    return (taper[:, None] * np.concatenate([np.cos(angle), -np.sin(angle)], axis=1))[:, None]
+
+
+def _wave(op: str, wave: ArrayLike, frame: int, hop: int) -> jax.Array:
+    wave = checks.array(op, "wave", wave)
+    checks.floating(op, wave=wave)
+    checks.whole(op, 1, frame=frame, hop=hop)
+    if wave.ndim < 1 or wave.shape[-1] < frame:
+        raise InputError(f"{op}: wave {wave.shape} should be (…, samples), at least the {frame} of one frame")
+    return wave
+
+
+def _window(op: str, name: str, frame: int, size: int) -> np.ndarray:
+    """The window's values; refuse what does not fit in the transform."""
+    known("window", name, WINDOWS, by=op)
+    checks.whole(op, 1, frame=frame, size=size)
+    if size < frame:
+        raise InputError(f"{op}: size={size} should be at least frame={frame}, or some of the wave would be left out")
+    a, b = WINDOWS[name]
+    return a - b * np.cos(2 * np.pi * np.arange(frame) / max(1, frame - 1))
+
+
+def stack_context(features: Float[ArrayLike, "*batch t b"], context: int = 10) -> Float[Array, "*batch t w b"]:
+    """Every frame with ``context`` frames on each side: ``y[…, t, u, b] = features[…, t + u − context, b]``.
+
+    Beyond its ends, the sound goes on as it ends there. So every frame becomes an image of ``2·context + 1`` frames,
+    from which a network says what is spoken in its middle.
+
+    Raises:
+        InputError: no frame, or a negative context.
+        DtypeError: features of integers.
+
+    Lecture row 003-10: context 10 gives (21, 40).
+
+    >>> import jax.numpy as jnp
+    >>> stack_context(jnp.arange(4.)[:, None], 1)[:, :, 0]
+    Array([[0., 0., 1.],
+           [0., 1., 2.],
+           [1., 2., 3.],
+           [2., 3., 3.]], dtype=float32)
+    >>> stack_context(jnp.zeros((2, 50, 40))).shape
+    (2, 50, 21, 40)
+    """
+    features = checks.array("stack_context", "features", features)
+    checks.floating("stack_context", features=features)
+    checks.whole("stack_context", 0, context=context)
+    if features.ndim < 2 or not features.shape[-2]:
+        raise InputError(f"stack_context: features {features.shape} should be (…, frames, bands), at least one frame")
+    count = features.shape[-2]
+    places = np.arange(count)[:, None] + np.arange(-context, context + 1)
+    return features[..., np.clip(places, 0, count - 1), :]

@@ -1,0 +1,57 @@
+"""``jaxconv bench``: the training steps of jaxconv's own networks."""
+
+import itertools
+import json
+
+import pytest
+
+from jaxconv.bench import step_timing
+
+pytestmark = pytest.mark.usefixtures("promoting")
+
+
+def test_modes_take_turns_and_medians_are_per_step(monkeypatch):
+    calls, clock = [], itertools.count()
+
+    def build(model, batch, *, mode):
+        chunk = {"step": 1, "epoch": 10}[mode]
+        return step_timing.Runner([1], lambda count: calls.append((mode, count)), chunk)
+
+    monkeypatch.setattr(step_timing, "build", build)
+    monkeypatch.setattr(step_timing.time, "perf_counter", lambda: next(clock) * 0.06)  # each call takes 0.06 s
+    step, epoch = step_timing.time_steps("lenet5", 8, rounds=3)
+    ready = [("step", 1), ("step", 3), ("epoch", 10), ("epoch", 10)]
+    assert calls == [*ready, *[("step", 15), ("epoch", 50)] * 3]
+    assert step.median_ms == pytest.approx(60 / 15) and epoch.median_ms == pytest.approx(60 / 50)
+    assert step.images_per_second == pytest.approx(8 * 15 / 0.06) and step.first_step_s == pytest.approx(0.06)
+    assert step.gflops == pytest.approx(step_timing.flops_of_step("lenet5", 8) / 4e-3 / 1e9)
+
+
+def test_bench_prints_a_table_and_saves_it(jaxconv, monkeypatch, tmp_path):
+    monkeypatch.setattr(step_timing, "sgemm_gflops", lambda: 1.0)
+    code, out, _ = jaxconv("bench --models mlp --batch 4 --rounds 2 --no-tune --json b.json")
+    assert code == 0 and "mlp: a training step of 4 images" in out and out.endswith("saved in b.json\n")
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert [(row["model"], row["framework"], row["mode"]) for row in rows] == [
+        ("mlp", "jaxconv", "step"),
+        ("mlp", "jaxconv", "epoch"),
+    ]
+    assert all(0 < row["min_ms"] <= row["median_ms"] <= row["max_ms"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
+        ("--models", "bench: --models: name at least one"),
+        ("--rounds 0", "bench: rounds=0 should be an int of at least 1"),
+        ("--batch 0", "bench: batch=0 should be an int of at least 1"),
+        ("--tune --batch 3", "bench: --batch means nothing to --tune: leave it out"),
+        ("--json nowhere/b.json", "bench: --json nowhere/b.json: there is no folder nowhere"),
+        ("--round 3", "unknown jaxconv bench option '--round': did you mean '--rounds'?"),
+    ],
+)
+def test_bench_rejects_bad_input_in_one_line(jaxconv, line, message):
+    code, out, err = jaxconv(f"bench {line}")
+    assert code == 2 and not out
+    assert message in err and err.count("\n") == 1 and "Traceback" not in err
