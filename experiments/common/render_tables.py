@@ -111,7 +111,7 @@ def with_measured(source: str, record: dict[str, Any]) -> str:
 @functools.cache
 def places() -> dict[str, list[str]]:
     """For each row of the lectures, links to the studies and the tests that name it."""
-    rows: dict[str, str] = json.loads((TESTS / "seeds" / "rows.json").read_text())
+    rows: dict[str, str] = json.loads((TESTS / "lectures" / "claims.json").read_text())
     found: dict[str, list[str]] = {row: [] for row in rows}
     for study in scripts():
         for row in dict.fromkeys("-".join(each) for each in ROW.findall(study.doc)):
@@ -139,7 +139,7 @@ def rows_of(name: str, source: str) -> list[str]:
 
 def lectures() -> str:
     """``experiments/LECTURES.md``."""
-    rows: dict[str, str] = json.loads((TESTS / "seeds" / "rows.json").read_text())
+    rows: dict[str, str] = json.loads((TESTS / "lectures" / "claims.json").read_text())
     lines = [
         "# The five lectures, row by row",
         "",

@@ -1,0 +1,229 @@
+"""Damaged and hostile files, read through the public functions: whatever is wrong with one is an ``InputError``.
+
+    python tests/helpers/attack/fuzz.py --pictures 5000 --npz 2000 --idx 1000 --archives 1000 --pickles 1000
+
+makes so many files, the same ones for the same ``--seed``, and reads each in a worker with little memory. It prints a
+table of what escaped, and ends with 1 if something did: another exception than ``InputError``, the end of the process,
+more than ten seconds, a file left behind or written elsewhere, a program started. To try another checkout, put it on
+``PYTHONPATH``.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import queue
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import fuzz_files
+import numpy as np
+
+SECONDS = 10  # of the processor's time
+PATIENCE = 60  # seconds on the clock without a result: it hangs
+GIBIBYTES = 2  # of address space, beyond what the worker has at its start
+LARGE = re.compile("[bB]omb|GB|megapixels|40,000|million|copies|bzip2|lzma")  # the names of what takes seconds to make
+KINDS = ("pictures", "npz", "idx", "archives", "pickles")
+
+
+def make(kind, index, seed, quick, folder):
+    """Write a file of a kind into a folder: ``(path, what it is, in words)``."""
+    rng = np.random.default_rng([seed, KINDS.index(kind), index])
+    hostile = {name: write for name, write in fuzz_files.HOSTILE[kind].items() if not (quick and LARGE.search(name))}
+    if index < len(hostile):
+        name, write = list(hostile.items())[index]
+        content = write()
+    else:
+        name, raw = fuzz_files.valid(kind)[rng.integers(len(fuzz_files.valid(kind)))]
+        content = fuzz_files.mutate(raw, rng)
+        name = f"damaged {name}"
+    path = folder / fuzz_files.filename(kind, name)
+    if callable(content):
+        content(path)
+    else:
+        path.write_bytes(content)
+    return path, name
+
+
+def read(kind, path):
+    """Read a file through the public function for it."""
+    from jaxconv import InputError, data
+    from jaxconv.data.safe_pickle import read_pickle
+
+    if kind == "pictures":
+        folder = path.parent / "set"
+        for label in "ab" if path.is_file() else "":
+            for part in ("train", "validation", "test"):
+                (folder / part / label).mkdir(parents=True)
+                os.link(path, folder / part / label / "1.png")
+        try:
+            data.read_image(path, (8, 8, 3))
+        except InputError:
+            pass  # a folder may say otherwise
+        data.load(f"folder:{folder}")
+    elif kind == "npz":
+        data.load(f"npz:{path}")
+    elif kind == "idx":
+        fuzz_files.complete_idx(path)
+        data.load(f"idx:{path.parent}")
+    elif kind == "archives":
+        data.load(f"folder:{path}")
+    else:
+        read_pickle(path.read_bytes(), "batch")
+
+
+def attempt(kind, index, seed, quick, root):
+    """Make a file and read it: ``(what it is, what escaped or None, whether it was read)``."""
+    from jaxconv import InputError
+
+    folder, cache = root / "files", root / "cache"
+    for place in (folder, cache):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+    (root / "gs.ran").unlink(missing_ok=True)
+    path, name = make(kind, index, seed, quick, folder)
+    escaped, done, start = None, False, time.process_time()
+    try:
+        read(kind, path)
+        done = True
+    except InputError as error:
+        if "\n" in str(error).replace(str(path), ""):
+            escaped = "InputError of several lines"
+    except Exception as error:
+        escaped = f"{type(error).__name__}: {error}".partition("\n")[0][:90]
+    seconds = time.process_time() - start
+    partial = [left.name for left in cache.rglob("*.partial-*")]
+    outside = [left for left in root.iterdir() if left.name not in ("files", "cache", "gs", "gs.ran")]
+    if (root / "gs.ran").exists():
+        escaped = "Ghostscript was started"
+    elif escaped is None and seconds > SECONDS:
+        escaped = f"took more than {SECONDS} s"
+    elif escaped is None and (partial or outside):
+        escaped = f"left behind: {(partial + outside)[0]}"
+    elif escaped is None and (size := bytes_in(cache)) > max(100 * path.stat().st_size, 2**26):
+        escaped = f"left {size / 1e6:.0f} MB in the cache"
+    return name, escaped, done
+
+
+def bytes_in(folder):
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def work(kind, start, stop, seed, quick):
+    """Attempt files one after the other, and print a line of JSON of each."""
+    root = Path(os.environ["FUZZ_ROOT"])
+    import PIL.Image
+
+    import jaxconv.data
+
+    PIL.Image.init()
+    assert jaxconv.data.load
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = used + GIBIBYTES * 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    print(json.dumps("ready"), flush=True)
+    for index in range(start, stop):
+        print(json.dumps([index, *attempt(kind, index, seed, quick, root)]), flush=True)
+
+
+@contextlib.contextmanager
+def worker(root, *arguments):
+    """A process that works, and the queue of what it prints; None at its end."""
+    gs = root / "gs" / "gs"
+    gs.parent.mkdir(exist_ok=True)
+    gs.write_text(f"#!/bin/sh\ntouch {root / 'gs.ran'}\nexit 1\n")
+    gs.chmod(0o755)
+    environment = os.environ | {
+        "FUZZ_ROOT": str(root),
+        "XDG_CACHE_HOME": str(root / "cache"),
+        "PATH": f"{gs.parent}{os.pathsep}{os.environ['PATH']}",
+        "MALLOC_ARENA_MAX": "2",  # else each thread takes an arena of address space
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, __file__, "--work", *map(str, arguments)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    lines = queue.Queue()
+
+    def listen():
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield process, lines
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def run(kind, count, seed, quick):
+    """Attempt all files of a kind, with a new worker when one has ended: ``[index, name, escaped, done]`` of each."""
+    index = 0
+    while index < count:
+        with (
+            tempfile.TemporaryDirectory(prefix="fuzz-") as root,
+            worker(Path(root), kind, index, count, seed, quick) as (process, lines),
+        ):
+            lines.get(timeout=10 * PATIENCE)  # it is ready
+            while index < count:
+                try:
+                    line = lines.get(timeout=PATIENCE)
+                except queue.Empty:
+                    yield [index, name_of(kind, index, seed, quick), "hangs", False]
+                    break
+                if line is None:
+                    yield [index, name_of(kind, index, seed, quick), f"the process ended with {process.wait()}", False]
+                    break
+                yield json.loads(line)
+                index += 1
+            index += 1
+
+
+def name_of(kind, index, seed, quick):
+    with tempfile.TemporaryDirectory() as folder:
+        return make(kind, index, seed, quick, Path(folder))[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="without the large hostile files")
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        kind, *numbers = options.work
+        work(kind, *map(int, numbers))
+        return 0
+    escapes = 0
+    for kind in KINDS:
+        if not getattr(options, kind):
+            continue
+        start, rows = time.monotonic(), list(run(kind, getattr(options, kind), options.seed, int(options.quick)))
+        found = [row for row in rows if row[2]]
+        escapes += len(found)
+        seconds = time.monotonic() - start
+        was_read = sum(row[3] for row in rows)
+        print(f"{kind:9} {len(rows):6} files, {was_read:6} read, {len(found):4} escapes, {seconds:6.0f} s", flush=True)
+        by_sort = collections.defaultdict(list)
+        for index, name, escaped, _ in found:
+            by_sort[escaped.partition(":")[0], name].append((index, escaped))
+        for (_, name), some in sorted(by_sort.items()):
+            print(f"    {len(some):4} × {name}: {some[0][1]} (number {some[0][0]})")
+    print(f"{escapes} escapes")
+    return 1 if escapes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

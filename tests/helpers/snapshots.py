@@ -1,0 +1,72 @@
+"""Snapshots of random numbers, and what tests do to their files."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconv import BatchNorm, Conv, Dense, flatten, serial
+from jaxconv.train import (
+    Plan,
+    Position,
+    Snapshot,
+    Stopping,
+    init_state,
+    make_optimizer,
+)
+
+MODEL = serial(Conv(3, 2), BatchNorm(), flatten, Dense(2))
+POSITION = Position(
+    plan=Plan(50, 8, 7, 3, 3),
+    epoch=1,
+    chunk=2,
+    measured=([0.1, 2.0, 3.0], [1e-45, 5.0, 6.0]),
+    stopping=(Stopping(0.1, 0.0, 1, 2, True), Stopping()),
+    seconds=1.5,
+    chunk_seconds=0.25,
+    reader={"next_index": 2},
+)
+
+
+def records(count):
+    return tuple(
+        {"epoch": epoch, "loss": 1 / (3 * epoch), "val_loss": 5e-324, "members": [{"loss": 0.1}]}
+        for epoch in range(1, count + 1)
+    )
+
+
+def made(step=3, model=MODEL, optimizer="adam", seed=0, average=False):
+    """A snapshot of random numbers in the right places, so that no two arrays are alike."""
+    key = jnp.stack([jax.random.key(each) for each in seed]) if isinstance(seed, list) else jax.random.key(seed)
+    like = jax.eval_shape(
+        lambda: init_state(model, make_optimizer(optimizer, clip_norm=1.0), key, (4, 4, 1), average=average)
+    )
+    rng = np.random.default_rng(step)
+    ts, best = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.integers(0, 2**31, leaf.shape), jnp.uint32).view(jnp.int32).astype(leaf.dtype),
+        (like, like.network),
+    )
+    return Snapshot(ts._replace(step=jnp.full_like(ts.step, step)), best, POSITION._replace(history=records(step)))
+
+
+def like(snapshot):
+    """The shapes of the train state and of the best network."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), snapshot[:2])
+
+
+def assert_same(found, wanted):
+    """Bit for bit, with the same types all the way down."""
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for here, there in zip(*map(jax.tree.leaves, (found[:2], wanted[:2])), strict=True):
+        assert here.dtype == there.dtype and here.shape == there.shape
+        assert np.asarray(here).tobytes() == np.asarray(there).tobytes()
+    assert found.position == wanted.position
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
