@@ -97,6 +97,8 @@ class Rename(cst.CSTTransformer):
     def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.BaseExpression:
         if original_node.value in self.aliases:
             return updated_node
+        if parameter := self._parameter(original_node):
+            return updated_node.with_changes(value=parameter)
         path = self.qualified(original_node)
         symbol = self.index.resolve(path) if path else None
         if symbol is None or path is None:
@@ -153,6 +155,14 @@ class Rename(cst.CSTTransformer):
         ]
         return updated_node.with_changes(args=args)
 
+    def _parameter(self, node: cst.Name) -> str | None:
+        """New name of a parameter, where the name is one of a function of this module."""
+        for name in self.get_metadata(QualifiedNameProvider, node, ()):
+            function, _, parameter = name.name.partition(".<locals>.")
+            if name.source is QualifiedNameSource.LOCAL and parameter == node.value and self.module:
+                return self.index.keywords.get(Symbol(self.module, function), {}).get(parameter)
+        return None
+
     def _keywords(self, function: cst.CSTNode) -> dict[str, str]:
         path = self.qualified(function)
         symbol = self.index.resolve(path) if path else None
@@ -160,8 +170,26 @@ class Rename(cst.CSTTransformer):
 
     # Text
 
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        self.functions.append(node.name.value)
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
+        self.functions.pop()
+        return updated_node
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> None:
+        self.functions.append(node.name.value)
+
+    def leave_ClassDef(self, original_node: cst.ClassDef, updated_node: cst.ClassDef) -> cst.ClassDef:
+        self.functions.pop()
+        return updated_node
+
     def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
         value = original_node.value
+        if self.module and value.startswith('"""') and self.functions:
+            for old, new in self.index.keywords.get(Symbol(self.module, ".".join(self.functions)), {}).items():
+                value = re.sub(rf"(?m)^( +(?:\w+, )*){old}(?=[:,])", rf"\1{new}", value)
+                value = re.sub(rf"\b{old}(?==)|(?<=``){old}(?=``)", new, value)
         if ">>>" in value:
             value = rename_doctest(value, self.index, self._known_here())
         return updated_node.with_changes(value=dotted(value, self.index))

@@ -87,12 +87,17 @@ class Index:
                 for name in row["names"].split(",") if row["names"] else [""]:
                     self.moves[Symbol(row["old"], name.strip())] = row["new"]
         for row in read_table(names):
-            if (row["old"].startswith(select)) and not row["keyword"]:
-                symbol = self.resolve(row["old"]) or Symbol(row["old"])
-                self.renames[symbol] = row["new"]
-            elif row["old"].startswith(select):
-                symbol = self.resolve(row["old"]) or Symbol(row["old"])
+            symbol = self.resolve(row["old"]) if row["old"].startswith(select) else None
+            if symbol is None:  # of another package, or carried out already
+                continue
+            symbol = Symbol(symbol.module, ".".join([symbol.name, *symbol.rest]))
+            if row["keyword"]:
                 self.keywords.setdefault(symbol, {})[row["keyword"]] = row["new"]
+            else:
+                self.renames[symbol] = row["new"]
+            if symbol.name.count(".") == 1 and not row["keyword"]:  # a field is a keyword of the class, too
+                owner, _, field = symbol.name.partition(".")
+                self.keywords.setdefault(Symbol(symbol.module, owner), {})[field] = row["new"]
 
     def words(self) -> set[str]:
         """Words of which a file has at least one if names in it change; empty if modules move, too."""
