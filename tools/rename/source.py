@@ -29,6 +29,8 @@ class Rename(cst.CSTTransformer):
         self.added: set[tuple[str, str]] = set()
         self.aliases: set[str] = set()  # local names that an import gives with "as"
         self.functions: list[str] = []
+        self.annotating = False  # within an annotation
+        self.exporting = False  # within the assignment of __all__
 
     # Where a name comes from
 
@@ -170,6 +172,20 @@ class Rename(cst.CSTTransformer):
 
     # Text
 
+    def visit_Annotation(self, node: cst.Annotation) -> None:
+        self.annotating = True
+
+    def leave_Annotation(self, original_node: cst.Annotation, updated_node: cst.Annotation) -> cst.Annotation:
+        self.annotating = False
+        return updated_node
+
+    def visit_Assign(self, node: cst.Assign) -> None:
+        self.exporting = any(_chain(target.target) == "__all__" for target in node.targets)
+
+    def leave_Assign(self, original_node: cst.Assign, updated_node: cst.Assign) -> cst.Assign:
+        self.exporting = False
+        return updated_node
+
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
         self.functions.append(node.name.value)
 
@@ -186,6 +202,11 @@ class Rename(cst.CSTTransformer):
 
     def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
         value = original_node.value
+        if self.exporting and self.module:
+            symbol = self.index.resolve(f"{self.module}.{value[1:-1]}")
+            return updated_node.with_changes(value=f'"{self.index.new_name(symbol)}"') if symbol else updated_node
+        if self.annotating and self.module:  # a class that is defined below
+            return updated_node.with_changes(value=re.sub(r"\b[A-Z]\w+", self._forward, value))
         if self.module and value.startswith('"""') and self.functions:
             for old, new in self.index.keywords.get(Symbol(self.module, ".".join(self.functions)), {}).items():
                 value = re.sub(rf"(?m)^( +(?:\w+, )*){old}(?=[:,])", rf"\1{new}", value)
@@ -193,6 +214,10 @@ class Rename(cst.CSTTransformer):
         if ">>>" in value:
             value = rename_doctest(value, self.index, self._known_here())
         return updated_node.with_changes(value=dotted(value, self.index))
+
+    def _forward(self, match: re.Match[str]) -> str:
+        symbol = self.index.resolve(f"{self.module}.{match[0]}")
+        return self.index.new_name(symbol) if symbol and symbol.name else match[0]
 
     def leave_Comment(self, original_node: cst.Comment, updated_node: cst.Comment) -> cst.Comment:
         return updated_node.with_changes(value=dotted(original_node.value, self.index))
