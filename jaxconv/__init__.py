@@ -3,7 +3,7 @@
     from jaxconv import Conv, Dense, MaxPool, flatten, relu, serial      # a network
     from jaxconv import ops                                              # the functions it is made of
 
-Importing this loads nothing but itself: the layers and ops below, and the other rooms, ``jaxconv.data``,
+Importing this loads nothing but itself: the layers and ops below, and the other packages, ``jaxconv.data``,
 ``jaxconv.train``, ``jaxconv.explain``, ``jaxconv.plot`` and so on, load when they are first used.
 """
 
@@ -30,8 +30,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
     if importlib.util.find_spec(f"jaxconv.{name}"):
         return importlib.import_module(f"jaxconv.{name}")
-    layers, ops = (importlib.import_module(f"jaxconv.{room}") for room in ("layers", "ops"))
-    public = {name: getattr(room, name) for room in (layers, ops) for name in room.__all__}
+    layers, ops = (importlib.import_module(f"jaxconv.{package}") for package in ("layers", "ops"))
+    public = {name: getattr(package, name) for package in (layers, ops) for name in package.__all__}
     globals().update(public)  # so that the next look at one of them does not come here
     if name == "__all__":
         return ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *public]

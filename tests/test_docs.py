@@ -1,4 +1,4 @@
-"""The documentation: its examples run, its names are real, every room has a page, and it builds without a warning."""
+"""The documentation: its examples run, its names exist, every package has a page, and it builds without a warning."""
 
 import contextlib
 import functools
@@ -137,18 +137,18 @@ def test_no_address_is_given_that_is_not_ours():
     assert [str(path) for path, words in text.items() if path != Path(__file__) and ours.search(words)] == []
 
 
-def test_every_room_has_a_page_with_every_public_name(docstrings):
+def test_every_package_has_a_page_with_every_public_name(docstrings):
     """Read from the files, without importing them, it is what the modules say when they are imported."""
     public = {module.name for module in pkgutil.iter_modules(jaxconv.__path__) if not module.name.startswith("_")}
-    assert set(docstrings.rooms()) == public
-    for room in ("shapes", "ops", "filters", "testing", "layers", "models", "data", "train", "explain", "plot"):
-        module = importlib.import_module(f"jaxconv.{room}")
-        names = {name.name for name in docstrings.names_of(f"jaxconv.{room}")}
-        inner = {each.rpartition(".")[2] for each in docstrings.modules_of(room)}
+    assert set(docstrings.packages()) == public
+    for package in ("shapes", "ops", "filters", "testing", "layers", "models", "data", "train", "explain", "plot"):
+        module = importlib.import_module(f"jaxconv.{package}")
+        names = {name.name for name in docstrings.names_of(f"jaxconv.{package}")}
+        inner = {each.rpartition(".")[2] for each in docstrings.modules_of(package)}
         missing = set(module.__all__) - names - inner
-        if room == "ops":  # jax.nn's own functions, which the table of activations has
+        if package == "ops":  # jax.nn's own functions, which the table of activations has
             missing -= {name for name in missing if getattr(ops, name) is getattr(jax.nn, name, None)}
-        assert not missing, room
+        assert not missing, package
 
 
 def test_docstrings_become_markdown(docstrings):

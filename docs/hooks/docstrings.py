@@ -19,7 +19,7 @@ import griffe
 
 ROOT = Path(__file__).resolve().parents[2]
 LECTURE_ROWS = "lecture-rows"  # the anchor of their table
-# Public, but not by a room's own name for them.
+# Public modules that a package does not export by name.
 ALSO = {
     "layers": ["traversal"],
     "models": ["manual_backprop"],
@@ -46,10 +46,10 @@ class Name(NamedTuple):
         return self.public.rpartition(".")[2]
 
 
-def rooms() -> list[str]:
-    """Every room of the package, from the ground up as CONTRIBUTING has them, or at the end."""
-    package = ROOT / "jaxconv"
-    there = {path.name.removesuffix(".py") for path in package.iterdir() if file_of(f"jaxconv.{path.stem}")}
+def packages() -> list[str]:
+    """Names of the packages, in the order of CONTRIBUTING's table; others at the end."""
+    folder = ROOT / "jaxconv"
+    there = {path.name.removesuffix(".py") for path in folder.iterdir() if file_of(f"jaxconv.{path.stem}")}
     there = {name for name in there if not name.startswith("_")}
     listed = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     return [name for name in listed if name in there] + sorted(there - set(listed))
@@ -87,9 +87,9 @@ def names_of(module: str) -> tuple[Name, ...]:
     return tuple(name for name in found if name is not None)
 
 
-def modules_of(room: str) -> list[str]:
-    """Public modules within a room."""
-    module = f"jaxconv.{room}"
+def modules_of(package: str) -> list[str]:
+    """Public modules within a package."""
+    module = f"jaxconv.{package}"
     inner = [
         f"{node.module}.{alias.name}"
         for node in tree_of(module).body
@@ -97,13 +97,13 @@ def modules_of(room: str) -> list[str]:
         for alias in node.names
         if file_of(f"{module}.{alias.name}")
     ]
-    return inner + [f"{module}.{name}" for name in ALSO.get(room, [])]
+    return inner + [f"{module}.{name}" for name in ALSO.get(package, [])]
 
 
 @functools.cache
 def published() -> dict[str, Name]:
     """All that has a place in the reference, by the path where it is written."""
-    modules = [module for room in rooms() for module in (f"jaxconv.{room}", *modules_of(room))]
+    modules = [module for package in packages() for module in (f"jaxconv.{package}", *modules_of(package))]
     return {name.path: name for module in reversed(modules) for name in names_of(module)}
 
 
@@ -260,7 +260,7 @@ def link_of(name: str, module: str) -> str | None:
     """The anchor of what a docstring calls by this name, or None where the reference has no place for it."""
     if name.startswith("jaxconv."):
         path, _, last = name.rpartition(".")
-        if path == "jaxconv" and last in rooms():
+        if path == "jaxconv" and last in packages():
             return name
         found = _find(path, last) if file_of(path) else None
         known = {each.public: each.public for each in published().values()}
@@ -268,9 +268,9 @@ def link_of(name: str, module: str) -> str | None:
         if found and found.path in published():
             return published()[found.path].public
         return known.get(name) or shortened.get(name)
-    room = module.split(".")[1] if "." in module else ""
+    package = module.split(".")[1] if "." in module else ""
     same = [each for each in published().values() if each.name == name]
-    same.sort(key=lambda each: (not each.path.startswith(f"{module}."), f".{room}." not in each.path))
+    same.sort(key=lambda each: (not each.path.startswith(f"{module}."), f".{package}." not in each.path))
     return same[0].public if same else None
 
 

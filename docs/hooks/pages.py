@@ -1,7 +1,7 @@
 """The pages of the site that are not written in docs/, made anew each time it is built.
 
 - ``notebooks/`` and ``experiments/``, from the folders of these names; CONTRIBUTING and CHANGELOG;
-- ``api/``, a page a room, with what the room makes public;
+- ``api/``, a page for each package, with its public names;
 - ``source/``, the files of the repository that some page links to, so that a link to a source works on the disk too.
 
 All pages, also those in docs/, link to files as they lie in the repository: ``../jaxconv/ops/pool.py``. Here each link
@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from docstrings import LECTURE_ROWS, ROOT, Name, docstring_of, inline, modules_of, names_of, readable, rooms, tree_of
+from docstrings import LECTURE_ROWS, ROOT, Name, docstring_of, inline, modules_of, names_of, packages, readable, tree_of
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -103,7 +103,7 @@ def _opened(item: Any) -> Any:
 
 def _folder(name: str) -> list[Any]:
     if name == "api":
-        return ["api/index.md", *({room: f"api/{room}.md"} for room in rooms())]
+        return ["api/index.md", *({package: f"api/{package}.md"} for package in packages())]
     if name == "notebooks":
         return [f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     return list(_scripts())
@@ -135,16 +135,19 @@ def docstring_of_file(path: Path) -> str:
 
 @functools.cache
 def _reference() -> dict[str, str]:
-    made = {f"api/{room}.md": _room(room) for room in rooms()}
-    rows = [f"| [{room}]({room}.md) | {inline(_lead(f'jaxconv.{room}'), f'jaxconv.{room}')} |" for room in rooms()]
+    made = {f"api/{package}.md": _package(package) for package in packages()}
+    rows = [
+        f"| [{package}]({package}.md) | {inline(_lead(f'jaxconv.{package}'), f'jaxconv.{package}')} |"
+        for package in packages()
+    ]
     made["api/index.md"] = "\n".join(
         [
             "# Reference",
             "",
-            "A page a room. Each room imports only from the rooms above it; `import jaxconv` loads `ops`, `layers`,",
-            "`models` and `shapes`, and the others when they are first used.",
+            "One page for each package. A package imports only packages above it; `import jaxconv` loads `ops`,",
+            "`layers`, `models` and `shapes`, and the others when they are first used.",
             "",
-            "| room | what is in it |",
+            "| package | what is in it |",
             "|---|---|",
             *rows,
         ]
@@ -152,16 +155,16 @@ def _reference() -> dict[str, str]:
     return made
 
 
-def _room(room: str) -> str:
-    module = f"jaxconv.{room}"
+def _package(package: str) -> str:
+    module = f"jaxconv.{package}"
     parts = [f"# {module} {{#{module}}}\n\n{readable(docstring_of(module), module)}"]
-    if room == "cli":
+    if package == "cli":
         return "\n".join([*parts, _commands()])
     names = list(names_of(module))
     if len(names) > 1:
         parts.append(_overview(names, module))
     parts += _by_file(names, module)
-    for each in modules_of(room):
+    for each in modules_of(package):
         short = each.removeprefix("jaxconv.")
         parts.append(f"## {short} {{#{each}}}\n\n{readable(docstring_of(each), each)}")
         parts += [_entry(name) for name in names_of(each)]
@@ -178,7 +181,7 @@ def _overview(names: list[Name], module: str) -> str:
 
 
 def _by_file(names: list[Name], module: str) -> list[str]:
-    """Names under a heading for the file they are written in, where that is not the room's own."""
+    """Names under a heading for the file they are written in, where that is not the package's own."""
     by_file: dict[Path, list[Name]] = {}
     for name in sorted(names, key=lambda name: name.path.rpartition(".")[0]):
         by_file.setdefault(name.file, []).append(name)
