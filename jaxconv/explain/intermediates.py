@@ -94,7 +94,6 @@ def each_batch(
     """``f(x, mask)`` of every batch of the images, and how many of its images count; f is compiled once.
 
     Args:
-        function: who asks, for errors.
         f: of a batch as floats, and its mask: the last batch is filled up with images that do not count.
         images: ``(N, …)``, in memory.
         batch_size: images at a time.

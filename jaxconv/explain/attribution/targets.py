@@ -36,7 +36,6 @@ def asked(
     with a patch on them.
 
     Args:
-        function: who asks, for errors.
         model, params, state, images: the network and its images.
         label: the class, one for all or ``(N,)``; by default the likeliest.
         layer: whose output the score is of; by default the last one's.
