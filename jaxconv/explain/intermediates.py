@@ -112,7 +112,7 @@ def each_batch(
 def per_image(f: Callable[[jax.Array], Any], images: Any, batch_size: int = 256) -> Any:
     """``f(images)`` where f gives arrays with a row for each image: computed by batches, in numpy's memory.
 
-    >>> per_image("sums", lambda x: x.sum(axis=(1, 2, 3)), np.full((5, 2, 2, 1), 255, np.uint8), batch_size=2)
+    >>> per_image(lambda x: x.sum(axis=(1, 2, 3)), np.full((5, 2, 2, 1), 255, np.uint8), batch_size=2)
     array([4., 4., 4., 4., 4.], dtype=float32)
     """
     found = [

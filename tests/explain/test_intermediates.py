@@ -106,8 +106,9 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
     model, params, state, x = built
     logits = np.asarray(model.apply(params, state, x)[0])
 
+    @named_errors(name="f")
     def ask(*args, **options):
-        images, f = named_errors(asked, name="f")(model, params, state, x, *args, **options)
+        images, f = asked(model, params, state, x, *args, **options)
         return f(images)
 
     np.testing.assert_array_equal(ask(), logits.max(1))

@@ -35,7 +35,7 @@ def keys(key: jax.Array, count: int) -> jax.Array:
 def within(least: float, most: float, **options: float) -> None:
     """Refuse an option that is no number, or out of range.
 
-    >>> within("flip", 0, 1, p=0.5)
+    >>> within(0, 1, p=0.5)
     """
     for option, value in options.items():
         if not checks.is_number(value) or not least <= value <= most:

@@ -73,7 +73,6 @@ def check_pictures(images: Any) -> jax.Array:
     return x
 
 
-@named_errors
 def strongest(channel: int) -> Score:
     """The score of one filter of a layer: its strongest answer anywhere in the image.
 
@@ -84,6 +83,7 @@ def strongest(channel: int) -> Score:
     Array([7.], dtype=float32)
     """
 
+    @named_errors(name="strongest")
     def score(y: jax.Array) -> jax.Array:
         if y.ndim < 2 or not 0 <= channel < y.shape[-1]:
             raise InputError(f"channel {channel} is none of the {y.shape[-1]} of {y.shape}")
@@ -98,7 +98,7 @@ def chosen(y: jax.Array, label: Any = None, score: Score | None = None) -> jax.A
     Raises:
         InputError: an output that is no row of classes, and no score; a label outside the classes.
 
-    >>> chosen("saliency", jnp.array([[1., 3.], [5., 4.]])), chosen("saliency", jnp.array([[1., 3.], [5., 4.]]), 0)
+    >>> chosen(jnp.array([[1., 3.], [5., 4.]])), chosen(jnp.array([[1., 3.], [5., 4.]]), 0)
     (Array([3., 5.], dtype=float32), Array([1., 5.], dtype=float32))
     """
     if score is not None:
