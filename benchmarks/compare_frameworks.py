@@ -22,7 +22,7 @@ from benchmarks import targets as who
 from jaxconv import checks, models, plot, runtime
 from jaxconv.bench import step_timing
 from jaxconv.bench.step_timing import StepTimes, step_times
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, error_context
 from jaxconv.utils import terminal
 from jaxconv.utils.files import check_writable, write_json
 from jaxconv.utils.terminal import console, tell
@@ -114,13 +114,14 @@ def _check(options: Options) -> None:
     who.chosen(options.peers)
     if not options.models:
         raise InputError("compare_frameworks: --models: name at least one")
-    checks.whole("compare_frameworks", 1, rounds=options.rounds)
-    if options.batch is not None:
-        checks.whole("compare_frameworks", 1, batch=options.batch)
-    checks.number("compare_frameworks", "timeout", options.timeout, above=0)
-    check_writable("compare_frameworks", "--json", options.json)
     figure = _figure(options)
-    check_writable("compare_frameworks", "--figure", figure)
+    with error_context("compare_frameworks"):
+        checks.at_least(1, rounds=options.rounds)
+        if options.batch is not None:
+            checks.at_least(1, batch=options.batch)
+        checks.real("timeout", options.timeout, above=0)
+        check_writable("--json", options.json)
+        check_writable("--figure", figure)
     if figure and figure.suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"compare_frameworks: --figure {figure}: name a .png, .pdf or .svg")
     if figure and figure == options.json:

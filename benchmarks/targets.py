@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.networks import NETS
+from jaxconv import checks
 from jaxconv.bench.step_timing import JAXCONV, display_name
-from jaxconv.errors import known
+from jaxconv.errors import error_context
 
 EXTRA = 'pip install -e ".[benchmarks]"'
 
@@ -60,7 +61,8 @@ def chosen(peers: Sequence[str]) -> list[Contestant]:
     ['jaxconv step', 'jaxconv epoch', 'lax']
     """
     for peer in peers:
-        known("peer", peer, [*PEERS, "all"], by="compare_frameworks")
+        with error_context("compare_frameworks"):
+            checks.one_of("peer", peer, [*PEERS, "all"])
     return [each for each in CONTESTANTS if each.peer == JAXCONV or each.peer in peers or "all" in peers]
 
 

@@ -43,7 +43,8 @@ from typing import Any
 
 from common import plots
 from common.study import Findings, Progress, Study, run, spread, table
-from jaxconv.errors import known
+from jaxconv import checks
+from jaxconv.errors import error_context
 from jaxconv.runs import TrainConfig, evaluate_run, load_run, train_or_resume
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -81,7 +82,8 @@ class Config(Study):
 
 def measure(config: Config, tell: Progress) -> Findings:
     for name in config.networks:
-        known("network", name, RECIPES, by="cifar10")
+        with error_context("cifar10"):
+            checks.one_of("network", name, RECIPES)
     networks: dict[str, dict[str, Any]] = {}
     histories: dict[str, list[Any]] = {}
     runs = [(name, seed) for name in config.networks for seed in range(config.seeds)]

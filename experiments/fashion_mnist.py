@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 from common import plots
 from common.networks import train_networks
 from common.study import Findings, Progress, Study, run, spread, table
-from jaxconv import data, models
+from jaxconv import checks, data, models
 from jaxconv.data import augment
-from jaxconv.errors import known
+from jaxconv.errors import error_context
 
 
 class Way(NamedTuple):
@@ -67,7 +67,8 @@ class Config(Study):
 
 def measure(config: Config, tell: Progress) -> Findings:
     for title in config.ways:
-        known("way", title, WAYS, by="fashion_mnist")
+        with error_context("fashion_mnist"):
+            checks.one_of("way", title, WAYS)
     raw = data.load(config.dataset)
     results: dict[str, Any] = {}
     histories, kept = {}, {}

@@ -38,7 +38,7 @@ from common.networks import Networks, train_networks
 from common.study import Findings, Progress, Study, run, spread, table
 from jaxconv import Conv, Dense, MaxPool, data, explain, filters, flatten, relu, serial
 from jaxconv.data import Dataset, Split
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import per_image
 from jaxconv.layers import Layer
 
@@ -82,9 +82,9 @@ def hog(images: np.ndarray, cell: int) -> np.ndarray:
 
 FEATURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # of images in uint8, and the side of a cell
     "pixels": lambda images, cell: images / np.float32(255),
-    "edges": lambda images, cell: per_image("edges", filters.sobel, images),
+    "edges": lambda images, cell: named_errors(per_image, name="edges")(filters.sobel, images),
     "HOG": hog,
-    "SIFT": lambda images, cell: per_image("SIFT", partial(sift.dense_sift, cell=cell), images),
+    "SIFT": lambda images, cell: named_errors(per_image, name="SIFT")(partial(sift.dense_sift, cell=cell), images),
 }
 
 
@@ -194,11 +194,12 @@ def of_seed(
     return found
 
 
+@named_errors
 def learned(networks: Networks, images: np.ndarray, cell: int) -> np.ndarray:
     """What the last layer of the network is given."""
     model, (params, state) = networks.model, networks.each[0]
     maps = partial(explain.feature_maps, model, params, state, layers=("flatten1",))
-    return per_image("learned", lambda x: maps(x)["flatten1"], images)
+    return per_image(lambda x: maps(x)["flatten1"], images)
 
 
 def as_rows(features: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ import numpy as np
 from common import plots
 from common.networks import TrainingStudy
 from common.study import Findings, Progress, run, spread, table
-from jaxconv import AvgPool, LpPool, MaxPool, data, models, ops, relu, sigmoid, tanh
-from jaxconv.errors import known
+from jaxconv import AvgPool, LpPool, MaxPool, checks, data, models, ops, relu, sigmoid, tanh
+from jaxconv.errors import error_context
 from jaxconv.layers import Layer
 
 POOLS = {"max": MaxPool, "mean": AvgPool, "L2": LpPool}
@@ -79,7 +79,8 @@ class Config(TrainingStudy):
 
 def measure(config: Config, tell: Progress) -> Findings:
     for name in config.networks:
-        known("network", name, NETWORKS, by="lenet")
+        with error_context("lenet"):
+            checks.one_of("network", name, NETWORKS)
     dataset = data.load(config.dataset).at_least(models.find("lenet5").in_shape)
     results: dict[str, Any] = {"networks": {}, "as matrices": {}}
     histories = {}

@@ -24,8 +24,8 @@ from typing import Any
 
 from common.networks import TrainingStudy
 from common.study import Findings, Progress, run, spread, table
-from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, data, explain, flatten, plot, relu, serial
-from jaxconv.errors import known
+from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, checks, data, explain, flatten, plot, relu, serial
+from jaxconv.errors import error_context
 from jaxconv.layers import Layer
 
 POOLS: dict[str, Callable[[int], list[Any]]] = {  # what follows a convolution with so many filters
@@ -80,7 +80,8 @@ def network(pool: str, classes: int = 10) -> Layer:
 
 def measure(config: Config, tell: Progress) -> Findings:
     for pool in config.pools:
-        known("pooling", pool, POOLS, by="pooling")
+        with error_context("pooling"):
+            checks.one_of("pooling", pool, POOLS)
     dataset = data.load(config.dataset)
     images, labels = (array[: config.moved] for array in dataset.test)
     results: dict[str, Any] = {}

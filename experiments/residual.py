@@ -37,8 +37,21 @@ import numpy as np
 from common import plots
 from common.networks import TrainingStudy
 from common.study import Findings, Progress, run, spread, table
-from jaxconv import Conv, Dense, data, explain, global_avg_pool, models, plot, residual, runtime, serial, sigmoid
-from jaxconv.errors import InputError, known
+from jaxconv import (
+    Conv,
+    Dense,
+    checks,
+    data,
+    explain,
+    global_avg_pool,
+    models,
+    plot,
+    residual,
+    runtime,
+    serial,
+    sigmoid,
+)
+from jaxconv.errors import InputError, error_context
 from jaxconv.layers import Layer
 
 KINDS = ("plain", "residual")
@@ -75,7 +88,8 @@ def measure(config: Config, tell: Progress) -> Findings:
     if not config.depths or config.shrink < 1:
         raise InputError(f"give at least one depth, and a shrink of at least 1: {config.depths}, {config.shrink}")
     for kind in config.kinds:
-        known("kind", kind, KINDS, by="residual")
+        with error_context("residual"):
+            checks.one_of("kind", kind, KINDS)
     dataset = data.load(config.dataset)
     train, validation, test = (
         (smaller(part.images[: config.samples], config.shrink), part.labels[: config.samples])

@@ -23,8 +23,8 @@ import numpy as np
 
 from common.networks import TrainingStudy
 from common.study import Findings, Progress, run, spread, table
-from jaxconv import data, explain, models, plot
-from jaxconv.errors import InputError, known
+from jaxconv import checks, data, explain, models, plot
+from jaxconv.errors import InputError, error_context
 
 Found = dict[str, list[tuple[float, float]]]  # for each distortion pairs of a strength and an accuracy
 
@@ -56,7 +56,8 @@ def measure(config: Config, tell: Progress) -> Findings:
     if not config.models or not config.distortions:
         raise InputError("robustness: give at least one model and one distortion, --models mnist_cnn")
     for distortion in config.distortions:
-        known("distortion", distortion, explain.DISTORTIONS, by="robustness")
+        with error_context("robustness"):
+            checks.one_of("distortion", distortion, explain.DISTORTIONS)
     entries = {name: models.find(name) for name in config.models}
     dataset = data.load(config.dataset)
     results: dict[str, Any] = {}

@@ -37,8 +37,8 @@ from common import audio, plots
 from common.networks import TrainingStudy
 from common.study import Findings, Progress, run, spread, table
 from common.synthetic import SYNTHETIC
-from jaxconv import Conv, Dense, MaxPool, explain, flatten, global_avg_pool, global_max_pool, relu, serial
-from jaxconv.errors import known
+from jaxconv import Conv, Dense, MaxPool, checks, explain, flatten, global_avg_pool, global_max_pool, relu, serial
+from jaxconv.errors import error_context
 from jaxconv.layers import Layer
 from jaxconv.models import mlp
 
@@ -187,7 +187,8 @@ def counts() -> dict[str, dict[str, Any]]:
 
 def measure(config: Config, tell: Progress) -> Findings:
     for name in config.tasks:
-        known("task", name, TASKS, by="tasks")
+        with error_context("tasks"):
+            checks.one_of("task", name, TASKS)
     kinds = [
         (task, network)
         for task in config.tasks

@@ -30,8 +30,8 @@ from PIL import Image
 from common import style_transfer
 from common.networks import train_networks
 from common.study import Findings, Progress, Study, run, spread, table
-from jaxconv import AvgPool, Conv, Dense, data, flatten, plot, relu, serial
-from jaxconv.errors import InputError, known
+from jaxconv import AvgPool, Conv, Dense, checks, data, flatten, plot, relu, serial
+from jaxconv.errors import InputError, error_context
 from jaxconv.layers import Layer
 
 PICTURES = {  # by their names in scikit-image, which brings them, and the square that is shown: left, top and side
@@ -119,7 +119,8 @@ def picture(name: str, side: int, channels: int) -> np.ndarray:
 
 def measure(config: Config, tell: Progress) -> Findings:
     for name in (name for pair in config.pictures for name in pair):
-        known("picture", name, [*PICTURES, *MADE], by="style_transfer")
+        with error_context("style_transfer"):
+            checks.one_of("picture", name, [*PICTURES, *MADE])
     dataset = data.load(config.dataset)
     painter, seeds = features(), range(config.seeds)
     tell("training the network that paints")

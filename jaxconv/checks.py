@@ -1,6 +1,7 @@
 """What every op asks of its arguments: rank, dtype, channels, options. Known while tracing, so it costs nothing."""
 
 import reprlib
+from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 import jax
@@ -8,63 +9,80 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxconv.errors import DtypeError, InputError, unknown
+from jaxconv.errors import DtypeError, InputError, unknown_name_error
 from jaxconv.shapes import is_int
 
 
-def array(op: str, name: str, value: Any) -> jax.Array:
-    """A list or numpy's array as jax's; refuse what is no array of numbers."""
-    try:
-        return jnp.asarray(value)
-    except (TypeError, ValueError):
-        raise DtypeError(f"{op}: {name} should be an array of numbers, not {reprlib.repr(value)}") from None
+def one_of(kind: str, name: object, choices: Iterable[str]) -> None:
+    """Refuse what is not one of the choices.
+
+    >>> one_of("model", "mlp", ["lenet5", "mlp"])
+    """
+    choices = list(choices)
+    if not isinstance(name, str) or name not in choices:
+        raise unknown_name_error(kind, name, choices)
 
 
-def arrays(op: str, **values: Any) -> list[jax.Array]:
-    """Several of them, by name."""
-    return [array(op, name, value) for name, value in values.items()]
+def as_array(**value: Any) -> jax.Array:
+    """A list or numpy's array, given by its name, as jax's; refuse what is no array of numbers.
+
+    >>> as_array(x=[1, 2])
+    Array([1, 2], dtype=int32)
+    """
+    (array,) = as_arrays(**value)
+    return array
 
 
-def floating(op: str, **arrays: jax.Array) -> None:
+def as_arrays(**values: Any) -> list[jax.Array]:
+    """Several of them."""
+    arrays = []
+    for name, value in values.items():
+        try:
+            arrays.append(jnp.asarray(value))
+        except (TypeError, ValueError):
+            raise DtypeError(f"{name} should be an array of numbers, not {reprlib.repr(value)}") from None
+    return arrays
+
+
+def floating_dtype(**arrays: jax.Array) -> None:
     """Refuse integers (images straight from a file) and mixed dtypes, both of which would go wrong silently."""
     first, *_ = arrays
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise DtypeError(
-                f"{op}: {name} is {array.dtype}; convert it first, {name}.astype(jnp.float32)"
+                f"{name} is {array.dtype}; convert it first, {name}.astype(jnp.float32)"
                 + (" / 255" if array.dtype == jnp.uint8 else "")
             )
         if array.dtype != arrays[first].dtype:
             raise DtypeError(
-                f"{op}: {first} is {arrays[first].dtype} but {name} is {array.dtype}; "
-                f"cast one, {name}.astype({first}.dtype)"
+                f"{first} is {arrays[first].dtype} but {name} is {array.dtype}; cast one, {name}.astype({first}.dtype)"
             )
 
 
-def rank(op: str, x: jax.Array, wanted: int, meaning: str) -> None:
+def rank(x: jax.Array, wanted: int, meaning: str) -> None:
     """Refuse an array without its batch or channel axis, and say which of the two is likely to be missing."""
     if x.ndim == wanted:
         return
     fix = f"x has {x.ndim} axes"
     if x.ndim == wanted - 1:
         fix = "add the batch axis, x[None], or the channel axis, x[..., None]"
-    raise InputError(f"{op}: x {x.shape} should have {wanted} axes, {meaning}: {fix}")
+    raise InputError(f"x {x.shape} should have {wanted} axes, {meaning}: {fix}")
 
 
-def dropped(op: str, rate: float) -> None:
+def dropout_rate(rate: float) -> None:
     """Refuse a rate that drops everything, or is no fraction."""
     if not is_number(rate) or not 0 <= rate < 1:
-        raise InputError(f"{op}: rate={rate!r} is the fraction dropped: a number of at least 0 and below 1")
+        raise InputError(f"rate={rate!r} is the fraction dropped: a number of at least 0 and below 1")
 
 
-def whole(op: str, least: int, **values: Any) -> None:
+def at_least(minimum: int, **values: Any) -> None:
     """Refuse what is no whole number, or too small a one.
 
-    >>> whole("conv", 1, groups=2)
+    >>> at_least(1, groups=2)
     """
     for name, value in values.items():
-        if not is_int(value) or value < least:
-            raise InputError(f"{op}: {name}={value!r} should be an int of at least {least}")
+        if not is_int(value) or value < minimum:
+            raise InputError(f"{name}={value!r} should be an int of at least {minimum}")
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -72,77 +90,76 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def number(op: str, name: str, value: object, *, above: float | None = None, least: float | None = None) -> None:
+def real(name: str, value: object, *, above: float | None = None, minimum: float | None = None) -> None:
     """Refuse a constant of a formula that is no number, or one for which the formula has no value."""
     if isinstance(value, jax.Array) and value.ndim == 0:
         if isinstance(value, jax.core.Tracer):
             return  # nobody knows it yet
         value = value.item()
-    wanted = "" if above is None and least is None else f" above {above}" if least is None else f" of at least {least}"
-    if not is_number(value) or (above is not None and not value > above) or (least is not None and not value >= least):
-        raise InputError(f"{op}: {name}={value!r} should be a number{wanted}")
+    limits = f" above {above}" if above is not None else f" of at least {minimum}" if minimum is not None else ""
+    low = is_number(value) and not (value > above if above is not None else minimum is None or value >= minimum)
+    if not is_number(value) or low:
+        raise InputError(f"{name}={value!r} should be a number{limits}")
 
 
-def constant(op: str, name: str, value: Any, dtype: jnp.dtype, *, least: float = 0) -> jax.Array:
-    """A constant of a formula in the dtype that it is computed in; refuse one below ``least``."""
-    number(op, name, value, least=least)
+def constant(name: str, value: Any, dtype: jnp.dtype, *, minimum: float = 0) -> jax.Array:
+    """A constant of a formula in the dtype that it is computed in; refuse one below ``minimum``."""
+    real(name, value, minimum=minimum)
     return jnp.asarray(value, dtype)
 
 
-def flag(op: str, name: str, value: object) -> None:
+def boolean(name: str, value: object) -> None:
     """Refuse what is neither True nor False: "no" would count as yes."""
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{op}: {name}={value!r} should be True or False")
+        raise InputError(f"{name}={value!r} should be True or False")
 
 
-def precision(op: str, value: lax.PrecisionLike) -> None:
+def precision(value: lax.PrecisionLike) -> None:
     """Refuse a precision that jax has no word for; what is not a word is left to jax."""
     if isinstance(value, str):
         try:
             lax.Precision(value)
         except ValueError:
-            raise unknown("precision", value, ["default", "high", "highest"], by=op) from None
+            raise unknown_name_error("precision", value, ["default", "high", "highest"]) from None
 
 
-def vector(op: str, name: str, array: jax.Array, size: int) -> None:
+def per_channel_shape(name: str, array: jax.Array, size: int) -> None:
     """Refuse a bias or a scale that has not one entry a channel."""
     if jnp.shape(array) != (size,):
-        raise InputError(f"{op}: {name} {jnp.shape(array)} should be ({size},), one entry for each channel")
+        raise InputError(f"{name} {jnp.shape(array)} should be ({size},), one entry for each channel")
 
 
-def kernel(op: str, kernel: jax.Array) -> None:
+def kernel(kernel: jax.Array) -> None:
     """Refuse a kernel without its channel axes, or one that holds nothing."""
     if not 3 <= kernel.ndim <= 5:
         raise InputError(
-            f"{op}: kernel {kernel.shape} should be (*window, C // groups, O) with 1 to 3 window dimensions: "
+            f"kernel {kernel.shape} should be (*window, C // groups, O) with 1 to 3 window dimensions: "
             "a 3×3 kernel for one channel and one filter is kernel[:, :, None, None]"
         )
     if 0 in kernel.shape:
-        raise InputError(f"{op}: kernel {kernel.shape} is empty")
+        raise InputError(f"kernel {kernel.shape} is empty")
 
 
-def channels(op: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
+def channels(x: jax.Array, kernel: jax.Array, groups: int) -> None:
     """Refuse groups that do not divide the filters, and an x whose channels the kernel does not take."""
     *_, c_per_group, features = kernel.shape
-    dividing(op, groups, features, f"filters of kernel {kernel.shape}")
+    groups_divide(groups, features, f"filters of kernel {kernel.shape}")
     wanted = c_per_group * groups
     if x.shape[-1] == wanted:
         return
     if x.shape[1] == wanted:
-        raise InputError(f"{op}: x {x.shape} looks channels-first; move axis 1 to the end, jnp.moveaxis(x, 1, -1)")
-    raise InputError(
-        f"{op}: x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}"
-    )
+        raise InputError(f"x {x.shape} looks channels-first; move axis 1 to the end, jnp.moveaxis(x, 1, -1)")
+    raise InputError(f"x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}")
 
 
-def known_classes(op: str, label: Any, classes: int) -> None:
+def known_classes(label: Any, classes: int) -> None:
     """Refuse a class number that is none of the ``classes``; while tracing, nobody knows the numbers."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(label)):
         return
     numbers = np.asarray(label)  # compared by numpy, which neither wraps them into int32 nor traces the comparison
     wrong = numbers[(numbers < 0) | (numbers >= classes)]
     if wrong.size:
-        raise InputError(f"{op}: label {wrong[0]} is none of the {classes} classes of logits")
+        raise InputError(f"label {wrong[0]} is none of the {classes} classes of logits")
 
 
 def class_numbers(label: Any, classes: int) -> jax.Array:
@@ -160,22 +177,22 @@ def class_numbers(label: Any, classes: int) -> jax.Array:
     return jnp.where((label >= 0) & (label < classes), label.astype(jnp.int32), -1)
 
 
-def gradient_of(op: str, dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:
+def cotangent(dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:
     """Refuse a dy that cannot be the gradient of y."""
     if dy.shape != y.shape:
-        raise InputError(f"{op}: dy {dy.shape} should be {y.shape}, the shape of the op's output")
+        raise InputError(f"dy {dy.shape} should be {y.shape}, the shape of the op's output")
     if dy.dtype != y.dtype:
-        raise DtypeError(f"{op}: dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
+        raise DtypeError(f"dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
 
 
-def dividing(op: str, groups: int, count: int, what: str) -> None:
+def groups_divide(groups: int, count: int, what: str) -> None:
     """Refuse groups that do not share out a number of things evenly."""
-    whole(op, 1, groups=groups)
+    at_least(1, groups=groups)
     if count % groups:
-        raise InputError(f"{op}: groups={groups} does not divide the {count} {what}")
+        raise InputError(f"groups={groups} does not divide the {count} {what}")
 
 
-def per_group(op: str, shape: tuple[int, ...], groups: int) -> int:
+def channels_per_group(shape: tuple[int, ...], groups: int) -> int:
     """The channels of one group, for a shape that ends with all of them."""
-    dividing(op, groups, shape[-1], f"channels of {shape}")
+    groups_divide(groups, shape[-1], f"channels of {shape}")
     return shape[-1] // groups

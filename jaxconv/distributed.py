@@ -19,11 +19,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 AXIS = "data"
 
 
+@named_errors(name="devices.start")
 def start(
     address: str | None = None, processes: int | None = None, process: int | None = None, *, timeout: float = 120
 ) -> None:
@@ -50,17 +51,15 @@ def start(
     asked = {"address": address, "processes": processes, "process": process}
     missing = [name for name, value in asked.items() if value is None]
     if 0 < len(missing) < len(asked):
-        raise InputError(
-            f"devices.start: without {' and '.join(missing)}: give address, processes and process, or none of them"
-        )
+        raise InputError(f"without {' and '.join(missing)}: give address, processes and process, or none of them")
     if address is not None and processes is not None and process is not None:
-        checks.whole("devices.start", 1, processes=processes)
-        checks.whole("devices.start", 0, process=process)
+        checks.at_least(1, processes=processes)
+        checks.at_least(0, process=process)
         if process >= processes:
-            raise InputError(f"devices.start: process={process} should be from 0 to {processes - 1}")
+            raise InputError(f"process={process} should be from 0 to {processes - 1}")
         host, _, port = address.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-            raise InputError(f"devices.start: address={address!r} should be host:port, such as 10.0.0.1:1234")
+            raise InputError(f"address={address!r} should be host:port, such as 10.0.0.1:1234")
     joined: Future[None] = Future()
 
     def join() -> None:
@@ -78,17 +77,18 @@ def start(
         joined.result(timeout)
     except TimeoutError:
         raise InputError(
-            f"devices.start: not all processes have come to {address or 'auto'} in {timeout:g} s: start each with the "
+            f"not all processes have come to {address or 'auto'} in {timeout:g} s: start each with the "
             "same address and number of processes, and see that they can reach each other"
         ) from None
     except (RuntimeError, ValueError) as error:
         if missing and isinstance(error, ValueError):
             raise InputError(
-                "devices.start: jax finds no cluster that this is a part of: give address, processes and process"
+                "jax finds no cluster that this is a part of: give address, processes and process"
             ) from None
-        raise InputError(f"devices.start: {str(error).splitlines()[0]} (address={address!r})") from None
+        raise InputError(f"{str(error).splitlines()[0]} (address={address!r})") from None
 
 
+@named_errors(name="devices.mesh")
 def mesh(devices: int | None = None) -> Mesh:
     """Devices in a row, whose one axis is called ``"data"``.
 
@@ -107,10 +107,10 @@ def mesh(devices: int | None = None) -> Mesh:
         hint = ""
         if there[0].platform == "cpu":
             hint = f'; XLA_FLAGS="--xla_force_host_platform_device_count={devices}" makes so many of one CPU'
-        raise InputError(f"devices.mesh: devices={devices}, but there are {len(there)}{hint}")
+        raise InputError(f"devices={devices}, but there are {len(there)}{hint}")
     if devices not in (None, len(there)) and jax.process_count() > 1:
         raise InputError(
-            f"devices.mesh: devices={devices} would leave out some of {jax.process_count()} processes: all "
+            f"devices={devices} would leave out some of {jax.process_count()} processes: all "
             f"{len(there)} devices take part"
         )
     return Mesh(np.array(there[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
@@ -223,6 +223,8 @@ def check(mesh: Mesh | None, batch_size: int, who: str) -> None:
     """Refuse a batch that cannot be cut into equal pieces."""
     if mesh is not None and batch_size % mesh.size:
         near = max(mesh.size, round(batch_size / mesh.size) * mesh.size)
-        raise InputError(f"{who}: batch_size={batch_size} does not divide among {mesh.size} devices; take {near}")
+        error = InputError(f"batch_size={batch_size} does not divide among {mesh.size} devices; take {near}")
+        raise error.from_source(who)
     if mesh is None and jax.process_count() > 1:
-        raise InputError(f"{who}: there are {jax.process_count()} processes: give mesh=devices.mesh()")
+        error = InputError(f"there are {jax.process_count()} processes: give mesh=devices.mesh()")
+        raise error.from_source(who)

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxconv import checks, ops
-from jaxconv.errors import InputError, known, said_by
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.sliding_window import taps
 from jaxconv.shapes import Padding, Sizes, Window, per_dimension, resolve
@@ -71,6 +71,7 @@ BOX_H = _taps([-1] * 5, [0] * 5, [0] * 5, [0] * 5, [1] * 5)
 BOX_V = _taps(*[[1, 0, 0, 0, -1]] * 5)
 
 
+@named_errors
 def apply_filter(
     x: Float[Array, "n h w c"],
     kernel: Float[ArrayLike, "kh kw"],
@@ -99,14 +100,15 @@ def apply_filter(
     >>> apply_filter(constant, normalized(BLUR))[0, 0, 0, 0].item()
     2.0
     """
-    x = _images("apply_filter", x)
+    x = _images(x)
     channels = x.shape[-1]
     kernel = jnp.asarray(kernel, x.dtype)
-    _check_taps("apply_filter", kernel)
+    _check_taps(kernel)
     one_each = jnp.repeat(kernel[:, :, None, None], channels, axis=3)
     return ops.conv(x, one_each, groups=channels, padding=padding, pad_mode=pad_mode, precision="highest")
 
 
+@named_errors
 def conv_kernel(kernel: Float[ArrayLike, "kh kw"], channels: int) -> Float[Array, "kh kw c 1"]:
     """The same taps for each channel, as one filter of :func:`jaxconv.ops.conv`, which adds the channels up.
 
@@ -120,12 +122,13 @@ def conv_kernel(kernel: Float[ArrayLike, "kh kw"], channels: int) -> Float[Array
     >>> ops.conv(rgb, kernel.at[:, :, 1:].set(0))[0, :, :, 0]                      # edges of the red channel only
     Array([[ 0., 75., 75.,  0.]], dtype=float32)
     """
-    kernel = checks.array("conv_kernel", "kernel", kernel)
-    _check_taps("conv_kernel", kernel)
-    checks.whole("conv_kernel", 1, channels=channels)
+    kernel = checks.as_array(kernel=kernel)
+    _check_taps(kernel)
+    checks.at_least(1, channels=channels)
     return jnp.repeat(kernel[:, :, None, None], channels, axis=2)
 
 
+@named_errors
 def normalized(kernel: Float[ArrayLike, "kh kw"]) -> np.ndarray:
     """The taps divided by their sum, so that they keep an image's brightness: ``kernel / Σ kernel``.
 
@@ -142,10 +145,11 @@ def normalized(kernel: Float[ArrayLike, "kh kw"]) -> np.ndarray:
     kernel = np.asarray(kernel, float)
     total = kernel.sum()
     if abs(total) <= 1e-6 * np.abs(kernel).sum():
-        raise InputError(f"normalized: the taps {kernel.tolist()} sum to 0; they find edges and keep no brightness")
+        raise InputError(f"the taps {kernel.tolist()} sum to 0; they find edges and keep no brightness")
     return kernel / total
 
 
+@named_errors
 def edges(
     x: Float[Array, "n h w c"], *, padding: Padding = "SAME", pad_mode: str = "replicate"
 ) -> tuple[Float[Array, "n out_h out_w c"], Float[Array, "n out_h out_w c"]]:
@@ -161,11 +165,12 @@ def edges(
     >>> float(abs(h).max())
     0.0
     """
-    x = _images("edges", x)
+    x = _images(x)
     horizontal = apply_filter(x, SOBEL_Y, padding=padding, pad_mode=pad_mode)
     return horizontal, apply_filter(x, -SOBEL_X, padding=padding, pad_mode=pad_mode)
 
 
+@named_errors
 def sobel(
     x: Float[Array, "n h w c"], *, combine: str = "l2", padding: Padding = "SAME", pad_mode: str = "replicate"
 ) -> Float[Array, "n out_h out_w c"]:
@@ -192,8 +197,8 @@ def sobel(
            [0., 4., 6., 4.],
            [0., 4., 4., 0.]], dtype=float32)
     """
-    known("combine", combine, ["l1", "l2"], by="sobel")
-    h, v = edges(_images("sobel", x), padding=padding, pad_mode=pad_mode)
+    checks.one_of("combine", combine, ["l1", "l2"])
+    h, v = edges(_images(x), padding=padding, pad_mode=pad_mode)
     if combine == "l1":
         return h * jnp.sign(h) + v * jnp.sign(v)  # jnp.abs has the derivative 1 at 0
     # In units of the larger, a constant to every derivative: squares may be too large or too small for the dtype.
@@ -204,6 +209,7 @@ def sobel(
     return jnp.where(square == 0, 0, unit * jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
+@named_errors
 def box_detector(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     """How much every pixel is the centre of a bright solid 5×5 box: BOX_H over the horizontal edges, plus BOX_V over
     the vertical ones.
@@ -227,11 +233,12 @@ def box_detector(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     >>> float(y.max()), float(y[0, 5, 6, 0])
     (72.0, 72.0)
     """
-    x = _images("box_detector", x)
+    x = _images(x)
     h, v = edges(x, padding=3)  # 1 for Sobel's taps and 2 for the box's
     return apply_filter(h, BOX_H, padding="VALID") + apply_filter(v, BOX_V, padding="VALID")
 
 
+@named_errors
 def whitening_kernel(
     x: Float[Array, "n h w c"], size: Sizes = 2, *, eps: float = 5e-4
 ) -> Float[Array, "kh kw c filters"]:
@@ -262,12 +269,11 @@ def whitening_kernel(
     >>> bool(jnp.allclose(y.T @ y / len(y), jnp.eye(4), atol=1e-3))
     True
     """
-    x = numerics.widened(_images("whitening_kernel", x))
-    checks.number("whitening_kernel", "eps", eps, least=0)
-    with said_by("whitening_kernel"):
-        high, wide = window = per_dimension(size, 2, "size")
+    x = numerics.upcast(_images(x))
+    checks.real("eps", eps, minimum=0)
+    high, wide = window = per_dimension(size, 2, "size")
     if high > x.shape[1] or wide > x.shape[2]:
-        raise InputError(f"whitening_kernel: size {window} is larger than the image, {x.shape[1:3]}")
+        raise InputError(f"size {window} is larger than the image, {x.shape[1:3]}")
     seen = taps(x, resolve(Window(window), x.shape[1:3]))
     windows = jnp.concatenate([pixels for _, pixels in seen], axis=-1).reshape(-1, high * wide * x.shape[-1])
     moments = jnp.matmul(windows.T, windows, precision="highest") / len(windows)
@@ -276,13 +282,13 @@ def whitening_kernel(
     return jnp.concatenate([filters, -filters], axis=1).reshape(high, wide, x.shape[-1], -1)
 
 
-def _images(op: str, x: jax.Array) -> jax.Array:
-    x = checks.array(op, "x", x)
-    checks.rank(op, x, 4, "(N, H, W, C)")
-    checks.floating(op, x=x)
+def _images(x: jax.Array) -> jax.Array:
+    x = checks.as_array(x=x)
+    checks.rank(x, 4, "(N, H, W, C)")
+    checks.floating_dtype(x=x)
     return x
 
 
-def _check_taps(op: str, kernel: jax.Array) -> None:
+def _check_taps(kernel: jax.Array) -> None:
     if kernel.ndim != 2:
-        raise InputError(f"{op}: kernel {kernel.shape} should be (kh, kw), the same taps for every channel")
+        raise InputError(f"kernel {kernel.shape} should be (kh, kw), the same taps for every channel")

@@ -16,7 +16,7 @@ import jax
 
 from jaxconv import xla_options
 from jaxconv._compat import cached_programs_raise_false_alarms, compilation_cache_dir
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 # XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
 # inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-tune, shows by how much.
@@ -47,6 +47,7 @@ class Tuned(NamedTuple):
 _tuned: Tuned | None = None
 
 
+@named_errors
 def tune(*, threads: int | None = None) -> Tuned:
     """Set this process up for training on a CPU. Call it before the first array, with which XLA starts its threads.
 
@@ -68,7 +69,7 @@ def tune(*, threads: int | None = None) -> Tuned:
     """
     global _tuned
     if threads is not None and threads < 1:
-        raise InputError(f"tune: threads={threads!r} should be at least 1")
+        raise InputError(f"threads={threads!r} should be at least 1")
     _tuned = Tuned(_keep_memory(), _call_directly(), _limit_threads(threads))
     return _tuned
 

@@ -124,7 +124,7 @@ def test_the_batch_axis_is_named_where_a_shape_has_one(model, in_shape):
 
 
 def test_shapes_may_be_lists_and_volumes():
-    assert check_in_shape("init", [3, np.int64(2)]) == (3, 2)
+    assert check_in_shape([3, np.int64(2)]) == (3, 2)
     assert Conv(2, 3).init(KEY, [5, 5, 5, 1])[0]["kernel"].shape == (3, 3, 3, 1, 2)
 
 

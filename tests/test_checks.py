@@ -135,5 +135,5 @@ def test_a_class_is_explained_by_a_byte(wide):
     np.testing.assert_array_equal(*of)
     norms = [explain.gradient_norms(model, params, state, images, labels.astype(dtype)) for dtype in ("uint8", "int32")]
     assert norms[0] == norms[1]
-    with pytest.raises(InputError, match=r"^saliency: label 255 is none of the 200 classes"):
-        explain.attribution.targets.classes("saliency", jnp.zeros((6, 200)), np.uint8(255))
+    with pytest.raises(InputError, match=r"^label 255 is none of the 200 classes"):
+        explain.attribution.targets.classes(jnp.zeros((6, 200)), np.uint8(255))

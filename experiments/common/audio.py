@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxconv import checks, ops
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 
 __all__ = [
@@ -68,6 +68,7 @@ def mel_to_hertz(mel: ArrayLike) -> np.ndarray:
 FRAME, HOP, SIZE = 400, 160, 512
 
 
+@named_errors
 def mel_filterbank(
     bands: int = BANDS, *, size: int = SIZE, rate: float = RATE, low: float = 0.0, high: float | None = None
 ) -> np.ndarray:
@@ -95,15 +96,13 @@ def mel_filterbank(
     >>> bank.shape, bank[:, [0, 39]].argmax(axis=0) * 16_000 / 512              # their peaks, in hertz
     ((257, 40), array([  31.25, 7468.75]))
     """
-    checks.whole("mel_filterbank", 1, bands=bands, size=size)
-    checks.number("mel_filterbank", "rate", rate, above=0)
+    checks.at_least(1, bands=bands, size=size)
+    checks.real("rate", rate, above=0)
     high = rate / 2 if high is None else high
-    checks.number("mel_filterbank", "low", low, least=0)
-    checks.number("mel_filterbank", "high", high)
+    checks.real("low", low, minimum=0)
+    checks.real("high", high)
     if not low < high <= rate / 2:
-        raise InputError(
-            f"mel_filterbank: low={low} and high={high} should go up, to half the rate at most: {rate / 2}"
-        )
+        raise InputError(f"low={low} and high={high} should go up, to half the rate at most: {rate / 2}")
     edges = mel_to_hertz(np.linspace(hertz_to_mel(low), hertz_to_mel(high), bands + 2))
     f = (np.arange(size // 2 + 1) * rate / size)[:, None]
     rising = (f - edges[:-2]) / np.diff(edges)[:-1]
@@ -112,12 +111,13 @@ def mel_filterbank(
     empty = np.flatnonzero(bank.sum(axis=0) == 0)
     if empty.size:
         raise InputError(
-            f"mel_filterbank: band {empty[0]} of bands={bands} lies between two frequencies of a transform of "
+            f"band {empty[0]} of bands={bands} lies between two frequencies of a transform of "
             f"size={size}, {rate / size:g} Hz apart: take fewer bands or a larger size"
         )
     return bank
 
 
+@named_errors
 def log_mel(
     wave: Float[ArrayLike, "*batch samples"],
     bands: int = BANDS,
@@ -155,12 +155,13 @@ def log_mel(
     >>> louder.shape, bool(jnp.allclose(louder, 2 * jnp.log(2.), atol=1e-4))
     ((2, 21, 40), True)
     """
-    checks.number("log_mel", "floor", floor, above=0)
+    checks.real("floor", floor, above=0)
     spectrum = power_spectrum(wave, frame=frame, hop=hop, size=size, window=window, impl=impl)
     bank = jnp.asarray(mel_filterbank(bands, size=size, rate=rate, low=low, high=high), spectrum.dtype)
     return jnp.log(jnp.matmul(spectrum, bank, precision="highest") + jnp.asarray(floor, spectrum.dtype))
 
 
+@named_errors
 def mfcc(
     wave: Float[ArrayLike, "*batch samples"], coefficients: int = 13, *, bands: int = BANDS, **options: object
 ) -> Float[Array, "*batch t c"]:
@@ -187,9 +188,9 @@ def mfcc(
     >>> mfcc(jax.random.normal(jax.random.key(0), (2, 3600)), 12).shape
     (2, 21, 12)
     """
-    checks.whole("mfcc", 1, coefficients=coefficients, bands=bands)
+    checks.at_least(1, coefficients=coefficients, bands=bands)
     if coefficients > bands:
-        raise InputError(f"mfcc: coefficients={coefficients} of bands={bands}: at most {bands} can be had")
+        raise InputError(f"coefficients={coefficients} of bands={bands}: at most {bands} can be had")
     energies = log_mel(wave, bands, **options)  # type: ignore[arg-type]
     waves = np.cos(np.pi * np.outer(np.arange(bands) + 0.5, np.arange(coefficients)) / bands)
     scales = np.where(np.arange(coefficients) == 0, np.sqrt(1 / bands), np.sqrt(2 / bands))
@@ -199,6 +200,7 @@ def mfcc(
 WINDOWS = {"hamming": (0.54, 0.46), "hann": (0.5, 0.5), "rectangular": (1.0, 0.0)}  # a − b·cos(2πt / (frame − 1))
 
 
+@named_errors
 def frames(wave: Float[ArrayLike, "*batch samples"], frame: int = FRAME, hop: int = HOP) -> Float[Array, "*batch t f"]:
     """Pieces of a wave: ``y[…, t, i] = wave[…, t·hop + i]``, as many as fit: ``⌊(samples − frame)/hop⌋ + 1``.
 
@@ -216,11 +218,12 @@ def frames(wave: Float[ArrayLike, "*batch samples"], frame: int = FRAME, hop: in
            [2., 3., 4.],
            [4., 5., 6.]], dtype=float32)
     """
-    wave = _wave("frames", wave, frame, hop)
+    wave = _wave(wave, frame, hop)
     starts = np.arange((wave.shape[-1] - frame) // hop + 1) * hop
     return wave[..., starts[:, None] + np.arange(frame)]
 
 
+@named_errors
 def power_spectrum(
     wave: Float[ArrayLike, "*batch samples"],
     *,
@@ -253,9 +256,9 @@ def power_spectrum(
     >>> spectrum.shape, int(spectrum[0].argmax()) * 16_000 / 512
     ((8, 257), 1000.0)
     """
-    known("impl", impl, ["fft", "conv"], by="power_spectrum")
-    wave = numerics.widened(_wave("power_spectrum", wave, frame, hop))
-    taper = _window("power_spectrum", window, frame, size)
+    checks.one_of("impl", impl, ["fft", "conv"])
+    wave = numerics.upcast(_wave(wave, frame, hop))
+    taper = _window(window, frame, size)
     if impl == "conv":
         batch, samples = wave.shape[:-1], wave.shape[-1]
         kernel = jnp.asarray(dft_kernel(frame, size, window), wave.dtype)
@@ -269,6 +272,7 @@ def power_spectrum(
     return real**2 + imaginary**2
 
 
+@named_errors
 def dft_kernel(frame: int = FRAME, size: int = SIZE, window: str = "hamming") -> np.ndarray:
     """Window and Fourier transform as the kernel of :func:`jaxconv.ops.conv`: ``(frame, 1, 2·(size/2 + 1))`` floats.
 
@@ -282,30 +286,31 @@ def dft_kernel(frame: int = FRAME, size: int = SIZE, window: str = "hamming") ->
            [ 1, -1,  1,  0,  0,  0],
            [ 1,  0, -1,  0,  1,  0]])
     """
-    taper = _window("dft_kernel", window, frame, size)
+    taper = _window(window, frame, size)
     angle = 2 * np.pi * np.outer(np.arange(frame), np.arange(size // 2 + 1)) / size
     return (taper[:, None] * np.concatenate([np.cos(angle), -np.sin(angle)], axis=1))[:, None]
 
 
-def _wave(op: str, wave: ArrayLike, frame: int, hop: int) -> jax.Array:
-    wave = checks.array(op, "wave", wave)
-    checks.floating(op, wave=wave)
-    checks.whole(op, 1, frame=frame, hop=hop)
+def _wave(wave: ArrayLike, frame: int, hop: int) -> jax.Array:
+    wave = checks.as_array(wave=wave)
+    checks.floating_dtype(wave=wave)
+    checks.at_least(1, frame=frame, hop=hop)
     if wave.ndim < 1 or wave.shape[-1] < frame:
-        raise InputError(f"{op}: wave {wave.shape} should be (…, samples), at least the {frame} of one frame")
+        raise InputError(f"wave {wave.shape} should be (…, samples), at least the {frame} of one frame")
     return wave
 
 
-def _window(op: str, name: str, frame: int, size: int) -> np.ndarray:
+def _window(name: str, frame: int, size: int) -> np.ndarray:
     """The window's values; refuse what does not fit in the transform."""
-    known("window", name, WINDOWS, by=op)
-    checks.whole(op, 1, frame=frame, size=size)
+    checks.one_of("window", name, WINDOWS)
+    checks.at_least(1, frame=frame, size=size)
     if size < frame:
-        raise InputError(f"{op}: size={size} should be at least frame={frame}, or some of the wave would be left out")
+        raise InputError(f"size={size} should be at least frame={frame}, or some of the wave would be left out")
     a, b = WINDOWS[name]
     return a - b * np.cos(2 * np.pi * np.arange(frame) / max(1, frame - 1))
 
 
+@named_errors
 def stack_context(features: Float[ArrayLike, "*batch t b"], context: int = 10) -> Float[Array, "*batch t w b"]:
     """Every frame with ``context`` frames on each side: ``y[…, t, u, b] = features[…, t + u − context, b]``.
 
@@ -327,11 +332,11 @@ def stack_context(features: Float[ArrayLike, "*batch t b"], context: int = 10) -
     >>> stack_context(jnp.zeros((2, 50, 40))).shape
     (2, 50, 21, 40)
     """
-    features = checks.array("stack_context", "features", features)
-    checks.floating("stack_context", features=features)
-    checks.whole("stack_context", 0, context=context)
+    features = checks.as_array(features=features)
+    checks.floating_dtype(features=features)
+    checks.at_least(0, context=context)
     if features.ndim < 2 or not features.shape[-2]:
-        raise InputError(f"stack_context: features {features.shape} should be (…, frames, bands), at least one frame")
+        raise InputError(f"features {features.shape} should be (…, frames, bands), at least one frame")
     count = features.shape[-2]
     places = np.arange(count)[:, None] + np.arange(-context, context + 1)
     return features[..., np.clip(places, 0, count - 1), :]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.plot.figures import literal
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 History = Sequence[Mapping[str, Any]]
 
 
+@named_errors
 def against_epochs(
     histories: Mapping[str, Sequence[History]],
     *,
@@ -70,7 +71,7 @@ def against_epochs(
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     if not histories:
-        raise InputError("against_epochs: there is no network to show")
+        raise InputError("there is no network to show")
     figure = Figure(figsize=(6.4, 4), dpi=110, layout="constrained")
     axes = figure.subplots()
     handles, lowest = [], 1.0
@@ -105,6 +106,7 @@ def against_epochs(
     return figure
 
 
+@named_errors
 def bars(
     results: Mapping[str, Mapping[str, Sequence[float]]],
     *,
@@ -133,7 +135,7 @@ def bars(
     from matplotlib.ticker import PercentFormatter
 
     if not results or not all(len(values) for found in results.values() for values in found.values()):
-        raise InputError("bars: there is nothing to show: give every network at least one number")
+        raise InputError("there is nothing to show: give every network at least one number")
     columns = min(2, len(results))
     lines = -(-len(results) // columns)
     most = max(map(len, results.values()))
@@ -163,6 +165,7 @@ def bars(
     return figure
 
 
+@named_errors
 def gradients_and_losses(
     norms: Mapping[str, Sequence[Mapping[str, Any]]],
     losses: Mapping[str, Sequence[Sequence[float]]],
@@ -191,7 +194,7 @@ def gradients_and_losses(
     from matplotlib.ticker import MaxNLocator
 
     if not norms or set(norms) != set(losses) or not all(norms.values()):
-        raise InputError("gradients_and_losses: the same networks are wanted in both, at least one, each with a seed")
+        raise InputError("the same networks are wanted in both, at least one, each with a seed")
     figure = Figure(figsize=(8.6, 3.9), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     handles = []
@@ -212,6 +215,7 @@ def gradients_and_losses(
     return figure
 
 
+@named_errors
 def against_members(
     accuracy: Mapping[int, Sequence[float]], *, measure: str = "test accuracy", title: str = ""
 ) -> "Figure":
@@ -235,7 +239,7 @@ def against_members(
     from matplotlib.ticker import MaxNLocator
 
     if not accuracy.get(1):
-        raise InputError("against_members: the accuracy of each network alone, under 1, is wanted")
+        raise InputError("the accuracy of each network alone, under 1, is wanted")
     counts = sorted(accuracy)
     means, least, most = ([float(of(accuracy[count])) for count in counts] for of in (np.mean, np.min, np.max))
     figure = Figure(figsize=(5.6, 3.6), dpi=120, layout="constrained")
@@ -252,6 +256,7 @@ def against_members(
     return figure
 
 
+@named_errors
 def against_samples(
     results: Mapping[str, Mapping[int, Sequence[float]]], *, measure: str = "test accuracy", title: str = ""
 ) -> "Figure":
@@ -274,7 +279,7 @@ def against_samples(
     from matplotlib.figure import Figure
 
     if not results:
-        raise InputError("against_samples: there is no network to show")
+        raise InputError("there is no network to show")
     figure = Figure(figsize=(5.2, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, found in results.items():

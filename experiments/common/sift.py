@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxconv import checks, filters, ops
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 __all__ = ["dense_sift", "orientation_maps"]
 
@@ -19,6 +19,7 @@ CLIP = 0.2  # no entry of a descriptor is larger than this, before its length is
 SLOPE = np.array([[-0.5, 0, 0.5]])  # the slope along a row, from the pixels to the left and to the right
 
 
+@named_errors
 def orientation_maps(x: Float[Array, "n h w c"], orientations: int = 8) -> Float[Array, "n h w orientations"]:
     """How steep the image is, sorted by the direction in which it gets brighter.
 
@@ -41,10 +42,10 @@ def orientation_maps(x: Float[Array, "n h w c"], orientations: int = 8) -> Float
     >>> orientation_maps(brighter_downwards)[0, 1, 0]
     Array([0., 0., 1., 0., 0., 0., 0., 0.], dtype=float32)
     """
-    x = checks.array("orientation_maps", "x", x)
-    checks.rank("orientation_maps", x, 4, "(N, H, W, C)")
-    checks.floating("orientation_maps", x=x)
-    checks.whole("orientation_maps", 2, orientations=orientations)
+    x = checks.as_array(x=x)
+    checks.rank(x, 4, "(N, H, W, C)")
+    checks.floating_dtype(x=x)
+    checks.at_least(2, orientations=orientations)
     grey = x.mean(axis=-1, keepdims=True)
     h, v = filters.apply_filter(grey, SLOPE), filters.apply_filter(grey, SLOPE.T)
     square = h**2 + v**2
@@ -56,6 +57,7 @@ def orientation_maps(x: Float[Array, "n h w c"], orientations: int = 8) -> Float
     return steep * jnp.maximum(0, 1 - around)
 
 
+@named_errors
 def dense_sift(
     x: Float[Array, "n h w c"], *, cell: int = 4, stride: int | None = None, eps: float = 1e-6
 ) -> Float[Array, "n rows columns 128"]:
@@ -92,15 +94,15 @@ def dense_sift(
     >>> y.shape, bool(jnp.allclose((y**2).sum(axis=-1), 1, atol=1e-3))
     ((2, 4, 3, 128), True)
     """
-    x = checks.array("dense_sift", "x", x)
-    checks.rank("dense_sift", x, 4, "(N, H, W, C)")
-    checks.floating("dense_sift", x=x)
+    x = checks.as_array(x=x)
+    checks.rank(x, 4, "(N, H, W, C)")
+    checks.floating_dtype(x=x)
     stride = cell if stride is None else stride
-    checks.whole("dense_sift", 1, cell=cell, stride=stride)
-    checks.number("dense_sift", "eps", eps, above=0)
+    checks.at_least(1, cell=cell, stride=stride)
+    checks.real("eps", eps, above=0)
     if CELLS * cell > min(x.shape[1:3]):
         raise InputError(
-            f"dense_sift: a patch of 4×4 cells of {cell}×{cell} pixels does not fit into an image of {x.shape[1:3]}: "
+            f"a patch of 4×4 cells of {cell}×{cell} pixels does not fit into an image of {x.shape[1:3]}: "
             "take a smaller cell, or larger images"
         )
     maps = orientation_maps(x)

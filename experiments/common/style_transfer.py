@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_layer, feature_maps
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
@@ -26,6 +26,7 @@ class Styled(NamedTuple):
     style_before: float  # of the content's
 
 
+@named_errors
 def gram(maps: Float[Array, "n *spatial c"]) -> Float[Array, "n c c"]:
     """How often each pair of features is there together: ``G[n, i, j] = 1/P Σ_p maps[n, p, i] · maps[n, p, j]``.
 
@@ -45,11 +46,12 @@ def gram(maps: Float[Array, "n *spatial c"]) -> Float[Array, "n c c"]:
             [1., 2.]]], dtype=float32)
     """
     if maps.ndim < 3 or 0 in maps.shape:
-        raise InputError(f"gram: maps {maps.shape} should be a layer's (N, *spatial, C), with at least one place")
+        raise InputError(f"maps {maps.shape} should be a layer's (N, *spatial, C), with at least one place")
     flat = maps.reshape(maps.shape[0], -1, maps.shape[-1])
     return jnp.einsum("npi,npj->nij", flat, flat, precision="highest") / flat.shape[1]
 
 
+@named_errors
 def style_transfer(
     model: Layer,
     params: Any,
@@ -103,25 +105,24 @@ def style_transfer(
     >>> made.image.shape, made.style < 0.5 * made.style_before
     ((12, 9, 3), True)
     """
-    by = "style_transfer"
     names = (content_layer, *style_layers)
     for name in names:
-        check_layer(by, model, name)
+        check_layer(model, name)
     if not style_layers:
-        raise InputError(f"{by}: style_layers=() names none: give at least one layer")
-    checks.whole(by, 1, scales=scales, steps=steps)
-    checks.number(by, "learning_rate", learning_rate, above=0)
-    checks.number(by, "style_weight", style_weight, least=0)
-    checks.number(by, "smoothing", smoothing, least=0)
+        raise InputError("style_layers=() names none: give at least one layer")
+    checks.at_least(1, scales=scales, steps=steps)
+    checks.real("learning_rate", learning_rate, above=0)
+    checks.real("style_weight", style_weight, minimum=0)
+    checks.real("smoothing", smoothing, minimum=0)
     content, style = to_float(content), to_float(style)
     for name, picture in {"content": content, "style": style}.items():
         if picture.ndim != 3 or picture.shape[-1] != content.shape[-1] or picture.dtype != jnp.float32:
             raise InputError(
-                f"{by}: {name} {picture.dtype}{picture.shape} should be one picture (H, W, C), bytes or float32, "
+                f"{name} {picture.dtype}{picture.shape} should be one picture (H, W, C), bytes or float32, "
                 "with as many channels as the other"
             )
         if min(picture.shape[:2]) < 2**scales:
-            raise InputError(f"{by}: {name} {picture.shape} is too small for scales={scales}: take fewer")
+            raise InputError(f"{name} {picture.shape} is too small for scales={scales}: take fewer")
     model, optimizer = as_layer(model), optax.adam(learning_rate)
 
     def look(image: jax.Array) -> tuple[jax.Array, list[jax.Array]]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxconv import checks
+from jaxconv.errors import named_errors
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -41,6 +42,7 @@ ORDERS = ("123", "132", "213", "231", "312", "321")
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
+@named_errors
 def negation(count: int, seed: int, *, length: int = 40) -> Examples:
     """Sentences with one word of praise or blame and one negation, which counts only if it stands one to four words
     before: ``"not very good"`` is bad, ``"good … not"`` and ``"not … … … … good"`` are good.
@@ -65,8 +67,8 @@ def negation(count: int, seed: int, *, length: int = 40) -> Examples:
     >>> x.shape, sentence(x[0]), ("bad", "good")[labels[0]]
     ((4, 8, 100), 'a dialogue after there barely lovely then as', 'bad')
     """
-    checks.whole("negation", 2 + REACH, length=length)
-    rng, labels = _begin("negation", count, seed, 2)
+    checks.at_least(2 + REACH, length=length)
+    rng, labels = _begin(count, seed, 2)
     rows, counts = np.arange(count), _even(rng, count, 2)
     words = len(WORDS) - len(OTHERS) + rng.integers(len(OTHERS), size=(count, length))
     praise = labels ^ counts  # a negation that counts turns praise into blame
@@ -88,6 +90,7 @@ def sentence(x: np.ndarray) -> str:
     return " ".join(WORDS[i] for i in x.argmax(axis=-1))
 
 
+@named_errors
 def two_vowels(count: int, seed: int) -> Examples:
     """Words of two of the vowels a, i and u, spoken by many voices at many moments, in noise.
 
@@ -107,7 +110,7 @@ def two_vowels(count: int, seed: int) -> Examples:
     >>> waves.shape, VOWELS, sorted(labels.tolist())
     ((6, 3600), ('ai', 'au', 'ia', 'iu', 'ua', 'ui'), [0, 1, 2, 3, 4, 5])
     """
-    rng, labels = _begin("two_vowels", count, seed, len(VOWELS))
+    rng, labels = _begin(count, seed, len(VOWELS))
 
     def draw(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, (count, 1))
@@ -129,6 +132,7 @@ def two_vowels(count: int, seed: int) -> Examples:
     return (wave + noise).astype(np.float32), labels
 
 
+@named_errors
 def passing_pulse(count: int, seed: int, *, length: int = 96) -> Examples:
     """What three sensors measure while something goes by: the same pulse, 3 to 6 steps later at each, in noise.
 
@@ -149,8 +153,8 @@ def passing_pulse(count: int, seed: int, *, length: int = 96) -> Examples:
     >>> x.shape, np.bincount(labels)
     ((12, 96, 3), array([2, 2, 2, 2, 2, 2]))
     """
-    checks.whole("passing_pulse", 48, length=length)
-    rng, labels = _begin("passing_pulse", count, seed, len(ORDERS))
+    checks.at_least(48, length=length)
+    rng, labels = _begin(count, seed, len(ORDERS))
     lags = np.concatenate([np.zeros((count, 1)), rng.uniform(3, 6, (count, 2)).cumsum(axis=1)], axis=1)
     seen = lags + rng.uniform(16, length - 28, (count, 1))  # by the first, the second and the third in order
     order = np.array([[int(sensor) - 1 for sensor in name] for name in ORDERS])[labels]
@@ -163,6 +167,7 @@ def passing_pulse(count: int, seed: int, *, length: int = 96) -> Examples:
     return (pulse + 0.5 * slow + 0.3 * rng.normal(size=pulse.shape)).astype(np.float32), labels
 
 
+@named_errors
 def moving_blob(count: int, seed: int, *, frames: int = 8, size: int = 16) -> Examples:
     """Videos of a bright blob that moves one way; what leaves on one side comes in on the other.
 
@@ -184,8 +189,8 @@ def moving_blob(count: int, seed: int, *, frames: int = 8, size: int = 16) -> Ex
     >>> x.shape, np.bincount(labels)
     ((8, 8, 16, 16, 1), array([2, 2, 2, 2]))
     """
-    checks.whole("moving_blob", 1, frames=frames, size=size)
-    rng, labels = _begin("moving_blob", count, seed, len(DIRECTIONS))
+    checks.at_least(1, frames=frames, size=size)
+    rng, labels = _begin(count, seed, len(DIRECTIONS))
     velocity = rng.uniform(0.7, 1.6, (count, 1)) * np.array(list(DIRECTIONS.values()))[labels]
     centres = rng.uniform(0, size, (count, 1, 2)) + np.arange(frames)[None, :, None] * velocity[:, None]
     offsets = np.arange(size) - centres[..., None]  # (count, frames, 2, size)
@@ -211,10 +216,10 @@ SYNTHETIC: dict[str, Made] = {
 }
 
 
-def _begin(who: str, count: int, seed: int, classes: int) -> tuple[np.random.Generator, np.ndarray]:
+def _begin(count: int, seed: int, classes: int) -> tuple[np.random.Generator, np.ndarray]:
     """What is drawn from, and the labels, drawn first."""
-    checks.whole(who, 1, count=count)
-    checks.whole(who, 0, seed=seed)
+    checks.at_least(1, count=count)
+    checks.at_least(0, seed=seed)
     rng = np.random.default_rng(seed)
     return rng, _even(rng, count, classes)
 

@@ -14,13 +14,13 @@ from typing import Annotated, Any, NamedTuple, NoReturn, Union, get_type_hints
 import tyro
 
 from jaxconv import __version__, runtime
-from jaxconv.cli.bench_command import Bench, run_bench
-from jaxconv.cli.compare_command import Compare, run_comparison
-from jaxconv.cli.inspect_commands import Data, Doctor, Summary, check_data, examine, summary
+from jaxconv.cli.bench_command import Bench, check_bench, run_bench
+from jaxconv.cli.compare_command import Compare, check_comparison, run_comparison
+from jaxconv.cli.inspect_commands import Data, Doctor, Summary, check_data, check_summary, examine, summary
 from jaxconv.cli.report_commands import Demo, Explain, explain, run_demo
-from jaxconv.cli.run_commands import Eval, Predict, Train, evaluate, predict, train, train_defaults
+from jaxconv.cli.run_commands import Eval, Predict, Train, check_train, evaluate, predict, train, train_defaults
 from jaxconv.data.download import cache_folder
-from jaxconv.errors import InputError, unknown
+from jaxconv.errors import InputError, error_context, unknown_name_error
 from jaxconv.utils import terminal
 
 NO_TUNE = "--no-tune"
@@ -31,6 +31,7 @@ class Command(NamedTuple):
     options: type
     run: Callable[..., int | None]  # returns the exit code, if it is not 0
     examples: str
+    check: Callable[[Any], None] = lambda options: None  # raises errors that main puts the command's name before
 
 
 COMMANDS = {
@@ -45,10 +46,13 @@ COMMANDS = {
         jaxconv train --dataset folder:pictures --model resnet20 --augment flip shift:4
         jaxconv train --seeds 5
         jaxconv train --resume runs/digits-small_cnn-20261121-101500""",
+        check_train,
     ),
     "eval": Command(Eval, evaluate, "jaxconv eval runs/digits-small_cnn-20261121-101500"),
     "predict": Command(Predict, predict, "jaxconv predict runs/mnist-mnist_cnn-20261121-101500 seven.png --invert"),
-    "summary": Command(Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --in-shape 28 28 1"),
+    "summary": Command(
+        Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --in-shape 28 28 1", check_summary
+    ),
     "compare": Command(
         Compare,
         run_comparison,
@@ -56,6 +60,7 @@ COMMANDS = {
         jaxconv compare --op max_pool --kernel 2 --kinks
         jaxconv compare --model lenet5
         jaxconv compare --model mnist_cnn --layer conv2 --dtype float32""",
+        check_comparison,
     ),
     "bench": Command(
         Bench,
@@ -66,6 +71,7 @@ COMMANDS = {
         jaxconv bench --ops --models lenet5 resnet20 --batch 64 --rounds 30
         jaxconv bench --tune
         jaxconv bench --tune --json rule.json""",
+        check_bench,
     ),
     "explain": Command(
         Explain,
@@ -88,7 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's warnings; its errors are told in our words
     try:
         options = parse(arguments or ["--help"])
-        return next(command for command in COMMANDS.values() if command.options is type(options)).run(options) or 0
+        name, command = next(item for item in COMMANDS.items() if item[1].options is type(options))
+        with error_context(name):
+            command.check(options)
+        return command.run(options) or 0
     except (InputError, OSError, MemoryError) as error:
         if os.environ.get("JAXCONV_TRACEBACK"):
             raise
@@ -134,8 +143,9 @@ def parse(arguments: Sequence[str]) -> object:
             raise InputError(
                 f"{name} is before the command: write jaxconv COMMAND {name} …, with {', '.join(COMMANDS)}"
             )
-        raise unknown("command", name, COMMANDS)
-    _check_words(name, arguments[1:])
+        raise unknown_name_error("command", name, COMMANDS)
+    with error_context(name):
+        _check_words(arguments[1:])
     defaults = {"train": train_defaults(arguments)} if name == "train" else {}
     kinds: Any = tuple(
         Annotated[
@@ -167,7 +177,7 @@ def parse(arguments: Sequence[str]) -> object:
         flags = [
             f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(options) if f.name not in _positional(options)
         ]
-        raise unknown(f"jaxconv {name} option", word.split("=")[0], [*flags, "--help"])
+        raise unknown_name_error(f"jaxconv {name} option", word.split("=")[0], [*flags, "--help"])
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         for number in value if isinstance(value, tuple) else (value,):
@@ -177,19 +187,19 @@ def parse(arguments: Sequence[str]) -> object:
     return options
 
 
-def _check_words(command: str, words: Sequence[str]) -> None:
+def _check_words(words: Sequence[str]) -> None:
     """Refuse an empty word, which would count as the folder "." or as left out, and an option that is there twice."""
     for before, word in zip(["", *words], words, strict=False):
         option, equals, value = word.partition("=")
         if not word or (option.startswith("--") and equals and not value):
             place = option if equals else before or "its first word"
-            raise InputError(f"{command}: {place} is empty: give it a value, or leave it out")
+            raise InputError(f"{place} is empty: give it a value, or leave it out")
     options = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
     for option in options:
         if options.count(option) > 1:
-            raise InputError(f"{command}: {option} is there twice: leave one out")
+            raise InputError(f"{option} is there twice: leave one out")
         if f"--no-{option.removeprefix('--')}" in options:
-            raise InputError(f"{command}: {option} and --no-{option.removeprefix('--')} contradict: leave one out")
+            raise InputError(f"{option} and --no-{option.removeprefix('--')} contradict: leave one out")
 
 
 def _positional(options: object) -> set[str]:

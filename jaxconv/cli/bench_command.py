@@ -46,7 +46,8 @@ class Bench:
 
 def run_bench(options: Bench) -> None:
     """Run the benchmark that the options select."""
-    _check(options)
+    for model in options.models:
+        models.find(model)
     if options.tune:
         tune_rule(rounds=options.rounds, file=options.json)
     elif options.ops:
@@ -55,18 +56,17 @@ def run_bench(options: Bench) -> None:
         time_models(options)
 
 
-def _check(options: Bench) -> None:
+def check_bench(options: Bench) -> None:
+    """Refuse options that do not go together or cannot work."""
     for name in ("ops", "models", "batch", "no_tune") if options.tune else ():
         if getattr(options, name) != getattr(Bench, name):
-            raise InputError(f"bench: --{name.replace('_', '-')} means nothing to --tune: leave it out")
+            raise InputError(f"--{name.replace('_', '-')} means nothing to --tune: leave it out")
     if not options.models:
-        raise InputError("bench: --models: name at least one")
-    for model in options.models:
-        models.find(model)
-    checks.whole("bench", 1, rounds=options.rounds)
+        raise InputError("--models: name at least one")
+    checks.at_least(1, rounds=options.rounds)
     if options.batch is not None:
-        checks.whole("bench", 1, batch=options.batch)
-    check_writable("bench", "--json", options.json)
+        checks.at_least(1, batch=options.batch)
+    check_writable("--json", options.json)
 
 
 def time_models(options: Bench) -> None:
@@ -123,7 +123,8 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
                 rows = [row.as_json() for each in known.values() for row in each]
                 write_json(file, step_timing.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
     if not known:
-        raise InputError(f"bench: --ops: nothing to time in {', '.join(models)}: name a model with a convolution")
+        error = InputError(f"--ops: nothing to time in {', '.join(models)}: name a model with a convolution")
+        raise error.from_source("bench")
     tell(*op_timing.verdict(list(known.values())), step_timing.ceiling_line(ceiling))
     if file:
         tell(f"saved in {file}")
@@ -134,7 +135,8 @@ def tune_rule(*, rounds: int, file: Path | None) -> None:
     target = file or autotune.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
     # Written beside and renamed, so the folder is what has to allow it.
     if not os.access(target.parent, os.W_OK):
-        raise InputError(f"bench: --tune: {target} cannot be written: name another file, --json FILE")
+        error = InputError(f"--tune: {target} cannot be written: name another file, --json FILE")
+        raise error.from_source("bench")
     runtime.tune()
     if busy := step_timing.load():
         tell(busy)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import tyro
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError
 from jaxconv.models.comparison_cases import model_contest
 from jaxconv.testing import CONTESTS, Contest, check_gradients, compare_all, contest
 from jaxconv.utils.files import check_writable, write_json
@@ -105,7 +105,6 @@ def run_comparison(options: Compare) -> int:
 
 def _contest(options: Compare) -> tuple[str, Contest]:
     dtype = jnp.dtype(options.dtype)
-    _check(options)
     if options.model:
         asked = model_contest(options.model, layer=options.layer, batch=options.batch, dtype=dtype, seed=options.seed)
         what = f"{options.model}, layer {options.layer}" if options.layer else f"{options.model}, loss"
@@ -134,20 +133,20 @@ def _contest(options: Compare) -> tuple[str, Contest]:
 ALWAYS = {"dtype", "entries", "repeats", "seed", "json"}  # what every comparison looks at
 
 
-def _check(options: Compare) -> None:
+def check_comparison(options: Compare) -> None:
     """Refuse an option that would be ignored, and a file that could not be written in the end."""
     if options.model:
         what, uses = options.model, {"model", "layer", "batch"}
     elif options.layer:
-        raise InputError(f"compare: --layer {options.layer} of which model? Give --model lenet5 or another")
+        raise InputError(f"--layer {options.layer} of which model? Give --model lenet5 or another")
     else:
-        known("op", options.op, CONTESTS, by="compare")
+        checks.one_of("op", options.op, CONTESTS)
         what, uses = options.op, {"op", "shape"} | CONTESTS[options.op].uses
     for field in dataclasses.fields(options):
         if getattr(options, field.name) != field.default and field.name not in uses | ALWAYS:
-            raise InputError(f"compare: --{field.name.replace('_', '-')} means nothing to {what}: leave it out")
-    checks.whole("compare", 0, repeats=options.repeats, entries=options.entries)
-    check_writable("compare", "--json", options.json)
+            raise InputError(f"--{field.name.replace('_', '-')} means nothing to {what}: leave it out")
+    checks.at_least(0, repeats=options.repeats, entries=options.entries)
+    check_writable("--json", options.json)
 
 
 def _one_or_each(values: tuple[Any, ...]) -> Any:

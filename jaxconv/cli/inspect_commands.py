@@ -49,6 +49,15 @@ class Data:
     """Data sets; all of them by default."""
 
 
+def check_summary(options: Summary) -> None:
+    """Refuse options that do not go together, or too many classes."""
+    if Path(options.model).is_dir():
+        if options.in_shape is not None or options.classes is not None:
+            raise InputError("of a run --in-shape and --classes are known: leave them out")
+    elif options.classes is not None and not 1 <= options.classes <= MOST_CLASSES:
+        raise InputError(f"--classes {options.classes} should be from 1 to {MOST_CLASSES:,}")
+
+
 def summary(options: Summary) -> None:
     name, in_shape, classes = _network(options)
     shown = summarize(models.find(name).make(classes), in_shape)
@@ -63,13 +72,9 @@ def summary(options: Summary) -> None:
 def _network(options: Summary) -> tuple[str, tuple[int, ...], int]:
     """Name, image shape and number of classes of the model, or of the run, that is to be summarised."""
     if Path(options.model).is_dir():
-        if options.in_shape is not None or options.classes is not None:
-            raise InputError("summary: of a run --in-shape and --classes are known: leave them out")
         config = read_config(Path(options.model))
         return config["model"], tuple(config["in_shape"]), len(config["classes"])
     classes = 10 if options.classes is None else options.classes
-    if not 1 <= classes <= MOST_CLASSES:
-        raise InputError(f"summary: --classes {classes} should be from 1 to {MOST_CLASSES:,}")
     return options.model, options.in_shape or models.find(options.model).in_shape, classes
 
 

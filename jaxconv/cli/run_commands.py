@@ -8,8 +8,8 @@ from typing import Any
 
 import tyro
 
-from jaxconv import distributed, runtime
-from jaxconv.errors import InputError, known
+from jaxconv import checks, distributed, runtime
+from jaxconv.errors import InputError
 from jaxconv.runs import (
     CHANGED,
     MAY_CHANGE,
@@ -52,7 +52,7 @@ def train_defaults(arguments: Sequence[str]) -> Train:
         config = read_train_config(Path(resumed))
         return Train(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
     if recipe := _value_of("--recipe", arguments):
-        known("recipe", recipe, RECIPES)
+        checks.one_of("recipe", recipe, RECIPES)
         return Train(**RECIPES[recipe])
     return Train()
 
@@ -93,10 +93,14 @@ class Predict:
     """How many classes to list for each image."""
 
 
+def check_train(options: Train) -> None:
+    """Refuse options that do not go together."""
+    if options.resume and options.recipe:
+        raise InputError("--recipe means nothing to --resume: leave it out")
+
+
 def train(options: Train) -> None:
     before = runtime.age()
-    if options.resume and options.recipe:
-        raise InputError("train: --recipe means nothing to --resume: leave it out")
     if any(value is not None for value in (options.address, options.processes, options.process)):
         distributed.start(options.address, options.processes, options.process)
     if options.resume:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.utils.progress import by_chunks
 
 
@@ -178,6 +178,7 @@ class Dataset:
 def hold_out(split: Split, count: int) -> tuple[Split, Split]: ...
 @overload
 def hold_out(split: LazySplit, count: int) -> tuple[LazySplit, LazySplit]: ...
+@named_errors
 def hold_out(split: Any, count: int) -> tuple[Any, Any]:
     """Set the last ``count`` examples aside, in the order of the file, as Keras's ``validation_split`` does.
 
@@ -185,7 +186,7 @@ def hold_out(split: Any, count: int) -> tuple[Any, Any]:
     """
     total = len(split.labels)
     if not 0 < count < total:
-        raise InputError(f"hold_out: count={count} should be at least 1 and below the {total} examples")
+        raise InputError(f"count={count} should be at least 1 and below the {total} examples")
     return split.part(slice(None, -count)), split.part(slice(-count, None))
 
 

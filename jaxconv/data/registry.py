@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxconv import checks
 from jaxconv.data.array_files import load_idx, load_npz
 from jaxconv.data.base import Dataset
 from jaxconv.data.download import Source
@@ -20,7 +21,7 @@ from jaxconv.data.vision_datasets import (
     load_fashion_mnist,
     load_mnist,
 )
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError
 from jaxconv.utils.terminal import printable
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
@@ -62,7 +63,7 @@ def load(name: str, *, stream: bool = False) -> Dataset:
     """
     kind, colon, place = str(name).partition(":")
     if colon:
-        known("kind of data set", kind, SCHEMES)
+        checks.one_of("kind of data set", kind, SCHEMES)
         if not place:
             raise InputError(f"{name} lacks its place: give {kind}:{'NAME' if kind == 'tfds' else 'PATH'}")
         with readable(name):
@@ -70,7 +71,7 @@ def load(name: str, *, stream: bool = False) -> Dataset:
     if name not in DATASETS and Path(str(name)).exists():
         kind = "npz" if Path(str(name)).suffix == ".npz" else "folder"
         raise InputError(f"unknown data set {name!r}: to read the files of that name write {kind}:{name}")
-    known("data set", name, DATASETS)
+    checks.one_of("data set", name, DATASETS)
     with readable(name):
         dataset = DATASETS[name]()
     return dataclasses.replace(dataset, train=dataset.train.lazy()) if stream else dataset

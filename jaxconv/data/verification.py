@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from jaxconv import checks
 from jaxconv.data.base import Dataset
 from jaxconv.data.download import find, folders, unpacked, what_is_wrong
 from jaxconv.data.registry import DATASETS, SOURCES, load, readable
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError
 
 
 class Report(NamedTuple):
@@ -31,7 +32,7 @@ def check(names: Sequence[str] = ()) -> Iterator[Report]:
     ['train (1257, 8, 8) validation (180, 8, 8) test (360, 8, 8) uint8, 10 classes']
     """
     for name in names:
-        known("data set", name, DATASETS)
+        checks.one_of("data set", name, DATASETS)
     for name in names or DATASETS:
         with readable(name):
             report = _report(name)

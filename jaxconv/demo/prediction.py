@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv import runtime
+from jaxconv import checks, runtime
 from jaxconv.data import enlarge
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain import feature_maps, methods_of
 from jaxconv.plot import rgb
 from jaxconv.report.model_sections import MOST_CHANNELS, heading, shown_layers
@@ -67,6 +67,7 @@ class Programs:
         return method(self.run.model, params, state, image, label)[0]
 
 
+@named_errors
 def answer(programs: Programs, image: np.ndarray, method: str | None = None) -> Answer:
     """What the network makes of one image.
 
@@ -79,9 +80,9 @@ def answer(programs: Programs, image: np.ndarray, method: str | None = None) -> 
         InputError: a method that is unknown or that this network is not made for; an image of another size.
     """
     if image.shape != programs.image_shape or image.dtype != np.uint8:
-        raise InputError(f"answer: an image {image.shape} of {image.dtype} is none of {programs.image_shape} of uint8")
+        raise InputError(f"an image {image.shape} of {image.dtype} is none of {programs.image_shape} of uint8")
     if method is not None:
-        known("method", method, programs.heat, by="answer")
+        checks.one_of("method", method, programs.heat)
     images = enlarge(image[None], programs.in_shape[:2])
     probabilities, maps = jax.device_get(programs.look(programs.params, programs.state, images))
     attribution = None

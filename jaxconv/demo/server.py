@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxconv.demo.access_control import Access, App
 from jaxconv.demo.prediction import Programs, answer
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 HOST = "127.0.0.1"
 CONNECTIONS = 100  # at a time; a tab has about eight
@@ -152,6 +152,7 @@ def check_port(port: int) -> None:
     listener(port).close()
 
 
+@named_errors(name="demo")
 def listener(port: int) -> socket.socket:
     """A socket of 127.0.0.1 that has the port.
 
@@ -159,7 +160,7 @@ def listener(port: int) -> socket.socket:
         InputError: it is no port, or busy, or not for this user.
     """
     if not 1 <= port <= 65_535:
-        raise InputError(f"demo: --port {port}: give a number from 1 to 65535")
+        raise InputError(f"--port {port}: give a number from 1 to 65535")
     listening = socket.socket()
     try:
         if os.name == "posix":  # elsewhere it would take the port from another server
@@ -167,7 +168,5 @@ def listener(port: int) -> socket.socket:
         listening.bind((HOST, port))
     except OSError as error:
         listening.close()
-        raise InputError(
-            f"demo: port {port} of {HOST} cannot be served ({error.strerror}): give another --port"
-        ) from None
+        raise InputError(f"port {port} of {HOST} cannot be served ({error.strerror}): give another --port") from None
     return listening

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_layer, each_batch, feature_maps, layer_names
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import kernel_of, named_layers
@@ -72,6 +72,7 @@ class DeadFilter(NamedTuple):
     kernel: str | None
 
 
+@named_errors
 def activity(
     model: Layer,
     params: Any,
@@ -106,9 +107,10 @@ def activity(
     >>> found.live.tolist(), found.zeros.tolist(), found.mean.tolist(), found.std.tolist()
     ([0.0, 0.5], [1.0, 0.5], [0.0, 1.0], [0.0, 1.0])
     """
-    return _activity("activity", model, params, state, images, layers, correlate, batch_size)
+    return _activity(model, params, state, images, layers, correlate, batch_size)
 
 
+@named_errors
 def dead_filters(
     model: Layer, params: Any, state: Any, images: Any, *, at_most: float = 0.0, batch_size: int = 256
 ) -> list[DeadFilter]:
@@ -134,9 +136,9 @@ def dead_filters(
     [DeadFilter(layer='relu1', channel=0, live=0.0, kernel=None)]
     """
     if not 0 <= at_most < 1:
-        raise InputError(f"dead_filters: at_most={at_most!r} should be a share of the images, from 0 to below 1")
+        raise InputError(f"at_most={at_most!r} should be a share of the images, from 0 to below 1")
     layers = rectifiers(model)
-    found = _activity("dead_filters", model, params, state, images, layers, (), batch_size)
+    found = _activity(model, params, state, images, layers, (), batch_size)
     kernels = kernel_of(model, params, state, np.shape(images)[1:])
     return [
         DeadFilter(name, int(channel), float(each.live[channel]), kernels.get(name))
@@ -145,6 +147,7 @@ def dead_filters(
     ]
 
 
+@named_errors
 def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size: int = 256) -> dict[str, float]:
     """The share of outputs where the slope is nearly 0: ``|tanh| > 0.99``, a sigmoid below 0.01 or above 0.99.
 
@@ -167,10 +170,11 @@ def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size
     {'tanh1': 0.5, 'sigmoid1': 0.0}
     """
     layers = [name for name, layer in named_layers(model).items() if layer.kind in EDGES]
-    found = _activity("saturation", model, params, state, images, layers, (), batch_size)
+    found = _activity(model, params, state, images, layers, (), batch_size)
     return {name: float(np.mean(each.saturated)) for name, each in found.items() if each.saturated is not None}
 
 
+@named_errors
 def feature_correlation(
     model: Layer, params: Any, state: Any, images: Any, *, layer: str, batch_size: int = 256
 ) -> Correlation:
@@ -196,12 +200,11 @@ def feature_correlation(
     >>> found.matrix.round(2).tolist(), found.duplicates
     ([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [(0, 1)])
     """
-    found = _activity("feature_correlation", model, params, state, images, (layer,), (layer,), batch_size)
+    found = _activity(model, params, state, images, (layer,), (layer,), batch_size)
     return cast(Correlation, found[layer].correlation)  # it was asked for
 
 
 def _activity(
-    function: str,
     model: Layer,
     params: Any,
     state: Any,
@@ -212,7 +215,7 @@ def _activity(
 ) -> dict[str, Activity]:
     layers = layer_names(model) if layers is None else tuple(layers)
     for name in (*layers, *correlate):
-        check_layer(function, model, name)
+        check_layer(model, name)
     kinds = {name: layer.kind for name, layer in named_layers(model).items()}
 
     def look(x: jax.Array, mask: jax.Array) -> dict[str, dict[str, jax.Array]]:
@@ -222,7 +225,7 @@ def _activity(
     images_seen = 0
     counts: dict[str, dict[str, np.ndarray]] = {}
     moments: dict[str, Moments] = {}
-    for found, count in each_batch(function, look, images, batch_size):
+    for found, count in each_batch(look, images, batch_size):
         images_seen += count
         for name in layers:
             numbers = jax.device_get(found[name])
@@ -236,7 +239,8 @@ def _activity(
 def _of_a_batch(kind: str, y: jax.Array, mask: jax.Array, crossed: bool) -> dict[str, jax.Array]:
     """Counts of one layer and one batch, and its moments."""
     if y.ndim < 2:
-        raise InputError(f"activity: the output {y.shape} of {kind} has no channels: leave it out of layers")
+        error = InputError(f"the output {y.shape} of {kind} has no channels: leave it out of layers")
+        raise error.from_source("activity")
     places = math.prod(y.shape[1:-1])
     rows = y.reshape(len(y), places, y.shape[-1])
     counts = mask[:, None, None]

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv import filters, ops
+from jaxconv import checks, filters, ops
 from jaxconv.data.augment import warp
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_labelled
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
@@ -39,6 +39,7 @@ class Distortion(NamedTuple):
     most: float = float("inf")
 
 
+@named_errors
 def distorted(images: Any, name: str, strength: Strength, *, key: jax.Array | None = None) -> jax.Array:
     """Images after a distortion of :data:`DISTORTIONS`, each image with its own randomness.
 
@@ -61,22 +62,23 @@ def distorted(images: Any, name: str, strength: Strength, *, key: jax.Array | No
     >>> distorted(stroke, "stroke_width", 1.0)[0, 0, :, 0].tolist()
     [0.0, 1.0, 1.0, 1.0, 0.0]
     """
-    check_strengths("distorted", name, [strength])
-    x = check_images("distorted", images)
+    check_strengths(name, [strength])
+    x = check_images(images)
     if x.ndim != 4:
-        raise InputError(f"distorted: images {x.shape} should be (N, H, W, C)")
+        raise InputError(f"images {x.shape} should be (N, H, W, C)")
     key = jax.random.key(0) if key is None else key
     return each_by_its_own(name, jax.random.split(key, len(x)), x, jnp.asarray(strength, x.dtype))
 
 
+@named_errors
 def at_strengths(image: Any, name: str, strengths: Sequence[float]) -> jax.Array:
     """One image at several strengths of a distortion, ``(S, H, W, C)``, to look at; compiled once a distortion.
 
     >>> at_strengths(np.full((2, 2, 1), 255, np.uint8), "contrast", [1.0, 0.5]).shape
     (2, 2, 2, 1)
     """
-    check_strengths("at_strengths", name, strengths)
-    return _at_strengths(name)(check_images("at_strengths", np.asarray(image)[None]), jnp.asarray(strengths, float))
+    check_strengths(name, strengths)
+    return _at_strengths(name)(check_images(np.asarray(image)[None]), jnp.asarray(strengths, float))
 
 
 @functools.lru_cache(maxsize=64)
@@ -91,16 +93,16 @@ def each_by_its_own(name: str, keys: jax.Array, images: jax.Array, strength: jax
     return jax.vmap(lambda key, image: apply(key, image[None], strength)[0])(keys, images)
 
 
-def check_strengths(function: str, name: str, strengths: Sequence[Strength]) -> None:
+def check_strengths(name: str, strengths: Sequence[Strength]) -> None:
     """Refuse an unknown distortion, and a strength that it has not."""
-    known("distortion", name, DISTORTIONS, by=function)
+    checks.one_of("distortion", name, DISTORTIONS)
     _, _, unit, _, least, most = DISTORTIONS[name]
     for strength in strengths:
         if isinstance(strength, jax.core.Tracer):
             continue
         array = np.asarray(strength)
         if array.shape or array.dtype.kind not in "iuf" or not least <= array <= most or not np.isfinite(array):
-            raise InputError(f"{function}: {name} of {strength!r} should be from {least:g} to {most:g} ({unit})")
+            raise InputError(f"{name} of {strength!r} should be from {least:g} to {most:g} ({unit})")
 
 
 def _shift(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
@@ -194,6 +196,7 @@ DISTORTIONS: dict[str, Distortion] = {
 }
 
 
+@named_errors
 def robustness(
     model: Layer,
     params: Any,
@@ -236,11 +239,11 @@ def robustness(
     >>> robustness(model, params, state, images, labels, distortions={"contrast": [1, 0.5]})
     {'contrast': [(1.0, 1.0), (0.5, 1.0)]}
     """
-    images, labels = check_labelled("robustness", model, params, state, images, labels, batch_size)
+    images, labels = check_labelled(model, params, state, images, labels, batch_size)
     asked = _asked(distortions)
     low, high = images.min(), images.max()
     if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
-        raise InputError(f"robustness: images from {low:g} to {high:g}: distortions are of floats from 0 to 1")
+        raise InputError(f"images from {low:g} to {high:g}: distortions are of floats from 0 to 1")
     model, key = as_layer(model), jax.random.key(0) if key is None else key
     options = compiler_options()
     network = jax.jit(lambda *given: jnp.argmax(model.apply(*given)[0], axis=1), compiler_options=options)
@@ -264,11 +267,11 @@ def _asked(distortions: Sequence[str] | Mapping[str, Sequence[float]] | None) ->
     names = DISTORTIONS if distortions is None else [distortions] if isinstance(distortions, str) else distortions
     asked: dict[str, Sequence[float]] = {}
     for name in names:
-        check_strengths("robustness", name, [])
+        check_strengths(name, [])
         asked[name] = distortions[name] if isinstance(distortions, Mapping) else DISTORTIONS[name].strengths
         if np.ndim(asked[name]) != 1 or not len(asked[name]):
-            raise InputError(f"robustness: {name} of {asked[name]!r}: give a list of strengths, [0.1, 0.2]")
-        check_strengths("robustness", name, asked[name])
+            raise InputError(f"{name} of {asked[name]!r}: give a list of strengths, [0.1, 0.2]")
+        check_strengths(name, asked[name])
     return asked
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jaxconv import ops
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import classes
 from jaxconv.explain.channel_statistics import EDGES, Activity, Correlation, activity
 from jaxconv.explain.intermediates import check_images
@@ -66,6 +66,7 @@ class Health(NamedTuple):
     correlations: dict[str, Correlation]
 
 
+@named_errors
 def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = None, *, batch_size: int = 256) -> Health:
     """What is dead, saturated, doubled or starved in a network; the images are gone through once.
 
@@ -87,9 +88,9 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
     >>> [(row.name, row.channels, row.dead) for row in found.rows], found.warnings[0][:30]
     ([('conv1', 2, None), ('relu1', 2, 1)], 'conv1: 1 of 2 filters is dead ')
     """
-    check_images("health", images[:1])
+    check_images(images[:1])
     if labels is not None and np.shape(labels) != np.shape(images)[:1]:
-        raise InputError(f"health: labels {np.shape(labels)} should be one for each of the {len(images)} images")
+        raise InputError(f"labels {np.shape(labels)} should be one for each of the {len(images)} images")
     kernels = with_kernel(model, params)
     correlated = [name for name, kernel in list(kernels.items())[:-1] if kernel.shape[-1] <= MOST_CHANNELS]
     layers = {name: layer.kind for name, layer in named_layers(model).items() if layer.kind not in HAND_ON}
@@ -163,6 +164,7 @@ def _listed(things: Sequence[Any] | np.ndarray) -> str:
     return ", ".join(map(str, things[:NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
+@named_errors
 def gradient_norms(
     model: Layer,
     params: Any,
@@ -199,10 +201,11 @@ def gradient_norms(
     >>> list(found), all(norm > 0 for norm in found.values())
     (['dense1', 'dense2', 'dense3'], True)
     """
-    gradient = _gradient("gradient_norms", model, params, state, images, labels, key, train)
+    gradient = _gradient(model, params, state, images, labels, key, train)
     return {name: _norm(kernel) for name, kernel in with_kernel(model, gradient).items()}
 
 
+@named_errors
 def update_norms(
     model: Layer,
     params: Any,
@@ -241,24 +244,24 @@ def update_norms(
     >>> list(update_norms(model, params, state, x, label, optimizer=optax.sgd(0.1)))
     ['dense1', 'dense2', 'dense3']
     """
-    gradient = _gradient("update_norms", model, params, state, images, labels, key, train)
+    gradient = _gradient(model, params, state, images, labels, key, train)
     updates, _ = optimizer.update(gradient, optimizer.init(params) if opt_state is None else opt_state, params)
     kernels = with_kernel(model, params)
     return {name: _norm(delta) / _norm(kernels[name]) for name, delta in with_kernel(model, updates).items()}
 
 
 def _gradient(
-    function: str, model: Layer, params: Any, state: Any, images: Any, labels: Any, key: jax.Array | None, train: bool
+    model: Layer, params: Any, state: Any, images: Any, labels: Any, key: jax.Array | None, train: bool
 ) -> Any:
-    model, x, labels = as_layer(model), check_images(function, images), jnp.asarray(labels)
+    model, x, labels = as_layer(model), check_images(images), jnp.asarray(labels)
     if labels.shape != x.shape[:1]:
-        raise InputError(f"{function}: labels {labels.shape} should be one for each of the {len(x)} images")
+        raise InputError(f"labels {labels.shape} should be one for each of the {len(x)} images")
 
     def loss(params: Any) -> jax.Array:
         logits, _ = model.apply(params, state, x, train=train, key=key)
         if logits.ndim != 2:
-            raise InputError(f"{function}: an output {logits.shape} has no classes: (N, classes) is wanted")
-        return jnp.mean(ops.softmax_cross_entropy(logits, classes(function, logits, labels)))
+            raise InputError(f"an output {logits.shape} has no classes: (N, classes) is wanted")
+        return jnp.mean(ops.softmax_cross_entropy(logits, classes(logits, labels)))
 
     return jax.grad(loss)(params)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxconv.errors import InputError, known
+from jaxconv import checks
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_labelled, feature_maps, per_image
 from jaxconv.explain.receptive_fields import fields
 from jaxconv.layers import Layer, as_layer
@@ -34,6 +35,7 @@ class Shifted(NamedTuple):
     distance: float
 
 
+@named_errors
 def translation_test(
     model: Layer,
     params: Any,
@@ -82,15 +84,15 @@ def translation_test(
     >>> one.same, one.distance < 1e-5
     (1.0, True)
     """
-    images, labels = check_labelled("translation_test", model, params, state, images, labels, batch_size)
-    known("axis", axis, AXES, by="translation_test")
-    known("pad_mode", pad_mode, COMES_IN, by="translation_test")
+    images, labels = check_labelled(model, params, state, images, labels, batch_size)
+    checks.one_of("axis", axis, AXES)
+    checks.one_of("pad_mode", pad_mode, COMES_IN)
     least = min(images.shape[1:3][i] for i in (0, 1) if AXES[axis][i])
     shifts = list(shifts)
     for shift in shifts:
         if not is_int(shift) or abs(shift) >= least:
             raise InputError(
-                f"translation_test: a shift of {shift!r} should be an int from {1 - least} to {least - 1}: "
+                f"a shift of {shift!r} should be an int from {1 - least} to {least - 1}: "
                 f"of images {images.shape[1:3]} nothing would be left"
             )
     look = _features(as_layer(model), params, state)
@@ -107,12 +109,13 @@ def translation_test(
 
     if not shifts:
         return []
-    found = per_image("translation_test", each, images, batch_size)
+    found = per_image(each, images, batch_size)
     right, same = found["said"] == labels[:, None], found["said"] == found["before"][:, None]
     means = zip(shifts, right.mean(0), same.mean(0), found["distance"].astype(float).mean(0), strict=True)
     return [Shifted(int(shift), *map(float, row)) for shift, *row in means]
 
 
+@named_errors
 def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
     """The mean of several networks' translation tests, by the same shifts.
 
@@ -123,7 +126,7 @@ def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
     [Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)]
     """
     if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
-        raise InputError("mean_shifted: give at least one translation test, and all by the same shifts")
+        raise InputError("give at least one translation test, and all by the same shifts")
     return [_mean(rows[0].shift, rows) for rows in zip(*tests, strict=True)]
 
 
@@ -182,6 +185,7 @@ def _features(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tu
     return look
 
 
+@named_errors
 def equivariance_error(
     model: Layer,
     params: Any,
@@ -227,14 +231,13 @@ def equivariance_error(
     >>> bool(equivariance_error(model, params, state, images, shift=1, nearest=True)["max_pool1"] > 0.1)
     True
     """
-    x = check_images("equivariance_error", images)
+    x = check_images(images)
     pair = shift if isinstance(shift, tuple) else (shift, shift)
     if x.ndim != 4:
-        raise InputError(f"equivariance_error: images {x.shape} should be (N, H, W, C)")
+        raise InputError(f"images {x.shape} should be (N, H, W, C)")
     if len(pair) != 2 or not all(is_int(s) and abs(s) < n for s, n in zip(pair, x.shape[1:3], strict=True)):
         raise InputError(
-            f"equivariance_error: shift={shift!r} should be an int, or two for down and right, each smaller than the "
-            f"image, {x.shape[1:3]}"
+            f"shift={shift!r} should be an int, or two for down and right, each smaller than the image, {x.shape[1:3]}"
         )
     placed = {name: view for name, view in fields(model, x.shape[1:]).items() if view is not None}
     before = feature_maps(model, params, state, x, layers=tuple(placed))

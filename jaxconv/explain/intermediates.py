@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.layers.traversal import named_layers, walk
 from jaxconv.runtime import compiler_options
@@ -16,6 +16,7 @@ from jaxconv.train import batches, to_float
 from jaxconv.train.argument_checks import check_examples, check_labels
 
 
+@named_errors
 def feature_maps(
     model: Layer, params: Any, state: Any, images: Any, *, layers: tuple[str, ...] | None = None
 ) -> dict[str, jax.Array]:
@@ -47,14 +48,14 @@ def feature_maps(
     """
     wanted = layer_names(model) if layers is None else tuple(layers)
     for name in wanted:
-        check_layer("feature_maps", model, name)
+        check_layer(model, name)
     found: dict[str, jax.Array] = {}
 
     def keep(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
         found[path] = y = apply(x)
         return y
 
-    walk(model, params, state, check_images("feature_maps", images), keep)
+    walk(model, params, state, check_images(images), keep)
     return {name: found[name] for name in wanted}
 
 
@@ -68,12 +69,12 @@ def layer_names(model: Layer) -> tuple[str, ...]:
     return tuple(named_layers(model))
 
 
-def check_layer(function: str, model: Layer, name: str) -> None:
+def check_layer(model: Layer, name: str) -> None:
     """Refuse the name of a layer that the model has not, with those that it has."""
-    known("layer", name, layer_names(model), by=function)
+    checks.one_of("layer", name, layer_names(model))
 
 
-def check_images(function: str, images: Any) -> jax.Array:
+def check_images(images: Any) -> jax.Array:
     """A batch of images as numbers: bytes become 0 to 1.
 
     Raises:
@@ -81,19 +82,18 @@ def check_images(function: str, images: Any) -> jax.Array:
     """
     x = to_float(images)
     if x.ndim < 2 or x.shape[0] == 0:
-        raise InputError(f"{function}: images {x.shape} hold none: give at least one, (N, H, W, C)")
+        raise InputError(f"images {x.shape} hold none: give at least one, (N, H, W, C)")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"{function}: images of {x.dtype}: give bytes (uint8) or floats")
+        raise InputError(f"images of {x.dtype}: give bytes (uint8) or floats")
     return x
 
 
 def each_batch(
-    function: str, f: Callable[[jax.Array, jax.Array], Any], images: Any, batch_size: int = 256
+    f: Callable[[jax.Array, jax.Array], Any], images: Any, batch_size: int = 256
 ) -> Iterator[tuple[Any, int]]:
     """``f(x, mask)`` of every batch of the images, and how many of its images count; f is compiled once.
 
     Args:
-        function: who asks, for errors.
         f: of a batch as floats, and its mask: the last batch is filled up with images that do not count.
         images: ``(N, …)``, in memory.
         batch_size: images at a time.
@@ -101,38 +101,38 @@ def each_batch(
     Raises:
         InputError: no image, or no whole batch size.
     """
-    checks.whole(function, 1, batch_size=batch_size)
-    check_images(function, images[:1])
+    checks.at_least(1, batch_size=batch_size)
+    check_images(images[:1])
     images, size = np.asarray(images), min(batch_size, len(images))
     program = jax.jit(f, compiler_options=compiler_options())
     for batch in batches(images, np.zeros(len(images), np.int32), size):
         yield program(to_float(batch.image), batch.mask), int(np.asarray(batch.mask).sum())
 
 
-def per_image(function: str, f: Callable[[jax.Array], Any], images: Any, batch_size: int = 256) -> Any:
+def per_image(f: Callable[[jax.Array], Any], images: Any, batch_size: int = 256) -> Any:
     """``f(images)`` where f gives arrays with a row for each image: computed by batches, in numpy's memory.
 
-    >>> per_image("sums", lambda x: x.sum(axis=(1, 2, 3)), np.full((5, 2, 2, 1), 255, np.uint8), batch_size=2)
+    >>> per_image(lambda x: x.sum(axis=(1, 2, 3)), np.full((5, 2, 2, 1), 255, np.uint8), batch_size=2)
     array([4., 4., 4., 4., 4.], dtype=float32)
     """
     found = [
         jax.tree.map(lambda y, count=count: np.asarray(y)[:count], ys)
-        for ys, count in each_batch(function, lambda x, mask: f(x), images, batch_size)
+        for ys, count in each_batch(lambda x, mask: f(x), images, batch_size)
     ]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 def check_labelled(
-    function: str, model: Layer, params: Any, state: Any, images: Any, labels: Any, batch_size: int
+    model: Layer, params: Any, state: Any, images: Any, labels: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels in numpy's memory; refuse those that do not go together, or with the network."""
-    checks.whole(function, 1, batch_size=batch_size)
+    checks.at_least(1, batch_size=batch_size)
     images, labels = np.asarray(images), np.asarray(labels)
     if not len(images):
-        check_images(function, images)
+        check_images(images)
     if images.ndim != 4:
-        raise InputError(f"{function}: images {images.shape} should be (N, H, W, C)")
-    check_examples(function, images, labels, batch_size)
-    check_images(function, images[:1])
-    check_labels(function, as_layer(model), params, state, images.shape[1:], labels)
+        raise InputError(f"images {images.shape} should be (N, H, W, C)")
+    check_examples(images, labels, batch_size)
+    check_images(images[:1])
+    check_labels(as_layer(model), params, state, images.shape[1:], labels)
     return images, labels

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_layer, feature_maps
 from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.layers.base import Shape
@@ -18,6 +18,7 @@ MIXES_PLACES = {"conv_transpose", "gn", "group_norm", "in", "instance_norm"}
 JOINS_BRANCHES = {"res", "parallel"}
 
 
+@named_errors
 def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView | None:
     """Where the receptive field of a layer's outputs lies: ``.box((p, q))`` is what output (p, q) sees.
 
@@ -47,10 +48,11 @@ def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView 
     (View(field=(8, 8), jump=(2, 2)), ((0, 8), (20, 28)))
     >>> field_of(mnist_cnn(), (28, 28, 1), "dense1")
     """
-    check_layer("field_of", model, layer)
+    check_layer(model, layer)
     return fields(model, in_shape)[layer]
 
 
+@named_errors
 def fields(model: Layer, in_shape: tuple[int, ...]) -> dict[str, PlacedView | None]:
     """:func:`field_of` every layer, by its name, in the order in which they are computed.
 
@@ -62,7 +64,7 @@ def fields(model: Layer, in_shape: tuple[int, ...]) -> dict[str, PlacedView | No
     flatten1 None
     """
     for size in in_shape:
-        checks.whole("fields", 1, in_shape=size)
+        checks.at_least(1, in_shape=size)
     model = as_layer(model)
     params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
     found: dict[str, PlacedView | None] = {}
@@ -119,6 +121,7 @@ def _together(layer: Layer, ends: list[PlacedView | None]) -> PlacedView | None:
     return together
 
 
+@named_errors
 def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None = None) -> np.ndarray:
     """How many outputs of a layer have each pixel within their receptive field: ints ``(H, W)``.
 
@@ -146,13 +149,13 @@ def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None =
     model = as_layer(model)
     views = fields(model, in_shape)
     if layer is not None:
-        check_layer("coverage_map", model, layer)
+        check_layer(model, layer)
     placed = [name for name, view in views.items() if view is not None]
     layer = (placed or list(views))[-1] if layer is None else layer
     view = views[layer]
     if view is None:
         raise InputError(
-            f"coverage_map: the outputs of {layer} have no known place in the image; those of these have: "
+            f"the outputs of {layer} have no known place in the image; those of these have: "
             f"{', '.join(placed) or 'none'}"
         )
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv.errors import InputError, known
+from jaxconv import checks
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.receptive_fields import fields
 from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.shapes import PlacedView, is_int, span
@@ -265,6 +266,7 @@ COLUMNS = (
 )
 
 
+@named_errors(name="summary")
 def write_summary(summary: Summary, form: str = "text", *, title: str = "", width: int = WIDE) -> str:
     """A summary as a table, or as JSON.
 
@@ -288,7 +290,7 @@ def write_summary(summary: Summary, form: str = "text", *, title: str = "", widt
     | dense1   |        (10,) |         50 |      40 |     10 | 100.0% |            40 |          80 |        40 B |  all |      |       40 |
     | total    |              |         50 |      40 |     10 |        |            40 |          80 |        56 B |      |      |          |
     """  # noqa: E501
-    known("form", form, FORMS, by="summary")
+    checks.one_of("form", form, FORMS)
     if form == "json":
         return json.dumps(summary.as_json(), indent=2)
     from rich import box

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 
 PER = ("filter", "layer")
 
@@ -25,6 +25,7 @@ class Change(NamedTuple):
     cosine: jax.Array
 
 
+@named_errors
 def filter_images(kernel: Any, *, per: str = "filter") -> jax.Array:
     """The filters of a first layer as images, grey or in colour, with 0 as the grey in the middle.
 
@@ -46,15 +47,16 @@ def filter_images(kernel: Any, *, per: str = "filter") -> jax.Array:
     >>> filter_images(jnp.array([1.0, 0.0, -2.0]).reshape(1, 3, 1, 1))[0, 0, :, 0]
     Array([0.75, 0.5 , 0.  ], dtype=float32)
     """
-    kernel = _kernel("filter_images", kernel)
+    kernel = _kernel(kernel)
     if kernel.shape[2] not in (1, 3):
         raise InputError(
-            f"filter_images: kernel {kernel.shape} looks at {kernel.shape[2]} channels, which are no image (1 or 3); "
+            f"kernel {kernel.shape} looks at {kernel.shape[2]} channels, which are no image (1 or 3); "
             "channel_images shows each by itself"
         )
-    return 0.5 + 0.5 * jnp.moveaxis(_scaled("filter_images", kernel, per), -1, 0)
+    return 0.5 + 0.5 * jnp.moveaxis(_scaled(kernel, per), -1, 0)
 
 
+@named_errors
 def channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
     """What each filter does with each channel of its input.
 
@@ -73,9 +75,10 @@ def channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
     >>> channel_images(jnp.array([1.0, -4.0]).reshape(1, 1, 2, 1)).tolist()
     [[[[0.25]], [[-1.0]]]]
     """
-    return jnp.moveaxis(_scaled("channel_images", _kernel("channel_images", kernel), per), (2, 3), (1, 0))
+    return jnp.moveaxis(_scaled(_kernel(kernel), per), (2, 3), (1, 0))
 
 
+@named_errors
 def colourfulness(kernel: Any) -> jax.Array:
     """The share of each filter's energy that is not grey: 0 if it looks at all three channels alike, 1 if it only
     compares them.
@@ -100,15 +103,16 @@ def colourfulness(kernel: Any) -> jax.Array:
     >>> colourfulness(jnp.array([grey, red_minus_green, red]).T.reshape(1, 1, 3, 3)).round(3)
     Array([0.   , 1.   , 0.667], dtype=float32)
     """
-    kernel = _kernel("colourfulness", kernel)
+    kernel = _kernel(kernel)
     if kernel.shape[2] != 3:
-        raise InputError(f"colourfulness: kernel {kernel.shape} has not the three channels of colours: (kh, kw, 3, O)")
+        raise InputError(f"kernel {kernel.shape} has not the three channels of colours: (kh, kw, 3, O)")
     kernel = kernel / _or_one(jnp.max(jnp.abs(kernel), axis=(0, 1, 2), keepdims=True))
     colour = kernel - jnp.mean(kernel, axis=2, keepdims=True)
     energy = jnp.sum(kernel**2, axis=(0, 1, 2))
     return jnp.sum(colour**2, axis=(0, 1, 2)) / _or_one(energy)
 
 
+@named_errors
 def change(before: Any, after: Any) -> Change:
     """How far training has moved each filter, and how much of its direction is left.
 
@@ -122,24 +126,24 @@ def change(before: Any, after: Any) -> Change:
     >>> round(float(found.relative[0]), 4), float(found.cosine[0])
     (1.4142, 0.0)
     """
-    before, after = _kernel("change", before), _kernel("change", after)
+    before, after = _kernel(before), _kernel(after)
     if before.shape != after.shape:
-        raise InputError(f"change: kernels {before.shape} and {after.shape} are not of one layer")
+        raise InputError(f"kernels {before.shape} and {after.shape} are not of one layer")
     size = lambda kernel: jnp.sqrt(jnp.sum(kernel**2, axis=(0, 1, 2)))  # noqa: E731
     product = jnp.sum(before * after, axis=(0, 1, 2))
     cosine = jnp.clip(product / (size(before) * size(after)), -1, 1)
     return Change(jnp.where(size(after - before) > 0, size(after - before) / size(before), 0), cosine)
 
 
-def _kernel(function: str, kernel: Any) -> jax.Array:
+def _kernel(kernel: Any) -> jax.Array:
     kernel = jnp.asarray(kernel)
     if kernel.ndim != 4 or 0 in kernel.shape or not jnp.issubdtype(kernel.dtype, jnp.floating):
-        raise InputError(f"{function}: kernel {kernel.dtype}{kernel.shape} should be floats, (kh, kw, C, O)")
+        raise InputError(f"kernel {kernel.dtype}{kernel.shape} should be floats, (kh, kw, C, O)")
     return kernel
 
 
-def _scaled(function: str, kernel: jax.Array, per: str) -> jax.Array:
-    known("per", per, PER, by=function)
+def _scaled(kernel: jax.Array, per: str) -> jax.Array:
+    checks.one_of("per", per, PER)
     axes = (0, 1, 2) if per == "filter" else (0, 1, 2, 3)
     return kernel / _or_one(jnp.max(jnp.abs(kernel), axis=axes, keepdims=True))
 
@@ -165,6 +169,7 @@ class Histogram(NamedTuple):
     infinite: int
 
 
+@named_errors
 def histograms(arrays: Mapping[str, Any], *, bins: int | Sequence[float] = 50) -> dict[str, Histogram]:
     """A histogram of every array of params, or of feature maps.
 
@@ -184,9 +189,9 @@ def histograms(arrays: Mapping[str, Any], *, bins: int | Sequence[float] = 50) -
     ([2, 1], [0.0, 0.5, 1.0], 1)
     """
     if isinstance(bins, int):
-        checks.whole("histograms", 1, bins=bins)
+        checks.at_least(1, bins=bins)
     elif len(bins) < 2 or np.any(np.diff(bins) <= 0):
-        raise InputError(f"histograms: bins={bins!r} should be a number of bins, or edges that go up")
+        raise InputError(f"bins={bins!r} should be a number of bins, or edges that go up")
     found: dict[str, Histogram] = {}
 
     def collect(path: str, tree: Any) -> None:
@@ -202,5 +207,5 @@ def histograms(arrays: Mapping[str, Any], *, bins: int | Sequence[float] = 50) -
 
     collect("", arrays)
     if not found or "" in found:
-        raise InputError("histograms: dicts of arrays are wanted, such as params, and at least one array")
+        raise InputError("dicts of arrays are wanted, such as params, and at least one array")
     return found

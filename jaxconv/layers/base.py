@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.errors import ArgumentError, InputError
+from jaxconv.errors import ArgumentError, InputError, error_context
 from jaxconv.layers import foreign
 from jaxconv.layers.pickling import Recipe
 from jaxconv.shapes import Window, is_int
@@ -232,29 +232,32 @@ def _checked(init: Callable[..., tuple[Tree, Tree]]) -> Callable[..., tuple[Tree
     """Return the same init, which refuses what is no key or no shape."""
 
     def checked(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        check_key("init", key)
-        in_shape = check_in_shape("init", in_shape)
+        with error_context("init"):
+            check_key(key)
+            in_shape = check_in_shape(in_shape)
         try:
             return init(key, in_shape)
         except InputError as error:
             if len(in_shape) != 4 or "batch axis" in str(error):
                 raise
             hint = f"in_shape {in_shape} is a volume; of an image leave out the batch axis"
-            raise type(error)(f"{error} ({hint})") from None
+            mended = type(error)(f"{error} ({hint})")
+            mended.source = error.source
+            raise mended from None
 
     checked.__name__ = "init"
     return checked_call(checked)
 
 
-def check_key(who: str, key: Any) -> None:
+def check_key(key: Any) -> None:
     """Refuse a seed, or several keys, where one random key is needed."""
     if is_keys(key):
-        raise InputError(f"{who}: key is {key.shape} keys, not one: jax.vmap takes one of them at a time")
+        raise InputError(f"key is {key.shape} keys, not one: jax.vmap takes one of them at a time")
     old = getattr(key, "dtype", None) == jnp.uint32 and np.ndim(key) == 1  # as jax.random.PRNGKey makes it
     if not old and not _is_key(key):
         number = key if is_int(key) else 0
         given = repr(key) if is_int(key) or key is None else type(key).__name__
-        raise InputError(f"{who}: key={given} should be a random key: jax.random.key({number})")
+        raise InputError(f"key={given} should be a random key: jax.random.key({number})")
 
 
 def is_keys(key: Any) -> bool:
@@ -266,18 +269,18 @@ def _is_key(key: Any) -> bool:
     return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
-def check_in_shape(who: str, in_shape: Any) -> Shape:
+def check_in_shape(in_shape: Any) -> Shape:
     """Return the shape of one example as a tuple; refuse what is none.
 
-    >>> check_in_shape("init", [28, 28, 1])
+    >>> check_in_shape([28, 28, 1])
     (28, 28, 1)
     """
     wanted = "should be the shape of one example without the batch axis, such as (28, 28, 1)"
     if not isinstance(in_shape, tuple | list):
-        raise InputError(f"{who}: in_shape {_shown(in_shape)} {wanted}")
+        raise InputError(f"in_shape {_shown(in_shape)} {wanted}")
     sizes = tuple(in_shape)
     if not sizes or not all(n >= 1 if is_int(n) else jax.export.is_symbolic_dim(n) for n in sizes):
-        raise InputError(f"{who}: in_shape {sizes} {wanted}")
+        raise InputError(f"in_shape {sizes} {wanted}")
     return sizes
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError, error_context, named_errors
 from jaxconv.layers.base import Layer, Shape, Tree, as_layer, makes_layer, output_shape
 
 Parts = tuple[tuple[str, Layer], ...]
@@ -36,7 +36,7 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
         for i, (name, part) in enumerate(parts):
-            with said_by(name):
+            with error_context(name):
                 params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
                 in_shape = output_shape(part, params[name], state[name], in_shape)
         return _without_empty(params), _without_empty(state)
@@ -83,11 +83,12 @@ def residual(
     """
     parts = (("body", serial(*body)), ("shortcut", as_layer(_identity if shortcut is None else shortcut)))
 
+    @named_errors(name="residual")
     def add(x: jax.Array, y: dict[str, jax.Array]) -> jax.Array:
         made, wanted = y["body"].shape[1:], y["shortcut"].shape[1:]
         if made != wanted:
             raise InputError(
-                f"residual: of {x.shape[1:]} the body makes {made} but the shortcut {wanted}; "
+                f"of {x.shape[1:]} the body makes {made} but the shortcut {wanted}; "
                 f"give shortcut=Conv({made[-1]}, 1, stride=…) or whatever else makes {made}"
             )
         return y["body"] + y["shortcut"]
@@ -118,11 +119,12 @@ def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = Non
     if not branches:
         raise InputError("parallel: there is no branch; give at least one layer")
 
+    @named_errors(name="parallel")
     def concatenate(x: jax.Array, y: dict[str, jax.Array]) -> jax.Array:
         if len({each.shape[:-1] for each in y.values()}) > 1:
             made = ", ".join(f"{branch} makes {each.shape[1:]}" for branch, each in y.items())
             raise InputError(
-                f"parallel: of {x.shape[1:]} {made}, which differ in more than their channels; "
+                f"of {x.shape[1:]} {made}, which differ in more than their channels; "
                 'give each padding="SAME" and the same stride'
             )
         return jnp.concatenate(list(y.values()), axis=-1)
@@ -141,7 +143,7 @@ def _branches(
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
         for i, (name, part) in enumerate(parts):
-            with said_by(name):
+            with error_context(name):
                 params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
         params, state = _without_empty(params), _without_empty(state)
         output_shape(layer, params, state, in_shape)  # or what does not fit would be told by apply only
@@ -193,7 +195,7 @@ def _apply_part(
 ) -> tuple[jax.Array, Tree]:
     """Give a part its own share of params, state and randomness."""
     key = None if key is None else jax.random.fold_in(key, i)
-    with said_by(name):
+    with error_context(name):
         return part.apply(params.get(name, {}), state.get(name, {}), x, train=train, key=key, mask=mask)
 
 

@@ -45,11 +45,11 @@ def dirac(rest: Initializer = HE_NORMAL) -> Initializer:
     return init
 
 
-def kernel_and_bias(layer: str, init: Initializer, key: jax.Array, shape: Shape, use_bias: bool) -> Tree:
+def kernel_and_bias(init: Initializer, key: jax.Array, shape: Shape, use_bias: bool) -> Tree:
     """A kernel by its initializer, and zeros for the bias."""
     features = shape[-1]
     if not isinstance(features, int) or features < 1:
-        raise InputError(f"{layer}: features={features} should be an int of at least 1")
+        raise InputError(f"features={features} should be an int of at least 1")
     # In one program: an initializer by itself is a dozen, each compiled for every shape.
     params = {"kernel": jax.jit(init, static_argnums=(1, 2))(key, shape, jnp.float32)}
     return params | {"bias": jnp.zeros(features, jnp.float32)} if use_bias else params
@@ -59,15 +59,15 @@ def kernel_names(use_bias: bool) -> tuple[str, ...]:
     return ("kernel", "bias") if use_bias else ("kernel",)
 
 
-def kernel_shape(layer: str, kernel_size: Sizes, in_shape: Shape, groups: int, features: int) -> Shape:
+def kernel_shape(kernel_size: Sizes, in_shape: Shape, groups: int, features: int) -> Shape:
     """``(*window, C // groups, features)`` for one example's shape."""
     try:
         window = per_dimension(kernel_size, len(in_shape) - 1, "kernel_size")
     except InputError as error:
         raise InputError(
-            f"{layer}: {error}; in_shape {in_shape} should be one example's, (H, W, C), without the batch axis"
+            f"{error}; in_shape {in_shape} should be one example's, (H, W, C), without the batch axis"
         ) from None
-    return (*window, checks.per_group(layer, in_shape, groups), features)
+    return (*window, checks.channels_per_group(in_shape, groups), features)
 
 
 def scale_and_bias(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:

@@ -5,7 +5,7 @@ import functools
 import jax
 
 from jaxconv import ops
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers.base import Layer, Shape, Tree, makes_layer, stateless
 from jaxconv.layers.initializers import HE_NORMAL, Initializer, kernel_and_bias, kernel_names, kernel_shape
 from jaxconv.shapes import Padding, Sizes, Window
@@ -42,9 +42,10 @@ def Conv(
     156
     """
 
+    @named_errors(name="Conv")
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        shape = kernel_shape("Conv", kernel_size, in_shape, groups, features)
-        return kernel_and_bias("Conv", kernel_init, key, shape, use_bias), {}
+        shape = kernel_shape(kernel_size, in_shape, groups, features)
+        return kernel_and_bias(kernel_init, key, shape, use_bias), {}
 
     op = functools.partial(
         ops.conv,
@@ -91,9 +92,10 @@ def ConvTranspose(
     (1, 14, 14, 4)
     """
 
+    @named_errors(name="ConvTranspose")
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        shape = kernel_shape("ConvTranspose", kernel_size, in_shape, groups, features)
-        return kernel_and_bias("ConvTranspose", kernel_init, key, shape, use_bias), {}
+        shape = kernel_shape(kernel_size, in_shape, groups, features)
+        return kernel_and_bias(kernel_init, key, shape, use_bias), {}
 
     op = functools.partial(
         ops.conv_transpose,
@@ -124,12 +126,13 @@ def Dense(
     36928
     """
 
+    @named_errors(name="Dense")
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         if len(in_shape) != 1:
             raise InputError(
-                f"Dense: in_shape {in_shape} should be one row of values, without the batch axis: put flatten before it"
+                f"in_shape {in_shape} should be one row of values, without the batch axis: put flatten before it"
             )
-        return kernel_and_bias("Dense", kernel_init, key, (*in_shape, features), use_bias), {}
+        return kernel_and_bias(kernel_init, key, (*in_shape, features), use_bias), {}
 
     op = functools.partial(ops.dense, precision=precision)
     return stateless("dense", op, init, kernel_names(use_bias), name=name)

@@ -5,10 +5,12 @@ from collections.abc import Callable
 import jax
 
 from jaxconv import checks, ops
+from jaxconv.errors import named_errors
 from jaxconv.layers.base import Layer, Tree, makes_layer
 
 
 @makes_layer
+@named_errors
 def Dropout(rate: float, *, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.dropout` in training, nothing otherwise.
 
@@ -18,11 +20,12 @@ def Dropout(rate: float, *, name: str | None = None) -> Layer:
     >>> Dropout(0.5).apply({}, {}, jax.numpy.ones((1, 3)))[0]
     Array([[1., 1., 1.]], dtype=float32)
     """
-    checks.dropped("Dropout", rate)
+    checks.dropout_rate(rate)
     return _in_training("dropout", ops.dropout, rate, name)
 
 
 @makes_layer
+@named_errors
 def SpatialDropout(rate: float, *, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.spatial_dropout`, of whole channels, in training, nothing otherwise.
 
@@ -33,7 +36,7 @@ def SpatialDropout(rate: float, *, name: str | None = None) -> Layer:
     >>> set(y.sum(axis=(1, 2))[0].tolist())
     {0.0, 8.0}
     """
-    checks.dropped("SpatialDropout", rate)
+    checks.dropout_rate(rate)
     return _in_training("spatial_dropout", ops.spatial_dropout, rate, name)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxconv.errors import said_by
+from jaxconv.errors import error_context
 from jaxconv.layers.base import Layer, Tree, as_layer
 from jaxconv.layers.combinators import check_names
 
@@ -42,7 +42,7 @@ def walk(model: Layer, params: Tree, state: Tree, x: jax.Array, visit: Visit) ->
 def _walk(path: str, layer: Layer, params: Any, state: Any, x: jax.Array, visit: Visit) -> jax.Array:
     def part(name: str, below: Layer, x: jax.Array) -> jax.Array:
         inner = f"{path}/{name}" if path else name
-        with said_by(name):
+        with error_context(name):
             return _walk(inner, as_layer(below), params.get(name, {}), state.get(name, {}), x, visit)
 
     if not layer.parts:

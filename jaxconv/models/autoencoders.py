@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Conv, ConvTranspose, Dense, Layer, serial
 from jaxconv.layers.base import makes_layer
 from jaxconv.ops import flatten, relu
@@ -36,6 +36,7 @@ def encoder(code: int, *, features: tuple[int, int] = FEATURES) -> Layer:
 
 
 @makes_layer
+@named_errors
 def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEATURES) -> Layer:
     """From a code to an image: the encoder backwards, its convolutions transposed.
 
@@ -61,7 +62,7 @@ def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEAT
     (3, 28, 28, 1)
     """
     if len(out_shape) != 3 or any(n < 4 or n % 4 for n in out_shape[:2]):
-        raise InputError(f"decoder: out_shape {out_shape} should be (H, W, C), with H and W multiples of 4")
+        raise InputError(f"out_shape {out_shape} should be (H, W, C), with H and W multiples of 4")
     height, width, channels = out_shape
     first, second = features
 

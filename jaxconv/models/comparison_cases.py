@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks, ops
-from jaxconv.errors import InputError, unknown
+from jaxconv.errors import InputError, error_context, unknown_name_error
 from jaxconv.layers import Layer, output_shape
 from jaxconv.models import manual_backprop
 from jaxconv.testing import Contest, with_gradient
@@ -43,14 +43,15 @@ def model_contest(
     entry = find(name)
     if "impl" not in inspect.signature(entry.make).parameters:
         raise InputError(f"model {name!r} has no convolution, so it has no lowerings to compare")
-    checks.whole(name, 1, batch=batch)
-    checks.whole(name, 0, seed=seed)
-    floating_dtype(name, dtype)
+    with error_context(name):
+        checks.at_least(1, batch=batch)
+        checks.at_least(0, seed=seed)
+        floating_dtype(dtype)
     if layer is None and jnp.dtype(dtype).itemsize < 4:
         raise InputError(
-            f"{name}: in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
+            f"in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
             "allows for: compare one layer of it, or float32"
-        )
+        ).from_source(name)
     models = {impl: entry.make(impl=impl) for impl in [*ops.LOWERINGS, "auto"]}
     model = next(iter(models.values()))
     rng = np.random.default_rng(seed)
@@ -92,7 +93,7 @@ def _input_of(
         if part_name == layer:
             return in_shape
         in_shape = output_shape(part, params.get(part_name, {}), state.get(part_name, {}), in_shape)
-    raise unknown(f"layer of {name}", layer, dict(model.parts))
+    raise unknown_name_error(f"layer of {name}", layer, dict(model.parts))
 
 
 def _layer_contest(name: str, models: dict[str, Layer], layer: str, params: Any, state: Any, x: jax.Array) -> Contest:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.nn.initializers import glorot_uniform
 
 from jaxconv import checks, ops
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
 from jaxconv.layers.base import Shape, Tree, makes_layer, stateless
 from jaxconv.layers.initializers import kernel_shape
@@ -94,6 +94,7 @@ GLYPHS = """
 
 
 @makes_layer
+@named_errors
 def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
     """The paper's network of 60,000 parameters on a 32×32×1 image: C1, S2, C3, S4, C5, F6 and the output's distances.
 
@@ -121,9 +122,9 @@ def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
     >>> table.params, [row.params for row in table.rows if row.params]
     (60000, [156, 12, 1516, 32, 48120, 10164])
     """
-    checks.whole("lenet5_1998", 1, classes=classes)
+    checks.at_least(1, classes=classes)
     if classes > 10:
-        raise InputError(f"lenet5_1998: classes={classes}, but its output has the shapes of 10 digits: take lenet5")
+        raise InputError(f"classes={classes}, but its output has the shapes of 10 digits: take lenet5")
     conv = partial(Conv, kernel_size=5, kernel_init=fan_in_uniform, impl=impl)
     return serial(
         ink,
@@ -177,6 +178,7 @@ def Subsample(window: int) -> Layer:
 
 
 @makes_layer
+@named_errors
 def SparseConv(table: Sequence[Sequence[int]], kernel_size: Sizes, *, impl: str = "auto") -> Layer:
     """A convolution whose output map o sees only the input maps ``table[o]``; there is no weight for any other.
 
@@ -199,19 +201,21 @@ def SparseConv(table: Sequence[Sequence[int]], kernel_size: Sizes, *, impl: str 
     """
     for o, seen in enumerate(table):
         if not 0 < len(set(seen)) == len(seen) or min(seen) < 0:
-            raise InputError(f"SparseConv: output {o} sees {tuple(seen)}; give it inputs from 0 on, each once")
+            raise InputError(f"output {o} sees {tuple(seen)}; give it inputs from 0 on, each once")
     pairs = np.array([(c, o) for o, seen in enumerate(table) for c in seen])
 
+    @named_errors(name="SparseConv")
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        *window, _, _ = kernel_shape("SparseConv", kernel_size, in_shape, 1, 1)
+        *window, _, _ = kernel_shape(kernel_size, in_shape, 1, 1)
         fan_in = [math.prod(window) * len(table[o]) for _, o in pairs]
         bound = (2.4 / np.array(fan_in, np.float32)).reshape(*[1] * len(window), -1)
         kernel = jax.random.uniform(key, (*window, len(pairs)), jnp.float32, -1, 1) * bound
         return {"kernel": kernel, "bias": jnp.zeros(len(table), jnp.float32)}, {}
 
+    @named_errors(name="SparseConv")
     def sparse_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         if x.shape[-1] <= pairs[:, 0].max():
-            raise InputError(f"SparseConv: x {x.shape} has no channel {pairs[:, 0].max()}, which the table names")
+            raise InputError(f"x {x.shape} has no channel {pairs[:, 0].max()}, which the table names")
         whole = jnp.zeros((*kernel.shape[:-1], x.shape[-1], len(table)), kernel.dtype)
         return ops.conv(x, whole.at[..., pairs[:, 0], pairs[:, 1]].set(kernel), bias, impl=impl)
 

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxconv import ops
-from jaxconv.errors import known
+from jaxconv import checks, ops
 from jaxconv.ops import backward
 
 Params = dict[str, Any]
@@ -94,7 +93,7 @@ def loss_and_gradients(name: str, params: Params, images: jax.Array, label: jax.
     >>> jax.tree.map(jnp.shape, gradients["conv1"])
     {'bias': (6,), 'kernel': (5, 5, 1, 6)}
     """
-    known("network derived by hand", name, NETWORKS)
+    checks.one_of("network derived by hand", name, NETWORKS)
     steps = NETWORKS[name]
     inputs, x = [], images
     for step in steps:

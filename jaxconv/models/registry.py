@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from jaxconv.errors import known
+from jaxconv import checks
 from jaxconv.layers import Layer
 from jaxconv.models.lenets import lenet5, lenet5_1998
 from jaxconv.models.resnets import DEPTHS, resnet
@@ -45,5 +45,5 @@ def find(name: str) -> Model:
 lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, resnet20, resnet32, resnet44, resnet56, \
 resnet110
     """
-    known("model", name, MODELS)
+    checks.one_of("model", name, MODELS)
     return MODELS[name]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import BatchNorm, Conv, Dense, Layer, as_layer, residual, serial
 from jaxconv.layers.base import Shape, Tree, makes_layer
 from jaxconv.ops import global_avg_pool, relu
@@ -18,6 +18,7 @@ DEPTHS = (20, 32, 44, 56, 110)  # those of the paper
 
 
 @makes_layer
+@named_errors
 def resnet(
     depth: int = 20,
     classes: int = 10,
@@ -53,15 +54,15 @@ def resnet(
     >>> summarize(resnet(), (32, 32, 3)).params
     269722
     """
-    checks.whole("resnet", 8, depth=depth)
+    checks.at_least(8, depth=depth)
     if depth % 6 != 2:
         below = depth - (depth - 2) % 6
-        raise InputError(f"resnet: depth={depth} should be 6n + 2, such as {below} or {below + 6}")
-    known("shortcut", shortcut, SHORTCUTS, by="resnet")
-    checks.flag("resnet", "plain", plain)
-    checks.flag("resnet", "zero_init", zero_init)
+        raise InputError(f"depth={depth} should be 6n + 2, such as {below} or {below + 6}")
+    checks.one_of("shortcut", shortcut, SHORTCUTS)
+    checks.boolean("plain", plain)
+    checks.boolean("zero_init", zero_init)
     if plain and zero_init:
-        raise InputError("resnet: plain=True with zero_init=True is zero everywhere and learns nothing: take one")
+        raise InputError("plain=True with zero_init=True is zero everywhere and learns nothing: take one")
 
     parts: list[Part] = [*_conv_bn(16, 3, impl=impl), relu]
     features = 16

@@ -6,6 +6,7 @@ from typing import Any
 from jax.nn.initializers import glorot_uniform
 
 from jaxconv import checks
+from jaxconv.errors import named_errors
 from jaxconv.layers import BatchNorm, Conv, Dense, Dropout, Layer, MaxPool, serial
 from jaxconv.layers.base import makes_layer
 from jaxconv.ops import flatten, global_avg_pool, relu
@@ -112,6 +113,7 @@ def convnetjs(classes: int = 10, *, impl: str = "auto") -> Layer:
 
 
 @makes_layer
+@named_errors
 def vgg6(classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.0, impl: str = "auto") -> Layer:
     """Six 3×3 convolutions, a pooling after each second, and one dense layer: 307,498 parameters on a 32×32×3 image.
 
@@ -131,7 +133,7 @@ def vgg6(classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.0, i
     >>> summarize(vgg6(), (32, 32, 3)).params, summarize(vgg6(batch_norm=True), (28, 28, 1)).params
     (307498, 298410)
     """
-    checks.flag("vgg6", "batch_norm", batch_norm)
+    checks.boolean("batch_norm", batch_norm)
 
     def stage(features: int) -> list[Any]:
         conv = Conv(features, (3, 3), padding="SAME", use_bias=not batch_norm, impl=impl)
@@ -143,6 +145,7 @@ def vgg6(classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.0, i
 
 
 @makes_layer
+@named_errors
 def all_conv(classes: int = 10, *, width: int = 96, dropout: bool = True, impl: str = "auto") -> Layer:
     """All-CNN-C: convolutions with stride 2 make the image smaller: 1,369,738 parameters on a 32×32×3 image.
 
@@ -169,8 +172,8 @@ def all_conv(classes: int = 10, *, width: int = 96, dropout: bool = True, impl: 
     >>> table.params, sorted({row.kind for row in table.rows})
     (1369738, ['conv', 'dropout', 'global_avg_pool', 'relu'])
     """
-    checks.whole("all_conv", 1, width=width)
-    checks.flag("all_conv", "dropout", dropout)
+    checks.at_least(1, width=width)
+    checks.boolean("dropout", dropout)
     conv = partial(Conv, kernel_size=3, padding=1, impl=impl)
 
     def drop(rate: float) -> list[Layer]:

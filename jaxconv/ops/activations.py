@@ -62,7 +62,7 @@ from jax.nn import (
 from jaxtyping import Array, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 __all__ = [
     "celu",
@@ -91,6 +91,7 @@ __all__ = [
 ]
 
 
+@named_errors
 def glu(x: Float[Array, "*rest c"], axis: int = -1) -> Float[Array, "*rest half"]:
     """jax.nn's, which asserts what this tells: ``y = x_a · sigmoid(x_b)`` of the two halves of an axis.
 
@@ -100,7 +101,7 @@ def glu(x: Float[Array, "*rest c"], axis: int = -1) -> Float[Array, "*rest half"
     >>> glu(jax.numpy.array([3., 0.]))
     Array([1.5], dtype=float32)
     """
-    x = checks.array("glu", "x", x)
+    x = checks.as_array(x=x)
     if axis not in range(-x.ndim, x.ndim) or x.shape[axis] % 2:
-        raise InputError(f"glu: x {x.shape} should have an even size along axis {axis}, to be halved")
+        raise InputError(f"x {x.shape} should have an even size along axis {axis}, to be halved")
     return jax.nn.glu(x, axis)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 
 
+@named_errors
 def dense(
     x: Float[Array, "n i"],
     kernel: Float[Array, "i o"],
@@ -27,20 +28,21 @@ def dense(
     >>> dense(jnp.array([[1., 2.]]), jnp.array([[1., 0.], [0., 3.]]), jnp.array([10., 20.]))
     Array([[11., 26.]], dtype=float32)
     """
-    x, kernel = checks.arrays("dense", x=x, kernel=kernel)
+    x, kernel = checks.as_arrays(x=x, kernel=kernel)
     if kernel.ndim != 2:
-        raise InputError(f"dense: kernel {kernel.shape} should be (inputs, outputs)")
+        raise InputError(f"kernel {kernel.shape} should be (inputs, outputs)")
     if x.ndim != 2:
-        raise InputError(f"dense: x {x.shape} should be (N, {kernel.shape[0]}): put flatten before it")
-    checks.floating("dense", x=x, kernel=kernel)
+        raise InputError(f"x {x.shape} should be (N, {kernel.shape[0]}): put flatten before it")
+    checks.floating_dtype(x=x, kernel=kernel)
     if x.shape[1] != kernel.shape[0]:
         raise InputError(
-            f"dense: x has {x.shape[1]} values an example but kernel {kernel.shape} takes {kernel.shape[0]}; "
+            f"x has {x.shape[1]} values an example but kernel {kernel.shape} takes {kernel.shape[0]}; "
             "was it made for images of another size?"
         )
-    return numerics.biased("dense", jnp.matmul(x, kernel, precision=precision), bias, x.dtype)
+    return numerics.add_bias(jnp.matmul(x, kernel, precision=precision), bias, x.dtype)
 
 
+@named_errors
 def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:
     """Every example as one row, channels fastest: pixel (h, w, c) lands at ``(h·W + w)·C + c``.
 
@@ -49,7 +51,7 @@ def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:
     >>> flatten(jnp.arange(12).reshape(1, 2, 2, 3)).shape
     (1, 12)
     """
-    x = checks.array("flatten", "x", x)
+    x = checks.as_array(x=x)
     if x.ndim < 2:
-        raise InputError(f"flatten: x {x.shape} should be (N, ...): add the batch axis, x[None]")
+        raise InputError(f"x {x.shape} should be (N, ...): add the batch axis, x[None]")
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))

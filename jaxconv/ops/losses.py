@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 
+@named_errors
 def softmax_cross_entropy(
     logits: Float[Array, "n *places k"], label: Int[Array, "n *places"] | Float[Array, "n *places k"]
 ) -> Float[Array, "n *places"]:
@@ -33,19 +34,19 @@ def softmax_cross_entropy(
     import optax  # which takes a quarter as long to import as jax, and of all ops only this one needs it
 
     given = label
-    logits, label = checks.arrays("softmax_cross_entropy", logits=logits, label=label)
-    checks.floating("softmax_cross_entropy", logits=logits)
+    logits, label = checks.as_arrays(logits=logits, label=label)
+    checks.floating_dtype(logits=logits)
     if logits.ndim < 2:
-        raise InputError(f"softmax_cross_entropy: logits {logits.shape} should be (N, classes), or (N, …, classes)")
+        raise InputError(f"logits {logits.shape} should be (N, classes), or (N, …, classes)")
     if jnp.issubdtype(label.dtype, jnp.floating) and label.shape == logits.shape:
         return optax.softmax_cross_entropy(logits, label)
     *places, classes = logits.shape
     if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape != tuple(places):
         raise InputError(
-            f"softmax_cross_entropy: label {label.dtype}{label.shape} should be class numbers, int{tuple(places)}, "
+            f"label {label.dtype}{label.shape} should be class numbers, int{tuple(places)}, "
             f"or probabilities, {logits.dtype}{logits.shape}"
         )
-    checks.known_classes("softmax_cross_entropy", given, classes)  # label itself may be traced, where given is not
+    checks.known_classes(given, classes)  # label itself may be traced, where given is not
     label = checks.class_numbers(label, classes)
     return jnp.where(label >= 0, optax.softmax_cross_entropy_with_integer_labels(logits, label), jnp.nan)
 

@@ -24,13 +24,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.numerics import spread
 from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.standardization import channel_mean, d_variance, standardize
 
 
+@named_errors
 def layer_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"] | None = None,
@@ -56,12 +57,13 @@ def layer_norm(
     >>> layer_norm(jnp.array([[1., 3.]]))
     Array([[-0.999995,  0.999995]], dtype=float32)
     """
-    x = batched("layer_norm", x)
-    several("layer_norm", x, x.shape[-1], "channel")
-    y = standardized("layer_norm", numerics.widened(x), (x.ndim - 1,), eps)
-    return learned("layer_norm", y, scale, bias).astype(x.dtype)
+    x = batched(x)
+    several(x, x.shape[-1], "channel")
+    y = standardized(numerics.upcast(x), (x.ndim - 1,), eps)
+    return learned(y, scale, bias).astype(x.dtype)
 
 
+@named_errors
 def group_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"] | None = None,
@@ -91,14 +93,15 @@ def group_norm(
     >>> group_norm(jnp.array([[1., 3., 5., 5.]]), groups=2)
     Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
     """
-    x = batched("group_norm", x)
-    checks.dividing("group_norm", groups, x.shape[-1], f"channels of x {x.shape}")
-    several("group_norm", x, math.prod(x.shape[1:]) // groups, "value")
-    grouped = numerics.widened(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-    y = standardized("group_norm", grouped, (*range(1, x.ndim - 1), x.ndim), eps).reshape(x.shape)
-    return learned("group_norm", y, scale, bias).astype(x.dtype)
+    x = batched(x)
+    checks.groups_divide(groups, x.shape[-1], f"channels of x {x.shape}")
+    several(x, math.prod(x.shape[1:]) // groups, "value")
+    grouped = numerics.upcast(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    y = standardized(grouped, (*range(1, x.ndim - 1), x.ndim), eps).reshape(x.shape)
+    return learned(y, scale, bias).astype(x.dtype)
 
 
+@named_errors
 def instance_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"] | None = None,
@@ -124,12 +127,13 @@ def instance_norm(
     >>> instance_norm(jnp.array([[[1., 0.], [3., 0.]]]))[0, :, 0]
     Array([-0.999995,  0.999995], dtype=float32)
     """
-    x = batched("instance_norm", x)
-    several("instance_norm", x, math.prod(x.shape[1:-1]), "pixel")
-    y = standardized("instance_norm", numerics.widened(x), tuple(range(1, x.ndim - 1)), eps)
-    return learned("instance_norm", y, scale, bias).astype(x.dtype)
+    x = batched(x)
+    several(x, math.prod(x.shape[1:-1]), "pixel")
+    y = standardized(numerics.upcast(x), tuple(range(1, x.ndim - 1)), eps)
+    return learned(y, scale, bias).astype(x.dtype)
 
 
+@named_errors
 def rms_norm(
     x: Float[Array, "n *spatial c"], scale: Float[Array, " c"] | None = None, *, eps: float = 1e-6
 ) -> Float[Array, "n *spatial c"]:
@@ -149,40 +153,40 @@ def rms_norm(
     >>> rms_norm(jnp.array([[1., 7.]]), eps=0.)
     Array([[0.2, 1.4]], dtype=float32)
     """
-    x = batched("rms_norm", x)
-    y = standardized("rms_norm", numerics.widened(x), (x.ndim - 1,), eps, centred=False)
-    return learned("rms_norm", y, scale, None).astype(x.dtype)
+    x = batched(x)
+    y = standardized(numerics.upcast(x), (x.ndim - 1,), eps, centred=False)
+    return learned(y, scale, None).astype(x.dtype)
 
 
-def batched(op: str, x: Array) -> jax.Array:
+def batched(x: Array) -> jax.Array:
     """x as an array of floats with a batch axis."""
-    x = checks.array(op, "x", x)
-    checks.floating(op, x=x)
+    x = checks.as_array(x=x)
+    checks.floating_dtype(x=x)
     if x.ndim < 2:
-        raise InputError(f"{op}: x {x.shape} should be (N, *spatial, C): add the batch axis, x[None]")
+        raise InputError(f"x {x.shape} should be (N, *spatial, C): add the batch axis, x[None]")
     return x
 
 
-def several(op: str, x: jax.Array, count: int, what: str) -> None:
+def several(x: jax.Array, count: int, what: str) -> None:
     """Refuse statistics of a single value: less its own mean it is 0, whatever it was."""
     if count < 2:
         raise InputError(
-            f"{op}: of x {x.shape} each mean is over {count} {what}; of fewer than 2 nothing but the bias would be left"
+            f"of x {x.shape} each mean is over {count} {what}; of fewer than 2 nothing but the bias would be left"
         )
 
 
-def standardized(op: str, x: jax.Array, axes: tuple[int, ...], eps: Any, *, centred: bool = True) -> jax.Array:
+def standardized(x: jax.Array, axes: tuple[int, ...], eps: Any, *, centred: bool = True) -> jax.Array:
     """``(x − mean) / √(var + eps)``, of x that is widened."""
-    return standardize(x, checks.constant(op, "eps", eps, x.dtype), None, axes, centred).normal
+    return standardize(x, checks.constant("eps", eps, x.dtype), None, axes, centred).normal
 
 
-def learned(op: str, y: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+def learned(y: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
     """``y · scale + bias``, in y's dtype, which is widened."""
     if scale is not None:
-        checks.vector(op, "scale", scale, y.shape[-1])
+        checks.per_channel_shape("scale", scale, y.shape[-1])
         y = y * row(scale, y).astype(y.dtype)
     if bias is not None:
-        checks.vector(op, "bias", bias, y.shape[-1])
+        checks.per_channel_shape("bias", bias, y.shape[-1])
         y = y + row(bias, y).astype(y.dtype)
     return y
 
@@ -195,6 +199,7 @@ def row(array: Array, x: jax.Array) -> jax.Array:
 Normalised = tuple[jax.Array, jax.Array, jax.Array]  # the output, mean and variance
 
 
+@named_errors
 def batch_norm(
     x: Float[Array, "n *spatial c"],
     scale: Float[Array, " c"],
@@ -230,25 +235,26 @@ def batch_norm(
     Array([-0.999995,  0.999995], dtype=float32)
     """
     if (mean is None) != (var is None):
-        raise InputError("batch_norm: give both mean and var, or neither")
+        raise InputError("give both mean and var, or neither")
     if mean is None or var is None:
         return batch_norm_with_statistics(x, scale, bias, mask=mask, eps=eps)[0]
-    x = batched("batch_norm", x)
+    x = batched(x)
     if mask is not None:
-        raise InputError("batch_norm: mask means nothing where mean and var are given: leave it out")
+        raise InputError("mask means nothing where mean and var are given: leave it out")
     vectors = {"scale": scale, "bias": bias, "mean": mean, "var": var}
     wide, small, (scale, bias, mean, var) = _widened(x, eps, vectors)
     return ((wide - row(mean, x)) * row(lax.rsqrt(var + small) * scale, x) + row(bias, x)).astype(x.dtype)
 
 
+@named_errors(name="batch_norm")
 def batch_norm_with_statistics(
     x: jax.Array, scale: jax.Array, bias: jax.Array, *, mask: jax.Array | None, eps: Any
 ) -> Normalised:
     """:func:`batch_norm` by the batch's own statistics, and these: what :class:`jaxconv.layers.BatchNorm` needs."""
-    x = batched("batch_norm", x)
-    several("batch_norm", x, math.prod(x.shape[:-1]), "value")
+    x = batched(x)
+    several(x, math.prod(x.shape[:-1]), "value")
     wide, small, (scale, bias) = _widened(x, eps, {"scale": scale, "bias": bias})
-    wide, counted = _counted("batch_norm", wide, mask)
+    wide, counted = _counted(wide, mask)
     marks = () if counted is None else (counted,)
     y, mean, var = over_devices(_by_its_own, wide, small, scale, bias, *marks, vectors=2)
     return y.astype(x.dtype), mean, var
@@ -257,12 +263,13 @@ def batch_norm_with_statistics(
 def _widened(x: jax.Array, eps: Any, vectors: dict[str, Any]) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
     """Everything in the dtype to compute in."""
     for name, array in vectors.items():
-        checks.vector("batch_norm", name, array, x.shape[-1])
-    wide = numerics.widened(x)
-    small = checks.constant("batch_norm", "eps", eps, wide.dtype)
+        checks.per_channel_shape(name, array, x.shape[-1])
+    wide = numerics.upcast(x)
+    small = checks.constant("eps", eps, wide.dtype)
     return wide, small, [jnp.asarray(array).astype(wide.dtype) for array in vectors.values()]
 
 
+@named_errors
 def batch_statistics(
     x: Float[Array, "n *spatial c"], mask: Bool[Array, " n"] | None = None
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
@@ -287,22 +294,22 @@ def batch_statistics(
     >>> float(mean[0]), float(var[0])
     (2.0, 1.0)
     """
-    x = batched("batch_statistics", x)
-    several("batch_statistics", x, math.prod(x.shape[:-1]), "value")
-    wide, counted = _counted("batch_statistics", numerics.widened(x), mask)
+    x = batched(x)
+    several(x, math.prod(x.shape[:-1]), "value")
+    wide, counted = _counted(numerics.upcast(x), mask)
     y = standardize(wide, jnp.ones((), wide.dtype), counted)
     return y.mean, y.var
 
 
-def _counted(op: str, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+def _counted(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """x without what does not count, for a NaN there would reach the gradient (0 · NaN is NaN); and where it counts."""
     if mask is None:
         return x, None
-    array = checks.array(op, "mask", mask)
+    array = checks.as_array(mask=mask)
     if array.shape != x.shape[:1] or array.dtype != bool:
-        raise InputError(f"{op}: mask {array.dtype}{array.shape} should be bool({x.shape[0]},), one entry an example")
+        raise InputError(f"mask {array.dtype}{array.shape} should be bool({x.shape[0]},), one entry an example")
     if not isinstance(mask, jax.core.Tracer) and not np.asarray(mask).any():
-        raise InputError(f"{op}: mask is False for every example, so there is nothing to take a mean over")
+        raise InputError("mask is False for every example, so there is nothing to take a mean over")
     return jnp.where(array.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), array
 
 
@@ -342,6 +349,7 @@ def _scaled(normal: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 REACH = 2.0**32  # a number up to it can be squared as it is
 
 
+@named_errors
 def local_response_norm(
     x: Float[Array, "n *spatial c"], *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> Float[Array, "n *spatial c"]:
@@ -367,12 +375,12 @@ def local_response_norm(
     >>> local_response_norm(jnp.array([[1., 2., 0., 4.]]), size=3, alpha=1., beta=1., k=1.)
     Array([[0.16666667, 0.33333334, 0.        , 0.23529412]], dtype=float32)
     """
-    x = batched("local_response_norm", x)
-    checks.whole("local_response_norm", 1, size=size)
-    checks.number("local_response_norm", "alpha", alpha)
-    checks.number("local_response_norm", "beta", beta)
-    checks.number("local_response_norm", "k", k, above=0)
-    wide, channels = numerics.widened(x), x.shape[-1]
+    x = batched(x)
+    checks.at_least(1, size=size)
+    checks.real("alpha", alpha)
+    checks.real("beta", beta)
+    checks.real("k", k, above=0)
+    wide, channels = numerics.upcast(x), x.shape[-1]
     reach = min(size // 2, channels - 1)
     padded = jnp.pad(wide, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
     neighbours = [padded[..., shift : shift + channels] for shift in range(2 * reach + 1)]

@@ -28,7 +28,7 @@ def mix(x: jax.Array, kernel: jax.Array, groups: int, precision: lax.PrecisionLi
         x: ``(…, groups · c)``.
         kernel: ``(c, O)``, the filters of the first group first.
 
-    >>> mix(jnp.checks.array([1., 2., 3., 4.]), jnp.array([[1., 10.], [1., 10.]]), groups=2, precision=None)
+    >>> mix(jnp.array([1., 2., 3., 4.]), jnp.array([[1., 10.], [1., 10.]]), groups=2, precision=None)
     Array([ 3., 70.], dtype=float32)
     """
     c, features = kernel.shape
@@ -45,7 +45,7 @@ def mix(x: jax.Array, kernel: jax.Array, groups: int, precision: lax.PrecisionLi
 def pair(x: jax.Array, y: jax.Array, groups: int, precision: lax.PrecisionLike) -> jax.Array:
     """``kernel[c, o] = Σ x[…, c] · y[…, o]`` for every channel and filter of one group: the other way round of mix.
 
-    >>> pair(jnp.checks.array([[1., 2.]]), jnp.array([[3., 4.]]), groups=1, precision=None)
+    >>> pair(jnp.array([[1., 2.]]), jnp.array([[3., 4.]]), groups=1, precision=None)
     Array([[3., 4.],
            [6., 8.]], dtype=float32)
     """
@@ -70,7 +70,7 @@ def swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
 def total(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """The sum of each channel over the batch and every pixel: ``Σ_n weight[n] Σ_p x[n, p, c]``.
 
-    >>> total(jnp.ones((2, 3, 3, 4)), jnp.checks.array([1., 0.5]))
+    >>> total(jnp.ones((2, 3, 3, 4)), jnp.array([1., 0.5]))
     Array([13.5, 13.5, 13.5, 13.5], dtype=float32)
     """
     weight = jnp.ones(x.shape[0], x.dtype) if weight is None else weight.astype(x.dtype)
@@ -89,7 +89,7 @@ def total(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
 def spread(row: jax.Array, like: jax.Array) -> jax.Array:
     """``row[c]`` at every place of an array ``(N, *spatial, C)``; its gradient is :func:`total`.
 
-    >>> spread(jnp.checks.array([1., 2.]), jnp.zeros((1, 3, 2)))
+    >>> spread(jnp.array([1., 2.]), jnp.zeros((1, 3, 2)))
     Array([[[1., 2.],
             [1., 2.],
             [1., 2.]]], dtype=float32)
@@ -103,22 +103,22 @@ def spread(row: jax.Array, like: jax.Array) -> jax.Array:
     return lax.platform_dependent(row, cpu=by_product, default=lambda row: jnp.broadcast_to(row, like.shape))
 
 
-def accumulator(x: jax.Array) -> jnp.dtype:
+def accumulator_dtype(x: jax.Array) -> jnp.dtype:
     """The dtype to add up in: a bfloat16 sum of ones stops at 256, so at least float32."""
     return jnp.dtype(jnp.float32) if x.dtype.itemsize < 4 else x.dtype
 
 
-def widened(x: jax.Array) -> jax.Array:
+def upcast(x: jax.Array) -> jax.Array:
     """x in the dtype to add up in: done before anything else, so that its gradient is added up in that too."""
-    return x.astype(accumulator(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    return x.astype(accumulator_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def biased(op: str, y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
+def add_bias(y: jax.Array, bias: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
     """y plus one number a channel, added (and, backwards, its gradient added up) in at least float32."""
     if bias is None:
         return y.astype(dtype)
-    bias = checks.array(op, "bias", bias)
+    bias = checks.as_array(bias=bias)
     if bias.dtype != dtype:
-        raise DtypeError(f"{op}: x is {dtype} but bias is {bias.dtype}; cast one, bias.astype(x.dtype)")
-    checks.vector(op, "bias", bias, y.shape[-1])
-    return (widened(y) + spread(widened(bias), y)).astype(dtype)
+        raise DtypeError(f"x is {dtype} but bias is {bias.dtype}; cast one, bias.astype(x.dtype)")
+    checks.per_channel_shape("bias", bias, y.shape[-1])
+    return (upcast(y) + spread(upcast(bias), y)).astype(dtype)

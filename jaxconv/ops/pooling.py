@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Num
 
 from jaxconv import checks
-from jaxconv.errors import DtypeError, InputError, known, said_by
+from jaxconv.errors import DtypeError, InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.max_gradients import TIES, first_largest, largest, largest_of_blocks
 from jaxconv.ops.sharding import over_devices
@@ -26,6 +26,7 @@ from jaxconv.ops.sliding_window import pad, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, countable, per_dimension, resolve, tap_pixels
 
 
+@named_errors
 def max_pool(
     x: Num[Array, "n *spatial c"],
     window: Sizes,
@@ -70,21 +71,22 @@ def max_pool(
     >>> jax.grad(lambda x: max_pool(x, 3, ties="split").sum())(x)[0, :, 0]
     Array([0.5, 0. , 0.5], dtype=float32)
     """
-    x = checks.array("max_pool", "x", x)
-    ordered("max_pool", x)
-    known("ties", ties, TIES, by="max_pool")
-    slide = _lay("max_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
+    x = checks.as_array(x=x)
+    ordered(x)
+    checks.one_of("ties", ties, TIES)
+    slide = _lay(x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     if _side_by_side(slide, x):
-        blocks = over_devices(lambda x: largest_of_blocks(_blocks(x, slide), ties), numerics.widened(x))
+        blocks = over_devices(lambda x: largest_of_blocks(_blocks(x, slide), ties), numerics.upcast(x))
         return blocks.astype(x.dtype)
-    slices = [pixels for _, pixels in taps(pad(numerics.widened(x), slide, lowest), slide)]
+    slices = [pixels for _, pixels in taps(pad(numerics.upcast(x), slide, lowest), slide)]
     real = inside(slide, x)
     if ties == "first":
         return first_largest(slices, real).astype(x.dtype)
     return largest(jnp.stack(slices), jnp.stack(real), ties).astype(x.dtype)
 
 
+@named_errors
 def avg_pool(
     x: Float[Array, "n *spatial c"],
     window: Sizes,
@@ -113,15 +115,16 @@ def avg_pool(
     >>> avg_pool(jnp.array([1., 2., 5., 4.])[None, :, None], 2)[0, :, 0]
     Array([1.5, 4.5], dtype=float32)
     """
-    x = checks.array("avg_pool", "x", x)
-    checks.floating("avg_pool", x=x)
-    checks.flag("avg_pool", "count_include_pad", count_include_pad)
-    slide = _lay("avg_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
+    x = checks.as_array(x=x)
+    checks.floating_dtype(x=x)
+    checks.boolean("count_include_pad", count_include_pad)
+    slide = _lay(x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
     count = counts(slide, x.shape[1:-1], include_pad=count_include_pad)[None, ..., None]
-    total = functools.reduce(operator.add, (pixels for _, pixels in taps(pad(numerics.widened(x), slide, 0), slide)))
+    total = functools.reduce(operator.add, (pixels for _, pixels in taps(pad(numerics.upcast(x), slide, 0), slide)))
     return (total / jnp.asarray(count, total.dtype)).astype(x.dtype)
 
 
+@named_errors
 def lp_pool(
     x: Float[Array, "n *spatial c"],
     window: Sizes,
@@ -154,12 +157,12 @@ def lp_pool(
     >>> jax.grad(lambda x: lp_pool(x, 2).sum())(jnp.array([3., -4., 0., 0.])[None, :, None])[0, :, 0]
     Array([ 0.6, -0.8,  0. ,  0. ], dtype=float32)
     """
-    x = checks.array("lp_pool", "x", x)
-    checks.floating("lp_pool", x=x)
-    ordered("lp_pool", x)
+    x = checks.as_array(x=x)
+    checks.floating_dtype(x=x)
+    ordered(x)
     p = _order(p)
-    slide = _lay("lp_pool", x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
-    slices = [pixels for _, pixels in taps(pad(numerics.widened(x), slide, 0), slide)]
+    slide = _lay(x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
+    slices = [pixels for _, pixels in taps(pad(numerics.upcast(x), slide, 0), slide)]
     # |x|^p of 1e30 is more than float32 can hold, and of 1e-30 less: measure each window in units of its largest
     # pixel. The norm is homogeneous, unit · norm(x / unit) = norm(x) whatever the unit is, so it is a constant to
     # every derivative.
@@ -190,21 +193,19 @@ def inside(slide: ResolvedWindow, x: jax.Array) -> list[jax.Array]:
     return [met for _, met in taps(pad(real, slide, False), slide)]
 
 
-def spatial_axes(op: str, x: jax.Array) -> tuple[int, ...]:
+def spatial_axes(x: jax.Array) -> tuple[int, ...]:
     """The axes between batch and channels, of which there must be some, with pixels."""
     if x.ndim < 3:
-        raise InputError(
-            f"{op}: x {x.shape} should be (N, *spatial, C): add the batch axis, x[None], or the channel axis"
-        )
+        raise InputError(f"x {x.shape} should be (N, *spatial, C): add the batch axis, x[None], or the channel axis")
     if 0 in x.shape[1:]:
-        raise InputError(f"{op}: x {x.shape} should be (N, *spatial, C) with at least one pixel")
+        raise InputError(f"x {x.shape} should be (N, *spatial, C) with at least one pixel")
     return tuple(range(1, x.ndim - 1))
 
 
-def ordered(op: str, x: jax.Array) -> None:
+def ordered(x: jax.Array) -> None:
     """Refuse what has no largest value."""
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
-        raise DtypeError(f"{op}: x is {x.dtype}, which has no largest value; convert it first, x.astype(jnp.float32)")
+        raise DtypeError(f"x is {x.dtype}, which has no largest value; convert it first, x.astype(jnp.float32)")
 
 
 def _power(x: jax.Array, p: float) -> jax.Array:
@@ -217,19 +218,18 @@ def _power(x: jax.Array, p: float) -> jax.Array:
 
 def _order(p: float) -> float:
     if not checks.is_number(p) or not p >= 1:
-        raise InputError(f"lp_pool: p={p!r} makes no norm; it should be a number of at least 1")
+        raise InputError(f"p={p!r} makes no norm; it should be a number of at least 1")
     if p == math.inf:
-        raise InputError("lp_pool: p=inf is the largest absolute value: write max_pool(jnp.abs(x), window)")
+        raise InputError("p=inf is the largest absolute value: write max_pool(jnp.abs(x), window)")
     return float(p)
 
 
-def _lay(op: str, x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:
-    spatial_axes(op, x)
-    checks.flag(op, "ceil_mode", ceil_mode)
-    with said_by(op):
-        slide = resolve(window, x.shape[1:-1], ceil_mode=ceil_mode)
+def _lay(x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:
+    spatial_axes(x)
+    checks.boolean("ceil_mode", ceil_mode)
+    slide = resolve(window, x.shape[1:-1], ceil_mode=ceil_mode)
     if counts(slide, x.shape[1:-1], include_pad=False).min() == 0:
-        raise InputError(f"{op}: padding {slide.padding} is so wide that a window {slide.size} sees nothing else")
+        raise InputError(f"padding {slide.padding} is so wide that a window {slide.size} sees nothing else")
     return slide
 
 
@@ -242,6 +242,7 @@ def counts(slide: ResolvedWindow, size: tuple[int, ...], *, include_pad: bool) -
     return number
 
 
+@named_errors
 def global_avg_pool(x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:
     """The mean of each feature map, whatever its size: ``y[n, c] = mean_p x[n, p, c]``.
 
@@ -250,11 +251,12 @@ def global_avg_pool(x: Float[Array, "n *spatial c"]) -> Float[Array, "n c"]:
     >>> global_avg_pool(jnp.arange(8.).reshape(1, 2, 2, 2))
     Array([[3., 4.]], dtype=float32)
     """
-    x = checks.array("global_avg_pool", "x", x)
-    checks.floating("global_avg_pool", x=x)
-    return jnp.mean(numerics.widened(x), axis=spatial_axes("global_avg_pool", x)).astype(x.dtype)
+    x = checks.as_array(x=x)
+    checks.floating_dtype(x=x)
+    return jnp.mean(numerics.upcast(x), axis=spatial_axes(x)).astype(x.dtype)
 
 
+@named_errors
 def global_max_pool(x: Num[Array, "n *spatial c"], *, ties: str = "first") -> Num[Array, "n c"]:
     """The largest value of each feature map: ``y[n, c] = max_p x[n, p, c]``. A NaN gives NaN.
 
@@ -269,14 +271,15 @@ def global_max_pool(x: Num[Array, "n *spatial c"], *, ties: str = "first") -> Nu
     >>> global_max_pool(jnp.arange(8.).reshape(1, 2, 2, 2))
     Array([[6., 7.]], dtype=float32)
     """
-    x = checks.array("global_max_pool", "x", x)
-    ordered("global_max_pool", x)
-    known("ties", ties, TIES, by="global_max_pool")
-    spatial_axes("global_max_pool", x)
+    x = checks.as_array(x=x)
+    ordered(x)
+    checks.one_of("ties", ties, TIES)
+    spatial_axes(x)
     pixels = jnp.moveaxis(_raveled(x), 1, 0)
     return largest(pixels, jnp.ones((1, 1, 1), bool), ties).astype(x.dtype)
 
 
+@named_errors
 def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Array, "n *out c"]:
     """The mean of ``out`` windows that cover the image evenly; window q sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``.
 
@@ -294,10 +297,10 @@ def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Arra
     >>> adaptive_avg_pool(jnp.arange(5.)[None, :, None], 2)[0, :, 0]       # pixels 0 1 2 and 2 3 4
     Array([1., 3.], dtype=float32)
     """
-    x = checks.array("adaptive_avg_pool", "x", x)
-    checks.floating("adaptive_avg_pool", x=x)
-    y = numerics.widened(x)
-    for axis, (pixels, seen) in enumerate(_windows("adaptive_avg_pool", x, out), start=1):
+    x = checks.as_array(x=x)
+    checks.floating_dtype(x=x)
+    y = numerics.upcast(x)
+    for axis, (pixels, seen) in enumerate(_windows(x, out), start=1):
         # Chosen, not multiplied by a matrix of weights: 0 · NaN would carry a NaN into windows that do not see it.
         y = jnp.take(y, pixels, axis=axis, mode="clip")
         others = tuple(a for a in range(y.ndim) if a not in (axis, axis + 1))
@@ -305,6 +308,7 @@ def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Arra
     return y.astype(x.dtype)
 
 
+@named_errors
 def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = "first") -> Num[Array, "n *out c"]:
     """The largest value of ``out`` windows that cover the image evenly, those of :func:`adaptive_avg_pool`.
 
@@ -322,10 +326,10 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = 
     >>> adaptive_max_pool(jnp.array([4., 1., 0., 2., 3.])[None, :, None], 2)[0, :, 0]
     Array([4., 3.], dtype=float32)
     """
-    x = checks.array("adaptive_max_pool", "x", x)
-    ordered("adaptive_max_pool", x)
-    known("ties", ties, TIES, by="adaptive_max_pool")
-    windows = _windows("adaptive_max_pool", x, out)
+    x = checks.as_array(x=x)
+    ordered(x)
+    checks.one_of("ties", ties, TIES)
+    windows = _windows(x, out)
     ndim = len(windows)
 
     def along(i: int, array: np.ndarray) -> np.ndarray:
@@ -342,18 +346,17 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = 
 
 def _raveled(x: jax.Array) -> jax.Array:
     """``(N, pixels, C)``, in the dtype to compute in."""
-    return numerics.widened(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+    return numerics.upcast(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
-def _windows(op: str, x: jax.Array, out: Sizes) -> list[tuple[np.ndarray, np.ndarray]]:
+def _windows(x: jax.Array, out: Sizes) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each dimension the pixels of every window, ``(out, pixels)``, and which of them count.
 
     Windows differ in length by at most one; in a shorter one the last pixel stands again, and does not count.
     """
-    axes = spatial_axes(op, x)
-    with said_by(op):
-        sizes = per_dimension(out, len(axes), "out")
-        countable("the output", sizes)
+    axes = spatial_axes(x)
+    sizes = per_dimension(out, len(axes), "out")
+    countable("the output", sizes)
     windows = []
     for n, size in zip(x.shape[1:-1], sizes, strict=True):
         places = np.arange(size)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 
+@named_errors
 def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Float[Array, "*shape"]:
     """Set a random fraction to zero and scale up the rest, so that the mean stays: ``y = x · keep / (1 − rate)``.
 
@@ -23,10 +24,11 @@ def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Fl
     >>> sorted(set(dropout(jnp.ones(100), jax.random.key(0), 0.5).tolist()))
     [0.0, 2.0]
     """
-    x = checks.array("dropout", "x", x)
-    return _drop("dropout", x, key, rate, x.shape)
+    x = checks.as_array(x=x)
+    return _drop(x, key, rate, x.shape)
 
 
+@named_errors
 def spatial_dropout(
     x: Float[Array, "n *spatial c"], key: jax.Array | None, rate: float
 ) -> Float[Array, "n *spatial c"]:
@@ -44,23 +46,23 @@ def spatial_dropout(
     >>> bool((x == x[:, :1, :1]).all()), sorted(set(x[0, 0, 0].tolist()))
     (True, [0.0, 2.0])
     """
-    x = checks.array("spatial_dropout", "x", x)
+    x = checks.as_array(x=x)
     if x.ndim < 3:
-        raise InputError(f"spatial_dropout: x {x.shape} should be (N, *spatial, C); for rows of values use dropout")
-    return _drop("spatial_dropout", x, key, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
+        raise InputError(f"x {x.shape} should be (N, *spatial, C); for rows of values use dropout")
+    return _drop(x, key, rate, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]))
 
 
-def _drop(op: str, x: jax.Array, key: jax.Array | None, rate: float, shape: tuple[int, ...]) -> jax.Array:
+def _drop(x: jax.Array, key: jax.Array | None, rate: float, shape: tuple[int, ...]) -> jax.Array:
     """Drop by a mask of this shape, repeated along its axes of size 1."""
-    checks.floating(op, x=x)
-    checks.dropped(op, rate)
+    checks.floating_dtype(x=x)
+    checks.dropout_rate(rate)
     if key is None:
         raise InputError(
-            f"{op}: needs a key, jax.random.key(0); a model takes it in training, "
+            "needs a key, jax.random.key(0); a model takes it in training, "
             "apply(params, state, x, train=True, key=jax.random.key(0))"
         )
     try:
         keep = jax.random.bernoulli(key, 1.0 - rate, shape)
     except (TypeError, ValueError):
-        raise InputError(f"{op}: key should be one jax.random.key(…), not {reprlib.repr(key)}") from None
+        raise InputError(f"key should be one jax.random.key(…), not {reprlib.repr(key)}") from None
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.plot.figures import literal, literals
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxconv.explain import Histogram
 
 
+@named_errors
 def correlation(matrix: Any, *, title: str = "") -> "Figure":
     """The correlation of each pair of channels: red where they go together, blue where they go against each other.
 
@@ -34,7 +35,7 @@ def correlation(matrix: Any, *, title: str = "") -> "Figure":
 
     matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise InputError(f"correlation: a matrix (C, C) is wanted, not {matrix.shape}")
+        raise InputError(f"a matrix (C, C) is wanted, not {matrix.shape}")
     figure = Figure(figsize=(5, 4.3), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.75")
@@ -51,6 +52,7 @@ def correlation(matrix: Any, *, title: str = "") -> "Figure":
     return figure
 
 
+@named_errors
 def norms(
     networks: Mapping[str, Mapping[str, Any]], *, label: str = "‖d loss / d kernel‖", title: str = ""
 ) -> "Figure":
@@ -75,7 +77,7 @@ def norms(
     from matplotlib.ticker import MaxNLocator
 
     if not any(networks.values()):
-        raise InputError("norms: a number for at least one layer of one network is wanted")
+        raise InputError("a number for at least one layer of one network is wanted")
     figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, layers in networks.items():
@@ -100,6 +102,7 @@ def norms_line(axes: "Axes", layers: Mapping[str, Any], **style: Any) -> "Line2D
     return line
 
 
+@named_errors
 def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str = "") -> "Figure":
     """How the numbers of each array are spread, a panel each; the counts are on a logarithmic scale.
 
@@ -120,7 +123,7 @@ def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str
     from matplotlib.ticker import MaxNLocator
 
     if not found:
-        raise InputError("histograms: there is none to show")
+        raise InputError("there is none to show")
     columns = min(columns, len(found))
     rows = -(-len(found) // columns)
     figure = Figure(figsize=(2.4 * columns + 0.3, 1.9 * rows + 0.3 * bool(title)), dpi=110, layout="constrained")

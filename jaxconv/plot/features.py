@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain import change, channel_images, filter_images
 from jaxconv.plot import rgb
 from jaxconv.plot.images import grid
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COLUMNS = 16
 
 
+@named_errors
 def filters(
     kernel: Any,
     *,
@@ -62,7 +63,7 @@ def filters(
     if np.ndim(kernel) == 4 and np.shape(kernel)[2] in (1, 3):
         return _first(kernel, title, before, per, most)
     if before is not None:
-        raise InputError(f"filters: before and after are shown of a first layer only, not of {np.shape(kernel)}")
+        raise InputError(f"before and after are shown of a first layer only, not of {np.shape(kernel)}")
     shown = np.asarray(channel_images(kernel, per=per))
     count, inputs = max(1, most // 8), min(channels, shown.shape[1])
     pictures = [_framed(rgb.signed(each, 1.0)) for row in shown[:count] for each in row[:inputs]]
@@ -102,6 +103,7 @@ def _of(count: int, most: int, what: str) -> str:
     return f"{most} of {count} {what}" if count > most else f"{count} {what}"
 
 
+@named_errors
 def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = (), *, size: float = 1.2) -> "Figure":
     """A row for each image: the image, and on it the heat of each method, bright where it is largest.
 
@@ -120,11 +122,11 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
     """
     images = np.asarray(images)
     if images.ndim != 4 or not len(images):
-        raise InputError(f"attributions: images {images.shape} should be at least one, (N, H, W, C)")
+        raise InputError(f"images {images.shape} should be at least one, (N, H, W, C)")
     for name, heat in heats.items():
         if np.shape(heat) != images.shape[:3]:
             raise InputError(
-                f"attributions: heat of {name} {np.shape(heat)} should be {images.shape[:3]}, as the images are: "
+                f"heat of {name} {np.shape(heat)} should be {images.shape[:3]}, as the images are: "
                 "explain.to_heat and explain.enlarge_map make it so"
             )
     panels, figure = panels_of(len(images), 1 + len(heats), size)

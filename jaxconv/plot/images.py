@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.plot import rgb
 from jaxconv.plot.figures import literal
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxconv.plot.spatial import Box
 
 
+@named_errors
 def grid(
     pictures: Sequence[Any],
     titles: Sequence[str] = (),
@@ -51,7 +52,7 @@ def grid(
     from matplotlib.figure import Figure
 
     if not len(pictures):
-        raise InputError("grid: there is no picture to show")
+        raise InputError("there is no picture to show")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     # As high as the highest: wide pictures would else leave gaps between the rows.
@@ -70,6 +71,7 @@ def grid(
     return figure
 
 
+@named_errors
 def rows(
     named: Mapping[str, Sequence[Any]], titles: Sequence[str] = (), *, title: str = "", size: float = 0.7
 ) -> "Figure":
@@ -91,7 +93,7 @@ def rows(
     """
     counts = {name: len(images) for name, images in named.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise InputError(f"rows: of pictures, {counts}: give each row as many as the others, and at least one")
+        raise InputError(f"of pictures, {counts}: give each row as many as the others, and at least one")
     columns = next(iter(counts.values()))
     panels, figure = panels_of(len(named), columns, size)
     for row, (name, images) in zip(panels, named.items(), strict=True):
@@ -125,6 +127,7 @@ CELL = 0.31  # inches
 LARGEST = 20  # cells a side; of more the numbers could not be read
 
 
+@named_errors
 def numbers(arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None, *, title: str = "") -> "Figure":
     """Arrays side by side, a number in each cell: red above 0, blue below, the deepest the largest of its array.
 
@@ -152,11 +155,11 @@ def numbers(arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None
     ]
     if wrong or not shown:
         raise InputError(
-            f"numbers: arrays (H, W) of at most {LARGEST} cells a side are wanted, not {wrong[0] if wrong else 'none'}"
+            f"arrays (H, W) of at most {LARGEST} cells a side are wanted, not {wrong[0] if wrong else 'none'}"
         )
     frames = frames or {}
     if strange := [name for name in frames if name not in shown]:
-        raise InputError(f"numbers: a frame for {strange[0]!r}, but there are {', '.join(shown)}")
+        raise InputError(f"a frame for {strange[0]!r}, but there are {', '.join(shown)}")
     widths = [array.shape[1] for array in shown.values()]
     height = max(array.shape[0] for array in shown.values())
     size = CELL * (sum(widths) + 1.5 * len(widths)), CELL * height + 0.45 + 0.3 * bool(title)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FRAME = (255, 140, 0)
 
 
+@named_errors
 def picture(image: Any) -> np.ndarray:
     """An image as it is: ``(H, W, C)`` bytes, or floats from 0 to 1.
 
@@ -26,7 +27,7 @@ def picture(image: Any) -> np.ndarray:
     """
     image = np.asarray(image)
     if image.ndim != 3:
-        raise InputError(f"picture: one image (H, W, C) is wanted, not {image.shape}")
+        raise InputError(f"one image (H, W, C) is wanted, not {image.shape}")
     channels = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     if channels.dtype == np.uint8:
         return channels
@@ -70,6 +71,7 @@ def heat(array: Any, largest: float | None = None) -> np.ndarray:
     return _coloured("inferno", array / ((float(array.max()) if largest is None else largest) or 1))
 
 
+@named_errors
 def overlay(image: Any, array: Any, *, share: float = 0.55) -> np.ndarray:
     """An image in grey, with a map of heat ``(H, W)`` over it.
 
@@ -78,7 +80,7 @@ def overlay(image: Any, array: Any, *, share: float = 0.55) -> np.ndarray:
     """
     below = picture(image)
     if below.shape[:2] != np.shape(array):
-        raise InputError(f"overlay: a map {np.shape(array)} does not fit on an image of {below.shape[:2]}")
+        raise InputError(f"a map {np.shape(array)} does not fit on an image of {below.shape[:2]}")
     grey = below.mean(axis=-1, keepdims=True)
     return np.round((1 - share) * grey + share * heat(array)).astype(np.uint8)
 
@@ -123,6 +125,7 @@ def mosaic(pictures: Sequence[Any], columns: int, *, gap: int = 1) -> np.ndarray
     return whole
 
 
+@named_errors
 def feature_maps(y: Any, most: int = 64) -> np.ndarray:
     """What a layer makes of one image, ``(H, W, C)`` or ``(C,)``: a small picture for each channel, with transparency.
 
@@ -139,7 +142,7 @@ def feature_maps(y: Any, most: int = 64) -> np.ndarray:
     vector = y.ndim == 1
     planes = np.broadcast_to(y, (11, 11, len(y))) if vector else y[..., :most]
     if planes.ndim != 3:
-        raise InputError(f"feature_maps: one image's (H, W, C) or (C,) is wanted, not {y.shape}")
+        raise InputError(f"one image's (H, W, C) or (C,) is wanted, not {y.shape}")
     largest, count = float(np.abs(y).max()), planes.shape[-1]
     paint = signed if y.min() < 0 else heat
     columns = 32 if vector else 8 if count <= 32 else 16

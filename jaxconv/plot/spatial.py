@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain import DISTORTIONS, Shifted
 from jaxconv.explain.corruptions import at_strengths
 from jaxconv.plot.figures import literal
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Box = tuple[tuple[int, int], ...]  # (from, up to) of the rows, and of the columns
 
 
+@named_errors
 def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") -> "Figure":
     """An image, with a frame around the pixels that one output of each layer sees.
 
@@ -40,7 +41,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
 
     shown = picture(image)
     if not boxes or any(np.shape(box) != (2, 2) for box in boxes.values()):
-        raise InputError("receptive_field: give at least one layer's box, ((top, below), (left, beyond))")
+        raise InputError("give at least one layer's box, ((top, below), (left, beyond))")
     height, width = shown.shape[:2]
     figure = Figure(figsize=(5.6, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -61,6 +62,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
     return figure
 
 
+@named_errors
 def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
     """How many outputs see each pixel, as colours; up to 16 pixels a side also as numbers.
 
@@ -80,7 +82,7 @@ def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
 
     counts = np.asarray(counts)
     if counts.ndim != 2:
-        raise InputError(f"coverage: counts {counts.shape} should be (H, W)")
+        raise InputError(f"counts {counts.shape} should be (H, W)")
     figure = Figure(figsize=(5, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(counts, cmap="viridis", vmin=0)
@@ -94,6 +96,7 @@ def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
     return figure
 
 
+@named_errors
 def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") -> "Figure":
     """Accuracy, unchanged classes and the features' distance against how far the images are moved.
 
@@ -111,7 +114,7 @@ def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") 
     from matplotlib.figure import Figure
 
     if not results:
-        raise InputError("against_shift: there is no network to show")
+        raise InputError("there is no network to show")
     figure = Figure(figsize=(10.5, 3.5), dpi=120, layout="constrained")
     panels = {"accuracy": "accuracy", "same": "same class as unmoved", "distance": "distance of the features"}
     for axes, (field, heading) in zip(figure.subplots(1, 3), panels.items(), strict=True):
@@ -128,6 +131,7 @@ def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") 
     return figure
 
 
+@named_errors
 def robustness(
     results: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], image: Any = None, *, title: str = ""
 ) -> "Figure":
@@ -150,7 +154,7 @@ def robustness(
     from matplotlib.figure import Figure
 
     if not results or not all(results.values()) or len({frozenset(found) for found in results.values()}) > 1:
-        raise InputError("robustness: give at least one network and one distortion, and the same ones for all networks")
+        raise InputError("give at least one network and one distortion, and the same ones for all networks")
     names = list(next(iter(results.values())))
     columns = min(len(names), 5)
     lines = -(-len(names) // columns)

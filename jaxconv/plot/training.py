@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.plot.figures import literal
 from jaxconv.utils.terminal import printable
 
@@ -88,6 +88,7 @@ def mistakes(
     return figure
 
 
+@named_errors
 def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":
     """How often each class was taken for each: a row a true class, a column what was said, the diagonal what is right.
 
@@ -112,7 +113,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") ->
 
     counts, count = np.asarray(counts), len(classes)
     if counts.shape != (count, count):
-        raise InputError(f"confusion: counts {counts.shape} should be ({count}, {count}), for {count} names of classes")
+        raise InputError(f"counts {counts.shape} should be ({count}, {count}), for {count} names of classes")
     written, longest = count <= 20, max(map(len, classes))
     side = min(max(3.6, count * min(max(0.56, 0.085 * longest), 0.85)), 11) if written else min(0.14 * count + 3, 17)
     cell = 72 * side / count  # in points, as letters are; one is 0.6 times as wide as it is high

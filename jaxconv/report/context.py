@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxconv import data
 from jaxconv.data.images import image_shape
-from jaxconv.errors import said_by
+from jaxconv.errors import error_context
 from jaxconv.explain import Row, Summary, grad_cam, summarize
 from jaxconv.explain.intermediates import check_layer
 from jaxconv.layers import Layer
@@ -114,9 +114,9 @@ def read_subject(
 
 
 def _check_layer(run: Run, layer: str) -> None:
-    check_layer("explain --layer", run.model, layer)
     image = jax.ShapeDtypeStruct((1, *run.config["in_shape"]), np.float32)
-    with said_by("explain --layer"):
+    with error_context("explain --layer"):
+        check_layer(run.model, layer)
         jax.eval_shape(lambda x: grad_cam(run.model, run.params, run.state, x, layer=layer), image)
 
 

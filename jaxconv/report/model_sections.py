@@ -79,7 +79,7 @@ def _first_convolution(model: Layer, params: Any, state: Any, image: np.ndarray)
             met.append(_Used(path, layer.window, x, y))
         return y
 
-    walk(model, params, state, check_images("arithmetic", image[None]), look)
+    walk(model, params, state, check_images(image[None]), look)
     return met[0] if met else None
 
 

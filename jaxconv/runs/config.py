@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxconv import models, runtime, train
 from jaxconv.data import augment
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv import checks
 from jaxconv.utils.files import as_type
 
@@ -77,30 +77,7 @@ class TrainConfig:
     def check(self) -> models.Model:
         """Refuse what can be refused before any data is read, and return the model's entry."""
         train.check_settings(self.epochs, self.batch_size, self.seed)
-        checks.whole("train", 0, seed=self.seed, warmup=self.warmup)
-        checks.whole("train", 1, seeds=self.seeds, keep=self.keep, accumulate=self.accumulate)
-        if self.seeds > MOST_SEEDS or self.seed + self.seeds > 2**32:
-            raise InputError(
-                f"train: seeds={self.seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
-            )
-        for name in ("devices", "patience"):
-            if getattr(self, name) is not None:
-                checks.whole("train", 1, **{name: getattr(self, name)})
-        if not checks.is_number(self.pause_minutes) or not 0 <= self.pause_minutes < math.inf:
-            raise InputError(f"train: pause_minutes={self.pause_minutes!r} should be a finite number of at least 0")
-        if self.accumulate > self.batch_size:
-            raise InputError(f"train: accumulate={self.accumulate} is more parts than batch_size={self.batch_size}")
-        for name in ("stream", "tensorboard"):
-            checks.flag("train", name, getattr(self, name))
-        for name in ("runs", "out"):
-            if not isinstance(value := getattr(self, name), Path) and (name, value) != ("out", None):
-                raise InputError(f"train: {name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
-        if self.augment is not None and not isinstance(self.augment, tuple | list):
-            raise InputError(f"train: augment={self.augment!r} should be a tuple of names, such as ('flip', 'shift:4')")
-        if not isinstance(self.dataset, str):
-            raise InputError(f"train: dataset={self.dataset!r} should be a name, such as 'digits'")
-        if self.warmup >= self.epochs:
-            raise InputError(f"train: warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
+        self._check_fields()
         self.stopping()
         model = models.find(self.model)
         train.make_step(model.make(2), self.make_optimizer(steps_an_epoch=4), **self.step_options())
@@ -108,6 +85,33 @@ class TrainConfig:
         if self.baseline is not None:
             models.find(self.baseline)
         return model
+
+    @named_errors(name="train")
+    def _check_fields(self) -> None:
+        checks.at_least(0, seed=self.seed, warmup=self.warmup)
+        checks.at_least(1, seeds=self.seeds, keep=self.keep, accumulate=self.accumulate)
+        if self.seeds > MOST_SEEDS or self.seed + self.seeds > 2**32:
+            raise InputError(
+                f"seeds={self.seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
+            )
+        for name in ("devices", "patience"):
+            if getattr(self, name) is not None:
+                checks.at_least(1, **{name: getattr(self, name)})
+        if not checks.is_number(self.pause_minutes) or not 0 <= self.pause_minutes < math.inf:
+            raise InputError(f"pause_minutes={self.pause_minutes!r} should be a finite number of at least 0")
+        if self.accumulate > self.batch_size:
+            raise InputError(f"accumulate={self.accumulate} is more parts than batch_size={self.batch_size}")
+        for name in ("stream", "tensorboard"):
+            checks.boolean(name, getattr(self, name))
+        for name in ("runs", "out"):
+            if not isinstance(value := getattr(self, name), Path) and (name, value) != ("out", None):
+                raise InputError(f"{name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
+        if self.augment is not None and not isinstance(self.augment, tuple | list):
+            raise InputError(f"augment={self.augment!r} should be a tuple of names, such as ('flip', 'shift:4')")
+        if not isinstance(self.dataset, str):
+            raise InputError(f"dataset={self.dataset!r} should be a name, such as 'digits'")
+        if self.warmup >= self.epochs:
+            raise InputError(f"warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
 
     def all_seeds(self) -> int | list[int]:
         """One seed, or as many as networks are asked for."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxconv import data, models, train
 from jaxconv.data import augment
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError, error_context
 from jaxconv.runs.data_fingerprint import TEST, sha256
 from jaxconv.runs.data_fingerprint import changed as parts_changed
 from jaxconv.runs.schema import USED, check_config, read_config
@@ -81,7 +81,7 @@ def load_run(folder: Path) -> Run:
     folder = Path(folder)
     config = read_config(folder)
     check_config(folder, config, USED)
-    with said_by(str(folder / "config.json")):
+    with error_context(str(folder / "config.json")):
         entry = models.find(config["model"])
         in_shape, seeds = enlarged_shape(config["image_shape"], entry.in_shape), config.get("seeds", 1)
         if list(in_shape) != config["in_shape"]:
@@ -151,7 +151,7 @@ def predict_files(run: Run, paths: list[Path], *, invert: bool = False) -> np.nd
         InputError: no file, a file that is not there or not an image.
     """
     if not paths:
-        raise InputError("predict: give at least one image file")
+        raise InputError("give at least one image file").from_source("predict")
     images = np.stack([data.read_image(Path(path), tuple(run.config["image_shape"])) for path in paths])
     images = data.enlarge(255 - images if invert else images, tuple(run.config["in_shape"][:2]))
     return run.predict(images)

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.special
 
 from jaxconv import data, distributed, models, plot, runtime, train
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError, error_context
 from jaxconv.runs.config import TrainConfig
 from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
 from jaxconv.runs.run_folder import make_folder
@@ -97,7 +97,7 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     started, folder = time.perf_counter(), Path(folder)
     written = read_config(folder)
     config = read_train_config(folder)
-    with said_by(str(folder / "config.json")):
+    with error_context(str(folder / "config.json")):
         config.check()
     config = dataclasses.replace(config, **changes)
     config.check()

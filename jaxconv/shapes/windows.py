@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, unknown_name_error
 
 Sizes = int | Sequence[int]
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -191,7 +191,8 @@ def resolve_padding(padding: Padding, size: int, window: int, stride: int = 1, d
             "FULL": (reach - 1, reach - 1),
             "CAUSAL": (reach - 1, 0),
         }
-        known("padding", name, PADDINGS)
+        if name not in pads:
+            raise unknown_name_error("padding", name, PADDINGS)
         return pads[name]
     low, high = (int(padding), int(padding)) if is_int(padding) else _pair(padding)
     if low < 0 or high < 0:

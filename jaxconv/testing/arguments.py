@@ -12,7 +12,7 @@ from jaxconv.errors import InputError
 
 
 def floating_leaves(
-    op: str, args: tuple[Any, ...], names: Sequence[str]
+    args: tuple[Any, ...], names: Sequence[str]
 ) -> tuple[list[str], list[jax.Array], Callable[[Sequence[jax.Array]], tuple[Any, ...]]]:
     """The floating arrays among some arguments, their names (``params/conv1/kernel``), and the way back.
 
@@ -28,7 +28,7 @@ def floating_leaves(
             paths.append("/".join(filter(None, [names[path[0].idx], rest])))
             where.append(k)
     if not any(np.size(found[k][1]) for k in where):
-        raise InputError(f"{op}: no argument is or holds a floating array with a number in it to differentiate by")
+        raise InputError("no argument is or holds a floating array with a number in it to differentiate by")
 
     def rebuild(leaves: Sequence[jax.Array]) -> tuple[Any, ...]:
         every = [leaf for _, leaf in found]
@@ -55,7 +55,7 @@ def argument_names(f: Callable[..., Any]) -> list[str]:
 
 
 def of_leaves(
-    op: str, name: str, f: Callable[..., Any], leaves: Sequence[jax.Array], rebuild: Callable[..., tuple[Any, ...]]
+    name: str, f: Callable[..., Any], leaves: Sequence[jax.Array], rebuild: Callable[..., tuple[Any, ...]]
 ) -> tuple[Callable[[Sequence[jax.Array]], jax.Array], jax.ShapeDtypeStruct]:
     """f as a function of the floating arrays alone, and the shape and dtype of what it returns.
 
@@ -63,21 +63,21 @@ def of_leaves(
         InputError: f is no function, or does not return one floating array.
     """
     if not callable(f):
-        raise InputError(f"{op}: {name} is {f!r}, which is no function: give one that takes the arguments")
+        raise InputError(f"{name} is {f!r}, which is no function: give one that takes the arguments")
     y = jax.eval_shape(lambda leaves: f(*rebuild(leaves)), leaves)
     if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating):
-        raise InputError(f"{op}: {name} should return one floating array; it returns {y}")
+        raise InputError(f"{name} should return one floating array; it returns {y}")
     return lambda leaves: jnp.asarray(f(*rebuild(leaves))), y
 
 
-def floating_dtype(op: str, dtype: Any) -> None:
+def floating_dtype(dtype: Any) -> None:
     """Refuse a dtype that has no gradients, or that nobody knows.
 
-    >>> floating_dtype("conv", "bfloat16")
+    >>> floating_dtype("bfloat16")
     """
     try:
         floating = jnp.issubdtype(dtype, jnp.floating)
     except TypeError:
         floating = False
     if not floating:
-        raise InputError(f"{op}: dtype={dtype!r} should be a floating one, such as jnp.float32")
+        raise InputError(f"dtype={dtype!r} should be a floating one, such as jnp.float32")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks, runtime
-from jaxconv.errors import DtypeError, InputError
+from jaxconv.errors import DtypeError, InputError, named_errors
 from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.testing.gradient_check import Probe
 from jaxconv.testing.rounding_error import rounding, unit
@@ -107,6 +107,7 @@ def compare(f: Callable[..., Any], g: Callable[..., Any], *args: Any, repeats: i
     return compare_all(dict(zip(names, (f, g), strict=True)), *args, repeats=repeats)
 
 
+@named_errors(name="compare")
 def compare_all(
     functions: Mapping[str, Callable[..., Any]],
     *args: Any,
@@ -137,11 +138,11 @@ def compare_all(
     (True, ['value', 'd a', 'd b'])
     """
     if not functions:
-        raise InputError("compare: no function to compare")
-    checks.whole("compare", 0, repeats=repeats, seed=seed)
+        raise InputError("no function to compare")
+    checks.at_least(0, repeats=repeats, seed=seed)
     reference, first = next(iter(functions.items()))
     with jax.enable_x64(True):
-        paths, leaves, rebuild = floating_leaves("compare", args, names or argument_names(first))
+        paths, leaves, rebuild = floating_leaves(args, names or argument_names(first))
         dtype = max((leaf.dtype for leaf in leaves), key=unit)
         leaves = [_with_digits_of(leaf, dtype) for leaf in leaves]
         forward, shape = _of_leaves(functions, leaves, rebuild)
@@ -154,7 +155,7 @@ def compare_all(
             truth = jax.device_get(jax.jit(both[reference])(wide, wide_dy))
         except DtypeError as error:
             raise InputError(
-                f"compare: {reference} also runs in float64, which failed ({error}): "
+                f"{reference} also runs in float64, which failed ({error}): "
                 "give every array that it uses as an argument, so that it is converted too"
             ) from None
         # In float64 the truth is itself rounded, so two results may be twice as far apart.
@@ -189,11 +190,11 @@ def _of_leaves(
     rebuild: Callable[..., tuple[Any, ...]],
 ) -> tuple[dict[str, Callable[[Sequence[jax.Array]], jax.Array]], tuple[int, ...]]:
     """The functions, of the floating arguments alone, and the one shape that they return."""
-    both = {name: of_leaves("compare", name, function, leaves, rebuild) for name, function in functions.items()}
+    both = {name: of_leaves(name, function, leaves, rebuild) for name, function in functions.items()}
     (first, (_, wanted)), *others = both.items()
     for name, (_, given) in others:
         if given.shape != wanted.shape:
-            raise InputError(f"compare: {name} returns {given} but {first} returns {wanted}: not the same function")
+            raise InputError(f"{name} returns {given} but {first} returns {wanted}: not the same function")
     return {name: function for name, (function, _) in both.items()}, wanted.shape
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.testing.rounding_error import rounding
 from jaxconv.utils.tables import as_text, new_table
@@ -88,6 +88,7 @@ class GradientCheck(NamedTuple):
         return gradient_table(self)
 
 
+@named_errors
 def check_gradients(
     f: Callable[..., jax.Array],
     *args: Any,
@@ -123,13 +124,13 @@ def check_gradients(
     >>> row.failed == row.checked, round(row.gradient / row.slope, 6)
     (True, 1.01)
     """
-    checks.whole("check_gradients", 0, directions=directions, entries=entries, seed=seed)
+    checks.at_least(0, directions=directions, entries=entries, seed=seed)
     if not directions + entries:
-        raise InputError("check_gradients: directions=0 and entries=0 leave nothing to check")
+        raise InputError("directions=0 and entries=0 leave nothing to check")
     with jax.enable_x64(True):
-        paths, leaves, rebuild = floating_leaves("check_gradients", args, names or argument_names(f))
+        paths, leaves, rebuild = floating_leaves(args, names or argument_names(f))
         leaves = [leaf.astype(jnp.float64) for leaf in leaves]
-        forward, y = of_leaves("check_gradients", "f", f, leaves, rebuild)
+        forward, y = of_leaves("f", f, leaves, rebuild)
         rng = np.random.default_rng(seed)
         dy = jnp.asarray(rng.normal(size=y.shape))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer
 from jaxconv.shapes import is_int
 from jaxconv.train.loaders import Plan, Source
@@ -32,13 +32,14 @@ class Parts(Protocol):
     def validation(self) -> Any: ...
 
 
+@named_errors(name="fit")
 def parts_of(train: Examples | Source | Parts, validation: Examples | None) -> tuple[Examples | Source, Examples]:
     """Return the examples of training and of validation; those of a data set, where it is given in place of them."""
     if not isinstance(train, tuple) and hasattr(train, "train") and hasattr(train, "validation"):
         return train.train, train.validation if validation is None else validation
     if validation is None:
         raise InputError(
-            "fit: validation must be given: fit(model, (images, labels), (images, labels), …), or, with a data set "
+            "validation must be given: fit(model, (images, labels), (images, labels), …), or, with a data set "
             "that has both, fit(model, jaxconv.data.load(…), …)"
         )
     return train, validation  # what is neither is refused with the data
@@ -49,48 +50,51 @@ def check_options(options: Iterable[str], names: Sequence[str]) -> None:
     known = [name for name in inspect.signature(make_step).parameters if name not in (*names, "guard")]
     for name in options:
         if name not in known:
-            raise no_argument("fit", name, [*names, *known])
+            raise no_argument(name, [*names, *known]).from_source("fit")
 
 
+@named_errors(name="fit")
 def check_settings(epochs: int, batch_size: int, seed: Any) -> int | list[int]:
     """Refuse what cannot work with any data; the seed or the seeds, as Python's numbers."""
-    checks.whole("fit", 1, epochs=epochs, batch_size=batch_size)
+    checks.at_least(1, epochs=epochs, batch_size=batch_size)
     several = np.iterable(seed)
     seeds = list(seed) if several else [seed]
     if not seeds or not all(is_int(each) and 0 <= each < 2**32 for each in seeds):
-        raise InputError(f"fit: seed={seed!r} should be a whole number from 0 to 2³² − 1, or several")
+        raise InputError(f"seed={seed!r} should be a whole number from 0 to 2³² − 1, or several")
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"fit: seed={seed!r} should be several different numbers")
+        raise InputError(f"seed={seed!r} should be several different numbers")
     return [int(each) for each in seeds] if several else int(seed)
 
 
+@named_errors(name="fit")
 def check_data(
     train: Examples | Source, validation: Examples, batch_size: int, scale: float | None
 ) -> tuple[int, tuple[int, ...], np.ndarray]:
     """Refuse examples that cannot work; how many there are to train on, the shape of one, and all labels."""
     if isinstance(train, tuple):
-        check_examples("fit", *_pair("train", train), batch_size)
+        check_examples(*_pair("train", train), batch_size)
         count, in_shape, labels = len(train[0]), train[0].shape[1:], train[1]
     elif hasattr(train, "in_shape"):
         count, in_shape, labels = len(train), tuple(train.in_shape), train.labels
     else:
-        raise InputError(f"fit: train should be a tuple (images, labels), or examples to stream, not {_kind(train)}")
-    check_examples("fit", *_pair("validation", validation), batch_size)
+        raise InputError(f"train should be a tuple (images, labels), or examples to stream, not {_kind(train)}")
+    check_examples(*_pair("validation", validation), batch_size)
     if in_shape != validation[0].shape[1:]:
-        raise InputError(f"fit: training images are {in_shape}, validation images {validation[0].shape[1:]}")
+        raise InputError(f"training images are {in_shape}, validation images {validation[0].shape[1:]}")
     if batch_size > count:
-        raise InputError(f"fit: batch_size={batch_size} is larger than the {count} training examples")
+        raise InputError(f"batch_size={batch_size} is larger than the {count} training examples")
     if isinstance(train, tuple):
         check_pixels("fit", "the training images", train[0], scale)
     check_pixels("fit", "the validation images", validation[0], scale)
     return count, in_shape, labels
 
 
+@named_errors(name="fit")
 def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
     """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(start[:2])):
         raise InputError(
-            "fit: start has arrays whose memory a step has used again: copy a train state before a step of "
+            "start has arrays whose memory a step has used again: copy a train state before a step of "
             "make_train_step is given it, jax.tree.map(jnp.copy, train_state)"
         )
     then, names = start.position.plan, ["examples", "batch_size"]
@@ -103,46 +107,42 @@ def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
     ]
     differing += differences(start.train_state._asdict(), like._asdict())
     if differing:
-        raise InputError(f"fit: start is of another run: {'; '.join(differing)}")
+        raise InputError(f"start is of another run: {'; '.join(differing)}")
 
 
-def check_examples(who: str, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+def check_examples(images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
     """Refuse what would fail deep inside, or train on nonsense."""
     if not 3 <= images.ndim <= 5 or not len(images):
         raise InputError(
-            f"{who}: images {images.shape} should be (N, H, W, C), and at least one "
+            f"images {images.shape} should be (N, H, W, C), and at least one "
             "((N, T, C) of a series, (N, D, H, W, C) of a volume)"
         )
     if not _numbers(images):
-        raise InputError(f"{who}: images {images.dtype}{images.shape} should be numbers: uint8, or floats from 0 to 1")
+        raise InputError(f"images {images.dtype}{images.shape} should be numbers: uint8, or floats from 0 to 1")
     if images.ndim == 4 and images.shape[1] in (1, 3) and min(images.shape[2:]) > 4:
         raise InputError(
-            f"{who}: images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
+            f"images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
             "(if they really are so low, swap height and width)"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{who}: labels {labels.dtype}{labels.shape} should be {len(images)} integers, one an image")
+        raise InputError(f"labels {labels.dtype}{labels.shape} should be {len(images)} integers, one an image")
     if batch_size < 1:
-        raise InputError(f"{who}: batch_size={batch_size} should be at least 1")
+        raise InputError(f"batch_size={batch_size} should be at least 1")
 
 
-def check_labels(
-    who: str, model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray
-) -> None:
+def check_labels(model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray) -> None:
     """Refuse labels that the model has no output for; nothing is computed for it."""
     logits, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((1, *in_shape), jnp.float32))
     if logits.ndim != 2:
-        raise InputError(
-            f"{who}: the model makes {logits.shape[1:]} of an image; wanted one number a class, (classes,)"
-        )
+        raise InputError(f"the model makes {logits.shape[1:]} of an image; wanted one number a class, (classes,)")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise InputError(
-            f"{who}: labels go from {labels.min()} to {labels.max()}, "
+            f"labels go from {labels.min()} to {labels.max()}, "
             f"but the model has {logits.shape[1]} outputs: 0 to {logits.shape[1] - 1}"
         )
 
 
-def as_array(who: str, name: str, value: Any) -> np.ndarray:
+def as_array(name: str, value: Any) -> np.ndarray:
     """Return a list, or what numpy takes otherwise, as an array; arrays as they are."""
     if isinstance(value, jax.Array):
         return value  # type: ignore[return-value]
@@ -151,7 +151,7 @@ def as_array(who: str, name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError):
         array = None
     if array is None or not _numbers(array):
-        raise InputError(f"{who}: {name} should be an array of numbers, not {_kind(value)}")
+        raise InputError(f"{name} should be an array of numbers, not {_kind(value)}")
     return array
 
 
@@ -162,10 +162,10 @@ def _numbers(array: np.ndarray | jax.Array) -> bool:
 def _pair(name: str, examples: Any) -> Examples:
     """Images and labels, if it is these two arrays."""
     if not isinstance(examples, tuple) or len(examples) != 2:
-        raise InputError(f"fit: {name} should be a tuple (images, labels), not {_kind(examples)}")
+        raise InputError(f"{name} should be a tuple (images, labels), not {_kind(examples)}")
     for part, array in zip(("images", "labels"), examples, strict=True):
         if not isinstance(array, np.ndarray | jax.Array):
-            raise InputError(f"fit: the {part} of {name} should be an array, not {_kind(array)}: np.asarray makes one")
+            raise InputError(f"the {part} of {name} should be an array, not {_kind(array)}: np.asarray makes one")
     return examples
 
 

@@ -23,7 +23,7 @@ import msgspec
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxconv import checks, distributed
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, error_context
 from jaxconv.train import snapshots
 from jaxconv.train.history import Part, read_history, write_history
 from jaxconv.train.snapshots import Position, Snapshot, differences, paths, read_arrays, write_arrays
@@ -57,7 +57,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> None:
     Raises:
         InputError: it cannot be written, and those before it are as they were; or a ``keep`` below 1.
     """
-    checks.whole("save_checkpoint", 1, keep=keep)
+    with error_context("save_checkpoint"):
+        checks.at_least(1, keep=keep)
     before, whole = saved_steps(folder), folder / str(int(snapshot.train_state.step.max()))
     trees = jax.tree.map(_here, _trees(snapshot.train_state, snapshot.best))
     problem: Exception | None = None

@@ -129,7 +129,7 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
     images = distributed.everywhere(jnp.asarray(batch.image))
     if jnp.issubdtype(images.dtype, jnp.floating) and not np.isfinite(images).all():
         numbers = numbers_of(feed, at.epoch + 1, chunk, row, member)
-        return not_finite("fit", f"the training images of step {number + 1}", images, numbers)
+        return not_finite(f"the training images of step {number + 1}", images, numbers).from_source("fit")
     new, metrics = jax.jit(lambda *args: step(*args[:2], key))(ts, batch)
     loss = float(metrics.loss / metrics.examples)
     bad = [
@@ -140,6 +140,6 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
     first = f"; the first parameter to go bad is {bad[0]}" if bad else ""
     of = "" if member is None else f", network {member}"
     return InputError(
-        f"fit: step {number + 1} (epoch {at.epoch + 1}{of}): the loss is {loss:g}{first}. "
+        f"step {number + 1} (epoch {at.epoch + 1}{of}): the loss is {loss:g}{first}. "
         "A lower learning rate, warm-up or a clipped gradient may help"
-    )
+    ).from_source("fit")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 
 MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy")
 
@@ -51,16 +51,18 @@ class EarlyStopping:
     monitor: str = "val_loss"
     min_delta: float = 0.0
 
+    @named_errors(name="early stopping")
     def __post_init__(self) -> None:
         if self.patience is not None:
-            checks.whole("early stopping", 0, patience=self.patience)
-        known("monitor", self.monitor, MONITORS, by="early stopping")
-        checks.number("early stopping", "min_delta", self.min_delta, least=0)
+            checks.at_least(0, patience=self.patience)
+        checks.one_of("monitor", self.monitor, MONITORS)
+        checks.real("min_delta", self.min_delta, minimum=0)
 
     def start(self) -> Stopping:
         """Before the first epoch."""
         return Stopping()
 
+    @named_errors(name="early stopping")
     def update(self, stopping: Stopping, record: Mapping[str, Any]) -> tuple[Stopping, bool]:
         """What is known after one more epoch, and whether that epoch is the best so far.
 
@@ -74,9 +76,7 @@ class EarlyStopping:
         higher = self.monitor.endswith("accuracy")
         names = ["epoch", self.monitor] + [self.monitor.replace("accuracy", "loss")] * higher
         if missing := [name for name in names if name not in record]:
-            raise InputError(
-                f"early stopping: the record has no {' and no '.join(missing)}; it has {', '.join(record)}"
-            )
+            raise InputError(f"the record has no {' and no '.join(missing)}; it has {', '.join(record)}")
         sign = 1 if higher else -1
         value, tie = record[self.monitor], record[names[2]] if higher else 0.0
         is_best = math.isfinite(value) and math.isfinite(tie)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxconv import distributed, xla_options
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, error_context, named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
 from jaxconv.train.argument_checks import as_array, check_examples, check_labels
@@ -66,7 +66,8 @@ class Evaluator:
     ) -> None:
         self.batch_size, self.members, self.mesh = batch_size, members, distributed.with_auto_axes(mesh)
         distributed.check(mesh, batch_size, "evaluate")
-        check_scale("evaluate", scale)
+        with error_context("evaluate"):
+            check_scale(scale)
         self.rectifiers = rectifiers(model)
         at_a_glance, closely = watched(model), watched(model, anywhere)
 
@@ -120,6 +121,7 @@ class Evaluator:
 
 
 @checked_call
+@named_errors
 def evaluate(
     model: Layer,
     params: Any,
@@ -151,12 +153,12 @@ def evaluate(
     >>> evaluate(model, params, state, np.ones((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), batch_size=2)["count"]
     5
     """
-    images, labels = as_array("evaluate", "images", images), as_array("evaluate", "labels", labels)
-    check_examples("evaluate", images, labels, batch_size)
-    check_scale("evaluate", scale)
+    images, labels = as_array("images", images), as_array("labels", labels)
+    check_examples(images, labels, batch_size)
+    check_scale(scale)
     check_pixels("evaluate", "images", images, scale)
     model = as_layer(model)
-    check_labels("evaluate", model, params, state, images.shape[1:], labels)
+    check_labels(model, params, state, images.shape[1:], labels)
     kind = str(images.dtype)
     score = evaluator_of(model, batch_size, images.shape[1:], kind, None, None, (params, state), scale)
     scores = score(params, state, score.batches(images, labels))
@@ -164,6 +166,7 @@ def evaluate(
 
 
 @checked_call
+@named_errors
 def predict(
     model: Layer,
     params: Any,
@@ -193,10 +196,10 @@ def predict(
     >>> predict(model, params, state, np.ones((5, 2, 2, 1), np.uint8)).shape
     (5, 3)
     """
-    images = as_array("predict", "images", images)
+    images = as_array("images", images)
     labels = np.zeros(images.shape[:1], np.int32)
-    check_examples("predict", images, labels, batch_size)
-    check_scale("predict", scale)
+    check_examples(images, labels, batch_size)
+    check_scale(scale)
     check_pixels("predict", "images", images, scale)
     probabilities = _probabilities(as_layer(model).apply, views)
     size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)

@@ -103,7 +103,9 @@ class Streamed:
         scale: float | None = None,
     ) -> None:
         if not isinstance(seed, int):
-            raise InputError("fit: a stream has one order, so it trains one seed at a time; give one seed")
+            raise InputError("a stream has one order, so it trains one seed at a time; give one seed").from_source(
+                "fit"
+            )
         self.source, self.plan, self.seeds, self.mesh, self.scale = source, plan, seed, mesh, scale
         self.checked = False
         self.iterator: Any = None

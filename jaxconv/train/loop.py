@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxconv import distributed, runtime
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError, error_context
 from jaxconv.layers import Layer, as_layer
 from jaxconv.train.argument_checks import (
     Examples,
@@ -127,11 +127,11 @@ def fit(
     >>> fitted.history[-1]["val_accuracy"] > 0.9, fitted.programs["train"].compilations
     (True, 1)
     """
-    with said_by("fit"):
+    with error_context("fit"):
         model = as_layer(model)
+        check_optimizer(optimizer)
+        check_scale(scale)
     check_options(options, OPTIONS)
-    check_optimizer("fit", optimizer)
-    check_scale("fit", scale)
     seed = check_settings(epochs, batch_size, seed)
     train, validation = parts_of(train, validation)
     count, in_shape, labels = check_data(train, validation, batch_size, scale)
@@ -139,7 +139,7 @@ def fit(
     mesh = distributed.with_auto_axes(mesh)
     several = not isinstance(seed, int)
     if several and not compiled:
-        raise InputError("fit: compiled=False trains one seed at a time")
+        raise InputError("compiled=False trains one seed at a time").from_source("fit")
 
     init_key, key = root_keys(seed)
     average = options.get("average") is not None
@@ -152,7 +152,8 @@ def fit(
         check_start(start, jax.eval_shape(init, init_key), cut)
     params, state = jax.tree.map(lambda leaf: leaf[0], start.best) if several else start.best
     for each in (labels, validation[1]):
-        check_labels("fit", model, params, state, in_shape, each)
+        with error_context("fit"):
+            check_labels(model, params, state, in_shape, each)
     key, ts, best = distributed.replicate(mesh, _copy((key, start.train_state, start.best)))
     fresh = (stopping.start(),) * init_key.size
     at = start.position._replace(plan=cut, stopping=start.position.stopping or fresh)
@@ -269,7 +270,7 @@ def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores) -> dict[str
     """What an epoch is remembered by. Of several networks it has the means, and the record of each."""
     if not np.isfinite(scores.loss).all():
         loss = f"the validation loss of epoch {at.epoch + 1} is {np.max(scores.loss)}"
-        raise InputError(f"fit: {loss}; a lower learning rate may help")
+        raise InputError(f"{loss}; a lower learning rate may help").from_source("fit")
     loss, correct, examples = at.sums()
     numbers = {
         "loss": loss / examples,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 
 
 class PerClass(NamedTuple):
@@ -19,6 +19,7 @@ class PerClass(NamedTuple):
     support: np.ndarray
 
 
+@named_errors
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
     """How often each class was taken for each: ``confusion[i, j]`` counts the examples of class i that were called j.
 
@@ -38,14 +39,15 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> n
            [0, 1, 0],
            [0, 1, 0]])
     """
-    checks.whole("confusion_matrix", 1, classes=classes)
-    labels = _class_numbers("confusion_matrix", "labels", labels, classes)
-    predicted = _class_numbers("confusion_matrix", "predicted", predicted, classes)
+    checks.at_least(1, classes=classes)
+    labels = _class_numbers("labels", labels, classes)
+    predicted = _class_numbers("predicted", predicted, classes)
     if labels.shape != predicted.shape:
-        raise InputError(f"confusion_matrix: {len(labels)} labels but {len(predicted)} predicted; wanted one for each")
+        raise InputError(f"{len(labels)} labels but {len(predicted)} predicted; wanted one for each")
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
+@named_errors
 def per_class(confusion: ArrayLike) -> PerClass:
     """Precision, recall, their harmonic mean and the number of examples, class by class.
 
@@ -65,7 +67,7 @@ def per_class(confusion: ArrayLike) -> PerClass:
     counts = np.asarray(confusion)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise InputError(
-            f"per_class: confusion {counts.dtype}{counts.shape} should be (classes, classes) counts of at least 0: "
+            f"confusion {counts.dtype}{counts.shape} should be (classes, classes) counts of at least 0: "
             "what confusion_matrix returns"
         )
     right, said, support = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
@@ -73,6 +75,7 @@ def per_class(confusion: ArrayLike) -> PerClass:
         return PerClass(right / said, right / support, 2 * right / (said + support), support)
 
 
+@named_errors
 def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
     """The share of examples whose true class is among the k that score highest.
 
@@ -90,13 +93,14 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
     >>> top_k_accuracy([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]], [2, 2], k=2)
     0.5
     """
-    checks.whole("top_k_accuracy", 1, k=k)
-    scores, labels = _scored("top_k_accuracy", "scores", scores, labels)
+    checks.at_least(1, k=k)
+    scores, labels = _scored("scores", scores, labels)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1])[None] < labels[:, None]))
     return float((before.sum(axis=1) < k).mean())
 
 
+@named_errors
 def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     """How far confidence is from accuracy: the expected calibration error of Guo et al. (2017).
 
@@ -114,15 +118,16 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
     >>> round(calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 6)
     0.4
     """
-    checks.whole("calibration_error", 1, bins=bins)
-    probabilities, labels = _scored("calibration_error", "probabilities", probabilities, labels)
-    _check_sums("calibration_error", probabilities)
+    checks.at_least(1, bins=bins)
+    probabilities, labels = _scored("probabilities", probabilities, labels)
+    _check_sums(probabilities)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     gaps = np.bincount(np.searchsorted(inner, confidence, side="left"), weights=right - confidence)
     return float(np.abs(gaps).sum() / len(labels))
 
 
+@named_errors
 def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     """All of it at once, in plain numbers and lists that go into JSON; what is nan elsewhere is None.
 
@@ -141,10 +146,10 @@ def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) 
     >>> report([[0.9, 0.1], [0.8, 0.2]], [0, 1], ["cat", "dog"])["per_class"][1]
     {'class': 'dog', 'precision': None, 'recall': 0.0, 'f1': 0.0, 'support': 1}
     """
-    probabilities, labels = _scored("report", "probabilities", probabilities, labels)
-    _check_sums("report", probabilities)
+    probabilities, labels = _scored("probabilities", probabilities, labels)
+    _check_sums(probabilities)
     if len(classes) != probabilities.shape[1]:
-        raise InputError(f"report: {len(classes)} names of classes for {probabilities.shape[1]} probabilities a row")
+        raise InputError(f"{len(classes)} names of classes for {probabilities.shape[1]} probabilities a row")
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     rows = zip(*(column.tolist() for column in per_class(confusion)), strict=True)
     return {
@@ -159,38 +164,37 @@ def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) 
     }
 
 
-def _class_numbers(who: str, name: str, values: ArrayLike, classes: int) -> np.ndarray:
+def _class_numbers(name: str, values: ArrayLike, classes: int) -> np.ndarray:
     """``(N,)`` class numbers in int64; refuse what is none, or out of range."""
     numbers = np.asarray(values)
     if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
-        raise InputError(f"{who}: {name} {numbers.dtype}{numbers.shape} should be (N,) class numbers, and at least one")
+        raise InputError(f"{name} {numbers.dtype}{numbers.shape} should be (N,) class numbers, and at least one")
     if numbers.min() < 0 or numbers.max() >= classes:
         raise InputError(
-            f"{who}: {name} go from {numbers.min()} to {numbers.max()}, "
-            f"but there are {classes} classes: 0 to {classes - 1}"
+            f"{name} go from {numbers.min()} to {numbers.max()}, but there are {classes} classes: 0 to {classes - 1}"
         )
     return numbers.astype(np.int64)
 
 
-def _scored(who: str, name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _scored(name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Scores in float64 with a class number for each row."""
     table = np.asarray(scores)
     if table.ndim != 2 or not table.size:
-        raise InputError(f"{who}: {name} {table.shape} should be (N, classes), and at least one")
+        raise InputError(f"{name} {table.shape} should be (N, classes), and at least one")
     table = table.astype(np.float64)
     if np.isnan(table).any():
-        raise InputError(f"{who}: {name} of example {np.isnan(table).any(axis=1).argmax()} are nan")
-    numbers = _class_numbers(who, "labels", labels, table.shape[1])
+        raise InputError(f"{name} of example {np.isnan(table).any(axis=1).argmax()} are nan")
+    numbers = _class_numbers("labels", labels, table.shape[1])
     if len(numbers) != len(table):
-        raise InputError(f"{who}: {len(table)} rows of {name} but {len(numbers)} labels; wanted one for each")
+        raise InputError(f"{len(table)} rows of {name} but {len(numbers)} labels; wanted one for each")
     return table, numbers
 
 
-def _check_sums(who: str, probabilities: np.ndarray) -> None:
+def _check_sums(probabilities: np.ndarray) -> None:
     """Refuse logits; what bfloat16 rounds away is let through."""
     wrong = (probabilities < 0).any(axis=1) | (np.abs(probabilities.sum(axis=1) - 1) > 0.02)
     if wrong.any():
         raise InputError(
-            f"{who}: the probabilities of example {wrong.argmax()} should be at least 0 and sum to 1: "
+            f"the probabilities of example {wrong.argmax()} should be at least 0 and sum to 1: "
             "of logits, take jax.nn.softmax"
         )

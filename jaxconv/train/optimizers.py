@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, error_context
 
 
 def kernels(params: Any) -> Any:
@@ -90,7 +90,7 @@ def make_optimizer(
     jaxconv.errors.InputError: unknown optimizer 'adan': did you mean 'adam'? Known: sgd, momentum, nesterov, adam, \
 adamw, rmsprop, lion, muon
     """
-    known("optimizer", name, OPTIMIZERS)
+    checks.one_of("optimizer", name, OPTIMIZERS)
     rate = make_schedule(schedule, learning_rate, steps, warmup=warmup)
     if not checks.is_number(weight_decay) or not 0 <= weight_decay < float("inf"):
         raise InputError(f"weight_decay={weight_decay!r} should be a number of at least 0, such as 0.0005")
@@ -136,11 +136,12 @@ def make_schedule(name: str, peak: float, steps: int, *, warmup: int = 0) -> opt
     >>> [round(float(schedule(step)), 4) for step in range(10)]
     [0.0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     """
-    known("schedule", name, SCHEDULES)
+    checks.one_of("schedule", name, SCHEDULES)
     if not checks.is_number(peak) or not 1e-30 < peak < 1e30:  # in float32 it would be 0, or no number
         raise InputError(f"learning_rate={peak!r} should be a positive number, such as 0.001")
-    checks.whole("schedule", 1, steps=steps)
-    checks.whole("schedule", 0, warmup=warmup)
+    with error_context("schedule"):
+        checks.at_least(1, steps=steps)
+        checks.at_least(0, warmup=warmup)
     if steps >= 2**31:
         raise InputError(f"{steps:,} steps are more than can be counted; take fewer epochs or larger batches")
     if warmup >= steps:
@@ -163,12 +164,12 @@ def _dtype(array: Any) -> Any:
     return array.dtype if hasattr(array, "dtype") else jnp.result_type(array)
 
 
-def check_optimizer(who: str, optimizer: Any) -> None:
+def check_optimizer(optimizer: Any) -> None:
     """Refuse what is no optimiser of optax.
 
-    >>> check_optimizer("fit", "adam")
+    >>> check_optimizer("adam")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: fit: optimizer='adam' is a name: give the optimiser, optax.adam(1e-3), or \
+    jaxconv.errors.InputError: optimizer='adam' is a name: give the optimiser, optax.adam(1e-3), or \
 jaxconv.train.make_optimizer('adam')
     """
     if callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None)):
@@ -176,13 +177,11 @@ jaxconv.train.make_optimizer('adam')
     if isinstance(optimizer, str):
         name = optimizer if hasattr(optax, optimizer) else "adam"
         use = f"give the optimiser, optax.{name}(1e-3), or jaxconv.train.make_optimizer({name!r})"
-        raise InputError(f"{who}: optimizer={optimizer!r} is a name: {use}")
+        raise InputError(f"optimizer={optimizer!r} is a name: {use}")
     name = getattr(optimizer, "__name__", type(optimizer).__name__)
     if callable(optimizer) and str(getattr(optimizer, "__module__", "")).partition(".")[0] == "optax":
-        raise InputError(
-            f"{who}: optimizer={name} makes an optimiser and is not one itself: call it, optax.{name}(1e-3)"
-        )
-    raise InputError(f"{who}: optimizer={name} should be an optimiser of optax, such as optax.adam(1e-3)")
+        raise InputError(f"optimizer={name} makes an optimiser and is not one itself: call it, optax.{name}(1e-3)")
+    raise InputError(f"optimizer={name} should be an optimiser of optax, such as optax.adam(1e-3)")
 
 
 def check_params(params: Any) -> None:
@@ -191,8 +190,8 @@ def check_params(params: Any) -> None:
         if not jnp.issubdtype(_dtype(leaf), jnp.inexact):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(
-                f"train step: the parameter {name} is {_dtype(leaf)}, which has no gradient: keep it in state"
-            )
+                f"the parameter {name} is {_dtype(leaf)}, which has no gradient: keep it in state"
+            ).from_source("train step")
 
 
 def update(
@@ -227,6 +226,6 @@ def update(
         if "keyword-only argument" not in str(error):
             raise
         raise InputError(
-            f"train step: the optimizer takes {str(error).rpartition(': ')[2]}, which the step does not give; "
+            f"the optimizer takes {str(error).rpartition(': ')[2]}, which the step does not give; "
             f"it gives {', '.join(GIVEN)}"
-        ) from error
+        ).from_source("train step") from error

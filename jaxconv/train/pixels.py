@@ -32,10 +32,10 @@ def to_float(image: Any, scale: float | None = None) -> jax.Array:
     return (image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)) / float(scale)
 
 
-def check_scale(who: str, scale: Any) -> None:
+def check_scale(scale: Any) -> None:
     """Refuse a divisor of pixels that is no positive number."""
     if scale is not None and not (checks.is_number(scale) and 0 < scale < math.inf):
-        raise InputError(f"{who}: scale={scale!r} should be a positive number, what the pixels are divided by, or None")
+        raise InputError(f"scale={scale!r} should be a positive number, what the pixels are divided by, or None")
 
 
 def check_pixels(who: str, what: str, images: np.ndarray | jax.Array, scale: float | None) -> None:
@@ -58,7 +58,7 @@ def check_pixels(who: str, what: str, images: np.ndarray | jax.Array, scale: flo
         return
     low, high = float(array.min()), float(array.max())  # nan, if there is one
     if not math.isfinite(low) or not math.isfinite(high):
-        raise not_finite(who, what, array)
+        raise not_finite(what, array).from_source(who)
     if scale is not None:
         return
     if floating and not -0.01 <= low <= high <= 1.01:  # an image that was resized may go a little beyond
@@ -69,11 +69,11 @@ def check_pixels(who: str, what: str, images: np.ndarray | jax.Array, scale: flo
         _warn(f"{who}: {what} go from {low:g} to {high:g} and are divided by 255: scale={high:g} divides by {high:g}")
 
 
-def not_finite(who: str, what: str, images: np.ndarray, numbers: np.ndarray | None = None) -> InputError:
+def not_finite(what: str, images: np.ndarray, numbers: np.ndarray | None = None) -> InputError:
     """Return the error for images with a pixel that is nan or infinite.
 
     Args:
-        who, what: as for :func:`check_pixels`.
+        what: the images are, as for :func:`check_pixels`.
         images: an array.
         numbers: of the examples, if they are not counted from 0.
     """
@@ -83,7 +83,7 @@ def not_finite(who: str, what: str, images: np.ndarray, numbers: np.ndarray | No
     values = flat[bad[0]]
     value = values[~np.isfinite(values)][0]
     return InputError(
-        f"{who}: {what} are not all finite: example {first} has a pixel that is {float(value)}, and so have "
+        f"{what} are not all finite: example {first} has a pixel that is {float(value)}, and so have "
         f"{len(bad):,} of {len(images):,} examples; leave them out, or np.nan_to_num mends them"
     )
 

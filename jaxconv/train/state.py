@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxconv.errors import named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.layers.base import check_in_shape, check_key, is_keys
 from jaxconv.train.optimizers import check_optimizer
@@ -36,6 +37,7 @@ class TrainState(NamedTuple):
         return self.average or (self.params, self.state)
 
 
+@named_errors
 def init_state(
     model: Layer,
     optimizer: optax.GradientTransformation,
@@ -57,9 +59,9 @@ def init_state(
     """
     several = is_keys(key)
     if not several:
-        check_key("init_state", key)
-    check_optimizer("init_state", optimizer)
-    model, in_shape = as_layer(model), check_in_shape("init_state", in_shape)
+        check_key(key)
+    check_optimizer(optimizer)
+    model, in_shape = as_layer(model), check_in_shape(in_shape)
 
     def init(key: jax.Array) -> TrainState:
         params, state = model.init(key, in_shape)

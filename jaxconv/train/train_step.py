@@ -10,7 +10,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxconv import checks, ops, xla_options
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
 from jaxconv.train.optimizers import check_optimizer, check_params, is_floating, update
@@ -29,6 +29,7 @@ class Metrics(NamedTuple):
     examples: jax.Array
 
 
+@named_errors(name="train step")
 def make_step(
     model: Layer,
     optimizer: optax.GradientTransformation,
@@ -70,13 +71,13 @@ def make_step(
             takes something else.
     """
     model = as_layer(model)
-    check_optimizer("train step", optimizer)
-    check_scale("train step", scale)
-    known("dtype", dtype, DTYPES, by="train step")
-    checks.whole("train step", 1, accumulate=accumulate)
+    check_optimizer(optimizer)
+    check_scale(scale)
+    checks.one_of("dtype", dtype, DTYPES)
+    checks.at_least(1, accumulate=accumulate)
     for name, value in {"label_smoothing": label_smoothing, "average": average}.items():
         if value is not None and not (checks.is_number(value) and 0 <= value < 1):
-            raise InputError(f"train step: {name}={value!r} should be from 0 to below 1")
+            raise InputError(f"{name}={value!r} should be from 0 to below 1")
 
     def forward(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
         image = batch.image
@@ -91,15 +92,15 @@ def make_step(
     def prepare(ts: TrainState, batch: Batch, key: jax.Array | None) -> Batch:
         """The batch as the network sees it: floats, augmented, with soft targets where something needs them."""
         if key is None and (augment is not None or mix is not None):
-            raise InputError("train step: augmentation is random: give a key, such as jax.random.key(0)")
+            raise InputError("augmentation is random: give a key, such as jax.random.key(0)").from_source("train step")
         image, label = to_float(batch.image, scale), jnp.asarray(batch.label)
         if augment is not None:
             size, image = image.shape, augment(_fold(key, 0), image)
             if image.shape != size:
                 raise InputError(
-                    f"train step: the augmentation makes {image.shape} of images {size}, but the network is used on "
+                    f"the augmentation makes {image.shape} of images {size}, but the network is used on "
                     "images as they are; keep their size, as shift:4 does"
-                )
+                ).from_source("train step")
         if mix is not None or label_smoothing:
             logits, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
             classes = logits.shape[-1]
@@ -236,7 +237,7 @@ def _parts(batch: Batch, count: int) -> Batch:
     """A batch as ``count`` equal parts, along a new first axis: of every device's examples, each part has some."""
     size = len(batch.label)
     if size % count:
-        raise InputError(f"train step: accumulate={count} does not divide the batch of {size}")
+        raise InputError(f"accumulate={count} does not divide the batch of {size}").from_source("train step")
     return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(size // count, count, *a.shape[1:]), 0, 1), batch)
 
 

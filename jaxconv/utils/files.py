@@ -287,13 +287,13 @@ def _refuse_number(text: str) -> None:
     raise ValueError(f"{text:.20} is no number of JSON")
 
 
-def check_writable(command: str, option: str, path: Path | None) -> None:
+def check_writable(option: str, path: Path | None) -> None:
     """Refuse a file that could not be written in the end.
 
     Raises:
         InputError: it is a folder, or in none that is there.
     """
     if path and path.is_dir():
-        raise InputError(f"{command}: {option} {path} is a folder: name a file in it")
+        raise InputError(f"{option} {path} is a folder: name a file in it")
     if path and not path.absolute().parent.is_dir():
-        raise InputError(f"{command}: {option} {path}: there is no folder {path.parent}")
+        raise InputError(f"{option} {path}: there is no folder {path.parent}")

@@ -59,7 +59,8 @@ def check_call(function: Callable[..., Any], args: tuple[Any, ...], options: Map
     try:
         signature.bind(*args, **options)
     except TypeError:
-        raise _error(getattr(function, "__name__", repr(function)), signature, args, options) from None
+        who = getattr(function, "__name__", repr(function))
+        raise _error(who, signature, args, options).from_source(who) from None
 
 
 def _error(who: str, signature: inspect.Signature, args: tuple[Any, ...], options: Mapping[str, Any]) -> ArgumentError:
@@ -68,30 +69,30 @@ def _error(who: str, signature: inspect.Signature, args: tuple[Any, ...], option
     by_place = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in options:
         if name not in signature.parameters:
-            return no_argument(who, name, signature.parameters, takes)
+            return no_argument(name, signature.parameters, takes)
     if len(args) > len(by_place):
         places = f"{len(by_place)} without a name ({', '.join(by_place)})" if by_place else "none without a name"
-        return ArgumentError(f"{who}: {len(args)} arguments, but it takes {places}; name the others. {takes}")
+        return ArgumentError(f"{len(args)} arguments, but it takes {places}; name the others. {takes}")
     twice = [name for name in by_place[: len(args)] if name in options]
     if twice:
-        return ArgumentError(f"{who}: {twice[0]} is given twice. {takes}")
+        return ArgumentError(f"{twice[0]} is given twice. {takes}")
     given = {*by_place[: len(args)], *options}
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [name for name in required if name not in given]
-    return ArgumentError(f"{who}: {' and '.join(missing)} must be given. {takes}")
+    return ArgumentError(f"{' and '.join(missing)} must be given. {takes}")
 
 
-def no_argument(who: str, name: str, names: Iterable[str], takes: str = "") -> ArgumentError:
+def no_argument(name: str, names: Iterable[str], takes: str = "") -> ArgumentError:
     """Return the error for an argument that a function has not.
 
-    >>> print(no_argument("fit", "epoch", ["epochs", "seed"]))
-    fit: no argument is called epoch: did you mean epochs? It takes epochs, seed
+    >>> print(no_argument("epoch", ["epochs", "seed"]))
+    no argument is called epoch: did you mean epochs? It takes epochs, seed
     """
     names = list(names)
     near = nearest(name, names)
     hint = f": did you mean {near}?" if near else "."
     takes = takes or f"It takes {', '.join(names)}"
-    return ArgumentError(f"{who}: no argument is called {name}{hint} {takes}")
+    return ArgumentError(f"no argument is called {name}{hint} {takes}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

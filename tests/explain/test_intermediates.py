@@ -7,6 +7,7 @@ import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, models, ops, parallel, relu, residual
 from jaxconv import serial as in_series
+from jaxconv.errors import named_errors
 from jaxconv.explain.attribution.targets import asked
 from jaxconv.explain.intermediates import each_batch, per_image
 from jaxconv.layers.traversal import walk
@@ -105,8 +106,9 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
     model, params, state, x = built
     logits = np.asarray(model.apply(params, state, x)[0])
 
+    @named_errors(name="f")
     def ask(*args, **options):
-        images, f = asked("f", model, params, state, x, *args, **options)
+        images, f = asked(model, params, state, x, *args, **options)
         return f(images)
 
     np.testing.assert_array_equal(ask(), logits.max(1))
@@ -130,7 +132,7 @@ def test_a_regression_head_has_no_classes():
     model = in_series(flatten, Dense(1))
     params, state = model.init(jax.random.key(0), (2, 2, 1))
     with pytest.raises(InputError, match=r"saliency: an output \(3, 1\) has no scores of classes; .* score=lambda y"):
-        asked("saliency", model, params, state, jnp.ones((3, 2, 2, 1)))
+        named_errors(asked, name="saliency")(model, params, state, jnp.ones((3, 2, 2, 1)))
 
 
 def test_a_data_set_is_gone_through_once_and_what_fills_the_last_batch_does_not_count(rng):
@@ -141,12 +143,12 @@ def test_a_data_set_is_gone_through_once_and_what_fills_the_last_batch_does_not_
         traced.append(x.shape)
         return {"sum": x.sum(axis=(1, 2, 3)), "first": x[:, 0, 0]}
 
-    found = per_image("f", f, images, batch_size=3)
+    found = per_image(f, images, batch_size=3)
     np.testing.assert_allclose(found["sum"], images.sum((1, 2, 3)) / 255, rtol=1e-6)
     np.testing.assert_allclose(found["first"], images[:, 0, 0] / np.float32(255), rtol=1e-6)
     assert traced == [(3, 2, 3, 1)]
-    assert [count for _, count in each_batch("f", lambda x, mask: x, images, 3)] == [3, 3, 1]
-    with pytest.raises(InputError, match=r"f: images \(0, 2, 3, 1\) hold none"):
-        per_image("f", f, images[:0])
-    with pytest.raises(InputError, match="f: batch_size=0"):
-        per_image("f", f, images, batch_size=0)
+    assert [count for _, count in each_batch(lambda x, mask: x, images, 3)] == [3, 3, 1]
+    with pytest.raises(InputError, match=r"per_image: images \(0, 2, 3, 1\) hold none"):
+        named_errors(per_image)(f, images[:0])
+    with pytest.raises(InputError, match="per_image: batch_size=0"):
+        named_errors(per_image)(f, images, batch_size=0)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxconv import Dense, InputError, data, flatten, relu, serial, train
+from jaxconv.train.evaluation import evaluator_of
 from toy_training import net, toy
 
 pytestmark = pytest.mark.usefixtures("promoting")
@@ -67,8 +68,7 @@ def test_a_kept_evaluation_is_that_of_the_parameters_type_and_of_the_precision()
     assert train.evaluate(half, low, STATE, IMAGES, LABELS)["count"] == 24
     images = jnp.asarray(IMAGES, jnp.bfloat16) / 255
     train.evaluate(either, PARAMS, STATE, jnp.asarray(images, jnp.float32), LABELS)
-    evaluator = train.evaluate.__wrapped__.__globals__["evaluator_of"]
-    kept = lambda network: evaluator(either, 8, (4, 4, 1), "float32", None, None, network)  # noqa: E731
+    kept = lambda network: evaluator_of(either, 8, (4, 4, 1), "float32", None, None, network)  # noqa: E731
     usual = kept((PARAMS, STATE))
     assert kept((jax.tree.map(np.asarray, PARAMS), STATE)) is usual is not kept((low, STATE))
     with jax.default_matmul_precision("highest"):

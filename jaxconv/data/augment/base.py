@@ -14,29 +14,29 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def batch(name: str, images: jax.Array) -> jax.Array:
+def batch(images: jax.Array) -> jax.Array:
     """Refuse what is no batch of floating images."""
-    images = checks.array(name, "images", images)
-    checks.floating(name, images=images)
+    images = checks.as_array(images=images)
+    checks.floating_dtype(images=images)
     if images.ndim != 4 or 0 in images.shape[1:3]:
         fix = ": add the batch axis, images[None], or the channel axis, images[..., None]" if images.ndim == 3 else ""
-        raise InputError(f"{name}: images {images.shape} should be (N, H, W, C), of at least one pixel{fix}")
+        raise InputError(f"images {images.shape} should be (N, H, W, C), of at least one pixel{fix}")
     return images
 
 
-def keys(name: str, key: jax.Array, count: int) -> jax.Array:
+def keys(key: jax.Array, count: int) -> jax.Array:
     """So many keys from one; refuse what is none."""
     try:
         return jax.random.split(key, count)
     except (TypeError, ValueError):
-        raise InputError(f"{name}: key should be one jax.random.key(…), not {reprlib.repr(key)}") from None
+        raise InputError(f"key should be one jax.random.key(…), not {reprlib.repr(key)}") from None
 
 
-def within(name: str, least: float, most: float, **options: float) -> None:
+def within(least: float, most: float, **options: float) -> None:
     """Refuse an option that is no number, or out of range.
 
-    >>> within("flip", 0, 1, p=0.5)
+    >>> within(0, 1, p=0.5)
     """
     for option, value in options.items():
         if not checks.is_number(value) or not least <= value <= most:
-            raise InputError(f"{name}: {option}={value!r} should be a number from {least} to {most}")
+            raise InputError(f"{option}={value!r} should be a number from {least} to {most}")

@@ -9,12 +9,13 @@ from jax.scipy.ndimage import map_coordinates
 
 from jaxconv import checks
 from jaxconv.data.augment.base import Augment, batch, keys, within
-from jaxconv.errors import InputError, known, said_by
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution.api import PAD_MODES
 from jaxconv.shapes import Sizes, per_dimension
 
 
+@named_errors
 def flip(p: float = 0.5) -> Augment:
     """Swap left and right in a fraction ``p`` of the images: ``y[n, i, j] = x[n, i, W − 1 − j]``.
 
@@ -30,17 +31,19 @@ def flip(p: float = 0.5) -> Augment:
     >>> flip(p=1)(jax.random.key(0), x).ravel()
     Array([2., 1., 0.], dtype=float32)
     """
-    within("flip", 0, 1, p=p)
+    within(0, 1, p=p)
 
+    @named_errors(name="flip")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch("flip", images)
-        (key,) = keys("flip", key, 1)
+        images = batch(images)
+        (key,) = keys(key, 1)
         chosen = jax.random.bernoulli(key, float(p), (len(images), 1, 1, 1))
         return jnp.where(chosen, images[:, :, ::-1], images)
 
     return augment
 
 
+@named_errors
 def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch: jax.Array | int) -> jax.Array:
     """Swap left and right in every other epoch: a coin is tossed for each image, once, and then it takes turns.
 
@@ -64,17 +67,16 @@ def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch
     >>> [alternating_flip(key, x, jnp.array([7]), epoch).ravel().astype(int).tolist() for epoch in range(3)]
     [[2, 1, 0], [0, 1, 2], [2, 1, 0]]
     """
-    images, number = batch("alternating_flip", images), jnp.asarray(number)
+    images, number = batch(images), jnp.asarray(number)
     if number.shape != images.shape[:1] or not jnp.issubdtype(number.dtype, jnp.integer):
-        raise InputError(
-            f"alternating_flip: number {number.dtype}{number.shape} should be int{images.shape[:1]}, one an image"
-        )
-    (key,) = keys("alternating_flip", key, 1)
+        raise InputError(f"number {number.dtype}{number.shape} should be int{images.shape[:1]}, one an image")
+    (key,) = keys(key, 1)
     coin = jax.vmap(lambda n: jax.random.bernoulli(jax.random.fold_in(key, n)))(number)
     chosen = coin ^ (jnp.asarray(epoch) % 2 == 1)
     return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
 
+@named_errors
 def shift(pixels: Sizes = 4, *, pad_mode: str = "zeros") -> Augment:
     """Move each image by up to ``pixels`` up or down and left or right, every distance as likely as every other.
 
@@ -97,17 +99,18 @@ def shift(pixels: Sizes = 4, *, pad_mode: str = "zeros") -> Augment:
     >>> shift((0, 1))(jax.random.key(0), x).ravel()
     Array([2., 3., 0.], dtype=float32)
     """
-    with said_by("shift"):
-        most = per_dimension(pixels, 2, "pixels", least=0)
-    known("pad_mode", pad_mode, PAD_MODES, by="shift")
+    most = per_dimension(pixels, 2, "pixels", least=0)
+    checks.one_of("pad_mode", pad_mode, PAD_MODES)
 
+    @named_errors(name="shift")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch("shift", images)
-        return _window("shift", key, padded("shift", images, most, pad_mode), images.shape[1:3])
+        images = batch(images)
+        return _window(key, padded(images, most, pad_mode), images.shape[1:3])
 
     return augment
 
 
+@named_errors
 def crop(size: Sizes, *, padding: Sizes = 0, pad_mode: str = "zeros") -> Augment:
     """Cut a window of ``size`` out of each image, every place as likely as every other.
 
@@ -127,34 +130,34 @@ def crop(size: Sizes, *, padding: Sizes = 0, pad_mode: str = "zeros") -> Augment
     >>> crop((1, 2))(jax.random.key(0), x).ravel()
     Array([14., 15.], dtype=float32)
     """
-    with said_by("crop"):
-        window = per_dimension(size, 2, "size")
-        widths = per_dimension(padding, 2, "padding", least=0)
-    known("pad_mode", pad_mode, PAD_MODES, by="crop")
+    window = per_dimension(size, 2, "size")
+    widths = per_dimension(padding, 2, "padding", least=0)
+    checks.one_of("pad_mode", pad_mode, PAD_MODES)
 
+    @named_errors(name="crop")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        return _window("crop", key, padded("crop", batch("crop", images), widths, pad_mode), window)
+        return _window(key, padded(batch(images), widths, pad_mode), window)
 
     return augment
 
 
-def padded(name: str, images: jax.Array, widths: tuple[int, ...], pad_mode: str) -> jax.Array:
+def padded(images: jax.Array, widths: tuple[int, ...], pad_mode: str) -> jax.Array:
     """Images with so many rows and columns more on each side."""
     if any(width >= n for width, n in zip(widths, images.shape[1:3], strict=True)):
         raise InputError(
-            f"{name}: {widths} pixels on the sides of {images.shape[1:3]} images: each should be smaller than the "
+            f"{widths} pixels on the sides of {images.shape[1:3]} images: each should be smaller than the "
             "image, or nothing of it may be left"
         )
     around = ((0, 0), *((width, width) for width in widths), (0, 0))
     return jnp.pad(images, around, mode=PAD_MODES[pad_mode])
 
 
-def _window(name: str, key: jax.Array, images: jax.Array, size: tuple[int, ...]) -> jax.Array:
+def _window(key: jax.Array, images: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """A window of each image, at a random place."""
     room = [n - s for n, s in zip(images.shape[1:3], size, strict=True)]
     if min(room) < 0:
-        raise InputError(f"{name}: size {size} is larger than the image, {images.shape[1:3]} with its padding")
-    draws = zip(keys(name, key, 2), room, strict=True)
+        raise InputError(f"size {size} is larger than the image, {images.shape[1:3]} with its padding")
+    draws = zip(keys(key, 2), room, strict=True)
     places = [jax.random.randint(key, (len(images),), 0, most + 1) for key, most in draws]
 
     def cut(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
@@ -166,6 +169,7 @@ def _window(name: str, key: jax.Array, images: jax.Array, size: tuple[int, ...])
 LARGEST = 1e4  # of a scale or a distance: beyond it every image is blank
 
 
+@named_errors
 def warp(
     images: jax.Array,
     *,
@@ -202,17 +206,15 @@ def warp(
     Array([[0. , 0.5],
            [1. , 2.5]], dtype=float32)
     """
-    images = batch("warp", images)
+    images = batch(images)
     if checks.is_number(scale) and not scale > 0:
-        raise InputError(f"warp: scale={scale!r} should be above 0; 1 leaves the size as it is")
-    dtype, (height, width) = numerics.accumulator(images), images.shape[1:3]
+        raise InputError(f"scale={scale!r} should be above 0; 1 leaves the size as it is")
+    dtype, (height, width) = numerics.accumulator_dtype(images), images.shape[1:3]
 
     def each(option: str, value: float | jax.Array) -> jax.Array:
-        array = checks.array("warp", option, value)
+        array = checks.as_array(**{option: value})
         if array.shape not in ((), images.shape[:1]):
-            raise InputError(
-                f"warp: {option} {array.shape} should be a number, or one for each of {len(images)} images"
-            )
+            raise InputError(f"{option} {array.shape} should be a number, or one for each of {len(images)} images")
         return jnp.broadcast_to(array.astype(dtype), len(images))
 
     def one(image: jax.Array, turn: jax.Array, size: jax.Array, lean: jax.Array, *move: jax.Array) -> jax.Array:
@@ -237,6 +239,7 @@ def warp(
     return jax.vmap(one)(images.astype(dtype), *options).astype(images.dtype)
 
 
+@named_errors
 def affine(
     degrees: float = 0.0,
     *,
@@ -262,9 +265,10 @@ def affine(
     >>> y.shape, bool((y[0] == y[1]).all())
     ((2, 5, 5, 1), False)
     """
-    return _random_warp("affine", degrees, scale, shear, translate)
+    return named_errors(_random_warp(degrees, scale, shear, translate), name="affine")
 
 
+@named_errors
 def rotate(degrees: float = 15.0) -> Augment:
     """Turn each image about its centre, by up to ``degrees`` either way; bilinear, with zeros outside.
 
@@ -279,18 +283,18 @@ def rotate(degrees: float = 15.0) -> Augment:
     >>> float(y[1, 1]), bool(y[0, 0] < 1)                          # the centre stays; a corner leaves
     (1.0, True)
     """
-    return _random_warp("rotate", degrees, (1.0, 1.0), 0.0, 0.0)
+    return named_errors(_random_warp(degrees, (1.0, 1.0), 0.0, 0.0), name="rotate")
 
 
-def _random_warp(name: str, degrees: float, scale: Sequence[float], shear: float, translate: float) -> Augment:
-    within(name, 0, 180, degrees=degrees)
-    within(name, 0, 89, shear=shear)
-    within(name, 0, LARGEST, translate=translate)
+def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate: float) -> Augment:
+    within(0, 180, degrees=degrees)
+    within(0, 89, shear=shear)
+    within(0, LARGEST, translate=translate)
     if not isinstance(scale, list | tuple) or len(scale) != 2:
-        raise InputError(f"{name}: scale={scale!r} should be two factors, the smallest and the largest: (0.9, 1.1)")
+        raise InputError(f"scale={scale!r} should be two factors, the smallest and the largest: (0.9, 1.1)")
     low, high = scale
-    within(name, 1 / LARGEST, LARGEST, scale=low)
-    within(name, low, LARGEST, scale=high)
+    within(1 / LARGEST, LARGEST, scale=low)
+    within(low, LARGEST, scale=high)
     ranges = {
         "degrees": (-degrees, degrees),
         "scale": (low, high),
@@ -300,10 +304,10 @@ def _random_warp(name: str, degrees: float, scale: Sequence[float], shear: float
     }
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch(name, images)
+        images = batch(images)
         drawn = {
             option: jax.random.uniform(key, (len(images),), jnp.float32, *limits)
-            for key, (option, limits) in zip(keys(name, key, len(ranges)), ranges.items(), strict=True)
+            for key, (option, limits) in zip(keys(key, len(ranges)), ranges.items(), strict=True)
         }
         return warp(images, **drawn)
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 from jaxconv import checks
 from jaxconv.data.augment.base import Augment, Mix, batch, keys, within
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.shapes import Sizes, per_dimension
 
 
+@named_errors
 def cutout(size: Sizes = 8) -> Augment:
     """Set a square of each image to zero: ``y[n, i, j] = 0`` where ``−size/2 ≤ i − a, j − b < size/2``.
 
@@ -30,20 +31,21 @@ def cutout(size: Sizes = 8) -> Augment:
     >>> cutout((1, 2))(jax.random.key(0), jnp.ones((1, 1, 4, 1))).ravel()
     Array([1., 1., 0., 0.], dtype=float32)
     """
-    with said_by("cutout"):
-        sizes = per_dimension(size, 2, "size")
+    sizes = per_dimension(size, 2, "size")
 
+    @named_errors(name="cutout")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch("cutout", images)
+        images = batch(images)
         count, height, width, _ = images.shape
         if sizes[0] > height or sizes[1] > width:
-            raise InputError(f"cutout: size {sizes} is larger than the image, {images.shape[1:3]}")
-        box = _boxes(keys("cutout", key, 2), images, *(jnp.full(count, n) for n in sizes))
+            raise InputError(f"size {sizes} is larger than the image, {images.shape[1:3]}")
+        box = _boxes(keys(key, 2), images, *(jnp.full(count, n) for n in sizes))
         return jnp.where(box, jnp.zeros((), images.dtype), images)
 
     return augment
 
 
+@named_errors
 def cutmix(alpha: float = 1.0) -> Mix:
     """Put a rectangle of another image into each, and mix their targets by what is seen of the two.
 
@@ -66,11 +68,12 @@ def cutmix(alpha: float = 1.0) -> Mix:
     >>> y.mean((1, 2, 3)).tolist() == shares[:, 1].tolist()
     True
     """
-    within("cutmix", LEAST_ALPHA, MOST_ALPHA, alpha=alpha)
+    within(LEAST_ALPHA, MOST_ALPHA, alpha=alpha)
 
+    @named_errors(name="cutmix")
     def mix(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images, targets = pair("cutmix", images, targets)
-        share_key, partner_key, *places = keys("cutmix", key, 4)
+        images, targets = pair(images, targets)
+        share_key, partner_key, *places = keys(key, 4)
         partner = jax.random.permutation(partner_key, len(images))
         side = jnp.sqrt(1 - jax.random.beta(share_key, float(alpha), float(alpha), (len(images),), jnp.float32))
         box = _boxes(places, images, *((n * side).astype(int) for n in images.shape[1:3]))
@@ -94,6 +97,7 @@ def _boxes(keys: Sequence[jax.Array] | jax.Array, images: jax.Array, *sizes: jax
 LEAST_ALPHA, MOST_ALPHA = 0.001, 1000  # beyond, every share is as good as whole, or as good as half
 
 
+@named_errors
 def mixup(alpha: float = 0.2) -> Mix:
     """Lay each image over another one, and their targets likewise: straight lines between examples.
 
@@ -115,11 +119,12 @@ def mixup(alpha: float = 0.2) -> Mix:
     >>> bool((y.ravel() == shares[:, 1]).all()), shares.sum(1)
     (True, Array([1., 1.], dtype=float32))
     """
-    within("mixup", LEAST_ALPHA, MOST_ALPHA, alpha=alpha)
+    within(LEAST_ALPHA, MOST_ALPHA, alpha=alpha)
 
+    @named_errors(name="mixup")
     def mix(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images, targets = pair("mixup", images, targets)
-        share_key, partner_key = keys("mixup", key, 2)
+        images, targets = pair(images, targets)
+        share_key, partner_key = keys(key, 2)
         partner = jax.random.permutation(partner_key, len(images))
         share = jax.random.beta(share_key, float(alpha), float(alpha), (len(images),), jnp.float32)
         return blend(images, partner, share), blend(targets, partner, share)
@@ -127,20 +132,19 @@ def mixup(alpha: float = 0.2) -> Mix:
     return mix
 
 
-def pair(name: str, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+def pair(images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Refuse targets that are no shares of classes, one row an image."""
-    images, targets = batch(name, images), checks.array(name, "targets", targets)
+    images, targets = batch(images), checks.as_array(targets=targets)
     if targets.ndim != 2 or len(targets) != len(images):
         raise InputError(
-            f"{name}: targets {targets.shape} should be (N, classes) for {len(images)} images: "
-            "jax.nn.one_hot(label, classes)"
+            f"targets {targets.shape} should be (N, classes) for {len(images)} images: jax.nn.one_hot(label, classes)"
         )
-    checks.floating(name, targets=targets)
+    checks.floating_dtype(targets=targets)
     return images, targets
 
 
 def blend(values: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
     """``share`` of each value and the rest of its partner's, in at least float32."""
-    wide = numerics.widened(values)
+    wide = numerics.upcast(values)
     own = share.astype(wide.dtype).reshape(-1, *(1,) * (wide.ndim - 1))
     return (own * wide + (1 - own) * wide[partner]).astype(values.dtype)

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
+from jaxconv import checks
 from jaxconv.data.augment.base import Augment, Mix
 from jaxconv.data.augment.geometric import crop, flip, rotate, shift
 from jaxconv.data.augment.mixing import cutmix, cutout, mixup
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError
 
 MIXES: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
@@ -66,7 +67,7 @@ cutout, mixup, cutmix
     entries = [names] if isinstance(names, str) else [str(entry) for entry in names]
     kinds = [entry.partition(":")[0] for entry in entries]
     for entry, name in zip(entries, kinds, strict=True):
-        known("augmentation", name, AUGMENTATIONS)
+        checks.one_of("augmentation", name, AUGMENTATIONS)
         if kinds.count(name) > 1 and name not in MIXES:
             raise InputError(f"augmentation {name!r} is there {kinds.count(name)} times: once is enough")
         options = _options(name, entry.partition(":")[2] if ":" in entry else None)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jaxconv import checks
 from jaxconv.data.augment.base import batch
 from jaxconv.data.augment.geometric import padded
-from jaxconv.errors import known, said_by
+from jaxconv.errors import named_errors
 from jaxconv.ops.convolution.api import PAD_MODES
 from jaxconv.shapes import Sizes, per_dimension
 
 
+@named_errors
 def test_time(flip: bool = True, shift: Sizes = 0, *, pad_mode: str = "zeros") -> Callable[[jax.Array], jax.Array]:
     """Views ``(V, N, H, W, C)`` of each image to average predictions over: what training varies, testing averages.
 
@@ -37,16 +38,16 @@ def test_time(flip: bool = True, shift: Sizes = 0, *, pad_mode: str = "zeros") -
     >>> test_time(shift=(0, 1))(x)[:, 0, 0, :, 0].astype(int).tolist()
     [[0, 1, 2], [1, 2, 0], [0, 0, 1], [2, 1, 0], [0, 2, 1], [1, 0, 0]]
     """
-    checks.flag("test_time", "flip", flip)
-    with said_by("test_time"):
-        rows, columns = most = per_dimension(shift, 2, "shift", least=0)
-    known("pad_mode", pad_mode, PAD_MODES, by="test_time")
+    checks.boolean("flip", flip)
+    rows, columns = most = per_dimension(shift, 2, "shift", least=0)
+    checks.one_of("pad_mode", pad_mode, PAD_MODES)
     corners = [(a, b) for a in (2 * rows, 0) for b in (2 * columns, 0)]
     places = list(dict.fromkeys([(rows, columns), *corners]))  # those that are the same once
 
+    @named_errors(name="test_time")
     def views(images: jax.Array) -> jax.Array:
-        images = batch("test_time", images)
-        around = padded("test_time", images, most, pad_mode)
+        images = batch(images)
+        around = padded(images, most, pad_mode)
         height, width = images.shape[1:3]
         seen = jnp.stack([around[:, a : a + height, b : b + width] for a, b in places])
         return jnp.concatenate([seen, seen[:, :, :, ::-1]]) if flip else seen

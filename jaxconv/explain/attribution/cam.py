@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import Score, chosen, classes
 from jaxconv.explain.intermediates import check_images, check_layer, feature_maps, layer_names
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers, part_of, walk
 
 
+@named_errors
 def grad_cam(
     model: Layer,
     params: Any,
@@ -49,32 +50,33 @@ def grad_cam(
     >>> grad_cam(model, params, {}, jnp.array([[[[1.], [-2.]]]]), 0)                    # α = (1 + 3) / 2
     Array([[[4., 0.]]], dtype=float32)
     """
-    x = check_images("grad_cam", images)
+    x = check_images(images)
     if layer is not None:
-        check_layer("grad_cam", model, layer)
+        check_layer(model, layer)
     maps = feature_maps(model, params, state, x)
     logits = maps[layer_names(model)[-1]]
     spatial = [name for name, y in maps.items() if y.ndim == 4 and y.shape[1] * y.shape[2] > 1]
     if layer is None and not spatial:
-        raise InputError(f"grad_cam: no layer makes more than one place, of {', '.join(maps)}: use saliency")
+        raise InputError(f"no layer makes more than one place, of {', '.join(maps)}: use saliency")
     looked_at = spatial[-1] if layer is None else layer
     features = maps[looked_at]
     if features.ndim != 4:
         raise InputError(
-            f"grad_cam: layer {looked_at} makes {features.shape}, which has no places; give one that makes "
+            f"layer {looked_at} makes {features.shape}, which has no places; give one that makes "
             f"(N, h, w, c){': ' if spatial else ''}{', '.join(spatial)}"
         )
-    chosen("grad_cam", logits, label, score)
-    label = classes("grad_cam", logits, label) if score is None else None
+    chosen(logits, label, score)
+    label = classes(logits, label) if score is None else None
 
     def of_features(features: jax.Array) -> jax.Array:
         y = walk(model, params, state, x, lambda path, part, x, apply: features if path == looked_at else apply(x))
-        return chosen("grad_cam", y, label, score).sum()
+        return chosen(y, label, score).sum()
 
     alpha = jax.grad(of_features)(features).mean(axis=(1, 2))
     return jax.nn.relu(jnp.einsum("nhwk,nk->nhw", features, alpha, precision="highest"))
 
 
+@named_errors
 def class_activation_map(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
     """How much each place adds to a class's logit, where the network ends with a global mean and one dense layer.
 
@@ -103,12 +105,12 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
     >>> places.shape, bool(abs(places.mean() - logits[0, 1]) < 1e-5)
     ((1, 4, 4), True)
     """
-    x = check_images("class_activation_map", images)
+    x = check_images(images)
     ends = [("", "nothing"), *((path, part.kind) for path, part in named_layers(model).items())]
     mean, dense = ends[-2:]
     if (mean[1], dense[1]) != ("global_avg_pool", "dense"):
         raise InputError(
-            f"class_activation_map: the model ends with {mean[1]}, {dense[1]}; it needs global_avg_pool and then one "
+            f"the model ends with {mean[1]}, {dense[1]}; it needs global_avg_pool and then one "
             "Dense, which says what each feature map is worth: use grad_cam"
         )
     found: dict[str, jax.Array] = {}
@@ -120,6 +122,6 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
     logits = walk(model, params, state, x, keep)
     features = found[mean[0]]
     if features.ndim != 4:
-        raise InputError(f"class_activation_map: the feature maps {features.shape} should be (N, h, w, c)")
-    weights = part_of(params, dense[0])["kernel"][:, classes("class_activation_map", logits, label)]
+        raise InputError(f"the feature maps {features.shape} should be (N, h, w, c)")
+    weights = part_of(params, dense[0])["kernel"][:, classes(logits, label)]
     return jnp.einsum("nhwk,kn->nhw", features, weights, precision="highest")

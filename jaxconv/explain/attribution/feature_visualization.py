@@ -9,13 +9,14 @@ import numpy as np
 import optax
 
 from jaxconv import checks, filters
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_layer, feature_maps, per_image
 from jaxconv.explain.receptive_fields import field_of
 from jaxconv.layers import Layer, as_layer
 from jaxconv.shapes import is_int
 
 
+@named_errors
 def maximize_activation(
     model: Layer,
     params: Any,
@@ -67,14 +68,14 @@ def maximize_activation(
     Array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    check_layer("maximize_activation", model, layer)
-    checks.whole("maximize_activation", 1, steps=steps, batch_size=batch_size)
-    checks.whole("maximize_activation", 0, jitter=jitter)
-    checks.number("maximize_activation", "learning_rate", learning_rate, above=0)
+    check_layer(model, layer)
+    checks.at_least(1, steps=steps, batch_size=batch_size)
+    checks.at_least(0, jitter=jitter)
+    checks.real("learning_rate", learning_rate, above=0)
     if not checks.is_number(smoothing) or not 0 <= smoothing <= 1:
-        raise InputError(f"maximize_activation: smoothing={smoothing!r} should be from 0 to 1")
+        raise InputError(f"smoothing={smoothing!r} should be from 0 to 1")
     if len(in_shape) != 3:
-        raise InputError(f"maximize_activation: in_shape {tuple(in_shape)} should be (H, W, C)")
+        raise InputError(f"in_shape {tuple(in_shape)} should be (H, W, C)")
     model, optimizer = as_layer(model), optax.adam(learning_rate)
 
     def answers(image: jax.Array) -> jax.Array:
@@ -82,7 +83,7 @@ def maximize_activation(
         return y.reshape(-1, y.shape[-1]).max(axis=0)
 
     count = jax.eval_shape(answers, jax.ShapeDtypeStruct(tuple(in_shape), jnp.float32)).shape[0]
-    numbers = check_channels("maximize_activation", layer, channels, count)
+    numbers = check_channels(layer, channels, count)
     blur = filters.normalized(filters.BLUR)
 
     def climb(of: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -113,13 +114,13 @@ def maximize_activation(
     return jax.lax.map(climb, (jnp.asarray(numbers), keys), batch_size=min(batch_size, len(numbers)))
 
 
-def check_channels(function: str, layer: str, channels: Sequence[int] | None, count: int) -> list[int]:
+def check_channels(layer: str, channels: Sequence[int] | None, count: int) -> list[int]:
     """The numbers of a layer's filters that are asked about: by default all."""
     numbers = list(range(count)) if channels is None else list(channels)
     outside = [c for c in numbers if not is_int(c) or not 0 <= c < count]
     if outside or not numbers:
         said = f"channel {outside[0]!r} is none" if outside else "channels=() names none"
-        raise InputError(f"{function}: {said} of the {count} of layer {layer}")
+        raise InputError(f"{said} of the {count} of layer {layer}")
     return [int(c) for c in numbers]
 
 
@@ -139,6 +140,7 @@ class Patches(NamedTuple):
     activation: np.ndarray
 
 
+@named_errors
 def nearest_patches(
     model: Layer,
     params: Any,
@@ -180,22 +182,22 @@ def nearest_patches(
     >>> found.index.tolist(), found.place.tolist(), found.patches[0, 0, :, :, 0].tolist()
     ([[1, 2]], [[[2, 2], [0, 0]]], [[1.0, 1.0], [1.0, 1.0]])
     """
-    check_layer("nearest_patches", model, layer)
-    checks.whole("nearest_patches", 1, count=count)
+    check_layer(model, layer)
+    checks.at_least(1, count=count)
     images = np.asarray(images)
-    check_images("nearest_patches", images[:1])
+    check_images(images[:1])
     if count > len(images):
-        raise InputError(f"nearest_patches: count={count} of {len(images)} images: ask for fewer, or give more images")
+        raise InputError(f"count={count} of {len(images)} images: ask for fewer, or give more images")
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     y = jax.eval_shape(lambda x: feature_maps(model, params, state, x, layers=(layer,))[layer], one)
-    numbers = check_channels("nearest_patches", layer, channels, y.shape[-1])
+    numbers = check_channels(layer, channels, y.shape[-1])
 
     def strongest_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         y = feature_maps(model, params, state, x, layers=(layer,))[layer]
         y = y.reshape(len(y), -1, y.shape[-1])[..., jnp.asarray(numbers)]
         return y.max(axis=1), y.argmax(axis=1)
 
-    answers, places = per_image("nearest_patches", strongest_places, images, batch_size)
+    answers, places = per_image(strongest_places, images, batch_size)
     index = np.argsort(-answers, axis=0, kind="stable")[:count].T
     activation = np.take_along_axis(answers.T, index, axis=1)
     sizes = y.shape[1:-1]

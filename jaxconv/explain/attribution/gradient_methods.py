@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import Asked, Score, asked
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers
 from jaxconv.train.diagnostics import RECTIFIERS
 
 
+@named_errors
 def saliency(
     model: Layer,
     params: Any,
@@ -48,10 +49,11 @@ def saliency(
     >>> saliency(serial(flatten, Dense(2)), params, {}, jnp.ones((1, 1, 2, 1)), 0).ravel()
     Array([1., 3.], dtype=float32)
     """
-    x, f = asked("saliency", model, params, state, images, label, layer=layer, score=score)
+    x, f = asked(model, params, state, images, label, layer=layer, score=score)
     return gradient(f, x)
 
 
+@named_errors
 def gradient_x_input(
     model: Layer,
     params: Any,
@@ -74,10 +76,11 @@ def gradient_x_input(
     >>> gradient_x_input(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0).ravel()
     Array([0.5, 1.5], dtype=float32)
     """
-    x, f = asked("gradient_x_input", model, params, state, images, label, layer=layer, score=score)
+    x, f = asked(model, params, state, images, label, layer=layer, score=score)
     return x * gradient(f, x)
 
 
+@named_errors
 def smooth_grad(
     model: Layer,
     params: Any,
@@ -114,9 +117,9 @@ def smooth_grad(
     >>> smooth_grad(serial(flatten, Dense(2)), params, {}, x, 1, key=jax.random.key(0), samples=2).ravel()
     Array([2., 4.], dtype=float32)
     """
-    checks.number("smooth_grad", "noise", noise, least=0)
-    checks.whole("smooth_grad", 1, samples=samples)
-    x, f = asked("smooth_grad", model, params, state, images, label, layer=layer, score=score)
+    checks.real("noise", noise, minimum=0)
+    checks.at_least(1, samples=samples)
+    x, f = asked(model, params, state, images, label, layer=layer, score=score)
     axes = tuple(range(1, x.ndim))
     deviation = noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
 
@@ -146,6 +149,7 @@ class Integrated(NamedTuple):
     gap: jax.Array
 
 
+@named_errors
 def integrated_gradients(
     model: Layer,
     params: Any,
@@ -182,13 +186,12 @@ def integrated_gradients(
     >>> found.attribution.ravel(), found.difference
     (Array([0.5, 1.5], dtype=float32), Array([2.], dtype=float32))
     """
-    checks.whole("integrated_gradients", 1, steps=steps)
-    x, f = asked("integrated_gradients", model, params, state, images, label, layer=layer, score=score)
-    baseline = checks.array("integrated_gradients", "baseline", baseline).astype(x.dtype)
+    checks.at_least(1, steps=steps)
+    x, f = asked(model, params, state, images, label, layer=layer, score=score)
+    baseline = checks.as_array(baseline=baseline).astype(x.dtype)
     if baseline.shape not in ((), x.shape[1:], x.shape):
         raise InputError(
-            f"integrated_gradients: baseline {baseline.shape} should be a number, one image {x.shape[1:]}, "
-            f"or one for each, {x.shape}"
+            f"baseline {baseline.shape} should be a number, one image {x.shape[1:]}, or one for each, {x.shape}"
         )
     # Behind a barrier, or XLA would compute the network of a constant baseline while it compiles, slowly.
     baseline = jax.lax.optimization_barrier(jnp.broadcast_to(baseline, x.shape))
@@ -208,6 +211,7 @@ def integrated_gradients(
 Function = Callable[[jax.Array], jax.Array]
 
 
+@named_errors
 def guided_backprop(
     model: Layer,
     params: Any,
@@ -241,9 +245,10 @@ def guided_backprop(
     Array([[0., 0.]], dtype=float32)
     """
     back = _by_rule(lambda function, x, dy: jax.vjp(function, x)[1](jnp.maximum(dy, 0))[0])
-    return _rectified("guided_backprop", back, model, params, state, images, label, layer, score)
+    return _rectified(back, model, params, state, images, label, layer, score)
 
 
+@named_errors
 def deconvnet(
     model: Layer,
     params: Any,
@@ -279,7 +284,7 @@ def deconvnet(
     [[[0.0, -1.0]], [[-1.0, 1.0]]]
     """
     back = _by_rule(lambda function, x, dy: jnp.maximum(dy, 0))
-    return _rectified("deconvnet", back, model, params, state, images, label, layer, score)
+    return _rectified(back, model, params, state, images, label, layer, score)
 
 
 def _by_rule(rule: Callable[[Function, jax.Array, jax.Array], jax.Array]) -> Callable[[Function, jax.Array], jax.Array]:
@@ -294,7 +299,6 @@ def _by_rule(rule: Callable[[Function, jax.Array, jax.Array], jax.Array]) -> Cal
 
 
 def _rectified(
-    name: str,
     relu: Callable[[Function, jax.Array], jax.Array],
     model: Layer,
     params: Any,
@@ -307,12 +311,12 @@ def _rectified(
     kinds = [part.kind for part in named_layers(model).values()]
     if not set(RECTIFIERS) & set(kinds):
         raise InputError(
-            f"{name}: the model has no relu, so this would be the gradient: use saliency. "
+            f"the model has no relu, so this would be the gradient: use saliency. "
             f"Its layers: {', '.join(dict.fromkeys(kinds))}"
         )
 
     def visit(path: str, part: Layer, x: jax.Array, apply: Function) -> jax.Array:
         return relu(apply, x) if part.kind in RECTIFIERS else apply(x)
 
-    x, f = asked(name, model, params, state, images, label, layer=layer, score=score, visit=visit)
+    x, f = asked(model, params, state, images, label, layer=layer, score=score, visit=visit)
     return gradient(f, x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import Score, asked, check_pictures
 from jaxconv.layers import Layer
 from jaxconv.shapes import Sizes, per_dimension
@@ -27,6 +27,7 @@ class Occlusion(NamedTuple):
     drop: jax.Array
 
 
+@named_errors
 def occlusion(
     model: Layer,
     params: Any,
@@ -73,14 +74,14 @@ def occlusion(
     >>> found.before, found.drop.round(2)
     (Array([0.5], dtype=float32), Array([[[ 0.23, -0.23,  0.  ,  0.  ]]], dtype=float32))
     """
-    checks.whole("occlusion", 1, batch_size=batch_size)
-    checks.number("occlusion", "fill", fill)
-    x = check_pictures("occlusion", images)
+    checks.at_least(1, batch_size=batch_size)
+    checks.real("fill", fill)
+    x = check_pictures(images)
     size = x.shape[1:3]
     patches = _patch(size, patch)
     starts = [_starts(n, p, s) for n, p, s in zip(size, patches, _stride(patches, stride), strict=True)]
     of_logits = lambda logits: jax.nn.softmax(logits, axis=-1)  # noqa: E731
-    x, f = asked("occlusion", model, params, state, x, label, layer=layer, score=score, of_logits=of_logits)
+    x, f = asked(model, params, state, x, label, layer=layer, score=score, of_logits=of_logits)
 
     # Which rows and which columns each patch covers, so that it covers where both do.
     rows, columns = (_covers(n, p, first) for n, p, first in zip(size, patches, starts, strict=True))
@@ -102,27 +103,20 @@ def occlusion(
 
 
 def _patch(size: tuple[int, ...], patch: Sizes | None) -> tuple[int, ...]:
-    patches = tuple(max(1, n // 4) for n in size) if patch is None else _pair("patch", patch)
+    patches = tuple(max(1, n // 4) for n in size) if patch is None else per_dimension(patch, 2, "patch")
     if any(p > n for p, n in zip(patches, size, strict=True)):
-        raise InputError(f"occlusion: patch {patches} is larger than the images, {size}: give a smaller patch")
+        raise InputError(f"patch {patches} is larger than the images, {size}: give a smaller patch")
     return patches
 
 
 def _stride(patches: tuple[int, ...], stride: Sizes | None) -> tuple[int, ...]:
-    strides = tuple(max(1, p // 2) for p in patches) if stride is None else _pair("stride", stride)
+    strides = tuple(max(1, p // 2) for p in patches) if stride is None else per_dimension(stride, 2, "stride")
     if any(s > p for s, p in zip(strides, patches, strict=True)):
         raise InputError(
-            f"occlusion: stride {strides} is larger than the patch, {patches}, and would leave pixels uncovered: "
+            f"stride {strides} is larger than the patch, {patches}, and would leave pixels uncovered: "
             "give at most the patch's size"
         )
     return strides
-
-
-def _pair(name: str, value: Sizes) -> tuple[int, ...]:
-    try:
-        return per_dimension(value, 2, name)
-    except InputError as error:
-        raise InputError(f"occlusion: {error}") from None
 
 
 def _starts(n: int, patch: int, stride: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.cam import class_activation_map, grad_cam
 from jaxconv.explain.attribution.gradient_methods import (
     deconvnet,
@@ -108,6 +108,7 @@ def methods_of(model: Layer, in_shape: tuple[int, int, int]) -> dict[str, Method
     return found
 
 
+@named_errors
 def to_heat(attribution: Any) -> jax.Array:
     """One number a pixel of one a value: ``heat[n, p] = max_c |a[n, p, c]|``, as Simonyan et al. show theirs.
 
@@ -122,10 +123,11 @@ def to_heat(attribution: Any) -> jax.Array:
     """
     attribution = jnp.asarray(attribution)
     if attribution.ndim != 4:
-        raise InputError(f"to_heat: an attribution {attribution.shape} should be (N, H, W, C), one number a value")
+        raise InputError(f"an attribution {attribution.shape} should be (N, H, W, C), one number a value")
     return jnp.abs(attribution).max(axis=-1)
 
 
+@named_errors
 def enlarge_map(coarse: Any, size: Sizes) -> jax.Array:
     """A map of few places, such as Grad-CAM's, at the image's size: bilinear.
 
@@ -141,5 +143,5 @@ def enlarge_map(coarse: Any, size: Sizes) -> jax.Array:
     """
     coarse = jnp.asarray(coarse)
     if coarse.ndim != 3:
-        raise InputError(f"enlarge_map: a map {coarse.shape} should be (N, h, w)")
+        raise InputError(f"a map {coarse.shape} should be (N, h, w)")
     return jax.image.resize(coarse, (len(coarse), *per_dimension(size, 2, "size")), "bilinear")

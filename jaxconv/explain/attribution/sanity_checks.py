@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import chosen, classes
 from jaxconv.explain.intermediates import check_images
 from jaxconv.layers import Layer, as_layer
@@ -22,6 +22,7 @@ class Randomized(NamedTuple):
     correlation: float
 
 
+@named_errors
 def randomization_test(
     attribute: Attribute,
     model: Layer,
@@ -63,15 +64,15 @@ def randomization_test(
     >>> [(layer, round(correlation, 3)) for layer, correlation in found]
     [('dense1', 1.0), ('conv1', 1.0)]
     """
-    x = check_images("randomization_test", images)
+    x = check_images(images)
     model = as_layer(model)
     logits = model.apply(params, state, x)[0]
-    chosen("randomization_test", logits, label)
-    label = classes("randomization_test", logits, label)
+    chosen(logits, label)
+    label = classes(logits, label)
     new_params, new_state = model.init(key, x.shape[1:])
     learned = [path for path, part in named_layers(model).items() if not part.parts and part_of(new_params, path)]
     if not learned:
-        raise InputError("randomization_test: no layer of the model has params that could be made new")
+        raise InputError("no layer of the model has params that could be made new")
     original = np.asarray(attribute(model, params, state, images, label))
     steps = []
     for path in reversed(learned):

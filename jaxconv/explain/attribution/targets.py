@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_layer
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import Visit, walk
@@ -19,7 +19,6 @@ Score = Callable[[jax.Array], jax.Array]  # of a layer's output (N, …), one nu
 
 
 def asked(
-    function: str,
     model: Layer,
     params: Any,
     state: Any,
@@ -37,7 +36,6 @@ def asked(
     with a patch on them.
 
     Args:
-        function: who asks, for errors.
         model, params, state, images: the network and its images.
         label: the class, one for all or ``(N,)``; by default the likeliest.
         layer: whose output the score is of; by default the last one's.
@@ -45,9 +43,9 @@ def asked(
         visit: how each layer is computed, as in :func:`jaxconv.layers.traversal.walk`.
         of_logits: what to ask about of a class, its logit by default; a score is taken as it is.
     """
-    x = check_images(function, images)
+    x = check_images(images)
     if layer is not None:
-        check_layer(function, model, layer)
+        check_layer(model, layer)
 
     def output(x: jax.Array) -> jax.Array:
         found: dict[str, jax.Array] = {}
@@ -60,18 +58,18 @@ def asked(
         return y if layer is None else found[layer]
 
     if score is not None:
-        return x, lambda x: chosen(function, output(x), label, score)
+        return x, lambda x: chosen(output(x), label, score)
     y = output(x)
-    chosen(function, y, label)
-    settled = classes(function, y, label)
-    return x, lambda x: chosen(function, of_logits(output(x)), settled)
+    chosen(y, label)
+    settled = classes(y, label)
+    return x, lambda x: chosen(of_logits(output(x)), settled)
 
 
-def check_pictures(function: str, images: Any) -> jax.Array:
+def check_pictures(images: Any) -> jax.Array:
     """A batch of images with two dimensions, as floats."""
-    x = check_images(function, images)
+    x = check_images(images)
     if x.ndim != 4:
-        raise InputError(f"{function}: images {x.shape} should be (N, H, W, C)")
+        raise InputError(f"images {x.shape} should be (N, H, W, C)")
     return x
 
 
@@ -85,47 +83,47 @@ def strongest(channel: int) -> Score:
     Array([7.], dtype=float32)
     """
 
+    @named_errors(name="strongest")
     def score(y: jax.Array) -> jax.Array:
         if y.ndim < 2 or not 0 <= channel < y.shape[-1]:
-            raise InputError(f"strongest: channel {channel} is none of the {y.shape[-1]} of {y.shape}")
+            raise InputError(f"channel {channel} is none of the {y.shape[-1]} of {y.shape}")
         return y[..., channel].reshape(len(y), -1).max(axis=1)
 
     return score
 
 
-def chosen(function: str, y: jax.Array, label: Any = None, score: Score | None = None) -> jax.Array:
+def chosen(y: jax.Array, label: Any = None, score: Score | None = None) -> jax.Array:
     """What is asked about of an output ``(N, …)``, one number an image: the logit of a class, or what ``score`` makes.
 
     Raises:
         InputError: an output that is no row of classes, and no score; a label outside the classes.
 
-    >>> chosen("saliency", jnp.array([[1., 3.], [5., 4.]])), chosen("saliency", jnp.array([[1., 3.], [5., 4.]]), 0)
+    >>> chosen(jnp.array([[1., 3.], [5., 4.]])), chosen(jnp.array([[1., 3.], [5., 4.]]), 0)
     (Array([3., 5.], dtype=float32), Array([1., 5.], dtype=float32))
     """
     if score is not None:
         if label is not None:
-            raise InputError(f"{function}: label and score both say what to ask about: give one")
+            raise InputError("label and score both say what to ask about: give one")
         picked = score(y)
         if picked.shape != y.shape[:1]:
-            raise InputError(f"{function}: score makes {picked.shape} of {y.shape}; one number an image is wanted")
+            raise InputError(f"score makes {picked.shape} of {y.shape}; one number an image is wanted")
         return picked
     if y.ndim != 2 or y.shape[1] < 2:
         raise InputError(
-            f"{function}: an output {y.shape} has no scores of classes; say what to ask about, with a score that makes "
+            f"an output {y.shape} has no scores of classes; say what to ask about, with a score that makes "
             "one number an image of it: score=lambda y: y[:, 0], or explain.strongest(channel)"
         )
-    return jnp.take_along_axis(y, classes(function, y, label)[:, None], axis=1)[:, 0]
+    return jnp.take_along_axis(y, classes(y, label)[:, None], axis=1)[:, 0]
 
 
-def classes(function: str, logits: jax.Array, label: Any = None) -> jax.Array:
+def classes(logits: jax.Array, label: Any = None) -> jax.Array:
     """The class that is asked about of each image, ``(N,)``: the label, checked, or the likeliest."""
     if label is None:
         return jnp.argmax(logits, axis=1)
     given, label = label, jnp.asarray(label)
     if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape not in ((), (len(logits),)):
         raise InputError(
-            f"{function}: label {label.dtype}{label.shape} should be a class number, or one for each of the "
-            f"{len(logits)} images"
+            f"label {label.dtype}{label.shape} should be a class number, or one for each of the {len(logits)} images"
         )
-    checks.known_classes(function, given, logits.shape[1])
+    checks.known_classes(given, logits.shape[1])
     return jnp.broadcast_to(checks.class_numbers(label, logits.shape[1]), len(logits))

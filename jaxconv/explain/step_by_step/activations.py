@@ -261,7 +261,7 @@ def softmax_cross_entropy(asked: Asked, logits: np.ndarray, label: np.ndarray) -
 def _row(asked: Asked, x: np.ndarray, axis: int) -> tuple[int, np.ndarray, list[Number]]:
     """Where in its row the number stands, the row of x along the axis, and dy's."""
     if not isinstance(axis, int):
-        raise InputError(f"{asked.op}: arithmetic is for one axis, not {axis}")
+        raise InputError(f"arithmetic is for one axis, not {axis}")
     k, axis = asked.at[axis], axis % x.ndim
     indices = [(*asked.at[:axis], j, *asked.at[axis + 1 :]) for j in range(x.shape[axis])]
     row = np.array([x[index] for index in indices])

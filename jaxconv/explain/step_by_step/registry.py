@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxconv import ops
-from jaxconv.errors import InputError, known, unknown
+from jaxconv import checks, ops
+from jaxconv.errors import InputError, named_errors, unknown_name_error
 from jaxconv.explain.step_by_step import activations, linear, normalization, pooling
 from jaxconv.explain.step_by_step.terms import Arithmetic, Asked, Group, Number, Term
 
@@ -113,47 +113,53 @@ def arithmetic(
       total: 3
     """
     name = _name(op)
+    return named_errors(_explained, name=name)(name, arrays, at, of, dy, options)
+
+
+def _explained(
+    name: str, arrays: tuple[Any, ...], at: int | Sequence[int], of: str, dy: Any, options: dict[str, Any]
+) -> Arithmetic:
     explain, gradients = EXPLAINED[name]
     if of not in ("value", *gradients):
-        raise InputError(f"{name}: {unknown('of', of, ('value', *gradients))}")
+        raise unknown_name_error("of", of, ("value", *gradients))
     y = jax.eval_shape(functools.partial(getattr(ops, name), *arrays, **options))
     try:
         given = inspect.signature(explain).bind(
             None, *arrays, **{key: value for key, value in options.items() if key not in HOW}
         )
     except TypeError as error:
-        raise InputError(f"{name}: arithmetic has no words for one of its arguments, {error}; leave it out") from None
+        raise InputError(f"arithmetic has no words for one of its arguments, {error}; leave it out") from None
     for key, value in given.arguments.items():
         if key in ARRAYS and value is not None:
             given.arguments[key] = np.asarray(value, np.float64)
     array = y if of == "value" else given.arguments.get(of)
     if array is None:
-        raise InputError(f"{name}: there is no {of} to take the gradient of; give one")
-    given.arguments["asked"] = Asked(name, of, _index(name, of, at, array.shape), _gradient(name, of, dy, y.shape))
+        raise InputError(f"there is no {of} to take the gradient of; give one")
+    given.arguments["asked"] = Asked(name, of, _index(of, at, array.shape), _gradient(of, dy, y.shape))
     return explain(*given.args, **given.kwargs)
 
 
 def _name(op: str | Callable[..., Any]) -> str:
     name = op if isinstance(op, str) else next((name for name in EXPLAINED if getattr(ops, name) is op), repr(op))
-    known("op", name, EXPLAINED)
+    checks.one_of("op", name, EXPLAINED)
     return name
 
 
-def _index(name: str, of: str, at: int | Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _index(of: str, at: int | Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
     index = tuple(np.atleast_1d(np.asarray(at)).tolist())
     if len(index) != len(shape) or not all(i in range(n) for i, n in zip(index, shape, strict=True)):
         where = "the output" if of == "value" else of
-        raise InputError(f"{name}: at={at} is no index of {where}, whose shape is {shape}")
+        raise InputError(f"at={at} is no index of {where}, whose shape is {shape}")
     return tuple(map(int, index))
 
 
-def _gradient(name: str, of: str, dy: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _gradient(of: str, dy: Any, shape: tuple[int, ...]) -> np.ndarray:
     if of == "value":
         if dy is not None:
-            raise InputError(f"{name}: dy is for a gradient; say which, of='x'")
+            raise InputError("dy is for a gradient; say which, of='x'")
         return np.zeros(0)
     if dy is None:
-        raise InputError(f"{name}: of={of!r} needs dy, the gradient of the output, of shape {shape}")
+        raise InputError(f"of={of!r} needs dy, the gradient of the output, of shape {shape}")
     if np.shape(dy) != shape:
-        raise InputError(f"{name}: dy {np.shape(dy)} should be {shape}, the shape of the op's output")
+        raise InputError(f"dy {np.shape(dy)} should be {shape}, the shape of the op's output")
     return np.asarray(dy, np.float64)

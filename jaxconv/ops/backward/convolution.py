@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution.api import PAD_MODES
 from jaxconv.ops.convolution.api import conv as forward
@@ -25,6 +25,7 @@ from jaxconv.ops.sliding_window import full_edges, pad, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
 
 
+@named_errors(name="backward.conv")
 def conv(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*window c_per_group o"],
@@ -63,10 +64,10 @@ def conv(
            [ 3., 14., 20.],
            [ 0., 30., 40.]], dtype=float32)
     """
-    x, kernel, dy = checks.arrays("backward.conv", x=x, kernel=kernel, dy=dy)
+    x, kernel, dy = checks.as_arrays(x=x, kernel=kernel, dy=dy)
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     y = jax.eval_shape(lambda: forward(x, kernel, pad_mode=pad_mode, flip=flip, **options))
-    checks.gradient_of("backward.conv", dy, y)
+    checks.cotangent(dy, y)
     if flip:
         axes = range(kernel.ndim - 2)
         dx, d_kernel, d_bias = conv(x, jnp.flip(kernel, axes), dy, pad_mode=pad_mode, **options)
@@ -91,7 +92,7 @@ def conv_kernel(x: jax.Array, dy: jax.Array, window: ResolvedWindow, *, groups: 
 
     One number for each tap and each pair of channels, so as many places for dy as the kernel has taps.
     """
-    wide_x, wide_dy = numerics.widened(x), numerics.widened(dy)
+    wide_x, wide_dy = numerics.upcast(x), numerics.upcast(dy)
     d_taps = [pair(pixels, wide_dy, groups, "highest") for _, pixels in taps(pad(wide_x, window), window)]
     return jnp.stack(d_taps).reshape(*window.size, x.shape[-1] // groups, dy.shape[-1]).astype(x.dtype)
 
@@ -116,19 +117,21 @@ def conv_input(
     return explicit_sum(z, rotated, slide, groups=groups, precision="highest").astype(dy.dtype)
 
 
+@named_errors(name="backward.bias")
 def bias(dy: jax.Array) -> jax.Array:
     """A bias is added everywhere: ``d_bias[o] = Σ dy[…, o]``, in at least float32.
 
     >>> bias(jnp.array([[1., 2.], [3., 4.]]))
     Array([4., 6.], dtype=float32)
     """
-    dy = checks.array("backward.bias", "dy", dy)
-    checks.floating("backward.bias", dy=dy)
+    dy = checks.as_array(dy=dy)
+    checks.floating_dtype(dy=dy)
     if dy.ndim < 2:
-        raise InputError(f"backward.bias: dy {dy.shape} should be (N, *spatial, O)")
-    return numerics.widened(dy).sum(axis=tuple(range(dy.ndim - 1))).astype(dy.dtype)
+        raise InputError(f"dy {dy.shape} should be (N, *spatial, O)")
+    return numerics.upcast(dy).sum(axis=tuple(range(dy.ndim - 1))).astype(dy.dtype)
 
 
+@named_errors(name="backward.conv_transpose")
 def conv_transpose(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*window c_per_group o"],
@@ -152,11 +155,11 @@ def conv_transpose(
     >>> dx[0, :, 0], d_kernel[:, 0, 0]
     (Array([3., 6.], dtype=float32), Array([1., 3., 5.], dtype=float32))
     """
-    x, kernel, dy = checks.arrays("backward.conv_transpose", x=x, kernel=kernel, dy=dy)
+    x, kernel, dy = checks.as_arrays(x=x, kernel=kernel, dy=dy)
     options: dict[str, Any] = {"padding": padding, "output_padding": output_padding, "groups": groups}
     options |= {"stride": stride, "dilation": dilation}
     y = jax.eval_shape(lambda: forward_transpose(x, kernel, **options))
-    checks.gradient_of("backward.conv_transpose", dy, y)
+    checks.cotangent(dy, y)
     stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     lows = tuple((low, 0) for low in stamp.low)
     window = ResolvedWindow(stamp.size, stamp.stride, lows, stamp.dilation, x.shape[1:-1])

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from jaxconv import checks
+from jaxconv.errors import named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.linear import dense as forward_dense
 from jaxconv.ops.linear import flatten as forward_flatten
 from jaxconv.ops.losses import softmax_cross_entropy as forward_loss
 
 
+@named_errors(name="backward.dense")
 def dense(
     x: Float[Array, "n i"], kernel: Float[Array, "i o"], dy: Float[Array, "n o"]
 ) -> tuple[Float[Array, "n i"], Float[Array, "i o"], Float[Array, " o"]]:
@@ -23,59 +25,64 @@ def dense(
     >>> dx, d_kernel[:, 0]
     (Array([[30., 40.]], dtype=float32), Array([10., 20.], dtype=float32))
     """
-    x, kernel, dy = checks.arrays("backward.dense", x=x, kernel=kernel, dy=dy)
-    checks.gradient_of("backward.dense", dy, jax.eval_shape(forward_dense, x, kernel))
-    wide, wide_kernel, wide_dy = map(numerics.widened, (x, kernel, dy))
+    x, kernel, dy = checks.as_arrays(x=x, kernel=kernel, dy=dy)
+    checks.cotangent(dy, jax.eval_shape(forward_dense, x, kernel))
+    wide, wide_kernel, wide_dy = map(numerics.upcast, (x, kernel, dy))
     dx = jnp.matmul(wide_dy, wide_kernel.T, precision="highest")
     d_kernel = jnp.matmul(wide.T, wide_dy, precision="highest")
     return dx.astype(x.dtype), d_kernel.astype(x.dtype), wide_dy.sum(axis=0).astype(x.dtype)
 
 
+@named_errors(name="backward.flatten")
 def flatten(x: Shaped[Array, "n *rest"], dy: Shaped[Array, "n i"]) -> Shaped[Array, "n *rest"]:
     """The numbers did not change, only their arrangement: ``dx = dy`` in the shape of x.
 
     >>> flatten(jnp.ones((1, 2, 2, 1)), jnp.arange(4.)[None]).shape
     (1, 2, 2, 1)
     """
-    x, dy = checks.arrays("backward.flatten", x=x, dy=dy)
-    checks.gradient_of("backward.flatten", dy, jax.eval_shape(forward_flatten, x))
+    x, dy = checks.as_arrays(x=x, dy=dy)
+    checks.cotangent(dy, jax.eval_shape(forward_flatten, x))
     return dy.reshape(x.shape)
 
 
+@named_errors(name="backward.relu")
 def relu(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Passes where x was positive: ``dx = dy · [x > 0]``, so 0 at the kink. Lecture row 004-09.
 
     >>> relu(jnp.array([-1., 0., 2.]), jnp.array([5., 5., 5.]))
     Array([0., 0., 5.], dtype=float32)
     """
-    x, dy = checks.arrays("backward.relu", x=x, dy=dy)
-    checks.gradient_of("backward.relu", dy, x)
+    x, dy = checks.as_arrays(x=x, dy=dy)
+    checks.cotangent(dy, x)
     return jnp.where(x > 0, dy, jnp.zeros((), dy.dtype))
 
 
+@named_errors(name="backward.tanh")
 def tanh(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """``dx = dy · (1 − tanh²(x))``: at most 1, and nearly 0 where saturated. ``1 / cosh²(x)`` keeps its digits.
 
     >>> tanh(jnp.array([0., 3.]), jnp.array([1., 1.])).round(3)
     Array([1.  , 0.01], dtype=float32)
     """
-    x, dy = checks.arrays("backward.tanh", x=x, dy=dy)
-    checks.gradient_of("backward.tanh", dy, x)
-    return (numerics.widened(dy) / jnp.cosh(numerics.widened(x)) ** 2).astype(x.dtype)
+    x, dy = checks.as_arrays(x=x, dy=dy)
+    checks.cotangent(dy, x)
+    return (numerics.upcast(dy) / jnp.cosh(numerics.upcast(x)) ** 2).astype(x.dtype)
 
 
+@named_errors(name="backward.sigmoid")
 def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """``dx = dy · σ(x) · (1 − σ(x))``: at most a quarter. ``1 − σ(x)`` is ``σ(−x)``, which keeps its digits.
 
     >>> sigmoid(jnp.array([0., 30.]), jnp.array([1., 1.]))
     Array([2.500e-01, 9.358e-14], dtype=float32)
     """
-    x, dy = checks.arrays("backward.sigmoid", x=x, dy=dy)
-    checks.gradient_of("backward.sigmoid", dy, x)
-    wide = numerics.widened(x)
-    return (numerics.widened(dy) * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))).astype(x.dtype)
+    x, dy = checks.as_arrays(x=x, dy=dy)
+    checks.cotangent(dy, x)
+    wide = numerics.upcast(x)
+    return (numerics.upcast(dy) * (jax.nn.sigmoid(wide) * jax.nn.sigmoid(-wide))).astype(x.dtype)
 
 
+@named_errors(name="backward.softmax_cross_entropy")
 def softmax_cross_entropy(
     logits: Float[Array, "n *places k"],
     label: Int[Array, "n *places"] | Float[Array, "n *places k"],
@@ -91,9 +98,9 @@ def softmax_cross_entropy(
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
     """
     given = label
-    logits, label, dy = checks.arrays("backward.softmax_cross_entropy", logits=logits, label=label, dy=dy)
+    logits, label, dy = checks.as_arrays(logits=logits, label=label, dy=dy)
     y = jax.eval_shape(lambda: forward_loss(logits, given))
-    checks.gradient_of("backward.softmax_cross_entropy", dy, y)
+    checks.cotangent(dy, y)
     if jnp.issubdtype(label.dtype, jnp.integer):
         classes = logits.shape[-1]
         true = jax.nn.one_hot(checks.class_numbers(label, classes), classes, dtype=logits.dtype)

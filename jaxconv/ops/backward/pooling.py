@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxconv import checks
+from jaxconv.errors import named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops import pooling as forward
 from jaxconv.ops.pooling import global_avg_pool as forward_global
@@ -18,6 +19,7 @@ from jaxconv.ops.sliding_window import pad, put, taps
 from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
 
 
+@named_errors(name="backward.max_pool")
 def max_pool(
     x: Float[Array, "n *spatial c"],
     dy: Float[Array, "n *out c"],
@@ -55,7 +57,7 @@ def max_pool(
     }
     x, dy, slide = _lay("max_pool", x, dy, window, **options)
     y = forward.max_pool(x, window, **options)
-    wide = numerics.widened(dy)
+    wide = numerics.upcast(dy)
     slices = (pixels for _, pixels in taps(pad(x, slide, -jnp.inf), slide))
     winners = [
         ((pixels == y) | jnp.isnan(pixels)) & real
@@ -72,6 +74,7 @@ def max_pool(
     return _upsample([share * wide for share in shares], slide, x)
 
 
+@named_errors(name="backward.avg_pool")
 def avg_pool(
     x: Float[Array, "n *spatial c"],
     dy: Float[Array, "n *out c"],
@@ -93,11 +96,12 @@ def avg_pool(
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
     x, dy, slide = _lay("avg_pool", x, dy, window, count_include_pad=count_include_pad, **options)
     counts = forward.counts(slide, x.shape[1:-1], include_pad=count_include_pad)
-    wide = numerics.widened(dy)
+    wide = numerics.upcast(dy)
     spread = wide / jnp.asarray(counts[None, ..., None], wide.dtype)
     return _upsample([spread] * int(np.prod(slide.size)), slide, x)
 
 
+@named_errors(name="backward.lp_pool")
 def lp_pool(
     x: Float[Array, "n *spatial c"],
     dy: Float[Array, "n *out c"],
@@ -124,13 +128,14 @@ def lp_pool(
         "p": p,
     }
     x, dy, slide = _lay("lp_pool", x, dy, window, **options)
-    wide, wide_dy = numerics.widened(x), numerics.widened(dy)
+    wide, wide_dy = numerics.upcast(x), numerics.upcast(dy)
     y = forward.lp_pool(wide, window, **options)
     y = jnp.where(y == 0, 1, y)
     spread = [jnp.sign(v) * (jnp.abs(v) / y) ** (p - 1) * wide_dy for _, v in taps(pad(wide, slide), slide)]
     return _upsample(spread, slide, x)
 
 
+@named_errors(name="backward.global_avg_pool")
 def global_avg_pool(x: Float[Array, "n *spatial c"], dy: Float[Array, "n c"]) -> Float[Array, "n *spatial c"]:
     """Every pixel has the same share: ``dx[n, q, c] = dy[n, c] / pixels``.
 
@@ -138,8 +143,8 @@ def global_avg_pool(x: Float[Array, "n *spatial c"], dy: Float[Array, "n c"]) ->
     Array([[2., 2.],
            [2., 2.]], dtype=float32)
     """
-    x, dy = checks.arrays("backward.global_avg_pool", x=x, dy=dy)
-    checks.gradient_of("backward.global_avg_pool", dy, jax.eval_shape(forward_global, x))
+    x, dy = checks.as_arrays(x=x, dy=dy)
+    checks.cotangent(dy, jax.eval_shape(forward_global, x))
     pixels = int(np.prod(x.shape[1:-1]))
     return jnp.broadcast_to(jnp.expand_dims(dy, range(1, x.ndim - 1)) / pixels, x.shape)
 
@@ -148,9 +153,9 @@ def _lay(
     op: str, x: jax.Array, dy: jax.Array, window: Sizes, **options: Any
 ) -> tuple[jax.Array, jax.Array, ResolvedWindow]:
     """Both arrays, and the window as the forward op lays it, with the op's own errors for what it refuses."""
-    x, dy = checks.arrays(f"backward.{op}", x=x, dy=dy)
+    x, dy = checks.as_arrays(x=x, dy=dy)
     y = jax.eval_shape(lambda: getattr(forward, op)(x, window, **options))
-    checks.gradient_of(f"backward.{op}", dy, y)
+    checks.cotangent(dy, y)
     slide = Window.of_a_pool(window, options["stride"], options["padding"], options["dilation"])
     return x, dy, resolve(slide, x.shape[1:-1], ceil_mode=options["ceil_mode"])
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known, said_by
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution import dispatch, lowerings
 from jaxconv.ops.sharding import over_devices
@@ -42,6 +42,7 @@ PAD_MODES = {
 }
 
 
+@named_errors
 def conv(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*window c_per_group o"],
@@ -102,23 +103,23 @@ def conv(
     >>> conv(edge, vertical)[0, :, :, 0]
     Array([[ 0., 75., 75.,  0.]], dtype=float32)
     """
-    x, kernel = checks.arrays("conv", x=x, kernel=kernel)
+    x, kernel = checks.as_arrays(x=x, kernel=kernel)
     _check(x, kernel, groups)
-    checks.flag("conv", "flip", flip)
-    checks.precision("conv", precision)
-    known("impl", impl, ["auto", *LOWERINGS], by="conv")
-    known("pad_mode", pad_mode, PAD_MODES, by="conv")
-    with said_by("conv"):
-        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
+    checks.boolean("flip", flip)
+    checks.precision(precision)
+    checks.one_of("impl", impl, ["auto", *LOWERINGS])
+    checks.one_of("pad_mode", pad_mode, PAD_MODES)
+    window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
     if pad_mode != "zeros":
         x, window = _pad(x, window, pad_mode)
     if flip:
         kernel = jnp.flip(kernel, range(kernel.ndim - 2))
     lowering = dispatch.conv if impl == "auto" else LOWERINGS[impl]
     y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
-    return numerics.biased("conv", y, bias, x.dtype)
+    return numerics.add_bias(y, bias, x.dtype)
 
 
+@named_errors
 def conv_matrix(
     kernel: Float[Array, "*window c_per_group o"],
     in_shape: Sequence[int],
@@ -153,29 +154,26 @@ def conv_matrix(
     >>> lenet1.size, lenet1.nse, len(set(lenet1.data.tolist()))
     (4816896, 117600, 150)
     """
-    kernel = checks.array("conv_matrix", "kernel", kernel)
+    kernel = checks.as_array(kernel=kernel)
     sizes = in_shape if isinstance(in_shape, Sequence) else ()
     if len(sizes) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in sizes):
-        raise InputError(
-            f"conv_matrix: in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}"
-        )
-    _check(jax.ShapeDtypeStruct((0, *in_shape), kernel.dtype), kernel, groups, op="conv_matrix")
+        raise InputError(f"in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}")
+    _check(jax.ShapeDtypeStruct((0, *in_shape), kernel.dtype), kernel, groups)
     size = tuple(in_shape[:-1])
-    with said_by("conv_matrix"):
-        window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
-        return lowerings.toeplitz_matrix(kernel, size, window, groups)
+    window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+    return lowerings.toeplitz_matrix(kernel, size, window, groups)
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
     """Pad with something else than zeros now, so that no lowering needs to know of it."""
     if 0 in x.shape[1:-1]:
-        raise InputError(f"conv: pad_mode={pad_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
+        raise InputError(f"pad_mode={pad_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
     x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PAD_MODES[pad_mode])
     return x, window._replace(padding=((0, 0),) * len(window.size))
 
 
-def _check(x: Any, kernel: jax.Array, groups: int, op: str = "conv") -> None:
-    checks.kernel(op, kernel)
-    checks.rank(op, x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
-    checks.floating(op, x=x, kernel=kernel)
-    checks.channels(op, x, kernel, groups)
+def _check(x: Any, kernel: jax.Array, groups: int) -> None:
+    checks.kernel(kernel)
+    checks.rank(x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
+    checks.floating_dtype(x=x, kernel=kernel)
+    checks.channels(x, kernel, groups)

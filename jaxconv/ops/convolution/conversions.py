@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import checks
-from jaxconv.errors import InputError, said_by, unknown
+from jaxconv.errors import InputError, named_errors, unknown_name_error
 from jaxconv.shapes import Sizes, is_int, per_dimension, span
 
 
+@named_errors
 def from_keras_transpose(
     kernel: jax.Array,
     *,
@@ -40,15 +41,15 @@ def from_keras_transpose(
     >>> kernel.shape, options["padding"], options["output_padding"]
     ((4, 3, 16, 8), ((1, 1), (0, 1)), (0, 0))
     """
-    kernel, reach, strides = _taken("from_keras_transpose", kernel, stride, dilation)
-    with said_by("from_keras_transpose"):
-        extras: Sequence[int | None] = [None] * len(reach)
-        if output_padding is not None:
-            extras = per_dimension(output_padding, len(reach), "output_padding", least=0)
-        pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, extras, strict=True)]
-        return jnp.swapaxes(kernel, -1, -2), _options(reach, stride, dilation, pads)
+    kernel, reach, strides = _taken(kernel, stride, dilation)
+    extras: Sequence[int | None] = [None] * len(reach)
+    if output_padding is not None:
+        extras = per_dimension(output_padding, len(reach), "output_padding", least=0)
+    pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, extras, strict=True)]
+    return jnp.swapaxes(kernel, -1, -2), _options(reach, stride, dilation, pads)
 
 
+@named_errors
 def from_lax_transpose(
     kernel: jax.Array,
     *,
@@ -75,27 +76,25 @@ def from_lax_transpose(
     >>> kernel[:, 0, 0].tolist(), options["padding"]
     ([2.0, 1.0, 0.0], ((0, 0),))
     """
-    checks.flag("from_lax_transpose", "transpose_kernel", transpose_kernel)
-    kernel, reach, strides = _taken("from_lax_transpose", kernel, stride, dilation)
+    checks.boolean("transpose_kernel", transpose_kernel)
+    kernel, reach, strides = _taken(kernel, stride, dilation)
     ours = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(len(reach)))
-    with said_by("from_lax_transpose"):
-        if isinstance(padding, str):
-            pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, strict=True)]
-            return ours, _options(reach, stride, dilation, pads)
-        pairs = padding if isinstance(padding, list | tuple) else []
-        if len(pairs) != len(reach) or not all(map(_is_pair, pairs)):
-            raise InputError(f"padding {padding!r} should be a name, or a pair (low, high) a dimension")
-        return ours, _options(reach, stride, dilation, pairs)
+    if isinstance(padding, str):
+        pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, strict=True)]
+        return ours, _options(reach, stride, dilation, pads)
+    pairs = padding if isinstance(padding, list | tuple) else []
+    if len(pairs) != len(reach) or not all(map(_is_pair, pairs)):
+        raise InputError(f"padding {padding!r} should be a name, or a pair (low, high) a dimension")
+    return ours, _options(reach, stride, dilation, pairs)
 
 
-def _taken(op: str, kernel: jax.Array, stride: Sizes, dilation: Sizes) -> tuple[jax.Array, list[int], tuple[int, ...]]:
+def _taken(kernel: jax.Array, stride: Sizes, dilation: Sizes) -> tuple[jax.Array, list[int], tuple[int, ...]]:
     """The kernel as an array, and in each dimension how far it reaches and how far apart its stamps are."""
-    kernel = checks.array(op, "kernel", kernel)
-    checks.kernel(op, kernel)
+    kernel = checks.as_array(kernel=kernel)
+    checks.kernel(kernel)
     window = kernel.shape[:-2]
-    with said_by(op):
-        dilations = per_dimension(dilation, len(window), "dilation")
-        strides = per_dimension(stride, len(window), "stride")
+    dilations = per_dimension(dilation, len(window), "dilation")
+    strides = per_dimension(stride, len(window), "stride")
     return kernel, [span(f, d) for f, d in zip(window, dilations, strict=True)], strides
 
 
@@ -106,7 +105,7 @@ def _is_pair(value: object) -> bool:
 def _named_padding(padding: str, reach: int, stride: int, extra: int | None = None) -> tuple[int, int]:
     """The pixels that "same" and "valid" add to the stretched image: Keras's rule, and lax's where extra is None."""
     if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
-        raise unknown("padding", padding, ["same", "valid"])
+        raise unknown_name_error("padding", padding, ["same", "valid"])
     if padding.lower() == "valid":
         return reach - 1, reach - 1 + (max(stride - reach, 0) if extra is None else extra)
     total = reach + stride - 2 if extra is None else reach + reach % 2 - 2 + extra

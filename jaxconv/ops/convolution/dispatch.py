@@ -15,7 +15,7 @@ from jaxconv.shapes import ResolvedWindow
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
-    dtypes = (x.dtype, kernel.dtype, numerics.accumulator(x))
+    dtypes = (x.dtype, kernel.dtype, numerics.accumulator_dtype(x))
     return primitives.run("y", x, kernel, primitives.Form(window, x.shape[1:-1], groups, dtypes, precision))
 
 

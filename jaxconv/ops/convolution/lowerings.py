@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxconv._compat import half_precision_convolution_has_a_gradient
-from jaxconv.errors import InputError, said_by
+from jaxconv.errors import InputError
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution.primitives import Form, Lowering, shape_of
 from jaxconv.ops.numerics import mix
@@ -39,7 +39,7 @@ def explicit_conv(
     one input pixel, so the sum over c is one matrix product of all those pixels with ``kernel[u]``. ``jax.grad``
     differentiates it as it stands: slices, products and sums.
     """
-    x, kernel = numerics.widened(x), numerics.widened(kernel)
+    x, kernel = numerics.upcast(x), numerics.upcast(kernel)
     y = jnp.zeros((), x.dtype)
     for u, pixels in taps(pad(x, window), window):
         y += mix(pixels, kernel[u], groups, precision)
@@ -62,7 +62,7 @@ def fft_conv(
 
     Source: Mathieu et al., 2013, https://arxiv.org/abs/1312.5851.
     """
-    x, kernel = numerics.widened(x), numerics.widened(kernel)
+    x, kernel = numerics.upcast(x), numerics.upcast(kernel)
     x = pad(x, window)
     length, c, features = x.shape[1:-1], kernel.shape[-2], kernel.shape[-1]
     # Zeros between the taps (dilation) and after the last, so that the kernel is as large as the image.
@@ -95,7 +95,7 @@ def im2col_conv(
 
     Source: Chellapilla et al., 2006, https://inria.hal.science/inria-00112631.
     """
-    x, kernel = numerics.widened(x), numerics.widened(kernel)
+    x, kernel = numerics.upcast(x), numerics.upcast(kernel)
     *size, c, features = kernel.shape
     # All taps of the first group, then all of the next: the order of the matrix's rows.
     columns = [pixels.reshape(*pixels.shape[:-1], groups, c) for _, pixels in taps(pad(x, window), window)]
@@ -117,7 +117,7 @@ def lax_conv(
 
     The sum is in at least float32 unless ``dtype`` gives another.
     """
-    dtype = numerics.accumulator(x) if dtype is None else dtype
+    dtype = numerics.accumulator_dtype(x) if dtype is None else dtype
     if dtype != x.dtype and not half_precision_convolution_has_a_gradient():
         x, kernel = x.astype(dtype), kernel.astype(dtype)  # the same numbers, in more memory
     return lax.conv_general_dilated(
@@ -183,9 +183,8 @@ def toeplitz_conv(
     of one feature map have the same weights (weight sharing). The matrix of a one-dimensional convolution is constant
     along its diagonals: a Toeplitz matrix. This lowering instructs and is not fast.
     """
-    x, kernel = numerics.widened(x), numerics.widened(kernel)
-    with said_by("conv"):
-        connections = toeplitz_matrix(kernel, x.shape[1:-1], window, groups)
+    x, kernel = numerics.upcast(x), numerics.upcast(kernel)
+    connections = toeplitz_matrix(kernel, x.shape[1:-1], window, groups)
     neurons, inputs = connections.indices.T
     pixels = x.reshape(x.shape[0], math.prod(x.shape[1:])).T
     # The product written out, because jax's own has no gradient on meshes of Explicit axes.

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known, said_by
+from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.numerics import mix
 from jaxconv.ops.sharding import over_devices
@@ -35,6 +35,7 @@ class Stamp(NamedTuple):
     out: tuple[int, ...]
 
 
+@named_errors
 def conv_transpose(
     x: Float[Array, "n *spatial c"],
     kernel: Float[Array, "*window c_per_group o"],
@@ -84,18 +85,17 @@ def conv_transpose(
     >>> conv_transpose(x, jnp.array([1., 2., 3.])[:, None, None], stride=2)[0, :, 0]        # 1·(1 2 3) and 10·(1 2 3)
     Array([ 1.,  2., 13., 20., 30.], dtype=float32)
     """
-    x, kernel = checks.arrays("conv_transpose", x=x, kernel=kernel)
-    checks.kernel("conv_transpose", kernel)
-    checks.rank("conv_transpose", x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
-    checks.floating("conv_transpose", x=x, kernel=kernel)
-    checks.channels("conv_transpose", x, kernel, groups)
-    checks.precision("conv_transpose", precision)
-    known("impl", impl, ["auto", *TRANSPOSE_LOWERINGS], by="conv_transpose")
-    with said_by("conv_transpose"):
-        stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
+    x, kernel = checks.as_arrays(x=x, kernel=kernel)
+    checks.kernel(kernel)
+    checks.rank(x, kernel.ndim, f"(N, *spatial, C), to go with the kernel {kernel.shape}")
+    checks.floating_dtype(x=x, kernel=kernel)
+    checks.channels(x, kernel, groups)
+    checks.precision(precision)
+    checks.one_of("impl", impl, ["auto", *TRANSPOSE_LOWERINGS])
+    stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     lowering = TRANSPOSE_LOWERINGS["lax" if impl == "auto" else impl]
     y = over_devices(partial(lowering, stamp=stamp, groups=groups, precision=precision), x, kernel)
-    return numerics.biased("conv_transpose", y, bias, x.dtype)
+    return numerics.add_bias(y, bias, x.dtype)
 
 
 def lay(
@@ -141,7 +141,7 @@ def lay(
 
 def _explicit(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precision: lax.PrecisionLike) -> jax.Array:
     """The sum over taps: the ink that tap u of every stamp leaves, put where it lands."""
-    x, kernel = numerics.widened(x), numerics.widened(kernel)
+    x, kernel = numerics.upcast(x), numerics.upcast(kernel)
     y = jnp.zeros((), x.dtype)
     for u in tap_numbers(stamp.size):
         start = [tap * d - low for tap, d, low in zip(u, stamp.dilation, stamp.low, strict=True)]
@@ -161,7 +161,7 @@ def _lax(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precisio
         dimension_numbers=layout(len(stamp.size)),
         feature_group_count=groups,
         precision=precision,
-        preferred_element_type=numerics.accumulator(x),
+        preferred_element_type=numerics.accumulator_dtype(x),
     )
 
 

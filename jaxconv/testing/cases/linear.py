@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks, ops
-from jaxconv.errors import said_by
+from jaxconv.errors import error_context
 from jaxconv.ops import backward
 from jaxconv.ops.convolution.transposed import TRANSPOSE_LOWERINGS
 from jaxconv.shapes import per_dimension
@@ -17,8 +17,8 @@ from jaxconv.testing.cases.base import Asked, Contest, Entry, of_x, random_param
 
 
 def _convolution(asked: Asked, lowerings: Sequence[str], **options: Any) -> Contest:
-    channels = checks.per_group(asked.op, asked.shape, asked.groups)
-    with said_by(asked.op):
+    with error_context(asked.op):
+        channels = checks.channels_per_group(asked.shape, asked.groups)
         window = per_dimension(asked.kernel, len(asked.shape) - 2, "kernel")
     args = (random_x(asked), *random_parameters(asked, (*window, channels, asked.features), (asked.features,)))
     options |= {

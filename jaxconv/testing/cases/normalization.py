@@ -53,7 +53,7 @@ def _norm(asked: Asked) -> Contest:
         return y + _row(bias[0], x) if bias else y
 
     def gradient(*args_and_dy: jax.Array) -> Any:
-        x, scale, *bias, dy = map(numerics.widened, args_and_dy)
+        x, scale, *bias, dy = map(numerics.upcast, args_and_dy)
         x_hat, deviation = standardized(x)
         g = dy * _row(scale, x)
         dx = (g - (over(jnp.mean, g) if centred else 0) - x_hat * over(jnp.mean, g * x_hat)) / deviation

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from jaxconv import ops
-from jaxconv.errors import said_by
+from jaxconv.errors import error_context
 from jaxconv.ops import backward
 from jaxconv.ops.pooling import counts
 from jaxconv.shapes import ResolvedWindow, Window, resolve
@@ -27,7 +27,7 @@ def _pooling(
 ) -> Contest:
     """The op in its ways, the first of which is its default, and the same made of what slides in lax."""
     size = asked.shape[1:-1]
-    with said_by(asked.op):
+    with error_context(asked.op):
         window = resolve(Window.of_a_pool(asked.kernel, asked.stride, asked.padding, asked.dilation), size)
     options |= {"window": asked.kernel, "stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
     pool = partial(getattr(ops, asked.op), **options)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks
-from jaxconv.errors import InputError, known
+from jaxconv.errors import InputError, error_context
 from jaxconv.shapes import Padding, Sizes, is_int
 from jaxconv.testing.arguments import floating_dtype
 from jaxconv.testing.cases.base import Asked, Contest, Entry, with_gradient
@@ -62,17 +62,19 @@ def contest(
     >>> sorted(contest("relu", (2, 3)).functions)
     ['by hand', 'jax.nn', 'maximum', 'where']
     """
-    known("op", op, CONTESTS, by="compare")
+    with error_context("compare"):
+        checks.one_of("op", op, CONTESTS)
     entry = CONTESTS[op]
     shape = entry.shape if shape is None else shape
     sizes = tuple(shape) if isinstance(shape, Sequence | np.ndarray) else (shape,)
     least, wanted = (3, "(N, *spatial, C)") if entry.spatial else (2, "(N, values)")
     if len(sizes) < least or not all(is_int(n) and n >= 1 for n in sizes):
-        raise InputError(f"{op}: shape {sizes} should be {wanted}, every size at least 1")
-    checks.whole(op, 1, features=features)
-    checks.whole(op, 0, seed=seed)
-    checks.flag(op, "kinks", kinks)
-    floating_dtype(op, dtype)
+        raise InputError(f"shape {sizes} should be {wanted}, every size at least 1").from_source(op)
+    with error_context(op):
+        checks.at_least(1, features=features)
+        checks.at_least(0, seed=seed)
+        checks.boolean("kinks", kinks)
+        floating_dtype(dtype)
     options = (features, kernel, stride, padding, output_padding, dilation, groups, pad_mode, flip, p, kinks)
     with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
         return entry.make(Asked(op, sizes, *options, dtype, seed))

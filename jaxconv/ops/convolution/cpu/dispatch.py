@@ -38,7 +38,7 @@ LOWERINGS = {
 
 
 def _fastest(wanted: str, first: jax.Array, second: jax.Array, form: Form) -> jax.Array:
-    first, second = numerics.widened(first), numerics.widened(second)
+    first, second = numerics.upcast(first), numerics.upcast(second)
     shapes = dict(zip(others(wanted), (first.shape, second.shape), strict=True))
     *_, c, features = shapes.get("kernel") or shape_of("kernel", first.shape, second.shape, form)
     lowering = autotune.choice(wanted, autotune.case(c, features // form.groups, form.groups))
