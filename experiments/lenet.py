@@ -80,7 +80,7 @@ class Config(TrainingStudy):
 def measure(config: Config, tell: Progress) -> Findings:
     for name in config.networks:
         known("network", name, NETWORKS, by="lenet")
-    dataset = data.load(config.dataset).at_least(models.find("lenet5").in_shape)
+    dataset = data.load(config.dataset).at_least(models.get_model("lenet5").input_shape)
     results: dict[str, Any] = {"networks": {}, "as matrices": {}}
     histories = {}
     for name in tell.each(config.networks, "training {}"):

@@ -62,7 +62,7 @@ def _check(options: Bench) -> None:
     if not options.models:
         raise InputError("bench: --models: name at least one")
     for model in options.models:
-        models.find(model)
+        models.get_model(model)
     checks.whole("bench", 1, rounds=options.rounds)
     if options.batch is not None:
         checks.whole("bench", 1, batch=options.batch)
