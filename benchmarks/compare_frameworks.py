@@ -110,7 +110,7 @@ def main(options: Options) -> None:
 
 def _check(options: Options) -> None:
     for model in options.models:
-        models.find(model)
+        models.get_model(model)
     who.chosen(options.peers)
     if not options.models:
         raise InputError("compare_frameworks: --models: name at least one")

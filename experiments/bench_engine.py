@@ -104,9 +104,9 @@ def claims(results: dict[str, Any]) -> list[Claim]:
 
 def overhead(repeats: int) -> dict[str, float]:
     """Seconds of an epoch, without validation: what fit says of its own, and a bare scan after each of these."""
-    entry = models.find("lenet5")
-    dataset = data.load("digits").at_least(entry.in_shape)
-    model, optimizer, key = entry.make(10), train.make_optimizer(), jax.random.key(0)
+    spec = models.get_model("lenet5")
+    dataset = data.load("digits").at_least(spec.input_shape)
+    model, optimizer, key = spec.create(num_classes=10), train.make_optimizer(), jax.random.key(0)
     step = train.make_step(model, optimizer)
     images, labels = map(jax.numpy.asarray, dataset.train)
     steps = train.plan(len(labels), BATCH_SIZE, dataset.in_shape).steps
@@ -152,7 +152,7 @@ def peak_memory(name: str, model: str, folder: Path) -> int:
 
 def soak(epochs: int, folder: Path) -> dict[str, Any]:
     """Memory after every epoch of a long run that saves a checkpoint each time, and how fast it grows."""
-    dataset, model = data.load("digits"), models.find("small_cnn").make(10)
+    dataset, model = data.load("digits"), models.create_model("small_cnn", 10)
     mib = []
 
     def on_epoch(record: dict[str, Any], snapshot: train.Snapshot, is_best: bool) -> None:
@@ -176,14 +176,14 @@ def soak(epochs: int, folder: Path) -> dict[str, Any]:
 
 def stream(name: str, model: str, images: int, rounds: int) -> dict[str, float]:
     """Images a second from memory and through Grain: of the second epoch of runs that take turns."""
-    entry = models.find(model)
+    spec = models.get_model(model)
     rates: dict[str, list[float]] = {"resident": [], "streamed": []}
     for _ in range(rounds):
         for way, each in rates.items():
-            dataset = data.load(name, stream=way == "streamed").at_least(entry.in_shape)
+            dataset = data.load(name, stream=way == "streamed").at_least(spec.input_shape)
             part = dataset.train.part(slice(images))
             fitted = train.fit(
-                entry.make(len(dataset.classes)),
+                spec.create(num_classes=len(dataset.classes)),
                 part if way == "streamed" else tuple(part),
                 tuple(dataset.validation.part(slice(1000))),
                 optimizer=train.make_optimizer(),
@@ -195,8 +195,8 @@ def stream(name: str, model: str, images: int, rounds: int) -> dict[str, float]:
 
 def checkpoint(name: str, model: str, folder: Path) -> dict[str, Any]:
     """Seconds and bytes of a checkpoint."""
-    entry, optimizer = models.find(model), train.make_optimizer()
-    ts = train.init_state(entry.make(10), optimizer, jax.random.key(0), entry.in_shape)
+    spec, optimizer = models.get_model(model), train.make_optimizer()
+    ts = train.init_state(spec.create(num_classes=10), optimizer, jax.random.key(0), spec.input_shape)
     steps = iter(range(1, 1000))
 
     def save() -> None:

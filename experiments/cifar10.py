@@ -8,8 +8,8 @@ time and not as many as in its paper, so none reaches what that tells: an error 
 8.75 % by ResNet-20 in 182.
 
 Measured with one seed (cpu (Linux x86_64, 2 cores), jax 0.10.2, 117 min of processor time): Test accuracy on CIFAR-10
-whose pictures went through JPEG once: convnetjs 0.7352 after 40 epochs (over ten views 0.7728), all_conv48 0.8047 after
-25 epochs, resnet20 0.8508 after 20 epochs.
+whose pictures went through JPEG once: convnetjs 0.7352 after 40 epochs (over ten views 0.7728), all_cnn_c_48 0.8047
+after 25 epochs, resnet20 0.8508 after 20 epochs.
 
     python experiments/cifar10.py                        # an hour on 2 cores
     python experiments/cifar10.py                        # again, if it was killed: it goes on from its last checkpoint
@@ -49,7 +49,7 @@ from jaxconv.runs import TrainConfig, evaluate_run, load_run, train_or_resume
 
 RECIPES: dict[str, dict[str, Any]] = {
     "convnetjs": {"epochs": 40, "batch_size": 64, "augment": ("flip", "shift:2")},
-    "all_conv48": {"epochs": 25, "batch_size": 128, "learning_rate": 1e-3},
+    "all_cnn_c_48": {"epochs": 25, "batch_size": 128, "learning_rate": 1e-3},
     "resnet20": {
         "epochs": 20,
         "batch_size": 128,

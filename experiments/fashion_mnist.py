@@ -74,8 +74,8 @@ def measure(config: Config, tell: Progress) -> Findings:
     histories, kept = {}, {}
     for title in tell.each(config.ways, "training {}"):
         way = WAYS[title]
-        entry = models.find(way.model)
-        dataset, model = raw.at_least(entry.in_shape), entry.make(len(raw.classes))
+        spec = models.get_model(way.model)
+        dataset, model = raw.at_least(spec.input_shape), spec.create(num_classes=len(raw.classes))
         trained = train_networks(
             model,
             dataset.train,

@@ -81,7 +81,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     for name in config.networks:
         with error_context("lenet"):
             checks.one_of("network", name, NETWORKS)
-    dataset = data.load(config.dataset).at_least(models.find("lenet5").in_shape)
+    dataset = data.load(config.dataset).at_least(models.get_model("lenet5").input_shape)
     results: dict[str, Any] = {"networks": {}, "as matrices": {}}
     histories = {}
     for name in tell.each(config.networks, "training {}"):

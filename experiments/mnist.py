@@ -45,11 +45,11 @@ class Config(Study):
 
 def measure(config: Config, tell: Progress) -> Findings:
     recipe = TrainConfig(**RECIPES["lecture"] | {"epochs": config.epochs})
-    dataset = data.load(config.dataset).at_least(models.find("mnist_cnn").in_shape)
+    dataset = data.load(config.dataset).at_least(models.get_model("mnist_cnn").input_shape)
     results: dict[str, Any] = {}
     histories, kept = {}, {}
     for title, name in tell.each(list(NETWORKS.items()), "training {0[0]}"):
-        model = models.find(name).make(len(dataset.classes))
+        model = models.create_model(name, len(dataset.classes))
         trained = train_recipe(
             recipe, model, dataset.train, dataset.validation, seeds=range(config.seeds), tell=tell.share
         )

@@ -177,7 +177,7 @@ def first_by_last(norms: dict[int, float]) -> float:
 
 def zero_block(depth: int, in_shape: tuple[int, ...]) -> dict[str, float]:
     """How far the first block, whose residual begins as zero, is from handing on what it is given, and its gradient."""
-    block = dict(models.resnet(depth, zero_init=True).parts)["res1"]
+    block = dict(models.resnet(depth, zero_init_residual=True).parts)["res1"]
     x, dy = jax.random.normal(jax.random.key(1), (2, 4, *in_shape[:2], 16))
     params, state = init(block, 0, x.shape[1:])
     y, pull = jax.jit(lambda x: jax.vjp(lambda x: block.apply(params, state, x, train=True)[0], x))(x)

@@ -58,15 +58,15 @@ def measure(config: Config, tell: Progress) -> Findings:
     for distortion in config.distortions:
         with error_context("robustness"):
             checks.one_of("distortion", distortion, explain.DISTORTIONS)
-    entries = {name: models.find(name) for name in config.models}
+    specs = {name: models.get_model(name) for name in config.models}
     dataset = data.load(config.dataset)
     results: dict[str, Any] = {}
     curves: dict[str, Found] = {}
-    tell.expect(2 * len(entries))
-    for name, entry in entries.items():
+    tell.expect(2 * len(specs))
+    for name, spec in specs.items():
         tell(f"{name}: training")
-        large = dataset.at_least(entry.in_shape)
-        model = entry.make(len(dataset.classes))
+        large = dataset.at_least(spec.input_shape)
+        model = spec.create(num_classes=len(dataset.classes))
         trained = config.train(model, large.train, large.validation, tell)
         tell(f"{name}: distorting")
         some = tuple(array[: config.images] for array in large.test)

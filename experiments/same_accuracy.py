@@ -48,11 +48,11 @@ def measure(config: Config, tell: Progress) -> Findings:
     asked = TrainConfig() if config.dataset == "digits" else TrainConfig(dataset="mnist", **RECIPES["fast"])
     if config.epochs is not None:
         asked = dataclasses.replace(asked, epochs=config.epochs)
-    entry = models.find(asked.model)
-    dataset = data.load(asked.dataset).at_least(entry.in_shape)
+    spec = models.get_model(asked.model)
+    dataset = data.load(asked.dataset).at_least(spec.input_shape)
     results: dict[str, Any] = {"dataset": asked.dataset, "model": asked.model, "epochs": asked.epochs}
     for impl in tell.each(IMPLS, f"{asked.model} on {asked.dataset}, by {{}}"):
-        model = entry.make(len(dataset.classes), impl=impl)
+        model = spec.create(num_classes=len(dataset.classes), impl=impl)
         trained = train_recipe(
             asked, model, dataset.train, dataset.validation, seeds=range(config.seeds), tell=tell.share
         )

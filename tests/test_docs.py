@@ -18,7 +18,7 @@ import jax
 import pytest
 
 import jaxconv
-from jaxconv import explain, layers, ops, train
+from jaxconv import explain, layers, models, ops, train
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -215,6 +215,22 @@ def test_it_builds(site):
     assert {page.stem for page in PAGES} <= {path.stem for path in site.glob("*.html")}
     scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")}
     assert scripts == {path.stem for path in (site / "experiments/scripts").glob("*.html")}
+
+
+def test_the_page_of_models_lists_every_registered_model(site):
+    """Each with its parameters, counted here as the sizes of its arrays, and linked to its function."""
+    text = (site / "models.html").read_text()
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", text, re.DOTALL)]
+    table = {re.sub("<.*?>", "", row[0]): row for row in cells if row}
+    assert list(table) == models.list_models()
+    for name, (link, description, shape, params) in table.items():
+        spec = models.get_model(name)
+        arrays, _ = jax.eval_shape(lambda key, spec=spec: spec.create().init(key, spec.input_shape), jax.random.key(0))
+        assert int(params.replace(",", "")) == sum(leaf.size for leaf in jax.tree.leaves(arrays))
+        assert tuple(map(int, shape.split("×"))) == spec.input_shape
+        assert description.startswith(spec.description) and 'href="api/models.html#jaxconv.models.' in link
+    assert "batch_norm=True, dropout=0.3" in table["vgg6_bn"][1] and "depth=110" in table["resnet110"][1]
+    assert 'href="models.html"' in (site / "index.html").read_text()
 
 
 def test_no_page_fetches_anything(site):

@@ -71,9 +71,9 @@ def test_a_spawned_process_makes_the_same_of_it():
         np.testing.assert_allclose(pool.apply(output, (NETWORK,)), output(NETWORK), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", models.list_models())
 def test_every_model_and_every_part_of_it_can_be_pickled(name):
-    model = models.find(name).make()
+    model = models.create_model(name)
     again = pickle.loads(pickle.dumps(model))
     assert [name for name, _ in again.parts] == [name for name, _ in model.parts]
     for _, part in model.parts[:12] + model.parts[-6:]:

@@ -104,7 +104,7 @@ assert set(MAKE) == set(NETS)
 
 
 def build(model: str, batch: int) -> Runner:
-    images, labels = random_batch(models.find(model).in_shape, batch)
+    images, labels = random_batch(models.get_model(model).input_shape, batch)
     x, y = jnp.asarray(images.transpose(0, 3, 1, 2)), jnp.asarray(labels)
     keys = iter(jax.random.split(jax.random.key(0), 1000))
     net, state = nn.make_with_state(MAKE[model])(lambda: next(keys))

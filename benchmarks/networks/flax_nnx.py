@@ -91,7 +91,7 @@ assert set(MAKE) == set(NETS)
 
 
 def build(model: str, batch: int) -> Runner:
-    x, y = map(jnp.asarray, random_batch(models.find(model).in_shape, batch))
+    x, y = map(jnp.asarray, random_batch(models.get_model(model).input_shape, batch))
     net = MAKE[model](nnx.Rngs(0))
     optimizer = nnx.Optimizer(net, optax.adam(LEARNING_RATE), wrt=nnx.Param)
 

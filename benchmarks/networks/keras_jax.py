@@ -79,7 +79,7 @@ assert set(MAKE) == set(NETS)
 
 def build(model: str, batch: int) -> Runner:
     keras.utils.set_random_seed(0)
-    x, y = map(ops.convert_to_tensor, random_batch(models.find(model).in_shape, batch))
+    x, y = map(ops.convert_to_tensor, random_batch(models.get_model(model).input_shape, batch))
     net = MAKE[model]()
     net.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE),

@@ -139,7 +139,7 @@ assert set(APPLY) == set(NETS)
 
 
 def build(model: str, batch: int) -> Runner:
-    x, y = map(jnp.asarray, random_batch(models.find(model).in_shape, batch))
+    x, y = map(jnp.asarray, random_batch(models.get_model(model).input_shape, batch))
     apply, optimizer = APPLY[model], optax.adam(LEARNING_RATE)
     p, s = jax.jit(partial(init, model))(jax.random.key(0))
     opt_state = optimizer.init(p)

@@ -82,7 +82,7 @@ def build(model: str, batch: int, *, channels_last: bool = False) -> Runner:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # Where jax is told to stay off the GPU, so is torch: what is compared runs on one device.
     device = "cuda" if torch.cuda.is_available() and os.environ.get("JAX_PLATFORMS") != "cpu" else "cpu"
-    images, labels = random_batch(models.find(model).in_shape, batch)
+    images, labels = random_batch(models.get_model(model).input_shape, batch)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout).to(device)
     y = torch.from_numpy(labels).long().to(device)
     net = MAKE[model]().to(device, memory_format=layout)

@@ -2,6 +2,7 @@
 
 - ``notebooks/`` and ``experiments/``, from the folders of these names; CONTRIBUTING and CHANGELOG;
 - ``api/``, a page for each package, with its public names;
+- ``models.md``, a table of the registered models;
 - ``source/``, the files of the repository that some page links to, so that a link to a source works on the disk too.
 
 All pages, also those in docs/, link to files as they lie in the repository: ``../jaxconv/ops/pool.py``. Here each link
@@ -52,7 +53,7 @@ def on_config(config: MkDocsConfig) -> None:
 
 @event_priority(100)  # before the plugin that makes pages of notebooks
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    for uri, text in {**_documents(), **_scripts(), **_reference()}.items():
+    for uri, text in {**_documents(), **_scripts(), **_reference(), "models.md": _models()}.items():
         files.append(File.generated(config, uri, content=text))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         files.append(File(f"notebooks/{path.name}", str(ROOT), config.site_dir, config.use_directory_urls))
@@ -169,6 +170,34 @@ def _package(package: str) -> str:
         parts.append(f"## {short} {{#{each}}}\n\n{readable(docstring_of(each), each)}")
         parts += [_entry(name) for name in names_of(each)]
     return "\n".join(parts)
+
+
+@functools.cache
+def _models() -> str:
+    """Table of the registered models, each linked to its function."""
+    from jaxconv import explain, models
+
+    rows = []
+    for spec in map(models.get_model, models.list_models()):
+        function, options = getattr(spec.create, "func", spec.create), getattr(spec.create, "keywords", {})
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        text = inline(spec.description) + (f" Here with `{given}`." if given else "")
+        shape = "×".join(map(str, spec.input_shape))
+        params = explain.summarize(spec.create(), spec.input_shape).params
+        rows.append(f"| [`{spec.name}`][jaxconv.models.{function.__name__}] | {text} | {shape} | {params:,} |")
+    return "\n".join(
+        [
+            "# Models",
+            "",
+            "The registered models, with their parameters at the smallest image that each is meant for.",
+            "`models.create_model(name, num_classes)` creates one, `jaxconv summary NAME` shows its layers, and",
+            "`jaxconv train --model NAME` trains it.",
+            "",
+            "| name | description | input shape | parameters |",
+            "|---|---|---:|---:|",
+            *rows,
+        ]
+    )
 
 
 def _lead(module: str) -> str:

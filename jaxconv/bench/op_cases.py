@@ -89,10 +89,10 @@ def cases(model: str, batch: int) -> list[Case]:
     >>> [(case.way, case.shape) for case in cases("lenet5", 1)][:3]
     [('forward', '32×32×1 → 28×28×6, 5×5'), ('dk', '32×32×1 → 28×28×6, 5×5'), ('forward', '14×14×6 → 10×10×16, 5×5')]
     """
-    entry = models.find(model)
-    net = entry.make(CLASSES)
-    params, state = jax.eval_shape(lambda key: net.init(key, entry.in_shape), jax.random.key(0))
-    images = jax.ShapeDtypeStruct((batch, *entry.in_shape), jnp.float32)
+    spec = models.get_model(model)
+    net = spec.create(num_classes=CLASSES)
+    params, state = jax.eval_shape(lambda key: net.init(key, spec.input_shape), jax.random.key(0))
+    images = jax.ShapeDtypeStruct((batch, *spec.input_shape), jnp.float32)
 
     def loss(params: Any, state: Any, images: Any) -> jax.Array:
         return net.apply(params, state, images, train=True, key=jax.random.key(0))[0].sum()
@@ -105,7 +105,7 @@ def cases(model: str, batch: int) -> list[Case]:
     convs.sort(key=lambda case: (layers.index(case[1:]), order.index(case.way)))
     pools = [
         Pool(way, x, resolve(window, x[1:-1]))
-        for x, window in _pools(net, params, state, (batch, *entry.in_shape))
+        for x, window in _pools(net, params, state, (batch, *spec.input_shape))
         for way in ("forward", "dx")
     ]
     return list(dict.fromkeys([*convs, *pools]))

@@ -95,11 +95,11 @@ def build(model: str, batch: int, *, mode: str = "step", images: int = IMAGES) -
 
 
 def step(model: str, batch: int) -> Runner:
-    entry = models.find(model)
-    net, optimizer = entry.make(CLASSES), optax.adam(LEARNING_RATE)
-    ts = train.init_state(net, optimizer, jax.random.key(0), entry.in_shape)
+    spec = models.get_model(model)
+    net, optimizer = spec.create(num_classes=CLASSES), optax.adam(LEARNING_RATE)
+    ts = train.init_state(net, optimizer, jax.random.key(0), spec.input_shape)
     train_step = train.make_train_step(net, optimizer, jax.random.key(1))
-    examples = train.Batch(*map(jnp.asarray, random_batch(entry.in_shape, batch)))
+    examples = train.Batch(*map(jnp.asarray, random_batch(spec.input_shape, batch)))
 
     def steps(count: int) -> float:
         nonlocal ts
@@ -112,15 +112,15 @@ def step(model: str, batch: int) -> Runner:
 
 
 def epoch(model: str, batch: int, images: int) -> Runner:
-    entry = models.find(model)
-    net, optimizer = entry.make(CLASSES), optax.adam(LEARNING_RATE)
-    ts = train.init_state(net, optimizer, jax.random.key(0), entry.in_shape)
-    cut = train.plan(images, batch, entry.in_shape)
+    spec = models.get_model(model)
+    net, optimizer = spec.create(num_classes=CLASSES), optax.adam(LEARNING_RATE)
+    ts = train.init_state(net, optimizer, jax.random.key(0), spec.input_shape)
+    cut = train.plan(images, batch, spec.input_shape)
     chunk = min(cut.chunk, LONGEST)
     cut = cut._replace(chunk=chunk, chunks=math.ceil(cut.steps / chunk))
     cut = cut._replace(examples=cut.chunks * chunk * batch, steps=cut.chunks * chunk)  # whole chunks of whole batches
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (cut.examples, *entry.in_shape), np.uint8)
+    pixels = rng.integers(0, 256, (cut.examples, *spec.input_shape), np.uint8)
     labels = rng.integers(0, CLASSES, cut.examples).astype(np.int32)
     feed = Resident(pixels, labels, cut, 0, None)
     function = make_chunk(train.make_step(net, optimizer), feed.fetch)
@@ -152,8 +152,12 @@ def flops_of_step(model: str, batch: int) -> float:
     >>> flops_of_step("mnist_cnn", 1) == 2 * (3 * 2794240 - 26 * 26 * 32 * 9)
     True
     """
-    entry = models.find(model)
-    work = [row.multiply_adds for row in summarize(entry.make(CLASSES), entry.in_shape).rows if row.multiply_adds]
+    spec = models.get_model(model)
+    work = [
+        row.multiply_adds
+        for row in summarize(spec.create(num_classes=CLASSES), spec.input_shape).rows
+        if row.multiply_adds
+    ]
     return 2.0 * batch * (3 * sum(work) - work[0])
 
 

@@ -47,7 +47,7 @@ class Bench:
 def run_bench(options: Bench) -> None:
     """Run the benchmark that the options select."""
     for model in options.models:
-        models.find(model)
+        models.get_model(model)
     if options.tune:
         tune_rule(rounds=options.rounds, file=options.json)
     elif options.ops:

@@ -10,10 +10,12 @@ import tyro
 
 from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.models.comparison_cases import model_contest
+from jaxconv.models.comparison_cases import list_comparable_models, model_contest
 from jaxconv.testing import CONTESTS, Contest, check_gradients, compare_all, contest
 from jaxconv.utils.files import check_writable, write_json
 from jaxconv.utils.terminal import console, tell
+
+MODEL_HELP = f"Compare a whole network instead, per parameter: one of {', '.join(list_comparable_models())}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Compare:
     """
 
     op: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(CONTESTS)}.")] = "conv"
-    model: str | None = None
-    """Compare a whole network instead, per parameter: lenet5, mnist_cnn or small_cnn."""
+    model: Annotated[str | None, tyro.conf.arg(help=MODEL_HELP)] = None
     layer: str | None = None
     """One layer of the model, such as conv2."""
     batch: int = 8

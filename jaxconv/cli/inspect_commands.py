@@ -4,7 +4,7 @@ import dataclasses
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,14 @@ from jaxconv.runs import (
 from jaxconv.utils.terminal import console, tell
 
 MOST_CLASSES = 1_000_000
+MODEL_HELP = f"One of {', '.join(models.list_models())}; or the folder of a run, as jaxconv train made it."
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """Print a network as a table: shapes, parameters, work, receptive fields."""
 
-    model: tyro.conf.Positional[str]
-    """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
-    32, 44, 56 or 110; or the folder of a run, as jaxconv train made it."""
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=MODEL_HELP)]
     in_shape: tuple[int, int, int] | None = None
     """Height, width and channels of one image; by default the size that the model is meant for."""
     classes: int | None = None
@@ -60,7 +59,7 @@ def check_summary(options: Summary) -> None:
 
 def summary(options: Summary) -> None:
     name, in_shape, classes = _network(options)
-    shown = summarize(models.find(name).make(classes), in_shape)
+    shown = summarize(models.create_model(name, classes), in_shape)
     title = f"{name} on {'×'.join(map(str, shown.in_shape))}"
     tell(*write_summary(shown, options.form, title=title, width=console().width).split("\n"))
     if options.form in ("terminal", "text"):
@@ -75,7 +74,7 @@ def _network(options: Summary) -> tuple[str, tuple[int, ...], int]:
         config = read_config(Path(options.model))
         return config["model"], tuple(config["in_shape"]), len(config["classes"])
     classes = 10 if options.classes is None else options.classes
-    return options.model, options.in_shape or models.find(options.model).in_shape, classes
+    return options.model, options.in_shape or models.get_model(options.model).input_shape, classes
 
 
 def check_data(options: Data) -> None:

@@ -4,12 +4,13 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from jaxconv import checks, distributed, runtime
 from jaxconv.errors import InputError
+from jaxconv.models import list_models
 from jaxconv.runs import (
     CHANGED,
     MAY_CHANGE,
@@ -30,6 +31,7 @@ from jaxconv.utils.terminal import tell, tell_error
 class Train(TrainConfig):
     """Train a network and write a run folder."""
 
+    model: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(list_models())}.")] = TrainConfig.model
     recipe: str | None = None
     """Other defaults: fast (MNIST in one epoch), lecture (RMSprop, patience 5, beside a network without convolutions)
     or resnet (He et al.)."""

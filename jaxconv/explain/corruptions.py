@@ -233,7 +233,7 @@ def robustness(
     Source: the "unusual" digits of LeCun's demo, http://yann.lecun.com/exdb/lenet/. Lecture row 004-14.
 
     >>> from jaxconv import models
-    >>> model = models.mlp(classes=2)
+    >>> model = models.mlp(num_classes=2)
     >>> params, state = model.init(jax.random.key(0), (4, 4, 1))
     >>> images, labels = np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, int)
     >>> robustness(model, params, state, images, labels, distortions={"contrast": [1, 0.5]})

@@ -195,7 +195,7 @@ def gradient_norms(
     Lecture row 003-22.
 
     >>> from jaxconv import models
-    >>> model = models.mlp(classes=2)
+    >>> model = models.mlp(num_classes=2)
     >>> params, state = model.init(jax.random.key(0), (2, 2, 1))
     >>> found = gradient_norms(model, params, state, jnp.ones((1, 2, 2, 1)), jnp.array([0]))
     >>> list(found), all(norm > 0 for norm in found.values())
@@ -238,7 +238,7 @@ def update_norms(
     Lecture row 003-22.
 
     >>> from jaxconv import models
-    >>> model = models.mlp(classes=2)
+    >>> model = models.mlp(num_classes=2)
     >>> params, state = model.init(jax.random.key(0), (2, 2, 1))
     >>> x, label = jnp.ones((1, 2, 2, 1)), jnp.array([0])
     >>> list(update_norms(model, params, state, x, label, optimizer=optax.sgd(0.1)))

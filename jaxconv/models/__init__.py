@@ -1,23 +1,29 @@
 """Networks that have a name. Each is a function that returns a Layer, and reads like its diagram."""
 
 from jaxconv.models.autoencoders import decoder, encoder
+from jaxconv.models.registry import ModelSpec, create_model, get_model, list_models, register_model
+from jaxconv.models.simple_networks import all_cnn_c, convnetjs, mlp, mnist_cnn, small_cnn, vgg6
+
+# isort: split
 from jaxconv.models.lenets import lenet5, lenet5_1998
-from jaxconv.models.registry import MODELS, Model, find
+
+# isort: split
 from jaxconv.models.resnets import resnet
-from jaxconv.models.simple_networks import all_conv, convnetjs, mlp, mnist_cnn, small_cnn, vgg6
 
 __all__ = [
-    "MODELS",
-    "Model",
-    "all_conv",
+    "ModelSpec",
+    "all_cnn_c",
     "convnetjs",
+    "create_model",
     "decoder",
     "encoder",
-    "find",
+    "get_model",
     "lenet5",
     "lenet5_1998",
+    "list_models",
     "mlp",
     "mnist_cnn",
+    "register_model",
     "resnet",
     "small_cnn",
     "vgg6",

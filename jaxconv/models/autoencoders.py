@@ -15,14 +15,14 @@ FEATURES = (16, 32)  # after the first halving, and after the second
 
 
 @makes_layer
-def encoder(code: int, *, features: tuple[int, int] = FEATURES) -> Layer:
-    """Two convolutions with stride 2, each of which halves the image, and a dense layer to ``code`` numbers.
+def encoder(latent_dim: int, *, features: tuple[int, int] = FEATURES) -> Layer:
+    """Two convolutions with stride 2, each of which halves the image, and a dense layer to ``latent_dim`` numbers.
 
     Windows of 4 pixels with stride 2 and one pixel of padding make exactly half of an even size:
     ``(n + 2·1 − 4) / 2 + 1 = n / 2``.
 
     Args:
-        code: how many numbers an image becomes; twice as many for a variational one, means and log variances.
+        latent_dim: how many numbers an image becomes; twice as many for a variational one, means and log variances.
         features: filters of the two convolutions.
 
     Lecture row 001-14.
@@ -32,7 +32,7 @@ def encoder(code: int, *, features: tuple[int, int] = FEATURES) -> Layer:
     (3, 16)
     """
     first, second = features
-    return serial(Conv(first, **HALVE), relu, Conv(second, **HALVE), relu, flatten, Dense(code), name="encoder")
+    return serial(Conv(first, **HALVE), relu, Conv(second, **HALVE), relu, flatten, Dense(latent_dim), name="encoder")
 
 
 @makes_layer
@@ -49,7 +49,7 @@ def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEAT
         features: filters of the encoder's convolutions, in the encoder's order.
 
     Returns:
-        A Layer from ``(N, code)`` to logits ``(N, *out_shape)``: their sigmoid is the image.
+        A Layer from ``(N, latent_dim)`` to logits ``(N, *out_shape)``: their sigmoid is the image.
 
     Raises:
         InputError: a size that cannot be halved twice.

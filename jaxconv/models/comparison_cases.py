@@ -12,8 +12,22 @@ from jaxconv import checks, ops
 from jaxconv.errors import InputError, error_context, unknown_name_error
 from jaxconv.layers import Layer, output_shape
 from jaxconv.models import manual_backprop
+from jaxconv.models.registry import ModelSpec, get_model, list_models
 from jaxconv.testing import Contest, with_gradient
 from jaxconv.testing.arguments import floating_dtype
+
+
+def list_comparable_models() -> list[str]:
+    """Names of the models whose convolutions have lowerings: those with an ``impl`` option.
+
+    >>> "mlp" in list_comparable_models()
+    False
+    """
+    return [name for name in list_models() if _has_lowerings(get_model(name))]
+
+
+def _has_lowerings(spec: ModelSpec) -> bool:
+    return "impl" in inspect.signature(spec.create).parameters
 
 
 def model_contest(
@@ -38,10 +52,8 @@ def model_contest(
     >>> sorted(model_contest("lenet5", dtype=jnp.float32).functions)
     ['auto', 'by hand', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
     """
-    from jaxconv.models.registry import find
-
-    entry = find(name)
-    if "impl" not in inspect.signature(entry.make).parameters:
+    spec = get_model(name)
+    if not _has_lowerings(spec):
         raise InputError(f"model {name!r} has no convolution, so it has no lowerings to compare")
     with error_context(name):
         checks.at_least(1, batch=batch)
@@ -52,17 +64,17 @@ def model_contest(
             f"in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
             "allows for: compare one layer of it, or float32"
         ).from_source(name)
-    models = {impl: entry.make(impl=impl) for impl in [*ops.LOWERINGS, "auto"]}
+    models = {impl: spec.create(impl=impl) for impl in [*ops.LOWERINGS, "auto"]}
     model = next(iter(models.values()))
     rng = np.random.default_rng(seed)
     with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
-        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), entry.in_shape)
+        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), spec.input_shape)
         if layer is not None:
-            in_shape = _input_of(name, model, layer, params, state, entry.in_shape)
+            in_shape = _input_of(name, model, layer, params, state, spec.input_shape)
             x = jnp.asarray(rng.normal(size=(batch, *in_shape)), dtype)
             return _layer_contest(name, models, layer, _cast(params.get(layer, {}), dtype), state.get(layer, {}), x)
         params = _cast(params, dtype)
-        images = jnp.asarray(rng.normal(size=(batch, *entry.in_shape)), dtype)
+        images = jnp.asarray(rng.normal(size=(batch, *spec.input_shape)), dtype)
         label = jnp.asarray(rng.integers(0, 10, batch), jnp.int32)
 
     def loss(params: Any, model: Layer) -> jax.Array:

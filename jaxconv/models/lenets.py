@@ -19,13 +19,15 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Conv, Dense, Layer, MaxPool, serial
 from jaxconv.layers.base import Shape, Tree, makes_layer, stateless
 from jaxconv.layers.initializers import kernel_shape
+from jaxconv.models.registry import register_model
 from jaxconv.ops import flatten, relu, tanh
 from jaxconv.shapes import Sizes, Window
 
 
+@register_model(input_shape=(32, 32, 1))
 @makes_layer
 def lenet5(
-    classes: int = 10,
+    num_classes: int = 10,
     *,
     activation: Callable[[jax.Array], jax.Array] = tanh,
     pool: Callable[..., Layer] = MaxPool,
@@ -37,7 +39,7 @@ def lenet5(
     trainable gains, its second convolution is connected sparsely, and its output measures distances.
 
     Args:
-        classes: the number of outputs.
+        num_classes: the number of outputs.
         activation: tanh, or relu, which the lectures prefer; sigmoid works, slowly.
         pool: makes a layer of a window: ``MaxPool``, ``AvgPool``, or ``LpPool``, the L2 norm.
         impl: the convolutions' lowering.
@@ -61,7 +63,7 @@ def lenet5(
         activation,
         Dense(84, kernel_init=kernel_init),
         activation,
-        Dense(classes, kernel_init=glorot_uniform()),
+        Dense(num_classes, kernel_init=glorot_uniform()),
     )
 
 
@@ -93,9 +95,10 @@ GLYPHS = """
 """
 
 
+@register_model(input_shape=(32, 32, 1))
 @makes_layer
 @named_errors
-def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
+def lenet5_1998(num_classes: int = 10, *, impl: str = "auto") -> Layer:
     """The paper's network of 60,000 parameters on a 32×32×1 image: C1, S2, C3, S4, C5, F6 and the output's distances.
 
         C1  6 filters of 5×5             156        S4  as S2                           32
@@ -108,7 +111,7 @@ def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
     do. Biases start at 0.
 
     Args:
-        classes: the number of outputs, 10 at most, since there are so many digits.
+        num_classes: the number of outputs, 10 at most, since there are so many digits.
         impl: the convolutions' lowering.
 
     Raises:
@@ -122,9 +125,11 @@ def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
     >>> table.params, [row.params for row in table.rows if row.params]
     (60000, [156, 12, 1516, 32, 48120, 10164])
     """
-    checks.at_least(1, classes=classes)
-    if classes > 10:
-        raise InputError(f"classes={classes}, but its output has the shapes of 10 digits: take lenet5")
+    checks.at_least(1, num_classes=num_classes)
+    if num_classes > 10:
+        raise InputError(
+            f"num_classes={num_classes}, but its output has the shapes of 10 digits: take lenet5"
+        )
     conv = partial(Conv, kernel_size=5, kernel_init=fan_in_uniform, impl=impl)
     return serial(
         ink,
@@ -141,7 +146,7 @@ def lenet5_1998(classes: int = 10, *, impl: str = "auto") -> Layer:
         flatten,
         Dense(84, kernel_init=fan_in_uniform),
         squash,
-        partial(_distances, codes=digit_codes()[:classes]),
+        partial(_distances, codes=digit_codes()[:num_classes]),
     )
 
 

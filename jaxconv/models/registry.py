@@ -1,49 +1,109 @@
-"""The models by name, and the smallest image that each is meant for."""
+"""The models by name. Each registers itself beside its definition."""
 
+import functools
+import inspect
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxconv import checks
 from jaxconv.layers import Layer
-from jaxconv.models.lenets import lenet5, lenet5_1998
-from jaxconv.models.resnets import DEPTHS, resnet
-from jaxconv.models.simple_networks import all_conv, convnetjs, mlp, mnist_cnn, small_cnn, vgg6
 
 
-class Model(NamedTuple):
-    """A network's function and the least image, ``(H, W, C)``, that it is meant for."""
+class ModelSpec(NamedTuple):
+    """A registered model.
 
-    make: Callable[..., Layer]
-    in_shape: tuple[int, int, int]
+    Attributes:
+        name: the name it is registered under.
+        create: ``(*, num_classes=10, **options) -> Layer``, called with keywords only.
+        input_shape: ``(H, W, C)`` of the smallest image that it is meant for.
+        description: first line of its docstring.
+    """
 
-
-MODELS: dict[str, Model] = {
-    "small_cnn": Model(small_cnn, (8, 8, 1)),
-    "lenet5": Model(lenet5, (32, 32, 1)),
-    "lenet5_1998": Model(lenet5_1998, (32, 32, 1)),
-    "mnist_cnn": Model(mnist_cnn, (28, 28, 1)),
-    "mlp": Model(mlp, (8, 8, 1)),
-    "vgg6": Model(vgg6, (32, 32, 3)),
-    "vgg6_bn": Model(partial(vgg6, batch_norm=True, dropout=0.3), (28, 28, 1)),
-    "convnetjs": Model(convnetjs, (32, 32, 3)),
-    "all_conv": Model(all_conv, (32, 32, 3)),
-    # Half as wide, and for trainings too short for dropout: for a CPU.
-    "all_conv48": Model(partial(all_conv, width=48, dropout=False), (32, 32, 3)),
-    **{f"resnet{depth}": Model(partial(resnet, depth), (32, 32, 3)) for depth in DEPTHS},
-}
+    name: str
+    create: Callable[..., Layer]
+    input_shape: tuple[int, int, int]
+    description: str
 
 
-def find(name: str) -> Model:
-    """A model by its name.
+Create = Callable[..., Layer]
+_SPECS: dict[str, ModelSpec] = {}
 
-    >>> find("mnist_cnn").in_shape
+
+def register_model(
+    name: str | None = None, *, input_shape: tuple[int, int, int], **options: Any
+) -> Callable[[Create], Create]:
+    """Decorate a function that creates a model, so that the model has a name.
+
+    Stack the decorator, or call it in a loop, for variants that differ in options.
+
+    Args:
+        name: name of the model; by default the function's.
+        input_shape: ``(H, W, C)`` of the smallest image that the model is meant for.
+        options: keyword arguments of the function that this model fixes.
+
+    Raises:
+        ValueError: if the name is registered already.
+
+    >>> from jaxconv.models import mlp
+    >>> @register_model("tiny_mlp", input_shape=(8, 8, 1), hidden=(4,))
+    ... def own_mlp(num_classes=10, *, hidden=(128, 128)):
+    ...     '''Flatten, then dense layers.'''
+    ...     return mlp(num_classes, hidden=hidden)
+    >>> get_model("tiny_mlp").description, create_model("tiny_mlp").parts[1][1].kind
+    ('Flatten, then dense layers.', 'dense')
+    >>> del _SPECS["tiny_mlp"]
+    """
+
+    def decorate(function: Create) -> Create:
+        key = name or function.__name__
+        if key in _SPECS:
+            raise ValueError(f"model {key!r} is registered twice")
+        create = functools.partial(function, **options) if options else function
+        _SPECS[key] = ModelSpec(key, create, input_shape, (inspect.getdoc(function) or "").partition("\n")[0])
+        return function
+
+    return decorate
+
+
+def list_models() -> list[str]:
+    """Names of all registered models.
+
+    >>> list_models()[:3]
+    ['small_cnn', 'mnist_cnn', 'mlp']
+    """
+    return list(_SPECS)
+
+
+def get_model(name: str) -> ModelSpec:
+    """Look a model up by its name.
+
+    Raises:
+        InputError: if no model has this name; the message gives the nearest one.
+
+    >>> get_model("mnist_cnn").input_shape
     (28, 28, 1)
-    >>> find("mnist")
+    >>> get_model("mnist")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, lenet5, \
-lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, resnet20, resnet32, resnet44, resnet56, \
+    jaxconv.errors.InputError: unknown model 'mnist': did you mean 'mnist_cnn'? Known: small_cnn, mnist_cnn, \
+mlp, vgg6, vgg6_bn, convnetjs, all_cnn_c, all_cnn_c_48, lenet5, lenet5_1998, resnet20, resnet32, resnet44, resnet56, \
 resnet110
     """
-    checks.one_of("model", name, MODELS)
-    return MODELS[name]
+    checks.one_of("model", name, _SPECS)
+    return _SPECS[name]
+
+
+def create_model(name: str, num_classes: int = 10, **options: Any) -> Layer:
+    """Create a model by its name.
+
+    Args:
+        name: one of :func:`list_models`.
+        num_classes: number of outputs.
+        options: other arguments of the model's function, such as ``impl``.
+
+    Raises:
+        InputError: if no model has this name, or the model does not take an option.
+
+    >>> create_model("mlp", 3, hidden=(8,)).parts[-1]
+    ('dense2', <Layer dense>)
+    """
+    return get_model(name).create(num_classes=num_classes, **options)

@@ -9,6 +9,7 @@ from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import BatchNorm, Conv, Dense, Layer, as_layer, residual, serial
 from jaxconv.layers.base import Shape, Tree, makes_layer
+from jaxconv.models.registry import register_model
 from jaxconv.ops import global_avg_pool, relu
 from jaxconv.shapes import Window
 
@@ -21,14 +22,14 @@ DEPTHS = (20, 32, 44, 56, 110)  # those of the paper
 @named_errors
 def resnet(
     depth: int = 20,
-    classes: int = 10,
+    num_classes: int = 10,
     *,
     shortcut: str = "A",
     plain: bool = False,
-    zero_init: bool = False,
+    zero_init_residual: bool = False,
     impl: str = "auto",
 ) -> Layer:
-    """Blocks of two 3×3 convolutions, each learning a difference: 269,722 parameters at depth 20 on 32×32×3.
+    """Blocks of two 3×3 convolutions, each learning a difference.
 
     A block is ``relu(x + bn(conv(relu(bn(conv(x))))))``. There are ``n = (depth − 2) / 6`` of them at each of three
     sizes: the image's with 16 channels, half of it with 32, a quarter with 64. The mean of each feature map then goes
@@ -36,13 +37,13 @@ def resnet(
 
     Args:
         depth: of the layers with kernels, ``6n + 2``; the paper's are 20, 32, 44, 56 and 110.
-        classes: the number of outputs.
+        num_classes: the number of outputs.
         shortcut: what x becomes where the size halves and the channels double: ``"A"``, every second pixel with
             channels of zeros after its own, which has no parameters and is the paper's choice here, or ``"B"``, a
             1×1 convolution with a batch norm.
         plain: leave out the shortcuts, to see what they are for.
-        zero_init: let each block begin as ``relu(x)``: the scale of its last batch norm starts at 0 (Goyal et al.,
-            2017, https://arxiv.org/abs/1706.02677). Not the paper's.
+        zero_init_residual: let each block begin as ``relu(x)``: the scale of its last batch norm starts at 0 (Goyal
+            et al., 2017, https://arxiv.org/abs/1706.02677). Not the paper's.
         impl: the convolutions' lowering.
 
     Raises:
@@ -60,9 +61,11 @@ def resnet(
         raise InputError(f"depth={depth} should be 6n + 2, such as {below} or {below + 6}")
     checks.one_of("shortcut", shortcut, SHORTCUTS)
     checks.boolean("plain", plain)
-    checks.boolean("zero_init", zero_init)
-    if plain and zero_init:
-        raise InputError("plain=True with zero_init=True is zero everywhere and learns nothing: take one")
+    checks.boolean("zero_init_residual", zero_init_residual)
+    if plain and zero_init_residual:
+        raise InputError(
+            "plain=True with zero_init_residual=True is zero everywhere and learns nothing: take one"
+        )
 
     parts: list[Part] = [*_conv_bn(16, 3, impl=impl), relu]
     features = 16
@@ -71,12 +74,16 @@ def resnet(
             halve = size > 0 and block == 0
             features *= 2 if halve else 1
             first, last = _conv_bn(features, 3, 2 if halve else 1, impl), _conv_bn(features, 3, impl=impl)
-            if zero_init:
+            if zero_init_residual:
                 last[1] = _from_zero(last[1])
             body: list[Part] = [*first, relu, *last]
             around = SHORTCUTS[shortcut](features, impl) if halve else None
             parts += [*body, relu] if plain else [residual(*body, shortcut=around), relu]
-    return serial(*parts, global_avg_pool, Dense(classes))
+    return serial(*parts, global_avg_pool, Dense(num_classes))
+
+
+for _depth in DEPTHS:
+    register_model(f"resnet{_depth}", input_shape=(32, 32, 3), depth=_depth)(resnet)
 
 
 def _conv_bn(features: int, kernel_size: int, stride: int = 1, impl: str = "auto") -> list[Layer]:

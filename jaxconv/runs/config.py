@@ -20,8 +20,7 @@ class TrainConfig:
     """digits (comes with the package), mnist, fashion_mnist or cifar10 (downloaded once), folder:PATH (class folders
     of pictures, or a .tar or .zip of them), npz:FILE, idx:PATH or tfds:NAME."""
     model: str = "small_cnn"
-    """small_cnn, lenet5, lenet5_1998, mnist_cnn, mlp, vgg6, vgg6_bn, convnetjs, all_conv, all_conv48, or resnet20,
-    32, 44, 56 or 110."""
+    """Name of a model: ``jaxconv.models.list_models()``."""
     epochs: int = 12
     """How often to go through the training images, at most."""
     batch_size: int = 32
@@ -74,17 +73,16 @@ class TrainConfig:
     out: Path | None = None
     """The run folder itself; by default it is named after data set, model and time."""
 
-    def check(self) -> models.Model:
-        """Refuse what can be refused before any data is read, and return the model's entry."""
+    def check(self) -> None:
+        """Refuse what can be refused before any data is read."""
         train.check_settings(self.epochs, self.batch_size, self.seed)
         self._check_fields()
         self.stopping()
-        model = models.find(self.model)
-        train.make_step(model.make(2), self.make_optimizer(steps_an_epoch=4), **self.step_options())
+        model = models.create_model(self.model, num_classes=2)
+        train.make_step(model, self.make_optimizer(steps_an_epoch=4), **self.step_options())
         runtime.device_name()
         if self.baseline is not None:
-            models.find(self.baseline)
-        return model
+            models.get_model(self.baseline)
 
     @named_errors(name="train")
     def _check_fields(self) -> None:

@@ -82,14 +82,14 @@ def load_run(folder: Path) -> Run:
     config = read_config(folder)
     check_config(folder, config, USED)
     with error_context(str(folder / "config.json")):
-        entry = models.find(config["model"])
-        in_shape, seeds = enlarged_shape(config["image_shape"], entry.in_shape), config.get("seeds", 1)
+        spec = models.get_model(config["model"])
+        in_shape, seeds = enlarged_shape(config["image_shape"], spec.input_shape), config.get("seeds", 1)
         if list(in_shape) != config["in_shape"]:
             raise InputError(
                 f"in_shape={config['in_shape']}, but {config['model']} takes images {config['image_shape']} as "
                 f"{list(in_shape)}: put that back"
             )
-    model = entry.make(len(config["classes"]))
+    model = spec.create(num_classes=len(config["classes"]))
 
     def init(key: jax.Array) -> Any:
         return model.init(key, in_shape)

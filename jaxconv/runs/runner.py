@@ -173,7 +173,7 @@ def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path
 def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     """The data, as large as the model needs it, and what there is to say of it."""
     raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
-    dataset = raw.at_least(models.find(config.model).in_shape)
+    dataset = raw.at_least(models.get_model(config.model).input_shape)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     facts = {
         "image_shape": raw.in_shape,
@@ -202,7 +202,7 @@ def _run(
     """Train, from the last checkpoint on if there is one, and write what comes of it."""
     folder = lock.folder
     count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
-    model = models.find(config.model).make(len(dataset.classes))
+    model = models.create_model(config.model, len(dataset.classes))
     optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
     mesh = distributed.mesh(config.devices) if config.devices is not None or jax.device_count() > 1 else None
     start = _last_snapshot(config, model, optimizer, dataset.in_shape, checkpoints, mesh)

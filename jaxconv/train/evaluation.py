@@ -148,7 +148,7 @@ def evaluate(
         InputError: images and labels that do not go together, or with this model, or a pixel that is not finite.
 
     >>> from jaxconv import models
-    >>> model = models.mlp(classes=3)
+    >>> model = models.mlp(num_classes=3)
     >>> params, state = model.init(jax.random.key(0), (2, 2, 1))
     >>> evaluate(model, params, state, np.ones((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), batch_size=2)["count"]
     5
@@ -191,7 +191,7 @@ def predict(
         InputError: what is no array of images, or a pixel that is not finite.
 
     >>> from jaxconv import models
-    >>> model = models.mlp(classes=3)
+    >>> model = models.mlp(num_classes=3)
     >>> params, state = model.init(jax.random.key(0), (2, 2, 1))
     >>> predict(model, params, state, np.ones((5, 2, 2, 1), np.uint8)).shape
     (5, 3)

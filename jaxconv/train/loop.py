@@ -123,7 +123,7 @@ def fit(
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
     >>> labels = (images[:, 0, 0, 0] > 127).astype(np.int32)
     >>> data = images, labels
-    >>> fitted = fit(models.mlp(classes=2), data, data, optimizer=optax.adam(1e-2), epochs=9, batch_size=16)
+    >>> fitted = fit(models.mlp(num_classes=2), data, data, optimizer=optax.adam(1e-2), epochs=9, batch_size=16)
     >>> fitted.history[-1]["val_accuracy"] > 0.9, fitted.programs["train"].compilations
     (True, 1)
     """

@@ -52,7 +52,7 @@ def test_blocks_that_repeat_are_one_case():
 def test_each_pool_starts_from_what_the_layer_before_it_gives(model):
     from jaxconv.explain import summarize
 
-    rows = summarize(models.find(model).make(10), models.find(model).in_shape).rows
+    rows = summarize(models.create_model(model, 10), models.get_model(model).input_shape).rows
     pairs = [(a.shape, b.shape) for a, b in itertools.pairwise(rows) if b.kind == "max_pool"]
     pools = [each for each in op_cases.cases(model, 2) if isinstance(each, Pool) and each.way == "forward"]
     assert pairs == [(each.x[1:], (*each.window.out, each.features)) for each in pools] != []

@@ -343,7 +343,7 @@ def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(comp
 
 
 def test_every_model_of_the_peers_is_one_of_ours():
-    assert set(step_timing.BATCHES) | set(networks.NETS) <= set(models.MODELS)
+    assert set(step_timing.BATCHES) | set(networks.NETS) <= set(models.list_models())
 
 
 def test_a_race_from_end_to_end(compare, tmp_path):

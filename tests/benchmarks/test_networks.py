@@ -36,8 +36,8 @@ def file_of(contestant):
 
 
 def our_sizes(name):
-    entry = models.find(name)
-    params, _ = jax.eval_shape(lambda key: entry.make(10).init(key, entry.in_shape), jax.random.key(0))
+    spec = models.get_model(name)
+    params, _ = jax.eval_shape(lambda key: spec.create(num_classes=10).init(key, spec.input_shape), jax.random.key(0))
     return [leaf.size for leaf in jax.tree.leaves(params)]
 
 
@@ -72,13 +72,13 @@ def constant(array):
 
 
 def images(model):
-    return random_batch(models.find(model).in_shape, 3)[0]
+    return random_batch(models.get_model(model).input_shape, 3)[0]
 
 
 @functools.cache
 def our_logits(model):
     x = images(model)
-    net = models.find(model).make(10)
+    net = models.create_model(model, 10)
     params, state = jax.jit(net.init, static_argnums=1)(jax.random.key(0), x.shape[1:])
     return jax.jit(lambda p, s, x: net.apply(p, s, x, train=True)[0])(jax.tree.map(constant, params), state, x)
 

@@ -235,7 +235,7 @@ def test_the_installed_program_fails_as_cleanly(tmp_path):
     assert (
         done.stderr
         == "jaxconv: error: unknown model 'small': did you mean 'small_cnn'? Known: "
-        + ", ".join([*models.MODELS])
+        + ", ".join(models.list_models())
         + "\n"
     )
 

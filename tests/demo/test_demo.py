@@ -40,7 +40,7 @@ def programs(folder):
 
 
 def untrained(name, in_shape, image_shape=None, seeds=1, dataset="digits", classes=10):
-    model = models.find(name).make(classes)
+    model = models.create_model(name, classes)
     keys = jax.random.split(jax.random.key(3), seeds)
     init = lambda key: model.init(key, in_shape)  # noqa: E731
     params, state = jax.jit(jax.vmap(init) if seeds > 1 else lambda keys: init(keys[0]))(keys)

@@ -35,6 +35,7 @@ from jaxconv import (
     train,
 )
 from jaxconv.data import LazySplit
+from jaxconv.models import registry
 from jaxconv.runs import TrainConfig, load_run, resume_training, run_training, runner
 
 pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
@@ -43,8 +44,8 @@ LINE = f"train --dataset npz:data.npz --model small_bn --epochs {EPOCHS} --batch
 READ, WRITTEN = [], []
 
 
-def small_bn(classes=10):
-    return serial(Conv(4, 3, use_bias=False), BatchNorm(), relu, MaxPool(2), flatten, Dense(classes))
+def small_bn(num_classes=10):
+    return serial(Conv(4, 3, use_bias=False), BatchNorm(), relu, MaxPool(2), flatten, Dense(num_classes))
 
 
 def counting(take):
@@ -117,7 +118,7 @@ def one_of_two(address, process):
 
 
 if __name__ == "__main__":
-    models.MODELS["small_bn"] = models.Model(small_bn, SHAPE)
+    models.register_model(input_shape=SHAPE)(small_bn)
     with mock.patch.object(runner, "plot"):
         told = one_of_two(sys.argv[1], int(sys.argv[2]))
     Path(f"told {sys.argv[2]}").write_bytes(pickle.dumps(told))
@@ -156,7 +157,7 @@ def trained(tmp_path_factory):
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.chdir(folder)
-        patch.setitem(models.MODELS, "small_bn", models.Model(small_bn, SHAPE))
+        patch.setitem(registry._SPECS, "small_bn", models.ModelSpec("small_bn", small_bn, SHAPE, ""))
         patch.setattr(runner, "plot", mock.Mock())  # drawing takes longer than training
         assert cli.main(f"{LINE} --out alone".split()) == 0
         cut_short(folder / "alone", folder / "by one, then by two")
@@ -193,7 +194,7 @@ def test_two_processes_make_what_one_makes(trained, name):
     """Parameters and running statistics of the best epoch, and the records of both; also across an interruption."""
     folder, _, _ = trained
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.MODELS, "small_bn", models.Model(small_bn, SHAPE))
+        patch.setitem(registry._SPECS, "small_bn", models.ModelSpec("small_bn", small_bn, SHAPE, ""))
         alone, other = (load_run(folder / run) for run in ("alone", name))
     close((alone.params, alone.state), (other.params, other.state))
     one, two = (

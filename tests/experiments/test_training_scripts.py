@@ -42,7 +42,7 @@ def test_fashion_mnist_tells_every_way_and_its_worst():
 
 @pytest.mark.parametrize("way", fashion_mnist.WAYS.values(), ids=fashion_mnist.WAYS)
 def test_ways_for_fashion_mnist_can_be_had(way):
-    assert models.find(way.model).in_shape == (28, 28, 1)  # nothing is enlarged
+    assert models.get_model(way.model).input_shape == (28, 28, 1)  # nothing is enlarged
     assert (augment.find(way.augment)[0] is None) == (way.augment == ())
 
 

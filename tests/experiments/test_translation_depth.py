@@ -30,7 +30,7 @@ def test_a_block_that_begins_as_zero_is_the_identity(monkeypatch):
     """Row 003-21: of values and gradients below 0 too. One that begins as others do is far from it."""
     assert residual.zero_block(8, (6, 4, 3)) == {"from_identity": 0, "gradient_from_identity": 0}
     resnet = models.resnet
-    monkeypatch.setattr(models, "resnet", lambda depth, zero_init: resnet(depth))
+    monkeypatch.setattr(models, "resnet", lambda depth, zero_init_residual: resnet(depth))
     far = residual.zero_block(8, (6, 4, 3))
     assert far["from_identity"] > 1 and far["gradient_from_identity"] > 0.1
 

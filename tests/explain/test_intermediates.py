@@ -32,10 +32,10 @@ def built(rng):
 
 @pytest.mark.parametrize("name", ["small_cnn", "lenet5", "mnist_cnn", "mlp", "resnet20"])
 def test_going_through_a_model_part_by_part_is_applying_it(name, rng):
-    entry = models.find(name)
-    model = entry.make(5)
-    params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(1), entry.in_shape)
-    x = rng.normal(size=(2, *entry.in_shape)).astype(np.float32)
+    spec = models.get_model(name)
+    model = spec.create(num_classes=5)
+    params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(1), spec.input_shape)
+    x = rng.normal(size=(2, *spec.input_shape)).astype(np.float32)
     want = jax.jit(lambda x: model.apply(params, state, x)[0])(x)
     got = jax.jit(lambda x: walk(model, params, state, x, lambda path, layer, x, apply: apply(x)))(x)
     np.testing.assert_array_equal(got, want)

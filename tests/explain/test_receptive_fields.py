@@ -92,11 +92,11 @@ def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):  # row 001-17
 
 def test_it_is_as_large_as_the_table_says():
     for name in ("lenet5", "mnist_cnn", "vgg6"):
-        entry = models.find(name)
-        table = {row.name: row.sees for row in explain.summarize(entry.make(), entry.in_shape).rows}
-        found = fields(entry.make(), entry.in_shape)
+        spec = models.get_model(name)
+        table = {row.name: row.sees for row in explain.summarize(spec.create(), spec.input_shape).rows}
+        found = fields(spec.create(), spec.input_shape)
         assert {path: field and field.view.field for path, field in found.items()} == table
-        assert tuple(found) == explain.layer_names(entry.make())
+        assert tuple(found) == explain.layer_names(spec.create())
 
 
 def unknown_join():

@@ -63,15 +63,15 @@ def test_lenet5_takes_its_options(pool, activation):
 
 
 @pytest.mark.parametrize(
-    "name", ["small_cnn", "lenet5", "mnist_cnn", "mlp", "vgg6", "convnetjs", "all_conv48", "resnet20"]
+    "name", ["small_cnn", "lenet5", "mnist_cnn", "mlp", "vgg6", "convnetjs", "all_cnn_c_48", "resnet20"]
 )
 def test_lowerings_agree_in_a_whole_model_and_its_gradient(name):
-    entry = models.find(name)
-    x = jax.random.uniform(jax.random.key(1), (2, *entry.in_shape))
+    spec = models.get_model(name)
+    x = jax.random.uniform(jax.random.key(1), (2, *spec.input_shape))
     results = []
     for options in [{}] if name == "mlp" else [{"impl": "lax"}, {"impl": "explicit"}]:
-        model = entry.make(7, **options)
-        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(0), entry.in_shape)
+        model = spec.create(num_classes=7, **options)
+        params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(0), spec.input_shape)
 
         def loss(params, model=model, state=state):
             return ops.softmax_cross_entropy(model.apply(params, state, x)[0], np.array([0, 6])).sum()
@@ -144,7 +144,7 @@ def test_a_model_that_does_not_fit_is_told():
     with pytest.raises(InputError, match=r"in_shape \(0, 28, 1\): every size should be a whole number of at least 1"):
         summarize(models.mlp(), (0, 28, 1))
     with pytest.raises(InputError, match="unknown model 'lenet': did you mean 'lenet5'"):
-        models.find("lenet")
+        models.get_model("lenet")
 
 
 def test_a_transposed_convolution_works_at_its_inputs_and_ends_what_is_known_of_the_view():

@@ -225,8 +225,8 @@ def test_the_digits_are_drawn_and_different():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: models.lenet5_1998(11), "lenet5_1998: classes=11, but its output has the shapes of 10 digits"),
-        (lambda: models.lenet5_1998(0), "lenet5_1998: classes=0"),
+        (lambda: models.lenet5_1998(11), "lenet5_1998: num_classes=11, but its output has the shapes of 10 digits"),
+        (lambda: models.lenet5_1998(0), "lenet5_1998: num_classes=0"),
         (lambda: SparseConv([(0,), ()], 3), r"SparseConv: output 1 sees \(\); give it inputs"),
         (lambda: SparseConv([(0, 0)], 3), r"SparseConv: output 0 sees \(0, 0\).*each once"),
         (

@@ -21,7 +21,7 @@ def start(model, in_shape):
 
 def by_autodiff(name, params, images, label):
     def loss(params):
-        logits, _ = models.find(name).make(impl="lax").apply(params, {}, images)
+        logits, _ = models.create_model(name, impl="lax").apply(params, {}, images)
         return ops.softmax_cross_entropy(logits, label).mean()
 
     return jax.value_and_grad(loss)(params)
@@ -29,7 +29,7 @@ def by_autodiff(name, params, images, label):
 
 @pytest.mark.parametrize("name", manual_backprop.NETWORKS)
 def test_gradients_equal_autodiff(x64, rng, name):
-    params = start(models.find(name).make(), SMALL[name])
+    params = start(models.create_model(name), SMALL[name])
     images, label = jnp.asarray(rng.normal(size=(3, *SMALL[name]))), jnp.array([3, 0, 9])
     loss, gradients = jax.jit(partial(manual_backprop.loss_and_gradients, name))(params, images, label)
     wanted_loss, wanted = jax.jit(partial(by_autodiff, name))(params, images, label)

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconv import InputError, models, ops
+from jaxconv import Dense, InputError, models, ops
+from jaxconv.errors import ArgumentError
 from jaxconv.explain import summarize
-from jaxconv.models import all_conv, convnetjs, vgg6
+from jaxconv.layers.base import output_shape
+from jaxconv.models import all_cnn_c, convnetjs, registry, vgg6
 
 KEY = jax.random.key(0)
 
@@ -78,7 +80,7 @@ def by_torch_vgg6(net, norm):
     return net.dense().x
 
 
-def by_torch_all_conv(net):
+def by_torch_all_cnn_c(net):
     for _ in range(2):
         net.conv(padding=1).relu().conv(padding=1).relu().conv(padding=1, stride=2).relu()
     return net.conv().relu().conv().relu().conv().x.mean((2, 3))
@@ -90,9 +92,9 @@ def by_torch_all_conv(net):
         (convnetjs(7), by_torch_convnetjs),
         (vgg6(7), functools.partial(by_torch_vgg6, norm=False)),
         (vgg6(7, batch_norm=True, dropout=0.5), functools.partial(by_torch_vgg6, norm=True)),
-        (all_conv(7, width=5), by_torch_all_conv),
+        (all_cnn_c(7, width=5), by_torch_all_cnn_c),
     ],
-    ids=["convnetjs", "vgg6", "vgg6_bn", "all_conv"],
+    ids=["convnetjs", "vgg6", "vgg6_bn", "all_cnn_c"],
 )
 @pytest.mark.parametrize("size", [(17, 12), (11, 21)])
 @pytest.mark.frameworks
@@ -106,8 +108,76 @@ def test_values_by_torch(model, network, size, rng):
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
+@pytest.fixture
+def own_registry(monkeypatch):
+    """A copy of the registry, so that what a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+
+
+def linear(num_classes=10, *, bias=True):
+    """One dense layer.
+
+    No more than that.
+    """
+    return Dense(num_classes, use_bias=bias)
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_registered_model_is_created_with_its_classes(name):
+    spec = models.get_model(name)
+    assert spec.name == name and spec.description.endswith(".") and "\n" not in spec.description
+    for model, outputs in ((models.create_model(name), 10), (models.create_model(name, 3), 3)):
+        params, state = jax.eval_shape(functools.partial(model.init, in_shape=spec.input_shape), KEY)
+        assert output_shape(model, params, state, spec.input_shape) == (outputs,)
+
+
+def test_registering_a_model_keeps_the_function_and_reads_its_docstring(own_registry):
+    before = models.list_models()
+    assert models.register_model(input_shape=(5, 4, 1))(linear) is linear
+    assert models.get_model("linear") == ("linear", linear, (5, 4, 1), "One dense layer.")
+    assert models.list_models() == [*before, "linear"]
+
+
+def test_variants_are_registered_by_stacking(own_registry):
+    models.register_model("linear_unbiased", input_shape=(5, 4, 1), bias=False)(
+        models.register_model(input_shape=(5, 4, 1))(linear)
+    )
+    assert models.list_models()[-2:] == ["linear", "linear_unbiased"]
+    biased, unbiased = (models.create_model(name, 3).init(KEY, (4,))[0] for name in ("linear", "linear_unbiased"))
+    assert biased.keys() - unbiased.keys() == {"bias"} and unbiased["kernel"].shape == (4, 3)
+    assert "bias" in models.create_model("linear_unbiased", bias=True).init(KEY, (4,))[0]  # one call's wins
+
+
+def test_a_name_is_registered_once(own_registry):
+    models.register_model(input_shape=(5, 4, 1))(linear)
+    with pytest.raises(ValueError, match="model 'linear' is registered twice"):
+        models.register_model(input_shape=(5, 4, 1))(linear)
+    with pytest.raises(ValueError, match="model 'lenet5' is registered twice"):
+        models.register_model("lenet5", input_shape=(5, 4, 1))(linear)
+    assert models.get_model("lenet5").create is models.lenet5
+
+
+@pytest.mark.parametrize("look_up", [models.get_model, models.create_model])
+def test_an_unknown_name_is_answered_with_the_nearest(look_up):
+    known = ", ".join(models.list_models())
+    with pytest.raises(InputError, match=rf"^unknown model 'lenet6': did you mean 'lenet5'\? Known: {known}$"):
+        look_up("lenet6")
+    with pytest.raises(InputError, match=r"^unknown model 20: Known: small_cnn, mnist_cnn"):
+        look_up(20)
+
+
+def test_options_reach_the_model():
+    assert [part.kind for _, part in models.create_model("mlp", 3, hidden=()).parts] == ["flatten", "dense"]
+    kinds = [part.kind for _, part in models.create_model("vgg6_bn", batch_norm=False).parts]
+    assert "bn" not in kinds and "dropout" in kinds  # what is fixed can be given otherwise, the rest stays
+    shortcuts = [models.create_model("resnet20", shortcut=shortcut).init(KEY, (8, 8, 3))[0] for shortcut in "AB"]
+    assert jax.tree.structure(shortcuts[0]) != jax.tree.structure(shortcuts[1])
+    with pytest.raises(ArgumentError, match=r"mlp: no argument is called impl"):
+        models.create_model("mlp", impl="lax")
+
+
 def test_convnetjs_is_the_demos():  # row 004-13
-    table = summarize(models.find("convnetjs").make(), (32, 32, 3))
+    table = summarize(models.create_model("convnetjs"), (32, 32, 3))
     kernels = [5 * 5 * 3 * 16, 5 * 5 * 16 * 20, 5 * 5 * 20 * 20, 4 * 4 * 20 * 10]
     counts = [kernel + bias for kernel, bias in zip(kernels, [16, 20, 20, 10], strict=True)]
     assert [row.params for row in table.rows if row.params] == counts and table.params == sum(counts) == 22_466
@@ -116,10 +186,10 @@ def test_convnetjs_is_the_demos():  # row 004-13
     assert shapes == [(32, 32, 16), (16, 16, 16), (16, 16, 20), (8, 8, 20), (8, 8, 20), (4, 4, 20)]
 
 
-@pytest.mark.parametrize(("name", "w", "total"), [("all_conv", 96, 1_369_738), ("all_conv48", 48, 343_882)])
-def test_all_conv_is_the_papers(name, w, total):  # row 001-13
+@pytest.mark.parametrize(("name", "w", "total"), [("all_cnn_c", 96, 1_369_738), ("all_cnn_c_48", 48, 343_882)])
+def test_all_cnn_c_is_the_papers(name, w, total):  # row 001-13
     """Table 1, model C, with table 2's convolutions in place of its poolings; the last window pads nothing."""
-    rows = [row for row in summarize(models.find(name).make(), (32, 32, 3)).rows if row.kind == "conv"]
+    rows = [row for row in summarize(models.create_model(name), (32, 32, 3)).rows if row.kind == "conv"]
     channels = [3, w, w, w, 2 * w, 2 * w, 2 * w, 2 * w, 2 * w, 10]
     counts = [size**2 * a * b + b for size, a, b in zip([3] * 7 + [1] * 2, channels, channels[1:], strict=False)]
     assert [row.params for row in rows] == counts and sum(counts) == total
@@ -127,19 +197,19 @@ def test_all_conv_is_the_papers(name, w, total):  # row 001-13
     assert [row.shape for row in rows] == [(side, side, b) for side, b in zip(sides, channels[1:], strict=True)]
 
 
-def test_all_conv_has_no_pooling_and_drops_where_the_paper_does():
-    kinds = [row.kind for row in summarize(all_conv(), (32, 32, 3)).rows]
+def test_all_cnn_c_has_no_pooling_and_drops_where_the_paper_does():
+    kinds = [row.kind for row in summarize(all_cnn_c(), (32, 32, 3)).rows]
     third = ["conv", "relu"] * 3
     after = ["conv", "relu", "conv", "relu", "conv", "global_avg_pool"]
     assert kinds == ["dropout", *third, "dropout", *third, "dropout", *after]
-    without = [row.kind for row in summarize(all_conv(dropout=False), (32, 32, 3)).rows]
+    without = [row.kind for row in summarize(all_cnn_c(dropout=False), (32, 32, 3)).rows]
     assert without == [*third, *third, *after]
-    assert [row.kind for row in summarize(models.find("all_conv48").make(), (32, 32, 3)).rows] == without
+    assert [row.kind for row in summarize(models.create_model("all_cnn_c_48"), (32, 32, 3)).rows] == without
 
 
-def test_all_conv_drops_a_fifth_of_the_image_and_half_of_what_is_smaller():
+def test_all_cnn_c_drops_a_fifth_of_the_image_and_half_of_what_is_smaller():
     rates = []
-    for name, part in all_conv().parts:
+    for name, part in all_cnn_c().parts:
         if part.kind == "dropout":
             y, _ = part.apply({}, {}, np.ones((8, 20, 30, 5), np.float32), train=True, key=KEY)
             rates.append((name, round(float(np.mean(np.asarray(y) == 0)), 1)))
@@ -150,7 +220,7 @@ def test_all_conv_drops_a_fifth_of_the_image_and_half_of_what_is_smaller():
 def test_vgg6_with_norms_counted(size, flat):
     channels = [size[-1], 32, 32, 64, 64, 128, 128]
     kernels = sum(9 * a * b for a, b in itertools.pairwise(channels))
-    table = summarize(models.find("vgg6_bn").make(), size)
+    table = summarize(models.create_model("vgg6_bn"), size)
     assert table.params == kernels + 2 * sum(channels[1:]) + flat * 10 + 10  # scale and bias of a channel, no bias more
     assert table.state == 2 * sum(channels[1:])
     kinds = (["conv", "bn", "relu"] * 2 + ["max_pool"]) * 3 + ["flatten", "dropout", "dense"]
@@ -158,7 +228,7 @@ def test_vgg6_with_norms_counted(size, flat):
     assert [row.kind for row in summarize(vgg6(), size).rows] == [k for k in kinds if k not in ("bn", "dropout")]
 
 
-@pytest.mark.parametrize("make", [convnetjs, all_conv, functools.partial(vgg6, batch_norm=True)])
+@pytest.mark.parametrize("make", [convnetjs, all_cnn_c, functools.partial(vgg6, batch_norm=True)])
 def test_impl_reaches_every_convolution(make, monkeypatch):
     lowering, calls = ops.LOWERINGS["explicit"], []
 
@@ -177,9 +247,9 @@ def test_impl_reaches_every_convolution(make, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "options", "said"),
     [
-        (all_conv, {"width": 0}, "all_conv: width=0"),
-        (all_conv, {"width": 4.5}, "all_conv: width=4.5"),
-        (all_conv, {"dropout": 0.5}, "all_conv: dropout=0.5"),
+        (all_cnn_c, {"width": 0}, "all_cnn_c: width=0"),
+        (all_cnn_c, {"width": 4.5}, "all_cnn_c: width=4.5"),
+        (all_cnn_c, {"dropout": 0.5}, "all_cnn_c: dropout=0.5"),
         (vgg6, {"batch_norm": 1}, "vgg6: batch_norm=1"),
         (vgg6, {"dropout": 1.5}, "rate=1.5"),
     ],

@@ -33,8 +33,8 @@ def filled(model, in_shape, rng):
 
 @pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
 def test_parameters_are_the_papers(depth, millions):  # its table 6
-    entry = models.find(f"resnet{depth}")
-    table = summarize(entry.make(), entry.in_shape)
+    spec = models.get_model(f"resnet{depth}")
+    table = summarize(spec.create(), spec.input_shape)
     assert table.params == by_paper((depth - 2) // 6)
     assert round(table.params / 1e6, 2 if millions < 1 else 1) == millions
     assert sum(row.kind in ("conv", "dense") for row in table.rows) == depth
@@ -130,7 +130,7 @@ def test_other_images_will_do(in_shape):
 
 @pytest.mark.parametrize("train", [False, True])
 def test_from_zero_a_block_is_relu_and_passes_its_gradient_on(train):  # row 003-21
-    model = resnet(8, zero_init=True)
+    model = resnet(8, zero_init_residual=True)
     params, state = jax.jit(model.init, static_argnums=1)(KEY, (6, 5, 3))
     block = dict(model.parts)["res1"]
     x, dy = jax.random.normal(KEY, (2, 3, 6, 5, 16))
@@ -164,7 +164,7 @@ def test_options_that_will_not_do():
         resnet(2)
     with pytest.raises(InputError, match="resnet: unknown shortcut 'C': Known: A, B"):
         resnet(20, shortcut="C")
-    with pytest.raises(InputError, match="plain=True with zero_init=True is zero everywhere"):
-        resnet(20, plain=True, zero_init=True)
+    with pytest.raises(InputError, match="plain=True with zero_init_residual=True is zero everywhere"):
+        resnet(20, plain=True, zero_init_residual=True)
     with pytest.raises(InputError, match="resnet: plain='no' should be True or False"):
         resnet(20, plain="no")

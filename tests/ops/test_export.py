@@ -90,7 +90,7 @@ def otherwise(model, in_shape, passes):
     ],
 )
 def test_every_convolution_is_of_the_form_that_its_platform_is_fast_at(name, what, dtype):
-    model, in_shape = models.find(name).make(10), models.find(name).in_shape
+    model, in_shape = models.create_model(name, 10), models.get_model(name).input_shape
     conv, dense = PRODUCTS[name]
     if what != "eval":
         conv, dense = 3 * conv - 1, 3 * dense
@@ -132,9 +132,9 @@ def test_every_augmentation_and_option_is_lowered():
     assert count(exported, "convolution") in times(2)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "all_conv48", "vgg6_bn", "resnet20"])
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "all_cnn_c_48", "vgg6_bn", "resnet20"])
 def test_a_network_is_exported_for_batches_of_any_size(name, rng):
-    model, in_shape = models.find(name).make(10), models.find(name).in_shape
+    model, in_shape = models.create_model(name, 10), models.get_model(name).input_shape
     params, state = model.init(jax.random.key(0), in_shape)
     check_any_batch(lambda x: model.apply(params, state, x)[0], in_shape, rng)
 
@@ -165,7 +165,7 @@ def check_any_batch(function, in_shape, rng):
 
 def test_a_chunk_for_eight_devices_is_lowered():
     mesh = AbstractMesh((8,), ("data",), axis_types=(AxisType.Auto,))  # as of devices.mesh
-    exported = lowered("chunk", models.find("lenet5").make(10), (32, 32, 1), mesh=mesh)
+    exported = lowered("chunk", models.create_model("lenet5", 10), (32, 32, 1), mesh=mesh)
     assert exported.nr_devices == 8 and count(exported, "convolution") in times(5)
 
 

@@ -27,8 +27,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxconv import data, models, plot
+from jaxconv import data, plot
 from jaxconv.errors import InputError
+from jaxconv.models import registry
 from jaxconv.report.context import read_subject
 from jaxconv.runs import TrainConfig, evaluate_run, load_run, resume_training, run_training
 
@@ -45,8 +46,8 @@ def main() -> int:
     for name in ("curves", "mistakes", "confusion"):
         setattr(plot, name, lambda *given, **named: Figure())
     # One model object, so that it is compiled once.
-    find, mlp = models.find, functools.cache(models.find("mlp").make)
-    models.find = lambda name: find(name)._replace(make=mlp) if name == "mlp" else find(name)
+    mlp = registry.get_model("mlp")
+    registry._SPECS["mlp"] = mlp._replace(create=functools.cache(mlp.create))
     with tempfile.TemporaryDirectory() as place:
         config = TrainConfig(model="mlp", epochs=3, batch_size=256, out=Path(place) / "whole")
         whole, _ = run_training(config, progress=False)

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=500, help="print after so many")
     parser.add_argument("--folder", type=Path, help="where to save; by default a temporary folder")
     args = parser.parse_args()
-    ts = train.init_state(models.find("mlp").make(10), train.make_optimizer(), jax.random.key(0), (8, 8, 1))
+    ts = train.init_state(models.create_model("mlp", 10), train.make_optimizer(), jax.random.key(0), (8, 8, 1))
     history: tuple[dict[str, float], ...] = ()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         begun = time.perf_counter()

@@ -1,0 +1,1 @@
+"""Comparisons of jaxconv with other frameworks, and of Python environments."""

@@ -1,0 +1,1 @@
+"""What the experiments share: studies, figures, audio, descriptors, synthetic data and style transfer."""
