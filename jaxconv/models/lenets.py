@@ -127,9 +127,7 @@ def lenet5_1998(num_classes: int = 10, *, impl: str = "auto") -> Layer:
     """
     checks.at_least(1, num_classes=num_classes)
     if num_classes > 10:
-        raise InputError(
-            f"num_classes={num_classes}, but its output has the shapes of 10 digits: take lenet5"
-        )
+        raise InputError(f"num_classes={num_classes}, but its output has the shapes of 10 digits: take lenet5")
     conv = partial(Conv, kernel_size=5, kernel_init=fan_in_uniform, impl=impl)
     return serial(
         ink,

@@ -63,9 +63,7 @@ def resnet(
     checks.boolean("plain", plain)
     checks.boolean("zero_init_residual", zero_init_residual)
     if plain and zero_init_residual:
-        raise InputError(
-            "plain=True with zero_init_residual=True is zero everywhere and learns nothing: take one"
-        )
+        raise InputError("plain=True with zero_init_residual=True is zero everywhere and learns nothing: take one")
 
     parts: list[Part] = [*_conv_bn(16, 3, impl=impl), relu]
     features = 16
