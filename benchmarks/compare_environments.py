@@ -23,7 +23,6 @@ from typing import Annotated, NamedTuple
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import interleave, process, targets
 from benchmarks.targets import Contestant
@@ -31,7 +30,7 @@ from jaxconv.bench import step_timing
 from jaxconv.bench.step_timing import JAXCONV, batch_of
 from jaxconv.errors import InputError
 from jaxconv.utils.files import write_json
-from jaxconv.utils.tables import as_text
+from jaxconv.utils.tables import as_text, new_table
 
 VERSIONS = (
     "import json, jax, jaxlib, platform; "
@@ -154,10 +153,8 @@ def start(entry: Entry, *, model: str, timeout: float) -> process.Process:
 
 def table(model: str, rows: dict[str, list[float]]) -> str:
     """The times of one model, and their ratios to those of the first environment, round by round."""
-    made = Table(title=f"{model}: a training step", title_justify="left")
-    made.add_column("environment, library")
-    for heading in ("median ms", "min", "max", "ratio"):
-        made.add_column(heading, justify="right")
+    headings = ("median ms", "min", "max", "ratio")
+    made = new_table(f"{model}: a training step", "environment, library", numbers=headings)
     first = next(iter(rows.values()))
     for name, seconds in rows.items():
         numbers = (f"{1e3 * of(seconds):.2f}" for of in (statistics.median, min, max))

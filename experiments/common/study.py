@@ -35,6 +35,8 @@ from jaxconv.errors import InputError
 from jaxconv.plot.figures import save_figure
 from jaxconv.utils import terminal
 from jaxconv.utils.files import from_json, make_folder, to_json, write_json, writing
+from jaxconv.utils.progress import progress_bar
+from jaxconv.utils.tables import new_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,9 +105,7 @@ class Progress:
     """
 
     def __enter__(self) -> Self:
-        from rich.progress import BarColumn, TimeElapsedColumn
-
-        self._bar = terminal.progress(BarColumn(), TimeElapsedColumn(), stderr=True)
+        self._bar = progress_bar("elapsed", stderr=True)
         self._task = self._bar.add_task("", total=None)
         self._begun, self._total = 0, 0
         self._bar.start()
@@ -264,11 +264,7 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]])
     >>> table("", ["network", "accuracy"], [("cnn", "0.99")]).row_count
     1
     """
-    from rich.table import Table
-
-    made = Table(title=title or None, title_justify="left")
-    for i, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if i else "left")
+    made = new_table(title, headings[0], numbers=headings[1:])
     for row in rows:
         made.add_row(*map(str, row))
     return made

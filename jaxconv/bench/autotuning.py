@@ -20,7 +20,7 @@ from jaxconv.errors import InputError
 from jaxconv.ops.convolution import primitives
 from jaxconv.ops.convolution.cpu import autotune, dispatch
 from jaxconv.shapes import Window, resolve
-from jaxconv.utils.tables import as_text
+from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import in_turns
 
 Row = dict[str, Any]  # of the table, as in its file
@@ -117,13 +117,8 @@ def changes(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
 
 def table_text(table: Mapping[str, Any]) -> str:
     """The table as a terminal shows it: milliseconds, and the choice."""
-    from rich.table import Table
-
-    made = Table(title=f"milliseconds on {table['machine']}", title_justify="left")
-    for heading in ("case", "pass", "x", "kernel"):
-        made.add_column(heading)
-    for heading in dispatch.LOWERINGS:
-        made.add_column(heading, justify="right")
+    title = f"milliseconds on {table['machine']}"
+    made = new_table(title, "case", "pass", "x", "kernel", numbers=dispatch.LOWERINGS)
     made.add_column("choice")
     last = None
     for row in table["rows"]:

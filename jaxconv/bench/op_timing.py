@@ -18,7 +18,7 @@ from jaxconv import ops, runtime
 from jaxconv.bench.op_cases import WANTED, Case, Conv, Pool
 from jaxconv.ops.convolution import primitives
 from jaxconv.shapes import ResolvedWindow
-from jaxconv.utils.tables import as_text
+from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import in_turns
 
 # Neither toeplitz, which is for seeing, with a matrix that has an entry for each place and tap, nor fft, whose rounding
@@ -160,15 +160,9 @@ def table(title: str, measured: Sequence[Sequence[Row]], ceiling: float | None =
         measured: the rows of each pass, all of the same implementations.
         ceiling: GFLOP/s of the machine, of which those of the first implementation are a share.
     """
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left")
-    for heading in ("shape", "pass"):
-        made.add_column(heading)
-    for row in measured[0]:
-        made.add_column(f"{row.impl} ms", justify="right")
-    if ceiling:
-        made.add_column(f"{measured[0][0].impl} GFLOP/s", justify="right")
+    headings = [f"{row.impl} ms" for row in measured[0]]
+    headings += [f"{measured[0][0].impl} GFLOP/s"] if ceiling else []
+    made = new_table(title, "shape", "pass", numbers=headings)
     last = None
     for each in measured:
         if last not in (None, each[0].shape):

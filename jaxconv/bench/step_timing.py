@@ -277,10 +277,9 @@ def _seconds(runner: Runner, count: int) -> float:
 
 def times_table(rows: Sequence[StepTimes], relative: Mapping[str, float] = {}, relative_to: str = "") -> str:
     """Table of the times of one model, with a column of relative times if there are any."""
-    table = new_table(f"{rows[0].model}: a training step of {rows[0].batch} images", "framework", "mode")
     headings = ["median ms", "min", "max", "images/s", "GFLOP/s", *([f"× {relative_to}"] if relative else [])]
-    for heading in (*headings, "first step s"):
-        table.add_column(heading, justify="right")
+    title = f"{rows[0].model}: a training step of {rows[0].batch} images"
+    table = new_table(title, "framework", "mode", numbers=[*headings, "first step s"])
     for row in rows:
         cells = [f"{ms:.2f}" for ms in (row.median_ms, row.min_ms, row.max_ms)]
         cells += [f"{row.images_per_second:,.0f}", f"{row.gflops:.1f}"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from jaxconv.errors import InputError
-from jaxconv.utils import terminal
 from jaxconv.utils.files import writing
+from jaxconv.utils.progress import progress_bar
 
 CONNECT_SECONDS = 4.0  # to be answered at all
 READ_SECONDS = 6.0  # between two pieces of data
@@ -145,16 +145,14 @@ def _fetch(url: str, wanted: File, file: BinaryIO, title: str) -> None:
     """
     import requests
     import urllib3
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     digest, done, size = hashlib.sha256(), 0, 0
     try:
         with (
             requests.get(
                 url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), headers={"Accept-Encoding": "identity"}
             ) as response,
-            terminal.progress(*columns) as progress,
+            progress_bar("bytes", "speed") as progress,
         ):
             response.raise_for_status()
             length = response.headers.get("content-length", "")

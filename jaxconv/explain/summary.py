@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +13,7 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.receptive_fields import fields
 from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.shapes import PlacedView, is_int, span
-from jaxconv.utils.tables import as_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from jaxconv.utils.tables import as_text, new_table
 
 
 class Row(NamedTuple):
@@ -298,28 +295,24 @@ def write_summary(summary: Summary, form: str = "text", *, title: str = "", widt
     boxes = {"terminal": box.HEAVY_HEAD, "text": box.SIMPLE_HEAD, "markdown": box.MARKDOWN}
     notes = "".join(f"\n{row.note}" for row in summary.rows if row.note)
     notes = f"\n{notes}" if form == "markdown" and notes else notes  # a table ends with an empty line
-    whole = _printed(_table(summary, COLUMNS, title, boxes[form]))
+    whole = _table(summary, COLUMNS, title, boxes[form])
     if form != "terminal" or max(map(len, whole.splitlines())) <= width:
         return whole + notes
     left_out = ", ".join(column.heading for column in COLUMNS if not column.needed)
-    narrow = _printed(_table(summary, [column for column in COLUMNS if column.needed], title, boxes[form]))
+    narrow = _table(summary, [column for column in COLUMNS if column.needed], title, boxes[form])
     return f"{narrow}\n(a wider terminal, or --form text, shows more: {left_out}){notes}"
 
 
-def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title: str, lines: object) -> "Table":
+def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title: str, lines: object) -> str:
     from rich import box
-    from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=lines)  # type: ignore[arg-type]
-    for column in columns:
-        table.add_column(column.heading, justify="left" if column.heading == "layer" else "right", no_wrap=True)
+    name, *numbers = (column.heading for column in columns)
+    table = new_table(title, name, numbers=numbers, box=lines)
+    for shown in table.columns:
+        shown.no_wrap = True
     for row in summary.rows:
         table.add_row(*(column.cell(summary, row) for column in columns))
     if lines is not box.MARKDOWN:
         table.add_section()
     table.add_row(*(column.total(summary) for column in columns))
-    return table
-
-
-def _printed(table: "Table") -> str:
     return "\n".join(filter(None, as_text(table, width=WIDE).splitlines()))

@@ -11,8 +11,8 @@ from jaxconv.report.diagnostic_sections import geometry_section, health_section,
 from jaxconv.report.model_sections import arithmetic_section, features_section, filters_section, network_section
 from jaxconv.report.page import Section, write_page
 from jaxconv.report.training_sections import curves_section, mistakes_section
-from jaxconv.utils import terminal
 from jaxconv.utils.files import make_folder, refuse_link
+from jaxconv.utils.progress import progress_bar
 
 # In the order of the page; one that has nothing to show of a network is left out.
 SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
@@ -61,11 +61,9 @@ def explain_run(
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; a folder that cannot be written.
     """
-    from rich.progress import BarColumn, TimeElapsedColumn
-
     own = out is None
     target = Path(folder) / "explain" if out is None else Path(out)
-    with terminal.progress(BarColumn(), TimeElapsedColumn(), disable=not progress) as bar:
+    with progress_bar("elapsed", disable=not progress) as bar:
         task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
         subject = read_subject(Path(folder), files=images, invert=invert, layer=layer)
         if own:

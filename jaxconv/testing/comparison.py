@@ -278,9 +278,9 @@ def _time(
 def comparison_table(found: Comparison) -> str:
     """The differences, quantity by quantity, and the times where there are any."""
     truth = found.reference if found.dtype == "float64" else f"{found.reference} in float64"
-    table = new_table(f"{found.dtype} on {found.device}, against {truth}", "quantity", "implementation")
-    for heading in ("largest error", "relative", "ulps", "rounding allows", "kinks", ""):
-        table.add_column(heading, justify="right")
+    headings = ("largest error", "relative", "ulps", "rounding allows", "kinks", "")
+    title = f"{found.dtype} on {found.device}, against {truth}"
+    table = new_table(title, "quantity", "implementation", numbers=headings)
     last = None
     for row in found.rows:
         if last not in (None, row.quantity):
@@ -291,9 +291,7 @@ def comparison_table(found: Comparison) -> str:
         last = row.quantity
     if not found.seconds:
         return as_text(table)
-    times = new_table("medians of compiled calls", "implementation")
-    for heading in ("forward", "forward and backward"):
-        times.add_column(heading, justify="right")
+    times = new_table("medians of compiled calls", "implementation", numbers=["forward", "forward and backward"])
     for name, timing in found.seconds.items():
         times.add_row(name, f"{timing.forward * 1e3:.3f} ms", f"{timing.both * 1e3:.3f} ms")
     return as_text(table) + "\n" + as_text(times)

@@ -236,9 +236,8 @@ def _least(errors: np.ndarray) -> int:
 
 def gradient_table(check: GradientCheck) -> str:
     """For each argument its worst entry: what the gradient says, and what the differences say."""
-    table = new_table("gradients against finite differences, float64", "argument", "worst at")
-    for heading in ("gradient", "differences", "apart", "allowed", "checked", "kinks", ""):
-        table.add_column(heading, justify="right")
+    headings = ("gradient", "differences", "apart", "allowed", "checked", "kinks", "")
+    table = new_table("gradients against finite differences, float64", "argument", "worst at", numbers=headings)
     for row in check.rows:
         numbers = (f"{row.gradient:.9g}", f"{row.slope:.9g}", f"{abs(row.gradient - row.slope):.1e}")
         verdict = f"{row.failed} WRONG" if row.failed else "ok"

@@ -14,8 +14,8 @@ from jaxconv.errors import InputError
 from jaxconv.train.diagnostics import dead_layer
 from jaxconv.train.loaders import Plan
 from jaxconv.train.snapshots import Position
-from jaxconv.utils import terminal
 from jaxconv.utils.files import make_folder, refuse_link, write_errors
+from jaxconv.utils.progress import progress_bar
 from jaxconv.utils.terminal import printable
 
 
@@ -34,10 +34,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self.show:
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-            measured = TextColumn("{task.fields[measured]}", markup=False)
-            self.bar = terminal.progress(BarColumn(), measured, TimeRemainingColumn())
+            self.bar = progress_bar("measured", "remaining")
             total = self.epochs * self.cut.chunks
             self.task = self.bar.add_task("compiling", total=total, completed=self.done, measured="")
             self.bar.start()

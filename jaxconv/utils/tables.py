@@ -1,7 +1,8 @@
-"""Tables of rich: made alike, and as text for a terminal, a file or a notebook."""
+"""Tables of rich: created in one way, and as text for a terminal, a file or a notebook."""
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from jaxconv.utils.terminal import console, printable
 
@@ -9,13 +10,34 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def new_table(title: str, *names: str) -> "Table":
-    """Table of rich with a title and its first columns."""
+def new_table(title: str, *names: str, numbers: Iterable[str] = (), **options: Any) -> "Table":
+    """Create a table of rich's without rows.
+
+    Args:
+        title: the line above it, if it is not empty.
+        names: headings of the first columns, aligned left.
+        numbers: headings of the columns after them, aligned right.
+        options: of ``rich.table.Table``.
+
+    >>> table = new_table("models", "name", numbers=["parameters"])
+    >>> table.add_row("lenet5", "61,706")
+    >>> table.add_row("mlp", "118,282")
+    >>> print(as_text(table))
+    models
+    ┏━━━━━━━━┳━━━━━━━━━━━━┓
+    ┃ name   ┃ parameters ┃
+    ┡━━━━━━━━╇━━━━━━━━━━━━┩
+    │ lenet5 │     61,706 │
+    │ mlp    │    118,282 │
+    └────────┴────────────┘
+    """
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title or None, title_justify="left", **options)
     for name in names:
         table.add_column(name)
+    for number in numbers:
+        table.add_column(number, justify="right")
     return table
 
 

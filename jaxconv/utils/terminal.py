@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 import unicodedata
 
@@ -53,20 +52,6 @@ def console(**options: Any) -> "Console":
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)
-
-
-def progress(*columns: Any, stderr: bool = False, disable: bool = False) -> "Progress":
-    """A progress bar of rich's, whose descriptions are no markup; it goes away when it is done.
-
-    Args:
-        columns: after the description.
-        stderr: show it there; by default on stdout.
-        disable: do not show it.
-    """
-    from rich.progress import Progress, TextColumn
-
-    description = TextColumn("{task.description}", markup=False)
-    return Progress(description, *columns, console=console(stderr=stderr), transient=True, disable=disable)
 
 
 def set_up() -> None:

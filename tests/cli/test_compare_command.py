@@ -70,7 +70,7 @@ def test_options_reach_the_op(jaxconv, monkeypatch, line, wanted):
         asked.update(options)
         return testing.contest("relu", (2, 3))
 
-    monkeypatch.setattr("jaxconv.testing.cases.registry.contest", contest)
+    monkeypatch.setattr("jaxconv.cli.compare_command.contest", contest)
     assert jaxconv(f"compare {line} --repeats 0 --entries 0")[0] == 0
     assert {name: asked[name] for name in wanted} == wanted
 
