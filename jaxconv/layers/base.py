@@ -75,6 +75,8 @@ class Layer(_Fields):
         return self
 
     def _replace(self, **changes: Any) -> "Layer":
+        if "join" in changes:  # the old facts describe the old join
+            changes = {"facts": DEFAULTS} | changes
         recipe = self.recipe and self.recipe._replace(changes=self.recipe.changes | changes)
         return super()._replace(**{"recipe": recipe} | changes)
 

@@ -27,7 +27,6 @@ from jaxconv import (
     SpatialDropout,
     as_layer,
     layers,
-    models,
     ops,
     parallel,
     residual,
@@ -35,13 +34,7 @@ from jaxconv import (
     with_facts,
 )
 from jaxconv.errors import ArgumentError
-from jaxconv.explain.channel_statistics import EDGES
-from jaxconv.explain.diagnostics import HAND_ON
-from jaxconv.explain.receptive_fields import JOINS_BRANCHES, MIXES_PLACES
 from jaxconv.layers.facts import FUNCTION_FACTS
-from jaxconv.layers.traversal import KEEP_CHANNELS, named_layers
-from jaxconv.report.model_sections import UNSEEN
-from jaxconv.train.diagnostics import RECTIFIERS
 
 KEY = jax.random.key(0)
 C, SIZE = 8, 6
@@ -332,60 +325,3 @@ def test_facts_that_are_none(facts, message):
 def test_a_layer_takes_facts_only():
     with pytest.raises(ArgumentError, match=r"^Layer 'own': facts must be a Facts, such as Facts\(.*got {'rectifies'"):
         Layer("own", own_init, own_apply, facts={"rectifies": True})
-
-
-# What the tables of kinds answer, which the facts replace.
-WINDOWED = {"max_pool", "avg_pool", "lp_pool"}
-NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
-ADAPTIVE = {"adaptive_avg_pool", "adaptive_max_pool"}
-GLOBAL = {"global_avg_pool", "global_max_pool"}
-SAME = {  # what is asked: (by kind, by facts, the cases that differ, all of them functions)
-    "dead": (lambda x: x.kind in RECTIFIERS, lambda x: x.facts.rectifies, set()),
-    "saturated": (lambda x: EDGES.get(x.kind), lambda x: x.facts.saturates_at, set()),
-    # Global pools keep channels on purpose, and so do the pools and norms whose layers always did.
-    "channels": (lambda x: x.kind in KEEP_CHANNELS, lambda x: x.facts.keeps_channels, GLOBAL | ADAPTIVE | NORMS),
-    # Without positions the shape decided before. A windowed function was taken to see one pixel, which is wrong.
-    "positions": (
-        lambda x: x.kind in MIXES_PLACES,
-        lambda x: not x.facts.keeps_positions,
-        GLOBAL | ADAPTIVE | WINDOWED | {"flatten", "conv"},
-    ),
-    "joins": (lambda x: x.kind in JOINS_BRANCHES, lambda x: x.facts.merges is not None, set()),
-    # A function of dropout drops at inference too.
-    "passed on": (
-        lambda x: x.kind in HAND_ON,
-        lambda x: x.facts.pools is not None or x.facts.identity_at_inference,
-        {"dropout", "spatial_dropout"},
-    ),
-    "unseen": (lambda x: x.kind in UNSEEN, lambda x: x.facts.identity_at_inference, {"dropout", "spatial_dropout"}),
-    # A function has no kernel among its parameters.
-    "slides": (lambda x: x.kind == "conv", lambda x: x.facts.kernel_use == "slide", {"conv"}),
-    "scatters": (lambda x: x.kind == "conv_transpose", lambda x: x.facts.kernel_use == "scatter", {"conv_transpose"}),
-    "dense": (lambda x: x.kind == "dense", lambda x: x.facts.kernel_use == "dense", {"dense"}),
-    # class_activation_map wants rows after it, which an avg_pool does not return.
-    "global mean": (
-        lambda x: x.kind == "global_avg_pool",
-        lambda x: x.facts.pools == "mean" and x.window is None,
-        {"avg_pool"},
-    ),
-    "timed pool": (
-        lambda x: x.kind == "max_pool",
-        lambda x: x.facts.pools == "max" and x.window is not None,
-        {"max_pool"},
-    ),
-}
-
-
-@pytest.mark.parametrize("question", SAME)
-def test_kinds_and_facts_agree_for_every_layer_and_op(question):
-    by_kind, by_facts, differing = SAME[question]
-    assert {name for name, case in CASES.items() if by_kind(case.layer) != by_facts(case.layer)} == differing
-
-
-@pytest.mark.parametrize("name", models.MODELS)
-def test_kinds_and_facts_agree_for_every_model(name):
-    for path, layer in named_layers(models.find(name).make()).items():
-        for question, (by_kind, by_facts, _) in SAME.items():
-            intended = layer.kind == "global_avg_pool" and question in ("channels", "positions")
-            intended |= layer.kind == "flatten" and question == "positions"
-            assert intended or by_kind(layer) == by_facts(layer), (path, question)
