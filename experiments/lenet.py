@@ -135,7 +135,7 @@ def by_matrices(model: Layer, params: Any, x: Any) -> tuple[jax.Array, dict[str,
     """The logits of a chain of layers in which every convolution is a product with its matrix, and the matrices."""
     matrices = {}
     for name, part in model.parts:
-        if part.kind == "conv":
+        if part.facts.kernel_use == "slide":
             kernel, bias, window = params[name]["kernel"], params[name]["bias"], part.window
             slide = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
             matrices[name] = ops.conv_matrix(kernel, x.shape[1:], **slide)

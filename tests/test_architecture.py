@@ -171,7 +171,6 @@ def test_packages_define_nothing_in_init():
             assert not defined, path
 
 
-@pytest.mark.xfail(strict=True, reason="other packages still decide by the kind of a layer")
 def test_kinds_are_read_in_layers_only():
     for path in PACKAGE.rglob("*.py"):
         if path.parts[-2] != "layers":

@@ -126,7 +126,7 @@ def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primi
 
 def _pools(layer: Layer, params: Any, state: Any, x: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
     """The max pools of a layer, with the shape of what they are given."""
-    if layer.kind == "max_pool":
+    if layer.facts.pools == "max" and layer.window is not None:
         yield x, layer.window
     for name, part in layer.parts:
         below = params.get(name, {}), state.get(name, {})

@@ -15,8 +15,6 @@ from jaxconv.layers import Layer
 from jaxconv.layers.traversal import kernel_of, named_layers
 from jaxconv.train.diagnostics import rectifiers
 
-EDGES = {"tanh": (-1, 1), "hard_tanh": (-1, 1), "sigmoid": (0, 1), "hard_sigmoid": (0, 1)}
-
 
 class Correlation(NamedTuple):
     """How much alike the channels of a layer answer.
@@ -169,7 +167,7 @@ def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size
     >>> saturation(serial(tanh, sigmoid), {}, {}, np.array([9.0, 1.0, 0.0, -9.0], np.float32).reshape(4, 1, 1, 1))
     {'tanh1': 0.5, 'sigmoid1': 0.0}
     """
-    layers = [name for name, layer in named_layers(model).items() if layer.kind in EDGES]
+    layers = [name for name, layer in named_layers(model).items() if layer.facts.saturates_at]
     found = _activity(model, params, state, images, layers, (), batch_size)
     return {name: float(np.mean(each.saturated)) for name, each in found.items() if each.saturated is not None}
 
@@ -216,11 +214,11 @@ def _activity(
     layers = layer_names(model) if layers is None else tuple(layers)
     for name in (*layers, *correlate):
         check_layer(model, name)
-    kinds = {name: layer.kind for name, layer in named_layers(model).items()}
+    parts = named_layers(model)
 
     def look(x: jax.Array, mask: jax.Array) -> dict[str, dict[str, jax.Array]]:
         maps = feature_maps(model, params, state, x, layers=layers)
-        return {name: _of_a_batch(kinds[name], y, mask, name in correlate) for name, y in maps.items()}
+        return {name: _of_a_batch(parts[name], y, mask, name in correlate) for name, y in maps.items()}
 
     images_seen = 0
     counts: dict[str, dict[str, np.ndarray]] = {}
@@ -236,10 +234,10 @@ def _activity(
     return {name: _summed(counts[name], moments[name], images_seen) for name in layers}
 
 
-def _of_a_batch(kind: str, y: jax.Array, mask: jax.Array, crossed: bool) -> dict[str, jax.Array]:
+def _of_a_batch(layer: Layer, y: jax.Array, mask: jax.Array, crossed: bool) -> dict[str, jax.Array]:
     """Counts of one layer and one batch, and its moments."""
     if y.ndim < 2:
-        error = InputError(f"the output {y.shape} of {kind} has no channels: leave it out of layers")
+        error = InputError(f"the output {y.shape} of {layer.kind} has no channels: leave it out of layers")
         raise error.from_source("activity")
     places = math.prod(y.shape[1:-1])
     rows = y.reshape(len(y), places, y.shape[-1])
@@ -250,8 +248,8 @@ def _of_a_batch(kind: str, y: jax.Array, mask: jax.Array, crossed: bool) -> dict
         "zeros": number((rows == 0) & counts),
         "places": jnp.array(places),
     } | batch_moments(y, mask, crossed=crossed)
-    if kind in EDGES:
-        low, high = EDGES[kind]
+    if layer.facts.saturates_at:
+        low, high = layer.facts.saturates_at
         found["saturated"] = number(((rows < low + 0.01) | (rows > high - 0.01)) & counts)
     return found
 

@@ -11,14 +11,11 @@ import optax
 from jaxconv import ops
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import classes
-from jaxconv.explain.channel_statistics import EDGES, Activity, Correlation, activity
+from jaxconv.explain.channel_statistics import Activity, Correlation, activity
 from jaxconv.explain.intermediates import check_images
-from jaxconv.layers import Layer, as_layer
+from jaxconv.layers import Facts, Layer, as_layer
 from jaxconv.layers.traversal import kernel_of, named_layers, with_kernel
-from jaxconv.train.diagnostics import RECTIFIERS
 
-POOLS = ("max", "avg", "lp", "global_max", "global_avg")
-HAND_ON = ("flatten", "dropout", "spatial_dropout", *(f"{kind}_pool" for kind in POOLS))
 MOST_CHANNELS = 1024  # of more, a correlation of each pair takes too long
 FEWEST_PLACES = 100  # of fewer, any two filters may go together by chance
 VANISHED = 1e-3  # of the largest gradient
@@ -38,6 +35,7 @@ class HealthRow(NamedTuple):
         correlation: the mean |ρ| of its filters' outputs; of layers with a kernel, but for the last one.
         duplicates: how many pairs of filters do the same; as correlation.
         gradient: ``‖d loss / d kernel‖`` of the first batch.
+        facts: those of the layer.
     """
 
     name: str
@@ -50,6 +48,7 @@ class HealthRow(NamedTuple):
     correlation: float | None
     duplicates: int | None
     gradient: float | None
+    facts: Facts = Facts()
 
 
 class Health(NamedTuple):
@@ -93,7 +92,7 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
         raise InputError(f"labels {np.shape(labels)} should be one for each of the {len(images)} images")
     kernels = with_kernel(model, params)
     correlated = [name for name, kernel in list(kernels.items())[:-1] if kernel.shape[-1] <= MOST_CHANNELS]
-    layers = {name: layer.kind for name, layer in named_layers(model).items() if layer.kind not in HAND_ON}
+    layers = {name: layer for name, layer in named_layers(model).items() if not _hands_on(layer.facts)}
     found = activity(model, params, state, images, layers=tuple(layers), correlate=correlated, batch_size=batch_size)
     gradients: dict[str, float] = {}
     if labels is not None:
@@ -102,25 +101,30 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
             lambda params, x, labels: gradient_norms(model, params, state, x, labels, key=jax.random.key(0))
         )(params, *first)
         gradients = {name: float(norms[name]) for name in kernels}
-    rows = [_row(name, kind, found[name], gradients.get(name)) for name, kind in layers.items()]
+    rows = [_row(name, layer, found[name], gradients.get(name)) for name, layer in layers.items()]
     owners = kernel_of(model, params, state, np.shape(images)[1:])
     correlations = {name: each.correlation for name, each in found.items() if each.correlation is not None}
     return Health(rows, _warnings(rows, found, owners, len(images)), correlations)
 
 
-def _row(name: str, kind: str, of: Activity, gradient: float | None) -> HealthRow:
+def _hands_on(facts: Facts) -> bool:
+    return facts.pools is not None or facts.identity_at_inference
+
+
+def _row(name: str, layer: Layer, of: Activity, gradient: float | None) -> HealthRow:
     enough = of.correlation is not None and of.places >= FEWEST_PLACES
     return HealthRow(
         name=name,
-        kind=kind,
+        kind=layer.kind,
         channels=len(of.live),
-        dead=int(np.sum(of.live == 0)) if kind in RECTIFIERS else None,
+        dead=int(np.sum(of.live == 0)) if layer.facts.rectifies else None,
         live=float(np.mean(of.live)),
         zeros=float(np.mean(of.zeros)),
         saturation=None if of.saturated is None else float(np.mean(of.saturated)),
         correlation=of.correlation.mean_absolute if enough and of.correlation else None,
         duplicates=len(of.correlation.duplicates) if enough and of.correlation else None,
         gradient=gradient,
+        facts=layer.facts,
     )
 
 
@@ -140,7 +144,7 @@ def _warnings(rows: list[HealthRow], found: dict[str, Activity], owners: dict[st
                 "they learn no more; a lower learning rate, leaky_relu or another kernel_init may help"
             )
         if row.saturation is not None and row.saturation > 0.5:
-            ends = " and ".join(f"{end}" for end in EDGES[row.kind])
+            ends = " and ".join(f"{end}" for end in row.facts.saturates_at or ())
             said.append(
                 f"{row.name}: {row.saturation:.0%} of its outputs are nearly {ends}, where hardly any gradient comes "
                 "through; smaller kernels at the start, batch norm before it, or relu may help"

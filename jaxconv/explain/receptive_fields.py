@@ -13,10 +13,6 @@ from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.layers.base import Shape
 from jaxconv.shapes import PlacedView, resolve
 
-# These keep the size of an image, or have no window, but an output of theirs is not made of the one pixel at its place.
-MIXES_PLACES = {"conv_transpose", "gn", "group_norm", "in", "instance_norm"}
-JOINS_BRANCHES = {"res", "parallel"}
-
 
 @named_errors
 def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView | None:
@@ -101,7 +97,8 @@ def _go(
 
 
 def _look(layer: Layer, in_shape: Shape, shape: Shape, view: PlacedView | None) -> PlacedView | None:
-    if view is None or len(shape) != len(in_shape) or layer.kind in MIXES_PLACES:
+    rows = len(shape) == 1  # no positions that could mix
+    if view is None or len(shape) != len(in_shape) or not (layer.facts.keeps_positions or rows):
         return None
     if layer.window is None:
         return view if shape[:-1] == in_shape[:-1] else None
@@ -113,7 +110,7 @@ def _look(layer: Layer, in_shape: Shape, shape: Shape, view: PlacedView | None) 
 def _together(layer: Layer, ends: list[PlacedView | None]) -> PlacedView | None:
     views = [view for view in ends if view is not None]
     # Outputs of branches that step unequally do not belong to the same pixels; nor is it known what another join does.
-    if layer.kind not in JOINS_BRANCHES or len(views) < len(ends) or len({view.view.jump for view in views}) > 1:
+    if layer.facts.merges is None or len(views) < len(ends) or len({view.view.jump for view in views}) > 1:
         return None
     together, *others = views
     for other in others:

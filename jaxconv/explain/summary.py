@@ -11,7 +11,7 @@ import numpy as np
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.receptive_fields import fields
-from jaxconv.layers import Layer, as_layer, output_shape
+from jaxconv.layers import Facts, Layer, as_layer, output_shape
 from jaxconv.shapes import PlacedView, is_int, span
 from jaxconv.utils.tables import as_text, new_table
 
@@ -35,6 +35,7 @@ class Row(NamedTuple):
         jump: how many pixels lie between what two neighbours see; None as ``sees``.
         dense_equivalent: the weights of a fully connected layer between the same numbers, where this one has a kernel.
         note: what a reader may stumble over, or nothing.
+        facts: those of the layer, which are not in the JSON.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row(NamedTuple):
     jump: tuple[int, ...] | None
     dense_equivalent: int
     note: str = ""
+    facts: Facts = Facts()
 
     @property
     def params(self) -> int:
@@ -100,11 +102,13 @@ class Summary(NamedTuple):
         names = ("params", "weights", "biases", "state", "multiply_adds", "training_multiply_adds", "activation_bytes")
         return {
             "in_shape": list(self.in_shape),
-            "layers": [
-                {**row._asdict(), "params": row.params, "share": round(self.share(row), 6)} for row in self.rows
-            ],
+            "layers": [self._as_json(row) for row in self.rows],
             "total": {name: getattr(self, name) for name in names},
         }
+
+    def _as_json(self, row: Row) -> dict[str, Any]:
+        shown = {name: value for name, value in row._asdict().items() if name != "facts"}
+        return {**shown, "params": row.params, "share": round(self.share(row), 6)}
 
     def _sum(self, name: str) -> int:
         return sum(getattr(row, name) for row in self.rows)
@@ -183,7 +187,7 @@ def _row(
     work = dense = 0
     if "kernel" in params:
         # A kernel is used once at every place of the output, by conv and dense alike; a stamp at every input.
-        places = in_shape[:-1] if layer.kind == "conv_transpose" else shape[:-1]
+        places = in_shape[:-1] if layer.facts.kernel_use == "scatter" else shape[:-1]
         work = math.prod(places) * math.prod(params["kernel"].shape)
         dense = math.prod(in_shape) * math.prod(shape)
     return Row(
@@ -200,13 +204,14 @@ def _row(
         jump=view.view.jump if view else None,
         dense_equivalent=dense,
         note=_lopsided(layer, name),
+        facts=layer.facts,
     )
 
 
 def _lopsided(layer: Layer, name: str) -> str:
     """A word about an even window that is padded to keep the size: there is no middle to lie over. Row 002-12."""
     window = layer.window
-    if layer.kind != "conv" or window is None or window.padding not in ("SAME", "SAME_LOWER"):
+    if layer.facts.kernel_use != "slide" or window is None or window.padding not in ("SAME", "SAME_LOWER"):
         return ""
     per = [np.broadcast_to(sizes, np.shape(window.size)).reshape(-1) for sizes in (window.size, window.dilation)]
     spans = [span(int(size), int(dilation)) for size, dilation in zip(*per, strict=True)]

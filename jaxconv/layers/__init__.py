@@ -9,8 +9,9 @@ need not be written (each part is shown the output shape of the part before it) 
 and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a bare function is a layer.
 """
 
-from jaxconv.layers.base import Layer, as_layer, output_shape
+from jaxconv.layers.base import Layer, as_layer, output_shape, with_facts
 from jaxconv.layers.combinators import parallel, residual, serial
+from jaxconv.layers.facts import Facts
 from jaxconv.layers.initializers import dirac
 from jaxconv.layers.linear import Conv, ConvTranspose, Dense
 from jaxconv.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
@@ -24,6 +25,7 @@ __all__ = [
     "ConvTranspose",
     "Dense",
     "Dropout",
+    "Facts",
     "GroupNorm",
     "InstanceNorm",
     "Layer",
@@ -38,4 +40,5 @@ __all__ = [
     "parallel",
     "residual",
     "serial",
+    "with_facts",
 ]

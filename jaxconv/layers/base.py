@@ -15,9 +15,10 @@ import numpy as np
 
 from jaxconv.errors import ArgumentError, InputError, error_context
 from jaxconv.layers import foreign
+from jaxconv.layers.facts import DEFAULTS, Facts, check_facts, function_facts
 from jaxconv.layers.pickling import Recipe
 from jaxconv.shapes import Window, is_int
-from jaxconv.utils.signatures import check_call, checked_call
+from jaxconv.utils.signatures import check_call, checked_call, no_argument
 
 Tree = dict[str, Any]  # params or state: nested dicts of arrays
 Shape = tuple[int, ...]
@@ -32,6 +33,7 @@ class _Fields(NamedTuple):
     name: str | None = None
     join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array] | None = None
     recipe: Recipe | None = None
+    facts: Facts = DEFAULTS
 
 
 class Layer(_Fields):
@@ -49,9 +51,10 @@ class Layer(_Fields):
         window: how it slides over the image, if it does; for receptive fields.
         name: overrides the counted name.
         recipe: the call that made it, for pickle; None for a layer of a user's own functions.
+        facts: the properties that other packages rely on, :class:`Facts`.
 
     Raises:
-        ArgumentError: no kind, or an init or apply that is no function.
+        ArgumentError: no kind, an init or apply that is no function, or facts that are no :class:`Facts`.
     """
 
     __slots__ = ()
@@ -68,9 +71,12 @@ class Layer(_Fields):
         for name, function in {"init": self.init, "apply": self.apply}.items():
             if not callable(function):
                 raise ArgumentError(f"Layer {self.kind!r}: {name}={reprlib.repr(function)} is no function: {takes}")
+        check_facts(f"Layer {self.kind!r}", self.facts)
         return self
 
     def _replace(self, **changes: Any) -> "Layer":
+        if "join" in changes:  # the old facts describe the old join
+            changes = {"facts": DEFAULTS} | changes
         recipe = self.recipe and self.recipe._replace(changes=self.recipe.changes | changes)
         return super()._replace(**{"recipe": recipe} | changes)
 
@@ -128,7 +134,32 @@ def as_layer(layer: Layer | Callable[..., jax.Array]) -> Layer:
     kind = getattr(function, "__name__", type(function).__name__).strip("<>_")
     if function is Layer or getattr(function, "__annotations__", {}).get("return") is Layer:
         raise InputError(f"{kind} makes a layer and is not one itself: write {kind}(…)")
-    return stateless(kind, layer)._replace(recipe=Recipe(as_layer, (layer,)))
+    return stateless(kind, layer, facts=function_facts(function))._replace(recipe=Recipe(as_layer, (layer,)))
+
+
+@checked_call
+def with_facts(function: Layer | Callable[..., jax.Array], **facts: Any) -> Layer:
+    """State facts of your own function: ``with_facts(my_relu, keeps_channels=True, rectifies=True)``.
+
+    Args:
+        function: a function of an array, or a Layer.
+        facts: fields of :class:`Facts`; other fields keep their values.
+
+    Raises:
+        ArgumentError: if a name is not a field of :class:`Facts`, or a value is invalid.
+
+    >>> def my_relu(x):
+    ...     return jnp.where(x > 0, x, 0)
+    >>> as_layer(my_relu).facts.rectifies, with_facts(my_relu, rectifies=True).facts.rectifies
+    (False, True)
+    """
+    for name in facts:
+        if name not in Facts._fields:
+            raise no_argument("with_facts", name, Facts._fields)
+    layer = as_layer(function)
+    changed = layer.facts._replace(**facts)
+    check_facts("with_facts", changed)
+    return layer._replace(facts=changed)
 
 
 @functools.lru_cache(maxsize=256)
@@ -174,6 +205,7 @@ def stateless(
     *,
     window: Window | None = None,
     name: str | None = None,
+    facts: Facts = DEFAULTS,
 ) -> Layer:
     """A layer without state: ``y = op(x, **params)``."""
 
@@ -189,7 +221,7 @@ def stateless(
         check_entries("params", params, names)
         return op(x, **params), state
 
-    return Layer(kind, init, apply, window=window, name=name)
+    return Layer(kind, init, apply, window=window, name=name, facts=facts)
 
 
 def check_entries(what: str, tree: Tree, names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxconv.errors import InputError, error_context, named_errors
 from jaxconv.layers.base import Layer, Shape, Tree, as_layer, makes_layer, output_shape
+from jaxconv.layers.facts import Facts, Merges
 
 Parts = tuple[tuple[str, Layer], ...]
 
@@ -93,7 +94,7 @@ def residual(
             )
         return y["body"] + y["shortcut"]
 
-    return _branches("res", parts, add, name)
+    return _branches("res", "sum", parts, add, name)
 
 
 @makes_layer
@@ -129,11 +130,12 @@ def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = Non
             )
         return jnp.concatenate(list(y.values()), axis=-1)
 
-    return _branches("parallel", _named("parallel", branches), concatenate, name)
+    return _branches("parallel", "concat", _named("parallel", branches), concatenate, name)
 
 
 def _branches(
     kind: str,
+    merges: Merges,
     parts: Parts,
     join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array],
     name: str | None,
@@ -164,7 +166,7 @@ def _branches(
             y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
         return join(x, y), _without_empty(new_state)
 
-    layer = Layer(kind, init, apply, parts, name=name, join=join)
+    layer = Layer(kind, init, apply, parts, name=name, join=join, facts=Facts(merges=merges))
     return layer
 
 

@@ -7,6 +7,7 @@ import jax
 from jaxconv import ops
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers.base import Layer, Shape, Tree, makes_layer, stateless
+from jaxconv.layers.facts import Facts
 from jaxconv.layers.initializers import HE_NORMAL, Initializer, kernel_and_bias, kernel_names, kernel_shape
 from jaxconv.shapes import Padding, Sizes, Window
 
@@ -59,7 +60,8 @@ def Conv(
         precision=precision,
     )
     window = Window(kernel_size, stride, padding, dilation)
-    return stateless("conv", op, init, kernel_names(use_bias), window=window, name=name)
+    facts = Facts(kernel_use="slide")
+    return stateless("conv", op, init, kernel_names(use_bias), window=window, name=name, facts=facts)
 
 
 @makes_layer
@@ -107,7 +109,8 @@ def ConvTranspose(
         impl=impl,
         precision=precision,
     )
-    return stateless("conv_transpose", op, init, kernel_names(use_bias), name=name)
+    facts = Facts(keeps_positions=False, kernel_use="scatter")
+    return stateless("conv_transpose", op, init, kernel_names(use_bias), name=name, facts=facts)
 
 
 @makes_layer
@@ -135,4 +138,4 @@ def Dense(
         return kernel_and_bias(kernel_init, key, (*in_shape, features), use_bias), {}
 
     op = functools.partial(ops.dense, precision=precision)
-    return stateless("dense", op, init, kernel_names(use_bias), name=name)
+    return stateless("dense", op, init, kernel_names(use_bias), name=name, facts=Facts(kernel_use="dense"))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxconv import ops
 from jaxconv.layers.base import Layer, Shape, Tree, check_entries, makes_layer, stateless
+from jaxconv.layers.facts import POINTWISE
 from jaxconv.layers.initializers import scale_and_bias
 from jaxconv.ops.normalization import batch_norm_with_statistics
 
@@ -56,7 +57,7 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, 
         running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(old.dtype), state, batch)
         return y, running
 
-    return Layer("bn", init, apply, name=name)
+    return Layer("bn", init, apply, name=name, facts=POINTWISE._replace(has_state=True))
 
 
 @makes_layer
@@ -67,7 +68,8 @@ def LayerNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
     >>> jax.tree.map(jnp.shape, params)
     {'bias': (4,), 'scale': (4,)}
     """
-    return stateless("ln", functools.partial(ops.layer_norm, eps=eps), scale_and_bias, ("scale", "bias"), name=name)
+    op = functools.partial(ops.layer_norm, eps=eps)
+    return stateless("ln", op, scale_and_bias, ("scale", "bias"), name=name, facts=POINTWISE)
 
 
 @makes_layer
@@ -84,7 +86,8 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, name: str | None = None) -> Lay
     Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
     """
     op = functools.partial(ops.group_norm, groups=groups, eps=eps)
-    return stateless("gn", op, scale_and_bias, ("scale", "bias"), name=name)
+    facts = POINTWISE._replace(keeps_positions=False)
+    return stateless("gn", op, scale_and_bias, ("scale", "bias"), name=name, facts=facts)
 
 
 @makes_layer
@@ -95,7 +98,8 @@ def InstanceNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
     >>> jax.tree.map(jnp.shape, params)
     {'bias': (4,), 'scale': (4,)}
     """
-    return stateless("in", functools.partial(ops.instance_norm, eps=eps), scale_and_bias, ("scale", "bias"), name=name)
+    op, facts = functools.partial(ops.instance_norm, eps=eps), POINTWISE._replace(keeps_positions=False)
+    return stateless("in", op, scale_and_bias, ("scale", "bias"), name=name, facts=facts)
 
 
 @makes_layer
@@ -110,4 +114,4 @@ def RMSNorm(*, eps: float = 1e-6, name: str | None = None) -> Layer:
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         return {"scale": jnp.ones(in_shape[-1:], jnp.float32)}, {}
 
-    return stateless("rms", functools.partial(ops.rms_norm, eps=eps), init, ("scale",), name=name)
+    return stateless("rms", functools.partial(ops.rms_norm, eps=eps), init, ("scale",), name=name, facts=POINTWISE)

@@ -7,6 +7,7 @@ import jax
 
 from jaxconv import ops
 from jaxconv.layers.base import Layer, makes_layer, stateless
+from jaxconv.layers.facts import POINTWISE, Pools
 from jaxconv.shapes import Padding, Sizes, Window
 
 
@@ -27,7 +28,7 @@ def MaxPool(
     (1, 2, 2, 3)
     """
     op = functools.partial(ops.max_pool, ceil_mode=ceil_mode, ties=ties)
-    return _pool("max_pool", op, window, stride, padding, dilation, name)
+    return _pool("max_pool", "max", op, window, stride, padding, dilation, name)
 
 
 @makes_layer
@@ -47,7 +48,7 @@ def AvgPool(
     (1, 2, 2, 3)
     """
     op = functools.partial(ops.avg_pool, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
-    return _pool("avg_pool", op, window, stride, padding, dilation, name)
+    return _pool("avg_pool", "mean", op, window, stride, padding, dilation, name)
 
 
 @makes_layer
@@ -67,11 +68,12 @@ def LpPool(
     Array([2.], dtype=float32)
     """
     op = functools.partial(ops.lp_pool, ceil_mode=ceil_mode, p=p)
-    return _pool("lp_pool", op, window, stride, padding, dilation, name)
+    return _pool("lp_pool", "lp", op, window, stride, padding, dilation, name)
 
 
 def _pool(
     kind: str,
+    pools: Pools,
     op: Callable[..., jax.Array],
     window: Sizes,
     stride: Sizes | None,
@@ -82,4 +84,4 @@ def _pool(
     """An op with its window, which it shows to whoever asks how far the layer sees."""
     op = functools.partial(op, window=window, stride=stride, padding=padding, dilation=dilation)
     seen = Window.of_a_pool(window, stride, padding, dilation)
-    return stateless(kind, op, window=seen, name=name)
+    return stateless(kind, op, window=seen, name=name, facts=POINTWISE._replace(pools=pools))

@@ -7,6 +7,7 @@ import jax
 from jaxconv import checks, ops
 from jaxconv.errors import named_errors
 from jaxconv.layers.base import Layer, Tree, makes_layer
+from jaxconv.layers.facts import POINTWISE
 
 
 @makes_layer
@@ -52,4 +53,5 @@ def _in_training(kind: str, op: Callable[..., jax.Array], rate: float, name: str
     ) -> tuple[jax.Array, Tree]:
         return (op(x, key, rate) if train else x), state
 
-    return Layer(kind, lambda key, in_shape: ({}, {}), apply, name=name)
+    facts = POINTWISE._replace(identity_at_inference=True)
+    return Layer(kind, lambda key, in_shape: ({}, {}), apply, name=name, facts=facts)

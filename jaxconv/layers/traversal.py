@@ -87,13 +87,6 @@ def part_of(tree: Tree, path: str) -> Any:
     return tree
 
 
-KEEP_CHANNELS = {
-    *("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "softplus", "squareplus"),
-    *("tanh", "hard_tanh", "sigmoid", "hard_sigmoid", "hard_silu", "soft_sign", "log_sigmoid"),
-    *("bn", "gn", "in", "ln", "rms", "max_pool", "avg_pool", "lp_pool", "dropout", "spatial_dropout"),
-}
-
-
 def kernel_of(model: Layer, params: Any, state: Any, in_shape: tuple[int, ...]) -> dict[str, str]:
     """For each layer, the layer with a kernel whose filters its channels are; nothing is computed.
 
@@ -112,7 +105,7 @@ def kernel_of(model: Layer, params: Any, state: Any, in_shape: tuple[int, ...]) 
         y = apply(x)
         if path in parts:
             found[path] = path
-        elif id(x) in made and (y is x or layer.kind in KEEP_CHANNELS):
+        elif id(x) in made and (y is x or layer.facts.keeps_channels):
             found[path] = made[id(x)][1]
         if path in found:
             made[id(y)] = y, found[path]

@@ -49,7 +49,7 @@ class Subject(NamedTuple):
     @property
     def convolutions(self) -> list[Row]:
         """The convolutions of images, from the first to the last."""
-        return [row for row in self.summary.rows if row.kind == "conv" and len(row.shape) == 3]
+        return [row for row in self.summary.rows if row.facts.kernel_use == "slide" and len(row.shape) == 3]
 
     @property
     def network(self) -> tuple[Layer, Any, Any]:

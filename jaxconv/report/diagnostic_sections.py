@@ -128,7 +128,7 @@ def health_section(subject: Subject) -> Section:
     rows = [[cell(row) for cell in COLUMNS.values()] for row in found.rows]
     blocks.append(Block(table=Table(list(COLUMNS), rows)))
     downloads: dict[str, Any] = {}
-    correlated = [row.name for row in found.rows if row.kind == "conv" and row.correlation is not None]
+    correlated = [row.name for row in found.rows if row.facts.kernel_use == "slide" and row.correlation is not None]
     if correlated:
         name = correlated[-1]
         matrix = found.correlations[name].matrix

@@ -75,7 +75,7 @@ def _first_convolution(model: Layer, params: Any, state: Any, image: np.ndarray)
 
     def look(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
         y = apply(x)
-        if layer.kind == "conv" and layer.window is not None and x.ndim == 4 and not met:
+        if layer.facts.kernel_use == "slide" and layer.window is not None and x.ndim == 4 and not met:
             met.append(_Used(path, layer.window, x, y))
         return y
 
@@ -150,13 +150,12 @@ def _deeper(name: str, kernel: np.ndarray) -> Block:
 
 
 MOST_LAYERS, MOST_CHANNELS = 14, 64
-UNSEEN = ("flatten", "dropout", "spatial_dropout")  # which show nothing that the layer before does not
 
 
 def shown_layers(model: Layer) -> tuple[str, ...]:
     """The layers whose outputs are worth a look; of a deep network some, from the first to the last."""
     layers = named_layers(model)
-    seen = [name for name, layer in layers.items() if layer.kind not in UNSEEN]
+    seen = [name for name, layer in layers.items() if not layer.facts.identity_at_inference]
     if len(seen) > MOST_LAYERS:  # the sums of its blocks tell more than what is within them
         seen = [name for name in seen if "/" not in name]
     return tuple(spread(seen, MOST_LAYERS))

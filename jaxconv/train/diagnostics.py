@@ -18,8 +18,6 @@ from jaxconv.train.snapshots import Position
 from jaxconv.train.state import TrainState
 from jaxconv.train.train_step import Step
 
-RECTIFIERS = ("relu", "relu6")  # the kinds of layers whose output, and with it the gradient, can be 0 for good
-
 
 def anywhere(y: jax.Array) -> jax.Array:
     """Whether anything is not 0."""
@@ -58,7 +56,7 @@ def watched(
 
         def see(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
             y = apply(x)
-            if layer.kind in RECTIFIERS:
+            if layer.facts.rectifies:
                 alive[path] = answers(y)
             return y
 
@@ -74,7 +72,7 @@ def _in_the_middle(y: jax.Array) -> jax.Array:
 
 def rectifiers(model: Layer) -> tuple[str, ...]:
     """The names of a model's rectifiers, in the order in which they are computed."""
-    return tuple(name for name, layer in named_layers(model).items() if layer.kind in RECTIFIERS)
+    return tuple(name for name, layer in named_layers(model).items() if layer.facts.rectifies)
 
 
 def warn_of_dead(record: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:

@@ -1,12 +1,13 @@
 """What is planted is found, and nothing else; numbers against numpy on the feature maps."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, relu, residual, serial
+from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, relu, residual, serial, with_facts
 from jaxconv.layers.traversal import kernel_of
-from jaxconv.ops import hard_sigmoid, hard_tanh, relu6, sigmoid, tanh
+from jaxconv.ops import global_avg_pool, global_max_pool, hard_sigmoid, hard_tanh, relu6, sigmoid, tanh
 
 
 def network():
@@ -83,6 +84,39 @@ def test_behind_a_sum_there_is_no_one_filter():
     model = serial(Conv(2, 4), relu, flatten, relu, lambda x: x[:, ::-1], relu)  # nor behind what may mix channels
     found = kernel_of(model, model.init(jax.random.key(0), (4, 4, 1))[0], {}, (4, 4, 1))
     assert found == {"conv1": "conv1", "relu1": "conv1"}
+
+
+@pytest.mark.parametrize("pool", [global_avg_pool, global_max_pool])
+def test_a_global_pool_has_the_channels_of_its_convolution(pool):
+    model = serial(Conv(2, 3), pool, relu, Dense(3))
+    params, state = model.init(jax.random.key(0), (4, 4, 1))
+    found = kernel_of(model, params, state, (4, 4, 1))
+    assert list(found.values()) == ["conv1", "conv1", "conv1", "dense1"]
+
+
+def test_a_function_counts_by_its_facts_and_not_by_its_name():
+    def relu(x):
+        return x - 1
+
+    def tanh(x):
+        return x
+
+    def own(x):
+        return 3 * jnp.maximum(x, 0)
+
+    images = np.zeros((2, 1, 1, 1), np.float32)
+    stated = with_facts(own, keeps_channels=True, rectifies=True)
+    model = serial(relu, tanh, own, stated)
+    assert [dead.layer for dead in explain.dead_filters(model, {}, {}, images)] == ["own2"]
+    assert explain.saturation(model, {}, {}, images) == {}
+    assert [row.dead for row in explain.health(model, {}, {}, images).rows] == [None, None, None, 1]
+    with pytest.raises(InputError, match="the model has no relu"):
+        explain.guided_backprop(serial(relu, own, flatten), {}, {}, images, 0)
+    assert not explain.guided_backprop(serial(stated, flatten), {}, {}, images - 1, score=lambda y: y[:, 0]).any()
+    squashed = serial(with_facts(lambda x: 3 * jnp.tanh(x), saturates_at=(-3, 3)))
+    images = np.array([9.0, 9.0, 0.0, -9.0], np.float32).reshape(4, 1, 1, 1)
+    assert list(explain.saturation(squashed, {}, {}, images).values()) == [0.75]
+    assert "75% of its outputs are nearly -3 and 3" in explain.health(squashed, {}, {}, images).warnings[0]
 
 
 def test_planted_saturation_is_the_share_that_is_planted(rng):

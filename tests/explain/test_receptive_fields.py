@@ -1,5 +1,7 @@
 """Receptive fields: the box of every layer against the pixels that its outputs really depend on."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +103,7 @@ def test_it_is_as_large_as_the_table_says():
 
 def unknown_join():
     branches = parallel(Conv(2, 3, padding="SAME"), Conv(2, 1))
-    return branches._replace(kind="gate", join=lambda x, y: x * y["conv1"].mean((1, 2), keepdims=True) + y["conv2"])
+    return branches._replace(join=lambda x, y: x * y["conv1"].mean((1, 2), keepdims=True) + y["conv2"])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,8 @@ def unknown_join():
         (residual(GroupNorm(1)), "res"),
         (parallel(lambda x: x[:, :5, :5], Conv(1, (9, 7))), "parallel"),
         (parallel(Conv(1, (3, 11), stride=2), Conv(1, (8, 11))), "parallel"),  # (6, 1) of both, stepping unequally
-        (unknown_join(), "gate"),
+        (unknown_join(), "parallel"),
+        (serial(partial(ops.max_pool, window=3, stride=1, padding="SAME")), "max_pool1"),  # its window is not stated
     ],
 )
 def test_where_nothing_is_known_there_is_no_view(model, layer):
@@ -143,6 +146,11 @@ def test_other_dimensions_and_a_layer_with_a_window_of_its_own():
     assert field_of(overhanging, (2, 4, 1), "max_pool1").box((0, 1)) == ((0, 3), (3, 6))
     every_second: Layer = stateless("every_second", lambda x: x[:, ::2, ::2], window=Window(1, stride=2))
     assert field_of(serial(Conv(1, 3), every_second), (9, 9, 1), "every_second1").box((1, 2)) == ((2, 5), (4, 7))
+
+
+def test_rows_have_a_view_without_axes():
+    views = fields(serial(flatten, Dense(4), GroupNorm(2), relu), (6,)).values()
+    assert [view.box(()) for view in views] == [()] * 4
 
 
 def test_what_cannot_be_is_told():

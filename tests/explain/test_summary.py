@@ -21,7 +21,7 @@ from jaxconv import (
     residual,
     serial,
 )
-from jaxconv.explain import summarize, write_summary
+from jaxconv.explain import Row, summarize, write_summary
 
 
 def test_mnist_cnn_is_the_lectures():  # rows 004-19, 004-20, 001-17
@@ -245,3 +245,9 @@ def test_nothing_is_compiled_and_nothing_allocated():
         jax.monitoring.clear_event_listeners()
     assert table.params > 3 * 10**12
     assert not [name for name in compiled if "backend_compile" in name]
+
+
+def test_facts_are_on_the_rows_and_not_in_the_json():
+    table = summarize(serial(Conv(2, 3), relu), (5, 5, 1))
+    assert table.rows[0].facts.kernel_use == "slide" and table.rows[1].facts.rectifies
+    assert set(table.as_json()["layers"][0]) == {*Row._fields, "params", "share"} - {"facts"}

@@ -106,13 +106,14 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
     ((1, 4, 4), True)
     """
     x = check_images(images)
-    ends = [("", "nothing"), *((path, part.kind) for path, part in named_layers(model).items())]
-    mean, dense = ends[-2:]
-    if (mean[1], dense[1]) != ("global_avg_pool", "dense"):
+    ends = list(named_layers(model).items())[-2:]
+    if not _are_mean_and_dense([part for _, part in ends]):
+        kinds = ["nothing", *(part.kind for _, part in ends)][-2:]
         raise InputError(
-            f"the model ends with {mean[1]}, {dense[1]}; it needs global_avg_pool and then one "
+            f"the model ends with {', '.join(kinds)}; it needs global_avg_pool and then one "
             "Dense, which says what each feature map is worth: use grad_cam"
         )
+    mean, dense = (path for path, _ in ends)
     found: dict[str, jax.Array] = {}
 
     def keep(path: str, part: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -120,8 +121,15 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
         return apply(x)
 
     logits = walk(model, params, state, x, keep)
-    features = found[mean[0]]
+    features = found[mean]
     if features.ndim != 4:
         raise InputError(f"the feature maps {features.shape} should be (N, h, w, c)")
-    weights = part_of(params, dense[0])["kernel"][:, classes(logits, label)]
+    weights = part_of(params, dense)["kernel"][:, classes(logits, label)]
     return jnp.einsum("nhwk,kn->nhw", features, weights, precision="highest")
+
+
+def _are_mean_and_dense(ends: list[Layer]) -> bool:
+    if len(ends) < 2:
+        return False
+    mean, dense = ends
+    return mean.facts.pools == "mean" and mean.window is None and dense.facts.kernel_use == "dense"

@@ -14,7 +14,6 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.targets import Asked, Score, asked
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers
-from jaxconv.train.diagnostics import RECTIFIERS
 
 
 @named_errors
@@ -308,15 +307,15 @@ def _rectified(
     layer: str | None,
     score: Score | None,
 ) -> jax.Array:
-    kinds = [part.kind for part in named_layers(model).values()]
-    if not set(RECTIFIERS) & set(kinds):
+    layers = named_layers(model).values()
+    if not any(part.facts.rectifies for part in layers):
         raise InputError(
             f"the model has no relu, so this would be the gradient: use saliency. "
-            f"Its layers: {', '.join(dict.fromkeys(kinds))}"
+            f"Its layers: {', '.join(dict.fromkeys(part.kind for part in layers))}"
         )
 
     def visit(path: str, part: Layer, x: jax.Array, apply: Function) -> jax.Array:
-        return relu(apply, x) if part.kind in RECTIFIERS else apply(x)
+        return relu(apply, x) if part.facts.rectifies else apply(x)
 
     x, f = asked(model, params, state, images, label, layer=layer, score=score, visit=visit)
     return gradient(f, x)
