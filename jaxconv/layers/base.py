@@ -76,9 +76,10 @@ class Layer(_Fields):
 
     def _replace(self, **changes: Any) -> "Layer":
         if "join" in changes:  # the old facts describe the old join
-            changes = {"facts": DEFAULTS} | changes
+            changes.setdefault("facts", DEFAULTS)
         recipe = self.recipe and self.recipe._replace(changes=self.recipe.changes | changes)
-        return super()._replace(**{"recipe": recipe} | changes)
+        changes.setdefault("recipe", recipe)
+        return super()._replace(**changes)
 
     def __hash__(self) -> int:
         return hash((self.kind, self.init, self.apply, self.name))  # what a window or a recipe holds may have none
@@ -155,7 +156,7 @@ def with_facts(function: Layer | Callable[..., jax.Array], **facts: Any) -> Laye
     """
     for name in facts:
         if name not in Facts._fields:
-            raise no_argument("with_facts", name, Facts._fields)
+            raise no_argument(name, Facts._fields).from_source("with_facts")
     layer = as_layer(function)
     changed = layer.facts._replace(**facts)
     check_facts("with_facts", changed)
