@@ -18,8 +18,8 @@ not written into.
 
 from jaxconv.runs.config import RECIPES, TrainConfig
 from jaxconv.runs.run_folder import CHANGED, Run, evaluate_run, load_run, predict_files
-from jaxconv.runs.schema import MAY_CHANGE, read_config, read_history, read_result, read_train_config
 from jaxconv.runs.runner import resume_training, run_training, train_or_resume
+from jaxconv.runs.schema import MAY_CHANGE, read_config, read_history, read_result, read_train_config
 
 __all__ = [
     "CHANGED",

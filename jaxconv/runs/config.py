@@ -5,10 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jaxconv import models, runtime, train
+from jaxconv import checks, models, runtime, train
 from jaxconv.data import augment
 from jaxconv.errors import InputError, named_errors
-from jaxconv import checks
 from jaxconv.utils.files import as_type
 
 

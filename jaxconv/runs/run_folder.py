@@ -1,5 +1,7 @@
 """Run folders: make one, load the network in it, evaluate it and predict with it."""
 
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,25 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxconv import data, models, train
+from jaxconv import data, distributed, models, train
 from jaxconv.data import augment
 from jaxconv.errors import InputError, error_context
+from jaxconv.layers import Layer
+from jaxconv.runs.config import TrainConfig
 from jaxconv.runs.data_fingerprint import TEST, sha256
 from jaxconv.runs.data_fingerprint import changed as parts_changed
 from jaxconv.runs.schema import USED, check_config, read_config
-from jaxconv.layers import Layer
-from jaxconv.utils.files import read_json
-
-import re
-import time
-from pathlib import Path
-
-import jax
-
-from jaxconv import distributed
-from jaxconv.errors import InputError
-from jaxconv.runs.config import TrainConfig
 from jaxconv.utils import files
+from jaxconv.utils.files import read_json
 
 CHANGED = "the test images are not those that the run was tested on at its training, so its scores may be others"
 

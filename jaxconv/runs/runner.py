@@ -18,12 +18,12 @@ import scipy.special
 
 from jaxconv import data, distributed, models, plot, runtime, train
 from jaxconv.errors import InputError, error_context
+from jaxconv.layers import Layer
 from jaxconv.runs.config import TrainConfig
 from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
-from jaxconv.runs.run_folder import make_folder
 from jaxconv.runs.lock import RunLock, lock_run
+from jaxconv.runs.run_folder import make_folder
 from jaxconv.runs.schema import MAY_CHANGE, check_config, read_config, read_result, read_train_config
-from jaxconv.layers import Layer
 from jaxconv.train import Fitted, Snapshot
 from jaxconv.utils.files import append_jsonl, from_json, refuse_link, to_json, write_json, write_jsonl
 

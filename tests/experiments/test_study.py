@@ -36,7 +36,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxconv.errors import InputError
-from jaxconv.runs import Findings, Study, run, spread, table
+from common.study import Findings, Study, run, spread, table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

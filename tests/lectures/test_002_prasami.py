@@ -2,10 +2,10 @@
 
 One test a row, named by it. Rows that are not here:
 
-    002-01  style transfer, video classification                experiments/generative.py, sequence.py
-    002-05  pictures of first-layer filters, deconvnet          tests/test_health_plot.py, test_attribution_maps.py
-    002-15  learning Sobel's kernel from its results            experiments/edges.py
-    002-31  Fashion-MNIST                                       experiments/fashion_mnist.py
+    002-01  style transfer, video classification        experiments/generative.py, sequence.py
+    002-05  pictures of first-layer filters, deconvnet  tests/plot/test_diagnostics.py, test_attribution_maps.py
+    002-15  learning Sobel's kernel from its results    experiments/edges.py
+    002-31  Fashion-MNIST                               experiments/fashion_mnist.py
 """
 
 import jax

@@ -2,17 +2,17 @@
 
 One test a row, named by it. Rows that are not here, or not all of them:
 
-    003-09  what layers respond to                              tests/test_attribution_filters.py
-    003-10  the audio front-end (mel bands)                     tests/test_audio.py, experiments/sequence.py
-    003-16  robustness to a shift by one pixel                  experiments/pooling.py, translation.py
-    003-17  stride instead of pooling                           experiments/pooling.py
-    003-20  residual networks by name                           tests/test_resnet.py, experiments/cifar10.py
-    003-22  vanishing gradients in plain networks               tests/test_health_norms.py, experiments/residual.py
-    003-23  what AlexNet's filters look like                    tests/test_explain_kernels.py; its streams are here
-    003-24  dead filters                                        tests/test_health.py, tests/test_health_fit.py
-    003-25  correlated feature maps                             tests/test_health.py
-    003-26  occlusion                                           tests/test_attribution.py
-    003-27  the notebook                                        tests/test_notebooks.py; PyTorch's layouts are here
+    003-09  what layers respond to                 tests/explain/test_feature_visualization.py
+    003-10  the audio front-end (mel bands)        tests/experiments/test_audio.py, experiments/sequence.py
+    003-16  robustness to a shift by one pixel     experiments/pooling.py, translation.py
+    003-17  stride instead of pooling              experiments/pooling.py
+    003-20  residual networks by name              tests/models/test_resnets.py, experiments/cifar10.py
+    003-22  vanishing gradients in plain networks  tests/explain/test_diagnostics.py, experiments/residual.py
+    003-23  what AlexNet's filters look like       tests/explain/test_weights.py; its streams are here
+    003-24  dead filters                           tests/explain/test_channel_statistics.py, tests/train/test_dead_layers.py
+    003-25  correlated feature maps                tests/explain/test_channel_statistics.py
+    003-26  occlusion                              tests/explain/test_attribution.py
+    003-27  the notebook                           tests/test_notebooks.py; PyTorch's layouts are here
 """
 
 import jax

@@ -2,16 +2,16 @@
 
 One test a row, named by it. Rows that are not here:
 
-    004-03  convnets need fewer examples                        experiments/invariance.py, tests/test_geometry.py
-    004-04  spatial hierarchies                                 tests/test_attribution_filters.py
-    004-11  max pooling against other ways to shrink            experiments/pooling.py
-    004-14  unusual styles and noise                            experiments/robustness.py, tests/test_robustness.py
-    004-15  a page that shows every layer                       tests/test_demo.py, tests/test_report.py
-    004-16  ensembles                                           experiments/ensemble.py
-    004-17  the shapes of MNIST                                 tests/test_data.py, where the files are
-    004-22  early stopping                                      tests/test_stopping.py
-    004-24  loss curves                                         tests/test_plot.py
-    004-25  97 % without convolutions, 99 % with                experiments/mnist.py
+    004-03  convnets need fewer examples              experiments/invariance.py, tests/explain/test_equivariance.py
+    004-04  spatial hierarchies                       tests/explain/test_feature_visualization.py
+    004-11  max pooling against other ways to shrink  experiments/pooling.py
+    004-14  unusual styles and noise                  experiments/robustness.py, tests/explain/test_corruptions.py
+    004-15  a page that shows every layer             tests/demo/test_demo.py, tests/report/test_report.py
+    004-16  ensembles                                 experiments/ensemble.py
+    004-17  the shapes of MNIST                       tests/data/test_registry.py, where the files are
+    004-22  early stopping                            tests/train/test_early_stopping.py
+    004-24  loss curves                               tests/plot/test_plot.py
+    004-25  97 % without convolutions, 99 % with      experiments/mnist.py
 """
 
 import math

@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from toy_training import examples, without_times
 
 from jaxconv import InputError, train
 from jaxconv.runs import TrainConfig, run_training, runner, train_or_resume
+from toy_training import examples, without_times
 
 pytestmark = [
     pytest.mark.usefixtures("promoting", "no_pictures"),

@@ -1,7 +1,7 @@
 """A run that is killed, again and again, at moments that nobody chose, is the run that was not: bit for bit.
 
-The suite kills twice. ``JAXCONV_KILLS=10 pytest -n 0 tests/test_kill.py`` kills ten times, in a plain run too, and
-tells where.
+The suite kills twice. ``JAXCONV_KILLS=10 pytest -n 0 tests/train/test_crash_recovery.py`` kills ten times, in a plain
+run too, and tells where.
 """
 
 import json
