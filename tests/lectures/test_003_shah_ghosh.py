@@ -9,7 +9,7 @@ One test a row, named by it. Rows that are not here, or not all of them:
     003-20  residual networks by name              tests/models/test_resnets.py, experiments/cifar10.py
     003-22  vanishing gradients in plain networks  tests/explain/test_diagnostics.py, experiments/residual.py
     003-23  what AlexNet's filters look like       tests/explain/test_weights.py; its streams are here
-    003-24  dead filters                           tests/explain/test_channel_statistics.py, tests/train/test_dead_layers.py
+    003-24  dead filters                           tests/explain/test_channel_statistics.py, train/test_dead_layers.py
     003-25  correlated feature maps                tests/explain/test_channel_statistics.py
     003-26  occlusion                              tests/explain/test_attribution.py
     003-27  the notebook                           tests/test_notebooks.py; PyTorch's layouts are here
