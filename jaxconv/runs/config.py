@@ -76,7 +76,7 @@ class TrainConfig:
 
     def check(self) -> models.Model:
         """Refuse what can be refused before any data is read, and return the model's entry."""
-        train.check_settings(self.epochs, self.batch_size, self.seed)
+        train.check_settings(self.epochs, self.batch_size)
         checks.whole("train", 0, seed=self.seed, warmup=self.warmup)
         checks.whole("train", 1, seeds=self.seeds, keep=self.keep, accumulate=self.accumulate)
         if self.seeds > MOST_SEEDS or self.seed + self.seeds > 2**32:
@@ -109,9 +109,9 @@ class TrainConfig:
             models.find(self.baseline)
         return model
 
-    def all_seeds(self) -> int | list[int]:
-        """One seed, or as many as networks are asked for."""
-        return self.seed if self.seeds == 1 else [self.seed + i for i in range(self.seeds)]
+    def all_seeds(self) -> list[int]:
+        """Return the seed of each network."""
+        return [self.seed + i for i in range(self.seeds)]
 
     def augmentations(self) -> tuple[str, ...]:
         """Those asked for, or the data set's."""

@@ -1,6 +1,5 @@
 """What training carries from step to step, and what goes into one."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.base import check_in_shape, check_key, is_keys
+from jaxconv.layers.base import check_in_shape, check_key
 from jaxconv.train.optimizers import check_optimizer
 
 
@@ -48,16 +47,14 @@ def init_state(
 
     Args:
         model, optimizer: of the network and its training.
-        key: a random key; several, ``(K,)``, make K networks in arrays with a first axis of K.
+        key: a random key. ``jax.vmap`` over several keys makes as many networks.
         in_shape: of one example, ``(H, W, C)``.
         average: keep the averaged network too.
 
     Raises:
         InputError: what is no layer, no optimiser, no key or no shape.
     """
-    several = is_keys(key)
-    if not several:
-        check_key("init_state", key)
+    check_key("init_state", key)
     check_optimizer("init_state", optimizer)
     model, in_shape = as_layer(model), check_in_shape("init_state", in_shape)
 
@@ -66,18 +63,15 @@ def init_state(
         ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
         return ts._replace(average=(params, state)) if average else ts
 
-    return jax.jit(jax.vmap(init) if several else init)(key)
+    return jax.jit(init)(key)
 
 
-def root_keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """The key of a run's first parameters and that of its steps; of several seeds, arrays of them.
+def root_keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Return the key of a run's initialization and the key of its steps.
 
     >>> init, steps = root_keys(0)
-    >>> bool(init == root_keys([0, 1])[0][0])
-    True
+    >>> bool(init == steps)
+    False
     """
-    if isinstance(seed, int):
-        root = jax.random.key(seed)
-        return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
-    each = [root_keys(one) for one in seed]
-    return jnp.stack([init for init, _ in each]), jnp.stack([steps for _, steps in each])
+    root = jax.random.key(seed)
+    return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
