@@ -198,7 +198,7 @@ def fit_seeds(
     check_options("fit_seeds", [name for name in options if name not in DEFAULTS], names)
     copies = Stacked(check_seeds(seeds))
     train, validation = parts_of(train, validation)
-    if hasattr(train, "in_shape"):
+    if not isinstance(train, tuple) and hasattr(train, "in_shape"):
         raise InputError("fit_seeds: each seed reads the data in its own order, which a stream cannot: pass arrays")
     options = DEFAULTS | options
     if not options["compiled"]:
