@@ -14,9 +14,10 @@ from jaxconv.layers import Layer
 from jaxconv.shapes import is_int
 from jaxconv.train.loaders import Plan, Source
 from jaxconv.train.pixels import check_pixels
-from jaxconv.train.snapshots import Snapshot, differences
+from jaxconv.train.snapshots import Snapshot
 from jaxconv.train.state import TrainState
 from jaxconv.train.train_step import make_step
+from jaxconv.train.trees import differences
 from jaxconv.utils.signatures import no_argument
 
 Examples = tuple[np.ndarray, np.ndarray]  # images and labels
@@ -102,7 +103,7 @@ def check_data(
     return count, in_shape, labels
 
 
-def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
+def check_start(start: Snapshot, like: TrainState, cut: Plan, trainable: str | None) -> None:
     """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(start[:2])):
         raise InputError(
@@ -118,6 +119,8 @@ def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
         if then is not None and getattr(then, name) != getattr(cut, name)
     ]
     differing += differences(start.train_state._asdict(), like._asdict())
+    if start.position.trainable != trainable:
+        differing.append("trainable selects other parameters")
     if differing:
         raise InputError(f"fit: start is of another run: {'; '.join(differing)}")
 

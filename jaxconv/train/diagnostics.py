@@ -100,8 +100,7 @@ def dead_layer(name: str) -> str:
 def _does_what_its_parts_do(layer: Layer) -> bool:
     if not layer.parts:
         return True
-    ours = getattr(layer.apply, "__module__", None) == combinators.__name__
-    return ours and all(_does_what_its_parts_do(part) for _, part in layer.parts)
+    return combinators.is_combined(layer) and all(_does_what_its_parts_do(part) for _, part in layer.parts)
 
 
 def broken(

@@ -19,6 +19,7 @@ from jaxconv.train.compiled_function import Program
 from jaxconv.train.diagnostics import broken, warn_of_dead
 from jaxconv.train.early_stopping import EarlyStopping
 from jaxconv.train.evaluation import Evaluator, Scores, evaluator_of
+from jaxconv.train.freezing import Trainable, mask_sha256
 from jaxconv.train.loaders import Plan, Resident, Source, Streamed, plan
 from jaxconv.train.loggers import Progress
 from jaxconv.train.multi_seed import Copies, copied
@@ -60,6 +61,8 @@ def run(
     on_pause: Callable[[Snapshot], None] | None,
     pause_seconds: float,
     start: Snapshot | None,
+    variables: tuple[Any, Any] | None,
+    trainable: Trainable | None,
     **options: Any,
 ) -> Trained:
     """Train one network or several."""
@@ -74,13 +77,15 @@ def run(
 
     init_key, key = copies.keys()
     average = options.get("average") is not None
-    init = copies.transform(functools.partial(init_state, model, optimizer, in_shape=in_shape, average=average))
+    first = functools.partial(init_state, model, optimizer, in_shape=in_shape, average=average, trainable=trainable)
+    init = copies.transform(lambda key, variables: first(key, variables=variables), (0, None))
     cut = plan(count, batch_size, in_shape)
     if start is None:
-        ts = jax.jit(init, compiler_options=runtime.hasty_options())(init_key)
-        start = Snapshot(ts, ts.network, Position())
+        ts = jax.jit(init, compiler_options=runtime.hasty_options())(init_key, variables)
+        start = Snapshot(ts, ts.network, Position(trainable=mask_sha256(model, ts.params, ts.state, trainable)))
     else:
-        check_start(start, jax.eval_shape(init, init_key), cut)
+        like = jax.eval_shape(init, init_key, variables)
+        check_start(start, like, cut, mask_sha256(model, like.params, like.state, trainable))
     params, state = copies.member(start.best, 0)
     for each in (labels, validation[1]):
         check_labels("fit", model, params, state, in_shape, each)
@@ -90,7 +95,7 @@ def run(
 
     order = functools.partial(copies.batch_indices, cut)
     feed = Resident(*train, cut, order, mesh) if isinstance(train, tuple) else Streamed(train, cut, order, mesh, scale)
-    options["scale"] = scale
+    options |= {"scale": scale, "trainable": trainable}
     step = make_step(model, optimizer, **options)
     advance: Program | Chunk = make_plain(step, feed.fetch)
     if compiled:
@@ -211,6 +216,7 @@ def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tu
     ]
     following = Position(
         plan=at.plan,
+        trainable=at.trainable,
         epoch=at.epoch + 1,
         history=(*at.history, record),
         stopping=tuple(state for state, _ in judged),

@@ -17,6 +17,7 @@ from jaxconv.train.compiled_function import Program
 from jaxconv.train.early_stopping import EarlyStopping
 from jaxconv.train.engine import Trained, run
 from jaxconv.train.evaluation import Evaluator, evaluator_of
+from jaxconv.train.freezing import Trainable
 from jaxconv.train.loaders import Source
 from jaxconv.train.multi_seed import Copies, Single, Stacked
 from jaxconv.train.snapshots import Snapshot
@@ -82,6 +83,8 @@ def fit(
     on_pause: Callable[[Snapshot], None] | None = None,
     pause_seconds: float = 600.0,
     start: Snapshot | None = None,
+    variables: tuple[Any, Any] | None = None,
+    trainable: Trainable | None = None,
     **options: Any,
 ) -> Fitted:
     """Fit a model to examples, and keep the parameters of the epoch that was best on the validation set.
@@ -117,12 +120,16 @@ def fit(
             far.
         on_pause: called with a snapshot between two chunks, every ``pause_seconds``.
         start: a snapshot of the same run to go on from, instead of the beginning.
+        variables: ``(params, state)`` to start from, such as those of a trained network; by default fresh ones.
+        trainable: parameters that are trained, by default all: a function of a path, such as
+            ``lambda path: path.startswith("dense2")``, or a tree of bools; see :func:`jaxconv.train.make_step`.
         options: of the step, as for :func:`jaxconv.train.make_step`: augment, mix, label_smoothing, dtype,
             accumulate, average.
 
     Raises:
         InputError: examples, sizes or labels that cannot work, pixels that are not finite, a start that is of another
-            run, or a step that made something infinite or no number.
+            run, variables of another model, a trainable that selects nothing, or a step that made something infinite
+            or no number.
 
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
@@ -150,6 +157,8 @@ def fit(
         on_pause=on_pause,
         pause_seconds=pause_seconds,
         start=start,
+        variables=variables,
+        trainable=trainable,
         **options,
     )
     return _fitted(trained, copies, 0, list(trained.at.history), trained.evaluator)
@@ -181,7 +190,8 @@ def fit_seeds(
     Args:
         model, train, validation, optimizer, epochs: as :func:`fit` takes them; ``train`` must be arrays.
         seeds: different numbers, such as ``range(5)``.
-        options: the others of :func:`fit`, but ``seed``. ``start`` must be a snapshot of the same seeds.
+        options: the others of :func:`fit`, but ``seed``. ``start`` must be a snapshot of the same seeds;
+            ``variables`` are those of one network, from which all start.
 
     Raises:
         InputError: as :func:`fit`; or if the seeds are not different numbers, the examples are streamed, or

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
 from jaxconv.layers.base import check_in_shape, check_key
+from jaxconv.train.freezing import Trainable, freeze_untrained
 from jaxconv.train.optimizers import check_optimizer
+from jaxconv.train.trees import differences
 
 
 class Batch(NamedTuple):
@@ -42,6 +45,8 @@ def init_state(
     in_shape: tuple[int, ...],
     *,
     average: bool = False,
+    variables: tuple[Any, Any] | None = None,
+    trainable: Trainable | None = None,
 ) -> TrainState:
     """Fresh parameters, running statistics and optimiser state, made in one compiled call.
 
@@ -50,20 +55,38 @@ def init_state(
         key: a random key. ``jax.vmap`` over several keys makes as many networks.
         in_shape: of one example, ``(H, W, C)``.
         average: keep the averaged network too.
+        variables: params and state to copy, instead of fresh ones.
+        trainable: parameters that are trained, as for :func:`jaxconv.train.make_step`; the optimizer keeps state for
+            these only.
 
     Raises:
-        InputError: what is no layer, no optimiser, no key or no shape.
+        InputError: what is no layer, no optimiser, no key or no shape; or if ``variables`` are of another model, or
+            ``trainable`` selects no parameter.
     """
     check_key("init_state", key)
     check_optimizer("init_state", optimizer)
     model, in_shape = as_layer(model), check_in_shape("init_state", in_shape)
 
-    def init(key: jax.Array) -> TrainState:
-        params, state = model.init(key, in_shape)
+    if variables is not None:
+        _check_variables(variables, jax.eval_shape(lambda key: model.init(key, in_shape), key))
+    if trainable is not None:
+        optimizer = freeze_untrained(optimizer, trainable)
+
+    def init(key: jax.Array, variables: Any) -> TrainState:
+        params, state = model.init(key, in_shape) if variables is None else jax.tree.map(jnp.copy, tuple(variables))
         ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
         return ts._replace(average=(params, state)) if average else ts
 
-    return jax.jit(init)(key)
+    return jax.jit(init)(key, variables)
+
+
+def _check_variables(variables: Any, like: tuple[Any, Any]) -> None:
+    """Raise InputError unless the variables are params and state of the model."""
+    if not isinstance(variables, tuple | list) or len(variables) != 2:
+        raise InputError(f"variables must be (params, state), got {type(variables).__name__}")
+    names = "params", "state"
+    if wrong := differences(*(dict(zip(names, pair, strict=True)) for pair in (variables, like))):
+        raise InputError(f"variables are of another model: {'; '.join(wrong)}")
 
 
 def root_keys(seed: int) -> tuple[jax.Array, jax.Array]:
