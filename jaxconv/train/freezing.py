@@ -107,7 +107,7 @@ def mask_sha256(model: Layer, params: Any, state: Any, trainable: Trainable | No
     >>> from jaxconv import Dense
     >>> params, state = Dense(2).init(jax.random.key(0), (3,))
     >>> mask_sha256(Dense(2), params, state, lambda path: path == "bias")[:8]
-    'b7d2bb6f'
+    '5f89c4fe'
     """
     if trainable is None:
         return None

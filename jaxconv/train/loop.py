@@ -131,6 +131,7 @@ def fit(
             run, variables of another model, a trainable that selects nothing, or a step that made something infinite
             or no number.
 
+    >>> import numpy as np
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
     >>> labels = (images[:, 0, 0, 0] > 127).astype(np.int32)
@@ -197,6 +198,7 @@ def fit_seeds(
         InputError: as :func:`fit`; or if the seeds are not different numbers, the examples are streamed, or
             ``compiled=False``.
 
+    >>> import numpy as np
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
     >>> data = images, (images[:, 0, 0, 0] > 127).astype(np.int32)
