@@ -23,7 +23,6 @@ import statistics
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from common import plots
@@ -107,18 +106,17 @@ def measure(config: Config, tell: Progress) -> Findings:
     alone = one_after_the_other(model, seeds=range(config.alone), learning_rate=rate)
     tell(f"training {config.seeds} at once")
     steps = config.epochs * -(-len(examples[1]) // config.batch_size)
-    at_once = train.fit(
+    at_once = train.fit_seeds(
         model,
         examples,
         dataset.validation,
         optimizer=train.make_optimizer("adam", rate, "one_cycle", steps),
-        seed=range(config.seeds),
+        seeds=range(config.seeds),
         on_epoch=lambda record, snapshot, better: tell.share(record["epoch"] / config.epochs),
         **given,
     )
     images, labels = dataset.test
-    members = [jax.tree.map(lambda leaf, i=i: leaf[i], (at_once.params, at_once.state)) for i in range(config.seeds)]
-    probabilities = np.stack([train.predict(model, *member, images) for member in members])
+    probabilities = np.stack([train.predict(model, each.params, each.state, images) for each in at_once.members])
     together = by_members(probabilities, labels)
     results = {
         "search": [{**setting._asdict(), "val_accuracy": accuracy} for setting, accuracy in tried.items()],
@@ -149,7 +147,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     return Findings(results, {"ensemble": figure}, tables)
 
 
-def epochs_of(fitted: train.Fitted) -> list[list[float]]:
+def epochs_of(fitted: train.SeedsResult) -> list[list[float]]:
     """The validation accuracy of each network, epoch by epoch."""
     return [[each["val_accuracy"] for each in record["members"]] for record in fitted.history]
 

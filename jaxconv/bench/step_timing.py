@@ -1,5 +1,6 @@
 """Time jaxconv's training step, as a jitted call and as the compiled loop of ``fit``, and count its arithmetic."""
 
+import functools
 import itertools
 import math
 import os
@@ -15,8 +16,9 @@ import optax
 
 from jaxconv import models, runtime, train
 from jaxconv.explain import summarize
+from jaxconv.train.engine import make_chunk
 from jaxconv.train.loaders import Resident
-from jaxconv.train.loop import make_chunk
+from jaxconv.train.multi_seed import Single
 from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import MOST, calls_of_turn
 
@@ -122,7 +124,7 @@ def epoch(model: str, batch: int, images: int) -> Runner:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (cut.examples, *spec.input_shape), np.uint8)
     labels = rng.integers(0, CLASSES, cut.examples).astype(np.int32)
-    feed = Resident(pixels, labels, cut, 0, None)
+    feed = Resident(pixels, labels, cut, functools.partial(Single(0).batch_indices, cut), None)
     function = make_chunk(train.make_step(net, optimizer), feed.fetch)
     advance = train.Program("the training chunk", function, donate_argnums=0)
     orders = itertools.chain.from_iterable(feed.chunks(epoch, 0) for epoch in itertools.count(1))

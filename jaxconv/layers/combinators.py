@@ -32,7 +32,11 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
     >>> logits.shape
     (2, 10)
     """
-    parts = _named("serial", layers)
+    return _sequence(_named("serial", layers), name)
+
+
+def _sequence(parts: Parts, name: str | None) -> Layer:
+    """Parts of which each takes the output of the one before."""
 
     def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
@@ -135,7 +139,7 @@ def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = Non
 
 def _branches(
     kind: str,
-    merges: Merges,
+    merges: Merges | None,
     parts: Parts,
     join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array],
     name: str | None,
@@ -168,6 +172,20 @@ def _branches(
 
     layer = Layer(kind, init, apply, parts, name=name, join=join, facts=Facts(merges=merges))
     return layer
+
+
+def is_combined(layer: Layer) -> bool:
+    """Return True if the layer does what its parts do, in order or joined; False for a layer of a user's own."""
+    return bool(layer.parts) and getattr(layer.apply, "__module__", None) == __name__
+
+
+def with_parts(layer: Layer, parts: Parts) -> Layer:
+    """Return a combined layer with other parts of the same names."""
+    return (
+        _sequence(parts, layer.name)
+        if layer.join is None
+        else _branches(layer.kind, layer.facts.merges, parts, layer.join, layer.name)
+    )
 
 
 def _named(kind: str, layers: Sequence[Layer | Callable[..., jax.Array]]) -> Parts:

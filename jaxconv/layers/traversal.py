@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxconv.errors import error_context
 from jaxconv.layers.base import Layer, Tree, as_layer
-from jaxconv.layers.combinators import check_names
+from jaxconv.layers.combinators import check_names, is_combined, with_parts
 
 Visit = Callable[[str, Layer, jax.Array, Callable[[jax.Array], jax.Array]], jax.Array]
 
@@ -74,6 +74,29 @@ def named_layers(model: Layer) -> dict[str, Layer]:
 
     collect("", as_layer(model))
     return found
+
+
+def map_layers(model: Layer, function: Callable[[str, Layer], Layer]) -> Layer:
+    """Return the model with every layer that has no parts replaced by ``function(path, layer)``.
+
+    A layer of a user's own, which may do more than its parts, counts as one without parts.
+
+    >>> from jaxconv import Conv, relu, residual, serial
+    >>> model = serial(Conv(2, 3), residual(relu), relu)
+    >>> seen = []
+    >>> list(named_layers(map_layers(model, lambda path, layer: seen.append(path) or layer))), seen
+    (['conv1', 'res1/body/relu1', 'res1/shortcut', 'res1', 'relu1'], ['conv1', 'res1/body/relu1', 'res1/shortcut', \
+'relu1'])
+    """
+
+    def mapped(path: str, layer: Layer) -> Layer:
+        if not is_combined(layer):
+            return function(path, layer)
+        return with_parts(
+            layer, tuple((name, mapped(f"{path}/{name}".lstrip("/"), part)) for name, part in layer.parts)
+        )
+
+    return mapped("", as_layer(model))
 
 
 def part_of(tree: Tree, path: str) -> Any:

@@ -74,7 +74,7 @@ class TrainConfig:
 
     def check(self) -> None:
         """Refuse what can be refused before any data is read."""
-        train.check_settings(self.epochs, self.batch_size, self.seed)
+        train.check_settings(self.epochs, self.batch_size)
         self._check_fields()
         self.stopping()
         model = models.create_model(self.model, num_classes=2)
@@ -110,9 +110,9 @@ class TrainConfig:
         if self.warmup >= self.epochs:
             raise InputError(f"warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
 
-    def all_seeds(self) -> int | list[int]:
-        """One seed, or as many as networks are asked for."""
-        return self.seed if self.seeds == 1 else [self.seed + i for i in range(self.seeds)]
+    def all_seeds(self) -> list[int]:
+        """Return the seed of each network."""
+        return [self.seed + i for i in range(self.seeds)]
 
     def augmentations(self) -> tuple[str, ...]:
         """Those asked for, or the data set's."""

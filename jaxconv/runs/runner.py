@@ -24,7 +24,8 @@ from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
 from jaxconv.runs.lock import RunLock, lock_run
 from jaxconv.runs.run_folder import make_folder
 from jaxconv.runs.schema import MAY_CHANGE, check_config, read_config, read_result, read_train_config
-from jaxconv.train import Fitted, Snapshot
+from jaxconv.train import Fitted, SeedsResult, Snapshot
+from jaxconv.train.multi_seed import Copies, Single, Stacked
 from jaxconv.utils.files import append_jsonl, from_json, refuse_link, to_json, write_json, write_jsonl
 
 FEW = 100  # validation images
@@ -227,14 +228,15 @@ def _run(
         if board is not None:
             board.write(record)
 
-    fitted = train.fit(
+    several = config.seeds > 1
+    fit: Callable[..., Fitted | SeedsResult] = train.fit_seeds if several else train.fit
+    fitted = fit(
         model,
         dataset.train,
         dataset.validation,
         optimizer=optimizer,
         epochs=config.epochs,
         batch_size=config.batch_size,
-        seed=config.all_seeds(),
         stopping=config.stopping(),
         mesh=mesh,
         progress=progress,
@@ -242,6 +244,7 @@ def _run(
         on_pause=save,
         pause_seconds=60 * config.pause_minutes,
         start=start,
+        **{"seeds": config.all_seeds()} if several else {"seed": config.seed},
         **config.step_options(),
     )
     if board is not None:
@@ -290,13 +293,15 @@ def _last_snapshot(
 ) -> Snapshot | None:
     if not train.saved_steps(folder):
         return None
-    key = jax.random.key(0) if config.seeds == 1 else jax.random.split(jax.random.key(0), config.seeds)
-    like = jax.eval_shape(lambda: train.init_state(model, optimizer, key, in_shape, average=config.average is not None))
+    copies: Copies = Stacked(tuple(config.all_seeds())) if config.seeds > 1 else Single(config.seed)
+    average = config.average is not None
+    init = copies.transform(lambda key: train.init_state(model, optimizer, key, in_shape, average=average))
+    like = jax.eval_shape(init, copies.keys()[0])
     return train.load_snapshot(folder, (like, like.network), mesh)
 
 
 def _test(
-    config: TrainConfig, dataset: data.Dataset, fitted: Fitted, folder: Path
+    config: TrainConfig, dataset: data.Dataset, fitted: Fitted | SeedsResult, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
     """Scores of the best epoch on the test set, and functions that draw the pictures."""
     images, labels = dataset.test
@@ -318,7 +323,7 @@ def _test(
         result |= {"ensemble_accuracy": report["accuracy"]}
     result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
     means = [record["val_accuracy"] for record in fitted.history]
-    kept = fitted.best_epoch if config.seeds == 1 else 1 + int(np.argmax(means))
+    kept = fitted.best_epoch if isinstance(fitted, Fitted) else 1 + int(np.argmax(means))
     title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
     pictures = {
         "curves.png": lambda: plot.curves(fitted.history, best_epoch=kept, title=title),
@@ -330,14 +335,12 @@ def _test(
     return result, pictures
 
 
-def _validation(fitted: Fitted) -> dict[str, float]:
+def _validation(fitted: Fitted | SeedsResult) -> dict[str, float]:
     """Of the epoch that was kept; of several networks, the mean."""
-    several = isinstance(fitted.best_epoch, list)
-    best = fitted.best_epoch if several else [fitted.best_epoch]
-    kept = [
-        fitted.history[epoch - 1]["members"][i] if several else fitted.history[epoch - 1]
-        for i, epoch in enumerate(best)
-    ]
+    if isinstance(fitted, Fitted):
+        kept = [fitted.history[fitted.best_epoch - 1]]
+    else:
+        kept = [fitted.history[epoch - 1]["members"][i] for i, epoch in enumerate(fitted.best_epoch)]
     return {name: float(np.mean([record[name] for record in kept])) for name in ("val_accuracy", "val_loss")}
 
 

@@ -7,7 +7,7 @@ from jaxconv.train.early_stopping import EarlyStopping, Stopping
 from jaxconv.train.evaluation import Evaluator, Scores, evaluate, predict
 from jaxconv.train.loaders import Plan, batches, epoch_order, plan
 from jaxconv.train.loggers import TensorBoard
-from jaxconv.train.loop import Fitted, fit
+from jaxconv.train.loop import Fitted, SeedsResult, fit, fit_seeds
 from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
 from jaxconv.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from jaxconv.train.pixels import to_float
@@ -27,6 +27,7 @@ __all__ = [
     "Position",
     "Program",
     "Scores",
+    "SeedsResult",
     "Snapshot",
     "Stopping",
     "TensorBoard",
@@ -38,6 +39,7 @@ __all__ = [
     "epoch_order",
     "evaluate",
     "fit",
+    "fit_seeds",
     "init_state",
     "load_checkpoint",
     "load_snapshot",

@@ -14,9 +14,10 @@ from jaxconv.layers import Layer
 from jaxconv.shapes import is_int
 from jaxconv.train.loaders import Plan, Source
 from jaxconv.train.pixels import check_pixels
-from jaxconv.train.snapshots import Snapshot, differences
+from jaxconv.train.snapshots import Snapshot
 from jaxconv.train.state import TrainState
 from jaxconv.train.train_step import make_step
+from jaxconv.train.trees import differences
 from jaxconv.utils.signatures import no_argument
 
 Examples = tuple[np.ndarray, np.ndarray]  # images and labels
@@ -45,25 +46,43 @@ def parts_of(train: Examples | Source | Parts, validation: Examples | None) -> t
     return train, validation  # what is neither is refused with the data
 
 
-def check_options(options: Iterable[str], names: Sequence[str]) -> None:
-    """Refuse an option that neither fit nor the step has."""
+def check_options(who: str, options: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse an option that neither the function nor the step has."""
     known = [name for name in inspect.signature(make_step).parameters if name not in (*names, "guard")]
     for name in options:
         if name not in known:
-            raise no_argument(name, [*names, *known]).from_source("fit")
+            raise no_argument(name, [*names, *known]).from_source(who)
 
 
 @named_errors(name="fit")
-def check_settings(epochs: int, batch_size: int, seed: Any) -> int | list[int]:
-    """Refuse what cannot work with any data; the seed or the seeds, as Python's numbers."""
+def check_settings(epochs: int, batch_size: int) -> None:
+    """Raise InputError for a number of epochs or a batch size that cannot work with any data."""
     checks.at_least(1, epochs=epochs, batch_size=batch_size)
-    several = np.iterable(seed)
-    seeds = list(seed) if several else [seed]
-    if not seeds or not all(is_int(each) and 0 <= each < 2**32 for each in seeds):
-        raise InputError(f"seed={seed!r} should be a whole number from 0 to 2³² − 1, or several")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"seed={seed!r} should be several different numbers")
-    return [int(each) for each in seeds] if several else int(seed)
+
+
+@named_errors(name="fit")
+def check_seed(seed: Any) -> int:
+    """Return the seed as Python's int; raise InputError if it is not one number from 0 to 2³² − 1."""
+    if np.iterable(seed) and not isinstance(seed, str):
+        raise InputError(f"seed={seed!r} must be one number: fit_seeds(…, seeds={seed!r}) trains several")
+    if not _is_seed(seed):
+        raise InputError(f"seed={seed!r} should be a whole number from 0 to 2³² − 1")
+    return int(seed)
+
+
+@named_errors(name="fit_seeds")
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """Return the seeds as Python's ints; raise InputError unless they are different numbers from 0 to 2³² − 1."""
+    numbers = list(seeds) if np.iterable(seeds) else []
+    if not numbers or not all(map(_is_seed, numbers)):
+        raise InputError(f"seeds={seeds!r} must be whole numbers from 0 to 2³² − 1, such as range(5)")
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"seeds={seeds!r} must differ from each other")
+    return tuple(map(int, numbers))
+
+
+def _is_seed(seed: Any) -> bool:
+    return is_int(seed) and 0 <= seed < 2**32
 
 
 @named_errors(name="fit")
@@ -89,8 +108,7 @@ def check_data(
     return count, in_shape, labels
 
 
-@named_errors(name="fit")
-def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
+def check_start(start: Snapshot, like: TrainState, cut: Plan, trainable: str | None) -> None:
     """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(start[:2])):
         raise InputError(
@@ -106,6 +124,8 @@ def check_start(start: Snapshot, like: TrainState, cut: Plan) -> None:
         if then is not None and getattr(then, name) != getattr(cut, name)
     ]
     differing += differences(start.train_state._asdict(), like._asdict())
+    if start.position.trainable != trainable:
+        differing.append("trainable selects other parameters")
     if differing:
         raise InputError(f"start is of another run: {'; '.join(differing)}")
 

@@ -26,8 +26,9 @@ from jaxconv import checks, distributed
 from jaxconv.errors import InputError, error_context
 from jaxconv.train import snapshots
 from jaxconv.train.history import Part, read_history, write_history
-from jaxconv.train.snapshots import Position, Snapshot, differences, paths, read_arrays, write_arrays
+from jaxconv.train.snapshots import Position, Snapshot, read_arrays, write_arrays
 from jaxconv.train.state import TrainState
+from jaxconv.train.trees import differences, paths
 from jaxconv.utils.files import (
     MAX_JSON_BYTES,
     from_json,

@@ -12,7 +12,8 @@ from jaxconv import distributed
 from jaxconv.errors import DeadLayerWarning, InputError
 from jaxconv.layers import Layer, as_layer, combinators
 from jaxconv.layers.traversal import named_layers, walk
-from jaxconv.train.loaders import Resident, Streamed, numbers_of
+from jaxconv.train.loaders import Resident, Streamed
+from jaxconv.train.multi_seed import Copies
 from jaxconv.train.pixels import not_finite
 from jaxconv.train.snapshots import Position
 from jaxconv.train.state import TrainState
@@ -82,7 +83,7 @@ def warn_of_dead(record: Mapping[str, Any], history: Iterable[Mapping[str, Any]]
         if name not in known:
             warnings.warn(
                 DeadLayerWarning(f"fit: epoch {record['epoch']}: {dead_layer(name)}"),
-                stacklevel=4,  # where fit was called, through checked_call
+                stacklevel=5,  # where fit was called, through checked_call
             )
 
 
@@ -97,11 +98,12 @@ def dead_layer(name: str) -> str:
 def _does_what_its_parts_do(layer: Layer) -> bool:
     if not layer.parts:
         return True
-    ours = getattr(layer.apply, "__module__", None) == combinators.__name__
-    return ours and all(_does_what_its_parts_do(part) for _, part in layer.parts)
+    return combinators.is_combined(layer) and all(_does_what_its_parts_do(part) for _, part in layer.parts)
 
 
-def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position) -> InputError:
+def broken(
+    step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position, copies: Copies
+) -> InputError:
     """Do the step again that training stopped before, without its guard, and say what it makes.
 
     Args:
@@ -110,23 +112,24 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
         key: of the step's randomness.
         feed: of its batch.
         at: where in the run.
+        copies: the networks.
 
     Returns:
         The error to raise: it names the example whose pixels are not finite, or else the step, the loss, and the first
         parameter that is no longer finite.
     """
     running = [i for i, each in enumerate(at.stopping) if not each.stopped]
-    member = min(running, key=lambda i: int(ts.step[i])) if np.ndim(ts.step) else None
-    if member is not None:
-        ts, key = jax.tree.map(lambda leaf: leaf[member], (ts, key))
+    member = min(running, key=np.reshape(ts.step, -1).__getitem__)
+    ts, key = copies.member((ts, key), member)
     number = int(ts.step)
     chunk, row = divmod(number - at.epoch * feed.plan.steps, feed.plan.chunk)
     xs = next(iter(feed.chunks(at.epoch + 1, chunk)))
-    x = jax.tree.map(lambda leaf: leaf[row] if member is None else leaf[member, row], xs)
+    x = jax.tree.map(lambda leaf: leaf[row], copies.member(xs, member))
     batch = feed.fetch(x, *feed.data)
     images = distributed.everywhere(jnp.asarray(batch.image))
     if jnp.issubdtype(images.dtype, jnp.floating) and not np.isfinite(images).all():
-        numbers = numbers_of(feed, at.epoch + 1, chunk, row, member)
+        index = copies.member(feed.order(at.epoch + 1)[chunk], member)[row]
+        numbers = np.where(index < 0, ~index, index)
         return not_finite(f"the training images of step {number + 1}", images, numbers).from_source("fit")
     new, metrics = jax.jit(lambda *args: step(*args[:2], key))(ts, batch)
     loss = float(metrics.loss / metrics.examples)
@@ -136,7 +139,7 @@ def broken(step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed
         if (lost := leaf.size - int(np.isfinite(leaf).sum()))
     ]
     first = f"; the first parameter to go bad is {bad[0]}" if bad else ""
-    of = "" if member is None else f", network {member}"
+    of = "" if copies.num_members is None else f", network {member}"
     return InputError(
         f"step {number + 1} (epoch {at.epoch + 1}{of}): the loss is {loss:g}{first}. "
         "A lower learning rate, warm-up or a clipped gradient may help"

@@ -1,7 +1,7 @@
 """Loaders of batches: the order of an epoch, and its batches from device memory or from a stream."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,6 +14,7 @@ from jaxconv.errors import InputError
 from jaxconv.train.pixels import check_pixels
 from jaxconv.train.state import Batch
 
+Order = Callable[[int], np.ndarray]  # epoch -> (chunks, [networks,] chunk, B), as epoch_rows makes it
 READERS = 2  # threads that read a stream, each a chunk at a time
 
 
@@ -47,14 +48,12 @@ class Resident:
     Args:
         images, labels: all of them.
         plan: how an epoch is cut.
-        seeds: of the order; several train as many networks, each in an order of its own.
+        order: indices of the examples, epoch by epoch; several networks have an order each.
         mesh: of devices, each of which holds all examples and takes its share of every batch.
     """
 
-    def __init__(
-        self, images: np.ndarray, labels: np.ndarray, plan: Plan, seeds: int | Sequence[int], mesh: Mesh | None
-    ) -> None:
-        self.plan, self.seeds, self.mesh = plan, seeds, mesh
+    def __init__(self, images: np.ndarray, labels: np.ndarray, plan: Plan, order: Order, mesh: Mesh | None) -> None:
+        self.plan, self.order, self.mesh = plan, order, mesh
         self.data = distributed.replicate(mesh, (images, np.asarray(labels, np.int32)))
 
     @staticmethod
@@ -63,12 +62,8 @@ class Resident:
 
     def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Any]:
         """What the chunks of an epoch need, from number ``first`` on."""
-        if isinstance(self.seeds, int):
-            each = _rows(self.plan, self.seeds, epoch)
-        else:
-            each = np.stack([_rows(self.plan, seed, epoch) for seed in self.seeds], axis=1)
         part = distributed.mine(self.plan.batch_size)
-        for chunk in each[first:]:
+        for chunk in self.order(epoch)[first:]:
             yield distributed.shard(self.mesh, chunk[..., part], axis=chunk.ndim - 1)
 
     def position(self) -> None:
@@ -83,12 +78,12 @@ class Streamed:
     Args:
         source: the examples. If it has ``take(indices) -> images``, that is used.
         plan: how an epoch is cut.
-        seed: of the order.
+        order: indices of the examples, epoch by epoch.
         mesh: of devices, each of which takes its share of every batch.
         scale: what the pixels are divided by, for the check of the first ones.
 
     Raises:
-        InputError: more than one seed; when it is read, no Grain, pixels that are not finite in the first chunk, or
+        InputError: when it is read, no Grain, pixels that are not finite in the first chunk, or
             whatever the source raises.
     """
 
@@ -98,15 +93,11 @@ class Streamed:
         self,
         source: Source,
         plan: Plan,
-        seed: int | Sequence[int],
+        order: Order,
         mesh: Mesh | None,
         scale: float | None = None,
     ) -> None:
-        if not isinstance(seed, int):
-            raise InputError("a stream has one order, so it trains one seed at a time; give one seed").from_source(
-                "fit"
-            )
-        self.source, self.plan, self.seeds, self.mesh, self.scale = source, plan, seed, mesh, scale
+        self.source, self.plan, self.order, self.mesh, self.scale = source, plan, order, mesh, scale
         self.checked = False
         self.iterator: Any = None
 
@@ -122,7 +113,7 @@ class Streamed:
             raise InputError('streaming is done by Grain: pip install "jaxconv[stream]"') from None
 
         part = distributed.mine(self.plan.batch_size)
-        reader = _Chunks(self.source, _rows(self.plan, self.seeds, epoch)[..., part])
+        reader = _Chunks(self.source, self.order(epoch)[..., part])
         options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)
         self.iterator = iter(grain.MapDataset.source(reader).to_iter_dataset(options))
         self.iterator.set_state(position or {"next_index": first})
@@ -156,14 +147,8 @@ class _Chunks:
         return images.reshape(*index.shape, *images.shape[1:]), np.asarray(self.source.labels[index], np.int32), mask
 
 
-def numbers_of(feed: Resident | Streamed, epoch: int, chunk: int, row: int, member: int | None) -> np.ndarray:
-    """The numbers of the examples in one batch; ``member`` is the place of its seed, if there are several."""
-    seed = feed.seeds if isinstance(feed.seeds, int) else feed.seeds[member or 0]
-    numbers = _rows(feed.plan, seed, epoch)[chunk, row]
-    return np.where(numbers < 0, ~numbers, numbers)
-
-
-def _rows(plan: Plan, seed: int, epoch: int) -> np.ndarray:
+def epoch_rows(plan: Plan, seed: int, epoch: int) -> np.ndarray:
+    """Return the batches of an epoch, chunk by chunk, as :func:`rows` writes them: ``(chunks, chunk, B)``."""
     order = epoch_order(seed, epoch, plan.examples)
     return rows(order, plan.batch_size, plan.chunks * plan.chunk).reshape(plan.chunks, plan.chunk, plan.batch_size)
 

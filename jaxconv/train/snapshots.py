@@ -19,6 +19,7 @@ from jaxconv.errors import InputError
 from jaxconv.train.early_stopping import Stopping
 from jaxconv.train.loaders import Plan
 from jaxconv.train.state import TrainState
+from jaxconv.train.trees import differences, paths
 
 KEY = "key:"  # and the name of its implementation: the dtype of random keys
 
@@ -70,16 +71,6 @@ def read_arrays(file: BinaryIO) -> dict[str, Any]:
     return arrays
 
 
-def paths(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths.
-
-    >>> paths({"params": {"dense1": [1, 2]}})
-    {'params/dense1/0': 1, 'params/dense1/1': 2}
-    """
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _as_numpy(leaf: Any) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return _named(np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}")
@@ -111,6 +102,7 @@ class Position(NamedTuple):
     stopping: tuple[Stopping, ...] = ()  # one for each network
     seconds: float = 0.0  # of training, so far
     chunk_seconds: float = 0.0  # of these chunks
+    trainable: str | None = None  # SHA-256 of which parameters are trained; None: all
     reader: Any = None  # where the stream of examples stands, if there is one
     extra: Any = None  # what the caller wants to have saved with it, in values of JSON
 
@@ -158,20 +150,6 @@ def sha256(tree: Any) -> str:
     for leaf in jax.tree.leaves(tree):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-def differences(found: Any, wanted: Any) -> list[str]:
-    """Every path that is in one tree only, or of another shape or dtype."""
-    here, there = _shapes(found), _shapes(wanted)
-    return [
-        f"{path} is {here.get(path, 'missing')} where {there.get(path, 'nothing')} is wanted"
-        for path in sorted(here.keys() | there.keys())
-        if here.get(path) != there.get(path)
-    ]
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    return {path: f"{leaf.dtype}{tuple(leaf.shape)}" for path, leaf in paths(tree).items()}
 
 
 def fault(path: Path, sums: dict[str, str]) -> str | None:

@@ -1,6 +1,5 @@
 """What training carries from step to step, and what goes into one."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxconv.errors import named_errors
+from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.base import check_in_shape, check_key, is_keys
+from jaxconv.layers.base import check_in_shape, check_key
+from jaxconv.train.freezing import Trainable, freeze_untrained
 from jaxconv.train.optimizers import check_optimizer
+from jaxconv.train.trees import differences
 
 
 class Batch(NamedTuple):
@@ -45,41 +46,56 @@ def init_state(
     in_shape: tuple[int, ...],
     *,
     average: bool = False,
+    variables: tuple[Any, Any] | None = None,
+    trainable: Trainable | None = None,
 ) -> TrainState:
     """Fresh parameters, running statistics and optimiser state, made in one compiled call.
 
     Args:
         model, optimizer: of the network and its training.
-        key: a random key; several, ``(K,)``, make K networks in arrays with a first axis of K.
+        key: a random key. ``jax.vmap`` over several keys makes as many networks.
         in_shape: of one example, ``(H, W, C)``.
         average: keep the averaged network too.
+        variables: params and state to copy, instead of fresh ones.
+        trainable: parameters that are trained, as for :func:`jaxconv.train.make_step`; the optimizer keeps state for
+            these only.
 
     Raises:
-        InputError: what is no layer, no optimiser, no key or no shape.
+        InputError: what is no layer, no optimiser, no key or no shape; or if ``variables`` are of another model, or
+            ``trainable`` selects no parameter.
     """
-    several = is_keys(key)
-    if not several:
-        check_key(key)
+    check_key(key)
     check_optimizer(optimizer)
     model, in_shape = as_layer(model), check_in_shape(in_shape)
 
-    def init(key: jax.Array) -> TrainState:
-        params, state = model.init(key, in_shape)
+    if variables is not None:
+        _check_variables(variables, jax.eval_shape(lambda key: model.init(key, in_shape), key))
+    if trainable is not None:
+        optimizer = freeze_untrained(optimizer, trainable)
+
+    def init(key: jax.Array, variables: Any) -> TrainState:
+        params, state = model.init(key, in_shape) if variables is None else jax.tree.map(jnp.copy, tuple(variables))
         ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
         return ts._replace(average=(params, state)) if average else ts
 
-    return jax.jit(jax.vmap(init) if several else init)(key)
+    return jax.jit(init)(key, variables)
 
 
-def root_keys(seed: int | Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """The key of a run's first parameters and that of its steps; of several seeds, arrays of them.
+def _check_variables(variables: Any, like: tuple[Any, Any]) -> None:
+    """Raise InputError unless the variables are params and state of the model."""
+    if not isinstance(variables, tuple | list) or len(variables) != 2:
+        raise InputError(f"variables must be (params, state), got {type(variables).__name__}")
+    names = "params", "state"
+    if wrong := differences(*(dict(zip(names, pair, strict=True)) for pair in (variables, like))):
+        raise InputError(f"variables are of another model: {'; '.join(wrong)}")
+
+
+def root_keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Return the key of a run's initialization and the key of its steps.
 
     >>> init, steps = root_keys(0)
-    >>> bool(init == root_keys([0, 1])[0][0])
-    True
+    >>> bool(init == steps)
+    False
     """
-    if isinstance(seed, int):
-        root = jax.random.key(seed)
-        return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
-    each = [root_keys(one) for one in seed]
-    return jnp.stack([init for init, _ in each]), jnp.stack([steps for _, steps in each])
+    root = jax.random.key(seed)
+    return jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)

@@ -13,6 +13,7 @@ from jaxconv import checks, ops, xla_options
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
+from jaxconv.train.freezing import Trainable, freeze_model, freeze_untrained
 from jaxconv.train.optimizers import check_optimizer, check_params, is_floating, update
 from jaxconv.train.pixels import check_scale, to_float
 from jaxconv.train.state import Batch, TrainState
@@ -42,6 +43,7 @@ def make_step(
     average: float | None = None,
     scale: float | None = None,
     guard: bool = True,
+    trainable: Trainable | None = None,
 ) -> Step:
     """The pure function ``(train_state, batch, key, live=True) -> (train_state, metrics)``, not yet compiled.
 
@@ -65,13 +67,20 @@ def make_step(
             steps t a shorter one, (1 + t) / (10 + t). What is not floating, such as a counter, is the newest.
         scale: what the pixels are divided by: see :func:`to_float`.
         guard: leave out for the numbers of a step that goes wrong.
+        trainable: parameters that are trained, by default all: a function of a path, such as
+            ``lambda path: path.startswith("dense2")``, or a tree of bools like the parameters. The others are frozen:
+            they have no gradient and no state of the optimizer. A layer whose parameters and state are all frozen,
+            such as ``BatchNorm``, works as in use and keeps its running statistics. The function is asked for the
+            paths of the state too; with a tree, a layer is frozen if it has parameters and none is trained.
 
     Raises:
-        InputError: an option out of range; when it is traced, a parameter that is not floating, or an optimiser that
-            takes something else.
+        InputError: an option out of range; when it is traced, a parameter that is not floating, an optimiser that
+            takes something else, or if ``trainable`` selects no parameter.
     """
     model = as_layer(model)
     check_optimizer(optimizer)
+    if trainable is not None:
+        model, optimizer = freeze_model(model, trainable), freeze_untrained(optimizer, trainable)
     check_scale(scale)
     checks.one_of("dtype", dtype, DTYPES)
     checks.at_least(1, accumulate=accumulate)
@@ -161,7 +170,7 @@ def make_step(
         params = optax.apply_updates(ts.params, updates)
         new = TrainState(ts.step + 1, params, state, opt_state, ts.average)
         if average is not None:
-            new = new._replace(average=_averaged(ts, params, state, average))
+            new = new._replace(average=_averaged(ts, params, state, average, frozen=trainable is not None))
         if not guard:
             return new, metrics
         good = live & (metrics.examples > 0) & jnp.isfinite(metrics.loss)
@@ -219,12 +228,15 @@ def measure(logits: jax.Array, batch: Batch) -> Metrics:
     )
 
 
-def _averaged(ts: TrainState, params: Any, state: Any, decay: float) -> Any:
+def _averaged(ts: TrainState, params: Any, state: Any, decay: float, frozen: bool) -> Any:
     t = ts.step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1 + t) / (10 + t))
 
     def mean(old: jax.Array, new: jax.Array) -> jax.Array:
-        return keep * old + (1 - keep) * new if is_floating(old) else new
+        if not is_floating(old):
+            return new
+        averaged = keep * old + (1 - keep) * new
+        return jnp.where(old == new, new, averaged) if frozen else averaged  # rounding would move what is frozen
 
     return jax.tree.map(mean, ts.average, (params, state))
 

@@ -49,7 +49,7 @@ RUNS = {
         "optimizer": train.make_optimizer("nesterov", 0.05, "cosine", 8, clip_norm=1.0, weight_decay=1e-3),
         "mix": augment.mixup(0.4),
         "label_smoothing": 0.1,
-        "seed": [0, 3],
+        "seeds": [0, 3],
     },
     "muon, in parts, streamed": {
         "optimizer": train.make_optimizer("muon", 0.01, "constant", 8),
@@ -61,7 +61,7 @@ RUNS = {
 
 def fit(mesh, *, lazy=False, **options):
     data, validation = examples(), examples(37)
-    return train.fit(
+    return (train.fit_seeds if "seeds" in options else train.fit)(
         network(), data.lazy() if lazy else data, validation, epochs=2, batch_size=BATCH, mesh=mesh, **options
     )
 

@@ -104,14 +104,14 @@ def test_the_settings_are_drawn_from_the_whole_range():
 def test_the_best_epoch_of_each_of_several(promoting):
     """What the study says of networks that were trained at once is what they have."""
     images, labels = toy()
-    fitted = train.fit(
+    fitted = train.fit_seeds(
         net(), (images, labels), (images, labels), optimizer=train.make_optimizer("adam", 1e-2), epochs=3,
-        batch_size=10, seed=[0, 1, 2],
+        batch_size=10, seeds=[0, 1, 2],
     )  # fmt: skip
     best = [max(each) for each in zip(*ensemble.epochs_of(fitted), strict=True)]
     for i, accuracy in enumerate(best):
-        params, state = jax.tree.map(lambda leaf, i=i: leaf[i], (fitted.params, fitted.state))
-        assert train.evaluate(net(), params, state, images, labels)["accuracy"] == pytest.approx(accuracy)
+        member = fitted.members[i]
+        assert train.evaluate(net(), member.params, member.state, images, labels)["accuracy"] == pytest.approx(accuracy)
 
 
 def test_what_was_measured_is_told_from_the_results():

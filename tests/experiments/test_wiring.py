@@ -45,6 +45,7 @@ def seen(monkeypatch):
         init = lambda key: model.init(key, examples[0].shape[1:])  # noqa: E731
         keys = jnp.stack([jax.random.key(s) for s in seed]) if several else jax.random.key(seed)
         params, state = (jax.vmap(init) if several else init)(keys)
+        members = [jax.tree.map(lambda leaf, i=i: leaf[i], (params, state)) for i in range(len(seed) if several else 0)]
         right = len(log.fits) * 37 % 101 / 101  # differs from training to training
         record = {"epoch": 1, "loss": 1.0, "accuracy": right, "val_accuracy": right, "val_loss": 1.0}
         if several:
@@ -59,7 +60,13 @@ def seen(monkeypatch):
                 augment=options.get("augment"),
             )
         )
-        return SimpleNamespace(params=params, state=state, history=[record], best_epoch=1, train_seconds=1.0)
+        members = [SimpleNamespace(params=params, state=state) for params, state in members]
+        return SimpleNamespace(
+            params=params, state=state, history=[record], best_epoch=1, train_seconds=1.0, members=members
+        )
+
+    def fit_seeds(model, examples, validation, *, seeds, **options):
+        return fit(model, examples, validation, seed=seeds, **options)
 
     def evaluate(model, params, state, images, labels, **options):
         log.evaluated.append(images)
@@ -74,6 +81,7 @@ def seen(monkeypatch):
         return {d: [(explain.DISTORTIONS[d].none, 1.0), (1.5, 0.5)] for d in distortions}
 
     monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "fit_seeds", fit_seeds)
     monkeypatch.setattr(train, "evaluate", evaluate)
     monkeypatch.setattr(explain, "translation_test", translation_test)
     monkeypatch.setattr(explain, "robustness", robust)

@@ -36,10 +36,10 @@ def records(count):
 
 def made(step=3, model=MODEL, optimizer="adam", seed=0, average=False):
     """A snapshot of random numbers in the right places, so that no two arrays are alike."""
-    key = jnp.stack([jax.random.key(each) for each in seed]) if isinstance(seed, list) else jax.random.key(seed)
-    like = jax.eval_shape(
-        lambda: init_state(model, make_optimizer(optimizer, clip_norm=1.0), key, (4, 4, 1), average=average)
-    )
+    init = lambda key: init_state(model, make_optimizer(optimizer, clip_norm=1.0), key, (4, 4, 1), average=average)  # noqa: E731
+    several = isinstance(seed, list)
+    keys = jnp.stack([jax.random.key(each) for each in seed]) if several else jax.random.key(seed)
+    like = jax.eval_shape(jax.vmap(init) if several else init, keys)
     rng = np.random.default_rng(step)
     ts, best = jax.tree.map(
         lambda leaf: jnp.asarray(rng.integers(0, 2**31, leaf.shape), jnp.uint32).view(jnp.int32).astype(leaf.dtype),

@@ -13,8 +13,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from jaxconv import Conv, Dense, flatten, models, ops, relu, serial, train
 from jaxconv.data import augment
 from jaxconv.ops.convolution.cpu import autotune
+from jaxconv.train.engine import make_chunk
 from jaxconv.train.loaders import Resident
-from jaxconv.train.loop import make_chunk
 from jaxconv.train.pixels import to_float
 from jaxconv.train.train_step import measure
 

@@ -18,7 +18,8 @@ CUTTING = sys.modules["jaxconv.train.loaders"]  # not the function of that name
 
 def fit(data=None, **options):
     options = OPTIONS | {"optimizer": optax.adam(1e-2)} | options
-    return train.fit(net(), toy(50) if data is None else data, toy(21, seed=1), **options)
+    function = train.fit_seeds if "seeds" in options else train.fit
+    return function(net(), toy(50) if data is None else data, toy(21, seed=1), **options)
 
 
 def flip(key, images):
@@ -102,7 +103,7 @@ def test_a_stream_that_cannot_be_read_says_so_where_it_is_read():
 
 def test_several_seeds_are_trained_as_each_would_be_alone(short_chunks):
     seeds = [3, 0]
-    together = fit(seed=seeds, average=0.9)
+    together = fit(seeds=seeds, average=0.9)
     alone = [fit(seed=seed, average=0.9) for seed in seeds]
     for i, one in enumerate(alone):
         same(jax.tree.map(lambda leaf, i=i: leaf[i], learned(together)), learned(one))
@@ -119,7 +120,7 @@ def test_each_of_several_seeds_stops_by_itself():
     """One goes on until its own patience is at an end; the others stand still."""
     options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
     seeds = [0, 1]
-    together = fit(seed=seeds, **options)
+    together = fit(seeds=seeds, **options)
     alone = [fit(seed=seed, **options) for seed in seeds]
     lengths = [len(one.history) for one in alone]
     assert len(set(lengths)) > 1 and len(together.history) == max(lengths)
@@ -138,7 +139,7 @@ def test_one_of_several_that_stopped_stands_still():
         seen.append((jax.tree.map(np.array, snapshot.train_state), stopped))
 
     options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
-    fit(seed=[0, 1], on_epoch=watch, **options)
+    fit(seeds=[0, 1], on_epoch=watch, **options)
     first = next(i for i, (_, stopped) in enumerate(seen) if any(stopped))
     state, stopped = seen[first]
     assert sum(stopped) == 1 and len(seen) > first + 1
@@ -184,17 +185,22 @@ def test_of_several_networks_the_one_that_goes_wrong_is_named():
         return jax.numpy.where(step == 9, jax.numpy.inf, 0.01)
 
     with pytest.raises(InputError, match=r"fit: step 10 \(epoch 2, network 0\): the loss is"):
-        fit(seed=[0, 1], optimizer=optax.sgd(rate))
+        fit(seeds=[0, 1], optimizer=optax.sgd(rate))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": [0, 0]}, r"fit: seed=\[0, 0\] should be several different numbers"),
-        ({"seed": []}, r"fit: seed=\[\] should be a whole number from 0 to 2³² − 1, or several"),
-        ({"seed": [0, 2**32]}, r"fit: seed=\[0, 4294967296\] should be a whole number from 0 to 2³² − 1"),
-        ({"seed": [0, 1], "compiled": False}, r"fit: compiled=False trains one seed at a time"),
-        ({"seed": [0, 1], "data": Files(*toy(50))}, r"fit: a stream has one order, so it trains one seed at a time"),
+        ({"seeds": [0, 0]}, r"fit_seeds: seeds=\[0, 0\] must differ from each other"),
+        ({"seeds": []}, r"fit_seeds: seeds=\[\] must be whole numbers from 0 to 2³² − 1"),
+        ({"seeds": 3}, r"fit_seeds: seeds=3 must be whole numbers from 0 to 2³² − 1"),
+        ({"seeds": [0, 2**32]}, r"fit_seeds: seeds=\[0, 4294967296\] must be whole numbers from 0 to 2³² − 1"),
+        ({"seeds": [0, 1], "compiled": False}, r"fit_seeds: compiled=False trains one network at a time: use fit"),
+        ({"seeds": [0, 1], "data": Files(*toy(50))}, r"fit_seeds: each seed reads the data in its own order, which a"),
+        ({"seeds": [0, 1], "seed": 1}, r"fit_seeds: no argument is called seed: did you mean seeds\?"),
+        ({"seeds": [0, 1], "epoch": 1}, r"fit_seeds: no argument is called epoch: did you mean epochs\?"),
+        ({"seed": [0, 1]}, r"fit: seed=\[0, 1\] must be one number: fit_seeds\(…, seeds=\[0, 1\]\) trains several"),
+        ({"seed": np.arange(2)}, r"fit: seed=array\(\[0, 1\]\) must be one number"),
     ],
 )
 def test_what_cannot_work_is_refused(options, message):

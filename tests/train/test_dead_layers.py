@@ -159,8 +159,8 @@ def test_a_run_that_goes_on_does_not_tell_again():
 
 def test_of_several_seeds_the_record_says_whose_layer_is_dead():
     model, saved = two_convs(), []
-    fit = lambda **options: train.fit(  # noqa: E731
-        model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=2, seed=[0, 1], **options
+    fit = lambda **options: train.fit_seeds(  # noqa: E731
+        model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=2, seeds=[0, 1], **options
     )
     fit(on_epoch=lambda record, snapshot, best: saved.append(kept(snapshot)))
     params = saved[0].train_state.params

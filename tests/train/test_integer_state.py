@@ -43,18 +43,22 @@ OPTIONS = [
     {"average": 0.9},
     {"dtype": "bfloat16"},
     {"accumulate": 2},
-    {"seed": [3, 4]},
+    {"seeds": [3, 4]},
     {"compiled": False},
     {"mesh": True, "average": 0.9},
-    {"dtype": "bfloat16", "accumulate": 2, "average": 0.5, "seed": [3, 4]},
+    {"dtype": "bfloat16", "accumulate": 2, "average": 0.5, "seeds": [3, 4]},
 ]
+
+
+def fit_of(options):
+    return train.fit_seeds if "seeds" in options else train.fit
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_counters_flags_and_keys_go_through_every_option(options):
     if options.get("mesh"):
         options = options | {"mesh": distributed.mesh(1)}
-    fitted = train.fit(MODEL, DATA, DATA, optimizer=optax.sgd(0.1), epochs=2, batch_size=16, **options)
+    fitted = fit_of(options)(MODEL, DATA, DATA, optimizer=optax.sgd(0.1), epochs=2, batch_size=16, **options)
     updates = 4 * options.get("accumulate", 1)
     for params_and_state in ((None, fitted.last.state), fitted.last.network):
         odd = params_and_state[1]["odd1"]
@@ -65,11 +69,11 @@ def test_counters_flags_and_keys_go_through_every_option(options):
             "mean": jnp.float32,
         }
         assert (odd["count"] == updates).all() and (odd["bytes"] == 2 * updates).all() and odd["seen"].all()
-        for i, seed in enumerate(options.get("seed", [0])):
+        for i, seed in enumerate(options.get("seeds", [0])):
             key = jax.random.fold_in(train.root_keys(seed)[0], 0)
             for count in range(updates):
                 key = jax.random.fold_in(key, count)
-            got = odd["key"][i] if "seed" in options else odd["key"]
+            got = odd["key"][i] if "seeds" in options else odd["key"]
             assert jax.random.key_data(got).tolist() == jax.random.key_data(key).tolist()
 
 
@@ -139,9 +143,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "seed": [0, 1]}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "seeds": [0, 1]}], ids=str)
 def test_optimisers_that_take_the_loss_learn(name, options):
-    fitted = train.fit(PLAIN, DATA, DATA, optimizer=OPTIMIZERS[name], epochs=4, batch_size=32, **options)
+    fitted = fit_of(options)(PLAIN, DATA, DATA, optimizer=OPTIMIZERS[name], epochs=4, batch_size=32, **options)
     first, *_, last = (record["loss"] for record in fitted.history)
     assert last < first
 

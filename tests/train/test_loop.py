@@ -148,13 +148,19 @@ def snapshot_of(**options):
         ({"batch_size": 16}, r"fit: start is of another run: batch_size=8, not 16$"),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
         ({"average": 0.9}, r"another run: average/0/bn1/bias is missing where float32\(4,\) is wanted"),
-        ({"seed": [0, 1]}, r"another run: opt_state/0/count is int32\(\) where int32\(2,\) is wanted"),
     ],
 )
 def test_a_start_of_another_run_is_refused(other, message):
     start = snapshot_of(optimizer=optax.adam(0.01))
     with pytest.raises(InputError, match=message):
         fit(**{"optimizer": optax.adam(0.01), "epochs": 2, "start": start} | other)
+
+
+def test_a_start_of_one_seed_is_refused_for_several():
+    start = snapshot_of(optimizer=optax.adam(0.01))
+    options = {"optimizer": optax.adam(0.01), "epochs": 2, "batch_size": 8, "start": start}
+    with pytest.raises(InputError, match=r"another run: opt_state/0/count is int32\(\) where int32\(2,\) is wanted"):
+        train.fit_seeds(net(), toy(), toy(21, seed=1), seeds=[0, 1], **options)
 
 
 def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
@@ -234,9 +240,12 @@ def test_bad_input_is_told_what_would_work(call, message):
 def test_the_first_parameters_can_be_had_again(seed):
     """Who shows filters before training makes them anew from the run's seed."""
     model, data = net(), toy()
-    fitted = train.fit(model, data, data, optimizer=optax.sgd(0.0), epochs=1, batch_size=25, seed=seed)
-    key, _ = train.root_keys(seed)
-    init = jax.jit(lambda key: model.init(key, (4, 4, 1))[0])
-    first = init(key) if isinstance(seed, int) else jax.vmap(init)(key)
+    options = {"optimizer": optax.sgd(0.0), "epochs": 1, "batch_size": 25}
+    if isinstance(seed, int):
+        seeds, members = [seed], [train.fit(model, data, data, seed=seed, **options)]
+    else:
+        seeds, members = seed, train.fit_seeds(model, data, data, seeds=seed, **options).members
     same = functools.partial(np.testing.assert_allclose, rtol=1e-5)  # another program rounds them otherwise
-    jax.tree.map(same, fitted.last.params, first)
+    for seed, fitted in zip(seeds, members, strict=True):
+        key, _ = train.root_keys(seed)
+        jax.tree.map(same, fitted.last.params, jax.jit(lambda key: model.init(key, (4, 4, 1))[0])(key))

@@ -48,7 +48,7 @@ def options(case):
     optimizer = {"name": "adam", "learning_rate": 0.01, "steps": EPOCHS * STEPS}
     more = {
         "dropout": {},
-        "seeds, augmentation, average": {"seed": [3, 0], "augment": noisy, "mix": mixed, "average": 0.9},
+        "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mix": mixed, "average": 0.9},
         "accumulation, bfloat16, warm-up": {
             "accumulate": 2,
             "dtype": "bfloat16",
@@ -58,7 +58,11 @@ def options(case):
         "one step at a time": {"compiled": False},
         "early stopping": {"stopping": EarlyStopping(1, "val_loss", min_delta=9.0)},
     }[case]
-    return {"optimizer": make_optimizer(**optimizer), "epochs": EPOCHS, "batch_size": 8, "seed": 1} | more
+    return (
+        {"optimizer": make_optimizer(**optimizer), "epochs": EPOCHS, "batch_size": 8}
+        | ({} if "seeds" in more else {"seed": 1})
+        | more
+    )
 
 
 CHUNKED = pytest.mark.usefixtures("short_chunks")
@@ -78,11 +82,12 @@ def until(folder, place, case, start=None, source=None):
             raise Stop
 
     source = source or (Source() if case == "stream, one cycle" else examples(52, 0))
-    return fit(
+    known = options(case)
+    return (train.fit_seeds if "seeds" in known else fit)(
         MODEL,
         source,
         examples(19, 1),
-        **options(case),
+        **known,
         start=start,
         on_epoch=lambda record, snapshot, is_best: save(snapshot),
         on_pause=save,
@@ -92,15 +97,18 @@ def until(folder, place, case, start=None, source=None):
 
 def load(folder, case):
     known = options(case)
-    seed, average = known["seed"], known.get("average") is not None
-    key = jax.random.key(0) if isinstance(seed, int) else jax.random.split(jax.random.key(0), len(seed))
-    like = jax.eval_shape(lambda: train.init_state(MODEL, known["optimizer"], key, (5, 4, 1), average=average))
+    average, key = known.get("average") is not None, jax.random.key(0)
+    init = lambda key: train.init_state(MODEL, known["optimizer"], key, (5, 4, 1), average=average)  # noqa: E731
+    if "seeds" in known:
+        init, key = jax.vmap(init), jax.random.split(key, len(known["seeds"]))
+    like = jax.eval_shape(init, key)
     return load_snapshot(folder, (like, like.network))
 
 
 def assert_same(found, wanted):
     """Every array bit for bit; every number of every epoch but the times."""
-    for here, there in ((found.last, wanted.last), (found[:2], wanted[:2])):
+    for part in ("last", "params", "state"):
+        here, there = getattr(found, part), getattr(wanted, part)
         assert jax.tree.structure(here) == jax.tree.structure(there)
         for one, other in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
             assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
