@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxconv import models, runtime, train
 from jaxconv.data import augment
-from jaxconv.errors import InputError
+from jaxconv.errors import InputError, known
 from jaxconv import checks
 from jaxconv.utils.files import as_type
 
@@ -49,6 +49,8 @@ class TrainConfig:
     """Go through a batch in so many parts, to save memory."""
     dtype: str = "float32"
     """What to compute in: float32 or bfloat16; parameters are float32 all the same."""
+    task: str = "classification"
+    """Task that is trained: classification, multilabel, regression, segmentation or reconstruction."""
     monitor: str = "val_accuracy"
     """What the best epoch is best in: val_accuracy (and among equals val_loss) or val_loss."""
     patience: int | None = None
@@ -101,9 +103,15 @@ class TrainConfig:
             raise InputError(f"train: dataset={self.dataset!r} should be a name, such as 'digits'")
         if self.warmup >= self.epochs:
             raise InputError(f"train: warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
+        known("task", self.task, train.TASKS, by="train")
+        metric = self.make_task().metric
+        known("monitor", self.monitor, ("val_loss", f"val_{metric}", "loss", metric), by="early stopping")
+        if self.baseline is not None and self.task != "classification":
+            raise InputError(f"train: baseline compares accuracies, so task={self.task!r} has none")
         self.stopping()
         model = models.find(self.model)
-        train.make_step(model.make(2), self.make_optimizer(steps_an_epoch=4), **self.step_options())
+        optimizer = self.make_optimizer(steps_an_epoch=4)
+        train.make_step(model.make(2), optimizer, task=self.make_task(), **self.step_options())
         runtime.device_name()
         if self.baseline is not None:
             models.find(self.baseline)
@@ -116,6 +124,10 @@ class TrainConfig:
     def augmentations(self) -> tuple[str, ...]:
         """Those asked for, or the data set's."""
         return AUGMENTATIONS.get(self.dataset, ()) if self.augment is None else tuple(self.augment)
+
+    def make_task(self) -> Any:
+        """Return the task, a :class:`jaxconv.train.Task`."""
+        return train.TASKS[self.task]()
 
     def stopping(self) -> train.EarlyStopping:
         """The rule for the best epoch, and for the last."""
