@@ -111,7 +111,7 @@ def overhead(repeats: int) -> dict[str, float]:
     images, labels = map(jax.numpy.asarray, dataset.train)
     steps = train.plan(len(labels), BATCH_SIZE, dataset.in_shape).steps
 
-    def scan(ts: train.TrainState, index: jax.Array) -> tuple[train.TrainState, train.Metrics]:
+    def scan(ts: train.TrainState, index: jax.Array) -> tuple[train.TrainState, train.MetricSums]:
         return jax.lax.scan(lambda ts, row: step(ts, gather(images, labels, row), key), ts, index)
 
     bare = jax.jit(scan, donate_argnums=0)

@@ -72,10 +72,12 @@ def test_the_loss_of_every_place(x64, rng, shape):
         by_hand = backward.softmax_cross_entropy(logits, label, dy)
         np.testing.assert_allclose(by_hand, slope * dy[..., None], rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(ops.correct(logits, numbers), logits.argmax(-1) == numbers)
-    measured = train.train_step.measure(jnp.asarray(logits), train.Batch(None, numbers, np.arange(shape[0]) > 0))
-    np.testing.assert_allclose(measured.loss, wanted[1:].reshape(shape[0] - 1, -1).mean(1).sum(), rtol=1e-12)
+    measured = train.tasks.measure(
+        train.Classification(), jnp.asarray(logits), jnp.asarray(numbers), np.arange(shape[0]) > 0
+    )
+    np.testing.assert_allclose(measured.sums["loss"], wanted[1:].reshape(shape[0] - 1, -1).mean(1).sum(), rtol=1e-12)
     right = (logits.argmax(-1) == numbers)[1:].reshape(shape[0] - 1, -1).mean(1).sum()
-    np.testing.assert_allclose((measured.correct, measured.examples), (right, shape[0] - 1), rtol=1e-12)
+    np.testing.assert_allclose((measured.sums["accuracy"], measured.count), (right, shape[0] - 1), rtol=1e-12)
 
 
 def test_labels_of_places_are_refused_where_they_do_not_go_with_the_logits():

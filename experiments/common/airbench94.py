@@ -97,7 +97,7 @@ def run(recipe: Recipe, key: jax.Array, given: Images) -> Run:
 
         def body(ts: training.TrainState, x: tuple[jax.Array, jax.Array]) -> tuple[training.TrainState, jax.Array]:
             ts, metrics = step(ts, fetch(coins, given, *x), noise)
-            return lookahead(ts, steps), metrics.loss / metrics.examples
+            return lookahead(ts, steps), metrics.sums["loss"] / metrics.count
 
         return jax.lax.scan(body, ts, (rows, epochs))
 

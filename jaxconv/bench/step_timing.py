@@ -108,7 +108,7 @@ def step(model: str, batch: int) -> Runner:
         for _ in range(count):
             ts, metrics = train_step(ts, examples)
         jax.block_until_ready(ts)
-        return float(metrics.loss) / batch
+        return float(metrics.sums["loss"]) / batch
 
     return Runner(_sizes(ts), steps)
 
@@ -135,7 +135,7 @@ def epoch(model: str, batch: int, images: int) -> Runner:
         for _ in range(count // chunk):
             ts, metrics = advance(ts, key, live, next(orders), *feed.data)
         jax.block_until_ready(ts)
-        return float(metrics.loss / metrics.examples)
+        return float(metrics.sums["loss"] / metrics.count)
 
     return Runner(_sizes(ts), steps, chunk)
 

@@ -115,7 +115,10 @@ def train(options: Train) -> None:
     spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
     which = "each at its best epoch" if several else f"epoch {result['best_epoch']}, the best"
     images = f"{result['test_count']:,} images"
-    tell(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
+    if "test_accuracy" in result:
+        tell(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
+    else:
+        tell(f"test loss {result['test_loss']:.4f} on {images} ({which} on validation)")
     if several:
         tell(f"the {len(several)} networks together: {result['ensemble_accuracy']:.4f}")
     if "baseline" in result:

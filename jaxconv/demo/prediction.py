@@ -42,6 +42,7 @@ class Programs:
     """
 
     def __init__(self, run: Run) -> None:
+        run.check_classifies()
         self.run, self.seeds = run.first(), run.config.get("seeds", 1)
         self.params, self.state = jax.device_put((self.run.params, self.run.state))
         self.classes = [str(name) for name in run.config["classes"]]

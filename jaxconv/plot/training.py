@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "") -> "Figure":
-    """Loss and accuracy by epoch, of training and validation, with the best epoch marked.
+    """Loss and metrics, such as accuracy, by epoch, of training and validation, with the best epoch marked.
 
     Training is measured while the parameters change and with dropout, so in early epochs it may look worse than
     validation.
@@ -33,7 +33,8 @@ def curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "
 
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     epochs = [record["epoch"] for record in history]
-    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    measures = ["loss", *(name for name in history[0] if f"val_{name}" in history[0] and name != "loss")]
+    for axes, measure in zip(figure.subplots(1, len(measures)), measures, strict=True):
         validation = [record[f"val_{measure}"] for record in history]
         best = validation[best_epoch - 1]
         axes.plot(epochs, [record[measure] for record in history], "o-", ms=4, color="tab:blue", label="training")

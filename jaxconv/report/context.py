@@ -82,7 +82,9 @@ def read_subject(
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; data that are not there, or have other classes now.
     """
-    run, result = load_run(folder), read_result(Path(folder))
+    run = load_run(folder)
+    run.check_classifies()
+    result = read_result(Path(folder))
     history = read_history(run.folder, result["epochs"])
     notes = []
     if (seeds := run.config.get("seeds", 1)) > 1:

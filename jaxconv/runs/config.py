@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxconv import checks, models, runtime, train
 from jaxconv.data import augment
-from jaxconv.errors import InputError, named_errors
+from jaxconv.errors import InputError, error_context, named_errors
 from jaxconv.utils.files import as_type
 
 
@@ -47,6 +47,8 @@ class TrainConfig:
     """Go through a batch in so many parts, to save memory."""
     dtype: str = "float32"
     """What to compute in: float32 or bfloat16; parameters are float32 all the same."""
+    task: str = "classification"
+    """Task that is trained: classification, multilabel, regression, segmentation or reconstruction."""
     monitor: str = "val_accuracy"
     """What the best epoch is best in: val_accuracy (and among equals val_loss) or val_loss."""
     patience: int | None = None
@@ -76,9 +78,12 @@ class TrainConfig:
         """Refuse what can be refused before any data is read."""
         train.check_settings(self.epochs, self.batch_size)
         self._check_fields()
+        task = self.make_task()
+        with error_context("early stopping"):
+            checks.one_of("monitor", self.monitor, ("val_loss", f"val_{task.metric}", "loss", task.metric))
         self.stopping()
         model = models.create_model(self.model, num_classes=2)
-        train.make_step(model, self.make_optimizer(steps_an_epoch=4), **self.step_options())
+        train.make_step(model, self.make_optimizer(steps_an_epoch=4), task=task, **self.step_options())
         runtime.device_name()
         if self.baseline is not None:
             models.get_model(self.baseline)
@@ -109,6 +114,9 @@ class TrainConfig:
             raise InputError(f"dataset={self.dataset!r} should be a name, such as 'digits'")
         if self.warmup >= self.epochs:
             raise InputError(f"warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
+        checks.one_of("task", self.task, train.TASKS)
+        if self.baseline is not None and self.task != "classification":
+            raise InputError(f"baseline compares accuracies, so task={self.task!r} has none")
 
     def all_seeds(self) -> list[int]:
         """Return the seed of each network."""
@@ -117,6 +125,10 @@ class TrainConfig:
     def augmentations(self) -> tuple[str, ...]:
         """Those asked for, or the data set's."""
         return AUGMENTATIONS.get(self.dataset, ()) if self.augment is None else tuple(self.augment)
+
+    def make_task(self) -> Any:
+        """Return the task, a :class:`jaxconv.train.Task`."""
+        return train.TASKS[self.task]()
 
     def stopping(self) -> train.EarlyStopping:
         """The rule for the best epoch, and for the last."""

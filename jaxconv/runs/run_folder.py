@@ -32,8 +32,16 @@ class Run(NamedTuple):
     params: Any
     state: Any
 
+    def check_classifies(self) -> None:
+        """Raise InputError unless the network was trained to classify."""
+        if (task := self.config.get("task", "classification")) != "classification":
+            raise InputError(
+                f"{self.folder} was trained with task={task!r}: only a classification can be shown or scored"
+            )
+
     def predict(self, images: np.ndarray, **options: Any) -> np.ndarray:
         """The probability of each class for each image; of several networks, the mean."""
+        self.check_classifies()
         seeds, network = self.config.get("seeds", 1), (self.params, self.state)
         each = [network] if seeds == 1 else [jax.tree.map(lambda leaf, i=i: leaf[i], network) for i in range(seeds)]
         said = [train.predict(self.model, params, state, images, **options) for params, state in each]

@@ -244,13 +244,15 @@ def _run(
         on_pause=save,
         pause_seconds=60 * config.pause_minutes,
         start=start,
+        task=config.make_task(),
         **{"seeds": config.all_seeds()} if several else {"seed": config.seed},
         **config.step_options(),
     )
     if board is not None:
         board.close()
     lock.check()
-    scores, pictures = _test(config, dataset, fitted, folder)
+    test = _test if config.task == "classification" else _test_of_task
+    scores, pictures = test(config, dataset, fitted, folder)
     result = {
         "dataset": config.dataset,
         "model": config.model,
@@ -335,13 +337,28 @@ def _test(
     return result, pictures
 
 
+def _test_of_task(
+    config: TrainConfig, dataset: data.Dataset, fitted: Fitted | SeedsResult, folder: Path
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """Return loss and metrics of the best epoch on the test set, and functions that draw the pictures."""
+    scores = fitted.evaluator(fitted.params, fitted.state, fitted.evaluator.batches(*dataset.test))
+    numbers = {"loss": scores.loss} | scores.metrics
+    result = {f"test_{name}": float(np.mean(value)) for name, value in numbers.items()}
+    if config.seeds > 1:
+        result |= {f"test_{name}_std": float(np.std(value, ddof=1)) for name, value in numbers.items()}
+    best = fitted.best_epoch if isinstance(fitted, Fitted) else fitted.best_epoch[0]
+    title = f"{config.model} on {config.dataset}: test loss {result['test_loss']:.4f}"
+    pictures = {"curves.png": lambda: plot.curves(fitted.history, best_epoch=best, title=title)}
+    return result | {"test_count": scores.examples}, pictures
+
+
 def _validation(fitted: Fitted | SeedsResult) -> dict[str, float]:
     """Of the epoch that was kept; of several networks, the mean."""
     if isinstance(fitted, Fitted):
         kept = [fitted.history[fitted.best_epoch - 1]]
     else:
         kept = [fitted.history[epoch - 1]["members"][i] for i, epoch in enumerate(fitted.best_epoch)]
-    return {name: float(np.mean([record[name] for record in kept])) for name in ("val_accuracy", "val_loss")}
+    return {name: float(np.mean([record[name] for record in kept])) for name in kept[0] if name.startswith("val_")}
 
 
 def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, Any] | None:

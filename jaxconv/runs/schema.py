@@ -28,6 +28,7 @@ class Config(TypedDict):
 
     dataset: str
     model: str
+    task: NotRequired[str]
     image_shape: Shape
     in_shape: Shape
     classes: Annotated[list[str], Meta(min_length=1)]
@@ -53,11 +54,10 @@ class Baseline(TypedDict):
     parameters: Count
 
 
-class Result(TypedDict):
-    """What is read of a ``result.json``."""
+class TaskResult(TypedDict):
+    """Entries that are read of a ``result.json``, whatever the task."""
 
     seed: int
-    test_accuracy: Share
     test_count: Epoch
     best_epoch: Epoch | list[Epoch]
     epochs: Epoch
@@ -73,6 +73,12 @@ class Result(TypedDict):
     ensemble_accuracy: NotRequired[Share]
     baseline: NotRequired[Baseline]
     relative_error_decrease: NotRequired[float]
+
+
+class Result(TaskResult):
+    """Entries that are read of the ``result.json`` of a classification."""
+
+    test_accuracy: Share
 
 
 TOGETHER = (("test_accuracies", "test_accuracy_std", "ensemble_accuracy"), ("baseline", "relative_error_decrease"))
@@ -159,7 +165,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     fix = "delete it, and --resume makes it again"
     try:
         with _how_to_mend(fix):
-            result = _checked(read_json(path), Result, str(path))
+            classifies = read_config(folder).get("task", "classification") == "classification"
+            result = _checked(read_json(path), Result if classifies else TaskResult, str(path))
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no result.json: its training did not end; jaxconv train --resume {folder} goes on with it"

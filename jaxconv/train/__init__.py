@@ -13,23 +13,40 @@ from jaxconv.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make
 from jaxconv.train.pixels import to_float
 from jaxconv.train.snapshots import Position, Snapshot, sha256
 from jaxconv.train.state import Batch, TrainState, init_state, root_keys
-from jaxconv.train.train_step import Metrics, make_step, make_train_step
+from jaxconv.train.tasks import (
+    TASKS,
+    Classification,
+    MetricSums,
+    MultiLabel,
+    Reconstruction,
+    Regression,
+    Segmentation,
+    Task,
+)
+from jaxconv.train.train_step import make_step, make_train_step
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "TASKS",
     "Batch",
+    "Classification",
     "EarlyStopping",
     "Evaluator",
     "Fitted",
-    "Metrics",
+    "MetricSums",
+    "MultiLabel",
     "Plan",
     "Position",
     "Program",
+    "Reconstruction",
+    "Regression",
     "Scores",
     "SeedsResult",
+    "Segmentation",
     "Snapshot",
     "Stopping",
+    "Task",
     "TensorBoard",
     "TrainState",
     "batches",

@@ -16,6 +16,7 @@ from jaxconv.train.loaders import Plan, Source
 from jaxconv.train.pixels import check_pixels
 from jaxconv.train.snapshots import Snapshot
 from jaxconv.train.state import TrainState
+from jaxconv.train.tasks import CLASSIFICATION, Task
 from jaxconv.train.train_step import make_step
 from jaxconv.train.trees import differences
 from jaxconv.utils.signatures import no_argument
@@ -144,22 +145,20 @@ def check_examples(images: np.ndarray, labels: np.ndarray, batch_size: int) -> N
             f"images {images.shape} look channels-first; move axis 1 to the end, np.moveaxis(images, 1, -1) "
             "(if they really are so low, swap height and width)"
         )
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels {labels.dtype}{labels.shape} should be {len(images)} integers, one an image")
+    if labels.shape[:1] != images.shape[:1]:
+        what = "integers, one an image" if labels.ndim == 1 else "arrays, one an image"
+        raise InputError(f"labels {labels.dtype}{labels.shape} should be {len(images)} {what}")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} should be at least 1")
 
 
-def check_labels(model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray) -> None:
-    """Refuse labels that the model has no output for; nothing is computed for it."""
-    logits, _ = jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((1, *in_shape), jnp.float32))
-    if logits.ndim != 2:
-        raise InputError(f"the model makes {logits.shape[1:]} of an image; wanted one number a class, (classes,)")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise InputError(
-            f"labels go from {labels.min()} to {labels.max()}, "
-            f"but the model has {logits.shape[1]} outputs: 0 to {logits.shape[1] - 1}"
-        )
+def check_labels(
+    model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray, task: Task = CLASSIFICATION
+) -> None:
+    """Raise InputError for labels that the task cannot compare with the model's output; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
+    output, _ = jax.eval_shape(model.apply, params, state, image)
+    task.check(np.asarray(labels), jax.ShapeDtypeStruct((len(labels), *output.shape[1:]), output.dtype))
 
 
 def as_array(name: str, value: Any) -> np.ndarray:

@@ -132,7 +132,7 @@ def broken(
         numbers = np.where(index < 0, ~index, index)
         return not_finite(f"the training images of step {number + 1}", images, numbers).from_source("fit")
     new, metrics = jax.jit(lambda *args: step(*args[:2], key))(ts, batch)
-    loss = float(metrics.loss / metrics.examples)
+    loss = float(metrics.sums["loss"] / metrics.count)
     bad = [
         f"{jax.tree_util.keystr(path, simple=True, separator='/')}, {lost:,} of whose {leaf.size:,} entries are lost"
         for path, leaf in jax.tree_util.tree_flatten_with_path(new.params)[0]

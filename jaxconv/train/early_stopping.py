@@ -1,6 +1,7 @@
 """Early stopping: Keras's rule as a pure function of the records of the epochs."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,7 +9,8 @@ from typing import Any, NamedTuple
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 
-MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy")
+MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy", "val_mae", "mae")  # a task of a user's may have others
+MODES = ("auto", "min", "max")
 
 
 class Stopping(NamedTuple):
@@ -31,11 +33,13 @@ class EarlyStopping:
 
     Args:
         patience: how many; None: never stop, but keep track of the best. 0 and 1 are the same, as in Keras.
-        monitor: val_loss, val_accuracy, loss or accuracy.
+        monitor: val_loss, val_accuracy, loss, accuracy, or another number of the record.
         min_delta: what is at most this much better is not better.
+        mode: ``"max"`` or ``"min"``: higher or lower is better. ``"auto"``: lower if the monitor's name ends with
+            loss, mae or error, else higher.
 
     Raises:
-        InputError: a patience or a min_delta below 0, or an unknown monitor.
+        InputError: a patience or a min_delta below 0, an unknown mode, or a monitor with a typing error.
 
     Lecture row 004-22.
 
@@ -50,12 +54,15 @@ class EarlyStopping:
     patience: int | None
     monitor: str = "val_loss"
     min_delta: float = 0.0
+    mode: str = "auto"
 
     @named_errors(name="early stopping")
     def __post_init__(self) -> None:
         if self.patience is not None:
             checks.at_least(0, patience=self.patience)
-        checks.one_of("monitor", self.monitor, MONITORS)
+        if not isinstance(self.monitor, str) or difflib.get_close_matches(self.monitor, MONITORS, cutoff=0.9):
+            checks.one_of("monitor", self.monitor, MONITORS)
+        checks.one_of("mode", self.mode, MODES)
         checks.real("min_delta", self.min_delta, minimum=0)
 
     def start(self) -> Stopping:
@@ -73,8 +80,10 @@ class EarlyStopping:
         Raises:
             InputError: a record that lacks one of them.
         """
-        higher = self.monitor.endswith("accuracy")
-        names = ["epoch", self.monitor] + [self.monitor.replace("accuracy", "loss")] * higher
+        higher = self.mode == "max"
+        if self.mode == "auto":
+            higher = not self.monitor.endswith(("loss", "mae", "error"))
+        names = ["epoch", self.monitor] + ["val_loss" if self.monitor.startswith("val_") else "loss"] * higher
         if missing := [name for name in names if name not in record]:
             raise InputError(f"the record has no {' and no '.join(missing)}; it has {', '.join(record)}")
         sign = 1 if higher else -1

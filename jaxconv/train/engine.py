@@ -27,9 +27,10 @@ from jaxconv.train.optimizers import check_optimizer
 from jaxconv.train.pixels import check_scale
 from jaxconv.train.snapshots import Position, Snapshot
 from jaxconv.train.state import Batch, TrainState, init_state
-from jaxconv.train.train_step import Metrics, Step, make_step
+from jaxconv.train.tasks import MetricSums, Task, reported
+from jaxconv.train.train_step import Step, make_step
 
-Chunk = Callable[..., tuple[TrainState, Metrics]]
+Chunk = Callable[..., tuple[TrainState, MetricSums]]
 
 
 class Trained(NamedTuple):
@@ -52,7 +53,7 @@ def run(
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int,
-    stopping: EarlyStopping,
+    stopping: EarlyStopping | None,
     mesh: Mesh | None,
     scale: float | None,
     compiled: bool,
@@ -63,6 +64,7 @@ def run(
     start: Snapshot | None,
     variables: tuple[Any, Any] | None,
     trainable: Trainable | None,
+    task: Task,
     **options: Any,
 ) -> Trained:
     """Train one network or several."""
@@ -89,14 +91,15 @@ def run(
     params, state = copies.member(start.best, 0)
     for each in (labels, validation[1]):
         with error_context("fit"):
-            check_labels(model, params, state, in_shape, each)
+            check_labels(model, params, state, in_shape, each, task)
     key, ts, best = distributed.replicate(mesh, copied((key, start.train_state, start.best)))
+    stopping = EarlyStopping(None, task.monitor) if stopping is None else stopping
     fresh = (stopping.start(),) * init_key.size
     at = start.position._replace(plan=cut, stopping=start.position.stopping or fresh)
 
     order = functools.partial(copies.batch_indices, cut)
     feed = Resident(*train, cut, order, mesh) if isinstance(train, tuple) else Streamed(train, cut, order, mesh, scale)
-    options |= {"scale": scale, "trainable": trainable}
+    options |= {"scale": scale, "trainable": trainable, "task": task}
     step = make_step(model, optimizer, **options)
     advance: Program | Chunk = make_plain(step, feed.fetch)
     if compiled:
@@ -104,10 +107,10 @@ def run(
         over = (0, 0, 0, 0, *[None] * len(feed.data))
         advance = Program("the training chunk", copies.transform(chunk, over), donate_argnums=0)
     kind = str(validation[0].dtype)
-    evaluator = evaluator_of(model, batch_size, in_shape, kind, copies.num_members, mesh, ts.network, scale)
+    evaluator = evaluator_of(model, batch_size, in_shape, kind, copies.num_members, mesh, ts.network, scale, task)
     held, compiled_before = list(evaluator.batches(*validation)), evaluator.program.seconds
 
-    with Progress(epochs, cut, at, show=progress) as bar:
+    with Progress(epochs, cut, at, show=progress, task=task) as bar:
         while at.epoch < epochs and not all(each.stopped for each in at.stopping):
             running = np.array([not each.stopped for each in at.stopping])
             live = distributed.replicate(mesh, running.reshape(init_key.shape))
@@ -124,7 +127,7 @@ def run(
             if not _sound(ts, at, cut):
                 raise broken(make_step(model, optimizer, **options, guard=False), ts, key, feed, at, copies)
             params, state = ts.network
-            record = _record(at, ts, cut, evaluator(params, state, held, alive=True), copies)
+            record = _record(at, ts, cut, evaluator(params, state, held, alive=True), copies, task)
             warn_of_dead(record, at.history)
             at, better = _judged(at, record, stopping)
             if better.any():
@@ -155,7 +158,8 @@ def _chunks(
     started, before, compiling = time.perf_counter(), at.chunk_seconds, _compiling(advance)
     for xs in feed.chunks(at.epoch + 1, at.chunk, at.reader):
         ts, metrics = advance(ts, key, live, xs, *feed.data)
-        at = at._replace(chunk=at.chunk + 1, reader=feed.position(), measured=(*at.measured, metrics))
+        measured = *at.measured, metrics.sums | {"count": metrics.count}
+        at = at._replace(chunk=at.chunk + 1, reader=feed.position(), measured=measured)
         if at.chunk == feed.plan.chunks:
             jax.block_until_ready(ts)
         seconds = time.perf_counter() - started - (_compiling(advance) - compiling)
@@ -164,7 +168,7 @@ def _chunks(
         given = time.perf_counter()
         yield ts, at
         started += time.perf_counter() - given  # a checkpoint may have been saved
-        if len(at.measured) > 1 and not np.isfinite(jax.device_get(at.measured[-2])).all():
+        if len(at.measured) > 1 and not np.isfinite(jax.device_get(at.measured[-2]["loss"])).all():
             break  # it went wrong there; the steps since then have changed nothing
 
 
@@ -179,18 +183,13 @@ def _sound(ts: TrainState, at: Position, cut: Plan) -> bool:
     return all(each.stopped or steps == wanted for steps, each in zip(made, at.stopping, strict=True))
 
 
-def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores, copies: Copies) -> dict[str, Any]:
+def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores, copies: Copies, task: Task) -> dict[str, Any]:
     """What an epoch is remembered by. Of several networks it has the means, and the record of each."""
     if not np.isfinite(scores.loss).all():
         loss = f"the validation loss of epoch {at.epoch + 1} is {np.max(scores.loss)}"
         raise InputError(f"{loss}; a lower learning rate may help").from_source("fit")
-    loss, correct, examples = at.sums()
-    numbers = {
-        "loss": loss / examples,
-        "accuracy": correct / examples,
-        "val_loss": scores.loss,
-        "val_accuracy": scores.accuracy,
-    }
+    validation = {"loss": scores.loss} | scores.metrics
+    numbers = reported(task, at.sums()) | {f"val_{name}": value for name, value in validation.items()}
     record: dict[str, Any] = {"epoch": at.epoch + 1, "step": int(jnp.max(ts.step))}
     record |= {name: float(np.mean(value)) for name, value in numbers.items()}
     record |= _dead(scores)
@@ -238,10 +237,10 @@ def make_chunk(step: Step, fetch: Callable[..., Batch]) -> Chunk:
         the time if it is not ``live``.
     """
 
-    def chunk(ts: TrainState, key: jax.Array, live: jax.Array, xs: Any, *data: Any) -> tuple[TrainState, Metrics]:
+    def chunk(ts: TrainState, key: jax.Array, live: jax.Array, xs: Any, *data: Any) -> tuple[TrainState, MetricSums]:
         start = ts.step
 
-        def body(carry: tuple[jax.Array, TrainState], x: Any) -> tuple[tuple[jax.Array, TrainState], Metrics]:
+        def body(carry: tuple[jax.Array, TrainState], x: Any) -> tuple[tuple[jax.Array, TrainState], MetricSums]:
             done, ts = carry
             ts, metrics = step(ts, fetch(x, *data), key, live & (ts.step == start + done))
             return (done + 1, ts), metrics
@@ -256,7 +255,7 @@ def make_plain(step: Step, fetch: Callable[..., Batch]) -> Chunk:
     """The same without ``scan``: every step is a call of its own, between which Python can look at everything."""
     once = jax.jit(lambda ts, key, x, live, *data: step(ts, fetch(x, *data), key, live))
 
-    def chunk(ts: TrainState, key: jax.Array, live: jax.Array, xs: Any, *data: Any) -> tuple[TrainState, Metrics]:
+    def chunk(ts: TrainState, key: jax.Array, live: jax.Array, xs: Any, *data: Any) -> tuple[TrainState, MetricSums]:
         start, sums = int(ts.step), []
         for i in range(len(jax.tree.leaves(xs)[0])):
             x = jax.tree.map(lambda array, i=i: array[i], xs)

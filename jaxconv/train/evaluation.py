@@ -19,7 +19,7 @@ from jaxconv.train.diagnostics import anywhere, rectifiers, watched
 from jaxconv.train.loaders import batches
 from jaxconv.train.pixels import check_pixels, check_scale, to_float
 from jaxconv.train.state import Batch
-from jaxconv.train.train_step import Metrics, measure
+from jaxconv.train.tasks import CLASSIFICATION, MetricSums, Task, measure, reported
 from jaxconv.utils.signatures import checked_call
 
 FEW = (1, 8, 64)  # the sizes of batch that predict pads a few images to
@@ -29,10 +29,15 @@ class Scores(NamedTuple):
     """How a network did; of several networks, an array with an entry for each."""
 
     loss: Any
-    accuracy: Any
+    metrics: dict[str, Any]  # of the task, such as "accuracy"
     examples: int
-    logits: np.ndarray | None  # (N, classes), or (networks, N, classes)
+    logits: np.ndarray | None  # outputs: (N, classes), or (networks, N, classes)
     alive: dict[str, Any] = {}  # noqa: RUF012  of each rectifier, whether it answers to any image
+
+    @property
+    def accuracy(self) -> Any:
+        """The metric of this name."""
+        return self.metrics["accuracy"]
 
     def dead(self, network: int | None = None) -> list[str]:
         """The rectifiers that are 0 for every image; without a number, in any of the networks."""
@@ -49,6 +54,7 @@ class Evaluator:
         members: score so many networks at once, whose params and state have a first axis of this length.
         mesh: of devices, each of which takes its share of every batch.
         scale: what the pixels are divided by: see :func:`jaxconv.train.to_float`.
+        task: loss and metrics.
 
     Attributes:
         program: the evaluation.
@@ -63,17 +69,22 @@ class Evaluator:
         members: int | None = None,
         mesh: Mesh | None = None,
         scale: float | None = None,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.batch_size, self.members, self.mesh = batch_size, members, distributed.with_auto_axes(mesh)
+        self.task = task
         distributed.check(mesh, batch_size, "evaluate")
         with error_context("evaluate"):
             check_scale(scale)
         self.rectifiers = rectifiers(model)
         at_a_glance, closely = watched(model), watched(model, anywhere)
 
-        def one(params: Any, state: Any, batch: Batch) -> tuple[Metrics, jax.Array, dict[str, jax.Array]]:
-            logits, alive = at_a_glance(params, state, to_float(batch.image, scale))
-            return measure(logits, batch), logits, alive
+        def one(params: Any, state: Any, batch: Batch) -> tuple[MetricSums, jax.Array, dict[str, jax.Array]]:
+            image, label = to_float(batch.image, scale), jnp.asarray(batch.label)
+            logits, alive = at_a_glance(params, state, image)
+            target = task.targets(image, label, jax.ShapeDtypeStruct(logits.shape, logits.dtype), False)
+            mask = jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask)
+            return measure(task, logits, target, mask), logits, alive
 
         def again(params: Any, state: Any, batch: Batch) -> dict[str, jax.Array]:
             return closely(params, state, to_float(batch.image, scale))[1]
@@ -87,13 +98,12 @@ class Evaluator:
         """The examples as batches on the device: keep them to score them again without moving them again."""
         part = distributed.mine(self.batch_size)
         for batch in batches(images, labels, self.batch_size):
-            batch = batch._replace(label=np.asarray(batch.label, np.int32))
             yield distributed.shard(self.mesh, jax.tree.map(lambda array: array[part], batch))
 
     def __call__(
         self, params: Any, state: Any, batches: Iterable[Batch], *, logits: bool = False, alive: bool = False
     ) -> Scores:
-        """Loss and accuracy over all examples; the logits, and which rectifiers are alive, where they are asked for.
+        """Loss and metrics over all examples; the logits, and which rectifiers are alive, where they are asked for.
 
         Who asks for the latter gives a list of batches: a rectifier that is 0 in the middle is looked at once more.
         """
@@ -104,15 +114,17 @@ class Evaluator:
             measured.append(metrics)
             answered.append(middle)
             made += [out] if logits else []
-        loss, correct, examples = np.asarray(jax.device_get(measured), np.float64).sum(axis=0)
-        count = int(np.max(examples))
+        total = jax.tree.map(lambda *each: np.asarray(each, np.float64).sum(axis=0), *jax.device_get(measured))
+        count = int(np.max(total.count))
+        metrics = reported(self.task, total)
         all_logits = None
         if logits:
-            all_logits = np.concatenate([distributed.everywhere(out) for out in made], axis=-2)[..., :count, :]
+            outputs = [distributed.everywhere(out) for out in made]
+            all_logits = np.concatenate(outputs, axis=1)[:, :count] if self.members else np.concatenate(outputs)[:count]
         answers = self._any(answered) if alive else {}
         if not all(np.all(each) for each in answers.values()):  # which is so rare that only then it is compiled
             answers = self._any([self.closer(*network, batch) for batch in batches])
-        return Scores(loss / examples, correct / examples, count, all_logits, answers)
+        return Scores(metrics.pop("loss"), metrics, count, all_logits, answers)
 
     def _any(self, answered: list[dict[str, jax.Array]]) -> dict[str, Any]:
         """Of each rectifier, whether it answered in any batch, in the order of the layers."""
@@ -131,15 +143,17 @@ def evaluate(
     *,
     batch_size: int = 256,
     scale: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, float]:
-    """Mean loss and accuracy over all examples.
+    """Mean loss and the task's metrics, such as accuracy, over all examples.
 
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``, uint8 or float from 0 to 1. A ``RangeWarning`` tells of floats in another range.
-        labels: ``(N,)`` class numbers.
+        labels: ``(N,)`` class numbers, or what the task takes.
         batch_size: examples at a time; the last batch is padded, and the padding not counted.
         scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
+        task: loss and metrics: :class:`jaxconv.train.Task`.
 
     Returns:
         ``{"loss": …, "accuracy": …, "count": N}``.
@@ -158,11 +172,12 @@ def evaluate(
     check_scale(scale)
     check_pixels("evaluate", "images", images, scale)
     model = as_layer(model)
-    check_labels(model, params, state, images.shape[1:], labels)
+    check_labels(model, params, state, images.shape[1:], labels, task)
     kind = str(images.dtype)
-    score = evaluator_of(model, batch_size, images.shape[1:], kind, None, None, (params, state), scale)
+    score = evaluator_of(model, batch_size, images.shape[1:], kind, None, None, (params, state), scale, task)
     scores = score(params, state, score.batches(images, labels))
-    return {"loss": float(scores.loss), "accuracy": float(scores.accuracy), "count": scores.examples}
+    numbers = {name: float(value) for name, value in ({"loss": scores.loss} | scores.metrics).items()}
+    return numbers | {"count": scores.examples}
 
 
 @checked_call
@@ -176,6 +191,7 @@ def predict(
     batch_size: int = 256,
     views: Callable[[jax.Array], jax.Array] | None = None,
     scale: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> np.ndarray:
     """The probability of each class for each image: an array ``(N, classes)`` whose rows sum to 1.
 
@@ -186,6 +202,7 @@ def predict(
         views: ``images -> (V, N, H, W, C)``, ways to see each image, whose probabilities are averaged: test-time
             augmentation, :func:`jaxconv.data.augment.test_time`; lecture row 004-13.
         scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
+        task: another task than classification returns its own predictions, :meth:`jaxconv.train.Task.predict`.
 
     Raises:
         InputError: what is no array of images, or a pixel that is not finite.
@@ -201,7 +218,7 @@ def predict(
     check_examples(images, labels, batch_size)
     check_scale(scale)
     check_pixels("predict", "images", images, scale)
-    probabilities = _probabilities(as_layer(model).apply, views)
+    probabilities = _probabilities(as_layer(model).apply, views, task)
     size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)
     parts = []
     try:
@@ -218,13 +235,14 @@ def predict(
 def _probabilities(
     apply: Callable[..., tuple[jax.Array, Any]],
     views: Callable[[jax.Array], jax.Array] | None,
+    task: Task,
 ) -> Callable[[Any, Any, Any], jax.Array]:
     """Compiled once for a model, however often it is asked."""
 
     def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
         pixels = to_float(image)
         seen = pixels[None] if views is None else views(pixels)
-        return jnp.mean(jax.lax.map(lambda view: jax.nn.softmax(apply(params, state, view)[0]), seen), axis=0)
+        return jnp.mean(jax.lax.map(lambda view: task.predict(apply(params, state, view)[0]), seen), axis=0)
 
     return xla_options.jit(probabilities, compiler_options)
 
@@ -238,16 +256,17 @@ def evaluator_of(
     mesh: Mesh | None,
     network: Any = (),
     scale: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Evaluator:
     """The same evaluator for the same question, so that whoever asks again compiles nothing.
 
     Args:
-        model, batch_size, members, mesh, scale: as :class:`Evaluator` takes them.
+        model, batch_size, members, mesh, scale, task: as :class:`Evaluator` takes them.
         in_shape, dtype: of the images.
         network: the params and the state, of which the types, shapes and devices count.
     """
     config = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # those of the program that is kept
-    asked = batch_size, in_shape, dtype, members, mesh, scale, _kind_of(network), config
+    asked = batch_size, in_shape, dtype, members, mesh, scale, _kind_of(network), config, task
     return _evaluator_of(_Applied(as_layer(model)), asked)
 
 
@@ -272,5 +291,5 @@ class _Applied:
 
 @functools.lru_cache(maxsize=8)
 def _evaluator_of(applied: _Applied, asked: tuple[Any, ...]) -> Evaluator:
-    batch_size, _, _, members, mesh, scale, _, _ = asked
-    return Evaluator(applied.model, batch_size, members=members, mesh=mesh, scale=scale)
+    batch_size, _, _, members, mesh, scale, _, _, task = asked
+    return Evaluator(applied.model, batch_size, members=members, mesh=mesh, scale=scale, task=task)

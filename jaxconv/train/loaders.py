@@ -13,6 +13,7 @@ from jaxconv import distributed
 from jaxconv.errors import InputError
 from jaxconv.train.pixels import check_pixels
 from jaxconv.train.state import Batch
+from jaxconv.train.tasks import label_array
 
 Order = Callable[[int], np.ndarray]  # epoch -> (chunks, [networks,] chunk, B), as epoch_rows makes it
 READERS = 2  # threads that read a stream, each a chunk at a time
@@ -54,7 +55,7 @@ class Resident:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, plan: Plan, order: Order, mesh: Mesh | None) -> None:
         self.plan, self.order, self.mesh = plan, order, mesh
-        self.data = distributed.replicate(mesh, (images, np.asarray(labels, np.int32)))
+        self.data = distributed.replicate(mesh, (images, label_array(labels)))
 
     @staticmethod
     def fetch(row: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
@@ -144,7 +145,7 @@ class _Chunks:
         flat = index.ravel()
         take = getattr(self.source, "take", None)
         images = take(flat) if take else np.stack([self.source[int(i)][0] for i in flat])
-        return images.reshape(*index.shape, *images.shape[1:]), np.asarray(self.source.labels[index], np.int32), mask
+        return images.reshape(*index.shape, *images.shape[1:]), label_array(self.source.labels[index]), mask
 
 
 def epoch_rows(plan: Plan, seed: int, epoch: int) -> np.ndarray:
@@ -195,7 +196,7 @@ def gather(images: jax.Array, labels: jax.Array, row: jax.Array) -> Batch:
     """The batch of a row, from examples on the device."""
     mask = row >= 0
     index = jnp.where(mask, row, ~row)
-    return Batch(jnp.take(images, index, axis=0, mode="clip"), jnp.take(labels, index, mode="clip"), mask)
+    return Batch(jnp.take(images, index, axis=0, mode="clip"), jnp.take(labels, index, axis=0, mode="clip"), mask)
 
 
 def batches(
@@ -203,7 +204,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Every example once, in batches of one size; the last is filled up, and its mask tells.
 
-    Class numbers come in int32 whatever they are kept in, so that what is compiled for one batch takes all.
+    Class numbers come in int32, and floats in float32, whatever they are kept in, so that what is compiled for one
+    batch takes all.
 
     >>> last = list(batches(np.ones((5, 2, 2, 1), np.uint8), np.arange(5), 3))[-1]
     >>> last.image.shape, last.label.tolist(), last.mask.tolist()
@@ -212,4 +214,4 @@ def batches(
     order = np.arange(len(images)) if order is None else order
     for row in rows(order, batch_size, math.ceil(len(order) / batch_size)):
         index = np.where(row >= 0, row, ~row)
-        yield Batch(images[index], labels[index].astype(np.int32), row >= 0)
+        yield Batch(images[index], label_array(labels[index]), row >= 0)

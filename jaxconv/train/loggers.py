@@ -14,6 +14,7 @@ from jaxconv.errors import InputError
 from jaxconv.train.diagnostics import dead_layer
 from jaxconv.train.loaders import Plan
 from jaxconv.train.snapshots import Position
+from jaxconv.train.tasks import CLASSIFICATION, MetricSums, Task, reported
 from jaxconv.utils.files import make_folder, refuse_link, write_errors
 from jaxconv.utils.progress import progress_bar
 from jaxconv.utils.terminal import printable
@@ -26,8 +27,8 @@ class Progress:
     make the host wait for the device.
     """
 
-    def __init__(self, epochs: int, cut: Plan, at: Position, *, show: bool) -> None:
-        self.epochs, self.cut, self.show = epochs, cut, show
+    def __init__(self, epochs: int, cut: Plan, at: Position, *, show: bool, task: Task = CLASSIFICATION) -> None:
+        self.epochs, self.cut, self.show, self.objective = epochs, cut, show, task
         self.done = at.epoch * cut.chunks + at.chunk
         self.looked: float | None = None  # when the last chunk of this process was
         self.dead = {name for record in at.history for name in record.get("dead", ())}  # that was told
@@ -56,23 +57,29 @@ class Progress:
         before, self.looked = self.looked, time.perf_counter()
         if len(at.measured) < 2 or before is None:
             return
-        sums = np.asarray(jax.device_get(at.measured[-2])).reshape(3, -1)  # a column for each network
-        loss, correct, examples = sums.sum(axis=1)
-        rate = self.cut.chunk * self.cut.batch_size * sums.shape[1] / (self.looked - before)
-        measured = f"loss {loss / examples:.3f}  accuracy {correct / examples:.3f}  {rate:,.0f} images/s"
+        sums = jax.device_get(at.measured[-2])
+        networks = np.size(sums["count"])
+        if np.ndim(sums["count"]):
+            sums = {name: np.sum(value, axis=0) for name, value in sums.items()}
+        numbers = reported(self.objective, MetricSums(sums, sums.pop("count")))
+        rate = self.cut.chunk * self.cut.batch_size * networks / (self.looked - before)
+        shown = "".join(f"{name} {value:.3f}  " for name, value in numbers.items())
+        measured = f"{shown}{rate:,.0f} images/s"
         self.bar.update(self.task, measured=measured)
 
     def epoch(self, record: dict[str, Any], is_best: bool) -> None:
         """A line that stays, under headings."""
         if not self.show:
             return
+        names = [name for name in record if f"val_{name}" in record and name != "loss"]
         if not self.headed:
-            self._say("  epoch      loss  accuracy    validation loss  accuracy    images/s")
+            heads = "".join(f" {name:>9}" for name in names)
+            self._say(f"  epoch      loss{heads}    validation loss{heads}    images/s")
             self.headed = True
         self._say(
-            f"{record['epoch']:>3}/{self.epochs:<3} {record['loss']:>9.4f} {record['accuracy']:>9.4f} "
-            f"{record['val_loss']:>18.4f} {record['val_accuracy']:>9.4f} {record['images_per_second']:>11,.0f}"
-            f"{'  best' if is_best else ''}"
+            f"{record['epoch']:>3}/{self.epochs:<3} {record['loss']:>9.4f}{_columns(record, names)} "
+            f"{record['val_loss']:>18.4f}{_columns(record, [f'val_{name}' for name in names])} "
+            f"{record['images_per_second']:>11,.0f}{'  best' if is_best else ''}"
         )
         for name in record.get("dead", ()):
             if name not in self.dead:
@@ -81,6 +88,10 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self.bar.console.print(printable(line), soft_wrap=True)
+
+
+def _columns(record: Mapping[str, Any], names: list[str]) -> str:
+    return "".join(f" {record[name]:>9.4f}" for name in names)
 
 
 class TensorBoard:

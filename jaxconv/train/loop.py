@@ -22,6 +22,7 @@ from jaxconv.train.loaders import Source
 from jaxconv.train.multi_seed import Copies, Single, Stacked
 from jaxconv.train.snapshots import Snapshot
 from jaxconv.train.state import TrainState
+from jaxconv.train.tasks import CLASSIFICATION, Task
 from jaxconv.utils.signatures import checked_call
 
 BEST_ACCURACY = EarlyStopping(patience=None, monitor="val_accuracy")
@@ -74,7 +75,7 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     seed: int = 0,
-    stopping: EarlyStopping = BEST_ACCURACY,
+    stopping: EarlyStopping | None = None,
     mesh: Mesh | None = None,
     scale: float | None = None,
     compiled: bool = True,
@@ -85,6 +86,7 @@ def fit(
     start: Snapshot | None = None,
     variables: tuple[Any, Any] | None = None,
     trainable: Trainable | None = None,
+    task: Task = CLASSIFICATION,
     **options: Any,
 ) -> Fitted:
     """Fit a model to examples, and keep the parameters of the epoch that was best on the validation set.
@@ -109,8 +111,8 @@ def fit(
         epochs: how often to go through the training examples.
         batch_size: examples a step; the last batch is padded, and its padding masked.
         seed: of the parameters, the order of the data, dropout and augmentation. :func:`fit_seeds` takes several.
-        stopping: which epoch is the best, and when to stop before the last one. By default the best has the highest
-            validation accuracy, and among equals the lowest loss.
+        stopping: which epoch is the best, and when to stop before the last one. By default the best in the task's
+            monitor: it has the highest validation accuracy, and among equals the lowest loss.
         mesh: of devices that share every batch, from :func:`jaxconv.distributed.mesh`.
         scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are, and a
             ``RangeWarning`` tells if they do not go from 0 to 1.
@@ -123,6 +125,7 @@ def fit(
         variables: ``(params, state)`` to start from, such as those of a trained network; by default fresh ones.
         trainable: parameters that are trained, by default all: a function of a path, such as
             ``lambda path: path.startswith("dense2")``, or a tree of bools; see :func:`jaxconv.train.make_step`.
+        task: targets, loss and metrics, by default those of classification: :class:`jaxconv.train.Task`.
         options: of the step, as for :func:`jaxconv.train.make_step`: augment, mix, label_smoothing, dtype,
             accumulate, average.
 
@@ -160,6 +163,7 @@ def fit(
         start=start,
         variables=variables,
         trainable=trainable,
+        task=task,
         **options,
     )
     return _fitted(trained, copies, 0, list(trained.at.history), trained.evaluator)
@@ -222,9 +226,10 @@ def fit_seeds(
 
     def member(index: int) -> Fitted:
         network, epochs = copies.member(trained.best, index), at.stopping[index].epoch + at.stopping[index].wait
-        of = options["batch_size"], validation[0].shape[1:], str(validation[0].dtype), None, options["mesh"]
+        of = options["batch_size"], validation[0].shape[1:], str(validation[0].dtype), None, options["mesh"], network
         history = [record["members"][index] for record in at.history[:epochs]]
-        return _fitted(trained, copies, index, history, evaluator_of(model, *of, network, options["scale"]))
+        evaluator = evaluator_of(model, *of, options["scale"], options["task"])
+        return _fitted(trained, copies, index, history, evaluator)
 
     return SeedsResult(
         *trained.best,

@@ -19,6 +19,7 @@ from jaxconv.errors import InputError
 from jaxconv.train.early_stopping import Stopping
 from jaxconv.train.loaders import Plan
 from jaxconv.train.state import TrainState
+from jaxconv.train.tasks import MetricSums
 from jaxconv.train.trees import differences, paths
 
 KEY = "key:"  # and the name of its implementation: the dtype of random keys
@@ -97,7 +98,7 @@ class Position(NamedTuple):
     plan: Plan | None = None  # how the epochs are cut
     epoch: int = 0  # whole epochs done
     chunk: int = 0  # chunks done of the epoch after them
-    measured: tuple[Any, ...] = ()  # loss, correct answers and examples of each of these chunks
+    measured: tuple[dict[str, Any], ...] = ()  # sums of the metrics and "count" of each of these chunks
     history: tuple[dict[str, Any], ...] = ()  # a record an epoch
     stopping: tuple[Stopping, ...] = ()  # one for each network
     seconds: float = 0.0  # of training, so far
@@ -108,7 +109,7 @@ class Position(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """In lists, dicts, strings and numbers."""
-        measured = tuple(np.asarray(jax.device_get(sums), np.float64).tolist() for sums in self.measured)
+        measured = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), jax.device_get(self.measured))
         return self._replace(measured=measured)._asdict()
 
     @classmethod
@@ -122,13 +123,16 @@ class Position(NamedTuple):
         try:
             position: Position = msgspec.convert(list(fields.values()), cls)
             position.sums()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{error}") from None
         return position
 
-    def sums(self) -> np.ndarray:
-        """Loss, correct answers and examples of the epoch so far; of several networks a column for each."""
-        return np.asarray(jax.device_get(self.measured), np.float64).sum(axis=0)
+    def sums(self) -> MetricSums:
+        """Return the metrics' sums over the epoch so far, in float64; of several networks with a first axis."""
+        each = jax.device_get(self.measured)
+        names = each[0] if each else ()
+        sums = {name: np.asarray([chunk[name] for chunk in each], np.float64).sum(axis=0) for name in names}
+        return MetricSums(sums, sums.pop("count", 0))
 
 
 class Snapshot(NamedTuple):

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     """Some examples, padded to the size that every batch has."""
 
     image: np.ndarray | jax.Array  # (B, H, W, C), uint8 from 0 to 255, or float
-    label: np.ndarray | jax.Array  # (B,), int32
+    label: np.ndarray | jax.Array  # (B,) int32 class numbers, or (B, …) what the task takes
     mask: np.ndarray | jax.Array | None = None  # (B,), bool: False for padding; None: all count
 
 

@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxconv import checks, ops, xla_options
+from jaxconv import checks, xla_options
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
@@ -17,17 +17,10 @@ from jaxconv.train.freezing import Trainable, freeze_model, freeze_untrained
 from jaxconv.train.optimizers import check_optimizer, check_params, is_floating, update
 from jaxconv.train.pixels import check_scale, to_float
 from jaxconv.train.state import Batch, TrainState
+from jaxconv.train.tasks import CLASSIFICATION, Classification, MetricSums, Task, measure
 
-Step = Callable[..., tuple[TrainState, "Metrics"]]
+Step = Callable[..., tuple[TrainState, MetricSums]]
 DTYPES = ("float32", "bfloat16")
-
-
-class Metrics(NamedTuple):
-    """Sums over the examples of a batch, so that sums of them are right for any number of batches."""
-
-    loss: jax.Array
-    correct: jax.Array
-    examples: jax.Array
 
 
 @named_errors(name="train step")
@@ -44,10 +37,11 @@ def make_step(
     scale: float | None = None,
     guard: bool = True,
     trainable: Trainable | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Step:
     """The pure function ``(train_state, batch, key, live=True) -> (train_state, metrics)``, not yet compiled.
 
-    The loss is the mean softmax cross-entropy of the examples that the mask lets count. The randomness of a step
+    The loss is the mean of the task's over the examples that the mask lets count. The randomness of a step
     depends on ``key`` and the step's number alone; without augmentation and dropout the key may be None. A step that
     would make a parameter or the loss infinite or no number changes nothing and is not counted, nor is one without
     an example, nor one that is not ``live``.
@@ -72,6 +66,7 @@ def make_step(
             they have no gradient and no state of the optimizer. A layer whose parameters and state are all frozen,
             such as ``BatchNorm``, works as in use and keeps its running statistics. The function is asked for the
             paths of the state too; with a tree, a layer is frozen if it has parameters and none is trained.
+        task: targets, loss and metrics: :class:`jaxconv.train.Task`.
 
     Raises:
         InputError: an option out of range; when it is traced, a parameter that is not floating, an optimiser that
@@ -87,6 +82,8 @@ def make_step(
     for name, value in {"label_smoothing": label_smoothing, "average": average}.items():
         if value is not None and not (checks.is_number(value) and 0 <= value < 1):
             raise InputError(f"{name}={value!r} should be from 0 to below 1")
+    if label_smoothing and not isinstance(task, Classification):
+        raise InputError(f"label_smoothing is for Classification, not {type(task).__name__}")
 
     def forward(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
         image = batch.image
@@ -110,12 +107,11 @@ def make_step(
                     f"the augmentation makes {image.shape} of images {size}, but the network is used on "
                     "images as they are; keep their size, as shift:4 does"
                 ).from_source("train step")
-        if mix is not None or label_smoothing:
-            logits, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
-            classes = logits.shape[-1]
-            if jnp.issubdtype(label.dtype, jnp.integer):
-                label = jax.nn.one_hot(checks.class_numbers(label, classes), classes, dtype=image.dtype)
-            label = label * (1 - label_smoothing) + label_smoothing / classes
+        output, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
+        soft = mix is not None or bool(label_smoothing)
+        label = task.targets(image, label, output, soft)
+        if soft and isinstance(task, Classification):
+            label = label * (1 - label_smoothing) + label_smoothing / output.shape[-1]
         if mix is not None:
             image, label = mix(_fold(key, 1), image, label)
         return Batch(image, label, jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask))
@@ -123,10 +119,10 @@ def make_step(
     def loss_of(params: Any, state: Any, part: Batch, key: jax.Array | None, total: jax.Array) -> Any:
         """The part's share of the mean over ``total`` examples."""
         logits, state = forward(params, state, part, key)
-        metrics = measure(logits, part)
-        return metrics.loss / total.astype(metrics.loss.dtype), (state, metrics)
+        metrics = measure(task, logits, jnp.asarray(part.label), jnp.asarray(part.mask))
+        return metrics.sums["loss"] / total.astype(metrics.sums["loss"].dtype), (state, metrics)
 
-    def gradients(ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> tuple[Any, Any, Metrics]:
+    def gradients(ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> tuple[Any, Any, MetricSums]:
         gradient = jax.grad(functools.partial(loss_of, total=total), has_aux=True)
         if accumulate == 1:
             grads, (state, metrics) = gradient(ts.params, ts.state, batch, key)
@@ -136,7 +132,7 @@ def make_step(
             sums, state = carry
             grads, (new_state, metrics) = gradient(ts.params, state, part[1], _fold(key, part[0]))
             new = jax.tree.map(jnp.add, sums, (grads, metrics)), new_state
-            there = metrics.examples > 0  # of a short batch a part may be empty, and its statistics no numbers
+            there = metrics.count > 0  # of a short batch a part may be empty, and its statistics no numbers
             return _where(there, new, carry), None
 
         parts = _parts(batch, accumulate)
@@ -152,20 +148,20 @@ def make_step(
 
         def add(state: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
             share, (new, metrics) = loss_of(params, state, part[1], _fold(key, part[0]), total)
-            return _where(metrics.examples > 0, new, state), share
+            return _where(metrics.count > 0, new, state), share
 
         return jnp.sum(jax.lax.scan(add, ts.state, (jnp.arange(accumulate), _parts(batch, accumulate)))[1])
 
     def step(
         ts: TrainState, batch: Batch, key: jax.Array | None, live: jax.Array | bool = True
-    ) -> tuple[TrainState, Metrics]:
+    ) -> tuple[TrainState, MetricSums]:
         check_params(ts.params)
         key = _fold(key, ts.step)
         batch = prepare(ts, batch, key)
         total = jnp.maximum(jnp.sum(jnp.asarray(batch.mask), dtype=jnp.float32), 1)
         grads, state, metrics = gradients(ts, batch, _fold(key, 2), total)
         value_fn = functools.partial(mean_loss, ts=ts, batch=batch, key=_fold(key, 2), total=total)
-        value = metrics.loss / total.astype(metrics.loss.dtype)
+        value = metrics.sums["loss"] / total.astype(metrics.sums["loss"].dtype)
         updates, opt_state = update(optimizer, grads, ts.opt_state, ts.params, value, value_fn)
         params = optax.apply_updates(ts.params, updates)
         new = TrainState(ts.step + 1, params, state, opt_state, ts.average)
@@ -173,7 +169,7 @@ def make_step(
             new = new._replace(average=_averaged(ts, params, state, average, frozen=trainable is not None))
         if not guard:
             return new, metrics
-        good = live & (metrics.examples > 0) & jnp.isfinite(metrics.loss)
+        good = live & (metrics.count > 0) & jnp.isfinite(metrics.sums["loss"])
         # All in one row: XLA would fuse an `and` over arrays into the update of each, which takes long to compile.
         good &= jnp.isfinite(ravel_pytree(params)[0]).all()
         return _where(good, new, ts), metrics
@@ -183,7 +179,7 @@ def make_step(
 
 def make_train_step(
     model: Layer, optimizer: optax.GradientTransformation, key: jax.Array | None = None, **options: Any
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, MetricSums]]:
     """The function ``(train_state, batch) -> (train_state, metrics)``, jitted; it reuses the memory of its input.
 
     It is compiled with :func:`jaxconv.runtime.compiler_options`; inside a program of your own, with that program's.
@@ -201,31 +197,11 @@ def make_train_step(
     >>> step = make_train_step(model, optimizer)
     >>> batch = Batch(np.ones((3, 2, 2, 1), np.uint8), np.arange(3), np.array([True, True, False]))
     >>> ts, metrics = step(ts, batch)
-    >>> int(ts.step), int(metrics.examples)
+    >>> int(ts.step), int(metrics.count)
     (1, 2)
     """
     step = make_step(model, optimizer, **options)
     return xla_options.jit(lambda ts, batch: step(ts, batch, key), compiler_options, donate_argnums=0)
-
-
-def measure(logits: jax.Array, batch: Batch) -> Metrics:
-    """Loss, correct answers and examples of a batch; padding counts for nothing.
-
-    With a row of probabilities an example instead of a class number, the likeliest class is the correct one. Of an
-    example with a class for every place, ``(N, H, W)``, loss and correctness are the means over its places.
-    """
-    label = jnp.asarray(batch.label)
-    mask = jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask)
-    loss = ops.softmax_cross_entropy(logits, label)
-    numbers = label if jnp.issubdtype(label.dtype, jnp.integer) else jnp.argmax(label, axis=-1)
-    correct = ops.correct(logits, numbers)
-    if loss.ndim > 1:
-        loss, correct = (each.mean(axis=tuple(range(1, each.ndim)), dtype=loss.dtype) for each in (loss, correct))
-    return Metrics(
-        jnp.sum(loss, where=mask),
-        jnp.sum(correct, where=mask, dtype=loss.dtype),
-        jnp.sum(mask, dtype=loss.dtype),
-    )
 
 
 def _averaged(ts: TrainState, params: Any, state: Any, decay: float, frozen: bool) -> Any:

@@ -19,7 +19,10 @@ POSITION = Position(
     plan=Plan(50, 8, 7, 3, 3),
     epoch=1,
     chunk=2,
-    measured=([0.1, 2.0, 3.0], [1e-45, 5.0, 6.0]),
+    measured=(
+        {"loss": 0.1, "accuracy": 2.0, "count": 3.0},
+        {"loss": 1e-45, "accuracy": 5.0, "count": 6.0},
+    ),
     stopping=(Stopping(0.1, 0.0, 1, 2, True), Stopping()),
     seconds=1.5,
     chunk_seconds=0.25,

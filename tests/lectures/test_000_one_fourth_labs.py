@@ -242,7 +242,7 @@ def test_000_22_loss_backpropagation_and_an_update(promoting, rng):
     step, losses = train.make_train_step(model, optimizer), []
     for _ in range(5):
         ts, metrics = step(ts, train.Batch(images, labels))
-        losses.append(float(metrics.loss))
+        losses.append(float(metrics.sums["loss"]))
         if len(losses) == 1:
             wanted = jax.tree.map(lambda w, g: w - 0.1 * g, before, gradient)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), ts.params, wanted)

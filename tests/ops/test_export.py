@@ -16,7 +16,7 @@ from jaxconv.ops.convolution.cpu import autotune
 from jaxconv.train.engine import make_chunk
 from jaxconv.train.loaders import Resident
 from jaxconv.train.pixels import to_float
-from jaxconv.train.train_step import measure
+from jaxconv.train.tasks import measure
 
 pytestmark = pytest.mark.usefixtures("promoting")
 ACCELERATORS = ("cuda", "tpu")
@@ -49,7 +49,7 @@ def lowered(what, model, in_shape, platforms=ACCELERATORS, *, optimizer=None, me
 
         def program(params, state, batch):
             logits, _ = model.apply(params, state, to_float(batch.image), train=False)
-            return measure(logits, batch), logits
+            return measure(train.Classification(), logits, batch.label, batch.mask), logits
 
         args = ts.params, ts.state, batch
     return export.export(jax.jit(program), platforms=platforms)(*args)

@@ -9,8 +9,8 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxconv import InputError, data, runs, train
-from jaxconv.runs import TrainConfig, load_run, predict_files, run_training
+from jaxconv import Conv, InputError, data, models, runs, serial, train
+from jaxconv.runs import TrainConfig, load_run, predict_files, resume_training, run_training
 from jaxconv.runs.run_folder import make_folder
 
 pytestmark = pytest.mark.usefixtures("promoting")
@@ -233,3 +233,37 @@ def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
     config = TrainConfig(runs=tmp_path)
     folders = [make_folder(config).name for _ in range(3)]
     assert folders == [f"digits-small_cnn-20260101-000000{n}" for n in ("", "-2", "-3")]
+
+
+def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tmp_path, monkeypatch):
+    """An autoencoder by its registered name, from the training to what is written and what is refused."""
+    entry = models.registry.MODELS["mlp"]._replace(make=lambda classes: serial(Conv(1, 1)))
+    monkeypatch.setitem(models.registry.MODELS, "autoencoder", entry)
+    options = {"model": "autoencoder", "task": "reconstruction", "monitor": "val_loss", "epochs": 2, "batch_size": 256}
+    folder, result = run_training(TrainConfig(**options, out=tmp_path / "run"), progress=False)
+    assert {"test_loss", "test_mae", "val_loss", "val_mae"} <= result.keys() and "test_accuracy" not in result
+    names = {path.name for path in folder.iterdir()}
+    assert "curves.png" in names and not names & {"report.json", "mistakes.png", "confusion.png"}
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert records[result["best_epoch"] - 1]["val_mae"] == result["val_mae"]
+    assert resume_training(folder)[1]["test_mae"] == result["test_mae"]
+    run = load_run(folder)
+    images = data.load("digits").test.images
+    numbers = train.evaluate(run.model, run.params, run.state, *data.load("digits").test, task=train.Reconstruction())
+    assert numbers["mae"] == pytest.approx(result["test_mae"], rel=1e-5)
+    with pytest.raises(InputError, match=r"was trained with task='reconstruction': only a classification can be"):
+        run.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "regresion"}, r"train: unknown task 'regresion': did you mean 'regression'\?"),
+        ({"task": "regression"}, r"early stopping: unknown monitor 'val_accuracy'.*val_loss, val_mae, loss, mae"),
+        ({"task": "regression", "monitor": "val_mae", "baseline": "mlp"}, r"train: baseline compares accuracies"),
+        ({"task": "multilabel", "label_smoothing": 0.1}, r"label_smoothing is for Classification, not MultiLabel"),
+    ],
+)
+def test_a_task_that_cannot_work_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**options).check()

@@ -91,7 +91,13 @@ def test_a_reader_that_is_always_too_late_says_so(tmp_path, monkeypatch):
         ("position.json", '{"history": {"bytes": 1000000000000000000, "sha256": ""}}', "history.jsonl is cut short"),
         ("position.json", '{"epoch": 2}', "position.json: Expected `object`, got `null`"),
         ("position.json", '{"history": [], "epoch": "two"}', "position.json: Expected `int`, got `str`"),
-        ("position.json", '{"history": [], "measured": [[1, 2], [3]]}', "position.json: setting an array element"),
+        ("position.json", '{"history": [], "measured": [[1, 2]]}', "position.json: Expected `object`, got `array`"),
+        (
+            "position.json",
+            '{"history": [], "measured": [{"count": [1, 2]}, {"count": 3}]}',
+            "position.json: setting an array element",
+        ),
+        ("position.json", '{"history": [], "measured": [{"count": 1}, {}]}', "position.json: 'count'"),
         ("train.npz", "PK", "train.npz: it is no archive of arrays: "),
     ],
 )

@@ -49,12 +49,14 @@ def test_an_ensemble_an_empty_state_and_an_empty_optimizer_come_back(tmp_path, o
 def test_chunks_measured_on_the_device_come_back_as_the_same_numbers(tmp_path):
     """What is JSON is exact: every float32 is a float64, and repr gives every float64 back."""
     numbers = np.random.default_rng(0).random((2, 3, 4), np.float32)
-    on_device = tuple(tuple(jnp.asarray(sums) for sums in chunk) for chunk in numbers)
+    names = "loss", "accuracy", "count"
+    on_device = tuple(dict(zip(names, map(jnp.asarray, chunk), strict=True)) for chunk in numbers)
     snapshot = made()._replace(position=Position(measured=on_device))
     save_checkpoint(tmp_path / "c", snapshot)
     found = load_snapshot(tmp_path / "c", like(snapshot)).position
-    np.testing.assert_array_equal(np.array(found.measured), numbers)
-    np.testing.assert_array_equal(found.sums(), snapshot.position.sums())
+    np.testing.assert_array_equal([[chunk[name] for name in names] for chunk in found.measured], numbers)
+    jax.tree.map(np.testing.assert_array_equal, found.sums(), snapshot.position.sums())
+    np.testing.assert_array_equal(found.sums().count, numbers[:, 2].astype(np.float64).sum(axis=0))
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])

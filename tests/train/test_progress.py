@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from jaxconv.train import Metrics, Plan, Position
+from jaxconv.train import Plan, Position
 from jaxconv.train.loggers import Progress
 
 CUT = Plan(examples=22, batch_size=4, steps=6, chunk=2, chunks=3)
 
 
 def sums(loss, correct):
-    return Metrics(*map(np.float32, (loss, correct, 8)))
+    return {"loss": np.float32(loss), "accuracy": np.float32(correct), "count": np.float32(8)}
 
 
 def told(*positions, start=0):
@@ -39,7 +39,7 @@ def test_a_resumed_run_begins_where_it_was():
 
 
 def test_of_several_networks_it_tells_the_mean():
-    pair = Metrics(*(np.array(each, np.float32) for each in ([4, 12], [6, 2], [8, 8])))
+    pair = {"loss": np.float32([4, 12]), "accuracy": np.float32([6, 2]), "count": np.float32([8, 8])}
     task = told(Position(chunk=1, measured=(pair,)), Position(chunk=2, measured=(pair, pair)))
     assert task.fields["measured"].startswith("loss 1.000  accuracy 0.500  ")
 

@@ -48,7 +48,7 @@ def test_every_step_drops_others():
     losses = []
     for _ in range(4):
         ts, metrics = step(ts, batch)
-        losses.append(float(metrics.loss))
+        losses.append(float(metrics.sums["loss"]))
     assert len(set(losses)) == 4
 
 
@@ -60,8 +60,8 @@ def test_smoothed_targets_have_the_loss_of_the_formula():
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     wanted = -((1 - s) * log_p[np.arange(6), labels] + s * log_p.mean(axis=1)).sum()
     _, metrics = steps(model, optax.sgd(0.0), [train.Batch(images, labels)], 1, label_smoothing=s)
-    np.testing.assert_allclose(metrics.loss, wanted, rtol=1e-5)
-    assert metrics.correct == (logits.argmax(1) == labels).sum()
+    np.testing.assert_allclose(metrics.sums["loss"], wanted, rtol=1e-5)
+    assert metrics.sums["accuracy"] == (logits.argmax(1) == labels).sum()
 
 
 @pytest.mark.parametrize("examples", [12, 7, 2])
@@ -145,8 +145,10 @@ def test_mixing_gives_soft_targets_of_which_the_larger_counts():
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     one_hot = np.eye(3)[labels]
     _, metrics = steps(model, optax.sgd(0.0), [train.Batch(images, labels)], 1, mix=mix)
-    np.testing.assert_allclose(metrics.loss, -((0.75 * one_hot + 0.25 * one_hot[::-1]) * log_p).sum(), rtol=1e-5)
-    assert metrics.correct == (logits.argmax(1) == labels).sum()
+    np.testing.assert_allclose(
+        metrics.sums["loss"], -((0.75 * one_hot + 0.25 * one_hot[::-1]) * log_p).sum(), rtol=1e-5
+    )
+    assert metrics.sums["accuracy"] == (logits.argmax(1) == labels).sum()
 
 
 @pytest.mark.parametrize(
