@@ -69,7 +69,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(examples):
     [batch] = train.batches(*toy(examples), 12)
     whole, parts = (steps(plain(), optax.adam(0.1), [batch], accumulate=n) for n in (1, 4))
     same(whole, parts, rtol=1e-3, atol=1e-5)
-    assert parts[1].examples == examples
+    assert parts[1].count == examples
 
 
 def test_a_part_without_an_example_changes_nothing():
@@ -109,7 +109,7 @@ def test_bfloat16_computes_in_half_and_learns_in_full():
     [batch] = train.batches(*toy(16), 16)
     full, half = (steps(net(0.0), optax.sgd(0.1), [batch], 5, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves((half[0].params, half[0].state))} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(half[1].loss, full[1].loss, rtol=0.03)
+    np.testing.assert_allclose(half[1].sums["loss"], full[1].sums["loss"], rtol=0.03)
     kernels = [ts.params["dense1"]["kernel"] for ts, _ in (full, half)]
     assert 0 < np.abs(kernels[0] - kernels[1]).max() < 0.03
     step = jax.jit(train.make_step(net(), optax.sgd(0.1), dtype="bfloat16"))
