@@ -206,9 +206,10 @@ def fit_seeds(
     >>> from jaxconv import models
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
     >>> data = images, (images[:, 0, 0, 0] > 127).astype(np.int32)
-    >>> both = fit_seeds(models.mlp(num_classes=2), data, data, seeds=[0, 1], optimizer=optax.adam(1e-2), epochs=2)
+    >>> options = {"optimizer": optax.adam(1e-2), "epochs": 2, "batch_size": 16}
+    >>> both = fit_seeds(models.mlp(num_classes=2), data, data, seeds=[0, 1], **options)
     >>> both.params["dense1"]["bias"].shape, len(both.members), both.members[1].params["dense1"]["bias"].shape
-    ((2, 300), 2, (300,))
+    ((2, 128), 2, (128,))
     """
     names = ["seeds" if name == "seed" else name for name in OPTIONS]
     check_options("fit_seeds", [name for name in options if name not in DEFAULTS], names)

@@ -135,7 +135,7 @@ BAD = {
     "value missing": ("train --epochs", {}, "Missing value for argument '--epochs'"),
     "argument missing": ("eval", {}, "Run folder, as jaxconv train made it. (required)"),
     "unknown action": ("data chekc", {}, "invalid choice 'chekc' for argument 'action'. Expected one of ('check',)."),
-    "negative seed": ("train --seed -1", {}, "--seed -1 should be an int of at least 0"),
+    "negative seed": ("train --seed -1", {}, "train: seed=-1 should be an int of at least 0"),
     "no classes to list": ("predict RUN digit.png --top 0", {"RUN": "whole"}, "--top 0: list at least 1 class"),
     "batch size too large": (
         "train --batch-size 2000",
