@@ -172,7 +172,7 @@ def fit(
 DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(fit).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name != "seed"
+    if name not in ("model", "train", "validation", "seed", "options")
 }
 OPTIONS = ["model", "train", "validation", "seed", *DEFAULTS]
 
