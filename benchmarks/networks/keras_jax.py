@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported, or it takes what its configuration file says
+
 import keras
 from keras import layers, ops
 
 from benchmarks.networks import NETS, RESNETS, blocks
 from jaxconv import models
 from jaxconv.bench.step_timing import CLASSES, LEARNING_RATE, Runner, random_batch
-
-os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported, or it takes what its configuration file says
 
 
 def lenet5() -> keras.Model:
