@@ -21,7 +21,7 @@ Images are 28×28 with two pixels of border, as LeCun had them. All networks lea
 rate, which was hardly searched for: on validation images 0.003 was about as good as 0.01 for "tanh max", and as 0.001
 for "1998". That one goes through the images 20 times, as in its paper, and the others 4 times. The best epoch is chosen
 on validation images. The original was trained by a method of second order; what is kept of it is the network, as
-jaxconv/models/lenet1998.py has it. Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.
+jaxconv/models/lenets.py has it. Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.
 """
 
 import dataclasses

@@ -43,7 +43,7 @@ SGD = optax.sgd(0.1)
         (lambda: Dropout(p=0.5), r"called p: did you mean rate\?"),
         (lambda: BatchNorm(momentum=0.9), r"called momentum: did you mean decay\?"),
         (lambda: BatchNorm(0.9), r"^BatchNorm: 1 arguments, but it takes none without a name"),
-        (lambda: models.mlp(num_classes=3), r"^mlp: no argument is called num_classes: did you mean classes\?"),
+        (lambda: models.mlp(classes=3), r"^mlp: no argument is called classes: did you mean num_classes\?"),
         (lambda: models.resnet(20, 10, 3), r"^resnet: 3 arguments"),
         (lambda: Conv(8, 3).init(KEY), r"^init: in_shape must be given\. It takes init\(key, in_shape\)$"),
         (lambda: train.evaluate(net(), {}, {}, toy()[0]), r"^evaluate: labels must be given"),

@@ -109,6 +109,7 @@ def check_data(
     return count, in_shape, labels
 
 
+@named_errors(name="fit")
 def check_start(start: Snapshot, like: TrainState, cut: Plan, trainable: str | None) -> None:
     """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(start[:2])):

@@ -167,7 +167,7 @@ def test_a_process_killed_while_it_unpacks_leaves_no_folder_that_looks_whole(tmp
     program = f"""
 from pathlib import Path
 import tarfile, time
-from jaxconv.data.unpack import unpack
+from jaxconv.data.archives import unpack
 real = tarfile.TarFile.extractfile
 tarfile.TarFile.extractfile = lambda *a: time.sleep(0.01) or real(*a)
 unpack(Path({str(archive)!r}), Path({str(tmp_path / "into" / "here")!r}))

@@ -332,4 +332,4 @@ def test_a_pipe_a_folder_and_a_device_are_refused_at_once(tmp_path):
 def test_pictures_are_opened_in_one_place():
     root = Path(data.__file__).parent.parent
     users = [path.name for path in root.rglob("*.py") if re.search(r"\bImage\.open\(|\bimread\(", path.read_text())]
-    assert users == ["image.py"] and len(FORMATS) == 7
+    assert users == ["images.py"] and len(FORMATS) == 7

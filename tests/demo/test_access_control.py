@@ -236,7 +236,7 @@ def test_a_huge_upload_is_not_decoded(tmp_path):
 def test_a_signal_ends_what_is_inside_once_and_then_the_process():
     program = """
 import os, signal
-from jaxconv.demo.serve import cleaned_up_on_signals
+from jaxconv.demo.server import cleaned_up_on_signals
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # not ignored
     child = os.fork()

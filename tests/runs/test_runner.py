@@ -237,8 +237,8 @@ def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
 
 def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tmp_path, monkeypatch):
     """An autoencoder by its registered name, from the training to what is written and what is refused."""
-    entry = models.registry.MODELS["mlp"]._replace(make=lambda classes: serial(Conv(1, 1)))
-    monkeypatch.setitem(models.registry.MODELS, "autoencoder", entry)
+    monkeypatch.setattr(models.registry, "_SPECS", dict(models.registry._SPECS))
+    models.register_model("autoencoder", input_shape=(8, 8, 1))(lambda num_classes: serial(Conv(1, 1)))
     options = {"model": "autoencoder", "task": "reconstruction", "monitor": "val_loss", "epochs": 2, "batch_size": 256}
     folder, result = run_training(TrainConfig(**options, out=tmp_path / "run"), progress=False)
     assert {"test_loss", "test_mae", "val_loss", "val_mae"} <= result.keys() and "test_accuracy" not in result
