@@ -1,6 +1,6 @@
 """Many devices: a mesh of them, and where each array lies on it. The same training step runs on one and on all.
 
-    mesh = devices.mesh()                                   # all devices of all processes, in a row
+    mesh = distributed.mesh()                                   # all devices of all processes, in a row
     fitted = train.fit(…, mesh=mesh)
 
 The batch is cut along its first axis, a piece for each device; everything else is the same everywhere. The compiler
@@ -24,7 +24,7 @@ from jaxconv.errors import InputError, named_errors
 AXIS = "data"
 
 
-@named_errors(name="devices.start")
+@named_errors(name="distributed.start")
 def start(
     address: str | None = None, processes: int | None = None, process: int | None = None, *, timeout: float = 120
 ) -> None:
@@ -45,7 +45,7 @@ def start(
 
     >>> start("localhost:1234", processes=2)
     Traceback (most recent call last):
-    jaxconv.errors.InputError: devices.start: without process: give address, processes and process, or none of them
+    jaxconv.errors.InputError: distributed.start: without process: give address, processes and process, or none of them
     """
     address = None if address == "auto" else address
     asked = {"address": address, "processes": processes, "process": process}
@@ -88,7 +88,7 @@ def start(
         raise InputError(f"{str(error).splitlines()[0]} (address={address!r})") from None
 
 
-@named_errors(name="devices.mesh")
+@named_errors(name="distributed.mesh")
 def mesh(devices: int | None = None) -> Mesh:
     """Devices in a row, whose one axis is called ``"data"``.
 
@@ -226,5 +226,5 @@ def check(mesh: Mesh | None, batch_size: int, who: str) -> None:
         error = InputError(f"batch_size={batch_size} does not divide among {mesh.size} devices; take {near}")
         raise error.from_source(who)
     if mesh is None and jax.process_count() > 1:
-        error = InputError(f"there are {jax.process_count()} processes: give mesh=devices.mesh()")
+        error = InputError(f"there are {jax.process_count()} processes: give mesh=distributed.mesh()")
         raise error.from_source(who)

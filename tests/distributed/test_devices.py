@@ -200,7 +200,7 @@ def test_a_mesh_is_of_devices_that_are_there():
     assert dict(distributed.mesh().shape) == {"data": jax.device_count()}
     too_many = jax.device_count() + 1
     for count in (0, -1, too_many):
-        with pytest.raises(InputError, match=f"devices.mesh: devices={count}, but there are {jax.device_count()}"):
+        with pytest.raises(InputError, match=f"distributed.mesh: devices={count}, but there are {jax.device_count()}"):
             distributed.mesh(count)
     with pytest.raises(InputError, match=rf'XLA_FLAGS="--xla_force_host_platform_device_count={too_many}" makes'):
         distributed.mesh(too_many)
@@ -219,7 +219,7 @@ def test_a_mesh_of_explicit_axes_trains_the_same():
 
 def test_the_command_line_says_that_devices_are_missing(tmp_path, capsys):
     assert cli.main(f"train --model mlp --devices 999 --out {tmp_path / 'run'}".split()) == 2
-    assert "jaxconv: error: devices.mesh: devices=999, but there are" in capsys.readouterr().err
+    assert "jaxconv: error: distributed.mesh: devices=999, but there are" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -242,7 +242,7 @@ def test_each_process_provides_its_share(monkeypatch):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         shares += range(6)[distributed.mine(6)]
     assert shares == list(range(6))
-    with pytest.raises(InputError, match=r"fit: there are 3 processes: give mesh=devices.mesh\(\)"):
+    with pytest.raises(InputError, match=r"fit: there are 3 processes: give mesh=distributed.mesh\(\)"):
         distributed.check(None, 6, "fit")
 
 
@@ -269,14 +269,16 @@ def test_a_batch_has_to_divide_among_the_devices(size, near):
 )
 def test_a_start_that_cannot_work_is_said(given, message, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("it went on"))
-    with pytest.raises(InputError, match=r"^devices.start: ") as raised:
+    with pytest.raises(InputError, match=r"^distributed.start: ") as raised:
         distributed.start(*given)
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_jax_that_is_in_use_already_cannot_be_joined():
     jax.devices()
-    with pytest.raises(InputError, match=r"devices.start: jax.distributed.initialize\(\) must be called before any"):
+    with pytest.raises(
+        InputError, match=r"distributed.start: jax.distributed.initialize\(\) must be called before any"
+    ):
         distributed.start()
 
 
@@ -286,7 +288,9 @@ def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for given in ((), ("auto",)):
-        with pytest.raises(InputError, match=r"devices.start: jax finds no cluster that this is a part of: give addr"):
+        with pytest.raises(
+            InputError, match=r"distributed.start: jax finds no cluster that this is a part of: give addr"
+        ):
             distributed.start(*given)
     distributed.agree("settings", {"seed": 0})
     assert distributed.first_says(True) is True and distributed.first_says(False) is False

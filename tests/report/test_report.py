@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chromium import listened
+from chromium import browser, listened
 from jaxconv import InputError, data, explain
 from jaxconv.report import attribution_sections, diagnostic_sections, explain_run, page
 from jaxconv.report.context import read_subject
