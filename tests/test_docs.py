@@ -18,6 +18,7 @@ import jax
 import pytest
 
 import jaxconv
+from chromium import browser
 from jaxconv import explain, layers, models, ops, train
 
 ROOT = Path(__file__).parents[1]

@@ -276,9 +276,7 @@ def test_a_start_that_cannot_work_is_said(given, message, monkeypatch):
 
 def test_jax_that_is_in_use_already_cannot_be_joined():
     jax.devices()
-    with pytest.raises(
-        InputError, match=r"distributed.start: jax.distributed.initialize\(\) must be called before any"
-    ):
+    with pytest.raises(InputError, match=r"start: jax.distributed.initialize\(\) must be called before any"):
         distributed.start()
 
 
@@ -288,9 +286,7 @@ def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for given in ((), ("auto",)):
-        with pytest.raises(
-            InputError, match=r"distributed.start: jax finds no cluster that this is a part of: give addr"
-        ):
+        with pytest.raises(InputError, match=r"start: jax finds no cluster that this is a part of: give addr"):
             distributed.start(*given)
     distributed.agree("settings", {"seed": 0})
     assert distributed.first_says(True) is True and distributed.first_says(False) is False
