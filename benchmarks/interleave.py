@@ -1,11 +1,15 @@
 """The race: everyone gets ready, one after the other, and then they take turns."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeVar
 
 from benchmarks.process import Lost, Process
-from jaxconv.bench.step_timing import steps_of_round, warmup_steps
+from jaxconv.bench.step_timing import MIN_ROUND_SECONDS
+from jaxconv.utils.timing import MOST, calls_of_turn
+
+WARMUP_STEPS = 3  # before anything counts, to see how long one takes
 
 
 class Named(Protocol):
@@ -86,3 +90,21 @@ def _ready(process: Process) -> _Racer:
     return _Racer(
         process, steps_of_round(process.run(glance) / glance, chunk), Measured([], float(ready["first_step_s"]))
     )
+
+
+def warmup_steps(chunk: int) -> int:
+    """Steps before anything counts: whole chunks.
+
+    >>> warmup_steps(1), warmup_steps(2), warmup_steps(32)
+    (3, 4, 32)
+    """
+    return math.ceil(WARMUP_STEPS / chunk) * chunk
+
+
+def steps_of_round(seconds: float, chunk: int = 1) -> int:
+    """Number of steps in a round, if a step takes this many seconds and ``chunk`` steps are one call.
+
+    >>> [steps_of_round(s) for s in (0.02, 0.001, 2.0)], steps_of_round(0.02, chunk=10), steps_of_round(0.001, chunk=32)
+    ([15, 50, 1], 20, 32)
+    """
+    return chunk * max(1, min(calls_of_turn(seconds * chunk, MIN_ROUND_SECONDS), MOST // chunk))

@@ -18,20 +18,16 @@ class Contestant(NamedTuple):
     Attributes:
         peer: the library, and which way of using it.
         mode: ``step``, a call a step; ``epoch``, many steps a call.
-        file: in :mod:`benchmarks.networks`.
-        package: what it imports.
-        options: of the file's ``build``.
+        module: dotted name of the module whose ``build`` makes it.
+        package: library that the module imports.
+        options: of ``build``.
     """
 
     peer: str
     mode: str
-    file: str
+    module: str
     package: str
     options: dict[str, Any]
-
-    @property
-    def module(self) -> str:
-        return f"jaxconv.bench.{self.file}" if self.peer == JAXCONV else f"benchmarks.networks.{self.file}"
 
     @property
     def name(self) -> str:
@@ -39,14 +35,14 @@ class Contestant(NamedTuple):
 
 
 CONTESTANTS = (
-    Contestant(JAXCONV, "step", "step_timing", "jaxconv", {"mode": "step"}),
-    Contestant(JAXCONV, "epoch", "step_timing", "jaxconv", {"mode": "epoch"}),
-    Contestant("lax", "step", "plain_lax", "jax", {}),
-    Contestant("torch", "step", "pytorch", "torch", {}),
-    Contestant("torch_channels_last", "step", "pytorch", "torch", {"channels_last": True}),
-    Contestant("nnx", "step", "flax_nnx", "flax", {}),
-    Contestant("equinox", "step", "equinox_nn", "equinox", {}),
-    Contestant("keras", "step", "keras_jax", "keras", {}),
+    Contestant(JAXCONV, "step", "jaxconv.bench.step_timing", "jaxconv", {"mode": "step"}),
+    Contestant(JAXCONV, "epoch", "jaxconv.bench.step_timing", "jaxconv", {"mode": "epoch"}),
+    Contestant("lax", "step", "benchmarks.networks.plain_lax", "jax", {}),
+    Contestant("torch", "step", "benchmarks.networks.pytorch", "torch", {}),
+    Contestant("torch_channels_last", "step", "benchmarks.networks.pytorch", "torch", {"channels_last": True}),
+    Contestant("nnx", "step", "benchmarks.networks.flax_nnx", "flax", {}),
+    Contestant("equinox", "step", "benchmarks.networks.equinox_nn", "equinox", {}),
+    Contestant("keras", "step", "benchmarks.networks.keras_jax", "keras", {}),
 )
 PEERS = tuple(dict.fromkeys(contestant.peer for contestant in CONTESTANTS if contestant.peer != JAXCONV))
 

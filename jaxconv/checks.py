@@ -1,4 +1,4 @@
-"""What every op asks of its arguments: rank, dtype, channels, options. Known while tracing, so it costs nothing."""
+"""Checks of arguments: rank, dtype, channels, options. They run while tracing and cost nothing in compiled code."""
 
 import reprlib
 from collections.abc import Iterable
@@ -86,7 +86,7 @@ def at_least(minimum: int, **values: Any) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, Python's or numpy's, and not a bool."""
+    """Return True for a real number, Python's or numpy's, that is no bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
@@ -144,10 +144,10 @@ def channels(x: jax.Array, kernel: jax.Array, groups: int) -> None:
     """Refuse groups that do not divide the filters, and an x whose channels the kernel does not take."""
     *_, c_per_group, features = kernel.shape
     groups_divide(groups, features, f"filters of kernel {kernel.shape}")
-    wanted = c_per_group * groups
-    if x.shape[-1] == wanted:
+    expected = c_per_group * groups
+    if x.shape[-1] == expected:
         return
-    if x.shape[1] == wanted:
+    if x.shape[1] == expected:
         raise InputError(f"x {x.shape} looks channels-first; move axis 1 to the end, jnp.moveaxis(x, 1, -1)")
     raise InputError(f"x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}")
 

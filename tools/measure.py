@@ -32,24 +32,25 @@ class Check(NamedTuple):
         return self.now >= self.most if self.name.startswith("median") else self.now <= self.most
 
 
-def hidden_modules() -> int:
-    """Count modules that an attribute of the same name hides."""
+def hidden_modules() -> list[str]:
+    """Return the modules that an attribute of the same name hides."""
     import jaxconv
 
     names = [info.name for info in pkgutil.walk_packages(jaxconv.__path__, "jaxconv.") if "__main__" not in info.name]
     modules = {name: importlib.import_module(name) for name in names}
     parents = {name: sys.modules[name.rpartition(".")[0]] for name in names}
-    return sum(getattr(parents[name], name.rpartition(".")[2]) is not module for name, module in modules.items())
+    return [name for name, module in modules.items() if getattr(parents[name], name.rpartition(".")[2]) is not module]
 
 
-def kinds_compared() -> int:
-    """Count modules outside ``layers/`` that compare the kind of a layer."""
-
-    def compares(path: Path) -> bool:
-        nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Compare))
-        return any(".kind" in re.sub(r"(dtype|\bp)\.kind", "", ast.unparse(node)) for node in nodes)
-
-    return sum(compares(path) for path in PACKAGE.rglob("*.py") if path.parent.name != "layers")
+def kinds_compared() -> list[str]:
+    """Return the places outside ``layers/`` that compare the kind of a layer; to show it is fine."""
+    return [
+        f"{path}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "layers"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and ".kind" in re.sub(r"(dtype|p)\.kind", "", ast.unparse(node))
+    ]
 
 
 def prose() -> tuple[int, int]:
@@ -84,8 +85,8 @@ def checks() -> list[Check]:
     names = {path.name for path in files}
     words = r"contest|contestant|racer|glance|stamp|ink|rooms?"
     return [
-        Check("hidden modules", "32", hidden_modules(), 0),
-        Check("modules that compare kinds outside layers/", "13", kinds_compared(), 0),
+        Check("hidden modules", "32", len(hidden_modules()), 0),
+        Check("comparisons of kinds outside layers/", "13", len(kinds_compared()), 0),
         Check("docstrings that open with a question word", "219", opens, 0),
         Check("literals of the function's own name", "374", literals, 39),
         Check(

@@ -1,1 +1,1 @@
-"""What the experiments share: studies, figures, audio, descriptors, synthetic data and style transfer."""
+"""Code that several experiments share: studies, figures, audio, descriptors, synthetic data and style transfer."""

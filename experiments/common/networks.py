@@ -14,7 +14,6 @@ from jaxconv.layers import Layer
 from jaxconv.runs.config import TrainConfig
 from jaxconv.train import EarlyStopping
 from jaxconv.train.argument_checks import Examples
-from jaxconv.train.loop import BEST_ACCURACY
 
 
 class Networks(NamedTuple):
@@ -57,7 +56,7 @@ def train_networks(
     batch_size: int = 64,
     learning_rate: float = 3e-3,
     make_optimizer: Callable[[int], optax.GradientTransformation] | None = None,
-    stopping: EarlyStopping = BEST_ACCURACY,
+    stopping: EarlyStopping | None = None,
     tell: Callable[[float], None] = lambda share: None,
     **options: Any,
 ) -> Networks:

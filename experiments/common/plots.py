@@ -114,7 +114,7 @@ def bars(
     measure: str = "test accuracy",
     title: str = "",
 ) -> "Figure":
-    """How well each network does on each task: a panel a task, a bar a network, a dot a training.
+    """Accuracy of each network on each task: a panel a task, a bar a network, a dot a training.
 
     A bar is as long as the mean, which stands beside it; its colour is the network's place in its panel.
 

@@ -20,7 +20,7 @@ from jaxconv.train.engine import make_chunk
 from jaxconv.train.loaders import Resident
 from jaxconv.train.multi_seed import Single
 from jaxconv.utils.tables import as_text, new_table
-from jaxconv.utils.timing import MOST, calls_of_turn
+from jaxconv.utils.timing import in_turns
 
 JAXCONV = "jaxconv"
 LEARNING_RATE = 1e-3
@@ -30,7 +30,6 @@ BATCH = 128
 IMAGES = 50_000  # on the device, of which an epoch gathers its batches: as many as CIFAR-10 has
 LONGEST = 50  # steps of a chunk; only of batches smaller than usual would fit take more
 MIN_ROUND_SECONDS = 0.3  # so that neither the clock nor the request matters
-WARMUP_STEPS = 3  # before anything counts, to see how long one takes
 
 
 class Runner(NamedTuple):
@@ -164,7 +163,7 @@ def flops_of_step(model: str, batch: int) -> float:
 
 
 def load() -> str | None:
-    """What to say if others are using the machine now; None if it is quiet, or does not tell."""
+    """Return a warning if other processes use the machine now; None if it is quiet, or does not tell."""
     if not hasattr(os, "getloadavg"):
         return None
     running = os.getloadavg()[0]  # processes, on average over the last minute
@@ -174,7 +173,7 @@ def load() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """What the times that are written to a file depend on."""
+    """Return the facts on this machine that times depend on, for the file that holds them."""
     return {
         "device": runtime.device_name(),
         "versions": runtime.versions(),
@@ -217,19 +216,16 @@ def time_steps(
     Returns:
         The times of the modes ``step`` and ``epoch``.
     """
-    runners, first, counts = {}, {}, {}
-    for mode in ("step", "epoch"):
+    runners = {mode: build(model, batch, mode=mode) for mode in ("step", "epoch")}
+    first = {}
+    for mode, runner in runners.items():
         progress(f"compiling {mode}")
-        runners[mode] = runner = build(model, batch, mode=mode)
-        first[mode] = _seconds(runner, runner.chunk)
-        counts[mode] = steps_of_round(
-            _seconds(runner, warmup_steps(runner.chunk)) / warmup_steps(runner.chunk), runner.chunk
-        )
-    seconds: dict[str, list[float]] = {mode: [] for mode in runners}
-    for k in range(1, rounds + 1):
-        progress(f"round {k} of {rounds}")
-        for mode, runner in runners.items():
-            seconds[mode].append(_seconds(runner, counts[mode]) / counts[mode])
+        start = time.perf_counter()
+        runner.steps(runner.chunk)
+        first[mode] = time.perf_counter() - start
+    calls = {mode: functools.partial(runner.steps, runner.chunk) for mode, runner in runners.items()}
+    measured = in_turns(calls, repeats=rounds, least=MIN_ROUND_SECONDS, progress=progress)
+    seconds = {mode: [call / runners[mode].chunk for call in measured[mode]] for mode in runners}
     flops = flops_of_step(model, batch)
     return [step_times(JAXCONV, mode, model, batch, seconds[mode], first[mode], flops) for mode in runners]
 
@@ -251,30 +247,6 @@ def step_times(
         gflops=flops / median / 1e9,
         first_step_s=first_step_s,
     )
-
-
-def warmup_steps(chunk: int) -> int:
-    """Steps before anything counts: whole chunks.
-
-    >>> warmup_steps(1), warmup_steps(2), warmup_steps(32)
-    (3, 4, 32)
-    """
-    return math.ceil(WARMUP_STEPS / chunk) * chunk
-
-
-def steps_of_round(seconds: float, chunk: int = 1) -> int:
-    """Number of steps in a round, if a step takes this many seconds and ``chunk`` steps are one call.
-
-    >>> [steps_of_round(s) for s in (0.02, 0.001, 2.0)], steps_of_round(0.02, chunk=10), steps_of_round(0.001, chunk=32)
-    ([15, 50, 1], 20, 32)
-    """
-    return chunk * max(1, min(calls_of_turn(seconds * chunk, MIN_ROUND_SECONDS), MOST // chunk))
-
-
-def _seconds(runner: Runner, count: int) -> float:
-    start = time.perf_counter()
-    runner.steps(count)
-    return time.perf_counter() - start
 
 
 def times_table(rows: Sequence[StepTimes], relative: Mapping[str, float] = {}, relative_to: str = "") -> str:

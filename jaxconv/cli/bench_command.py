@@ -104,19 +104,19 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
         ceiling = step_timing.sgemm_gflops()
         for model in dict.fromkeys(models):
             images = batch or step_timing.batch_of(model)
-            asked = op_cases.cases(model, images)
-            if not asked:
+            cases = op_cases.cases(model, images)
+            if not cases:
                 tell(f"{model}: it has no convolution and no max pool")
-            for number, case in enumerate(asked, start=1):
+            for number, case in enumerate(cases, start=1):
                 if case not in known:  # by a model before this one
-                    what = f"{model}: {number} of {len(asked)}, {case.op} {case.way} {case.shape}"
+                    what = f"{model}: {number} of {len(cases)}, {case.op} {case.way} {case.shape}"
                     known[case] = op_timing.measure(
                         case,
                         rounds=rounds,
                         progress=lambda doing, what=what: status.update(f"{what}: {doing}"),  # type: ignore[misc]
                     )
-            for name in dict.fromkeys(case.op for case in asked):
-                measured = [known[case] for case in asked if case.op == name]
+            for name in dict.fromkeys(case.op for case in cases):
+                measured = [known[case] for case in cases if case.op == name]
                 title = f"{model}, batch {images}: {name}, medians of {rounds} rounds (least–most)"
                 tell(*op_timing.table(title, measured, ceiling if name == "conv" else None).split("\n"))
             if file and known:

@@ -25,8 +25,6 @@ from jaxconv.train.state import TrainState
 from jaxconv.train.tasks import CLASSIFICATION, Task
 from jaxconv.utils.signatures import checked_call
 
-BEST_ACCURACY = EarlyStopping(patience=None, monitor="val_accuracy")
-
 
 class Fitted(NamedTuple):
     """Result of :func:`fit`: the network of the best epoch, and how training went."""

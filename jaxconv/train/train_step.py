@@ -84,6 +84,7 @@ def make_step(
             raise InputError(f"{name}={value!r} should be from 0 to below 1")
     if label_smoothing and not isinstance(task, Classification):
         raise InputError(f"label_smoothing is for Classification, not {type(task).__name__}")
+    soft = mix is not None or bool(label_smoothing)
 
     def forward(params: Any, state: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, Any]:
         image = batch.image
@@ -107,19 +108,23 @@ def make_step(
                     f"the augmentation makes {image.shape} of images {size}, but the network is used on "
                     "images as they are; keep their size, as shift:4 does"
                 ).from_source("train step")
-        output, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
-        soft = mix is not None or bool(label_smoothing)
-        label = task.targets(image, label, output, soft)
-        if soft and isinstance(task, Classification):
-            label = label * (1 - label_smoothing) + label_smoothing / output.shape[-1]
+        if soft:  # before the images are mixed; else the loss makes the targets, which knows the output already
+            output, _ = jax.eval_shape(model.apply, ts.params, ts.state, image[:1])
+            label = task.targets(image, label, output, soft)
+            if isinstance(task, Classification):
+                label = label * (1 - label_smoothing) + label_smoothing / output.shape[-1]
         if mix is not None:
             image, label = mix(_fold(key, 1), image, label)
         return Batch(image, label, jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask))
 
     def loss_of(params: Any, state: Any, part: Batch, key: jax.Array | None, total: jax.Array) -> Any:
         """The part's share of the mean over ``total`` examples."""
-        logits, state = forward(params, state, part, key)
-        metrics = measure(task, logits, jnp.asarray(part.label), jnp.asarray(part.mask))
+        output, state = forward(params, state, part, key)
+        label = jnp.asarray(part.label)
+        if not soft:
+            shape = jax.ShapeDtypeStruct(output.shape, output.dtype)
+            label = task.targets(jnp.asarray(part.image), label, shape, soft)
+        metrics = measure(task, output, label, jnp.asarray(part.mask))
         return metrics.sums["loss"] / total.astype(metrics.sums["loss"].dtype), (state, metrics)
 
     def gradients(ts: TrainState, batch: Batch, key: jax.Array | None, total: jax.Array) -> tuple[Any, Any, MetricSums]:

@@ -83,7 +83,7 @@ def race(number=2, **fakes):
 def test_they_get_ready_one_by_one_and_then_take_turns():
     found, diary, lost = race(3, lax={"seconds": 0.1}, torch={"seconds": 0.02})
     assert diary == [
-        *[("lax", "ready"), ("lax", step_timing.WARMUP_STEPS), ("torch", "ready"), ("torch", step_timing.WARMUP_STEPS)],
+        *[("lax", "ready"), ("lax", interleave.WARMUP_STEPS), ("torch", "ready"), ("torch", interleave.WARMUP_STEPS)],
         *[("lax", 3), ("torch", 15)] * 3,
         *[("torch", "gone"), ("lax", "gone")],
     ]
