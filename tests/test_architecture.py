@@ -152,7 +152,6 @@ def test_every_public_name_has_a_docstring_and_what_computes_an_example(package)
             assert ">>>" in value.__doc__, f"{package}.{name} has no example"
 
 
-@pytest.mark.xfail(strict=True, reason="augment.test_time still has the name of its module")
 def test_no_public_name_hides_its_module():
     assert not measure.hidden_modules()
 

@@ -229,7 +229,7 @@ def test_the_page_of_models_lists_every_registered_model(site):
         arrays, _ = jax.eval_shape(lambda key, spec=spec: spec.create().init(key, spec.input_shape), jax.random.key(0))
         assert int(params.replace(",", "")) == sum(leaf.size for leaf in jax.tree.leaves(arrays))
         assert tuple(map(int, shape.split("×"))) == spec.input_shape
-        assert description.startswith(spec.description) and 'href="api/models.html#jaxconv.models.' in link
+        assert description.startswith(spec.description) and '"api/models.html#jaxconv.models.' in link
     assert "batch_norm=True, dropout=0.3" in table["vgg6_bn"][1] and "depth=110" in table["resnet110"][1]
     assert 'href="models.html"' in (site / "index.html").read_text()
 

@@ -13,7 +13,7 @@ from jaxconv.data.augment.base import Augment, Mix
 from jaxconv.data.augment.geometric import affine, alternating_flip, crop, flip, rotate, shift, warp
 from jaxconv.data.augment.mixing import cutmix, cutout, mixup
 from jaxconv.data.augment.registry import AUGMENTATIONS, MIXES, compose, find
-from jaxconv.data.augment.test_time import test_time
+from jaxconv.data.augment.tta import test_time
 
 __all__ = [
     "AUGMENTATIONS",
