@@ -6,7 +6,7 @@ Each environment is a name and the command that starts its Python, with what ``e
     python -m benchmarks.compare_environments new=venv/bin/python \\
         avx2="env XLA_FLAGS=--xla_cpu_max_isa=AVX2 venv/bin/python" --models mnist_cnn
 
-jaxconv has to be installed in all of them; a peer of ``--peers`` that one of them lacks is left out there. Times are of
+jaxconv has to be installed in all of them; a peer of ``--frameworks`` that one of them lacks is left out there. Times are of
 one training step (forward, backward, Adam), medians over rounds in which all take turns, each in a process of its own.
 A ratio to the first environment is the median of the ratios of the same round, so that a slow moment divides out.
 """
@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks import interleave, process, targets
-from benchmarks.targets import Contestant
+from benchmarks.targets import Target
 from jaxconv.bench import step_timing
 from jaxconv.bench.step_timing import JAXCONV, batch_of
 from jaxconv.errors import InputError
@@ -63,7 +63,7 @@ class Entry(NamedTuple):
 
     environment: str
     command: tuple[str, ...]
-    contestant: Contestant
+    contestant: Target
 
     @property
     def name(self) -> str:
@@ -75,22 +75,23 @@ def main(options: Options) -> None:
     versions = {name: ask_versions(name, command) for name, command in environments.items()}
     for name, numbers in versions.items():
         print(f"{name}: {', '.join(f'{package} {number}' for package, number in numbers.items())}", flush=True)
-    if busy := step_timing.load():
+    if busy := step_timing.busy_warning():
         print(busy, flush=True)
     entries = [
         Entry(name, command, contestant)
         for name, command in environments.items()
-        for contestant in targets.chosen(options.peers)
-        if (contestant.peer != JAXCONV or contestant.mode == options.mode) and installed(command, contestant.package)
+        for contestant in targets.select_targets(options.peers)
+        if (contestant.framework != JAXCONV or contestant.mode == options.mode)
+        and installed(command, contestant.package)
     ]
     results: dict[str, dict[str, list[float]]] = {}
     with Console(stderr=True).status("starting") as status:
         for model in options.models:
-            measured = interleave.race(
+            measured = interleave.run_interleaved(
                 entries,
                 partial(start, model=model, timeout=options.timeout),
                 rounds=options.rounds,
-                lost=skipped,
+                on_failure=skipped,
                 progress=lambda step, model=model: status.update(f"{model}: {step}"),  # type: ignore[misc]
             )
             results[model] = {name: times.seconds for name, times in measured.items()}
@@ -103,7 +104,7 @@ def main(options: Options) -> None:
             model: {name: [round(second * 1e3, 3) for second in seconds] for name, seconds in rows.items()}
             for model, rows in results.items()
         }
-        write_json(options.json, step_timing.machine() | {"versions": versions, "milliseconds": milliseconds})
+        write_json(options.json, step_timing.machine_info() | {"versions": versions, "milliseconds": milliseconds})
         print(f"saved in {options.json}")
 
 
@@ -144,11 +145,11 @@ def installed(command: tuple[str, ...], package: str) -> bool:
     return subprocess.run([*command, "-c", find], capture_output=True).returncode == 0
 
 
-def start(entry: Entry, *, model: str, timeout: float) -> process.Process:
+def start(entry: Entry, *, model: str, timeout: float) -> process.WorkerProcess:
     """The worker of an entry, in its environment."""
     contestant = entry.contestant
-    worker = [process.WORKER, contestant.peer, model, str(batch_of(model))]
-    return process.Process([*entry.command, *worker, "--mode", contestant.mode], timeout=timeout)
+    worker = [process.WORKER, contestant.framework, model, str(batch_of(model))]
+    return process.WorkerProcess([*entry.command, *worker, "--mode", contestant.mode], timeout=timeout)
 
 
 def table(model: str, rows: dict[str, list[float]]) -> str:

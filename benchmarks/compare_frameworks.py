@@ -1,8 +1,8 @@
 """Time a training step of the same networks in jaxconv and in other frameworks, in interleaved rounds.
 
 python -m benchmarks.compare_frameworks --json bench.json
-python -m benchmarks.compare_frameworks --models resnet32 --peers torch torch_channels_last nnx --batch 64
-python -m benchmarks.compare_frameworks --models mnist_cnn --peers lax keras --rounds 30 --figure bench.png
+python -m benchmarks.compare_frameworks --models resnet32 --frameworks torch torch_channels_last nnx --batch-size 64
+python -m benchmarks.compare_frameworks --models mnist_cnn --frameworks lax keras --rounds 30 --figure bench.png
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Options:
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
     """Networks, by name. small_cnn and mlp exist in jaxconv alone."""
-    peers: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.PEERS)}, or all of them.")] = ("all",)
+    peers: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.FRAMEWORKS)}, or all of them.")] = ("all",)
     batch: int | None = None
     """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
     rounds: int = 15
@@ -60,7 +60,7 @@ def main(options: Options) -> None:
     _check(options)
     # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if busy := step_timing.load():
+    if busy := step_timing.busy_warning():
         tell(f"{busy}, torch's above all, whose threads wait for one another")
     left_out: dict[str, str] = {}
     measured: dict[str, list[StepTimes]] = {}
@@ -70,7 +70,7 @@ def main(options: Options) -> None:
         tell(f"without {name}: {why}")
 
     able = []
-    for contestant in who.chosen(options.peers):
+    for contestant in who.select_targets(options.peers):
         if why := who.missing(contestant):
             leave_out(contestant.name, why)
         else:
@@ -82,17 +82,17 @@ def main(options: Options) -> None:
             there = [contestant for contestant in able if who.has_net(contestant, model)]
             if len(there) < len(able):
                 tell(f"{model}: the peers have no such network; jaxconv runs alone")
-            found = interleave.race(
+            found = interleave.run_interleaved(
                 there,
                 partial(process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_tune),
                 rounds=options.rounds,
-                lost=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
+                on_failure=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
                 progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]
             )
             if found:
                 flops = step_timing.flops_of_step(model, batch)
                 measured[model] = [
-                    step_times(each.peer, each.mode, model, batch, *found[each.name], flops)
+                    step_times(each.framework, each.mode, model, batch, *found[each.name], flops)
                     for each in there
                     if each.name in found
                 ]
@@ -102,8 +102,8 @@ def main(options: Options) -> None:
     if not measured:
         raise InputError("compare_frameworks: none of them could be timed; the lines above say why")
     for each in measured.values():
-        tell(*results.sentences(each))
-    tell(step_timing.ceiling_line(ceiling))
+        tell(*results.summary_lines(each))
+    tell(step_timing.peak_line(ceiling))
     if saved:
         tell(f"saved in {' and '.join(map(str, saved))}")
 
@@ -111,7 +111,7 @@ def main(options: Options) -> None:
 def _check(options: Options) -> None:
     for model in options.models:
         models.get_model(model)
-    who.chosen(options.peers)
+    who.select_targets(options.peers)
     if not options.models:
         raise InputError("compare_frameworks: --models: name at least one")
     figure = _figure(options)
@@ -139,8 +139,8 @@ def _save(
     every = [row for each in measured.values() for row in each]
     device = runtime.device_name()
     if options.json:
-        report = step_timing.machine()
-        report["versions"] |= _versions([each.package for each in who.CONTESTANTS])
+        report = step_timing.machine_info()
+        report["versions"] |= _versions([each.package for each in who.TARGETS])
         rest = {"sgemm_gflops": ceiling, "rows": [row._asdict() for row in every], "left_out": left_out}
         write_json(options.json, report | rest)
     if figure := _figure(options):

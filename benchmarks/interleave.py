@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeVar
 
-from benchmarks.process import Lost, Process
+from benchmarks.process import WorkerFailed, WorkerProcess
 from jaxconv.bench.step_timing import MIN_ROUND_SECONDS
 from jaxconv.utils.timing import MOST, calls_of_turn
 
@@ -22,7 +22,7 @@ class Named(Protocol):
 T = TypeVar("T", bound=Named)
 
 
-class Measured(NamedTuple):
+class Timings(NamedTuple):
     """What a contestant needed.
 
     Attributes:
@@ -34,61 +34,61 @@ class Measured(NamedTuple):
     first_step_s: float
 
 
-class _Racer(NamedTuple):
-    process: Process
+class _Worker(NamedTuple):
+    process: WorkerProcess
     steps: int  # of a turn
-    measured: Measured
+    measured: Timings
 
 
-def race(
-    contestants: Sequence[T],
-    start: Callable[[T], Process],
+def run_interleaved(
+    targets: Sequence[T],
+    start: Callable[[T], WorkerProcess],
     *,
     rounds: int,
-    lost: Callable[[T, str], None],
+    on_failure: Callable[[T, str], None],
     progress: Callable[[str], None] = lambda what: None,
-) -> dict[str, Measured]:
+) -> dict[str, Timings]:
     """Time the steps of all, A B A B, with one at work at any time.
 
     Args:
-        contestants: in the order of their turns.
+        targets: in the order of their turns.
         start: makes the process of one.
         rounds: how many turns each has.
-        lost: told who takes no further part, and why. Whoever is lost has no numbers.
+        on_failure: told who takes no further part, and why. Whoever is lost has no numbers.
         progress: told what is going on.
 
     Returns:
         What was measured, by the contestant's name.
     """
-    racers: dict[str, _Racer] = {}
-    named = {contestant.name: contestant for contestant in contestants}
+    racers: dict[str, _Worker] = {}
+    named = {contestant.name: contestant for contestant in targets}
     with ExitStack() as stack:
         for name, contestant in named.items():
             progress(f"{name} gets ready")
             process = stack.enter_context(start(contestant))
             try:
                 racers[name] = _ready(process)
-            except Lost as why:
+            except WorkerFailed as why:
                 process.close()
-                lost(contestant, str(why))
+                on_failure(contestant, str(why))
         for number in range(1, rounds + 1):
             for name, racer in list(racers.items()):
                 progress(f"round {number} of {rounds}: {name}")
                 try:
                     racer.measured.seconds.append(racer.process.run(racer.steps) / racer.steps)
-                except Lost as why:
+                except WorkerFailed as why:
                     del racers[name]
                     racer.process.close()
-                    lost(named[name], str(why))
+                    on_failure(named[name], str(why))
     return {name: racer.measured for name, racer in racers.items()}
 
 
-def _ready(process: Process) -> _Racer:
-    ready = process.answer("getting ready")
+def _ready(process: WorkerProcess) -> _Worker:
+    ready = process.read_reply("getting ready")
     chunk = int(ready["chunk"])
     glance = warmup_steps(chunk)
-    return _Racer(
-        process, steps_of_round(process.run(glance) / glance, chunk), Measured([], float(ready["first_step_s"]))
+    return _Worker(
+        process, steps_of_round(process.run(glance) / glance, chunk), Timings([], float(ready["first_step_s"]))
     )
 
 

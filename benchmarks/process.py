@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.targets import Contestant
+from benchmarks.targets import Target
 
 WORKER = str(Path(__file__).parent / "worker.py")
 
 
-class Lost(Exception):
+class WorkerFailed(Exception):
     """A contestant that takes no further part; the message says why, in one line."""
 
 
-class Process:
+class WorkerProcess:
     """A worker process. Use it with ``with``: it is gone at the end, however that comes about.
 
     Args:
@@ -51,7 +51,7 @@ class Process:
             self._answers.put(line)
         self._answers.put(None)
 
-    def answer(self, what: str) -> dict[str, Any]:
+    def read_reply(self, what: str) -> dict[str, Any]:
         """The next answer.
 
         Raises:
@@ -60,13 +60,13 @@ class Process:
         try:
             line = self._answers.get(timeout=self.timeout)
         except queue.Empty:
-            raise Lost(f"{what} took more than {self.timeout:g} s") from None
+            raise WorkerFailed(f"{what} took more than {self.timeout:g} s") from None
         if line is None:
-            raise Lost(self._why())
+            raise WorkerFailed(self._why())
         try:
             content: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise Lost(f"it said {line.strip()!r}, which is no answer") from None
+            raise WorkerFailed(f"it said {line.strip()!r}, which is no answer") from None
         return content
 
     def run(self, steps: int) -> float:
@@ -80,8 +80,8 @@ class Process:
             self._process.stdin.write(f"run {steps}\n")
             self._process.stdin.flush()
         except OSError:
-            raise Lost(self._why()) from None
-        return float(self.answer(f"{steps} steps")["seconds"])
+            raise WorkerFailed(self._why()) from None
+        return float(self.read_reply(f"{steps} steps")["seconds"])
 
     def _why(self) -> str:
         code = self._process.wait()
@@ -101,7 +101,7 @@ class Process:
             self._process.stdout.close()
         self._said.close()
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> "WorkerProcess":
         return self
 
     def __exit__(
@@ -110,8 +110,8 @@ class Process:
         self.close()
 
 
-def start(contestant: Contestant, model: str, batch: int, *, timeout: float, tune: bool = True) -> Process:
+def start(contestant: Target, model: str, batch: int, *, timeout: float, tune: bool = True) -> WorkerProcess:
     """The process of a contestant; its first answer is that it is ready."""
-    command = [sys.executable, "-m", "benchmarks.worker", contestant.peer, model, str(batch)]
-    command += ["--mode", contestant.mode, *([] if tune else ["--no-tune"])]
-    return Process(command, timeout=timeout)
+    command = [sys.executable, "-m", "benchmarks.worker", contestant.framework, model, str(batch)]
+    command += ["--mode", contestant.mode, *([] if tune else ["--no-cpu-tuning"])]
+    return WorkerProcess(command, timeout=timeout)

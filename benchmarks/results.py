@@ -13,7 +13,7 @@ def baseline(rows: Sequence[StepTimes]) -> StepTimes:
     return min(torch or rows, key=lambda row: row.median_ms)
 
 
-def times(rows: Sequence[StepTimes]) -> dict[str, float]:
+def relative_times(rows: Sequence[StepTimes]) -> dict[str, float]:
     """By name, how many times as long as the baseline's each contestant's step takes.
 
     Args:
@@ -23,7 +23,7 @@ def times(rows: Sequence[StepTimes]) -> dict[str, float]:
     return {row.name: row.median_ms / against for row in rows}
 
 
-def sentences(rows: Sequence[StepTimes]) -> list[str]:
+def summary_lines(rows: Sequence[StepTimes]) -> list[str]:
     """Where jaxconv stands among the peers, in a line for each of its modes; torch is taken in its better layout.
 
     Args:
@@ -46,4 +46,4 @@ def sentences(rows: Sequence[StepTimes]) -> list[str]:
 
 def table(rows: Sequence[StepTimes]) -> str:
     """Table of the times of one model, relative to the baseline's."""
-    return times_table(rows, times(rows), baseline(rows).name)
+    return times_table(rows, relative_times(rows), baseline(rows).name)

@@ -20,7 +20,7 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> None:
     # Last, so that the jaxconv of this environment is timed, and not that of this checkout.
     sys.path.append(str(Path(__file__).parents[1]))
-    from benchmarks.targets import CONTESTANTS
+    from benchmarks.targets import TARGETS
     from jaxconv import runtime
     from jaxconv.bench.step_timing import JAXCONV
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model")
     parser.add_argument("batch", type=int)
     parser.add_argument("--mode", default="step")
-    parser.add_argument("--no-tune", action="store_true")
+    parser.add_argument("--no-cpu-tuning", action="store_true")
     options = parser.parse_args(arguments)
     # What a library prints goes to stderr; the answers alone go where the parent reads.
     answers = os.fdopen(os.dup(1), "w")
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def answer(**content: object) -> None:
         print(json.dumps(content), file=answers, flush=True)
 
-    [contestant] = [each for each in CONTESTANTS if (each.peer, each.mode) == (options.peer, options.mode)]
-    if contestant.peer == JAXCONV:
-        runtime.set_up(tuned=not options.no_tune)
+    [contestant] = [each for each in TARGETS if (each.framework, each.mode) == (options.framework, options.mode)]
+    if contestant.framework == JAXCONV:
+        runtime.configure(cpu_tuning=not options.no_tune)
     peer = importlib.import_module(contestant.module)
     runner = peer.build(options.model, options.batch, **contestant.options)
     started = time.perf_counter()

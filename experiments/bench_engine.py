@@ -29,16 +29,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from common.study import Findings, Options, Progress, run, table
+from common.study import Progress, StudyOptions, StudyResult, results_table, run_study
 from jaxconv import data, models, train
-from jaxconv.train.loaders import gather, rows
+from jaxconv.train.loaders import batch_indices, gather_batch
 from jaxconv.utils.timing import medians
 
 BATCH_SIZE = 32  # the digits'; MNIST's is 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Options):
+class Config(StudyOptions):
     """What the training engine costs beside the arithmetic."""
 
     SMOKE = {"repeats": 3, "rounds": 1, "images": 1000, "soak": 4}
@@ -60,19 +60,19 @@ class Claim(NamedTuple):
     holds: bool
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     name, model = ("digits", "small_cnn") if config.smoke else ("mnist", "mnist_cnn")
-    tell.expect(5)
+    progress.expect(5)
     with tempfile.TemporaryDirectory() as scratch:
-        tell("(a) fit and a bare scan, in turns")
+        progress("(a) fit and a bare scan, in turns")
         epoch = overhead(config.repeats)
-        tell(f"(b) the memory of a run on {name}")
+        progress(f"(b) the memory of a run on {name}")
         peak = peak_memory(name, model, Path(scratch) / "run")
-        tell(f"(b) the memory of {config.soak} epochs")
+        progress(f"(b) the memory of {config.soak} epochs")
         soaked = soak(config.soak, Path(scratch) / "soak")
-        tell(f"(c) {name} streamed and from memory, in turns")
+        progress(f"(c) {name} streamed and from memory, in turns")
         rates = stream(name, model, config.images, config.rounds)
-        tell("(d) checkpoints")
+        progress("(d) checkpoints")
         saved = checkpoint(name, model, Path(scratch) / "checkpoint")
     results = {
         "epoch_seconds": epoch,
@@ -82,7 +82,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         "checkpoint": saved,
     }
     rows = [(*claim[:3], "holds" if claim.holds else "does not hold") for claim in claims(results)]
-    return Findings(results, {}, [table("the engine", ("what", "measured", "claimed", ""), rows)])
+    return StudyResult(results, {}, [results_table("the engine", ("what", "measured", "claimed", ""), rows)])
 
 
 def claims(results: dict[str, Any]) -> list[Claim]:
@@ -105,22 +105,22 @@ def claims(results: dict[str, Any]) -> list[Claim]:
 def overhead(repeats: int) -> dict[str, float]:
     """Seconds of an epoch, without validation: what fit says of its own, and a bare scan after each of these."""
     spec = models.get_model("lenet5")
-    dataset = data.load("digits").at_least(spec.input_shape)
+    dataset = data.load("digits").with_min_size(spec.input_shape)
     model, optimizer, key = spec.create(num_classes=10), train.make_optimizer(), jax.random.key(0)
-    step = train.make_step(model, optimizer)
+    step = train.make_train_step(model, optimizer, jit=False)
     images, labels = map(jax.numpy.asarray, dataset.train)
-    steps = train.plan(len(labels), BATCH_SIZE, dataset.in_shape).steps
+    steps = train.plan_epoch(len(labels), BATCH_SIZE, dataset.image_shape).steps_per_epoch
 
     def scan(ts: train.TrainState, index: jax.Array) -> tuple[train.TrainState, train.MetricSums]:
-        return jax.lax.scan(lambda ts, row: step(ts, gather(images, labels, row), key), ts, index)
+        return jax.lax.scan(lambda ts, row: step(ts, gather_batch(images, labels, row), key), ts, index)
 
     bare = jax.jit(scan, donate_argnums=0)
-    orders = [train.epoch_order(0, epoch, len(labels)) for epoch in range(1, repeats + 3)]
-    state = [train.init_state(model, optimizer, key, dataset.in_shape)]
+    orders = [train.epoch_permutation(0, epoch, len(labels)) for epoch in range(1, repeats + 3)]
+    state = [train.create_train_state(model, optimizer, key, dataset.image_shape)]
     seconds: dict[str, list[float]] = {"fit": [], "bare": []}
 
     def on_epoch(record: dict[str, Any], snapshot: train.Snapshot, is_best: bool) -> None:
-        index = jax.numpy.asarray(rows(orders[record["epoch"] - 1], BATCH_SIZE, steps))
+        index = jax.numpy.asarray(batch_indices(orders[record["epoch"] - 1], BATCH_SIZE, steps))
         started = time.perf_counter()
         state[0] = jax.block_until_ready(bare(state[0], index)[0])
         if record["epoch"] > 2:  # the first calls of both are slow
@@ -134,7 +134,7 @@ def overhead(repeats: int) -> dict[str, float]:
         optimizer=optimizer,
         epochs=repeats + 2,
         batch_size=BATCH_SIZE,
-        on_epoch=on_epoch,
+        on_epoch_end=on_epoch,
     )
     return {name: statistics.median(each) for name, each in seconds.items()}
 
@@ -142,7 +142,7 @@ def overhead(repeats: int) -> dict[str, float]:
 def peak_memory(name: str, model: str, folder: Path) -> int:
     """Bytes of memory that ``jaxconv train`` needed at most, in a process of its own."""
     command = [sys.executable, "-m", "jaxconv.cli", "train", "--dataset", name, "--model", model]
-    command += ["--epochs", "2", "--batch-size", "128", "--out", str(folder)]
+    command += ["--epochs", "2", "--batch-size", "128", "--run-dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -167,7 +167,7 @@ def soak(epochs: int, folder: Path) -> dict[str, Any]:
         optimizer=train.make_optimizer(),
         epochs=epochs,
         batch_size=BATCH_SIZE,
-        on_epoch=on_epoch,
+        on_epoch_end=on_epoch,
     )
     later = mib[epochs // 5 :]  # the allocators have what they want by then
     growth = float(np.polyfit(np.arange(len(later)), later, 1)[0])
@@ -180,12 +180,12 @@ def stream(name: str, model: str, images: int, rounds: int) -> dict[str, float]:
     rates: dict[str, list[float]] = {"resident": [], "streamed": []}
     for _ in range(rounds):
         for way, each in rates.items():
-            dataset = data.load(name, stream=way == "streamed").at_least(spec.input_shape)
-            part = dataset.train.part(slice(images))
+            dataset = data.load(name, streaming=way == "streamed").with_min_size(spec.input_shape)
+            part = dataset.train.subset(slice(images))
             fitted = train.fit(
-                spec.create(num_classes=len(dataset.classes)),
+                spec.create(num_classes=len(dataset.class_names)),
                 part if way == "streamed" else tuple(part),
-                tuple(dataset.validation.part(slice(1000))),
+                tuple(dataset.validation.subset(slice(1000))),
                 optimizer=train.make_optimizer(),
                 epochs=2,
             )
@@ -196,19 +196,19 @@ def stream(name: str, model: str, images: int, rounds: int) -> dict[str, float]:
 def checkpoint(name: str, model: str, folder: Path) -> dict[str, Any]:
     """Seconds and bytes of a checkpoint."""
     spec, optimizer = models.get_model(model), train.make_optimizer()
-    ts = train.init_state(spec.create(num_classes=10), optimizer, jax.random.key(0), spec.input_shape)
+    ts = train.create_train_state(spec.create(num_classes=10), optimizer, jax.random.key(0), spec.input_shape)
     steps = iter(range(1, 1000))
 
     def save() -> None:
         now = ts._replace(step=jax.numpy.asarray(next(steps), jax.numpy.int32))
-        train.save_checkpoint(folder, train.Snapshot(now, now.network, train.Position()))
+        train.save_checkpoint(folder, train.Snapshot(now, now.eval_variables, train.TrainProgress()))
 
     seconds = medians({"save": save}, repeats=10)["save"]
-    newest = folder / str(train.saved_steps(folder)[-1])
+    newest = folder / str(train.all_steps(folder)[-1])
     return {"seconds": seconds, "bytes": sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())}
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     said = "; ".join(
         f"{claim.what}: {claim.measured}{'' if claim.holds else f', not {claim.claimed}'}" for claim in claims(results)
     )
@@ -216,4 +216,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

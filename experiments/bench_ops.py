@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common.study import Findings, Options, Progress, run, table
+from common.study import Progress, StudyOptions, StudyResult, results_table, run_study
 from jaxconv import ops, plot, runtime
 from jaxconv.utils.timing import medians
 
@@ -64,7 +64,7 @@ LARGEST_MATRIX = 4_000_000  # numbers that the sparse matrix stores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Options):
+class Config(StudyOptions):
     """Time and memory of every lowering of convolution."""
 
     SMOKE = {"repeats": 2}
@@ -73,15 +73,15 @@ class Config(Options):
     """Rounds; each times every lowering once."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     shapes = SMALL if config.smoke else SHAPES
-    results = {name: timed(shapes[name], config.repeats) for name in tell.each(list(shapes))}
+    results = {name: timed(shapes[name], config.repeats) for name in progress.track(list(shapes))}
     figures = {}
     for way, title in WAYS.items():
         seconds = {name: {impl: row[way] for impl, row in rows.items()} for name, rows in results.items()}
         name = "bench_ops" if way == "both" else way
-        figures[name] = plot.ratios(seconds, title=f"{title}, {runtime.device_name()}")
-    return Findings(results, figures, [times(way, results) for way in WAYS])
+        figures[name] = plot.relative_times(seconds, title=f"{title}, {runtime.device_name()}")
+    return StudyResult(results, figures, [times(way, results) for way in WAYS])
 
 
 def timed(shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
@@ -128,10 +128,10 @@ def times(way: str, results: dict[str, dict[str, dict[str, float]]]) -> Any:
         ]
         for name, found in results.items()
     ]
-    return table(f"{WAYS[way]}: milliseconds (megabytes)", ["shape", *ops.LOWERINGS], rows)
+    return results_table(f"{WAYS[way]}: milliseconds (megabytes)", ["shape", *ops.LOWERINGS], rows)
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     said = []
     for way, title in WAYS.items():
         ratios = {
@@ -148,4 +148,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -42,13 +42,13 @@ from pathlib import Path
 from typing import Any
 
 from common import plots
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import checks
 from jaxconv.errors import error_context
 from jaxconv.runs import TrainConfig, evaluate_run, load_run, train_or_resume
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "convnetjs": {"epochs": 40, "batch_size": 64, "augment": ("flip", "shift:2")},
+    "convnetjs": {"epochs": 40, "batch_size": 64, "augment": ("hflip", "translate:2")},
     "all_cnn_c_48": {"epochs": 25, "batch_size": 128, "learning_rate": 1e-3},
     "resnet20": {
         "epochs": 20,
@@ -68,7 +68,7 @@ class Config(Study):
 
     SMOKE = {"networks": ("convnetjs",), "dataset": "digits", "epochs": 2}
 
-    seeds: int = 1
+    num_seeds: int = 1
     """Trainings of each network, from seed 0 on; what is told is their mean ± standard deviation."""
     networks: tuple[str, ...] = tuple(RECIPES)
     """What is trained, by name."""
@@ -80,17 +80,17 @@ class Config(Study):
     """What is to be known of the images, such as that they are not the official ones."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     for name in config.networks:
         with error_context("cifar10"):
             checks.one_of("network", name, RECIPES)
     networks: dict[str, dict[str, Any]] = {}
     histories: dict[str, list[Any]] = {}
-    runs = [(name, seed) for name in config.networks for seed in range(config.seeds)]
-    for name, seed in tell.each(runs, "training {0[0]}, seed {0[1]}"):
+    runs = [(name, seed) for name in config.networks for seed in range(config.num_seeds)]
+    for name, seed in progress.track(runs, "training {0[0]}, seed {0[1]}"):
         asked = config_of(config, name, seed)
         if config.smoke:
-            shutil.rmtree(str(asked.out), ignore_errors=True)  # which tries it anew
+            shutil.rmtree(str(asked.run_dir), ignore_errors=True)  # which tries it anew
         folder, result = train_or_resume(asked, progress=False)
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         histories.setdefault(name, []).append([json.loads(line) for line in lines])
@@ -104,28 +104,30 @@ def measure(config: Config, tell: Progress) -> Findings:
             name,
             f"{found['parameters']:,}",
             found["epochs"][0],
-            *(spread(found[what]) if what in found else "" for what in ACCURACIES.values()),
+            *(mean_std(found[what]) if what in found else "" for what in ACCURACIES.values()),
             f"{statistics.fmean(found['train_seconds']) / 60:.0f} min",
         )
         for name, found in networks.items()
     ]
     kept = {name: found["best_epoch"] for name, found in networks.items()}
-    figure = plots.against_epochs(histories, kept=kept, title=config.dataset)
+    figure = plots.metric_vs_epoch(histories, kept=kept, title=config.dataset)
     headings = ("network", "parameters", "epochs", *ACCURACIES, "a training")
-    return Findings({"note": config.data_note, "networks": networks}, {"cifar10": figure}, [table("", headings, rows)])
+    return StudyResult(
+        {"note": config.data_note, "networks": networks}, {"cifar10": figure}, [results_table("", headings, rows)]
+    )
 
 
 def config_of(config: Config, name: str, seed: int) -> TrainConfig:
     """What is asked of a network, and where its run is."""
     recipe = RECIPES[name] | ({} if config.epochs is None else {"epochs": config.epochs})
-    out = (config.out or Path("runs/cifar10")) / f"{config.dataset}-{name}-{seed}"
-    return TrainConfig(dataset=config.dataset, model=name, seed=seed, out=out, **recipe)
+    out = (config.output_dir or Path("runs/cifar10")) / f"{config.dataset}-{name}-{seed}"
+    return TrainConfig(dataset=config.dataset, model=name, seed=seed, run_dir=out, **recipe)
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     def one(name: str, found: dict[str, Any]) -> str:
-        views = f" (over ten views {spread(found['views_accuracy'])})" if "views_accuracy" in found else ""
-        return f"{name} {spread(found['test_accuracy'])} after {found['epochs'][0]} epochs{views}"
+        views = f" (over ten views {mean_std(found['views_accuracy'])})" if "views_accuracy" in found else ""
+        return f"{name} {mean_std(found['test_accuracy'])} after {found['epochs'][0]} epochs{views}"
 
     each = ", ".join(one(name, found) for name, found in results["networks"].items())
     note = f" on {results['note']}" if results["note"] else ""
@@ -133,4 +135,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

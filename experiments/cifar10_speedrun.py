@@ -8,7 +8,7 @@ the test images, of which 0.8979 ± 0.0018 are classified right as they are and 
 whose pictures went through JPEG once.
 
     python experiments/cifar10_speedrun.py                            # on a GPU: 25 runs
-    python experiments/cifar10_speedrun.py --seeds 100 --first 1000   # a hundred others
+    python experiments/cifar10_speedrun.py --num-seeds 100 --first 1000   # a hundred others
     python experiments/cifar10_speedrun.py --images 2000 --epochs 1   # a part of the data, to see that it runs
     python experiments/cifar10_speedrun.py --smoke                    # made-up images, a narrow network: on a CPU too
 
@@ -40,7 +40,7 @@ import numpy as np
 
 from common.airbench94 import CLASSES, Images, Recipe, Run
 from common.airbench94 import run as train_and_score
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import data, runtime
 
 TOLD = {"seconds": 3, "plain": 4, "accuracy": 4}  # and with how many digits
@@ -50,9 +50,9 @@ TOLD = {"seconds": 3, "plain": 4, "accuracy": 4}  # and with how many digits
 class Config(Recipe, Study):
     """CIFAR-10 in seconds on one GPU."""
 
-    SMOKE = {"seeds": 1, "epochs": 6, "batch_size": 32, "learning_rate": 40.0, "widths": (8, 16, 16)}
+    SMOKE = {"num_seeds": 1, "epochs": 6, "batch_size": 32, "learning_rate": 40.0, "widths": (8, 16, 16)}
 
-    seeds: int = 25
+    num_seeds: int = 25
     """Trainings that are timed, each from other random numbers."""
     first: int = 0
     """The first one's seed; the others count on from it."""
@@ -62,20 +62,20 @@ class Config(Recipe, Study):
     """What is to be known of the images, such as that they are not the official ones."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
-    tell.expect(2 + config.seeds)
-    tell("compiling")
+def measure(config: Config, progress: Progress) -> StudyResult:
+    progress.expect(2 + config.num_seeds)
+    progress("compiling")
     given = jax.device_put(made_up(192) if config.smoke else cifar10(config.images))
     program = jax.jit(functools.partial(train_and_score, config), compiler_options=runtime.compiler_options())
     started = time.perf_counter()
     compiled = program.lower(jax.random.key(0), given).compile()
     compiling = time.perf_counter() - started
-    tell("on random labels, to warm up")
+    progress("on random labels, to warm up")
     noise = jax.random.randint(jax.random.key(config.first), given.labels.shape, 0, CLASSES, given.labels.dtype)
     timed(compiled, jax.random.key(config.first), given._replace(labels=noise))
     rows: list[dict[str, float]] = []
-    for seed in range(config.first, config.first + config.seeds):
-        tell(f"training, seed {seed}")
+    for seed in range(config.first, config.first + config.num_seeds):
+        progress(f"training, seed {seed}")
         seconds, made = timed(compiled, jax.random.key(seed), given)
         rows.append({"seconds": seconds, "plain": float(made.plain), "accuracy": float(made.accuracy)})
     results = {
@@ -88,7 +88,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     each = [
         (config.first + i, *(f"{row[name]:.{digits}f}" for name, digits in TOLD.items())) for i, row in enumerate(rows)
     ]
-    return Findings(results, {}, [table("", ("seed", "seconds", "accuracy", "over six views"), each)])
+    return StudyResult(results, {}, [results_table("", ("seed", "seconds", "accuracy", "over six views"), each)])
 
 
 def timed(compiled: Callable[..., Run], key: jax.Array, given: Images) -> tuple[float, Run]:
@@ -115,8 +115,8 @@ def made_up(count: int, seed: int = 0) -> Images:
     return Images(images[:count], labels[:count], images[count:], labels[count:])
 
 
-def measured(results: dict[str, Any]) -> str:
-    told = {name: spread(results[name], digits) for name, digits in TOLD.items()}
+def summarize_results(results: dict[str, Any]) -> str:
+    told = {name: mean_std(results[name], digits) for name, digits in TOLD.items()}
     note = f" {results['data_note']}." if results["data_note"] else ""
     return (
         f"{told['seconds']} s for {results['steps']} steps and the scoring of the test images, of which "
@@ -125,4 +125,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -22,10 +22,10 @@ from typing import Any
 
 import jax
 
-from common.study import Findings, Options, Progress, run, table
+from common.study import Progress, StudyOptions, StudyResult, results_table, run_study
 from jaxconv import plot
-from jaxconv.models.comparison_cases import model_contest
-from jaxconv.testing import Comparison, Contest, compare_all, contest
+from jaxconv.models.comparison_cases import model_case
+from jaxconv.testing import Comparison, OpCase, compare_all, make_op_case
 
 PROJECT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- compare_gradients -->", "<!-- end -->")
@@ -33,7 +33,7 @@ PICTURE = Path(".github/pictures/compare-gradients.png")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Options):
+class Config(StudyOptions):
     """Compare every lowering and the gradients derived by hand."""
 
     SMOKE = {"repeats": 2}
@@ -44,25 +44,27 @@ class Config(Options):
     """Renew the README's table and figure."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     found: dict[str, Comparison] = {}
     with jax.enable_x64(True):
         ready = contests(config.smoke)
-        for title in tell.each(list(ready)):
+        for title in progress.track(list(ready)):
             functions, args, names = ready[title].functions, ready[title].args, ready[title].names
-            found[title] = compare_all(functions, *args, names=names, repeats=config.repeats)
+            found[title] = compare_all(functions, *args, names=names, num_repeats=config.repeats)
     results = {title: summary(comparison) for title, comparison in found.items()}
     headings = ("", *(f"{title}: {what}" for title in found for what in ("error", "time")))
-    return Findings(results, {"compare_gradients": plot.errors(found)}, [table("", headings, cells(results))])
+    return StudyResult(
+        results, {"compare_gradients": plot.implementation_errors(found)}, [results_table("", headings, cells(results))]
+    )
 
 
-def contests(smoke: bool) -> dict[str, Contest]:
+def contests(smoke: bool) -> dict[str, OpCase]:
     if smoke:
-        return {"one convolution": contest("conv", (1, 6, 5, 2), features=3)}
+        return {"one convolution": make_op_case("conv", (1, 6, 5, 2), features=3)}
     return {
-        "one convolution": contest("conv", (8, 28, 28, 3), features=16, kernel=3, stride=2),
-        "LeNet-5": model_contest("lenet5"),
-        "the MNIST network": model_contest("mnist_cnn"),
+        "one convolution": make_op_case("conv", (8, 28, 28, 3), features=16, kernel=3, stride=2),
+        "LeNet-5": model_case("lenet5"),
+        "the MNIST network": model_case("mnist_cnn"),
     }
 
 
@@ -72,10 +74,10 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     return {
         "agree": comparison.ok,
         "error": {
-            name: max((row.relative for row in comparison.rows if row.implementation == name), default=None)
+            name: max((row.max_rel_error for row in comparison.rows if row.implementation == name), default=None)
             for name in names
         },
-        "milliseconds": {name: timing.both * 1e3 for name, timing in comparison.seconds.items()},
+        "milliseconds": {name: timing.forward_backward * 1e3 for name, timing in comparison.seconds.items()},
     }
 
 
@@ -108,7 +110,7 @@ def renew_readme(table: str, picture: Path) -> None:
     shutil.copy(picture, PROJECT / PICTURE)
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     worst = max(error for found in results.values() for error in found["error"].values() if error is not None)
     differing = [title for title, found in results.items() if not found["agree"]]
     ways = len(next(iter(results.values()))["error"])
@@ -117,6 +119,6 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    report = run(Config, measure, measured)
+    report = run_study(Config, measure, summarize_results)
     if report["config"]["readme"]:
-        renew_readme(markdown(report["results"]), Path(report["config"]["out"]) / "compare_gradients.png")
+        renew_readme(markdown(report["results"]), Path(report["config"]["output_dir"]) / "compare_gradients.png")

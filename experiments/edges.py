@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import filters, ops, plot
 from jaxconv.plot import rgb
 
@@ -56,9 +56,9 @@ Learner = Callable[[dict[str, jax.Array], jax.Array], jax.Array]  # (params, ima
 class Config(Study):
     """The lectures' kernels, and learning one of them."""
 
-    SMOKE = {"steps": 250, "seeds": 2}
+    SMOKE = {"steps": 250, "num_seeds": 2}
 
-    seeds: int = 5
+    num_seeds: int = 5
     """Starts of each thing that is learned."""
     steps: int = 1000
     """Steps of Adam, on all windows at once."""
@@ -143,7 +143,7 @@ def learn_all(config: Config, image: jax.Array) -> tuple[dict[str, Any], jax.Arr
     for name, (learner, features, target) in tasks.items():
         each = [
             learn(learner, features, config.steps, config.learning_rate, jax.random.key(seed), x, target)
-            for seed in range(config.seeds)
+            for seed in range(config.num_seeds)
         ]
         found[name] = {"left_over": [float(left) for _, left in each]}
         if target is not length:  # the length is no one kernel's, and a pair's may be turned
@@ -161,7 +161,7 @@ def first_close(errors: np.ndarray) -> int | None:
     return None if len(far) and far[-1] == len(errors) - 1 else int(far[-1] + 1) if len(far) else 0
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     colours = photograph()
     grey = colours.mean(axis=-1, keepdims=True)
     flat = jnp.ones((1, 5, 6, 1))
@@ -179,10 +179,10 @@ def measure(config: Config, tell: Progress) -> Findings:
     }
     ways = {}
     images = {"photograph": grey, "noise": jax.random.normal(jax.random.key(0), grey.shape)}
-    for name in tell.each(list(images), "learning from {}"):
+    for name in progress.track(list(images), "learning from {}"):
         results["learned"][name], ways[name] = learn_all(config, images[name])
     figure = draw(colours, grey, ways["photograph"])
-    return Findings(results, {"edges": figure}, tables(results))
+    return StudyResult(results, {"edges": figure}, tables(results))
 
 
 def extreme(y: jax.Array) -> float:
@@ -197,9 +197,9 @@ def draw(colours: jax.Array, grey: jax.Array, way: jax.Array) -> Any:
     )
     canvas = jnp.concatenate([above, below], axis=1)
     shown = {
-        "photograph": rgb.picture(colours[0]),
-        "blur": rgb.picture(filters.apply_filter(colours, filters.normalized(filters.BLUR))[0]),
-        "sharpen": rgb.picture(filters.apply_filter(colours, filters.normalized(filters.SHARPEN))[0]),
+        "photograph": rgb.to_rgb(colours[0]),
+        "blur": rgb.to_rgb(filters.apply_filter(colours, filters.normalized(filters.BLUR))[0]),
+        "sharpen": rgb.to_rgb(filters.apply_filter(colours, filters.normalized(filters.SHARPEN))[0]),
         "Laplacian": signed(filters.apply_filter(grey, filters.LAPLACIAN)),
         "vertical edges": signed(filters.apply_filter(grey, filters.SOBEL_X)),
         "horizontal edges": signed(filters.apply_filter(grey, filters.SOBEL_Y)),
@@ -207,21 +207,21 @@ def draw(colours: jax.Array, grey: jax.Array, way: jax.Array) -> Any:
         "√(H² + V²)": heat(filters.sobel(grey)),
         "vertical edges of red": signed(filters.apply_filter(colours[..., :1], filters.SOBEL_X)),
         "box detector": signed(filters.box_detector(grey)),
-        "boxes: 3, 5, hollow 5, 7": rgb.picture(canvas[0]),
+        "boxes: 3, 5, hollow 5, 7": rgb.to_rgb(canvas[0]),
         "detected": signed(filters.box_detector(canvas), share=1.0),
     }
     for step in [*(step for step in SHOWN if step < len(way) - 1), len(way) - 1]:
-        shown[f"after {step} steps" if step else "a kernel to be trained"] = rgb.signed(way[step], 2.0)
-    return plot.grid(list(shown.values()), list(shown), columns=4, size=1.6, title=CREDIT)
+        shown[f"after {step} steps" if step else "a kernel to be trained"] = rgb.diverging(way[step], 2.0)
+    return plot.image_grid(list(shown.values()), list(shown), columns=4, size=1.6, title=CREDIT)
 
 
 def signed(y: jax.Array, share: float = 0.99) -> np.ndarray:
     """In red and blue, the deepest for what no more than 1 % of the pixels exceed."""
-    return rgb.signed(y[0, :, :, 0], float(jnp.quantile(jnp.abs(y), share)))
+    return rgb.diverging(y[0, :, :, 0], float(jnp.quantile(jnp.abs(y), share)))
 
 
 def heat(y: jax.Array) -> np.ndarray:
-    return rgb.heat(np.minimum(y[0, :, :, 0], float(jnp.quantile(y, 0.99))))
+    return rgb.heatmap(np.minimum(y[0, :, :, 0], float(jnp.quantile(y, 0.99))))
 
 
 def tables(results: dict[str, Any]) -> list[Any]:
@@ -236,16 +236,18 @@ def tables(results: dict[str, Any]) -> list[Any]:
         for target, each in found.items()
     ]
     return [
-        table("Box detector", ("box", "answer"), [(name, f"{peak:g}") for name, peak in results["boxes"].items()]),
-        table("Learned", ("from", "left over at most", "error at most", f"steps to {CLOSE:g}"), learned),
+        results_table(
+            "Box detector", ("box", "answer"), [(name, f"{peak:g}") for name, peak in results["boxes"].items()]
+        ),
+        results_table("Learned", ("from", "left over at most", "error at most", f"steps to {CLOSE:g}"), learned),
     ]
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     photo, noise = results["learned"]["photograph"], results["learned"]["noise"]
     far = max(photo["Sobel"]["error"] + noise["Sobel"]["error"])
     steps = [
-        "not at all" if None in found["Sobel"]["steps"] else f"after {spread(found['Sobel']['steps'], 0)} steps"
+        "not at all" if None in found["Sobel"]["steps"] else f"after {mean_std(found['Sobel']['steps'], 0)} steps"
         for found in (photo, noise)
     ]
     noisy = [max(found["Sobel and noise"]["error"]) for found in (photo, noise)]
@@ -260,4 +262,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -27,7 +27,7 @@ import numpy as np
 
 from common import plots
 from common.networks import train_networks
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import Conv, Dense, Dropout, MaxPool, data, flatten, relu, serial, train
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer
@@ -39,9 +39,9 @@ WIDTHS = 8, 16, 32
 class Config(Study):
     """A search among hyper-parameters, and an ensemble of what it finds."""
 
-    SMOKE = {"dataset": "digits", "samples": 500, "epochs": 1, "seeds": 3, "draws": 2, "alone": 1}
+    SMOKE = {"dataset": "digits", "samples": 500, "epochs": 1, "num_seeds": 3, "draws": 2, "alone": 1}
 
-    seeds: int = 8
+    num_seeds: int = 8
     """Networks of the ensemble, from seed 0 on."""
     draws: int = 8
     """Settings that are tried, drawn at random."""
@@ -84,35 +84,35 @@ def network(setting: Setting, classes: int) -> Layer:
     return serial(*body, flatten, Dense(64), relu, Dropout(setting.dropout), Dense(classes))
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     if config.draws < 1 or config.alone < 1:
         raise InputError(f"ensemble: draws={config.draws} and alone={config.alone} should be at least 1")
     dataset = data.load(config.dataset)
-    examples, classes = dataset.train.part(slice(config.samples)), len(dataset.classes)
+    examples, classes = dataset.train.subset(slice(config.samples)), len(dataset.class_names)
     given = {"epochs": config.epochs, "batch_size": config.batch_size}
     one_after_the_other = partial(
-        train_networks, examples=examples, validation=dataset.validation, tell=tell.share, **given
+        train_networks, examples=examples, validation=dataset.validation, on_progress=progress.set_fraction, **given
     )
     rng = np.random.default_rng(0)
     tried = {}
-    for setting in tell.each([drawn(rng) for _ in range(config.draws)], "trying {}"):
+    for setting in progress.track([drawn(rng) for _ in range(config.draws)], "trying {}"):
         model = network(setting, classes)
         trained = one_after_the_other(model, seeds=[0], learning_rate=setting.learning_rate)
         tried[setting] = trained.val_accuracy[0]
     chosen = max(tried, key=lambda setting: tried[setting])
     model, rate = network(chosen, classes), chosen.learning_rate
 
-    tell(f"training {config.alone} one after the other")
+    progress(f"training {config.alone} one after the other")
     alone = one_after_the_other(model, seeds=range(config.alone), learning_rate=rate)
-    tell(f"training {config.seeds} at once")
+    progress(f"training {config.num_seeds} at once")
     steps = config.epochs * -(-len(examples[1]) // config.batch_size)
     at_once = train.fit_seeds(
         model,
         examples,
         dataset.validation,
         optimizer=train.make_optimizer("adam", rate, "one_cycle", steps),
-        seeds=range(config.seeds),
-        on_epoch=lambda record, snapshot, better: tell.share(record["epoch"] / config.epochs),
+        seeds=range(config.num_seeds),
+        on_epoch_end=lambda record, snapshot, better: progress.set_fraction(record["epoch"] / config.epochs),
         **given,
     )
     images, labels = dataset.test
@@ -128,14 +128,18 @@ def measure(config: Config, tell: Progress) -> Findings:
         "loss_together": log_loss(probabilities.mean(axis=0), labels),
         "seconds_each": {
             "one after the other": alone.seconds / config.alone,
-            "at once": at_once.train_seconds / config.seeds,
+            "at once": at_once.train_seconds / config.num_seeds,
         },
     }
     searched = sorted(tried.items(), key=lambda item: -item[1])
-    figure = plots.against_members(together, title=f"{dataset.name}: {config.seeds} networks that differ in their seed")
+    figure = plots.accuracy_vs_ensemble_size(
+        together, title=f"{dataset.name}: {config.num_seeds} networks that differ in their seed"
+    )
     tables = [
-        table("tried, on validation", ("setting", "validation"), [(s, f"{accuracy:.4f}") for s, accuracy in searched]),
-        table(
+        results_table(
+            "tried, on validation", ("setting", "validation"), [(s, f"{accuracy:.4f}") for s, accuracy in searched]
+        ),
+        results_table(
             "on test",
             ("networks together", "accuracy, mean of all choices", "the worst", "the best"),
             [
@@ -144,7 +148,7 @@ def measure(config: Config, tell: Progress) -> Findings:
             ],
         ),
     ]
-    return Findings(results, {"ensemble": figure}, tables)
+    return StudyResult(results, {"ensemble": figure}, tables)
 
 
 def epochs_of(fitted: train.SeedsResult) -> list[list[float]]:
@@ -170,7 +174,7 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(given.clip(1e-30)).mean())
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     together = {int(count): found for count, found in results["together"].items()}
     single, most = together[1], max(together)
     error, ensemble = 1 - statistics.fmean(single), 1 - together[most][0]
@@ -178,7 +182,7 @@ def measured(results: dict[str, Any]) -> str:
     validation = [each["val_accuracy"] for each in results["search"]]
     seconds = results["seconds_each"]
     return (
-        f"{most} networks get {spread(single)} on test one by one and {together[most][0]:.4f} together: the error "
+        f"{most} networks get {mean_std(single)} on test one by one and {together[most][0]:.4f} together: the error "
         f"decreases by {(error - ensemble) / error:.0%}; two together get {two:.4f}. "
         f"Loss: {statistics.fmean(results['test_loss']):.3f}, together {results['loss_together']:.3f}. The "
         f"{len(validation)} settings got from {min(validation):.4f} to {max(validation):.4f} on validation. At once, a "
@@ -187,4 +191,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from common import plots
 from common.networks import train_networks
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import checks, data, models
 from jaxconv.data import augment
 from jaxconv.errors import error_context
@@ -39,7 +39,7 @@ class Way(NamedTuple):
     augment: tuple[str, ...] = ()
 
 
-MOVED = ("flip", "shift:1")
+MOVED = ("hflip", "translate:1")
 WAYS = {
     "lecture's": Way("mnist_cnn", 12),
     "lecture's, images moved": Way("mnist_cnn", 12, MOVED),
@@ -51,7 +51,7 @@ WAYS = {
 class Config(Study):
     """Fashion-MNIST."""
 
-    SMOKE = {"ways": ("lecture's", "lecture's, images moved"), "dataset": "digits", "epochs": 2, "seeds": 1}
+    SMOKE = {"ways": ("lecture's", "lecture's, images moved"), "dataset": "digits", "epochs": 2, "num_seeds": 1}
 
     ways: tuple[str, ...] = tuple(WAYS)
     """What is trained, by name."""
@@ -65,27 +65,27 @@ class Config(Study):
     """Adam's highest."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     for title in config.ways:
         with error_context("fashion_mnist"):
             checks.one_of("way", title, WAYS)
     raw = data.load(config.dataset)
     results: dict[str, Any] = {}
     histories, kept = {}, {}
-    for title in tell.each(config.ways, "training {}"):
+    for title in progress.track(config.ways, "training {}"):
         way = WAYS[title]
         spec = models.get_model(way.model)
-        dataset, model = raw.at_least(spec.input_shape), spec.create(num_classes=len(raw.classes))
+        dataset, model = raw.with_min_size(spec.input_shape), spec.create(num_classes=len(raw.class_names))
         trained = train_networks(
             model,
             dataset.train,
             dataset.validation,
-            seeds=range(config.seeds),
+            seeds=range(config.num_seeds),
             epochs=config.epochs or way.epochs,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            augment=augment.find(way.augment)[0],
-            tell=tell.share,
+            augment=augment.parse_augmentations(way.augment)[0],
+            on_progress=progress.set_fraction,
         )
         histories[title], kept[title] = trained.history, trained.best_epoch
         results[title] = trained.scores(*dataset.test) | {"best_epoch": trained.best_epoch}
@@ -93,25 +93,25 @@ def measure(config: Config, tell: Progress) -> Findings:
         (
             title,
             f"{found['parameters']:,}",
-            spread(found["val_accuracy"]),
-            spread(found["test_accuracy"]),
+            mean_std(found["val_accuracy"]),
+            mean_std(found["test_accuracy"]),
             f"{statistics.fmean(found['best_epoch']):.1f}",
-            f"{found['train_seconds'] / config.seeds:.0f} s",
+            f"{found['train_seconds'] / config.num_seeds:.0f} s",
         )
         for title, found in results.items()
     ]
     headings = ("network", "parameters", "validation", "test accuracy", "best epoch", "a training")
-    figure = plots.against_epochs(histories, kept=kept, title=f"{raw.name}: what each network gets wrong")
-    return Findings(results, {"fashion_mnist": figure}, [table("", headings, rows)])
+    figure = plots.metric_vs_epoch(histories, kept=kept, title=f"{raw.name}: what each network gets wrong")
+    return StudyResult(results, {"fashion_mnist": figure}, [results_table("", headings, rows)])
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     each = ", ".join(
-        f"{title} {spread(found['test_accuracy'])} (at worst {min(found['test_accuracy']):.4f})"
+        f"{title} {mean_std(found['test_accuracy'])} (at worst {min(found['test_accuracy']):.4f})"
         for title, found in results.items()
     )
     return f"Test accuracy by network: {each}."
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -35,7 +35,7 @@ import numpy as np
 
 from common import plots, sift
 from common.networks import Networks, train_networks
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import Conv, Dense, MaxPool, data, explain, filters, flatten, relu, serial
 from jaxconv.data import Dataset, Split
 from jaxconv.errors import InputError, named_errors
@@ -50,7 +50,7 @@ LEARNED, WHOLE = "learned", "whole network"
 class Config(Study):
     """What a classifier is given."""
 
-    SMOKE = {"datasets": ("digits",), "samples": 200, "epochs": 2, "cell": 2, "seeds": 2}
+    SMOKE = {"datasets": ("digits",), "samples": 200, "epochs": 2, "cell": 2, "num_seeds": 2}
 
     datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
     """What is learned; a table and a column of the figure for each."""
@@ -124,27 +124,27 @@ def convnet(classes: int = 10) -> Layer:
     return serial(*body, *body, flatten, Dense(classes))
 
 
-def dense_network(in_shape: tuple[int, ...], parameters: int, classes: int = 10) -> Layer:
+def dense_network(input_shape: tuple[int, ...], parameters: int, classes: int = 10) -> Layer:
     """One hidden layer, as wide as so many parameters allow."""
-    width = round((parameters - classes) / (np.prod(in_shape) + 1 + classes))
+    width = round((parameters - classes) / (np.prod(input_shape) + 1 + classes))
     return serial(flatten, Dense(max(1, width)), relu, Dense(classes))
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     results, panels, tables = {}, {}, []
     for name in config.datasets:
         dataset = data.load(name)
-        if config.samples * config.seeds > len(dataset.train.labels):
+        if config.samples * config.num_seeds > len(dataset.train.labels):
             raise InputError(
                 f"{name} has {len(dataset.train.labels)} training images, too few for {config.samples} of each of "
-                f"{config.seeds} seeds: take samples={len(dataset.train.labels) // config.seeds}"
+                f"{config.num_seeds} seeds: take samples={len(dataset.train.labels) // config.num_seeds}"
             )
-        networks = {"convnet": convnet(len(dataset.classes))}
-        parameters = explain.summarize(networks["convnet"], dataset.in_shape).params
-        networks["dense layers"] = dense_network(dataset.in_shape, parameters, len(dataset.classes))
+        networks = {"convnet": convnet(len(dataset.class_names))}
+        parameters = explain.summarize(networks["convnet"], dataset.image_shape).params
+        networks["dense layers"] = dense_network(dataset.image_shape, parameters, len(dataset.class_names))
         each: list[dict[str, Any]] = []
-        for seed in tell.each(range(config.seeds), f"{name}, seed {{}}"):
-            each.append(of_seed(config, dataset, networks, seed, each[0] if each else None, tell))
+        for seed in progress.track(range(config.num_seeds), f"{name}, seed {{}}"):
+            each.append(of_seed(config, dataset, networks, seed, each[0] if each else None, progress))
         results[name] = {
             kind: {of: joined([seed[kind][of] for seed in each]) for of in each[0][kind]} for kind in each[0]
         }
@@ -152,7 +152,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     for kind in [*CLASSIFIERS, WHOLE]:
         for name, found in results.items():
             panels[f"{name}: {kind}"] = {of: each["test"] for of, each in found[kind].items()}
-    return Findings(results, {"features": plots.bars(panels)}, tables)
+    return StudyResult(results, {"features": plots.grouped_bars(panels)}, tables)
 
 
 def of_seed(
@@ -161,10 +161,10 @@ def of_seed(
     networks: dict[str, Layer],
     seed: int,
     first: dict[str, Any] | None,  # what the first seed found, whose choices are taken
-    tell: Progress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """For each classifier and features, and each network, the accuracy on the three parts."""
-    train = dataset.train.part(slice(config.samples * seed, config.samples * (seed + 1)))
+    train = dataset.train.subset(slice(config.samples * seed, config.samples * (seed + 1)))
     parts = {"train": train, "validation": dataset.validation, "test": dataset.test}
     trained = {
         name: train_networks(
@@ -185,10 +185,10 @@ def of_seed(
         for of, classifier in CLASSIFIERS.items():
             tried = classifier.tried if first is None else (first[of][name]["chosen"],)
             found[of][name] = classified(classifier.make, tried, scaled(made), parts)
-        tell.share((i + 1) / len(functions))
+        progress.set_fraction((i + 1) / len(functions))
     found[WHOLE] = {
         name: {part: network.accuracy(*split)[0] for part, split in parts.items()}
-        | {"parameters": explain.summarize(network.model, dataset.in_shape).params}
+        | {"parameters": explain.summarize(network.model, dataset.image_shape).params}
         for name, network in trained.items()
     }
     return found
@@ -197,7 +197,7 @@ def of_seed(
 @named_errors
 def learned(networks: Networks, images: np.ndarray, cell: int) -> np.ndarray:
     """What the last layer of the network is given."""
-    model, (params, state) = networks.model, networks.each[0]
+    model, (params, state) = networks.model, networks.variables[0]
     maps = partial(explain.feature_maps, model, params, state, layers=("flatten1",))
     return per_image(lambda x: maps(x)["flatten1"], images)
 
@@ -239,29 +239,30 @@ def joined(each: list[dict[str, Any]]) -> dict[str, Any]:
 
 def as_tables(name: str, found: dict[str, Any]) -> list[Any]:
     rows = [
-        (features, each["length"], *(spread(found[of][features]["test"], 3) for of in CLASSIFIERS))
+        (features, each["length"], *(mean_std(found[of][features]["test"], 3) for of in CLASSIFIERS))
         for features, each in found["linear SVM"].items()
     ]
     networks = [
-        (of, f"{each['parameters']:,}", *(spread(each[part], 3) for part in PARTS)) for of, each in found[WHOLE].items()
+        (of, f"{each['parameters']:,}", *(mean_std(each[part], 3) for part in PARTS))
+        for of, each in found[WHOLE].items()
     ]
     return [
-        table(f"{name}: test accuracy", ("features", "length", *CLASSIFIERS), rows),
-        table(f"{name}: {WHOLE}s", ("network", "parameters", *PARTS), networks),
+        results_table(f"{name}: test accuracy", ("features", "length", *CLASSIFIERS), rows),
+        results_table(f"{name}: {WHOLE}s", ("network", "parameters", *PARTS), networks),
     ]
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     told = []
     for name, found in results.items():
         best = []
         for features in [*FEATURES, LEARNED]:  # with the classifier that is best on validation images
             each = max((found[of][features] for of in CLASSIFIERS), key=lambda e: statistics.fmean(e["validation"]))
-            best.append(f"{features} {spread(each['test'], 3)}")
-        whole = ", ".join(f"{of} {spread(each['test'], 3)}" for of, each in found[WHOLE].items())
+            best.append(f"{features} {mean_std(each['test'], 3)}")
+        whole = ", ".join(f"{of} {mean_std(each['test'], 3)}" for of, each in found[WHOLE].items())
         told.append(f"{name}: {', '.join(best)}; whole networks: {whole}")
     return f"Test accuracy with the classifier that was best on validation: {'. '.join(told)}."
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

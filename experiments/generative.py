@@ -33,7 +33,7 @@ import numpy as np
 import optax
 from sklearn.decomposition import PCA
 
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import data, models, plot, runtime, train
 from jaxconv.layers import Layer
 
@@ -51,7 +51,7 @@ class Config(Study):
         "dataset": "digits",
         "samples": 600,
         "epochs": 20,
-        "seeds": 2,
+        "num_seeds": 2,
         "code": 8,
         "batch_size": 32,
     }
@@ -87,9 +87,9 @@ class Coder(NamedTuple):
         return self.decoder.apply(params["decoder"], {}, code)[0]
 
 
-def coder(in_shape: tuple[int, int, int], code: int, variational: bool) -> Coder:
+def coder(input_shape: tuple[int, int, int], code: int, variational: bool) -> Coder:
     """Both halves have stride 2 where others pool."""
-    return Coder(models.encoder((1 + variational) * code), models.decoder(in_shape), variational)
+    return Coder(models.encoder((1 + variational) * code), models.decoder(input_shape), variational)
 
 
 def divergence(mean: jax.Array, log_var: jax.Array) -> jax.Array:
@@ -108,7 +108,7 @@ def nats(coder: Coder, params: Any, images: jax.Array, key: jax.Array) -> tuple[
     return pixels.sum(axis=(1, 2, 3)), cost
 
 
-def fit(coder: Coder, images: np.ndarray, config: Config, tell: Callable[[float], None]) -> list[Any]:
+def fit(coder: Coder, images: np.ndarray, config: Config, progress: Callable[[float], None]) -> list[Any]:
     """The params of each seed. An epoch is one program, compiled once: a scan over steps, whose batch and noise are
     functions of the seed and the step's number.
     """
@@ -119,7 +119,7 @@ def fit(coder: Coder, images: np.ndarray, config: Config, tell: Callable[[float]
         pixels, code = nats(coder, params, batch, key)
         return jnp.mean(pixels + code.sum(axis=-1))
 
-    @partial(jax.jit, compiler_options=runtime.hasty_options())
+    @partial(jax.jit, compiler_options=runtime.fast_compile_options())
     def start(key: jax.Array) -> tuple[Any, Any]:
         first, second = jax.random.split(key)
         encoder, _ = coder.encoder.init(first, images.shape[1:])
@@ -139,13 +139,13 @@ def fit(coder: Coder, images: np.ndarray, config: Config, tell: Callable[[float]
         return jax.lax.scan(step, carry, numbers)[0]
 
     fitted, on_device = [], jnp.asarray(images)
-    for seed in range(config.seeds):
+    for seed in range(config.num_seeds):
         key = jax.random.key(seed)
         carry = start(jax.random.fold_in(key, config.epochs * in_epoch))
         for done in range(config.epochs):
             carry = epoch(carry, key, done * in_epoch + jnp.arange(in_epoch), on_device)
             jax.block_until_ready(carry)
-            tell((seed + (done + 1) / config.epochs) / config.seeds)
+            progress((seed + (done + 1) / config.epochs) / config.num_seeds)
         fitted.append(carry[0])
     return fitted
 
@@ -181,19 +181,19 @@ def linear(images: np.ndarray, code: int) -> Method:
 
 def learned(coder: Coder, fitted: list[Any]) -> list[Method]:
     """A network's code of an image is its mean, and what it draws are the means of the pixels."""
-    jit = partial(jax.jit, compiler_options=runtime.hasty_options())  # each is asked a few times
+    jit = partial(jax.jit, compiler_options=runtime.fast_compile_options())  # each is asked a few times
     encode = jit(lambda params, images: coder.encode(params, images)[0])
     draw = jit(lambda params, code: jax.nn.sigmoid(coder.decode(params, code)))
     return [Method(partial(encode, params), partial(draw, params), coder.variational) for params in fitted]
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     dataset = data.load(config.dataset)
-    images, (tested, labels) = dataset.train.part(slice(config.samples)).images, dataset.test
+    images, (tested, labels) = dataset.train.subset(slice(config.samples)).images, dataset.test
     methods, results = {"PCA": [linear(images, config.code)]}, {"PCA": {}}
-    for name, variational in tell.each(list(KINDS.items()), "training: {0[0]}"):
-        network = coder(dataset.in_shape, config.code, variational)
-        fitted = fit(network, images, config, tell.share)
+    for name, variational in progress.track(list(KINDS.items()), "training: {0[0]}"):
+        network = coder(dataset.image_shape, config.code, variational)
+        fitted = fit(network, images, config, progress.set_fraction)
         methods[name] = learned(network, fitted)
         results[name] = costs(network, fitted, tested)
     for name, seeds in methods.items():
@@ -201,7 +201,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         results[name]["test_mse"] = [method.error(tested) for method in seeds]
 
     first = {name: seeds[0] for name, seeds in methods.items()}
-    ten = np.stack([tested[labels == label][0] for label in range(len(dataset.classes))])[:SHOWN]
+    ten = np.stack([tested[labels == label][0] for label in range(len(dataset.class_names))])[:SHOWN]
     errors = {name: f"{name}\n{np.mean(results[name]['test_mse']):.4f}" for name in first}
     shown = {"original": ten} | {errors[name]: method.draw(method.codes(ten)) for name, method in first.items()}
     shown |= {
@@ -209,14 +209,14 @@ def measure(config: Config, tell: Progress) -> Findings:
     }
     title = f"{dataset.name}: {config.code} numbers an image; mean squared error of test images"
     figures = {
-        "generative": plot.rows(shown, title=title),
-        "between": plot.rows(between(first, ten), title=dataset.name),
+        "generative": plot.image_rows(shown, title=title),
+        "between": plot.image_rows(between(first, ten), title=dataset.name),
     }
     rows = [
-        [name, *(spread(found[part]) if part in found else "" for part in COLUMNS.values())]
+        [name, *(mean_std(found[part]) if part in found else "" for part in COLUMNS.values())]
         for name, found in results.items()
     ]
-    return Findings(results, figures, [table("", (f"{config.code} numbers an image", *COLUMNS), rows)])
+    return StudyResult(results, figures, [results_table("", (f"{config.code} numbers an image", *COLUMNS), rows)])
 
 
 def costs(coder: Coder, fitted: list[Any], images: np.ndarray) -> dict[str, list[float]]:
@@ -243,15 +243,15 @@ def between(methods: dict[str, Method], images: np.ndarray) -> dict[str, Any]:
     return rows
 
 
-def measured(results: dict[str, Any]) -> str:
-    errors = ", ".join(f"{name} {spread(found['test_mse'])}" for name, found in results.items())
+def summarize_results(results: dict[str, Any]) -> str:
+    errors = ", ".join(f"{name} {mean_std(found['test_mse'])}" for name, found in results.items())
     found = results["variational"]
     return (
         f"Mean squared error of a test image's pixels: {errors}. The ELBO of the variational one is "
-        f"{spread(found['elbo'], 1)} nats an image: {spread(found['pixels'], 1)} for the pixels and "
-        f"{spread(found['code'], 1)} for the code, of which {spread(found['used'], 0)} numbers are used."
+        f"{mean_std(found['elbo'], 1)} nats an image: {mean_std(found['pixels'], 1)} for the pixels and "
+        f"{mean_std(found['code'], 1)} for the code, of which {mean_std(found['used'], 0)} numbers are used."
     )
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -25,7 +25,7 @@ import numpy as np
 
 from common import plots
 from common.networks import train_networks
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import Conv, Dense, MaxPool, data, explain, flatten, models, plot, relu, serial
 from jaxconv.layers import Layer
 
@@ -39,7 +39,7 @@ class Config(Study):
         "kernel_size": 2,
         "samples": (50, 200),
         "examples": 400,
-        "seeds": 1,
+        "num_seeds": 1,
         "batch_size": 20,
         "moved": 40,
         "reach": 2,
@@ -63,46 +63,46 @@ class Config(Study):
     """The largest shift, in pixels."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     dataset = data.load(config.dataset)
     most = max(config.samples)
-    networks = {"mlp": models.mlp(len(dataset.classes)), "cnn": cnn(config.kernel_size, len(dataset.classes))}
+    networks = {"mlp": models.mlp(len(dataset.class_names)), "cnn": cnn(config.kernel_size, len(dataset.class_names))}
     # One fixed permutation for all images: row 001-02.
-    order = np.random.default_rng(0).permutation(int(np.prod(dataset.in_shape[:2])))
+    order = np.random.default_rng(0).permutation(int(np.prod(dataset.image_shape[:2])))
     permuted = {part: permute(getattr(dataset, part), order) for part in ("train", "validation", "test")}
     images, labels = (array[: config.moved] for array in dataset.test)
     results: dict[str, Any] = {}
     curves = {}
-    tell.expect(len(networks) * (len(config.samples) + 1))
+    progress.expect(len(networks) * (len(config.samples) + 1))
     for name, model in networks.items():
         found = results[name] = {
-            "parameters": explain.summarize(model, dataset.in_shape).params,
+            "parameters": explain.summarize(model, dataset.image_shape).params,
             "val_accuracy": {},
             "test_accuracy": {},
         }
         for count in config.samples:
-            tell(f"{name}: training on {count:,} samples")
-            trained = train(config, model, dataset.train, dataset.validation, count, tell)
+            progress(f"{name}: training on {count:,} samples")
+            trained = train(config, model, dataset.train, dataset.validation, count, progress)
             found["val_accuracy"][str(count)] = trained.val_accuracy
             found["test_accuracy"][str(count)] = trained.accuracy(*dataset.test)
             if count == most:
                 moves = trained.translation_tests(images, labels, config.reach)
-                curves[name] = explain.mean_shifted(moves)
-                both = [explain.both_ways(rows) for rows in moves]
+                curves[name] = explain.mean_shift_results(moves)
+                both = [explain.average_by_distance(rows) for rows in moves]
                 # By how far: the accuracy of each seed.
                 found["moved"] = {str(far): [rows[far].accuracy for rows in both] for far in range(1, config.reach + 1)}
-        tell(f"{name}: training on permuted pixels")
-        trained = train(config, model, permuted["train"], permuted["validation"], most, tell)
+        progress(f"{name}: training on permuted pixels")
+        trained = train(config, model, permuted["train"], permuted["validation"], most, progress)
         found["permuted"] = trained.accuracy(*permuted["test"])
     learned = {
         name: {int(count): values for count, values in found["test_accuracy"].items()}
         for name, found in results.items()
     }
     figures = {
-        "invariance": plots.against_samples(learned, title=f"{dataset.name}: equal numbers of steps"),
-        "shift": plot.against_shift(curves, title=f"{dataset.name}: images moved along a row"),
+        "invariance": plots.accuracy_vs_num_samples(learned, title=f"{dataset.name}: equal numbers of steps"),
+        "shift": plot.accuracy_vs_shift(curves, title=f"{dataset.name}: images moved along a row"),
     }
-    return Findings(results, figures, tables(results))
+    return StudyResult(results, figures, tables(results))
 
 
 def cnn(kernel_size: int, classes: int) -> Layer:
@@ -111,7 +111,7 @@ def cnn(kernel_size: int, classes: int) -> Layer:
     return serial(*body, flatten, Dense(64), relu, Dense(classes))
 
 
-def train(config: Config, model: Layer, examples: Any, validation: Any, count: int, tell: Progress) -> Any:
+def train(config: Config, model: Layer, examples: Any, validation: Any, count: int, progress: Progress) -> Any:
     """Networks of all seeds, trained on the first samples; few samples are gone through more often."""
     images, labels = (array[:count] for array in examples)
     epoch = max(config.samples)
@@ -120,11 +120,11 @@ def train(config: Config, model: Layer, examples: Any, validation: Any, count: i
         model,
         (np.tile(images, (repeats, 1, 1, 1))[:epoch], np.tile(labels, repeats)[:epoch]),
         tuple(array[:2000] for array in validation),
-        seeds=range(config.seeds),
+        seeds=range(config.num_seeds),
         epochs=max(1, config.examples // epoch),
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        tell=tell.share,
+        on_progress=progress.set_fraction,
     )
 
 
@@ -136,23 +136,23 @@ def permute(part: Any, order: np.ndarray) -> data.Split:
 
 def tables(results: dict[str, Any]) -> list[Any]:
     rows = [
-        (name, f"{found['parameters']:,}", samples, spread(values))
+        (name, f"{found['parameters']:,}", samples, mean_std(values))
         for name, found in results.items()
         for samples, values in [*found["test_accuracy"].items(), ("most, permuted", found["permuted"])]
     ]
     shown = [far for far in ("1", "2", "4", "8") if far in results["mlp"]["moved"]]
-    moved = [(name, *(spread(found["moved"][far], 3) for far in shown)) for name, found in results.items()]
+    moved = [(name, *(mean_std(found["moved"][far], 3) for far in shown)) for name, found in results.items()]
     return [
-        table(
+        results_table(
             "permuted: the pixels of every image, all in one way", ("network", "parameters", "samples", "test"), rows
         ),
-        table("test images moved along a row", ("network", *(f"±{far} px" for far in shown)), moved),
+        results_table("test images moved along a row", ("network", *(f"±{far} px" for far in shown)), moved),
     ]
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     def each(values: dict[str, Any], digits: int) -> str:
-        return ", ".join(f"{name} {spread(values[name], digits)}" for name in results)
+        return ", ".join(f"{name} {mean_std(values[name], digits)}" for name in results)
 
     learned = "; ".join(
         f"{count} samples: {each({name: found['test_accuracy'][count] for name, found in results.items()}, 3)}"
@@ -165,4 +165,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -35,7 +35,7 @@ import numpy as np
 
 from common import plots
 from common.networks import TrainingStudy
-from common.study import Findings, Progress, run, spread, table
+from common.study import Progress, StudyResult, mean_std, results_table, run_study
 from jaxconv import AvgPool, LpPool, MaxPool, checks, data, models, ops, relu, sigmoid, tanh
 from jaxconv.errors import error_context
 from jaxconv.layers import Layer
@@ -59,7 +59,7 @@ class Config(TrainingStudy):
         "samples": 300,
         "epochs": 2,
         "epochs_1998": 2,
-        "seeds": 1,
+        "num_seeds": 1,
         "shown": 20,
     }
 
@@ -77,20 +77,20 @@ class Config(TrainingStudy):
     """Test images for the network without convolutions."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     for name in config.networks:
         with error_context("lenet"):
             checks.one_of("network", name, NETWORKS)
-    dataset = data.load(config.dataset).at_least(models.get_model("lenet5").input_shape)
+    dataset = data.load(config.dataset).with_min_size(models.get_model("lenet5").input_shape)
     results: dict[str, Any] = {"networks": {}, "as matrices": {}}
     histories = {}
-    for name in tell.each(config.networks, "training {}"):
-        model = NETWORKS[name](len(dataset.classes))
+    for name in progress.track(config.networks, "training {}"):
+        model = NETWORKS[name](len(dataset.class_names))
         trained = config.train(
             model,
-            dataset.train.part(slice(config.samples)),
+            dataset.train.subset(slice(config.samples)),
             dataset.validation,
-            tell,
+            progress,
             epochs=config.epochs_1998 if name == "1998" else config.epochs,
         )
         histories[name] = [mean_of(trained.history)]
@@ -98,14 +98,16 @@ def measure(config: Config, tell: Progress) -> Findings:
         results["networks"][name] = trained.scores(*dataset.test) | {"first_epoch": first}
         if name != "1998" and not results["as matrices"]:  # of the first that has ordinary convolutions
             images = dataset.test.images[: config.shown] / np.float32(255)
-            results["as matrices"] = without_convolutions(model, *trained.each[0], images)
+            results["as matrices"] = without_convolutions(model, *trained.variables[0], images)
     columns = {"after one epoch": "first_epoch", "validation": "val_accuracy", "test accuracy": "test_accuracy"}
     rows = [
-        (name, f"{found['parameters']:,}", *(spread(found[key]) for key in columns.values()))
+        (name, f"{found['parameters']:,}", *(mean_std(found[key]) for key in columns.values()))
         for name, found in results["networks"].items()
     ]
-    figure = plots.against_epochs(histories, training=False, title=f"LeNet-5 on {dataset.name}, means of the trainings")
-    return Findings(results, {"lenet": figure}, [table("", ("network", "parameters", *columns), rows)])
+    figure = plots.metric_vs_epoch(
+        histories, training=False, title=f"LeNet-5 on {dataset.name}, means of the trainings"
+    )
+    return StudyResult(results, {"lenet": figure}, [results_table("", ("network", "parameters", *columns), rows)])
 
 
 def mean_of(histories: list[list[dict[str, Any]]]) -> list[dict[str, float]]:
@@ -134,11 +136,11 @@ def without_convolutions(model: Layer, params: Any, state: Any, images: np.ndarr
 def by_matrices(model: Layer, params: Any, x: Any) -> tuple[jax.Array, dict[str, Any]]:
     """The logits of a chain of layers in which every convolution is a product with its matrix, and the matrices."""
     matrices = {}
-    for name, part in model.parts:
+    for name, part in model.children:
         if part.facts.kernel_use == "slide":
             kernel, bias, window = params[name]["kernel"], params[name]["bias"], part.window
             slide = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
-            matrices[name] = ops.conv_matrix(kernel, x.shape[1:], **slide)
+            matrices[name] = ops.convolution_matrix(kernel, x.shape[1:], **slide)
             y = matrices[name] @ x.reshape(len(x), -1).T  # an image a column
             maps, _ = jax.eval_shape(part.apply, params[name], {}, x)
             x = y.T.reshape(maps.shape) + bias[None, None, None]
@@ -147,10 +149,10 @@ def by_matrices(model: Layer, params: Any, x: Any) -> tuple[jax.Array, dict[str,
     return x, matrices
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     found, same = results["networks"], results["as matrices"]
-    accuracy = ", ".join(f"{name} {spread(each['test_accuracy'])}" for name, each in found.items())
-    begin = ", ".join(f"{name} {spread(each['first_epoch'], 3)}" for name, each in found.items())
+    accuracy = ", ".join(f"{name} {mean_std(each['test_accuracy'])}" for name, each in found.items())
+    begin = ", ".join(f"{name} {mean_std(each['first_epoch'], 3)}" for name, each in found.items())
     sentence = f"Test accuracy: {accuracy}. On validation after one epoch: {begin}."
     if not same:
         return sentence
@@ -163,4 +165,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

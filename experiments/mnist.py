@@ -23,8 +23,8 @@ import statistics
 from typing import Any
 
 from common import plots
-from common.networks import train_recipe
-from common.study import Findings, Progress, Study, run, spread, table
+from common.networks import train_with_config
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import data, explain, models, train
 from jaxconv.runs import RECIPES, TrainConfig
 
@@ -35,7 +35,7 @@ NETWORKS = {"convnet": "mnist_cnn", "dense": "mlp"}
 class Config(Study):
     """The lecture's network on MNIST."""
 
-    SMOKE = {"dataset": "digits", "epochs": 4, "seeds": 2}
+    SMOKE = {"dataset": "digits", "epochs": 4, "num_seeds": 2}
 
     dataset: str = "mnist"
     """What is learned."""
@@ -43,20 +43,25 @@ class Config(Study):
     """How often each network goes through the training images, at most."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     recipe = TrainConfig(**RECIPES["lecture"] | {"epochs": config.epochs})
-    dataset = data.load(config.dataset).at_least(models.get_model("mnist_cnn").input_shape)
+    dataset = data.load(config.dataset).with_min_size(models.get_model("mnist_cnn").input_shape)
     results: dict[str, Any] = {}
     histories, kept = {}, {}
-    for title, name in tell.each(list(NETWORKS.items()), "training {0[0]}"):
-        model = models.create_model(name, len(dataset.classes))
-        trained = train_recipe(
-            recipe, model, dataset.train, dataset.validation, seeds=range(config.seeds), tell=tell.share
+    for title, name in progress.track(list(NETWORKS.items()), "training {0[0]}"):
+        model = models.create_model(name, len(dataset.class_names))
+        trained = train_with_config(
+            recipe,
+            model,
+            dataset.train,
+            dataset.validation,
+            seeds=range(config.num_seeds),
+            progress=progress.set_fraction,
         )
         histories[title], kept[title] = trained.history, trained.best_epoch
-        scores = [train.evaluate(model, *network, *dataset.test) for network in trained.each]
+        scores = [train.evaluate(model, *network, *dataset.test) for network in trained.variables]
         results[title] = {
-            "parameters": explain.summarize(model, dataset.in_shape).params,
+            "parameters": explain.summarize(model, dataset.image_shape).params,
             "val_accuracy": trained.val_accuracy,
             "test_accuracy": [each["accuracy"] for each in scores],
             "test_loss": [each["loss"] for each in scores],
@@ -70,16 +75,16 @@ def measure(config: Config, tell: Progress) -> Findings:
         (
             title,
             f"{results[title]['parameters']:,}",
-            *(spread(results[title][name]) for name in ("val_accuracy", "test_accuracy", "test_loss")),
+            *(mean_std(results[title][name]) for name in ("val_accuracy", "test_accuracy", "test_loss")),
             f"{statistics.fmean(results[title]['best_epoch']):.1f}",
         )
         for title in NETWORKS
     ]
     headings = ("network", "parameters", "validation", "test accuracy", "test loss", "best epoch")
     each = [(f"seed {i}", f"{share:.1%}") for i, share in enumerate(results["error_decrease"])]
-    tables = [table("", headings, rows), table("", ("relative error decrease", ""), each)]
-    figure = plots.against_epochs(histories, kept=kept, title=f"{dataset.name}, by the lecture's recipe")
-    return Findings(results, {"mnist": figure}, tables)
+    tables = [results_table("", headings, rows), results_table("", ("relative error decrease", ""), each)]
+    figure = plots.metric_vs_epoch(histories, kept=kept, title=f"{dataset.name}, by the lecture's recipe")
+    return StudyResult(results, {"mnist": figure}, tables)
 
 
 def error_decrease(before: float, after: float) -> float:
@@ -87,16 +92,16 @@ def error_decrease(before: float, after: float) -> float:
     return (after - before) / (1 - before) if before < 1 else 0.0
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     convnet, dense = (results[title] for title in NETWORKS)
     each = ", ".join(f"{share:.0%}" for share in results["error_decrease"])
     mean = statistics.fmean(results["error_decrease"])
     return (
-        f"Test accuracy: the convnet ({convnet['parameters']:,} parameters) {spread(convnet['test_accuracy'])}, the "
+        f"Test accuracy: the convnet ({convnet['parameters']:,} parameters) {mean_std(convnet['test_accuracy'])}, the "
         f"lowest {min(convnet['test_accuracy']):.4f}; the dense network ({dense['parameters']:,}) "
-        f"{spread(dense['test_accuracy'])}. The error decreases by {mean:.0%} on average (by seed {each})."
+        f"{mean_std(dense['test_accuracy'])}. The error decreases by {mean:.0%} on average (by seed {each})."
     )
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

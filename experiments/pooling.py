@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from common.networks import TrainingStudy
-from common.study import Findings, Progress, run, spread, table
+from common.study import Progress, StudyResult, mean_std, results_table, run_study
 from jaxconv import AvgPool, Conv, Dense, LpPool, MaxPool, checks, data, explain, flatten, plot, relu, serial
 from jaxconv.errors import error_context
 from jaxconv.layers import Layer
@@ -53,7 +53,7 @@ class Config(TrainingStudy):
         "dataset": "digits",
         "samples": 400,
         "epochs": 1,
-        "seeds": 2,
+        "num_seeds": 2,
         "moved": 100,
         "reach": 1,
     }
@@ -78,7 +78,7 @@ def network(pool: str, classes: int = 10) -> Layer:
     return serial(*body, flatten, Dense(64), relu, Dense(classes))
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     for pool in config.pools:
         with error_context("pooling"):
             checks.one_of("pooling", pool, POOLS)
@@ -86,29 +86,29 @@ def measure(config: Config, tell: Progress) -> Findings:
     images, labels = (array[: config.moved] for array in dataset.test)
     results: dict[str, Any] = {}
     curves = {}
-    for pool in tell.each(config.pools, "training with pooling: {}"):
-        model = network(pool, len(dataset.classes))
-        trained = config.train(model, dataset.train.part(slice(config.samples)), dataset.validation, tell)
+    for pool in progress.track(config.pools, "training with pooling: {}"):
+        model = network(pool, len(dataset.class_names))
+        trained = config.train(model, dataset.train.subset(slice(config.samples)), dataset.validation, progress)
         moves = trained.translation_tests(images, labels, config.reach)
-        curves[pool] = explain.mean_shifted(moves)
-        by_one = [explain.both_ways(rows)[1] for rows in moves]
+        curves[pool] = explain.mean_shift_results(moves)
+        by_one = [explain.average_by_distance(rows)[1] for rows in moves]
         results[pool] = trained.scores(*dataset.test) | {
-            "same_class": [row.same for row in by_one],
-            "feature_distance": [row.distance for row in by_one],
+            "same_class": [row.consistency for row in by_one],
+            "feature_distance": [row.feature_distance for row in by_one],
         }
     rows = [
-        (pool, f"{found['parameters']:,}", *(spread(found[name]) for name in COLUMNS.values()))
+        (pool, f"{found['parameters']:,}", *(mean_std(found[name]) for name in COLUMNS.values()))
         for pool, found in results.items()
     ]
-    figure = plot.against_shift(curves, title=f"{dataset.name}: images moved along a row")
-    return Findings(results, {"pooling": figure}, [table("", ("pooling", "parameters", *COLUMNS), rows)])
+    figure = plot.accuracy_vs_shift(curves, title=f"{dataset.name}: images moved along a row")
+    return StudyResult(results, {"pooling": figure}, [results_table("", ("pooling", "parameters", *COLUMNS), rows)])
 
 
-def measured(results: dict[str, Any]) -> str:
-    accuracy = ", ".join(f"{pool} {spread(found['test_accuracy'])}" for pool, found in results.items())
-    same = ", ".join(f"{pool} {spread(found['same_class'], 3)}" for pool, found in results.items())
+def summarize_results(results: dict[str, Any]) -> str:
+    accuracy = ", ".join(f"{pool} {mean_std(found['test_accuracy'])}" for pool, found in results.items())
+    same = ", ".join(f"{pool} {mean_std(found['same_class'], 3)}" for pool, found in results.items())
     return f"Test accuracy by pooling: {accuracy}. Classes that stay when the image moves by a pixel: {same}."
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -36,7 +36,7 @@ import numpy as np
 
 from common import plots
 from common.networks import TrainingStudy
-from common.study import Findings, Progress, run, spread, table
+from common.study import Progress, StudyResult, mean_std, results_table, run_study
 from jaxconv import (
     Conv,
     Dense,
@@ -68,7 +68,7 @@ class Config(TrainingStudy):
         "shrink": 1,
         "samples": 200,
         "epochs": 1,
-        "seeds": 1,
+        "num_seeds": 1,
     }
 
     depths: tuple[int, ...] = (20, 56)
@@ -84,7 +84,7 @@ class Config(TrainingStudy):
     epochs: int = 10
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     if not config.depths or config.shrink < 1:
         raise InputError(f"give at least one depth, and a shrink of at least 1: {config.depths}, {config.shrink}")
     for kind in config.kinds:
@@ -96,25 +96,25 @@ def measure(config: Config, tell: Progress) -> Findings:
         for part in (dataset.train, dataset.validation, dataset.test)
     )
     batch = tuple(array[: config.batch_size] for array in train)
-    tell.expect(1 + len(config.kinds) * len(config.depths))
-    tell("gradients of sigmoids")
-    in_shape, sigmoids = train[0].shape[1:], {}
+    progress.expect(1 + len(config.kinds) * len(config.depths))
+    progress("gradients of sigmoids")
+    input_shape, sigmoids = train[0].shape[1:], {}
     for depth in config.depths:
         for kind in config.kinds:
             model = sigmoid_network(depth, kind)
-            sigmoids[f"{kind} {depth}"] = gradient_norms(model)(*init(model, 0, in_shape), *batch)
-    results: dict[str, Any] = {"block": zero_block(min(config.depths), in_shape)}
+            sigmoids[f"{kind} {depth}"] = gradient_norms(model)(*init(model, 0, input_shape), *batch)
+    results: dict[str, Any] = {"block": zero_block(min(config.depths), input_shape)}
     before, after, without, losses = {}, {}, {}, {}
     for depth in config.depths:
         for kind in config.kinds:
             name = f"{kind} {depth}"
-            tell(f"{name} layers: gradients, then training")
-            model = models.resnet(depth, len(dataset.classes), plain=kind == "plain")
-            norms, fresh = gradient_norms(model), [init(model, seed, in_shape) for seed in range(config.seeds)]
+            progress(f"{name} layers: gradients, then training")
+            model = models.resnet(depth, len(dataset.class_names), plain=kind == "plain")
+            norms, fresh = gradient_norms(model), [init(model, seed, input_shape) for seed in range(config.num_seeds)]
             before[name] = [norms(*network, *batch) for network in fresh]
             without[name] = norms(*fresh[0], *batch, train=False)
-            trained = config.train(model, train, validation, tell)
-            after[name] = [norms(*network, *batch) for network in trained.each]
+            trained = config.train(model, train, validation, progress)
+            after[name] = [norms(*network, *batch) for network in trained.variables]
             losses[name] = [[record["loss"] for record in history] for history in trained.history]
             results[name] = trained.scores(*test) | {
                 "first_by_last": [first_by_last(each) for each in before[name]],
@@ -126,11 +126,11 @@ def measure(config: Config, tell: Progress) -> Findings:
             }
     figures = {
         "residual": plots.gradients_and_losses(before, losses),
-        "trained": plot.norms({name: each[0] for name, each in after.items()}, title="after training"),
-        "without_norm": plot.norms(without, title="without batch norm, before training"),
-        "sigmoids": plot.norms(sigmoids, title="sigmoids, no batch norm, before training"),
+        "trained": plot.norms_by_layer({name: each[0] for name, each in after.items()}, title="after training"),
+        "without_norm": plot.norms_by_layer(without, title="without batch norm, before training"),
+        "sigmoids": plot.norms_by_layer(sigmoids, title="sigmoids, no batch norm, before training"),
     }
-    return Findings(results, figures, tables(results))
+    return StudyResult(results, figures, tables(results))
 
 
 def smaller(images: np.ndarray, shrink: int) -> np.ndarray:
@@ -153,16 +153,16 @@ def sigmoid_network(depth: int, kind: str) -> Layer:
     return serial(first, *(part for _ in range(depth - 2) for part in layer()), global_avg_pool, Dense(10))
 
 
-def init(model: Layer, seed: int, in_shape: tuple[int, ...]) -> tuple[Any, Any]:
+def init(model: Layer, seed: int, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Params and state before training."""
-    make = jax.jit(model.init, static_argnums=1, compiler_options=runtime.hasty_options())
-    return make(jax.random.key(seed), in_shape)
+    make = jax.jit(model.init, static_argnums=1, compiler_options=runtime.fast_compile_options())
+    return make(jax.random.key(seed), input_shape)
 
 
 def gradient_norms(model: Layer) -> Callable[..., dict[int, float]]:
     """The norm of each layer's gradient, by its number, compiled once for all seeds of a network."""
 
-    @partial(jax.jit, static_argnames="train", compiler_options=runtime.hasty_options())
+    @partial(jax.jit, static_argnames="train", compiler_options=runtime.fast_compile_options())
     def found(params: Any, state: Any, images: Any, labels: Any, train: bool = True) -> list[jax.Array]:
         return list(explain.gradient_norms(model, params, state, images, labels, train=train).values())
 
@@ -175,10 +175,10 @@ def first_by_last(norms: dict[int, float]) -> float:
     return first / last
 
 
-def zero_block(depth: int, in_shape: tuple[int, ...]) -> dict[str, float]:
+def zero_block(depth: int, input_shape: tuple[int, ...]) -> dict[str, float]:
     """How far the first block, whose residual begins as zero, is from handing on what it is given, and its gradient."""
-    block = dict(models.resnet(depth, zero_init_residual=True).parts)["res1"]
-    x, dy = jax.random.normal(jax.random.key(1), (2, 4, *in_shape[:2], 16))
+    block = dict(models.resnet(depth, zero_init_residual=True).children)["res1"]
+    x, dy = jax.random.normal(jax.random.key(1), (2, 4, *input_shape[:2], 16))
     params, state = init(block, 0, x.shape[1:])
     y, pull = jax.jit(lambda x: jax.vjp(lambda x: block.apply(params, state, x, train=True)[0], x))(x)
     return {
@@ -192,22 +192,24 @@ def tables(results: dict[str, Any]) -> list[Any]:
     gradients = [
         (
             name,
-            *(spread(each[which], 3) for which in ("first_by_last", "first_by_last_trained")),
+            *(mean_std(each[which], 3) for which in ("first_by_last", "first_by_last_trained")),
             *(f"{each[which]:.2g}" for which in ("first_by_last_without_norm", "first_by_last_sigmoid")),
         )
         for name, each in found.items()
     ]
     learned = ("train_loss", "train_accuracy", "val_accuracy", "test_accuracy")
     rows = [
-        (name, f"{each['parameters']:,}", *(spread(each[which]) for which in learned)) for name, each in found.items()
+        (name, f"{each['parameters']:,}", *(mean_std(each[which]) for which in learned)) for name, each in found.items()
     ]
     return [
-        table(
+        results_table(
             "gradient of the first convolution by the last one's",
             ("network", "before training", "trained", "without batch norm", "with sigmoids"),
             gradients,
         ),
-        table("after the last epoch", ("network", "parameters", *(name.replace("_", " ") for name in learned)), rows),
+        results_table(
+            "after the last epoch", ("network", "parameters", *(name.replace("_", " ") for name in learned)), rows
+        ),
     ]
 
 
@@ -215,10 +217,10 @@ def tiny(ratio: float) -> str:
     return f"{ratio:.2g}" if ratio else "less than float32 can hold"
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     found = {name: each for name, each in results.items() if name != "block"}
-    loss = ", ".join(f"{name} {spread(each['train_loss'], 2)}" for name, each in found.items())
-    ratio = ", ".join(f"{name} {spread(each['first_by_last'], 1)}" for name, each in found.items())
+    loss = ", ".join(f"{name} {mean_std(each['train_loss'], 2)}" for name, each in found.items())
+    ratio = ", ".join(f"{name} {mean_std(each['first_by_last'], 1)}" for name, each in found.items())
     deepest = [name for name in found if name.split()[1] == list(found)[-1].split()[1]]
     vanished = ", ".join(f"{name} {tiny(found[name]['first_by_last_sigmoid'])}" for name in deepest)
     block = results["block"]
@@ -230,4 +232,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from common.networks import TrainingStudy
-from common.study import Findings, Progress, run, spread, table
+from common.study import Progress, StudyResult, mean_std, results_table, run_study
 from jaxconv import checks, data, explain, models, plot
 from jaxconv.errors import InputError, error_context
 
@@ -38,42 +38,42 @@ class Config(TrainingStudy):
         "dataset": "digits",
         "distortions": ("rotation", "noise"),
         "images": 60,
-        "seeds": 1,
+        "num_seeds": 1,
     }
 
     models: tuple[str, ...] = ("mnist_cnn", "lenet5", "mlp")
     """Which networks, by name."""
     dataset: str = "mnist"
     """What they are trained on, and what is distorted."""
-    distortions: tuple[str, ...] = tuple(explain.DISTORTIONS)
+    distortions: tuple[str, ...] = tuple(explain.CORRUPTIONS)
     """How, by name."""
     epochs: int = 1
     images: int = 2000
     """Test images that are distorted."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     if not config.models or not config.distortions:
         raise InputError("robustness: give at least one model and one distortion, --models mnist_cnn")
     for distortion in config.distortions:
         with error_context("robustness"):
-            checks.one_of("distortion", distortion, explain.DISTORTIONS)
+            checks.one_of("distortion", distortion, explain.CORRUPTIONS)
     specs = {name: models.get_model(name) for name in config.models}
     dataset = data.load(config.dataset)
     results: dict[str, Any] = {}
     curves: dict[str, Found] = {}
-    tell.expect(2 * len(specs))
+    progress.expect(2 * len(specs))
     for name, spec in specs.items():
-        tell(f"{name}: training")
-        large = dataset.at_least(spec.input_shape)
-        model = spec.create(num_classes=len(dataset.classes))
-        trained = config.train(model, large.train, large.validation, tell)
-        tell(f"{name}: distorting")
+        progress(f"{name}: training")
+        large = dataset.with_min_size(spec.input_shape)
+        model = spec.create(num_classes=len(dataset.class_names))
+        trained = config.train(model, large.train, large.validation, progress)
+        progress(f"{name}: distorting")
         some = tuple(array[: config.images] for array in large.test)
         each: list[Found] = []
-        for network in trained.each:
-            each.append(explain.robustness(model, *network, *some, distortions=config.distortions))
-            tell.share(len(each) / config.seeds)
+        for network in trained.variables:
+            each.append(explain.corruption_accuracy(model, *network, *some, corruptions=config.distortions))
+            progress.set_fraction(len(each) / config.num_seeds)
         curves[name] = {distortion: mean_of([found[distortion] for found in each]) for distortion in config.distortions}
         results[name] = {
             "val_accuracy": trained.val_accuracy,
@@ -86,12 +86,14 @@ def measure(config: Config, tell: Progress) -> Findings:
         }
     shown = dataset.test.images[int(np.flatnonzero(dataset.test.labels == 4)[0])]
     title = f"accuracy on distorted test images of {dataset.name}, trained on plain ones"
-    return Findings(results, {"robustness": plot.robustness(curves, shown, title=title)}, [shares(results)])
+    return StudyResult(
+        results, {"robustness": plot.accuracy_vs_severity(curves, shown, title=title)}, [shares(results)]
+    )
 
 
 def accuracy(distortion: str, pairs: list[tuple[float, float]]) -> float:
     """The mean over the strengths that change something."""
-    none = explain.DISTORTIONS[distortion].none
+    none = explain.CORRUPTIONS[distortion].identity
     return statistics.fmean(accuracy for strength, accuracy in pairs if strength != none)
 
 
@@ -106,18 +108,18 @@ def overall(found: dict[str, Any]) -> list[float]:
 
 
 def shares(results: dict[str, Any]) -> Any:
-    rows = [("none (all test images)", *(spread(found["test_accuracy"]) for found in results.values()))]
+    rows = [("none (all test images)", *(mean_std(found["test_accuracy"]) for found in results.values()))]
     rows += [
-        (distortion, *(spread(found["distorted"][distortion], 3) for found in results.values()))
+        (distortion, *(mean_std(found["distorted"][distortion], 3) for found in results.values()))
         for distortion in next(iter(results.values()))["distorted"]
     ]
-    rows.append(("mean of these", *(spread(overall(found), 3) for found in results.values())))
-    return table("mean accuracy over the strengths", ("distortion", *results), rows)
+    rows.append(("mean of these", *(mean_std(overall(found), 3) for found in results.values())))
+    return results_table("mean accuracy over the strengths", ("distortion", *results), rows)
 
 
-def measured(results: dict[str, Any]) -> str:
-    plain = ", ".join(f"{name} {spread(found['test_accuracy'], 3)}" for name, found in results.items())
-    distorted = ", ".join(f"{name} {spread(overall(found), 3)}" for name, found in results.items())
+def summarize_results(results: dict[str, Any]) -> str:
+    plain = ", ".join(f"{name} {mean_std(found['test_accuracy'], 3)}" for name, found in results.items())
+    distorted = ", ".join(f"{name} {mean_std(overall(found), 3)}" for name, found in results.items())
     first, *others = results
     means = {name: {d: statistics.fmean(v) for d, v in found["distorted"].items()} for name, found in results.items()}
     beaten = [d for d, mine in means[first].items() if any(means[other][d] > mine for other in others)]
@@ -128,4 +130,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

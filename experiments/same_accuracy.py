@@ -19,8 +19,8 @@ import dataclasses
 import statistics
 from typing import Any, Literal
 
-from common.networks import train_recipe
-from common.study import Findings, Progress, Study, run, spread, table
+from common.networks import train_with_config
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import data, models
 from jaxconv.errors import InputError
 from jaxconv.runs import RECIPES, TrainConfig
@@ -32,9 +32,9 @@ IMPLS = ("auto", "lax")
 class Config(Study):
     """Whether the choice of convolutions costs accuracy."""
 
-    SMOKE = {"seeds": 2, "epochs": 1}
+    SMOKE = {"num_seeds": 2, "epochs": 1}
 
-    seeds: int = 5
+    num_seeds: int = 5
     """Networks of each kind, from seed 0 on: two at least."""
     dataset: Literal["digits", "mnist"] = "digits"
     """What to train on: the digits as jaxconv train does, or MNIST by the fast recipe."""
@@ -42,19 +42,24 @@ class Config(Study):
     """Instead of the recipe's."""
 
 
-def measure(config: Config, tell: Progress) -> Findings:
-    if config.seeds < 2:
-        raise InputError(f"same_accuracy: seeds={config.seeds} has no deviation: give 2 or more")
+def measure(config: Config, progress: Progress) -> StudyResult:
+    if config.num_seeds < 2:
+        raise InputError(f"same_accuracy: num_seeds={config.num_seeds} has no deviation: give 2 or more")
     asked = TrainConfig() if config.dataset == "digits" else TrainConfig(dataset="mnist", **RECIPES["fast"])
     if config.epochs is not None:
         asked = dataclasses.replace(asked, epochs=config.epochs)
     spec = models.get_model(asked.model)
-    dataset = data.load(asked.dataset).at_least(spec.input_shape)
+    dataset = data.load(asked.dataset).with_min_size(spec.input_shape)
     results: dict[str, Any] = {"dataset": asked.dataset, "model": asked.model, "epochs": asked.epochs}
-    for impl in tell.each(IMPLS, f"{asked.model} on {asked.dataset}, by {{}}"):
-        model = spec.create(num_classes=len(dataset.classes), impl=impl)
-        trained = train_recipe(
-            asked, model, dataset.train, dataset.validation, seeds=range(config.seeds), tell=tell.share
+    for impl in progress.track(IMPLS, f"{asked.model} on {asked.dataset}, by {{}}"):
+        model = spec.create(num_classes=len(dataset.class_names), impl=impl)
+        trained = train_with_config(
+            asked,
+            model,
+            dataset.train,
+            dataset.validation,
+            seeds=range(config.num_seeds),
+            progress=progress.set_fraction,
         )
         results[impl] = {
             "val_accuracy": trained.val_accuracy,
@@ -67,14 +72,14 @@ def measure(config: Config, tell: Progress) -> Findings:
         for seed, (auto, lax) in enumerate(zip(*accuracies, strict=True))
     ]
     title = f"test accuracy of {asked.model} on {asked.dataset}"
-    return Findings(results, {}, [table(title, ("seed", *IMPLS, "difference"), rows)])
+    return StudyResult(results, {}, [results_table(title, ("seed", *IMPLS, "difference"), rows)])
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     by_impl = [results[impl]["test_accuracy"] for impl in IMPLS]
     differences = [auto - lax for auto, lax in zip(*by_impl, strict=True)]
     mean, error = statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    accuracy = " and ".join(f"{spread(each)} by {impl}" for impl, each in zip(IMPLS, by_impl, strict=True))
+    accuracy = " and ".join(f"{mean_std(each)} by {impl}" for impl, each in zip(IMPLS, by_impl, strict=True))
     seconds = " and ".join(f"{results[impl]['train_seconds'] / len(differences):.1f} s" for impl in IMPLS)
     return (
         f"{results['model']} on {results['dataset']}: test accuracy {accuracy}, which differ by {mean:+.4f} with a "
@@ -83,4 +88,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

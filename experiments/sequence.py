@@ -35,7 +35,7 @@ import numpy as np
 
 from common import audio, plots
 from common.networks import TrainingStudy
-from common.study import Findings, Progress, run, spread, table
+from common.study import Progress, StudyResult, mean_std, results_table, run_study
 from common.synthetic import SYNTHETIC
 from jaxconv import Conv, Dense, MaxPool, checks, explain, flatten, global_avg_pool, global_max_pool, relu, serial
 from jaxconv.errors import error_context
@@ -146,7 +146,7 @@ class Config(TrainingStudy):
         "tests": 30,
         "batch_size": 30,
         "epochs": 1,
-        "seeds": 1,
+        "num_seeds": 1,
     }
 
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -172,20 +172,20 @@ def counts() -> dict[str, dict[str, Any]]:
         "speech, convolutions": (lecture_cnn(138), frames),
     }
     found: dict[str, dict[str, Any]] = {}
-    for name, (model, in_shape) in nets.items():
-        summary = explain.summarize(model, in_shape)
+    for name, (model, input_shape) in nets.items():
+        summary = explain.summarize(model, input_shape)
         first = next(row for row in summary.rows if row.params)
         found[name] = {
             "weights": summary.weights,
             "parameters": summary.params,
             "first_output": first.shape,
-            "sees": first.sees,
-            "dense_equivalent": first.dense_equivalent,
+            "sees": first.receptive_field,
+            "dense_params": first.dense_params,
         }
     return found
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     for name in config.tasks:
         with error_context("tasks"):
             checks.one_of("task", name, TASKS)
@@ -196,7 +196,7 @@ def measure(config: Config, tell: Progress) -> Findings:
     ]
     results: dict[str, Any] = {"counts": counts(), "tasks": {name: {} for name in config.tasks}}
     examples: dict[str, Any] = {}
-    for task, network in tell.each(kinds, "training {}"):
+    for task, network in progress.track(kinds, "training {}"):
         made, networks = SYNTHETIC[TASKS[task].made], TASKS[task].networks
         if task not in examples:
             sizes = (config.samples, config.tests // 2, config.tests)
@@ -204,14 +204,14 @@ def measure(config: Config, tell: Progress) -> Findings:
             examples = {task: [(TASKS[task].prepare(x), labels) for x, labels in drawn]}
         train, validation, test = examples[task]
         model = networks[network](len(made.classes))
-        trained = config.train(model, train, validation, tell)
+        trained = config.train(model, train, validation, progress)
         results["tasks"][task][network] = trained.scores(*test)
     rows = [
         (
             f"{task}: {network}",
             f"{found['parameters']:,}",
-            spread(found["val_accuracy"]),
-            spread(found["test_accuracy"]),
+            mean_std(found["val_accuracy"]),
+            mean_std(found["test_accuracy"]),
         )
         for task, networks in results["tasks"].items()
         for network, found in networks.items()
@@ -226,7 +226,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         )
         for name, found in results["counts"].items()
     ]
-    figure = plots.bars(
+    figure = plots.grouped_bars(
         {
             TASKS[task].title: {name: found["test_accuracy"] for name, found in networks.items()}
             for task, networks in results["tasks"].items()
@@ -234,17 +234,20 @@ def measure(config: Config, tell: Progress) -> Findings:
         chance={TASKS[task].title: 1 / len(SYNTHETIC[TASKS[task].made].classes) for task in config.tasks},
     )
     headings = "lecture 003", "weights", "with biases", "first output", "sees"
-    shown = [table("", headings, sizes), table("", ("network", "parameters", "validation", "test accuracy"), rows)]
-    return Findings(results, {"sequence": figure}, shown)
+    shown = [
+        results_table("", headings, sizes),
+        results_table("", ("network", "parameters", "validation", "test accuracy"), rows),
+    ]
+    return StudyResult(results, {"sequence": figure}, shown)
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     told = (
-        f"{task}: " + ", ".join(f"{name} {spread(found['test_accuracy'], 3)}" for name, found in networks.items())
+        f"{task}: " + ", ".join(f"{name} {mean_std(found['test_accuracy'], 3)}" for name, found in networks.items())
         for task, networks in results["tasks"].items()
     )
     return f"Test accuracy. {'; '.join(told)}."
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -29,7 +29,7 @@ from PIL import Image
 
 from common import style_transfer
 from common.networks import train_networks
-from common.study import Findings, Progress, Study, run, spread, table
+from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import AvgPool, Conv, Dense, checks, data, flatten, plot, relu, serial
 from jaxconv.errors import InputError, error_context
 from jaxconv.layers import Layer
@@ -66,7 +66,7 @@ class Config(Study):
         "control": False,
     }
 
-    seeds: int = 1
+    num_seeds: int = 1
     """Networks that paint, from seed 0 on."""
     dataset: str = "cifar10"
     """What the network that paints has learned to tell apart."""
@@ -117,29 +117,29 @@ def picture(name: str, side: int, channels: int) -> np.ndarray:
     return (pixels if channels == 3 else pixels.mean(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     for name in (name for pair in config.pictures for name in pair):
         with error_context("style_transfer"):
             checks.one_of("picture", name, [*PICTURES, *MADE])
     dataset = data.load(config.dataset)
-    painter, seeds = features(), range(config.seeds)
-    tell("training the network that paints")
+    painter, seeds = features(), range(config.num_seeds)
+    progress("training the network that paints")
     trained = train_networks(
-        serial(painter, AvgPool(2), flatten, Dense(len(dataset.classes))),
-        dataset.train.part(slice(config.samples)),
+        serial(painter, AvgPool(2), flatten, Dense(len(dataset.class_names))),
+        dataset.train.subset(slice(config.samples)),
         dataset.validation,
         seeds=seeds,
         epochs=config.epochs,
         learning_rate=config.learning_rate,
-        tell=tell.share,
+        on_progress=progress.set_fraction,
     )
-    networks = {"trained": [params["features"] for params, _ in trained.each]}
+    networks = {"trained": [params["features"] for params, _ in trained.variables]}
     if config.control:
-        networks["untrained"] = [painter.init(jax.random.key(seed), dataset.in_shape)[0] for seed in seeds]
+        networks["untrained"] = [painter.init(jax.random.key(seed), dataset.image_shape)[0] for seed in seeds]
     results: dict[str, Any] = {"val_accuracy": trained.val_accuracy, "paintings": {}}
     shown, titles = [], []
-    for pair in tell.each(config.pictures, "painting: {0[0]} in {0[1]}"):
-        content, style = (picture(name, config.side, dataset.in_shape[-1]) for name in pair)
+    for pair in progress.track(config.pictures, "painting: {0[0]} in {0[1]}"):
+        content, style = (picture(name, config.side, dataset.image_shape[-1]) for name in pair)
         found = results["paintings"][" in ".join(pair)] = {}
         shown += [content, style]
         titles += pair
@@ -148,13 +148,15 @@ def measure(config: Config, tell: Progress) -> Findings:
             found[name] = {part: [getattr(one, part) for one in made] for part in PARTS}
             shown.append(made[0].image)
             titles.append(f"by the {name} network")
-    figure = plot.grid([plot.rgb.picture(image) for image in shown], titles, columns=2 + len(networks), size=2.0)
+    figure = plot.image_grid([plot.rgb.to_rgb(image) for image in shown], titles, columns=2 + len(networks), size=2.0)
     rows = [
-        (painting, name, *(spread(found[name][part]) for part in PARTS))
+        (painting, name, *(mean_std(found[name][part]) for part in PARTS))
         for painting, found in results["paintings"].items()
         for name in networks
     ]
-    return Findings(results, {"style_transfer": figure}, [table("", ("painting", "network", *PARTS.values()), rows)])
+    return StudyResult(
+        results, {"style_transfer": figure}, [results_table("", ("painting", "network", *PARTS.values()), rows)]
+    )
 
 
 def paint(config: Config, painter: Layer, params: Any, content: Any, style: Any) -> style_transfer.Styled:
@@ -174,17 +176,17 @@ def paint(config: Config, painter: Layer, params: Any, content: Any, style: Any)
     )
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     said = [
-        f"{painting} {spread(found['trained']['style_before'], 2)} → {spread(found['trained']['style'], 3)} "
-        f"(and {spread(found['trained']['content'], 2)} from the content)"
+        f"{painting} {mean_std(found['trained']['style_before'], 2)} → {mean_std(found['trained']['style'], 3)} "
+        f"(and {mean_std(found['trained']['content'], 2)} from the content)"
         for painting, found in results["paintings"].items()
     ]
     return (
         f"Distance from the style, from the photograph to the painting, by the features of a network with validation "
-        f"accuracy {spread(results['val_accuracy'], 2)}: {'; '.join(said)}."
+        f"accuracy {mean_std(results['val_accuracy'], 2)}: {'; '.join(said)}."
     )
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from common.networks import TrainingStudy
-from common.study import Findings, Progress, run, spread, table
+from common.study import Progress, StudyResult, mean_std, results_table, run_study
 from jaxconv import Conv, Dense, MaxPool, data, explain, flatten, global_avg_pool, plot, relu, serial
 from jaxconv.data import augment
 from jaxconv.layers import Layer
@@ -45,7 +45,7 @@ class Config(TrainingStudy):
         "kernel_size": 3,
         "samples": 200,
         "epochs": 1,
-        "seeds": 1,
+        "num_seeds": 1,
         "augmented": 1,
         "moved": 50,
         "reach": 2,
@@ -71,33 +71,33 @@ def network(head: str, kernel_size: int, classes: int) -> Layer:
     return serial(*body, *HEADS[head], Dense(classes))
 
 
-def measure(config: Config, tell: Progress) -> Findings:
+def measure(config: Config, progress: Progress) -> StudyResult:
     dataset = data.load(config.dataset)
     images, labels = (array[: config.moved] for array in dataset.test)
     results: dict[str, Any] = {"exact": exact(images[:8])}
-    curves: dict[str, dict[str, list[explain.Shifted]]] = {axis: {} for axis in AXES}
+    curves: dict[str, dict[str, list[explain.ShiftResult]]] = {axis: {} for axis in AXES}
     kinds = [(head, moved) for moved in (False, True) for head in HEADS]
-    tell.expect(len(kinds))
+    progress.expect(len(kinds))
     for head, moved in kinds:
         name = f"{head}, augmented" if moved else head
-        tell(f"training, {name}")
-        model = network(head, config.kernel_size, len(dataset.classes))
+        progress(f"training, {name}")
+        model = network(head, config.kernel_size, len(dataset.class_names))
         trained = config.train(
             model,
-            dataset.train.part(slice(config.samples)),
+            dataset.train.subset(slice(config.samples)),
             dataset.validation,
-            tell,
-            augment=augment.shift(config.augmented) if moved else None,
+            progress,
+            augment=augment.random_translation(config.augmented) if moved else None,
         )
         found = results[name] = trained.scores(*dataset.test)
         for axis in AXES:
             moves = trained.translation_tests(images, labels, config.reach, axis)
-            curves[axis][name] = explain.mean_shifted(moves)
-            both = [explain.both_ways(rows) for rows in moves]
+            curves[axis][name] = explain.mean_shift_results(moves)
+            both = [explain.average_by_distance(rows) for rows in moves]
             # By how far: the accuracy of each seed.
             found[axis] = {str(far): [rows[far].accuracy for rows in both] for far in range(1, config.reach + 1)}
     figures = {
-        {"x": "translation", "y": "along_columns"}[axis]: plot.against_shift(
+        {"x": "translation", "y": "along_columns"}[axis]: plot.accuracy_vs_shift(
             curves[axis], title=f"{dataset.name}: images moved along a {'row' if axis == 'x' else 'column'}"
         )
         for axis in AXES
@@ -107,7 +107,7 @@ def measure(config: Config, tell: Progress) -> Findings:
         (
             name,
             f"{found['parameters']:,}",
-            spread(found["test_accuracy"]),
+            mean_std(found["test_accuracy"]),
             *(
                 f"{statistics.fmean(found['x'][str(far)]):.3f} {statistics.fmean(found['y'][str(far)]):.3f}"
                 for far in shown
@@ -118,8 +118,11 @@ def measure(config: Config, tell: Progress) -> Findings:
     ]
     headings = ("head", "parameters", "test accuracy", *(f"±{far} px: x, y" for far in shown))
     exactness = [(what, f"{error:.1e}") for what, error in results["exact"].items()]
-    made = [table("", headings, rows), table("‖f(moved x) − moved f(x)‖ / ‖f(x)‖", ("", "error"), exactness)]
-    return Findings(results, figures, made)
+    made = [
+        results_table("", headings, rows),
+        results_table("‖f(moved x) − moved f(x)‖ / ‖f(x)‖", ("", "error"), exactness),
+    ]
+    return StudyResult(results, figures, made)
 
 
 def exact(images: Any) -> dict[str, float]:
@@ -128,7 +131,7 @@ def exact(images: Any) -> dict[str, float]:
     error = ‖f(x moved) − f(x) moved‖ / ‖f(x)‖, where a pool's outputs move half as far, and a mean not at all.
     """
     x = jnp.asarray(images, jnp.float32) / 255
-    circular, zeros = (Conv(8, 3, padding="SAME", pad_mode=mode) for mode in ("circular", "zeros"))
+    circular, zeros = (Conv(8, 3, padding="SAME", padding_mode=mode) for mode in ("circular", "zeros"))
     pooled = serial(circular, relu, MaxPool(2))
 
     def error(layer: Layer, by: int, then: int = 0) -> float:
@@ -147,11 +150,11 @@ def exact(images: Any) -> dict[str, float]:
     }
 
 
-def measured(results: dict[str, Any]) -> str:
+def summarize_results(results: dict[str, Any]) -> str:
     far = list(results["flatten"]["x"])
     shown = far[min(4, len(far)) - 1]
     accuracy = "; ".join(
-        f"{name} {spread(found['test_accuracy'], 3)}, then {spread(found['x'][shown], 3)}"
+        f"{name} {mean_std(found['test_accuracy'], 3)}, then {mean_std(found['x'][shown], 3)}"
         for name, found in results.items()
         if name != "exact"
     )
@@ -163,4 +166,4 @@ def measured(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)

@@ -152,18 +152,18 @@ def channels(x: jax.Array, kernel: jax.Array, groups: int) -> None:
     raise InputError(f"x has {x.shape[-1]} channels but kernel {kernel.shape} takes {c_per_group} × groups={groups}")
 
 
-def known_classes(label: Any, classes: int) -> None:
-    """Refuse a class number that is none of the ``classes``; while tracing, nobody knows the numbers."""
+def known_classes(label: Any, num_classes: int) -> None:
+    """Refuse a class number that is none of the ``num_classes``; while tracing, nobody knows the numbers."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(label)):
         return
     numbers = np.asarray(label)  # compared by numpy, which neither wraps them into int32 nor traces the comparison
-    wrong = numbers[(numbers < 0) | (numbers >= classes)]
+    wrong = numbers[(numbers < 0) | (numbers >= num_classes)]
     if wrong.size:
-        raise InputError(f"label {wrong[0]} is none of the {classes} classes of logits")
+        raise InputError(f"label {wrong[0]} is none of the {num_classes} classes of logits")
 
 
-def class_numbers(label: Any, classes: int) -> jax.Array:
-    """Class numbers of any integer dtype in int32; −1 for what is none of the ``classes``.
+def class_numbers(label: Any, num_classes: int) -> jax.Array:
+    """Class numbers of any integer dtype in int32; −1 for what is none of the ``num_classes``.
 
     Everything that counts, compares or indexes by class does so with these: in a smaller dtype 256 classes are 0, and
     class 128 is negative.
@@ -174,7 +174,7 @@ def class_numbers(label: Any, classes: int) -> jax.Array:
     label = jnp.asarray(label)
     if label.dtype.itemsize < 4:
         label = label.astype(jnp.int32)
-    return jnp.where((label >= 0) & (label < classes), label.astype(jnp.int32), -1)
+    return jnp.where((label >= 0) & (label < num_classes), label.astype(jnp.int32), -1)
 
 
 def cotangent(dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:

@@ -24,9 +24,13 @@ from jaxconv.errors import InputError, named_errors
 AXIS = "data"
 
 
-@named_errors(name="distributed.start")
-def start(
-    address: str | None = None, processes: int | None = None, process: int | None = None, *, timeout: float = 120
+@named_errors(name="distributed.initialize")
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout: float = 120,
 ) -> None:
     """Join the processes of one program, one a host: call it in each, before anything else of jax.
 
@@ -34,38 +38,42 @@ def start(
     give ``"auto"`` for the address.
 
     Args:
-        address: ``host:port`` of process 0, a free port there that the others can reach.
-        processes: how many there are.
-        process: this one's number, from 0.
+        coordinator_address: ``host:port`` of process 0, a free port there that the others can reach.
+        num_processes: how many there are.
+        process_id: this one's number, from 0.
         timeout: how many seconds to wait for the others.
 
     Raises:
         InputError: some of the three but not all, a number out of range, a port that is taken, jax already in use, no
             cluster to be found, or others that do not come.
 
-    >>> start("localhost:1234", processes=2)
+    >>> initialize("localhost:1234", num_processes=2)
     Traceback (most recent call last):
-    jaxconv.errors.InputError: distributed.start: without process: give address, processes and process, or none of them
+    jaxconv.errors.InputError: distributed.initialize: without process_id: give coordinator_address, num_processes and process_id, or none
     """
-    address = None if address == "auto" else address
-    asked = {"address": address, "processes": processes, "process": process}
+    coordinator_address = None if coordinator_address == "auto" else coordinator_address
+    asked = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in asked.items() if value is None]
     if 0 < len(missing) < len(asked):
-        raise InputError(f"without {' and '.join(missing)}: give address, processes and process, or none of them")
-    if address is not None and processes is not None and process is not None:
-        checks.at_least(1, processes=processes)
-        checks.at_least(0, process=process)
-        if process >= processes:
-            raise InputError(f"process={process} should be from 0 to {processes - 1}")
-        host, _, port = address.rpartition(":")
+        raise InputError(f"without {' and '.join(missing)}: give coordinator_address, num_processes and process_id, or none")
+    if coordinator_address is not None and num_processes is not None and process_id is not None:
+        checks.at_least(1, num_processes=num_processes)
+        checks.at_least(0, process_id=process_id)
+        if process_id >= num_processes:
+            raise InputError(f"process_id={process_id} should be from 0 to {num_processes - 1}")
+        host, _, port = coordinator_address.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-            raise InputError(f"address={address!r} should be host:port, such as 10.0.0.1:1234")
+            raise InputError(f"coordinator_address={coordinator_address!r} should be host:port, such as 10.0.0.1:1234")
     joined: Future[None] = Future()
 
     def join() -> None:
         try:
             jax.distributed.initialize(
-                address, processes, process, initialization_timeout=int(timeout) + 60, shutdown_timeout_seconds=60
+                coordinator_address,
+                num_processes,
+                process_id,
+                initialization_timeout=int(timeout) + 60,
+                shutdown_timeout_seconds=60,
             )
             joined.set_result(None)
         except Exception as error:
@@ -77,43 +85,43 @@ def start(
         joined.result(timeout)
     except TimeoutError:
         raise InputError(
-            f"not all processes have come to {address or 'auto'} in {timeout:g} s: start each with the "
+            f"not all processes have come to {coordinator_address or 'auto'} in {timeout:g} s: start each with the "
             "same address and number of processes, and see that they can reach each other"
         ) from None
     except (RuntimeError, ValueError) as error:
         if missing and isinstance(error, ValueError):
             raise InputError(
-                "jax finds no cluster that this is a part of: give address, processes and process"
+                "jax finds no cluster that this is a part of: give coordinator_address, num_processes and process_id"
             ) from None
-        raise InputError(f"{str(error).splitlines()[0]} (address={address!r})") from None
+        raise InputError(f"{str(error).splitlines()[0]} (coordinator_address={coordinator_address!r})") from None
 
 
-@named_errors(name="distributed.mesh")
-def mesh(devices: int | None = None) -> Mesh:
+@named_errors(name="distributed.create_mesh")
+def create_mesh(num_devices: int | None = None) -> Mesh:
     """Devices in a row, whose one axis is called ``"data"``.
 
     Args:
-        devices: how many; by default all that there are, of all processes.
+        num_devices: how many; by default all that there are, of all processes.
 
     Raises:
         InputError: there are not so many.
 
-    >>> dict(mesh(1).shape)
+    >>> dict(create_mesh(1).shape)
     {'data': 1}
     """
     # On a TPU slice a host's devices are not always numbered one after the other: its piece of a batch has to be one.
     there = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if devices is not None and not 1 <= devices <= len(there):
+    if num_devices is not None and not 1 <= num_devices <= len(there):
         hint = ""
         if there[0].platform == "cpu":
-            hint = f'; XLA_FLAGS="--xla_force_host_platform_device_count={devices}" makes so many of one CPU'
-        raise InputError(f"devices={devices}, but there are {len(there)}{hint}")
-    if devices not in (None, len(there)) and jax.process_count() > 1:
+            hint = f'; XLA_FLAGS="--xla_force_host_platform_device_count={num_devices}" makes so many of one CPU'
+        raise InputError(f"num_devices={num_devices}, but there are {len(there)}{hint}")
+    if num_devices not in (None, len(there)) and jax.process_count() > 1:
         raise InputError(
-            f"devices={devices} would leave out some of {jax.process_count()} processes: all "
+            f"num_devices={num_devices} would leave out some of {jax.process_count()} processes: all "
             f"{len(there)} devices take part"
         )
-    return Mesh(np.array(there[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(there[:num_devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicate(mesh: Mesh | None, tree: Any) -> Any:
@@ -127,7 +135,7 @@ def replicate(mesh: Mesh | None, tree: Any) -> Any:
     sharding = NamedSharding(mesh, PartitionSpec())
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    agree("arrays", [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "is_fully_addressable", True)])
+    assert_equal("arrays", [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "is_fully_addressable", True)])
     return jax.jit(lambda tree: tree, out_shardings=sharding)(tree)
 
 
@@ -139,7 +147,7 @@ def shard(mesh: Mesh | None, tree: Any, axis: int = 0) -> Any:
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), tree)
 
 
-def agree(what: str, tree: Any) -> None:
+def assert_equal(what: str, tree: Any) -> None:
     """Refuse to go on with what is not the same in all processes; each waits here for the others.
 
     Args:
@@ -149,7 +157,7 @@ def agree(what: str, tree: Any) -> None:
     Raises:
         InputError: in every process, if it differs in one; or another process has stopped.
 
-    >>> agree("settings", {"seed": 0})
+    >>> assert_equal("settings", {"seed": 0})
     """
     if jax.process_count() == 1:
         return
@@ -169,19 +177,19 @@ def agree(what: str, tree: Any) -> None:
         raise InputError(f"process {differing[0]} has other {what} than process 0: give all processes the same")
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes files and speaks, which is number 0.
 
-    >>> first()
+    >>> is_main_process()
     True
     """
     return jax.process_index() == 0
 
 
-def first_says(yes: bool) -> bool:
+def broadcast_from_main(yes: bool) -> bool:
     """What process 0 decides, in all: for what depends on a clock or a file of its own.
 
-    >>> first_says(True)
+    >>> broadcast_from_main(True)
     True
     """
     if jax.process_count() == 1:
@@ -191,13 +199,13 @@ def first_says(yes: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.array(yes)))
 
 
-def mine(batch_size: int) -> slice:
+def local_batch_slice(batch_size: int) -> slice:
     """Which examples of a batch this process has to provide."""
     share = batch_size // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def everywhere(array: jax.Array) -> np.ndarray:
+def process_allgather(array: jax.Array) -> np.ndarray:
     """A whole array in the memory of every process, wherever its pieces lie."""
     if array.is_fully_addressable:
         return np.asarray(array)
@@ -219,7 +227,7 @@ def with_auto_axes(mesh: Mesh | None) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
-def check(mesh: Mesh | None, batch_size: int, who: str) -> None:
+def check_batch_divisible(mesh: Mesh | None, batch_size: int, who: str) -> None:
     """Refuse a batch that cannot be cut into equal pieces."""
     if mesh is not None and batch_size % mesh.size:
         near = max(mesh.size, round(batch_size / mesh.size) * mesh.size)

@@ -19,7 +19,7 @@ On a constant image c a kernel gives c times its sum: so an image blurred by the
 
 :func:`whitening_kernel` is the one that is made from images, as the first layer of a network that need not learn it.
 
-The functions keep an image's size, and take it to go on beyond its border as it ends there (``pad_mode="replicate"``):
+The functions keep an image's size, and take it to go on beyond its border as it ends there (``padding_mode="replicate"``):
 with zeros outside, every bright image would have a frame of edges. Sums are taken at full precision on every device.
 """
 
@@ -32,7 +32,7 @@ from jaxconv import checks, ops
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.sliding_window import taps
-from jaxconv.shapes import Padding, Sizes, Window, per_dimension, resolve
+from jaxconv.shapes import IntOrInts, Padding, Window, canonicalize_sizes, resolve_window
 
 __all__ = [
     "BLUR",
@@ -77,7 +77,7 @@ def apply_filter(
     kernel: Float[ArrayLike, "kh kw"],
     *,
     padding: Padding = "SAME",
-    pad_mode: str = "replicate",
+    padding_mode: str = "replicate",
 ) -> Float[Array, "n out_h out_w c"]:
     """One kernel on every channel, each on its own: ``y[n, i, j, c] = Σ_u Σ_v x[n, i + u, j + v, c] · kernel[u, v]``.
 
@@ -86,7 +86,7 @@ def apply_filter(
     Args:
         x: the images.
         kernel: the taps; taken in x's dtype.
-        padding, pad_mode: as in :func:`jaxconv.ops.conv`; by default the image keeps its size.
+        padding, padding_mode: as in :func:`jaxconv.ops.conv`; by default the image keeps its size.
 
     Raises:
         InputError: x is not ``(N, H, W, C)`` or kernel not ``(kh, kw)``.
@@ -105,7 +105,7 @@ def apply_filter(
     kernel = jnp.asarray(kernel, x.dtype)
     _check_taps(kernel)
     one_each = jnp.repeat(kernel[:, :, None, None], channels, axis=3)
-    return ops.conv(x, one_each, groups=channels, padding=padding, pad_mode=pad_mode, precision="highest")
+    return ops.conv(x, one_each, groups=channels, padding=padding, padding_mode=padding_mode, precision="highest")
 
 
 @named_errors
@@ -151,7 +151,7 @@ def normalized(kernel: Float[ArrayLike, "kh kw"]) -> np.ndarray:
 
 @named_errors
 def edges(
-    x: Float[Array, "n h w c"], *, padding: Padding = "SAME", pad_mode: str = "replicate"
+    x: Float[Array, "n h w c"], *, padding: Padding = "SAME", padding_mode: str = "replicate"
 ) -> tuple[Float[Array, "n out_h out_w c"], Float[Array, "n out_h out_w c"]]:
     """The horizontal and the vertical edges of every channel, signed: what SOBEL_Y and −SOBEL_X give.
 
@@ -166,13 +166,13 @@ def edges(
     0.0
     """
     x = _images(x)
-    horizontal = apply_filter(x, SOBEL_Y, padding=padding, pad_mode=pad_mode)
-    return horizontal, apply_filter(x, -SOBEL_X, padding=padding, pad_mode=pad_mode)
+    horizontal = apply_filter(x, SOBEL_Y, padding=padding, padding_mode=padding_mode)
+    return horizontal, apply_filter(x, -SOBEL_X, padding=padding, padding_mode=padding_mode)
 
 
 @named_errors
 def sobel(
-    x: Float[Array, "n h w c"], *, combine: str = "l2", padding: Padding = "SAME", pad_mode: str = "replicate"
+    x: Float[Array, "n h w c"], *, combine: str = "l2", padding: Padding = "SAME", padding_mode: str = "replicate"
 ) -> Float[Array, "n out_h out_w c"]:
     """All edges, whatever their direction: ``√(H² + V²)``, or ``|H| + |V|``, of the H and V of :func:`edges`.
 
@@ -182,7 +182,7 @@ def sobel(
         x: the images.
         combine: ``"l2"``, the length of the gradient, which sees all directions alike; or ``"l1"``, the sum of the
             absolute values, which is up to √2 larger on diagonals.
-        padding, pad_mode: as in :func:`apply_filter`.
+        padding, padding_mode: as in :func:`apply_filter`.
 
     Raises:
         InputError: an unknown ``combine``, or x is not ``(N, H, W, C)``.
@@ -198,7 +198,7 @@ def sobel(
            [0., 4., 4., 0.]], dtype=float32)
     """
     checks.one_of("combine", combine, ["l1", "l2"])
-    h, v = edges(_images(x), padding=padding, pad_mode=pad_mode)
+    h, v = edges(_images(x), padding=padding, padding_mode=padding_mode)
     if combine == "l1":
         return h * jnp.sign(h) + v * jnp.sign(v)  # jnp.abs has the derivative 1 at 0
     # In units of the larger, a constant to every derivative: squares may be too large or too small for the dtype.
@@ -240,7 +240,7 @@ def box_detector(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 @named_errors
 def whitening_kernel(
-    x: Float[Array, "n h w c"], size: Sizes = 2, *, eps: float = 5e-4
+    x: Float[Array, "n h w c"], size: IntOrInts = 2, *, eps: float = 5e-4
 ) -> Float[Array, "kh kw c filters"]:
     """Filters whose answers to the windows of these images are uncorrelated and all of one size, and their negatives.
 
@@ -271,10 +271,10 @@ def whitening_kernel(
     """
     x = numerics.upcast(_images(x))
     checks.real("eps", eps, minimum=0)
-    high, wide = window = per_dimension(size, 2, "size")
+    high, wide = window = canonicalize_sizes(size, 2, "size")
     if high > x.shape[1] or wide > x.shape[2]:
         raise InputError(f"size {window} is larger than the image, {x.shape[1:3]}")
-    seen = taps(x, resolve(Window(window), x.shape[1:3]))
+    seen = taps(x, resolve_window(Window(window), x.shape[1:3]))
     windows = jnp.concatenate([pixels for _, pixels in seen], axis=-1).reshape(-1, high * wide * x.shape[-1])
     moments = jnp.matmul(windows.T, windows, precision="highest") / len(windows)
     values, vectors = jnp.linalg.eigh(moments)  # the smallest first, and by rounding it may be below 0

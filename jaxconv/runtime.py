@@ -14,19 +14,18 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxconv import xla_options
-from jaxconv._compat import cached_programs_raise_false_alarms, compilation_cache_dir
+from jaxconv import _compat, xla_options
 from jaxconv.errors import InputError, named_errors
 
 # XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
-# inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-tune, shows by how much.
+# inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-cpu-tuning, shows by how much.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # Those for a program that runs once: few of LLVM's optimisations.
 HASTY_OPTIONS = {"xla_backend_optimization_level": 1}
 # The flags for a process that computes little. Beside that option, not XLA's newer emitters of fused loops, which take
 # longer. (With no optimisation, lax's gradients of a convolution run ten times as long. Several parts of what the older
 # emitters write, side by side, are wrong now and then where nothing is optimised, so there is one part.)
-HASTY = (
+FAST_COMPILE_FLAGS = (
     "--xla_backend_optimization_level=1",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
@@ -36,7 +35,7 @@ IMPORTED = time.perf_counter()
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
-class Tuned(NamedTuple):
+class CpuTuning(NamedTuple):
     """What :func:`tune` did, in words for people: one line each."""
 
     allocator: str
@@ -44,11 +43,11 @@ class Tuned(NamedTuple):
     threads: str
 
 
-_tuned: Tuned | None = None
+_tuned: CpuTuning | None = None
 
 
 @named_errors
-def tune(*, threads: int | None = None) -> Tuned:
+def tune_cpu(*, threads: int | None = None) -> CpuTuning:
     """Set this process up for training on a CPU. Call it before the first array, with which XLA starts its threads.
 
     - The allocator keeps the memory of large temporaries. By default glibc gives it back after every step and gets it
@@ -70,19 +69,19 @@ def tune(*, threads: int | None = None) -> Tuned:
     global _tuned
     if threads is not None and threads < 1:
         raise InputError(f"threads={threads!r} should be at least 1")
-    _tuned = Tuned(_keep_memory(), _call_directly(), _limit_threads(threads))
+    _tuned = CpuTuning(_keep_memory(), _call_directly(), _limit_threads(threads))
     return _tuned
 
 
-def set_up(*, tuned: bool) -> None:
-    """What ``--no-tune`` decides for a process: :func:`tune`, or not even the options of :func:`compiler_options`."""
-    if tuned:
-        tune()
+def configure(*, cpu_tuning: bool) -> None:
+    """What ``--no-cpu-tuning`` decides for a process: :func:`tune`, or not even the options of :func:`compiler_options`."""
+    if cpu_tuning:
+        tune_cpu()
     else:
         os.environ["JAXCONV_TUNE"] = "0"
 
 
-def tuned() -> Tuned | None:
+def cpu_tuning() -> CpuTuning | None:
     """What :func:`tune` did in this process, or None if nobody called it."""
     return _tuned
 
@@ -111,7 +110,7 @@ def compiler_options() -> dict[str, Any]:
     return xla_options.taken(_unset(CPU_OPTIONS)) if _left_alone() is None else {}
 
 
-def hasty_options() -> dict[str, Any]:
+def fast_compile_options() -> dict[str, Any]:
     """XLA's options for a program that runs once, and had better be compiled soon than well; none but on a CPU.
 
     A network's first parameters are such a program: random numbers are long chains of integer operations, of which
@@ -120,12 +119,12 @@ def hasty_options() -> dict[str, Any]:
     return xla_options.taken(HASTY_OPTIONS) if jax.default_backend() == "cpu" else {}
 
 
-def hurry() -> None:
+def enable_fast_compile() -> None:
     """Have all programs of this process compiled soon rather than well, for one that computes little.
 
     Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`HASTY` that XLA takes.
     """
-    xla_options.add_flags(HASTY)
+    xla_options.add_flags(FAST_COMPILE_FLAGS)
 
 
 def compiler_report() -> dict[str, str]:
@@ -133,8 +132,10 @@ def compiler_report() -> dict[str, str]:
     if why := _left_alone():
         return {"compiler": f"left alone: {why}"}
     ours = CPU_OPTIONS | HASTY_OPTIONS
-    options, flags = xla_options.taken(ours), xla_options.taken_flags(HASTY)
-    refused = [name for name in ours if name not in options] + [flag for flag in HASTY if flag not in flags]
+    options, flags = xla_options.taken(ours), xla_options.taken_flags(FAST_COMPILE_FLAGS)
+    refused = [name for name in ours if name not in options] + [
+        flag for flag in FAST_COMPILE_FLAGS if flag not in flags
+    ]
     used = ", ".join(f"{name}={value!r}" for name, value in compiler_options().items())
     return {"compiler": used or "no options", "refused": ", ".join(refused) or "none"}
 
@@ -156,13 +157,13 @@ def _unset(options: Mapping[str, Any]) -> dict[str, Any]:
 def _limit_threads(threads: int | None) -> str:
     if threads is None and "NPROC" not in os.environ:
         allowed = _quota()
-        threads = allowed if allowed is not None and allowed < cores() else None
+        threads = allowed if allowed is not None and allowed < cpu_count() else None
     if threads is not None:
         os.environ["NPROC"] = str(threads)  # what XLA asks for the size of its pool
-    return f"{os.environ.get('NPROC', cores())} of {os.cpu_count()} cores"
+    return f"{os.environ.get('NPROC', cpu_count())} of {os.cpu_count()} cores"
 
 
-def cores() -> int:
+def cpu_count() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -176,7 +177,7 @@ def _quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
         return None
 
 
-def keep_programs(folder: Path) -> Path | None:
+def enable_compilation_cache(cache_dir: Path) -> Path | None:
     """Keep compiled programs in a folder, so that the same one need not be compiled again in another process.
 
     Programs of another kind of processor are kept apart. ``JAX_COMPILATION_CACHE_DIR``, where it is set, comes first.
@@ -184,19 +185,19 @@ def keep_programs(folder: Path) -> Path | None:
     Returns:
         Where they are kept; None with a jaxlib before 0.10.2, which would warn of crashes at each.
     """
-    if chosen := programs():
+    if chosen := _compat.compilation_cache_dir():
         return Path(chosen)
-    if cached_programs_raise_false_alarms():
+    if _compat.cached_programs_raise_false_alarms():
         return None
-    folder = folder / f"programs-{_processor()}"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    cache_dir = cache_dir / f"programs-{_processor()}"
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    return folder
+    return cache_dir
 
 
-def programs() -> str | None:
+def compilation_cache_dir() -> str | None:
     """The folder where compiled programs are kept, if they are."""
-    return compilation_cache_dir()
+    return _compat.compilation_cache_dir()
 
 
 def _processor() -> str:
@@ -233,12 +234,12 @@ def _processor_instruction_set() -> str:
     return next((name for name, flag in INSTRUCTION_SETS.items() if flag in instructions), "other")
 
 
-def age() -> float:
+def process_uptime() -> float:
     """Seconds since this process began: loading Python and jax is part of what a person waits for.
 
     Where the system does not tell (it is Linux that does), since this module was imported.
 
-    >>> age() > 0
+    >>> process_uptime() > 0
     True
     """
     try:

@@ -6,7 +6,7 @@ XLA has two ways to set an option, and they do not take the same names:
 - for all programs of a process, the environment variable ``XLA_FLAGS``, where an unknown name ends the process.
 
 So an option is tried on a program of one addition, and a flag in a process of its own. The answers are kept beside the
-compiled programs, if these are kept (:func:`jaxconv.runtime.keep_programs`), for each jaxlib.
+compiled programs, if these are kept (:func:`jaxconv.runtime.enable_compilation_cache`), for each jaxlib.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ from jaxconv import (
     train,
 )
 from jaxconv.errors import ArgumentError
-from jaxconv.layers.base import check_in_shape
+from jaxconv.layers.base import check_input_shape
 from jaxconv.utils.signatures import check_call, nearest
 from toy_training import net, toy
 
@@ -45,7 +45,7 @@ SGD = optax.sgd(0.1)
         (lambda: BatchNorm(0.9), r"^BatchNorm: 1 arguments, but it takes none without a name"),
         (lambda: models.mlp(classes=3), r"^mlp: no argument is called classes: did you mean num_classes\?"),
         (lambda: models.resnet(20, 10, 3), r"^resnet: 3 arguments"),
-        (lambda: Conv(8, 3).init(KEY), r"^init: in_shape must be given\. It takes init\(key, in_shape\)$"),
+        (lambda: Conv(8, 3).init(KEY), r"^init: input_shape must be given\. It takes init\(key, input_shape\)$"),
         (lambda: train.evaluate(net(), {}, {}, toy()[0]), r"^evaluate: labels must be given"),
         (lambda: train.predict(toy()[0], net()), r"^predict: state and images must be given"),
         (lambda: train.fit(net(), toy(), toy()), r"^fit: optimizer and epochs must be given"),
@@ -96,21 +96,23 @@ def test_what_is_no_key_is_refused(key):
 @pytest.mark.parametrize("key", [7, None, np.int32(7), "7"])
 def test_a_train_state_is_made_of_a_key_too(key):
     with pytest.raises(InputError, match=r"^init_state: key=\S+ should be a random key: jax\.random\.key\([07]\)$"):
-        train.init_state(Layer("mine", made, used), SGD, key, (9, 9, 1))
+        train.create_train_state(Layer("mine", made, used), SGD, key, (9, 9, 1))
 
 
 def test_old_keys_are_keys():
     assert Conv(2, 3).init(jax.random.PRNGKey(0), (9, 9, 1))[0]["kernel"].shape == (3, 3, 1, 2)
 
 
-@pytest.mark.parametrize("in_shape", [(None, 28, 28, 1), (-1, 28, 28, 1), 28, jnp.ones((28, 28, 1)), (28.0, 28, 1), ()])
-def test_what_is_no_shape_is_refused(in_shape):
-    with pytest.raises(InputError, match=r"^init: in_shape .* shape of one example without the batch axis, such as"):
-        models.lenet5().init(KEY, in_shape)
+@pytest.mark.parametrize(
+    "input_shape", [(None, 28, 28, 1), (-1, 28, 28, 1), 28, jnp.ones((28, 28, 1)), (28.0, 28, 1), ()]
+)
+def test_what_is_no_shape_is_refused(input_shape):
+    with pytest.raises(InputError, match=r"^init: input_shape .* shape of one example without the batch axis, such as"):
+        models.lenet5().init(KEY, input_shape)
 
 
 @pytest.mark.parametrize(
-    ("model", "in_shape"),
+    ("model", "input_shape"),
     [
         (models.lenet5(), (1, 32, 32, 1)),
         (serial(Conv(4, 3), MaxPool(2)), (1, 28, 28, 1)),
@@ -118,13 +120,13 @@ def test_what_is_no_shape_is_refused(in_shape):
         (Dense(3), (32, 28, 28, 1)),
     ],
 )
-def test_the_batch_axis_is_named_where_a_shape_has_one(model, in_shape):
+def test_the_batch_axis_is_named_where_a_shape_has_one(model, input_shape):
     with pytest.raises(InputError, match=r"batch axis"):
-        model.init(KEY, in_shape)
+        model.init(KEY, input_shape)
 
 
 def test_shapes_may_be_lists_and_volumes():
-    assert check_in_shape([3, np.int64(2)]) == (3, 2)
+    assert check_input_shape([3, np.int64(2)]) == (3, 2)
     assert Conv(2, 3).init(KEY, [5, 5, 5, 1])[0]["kernel"].shape == (3, 3, 3, 1, 2)
 
 
@@ -141,7 +143,7 @@ def test_shapes_may_be_lists_and_volumes():
         ),
         (lambda: Layer("mine", 3, used), r"^Layer 'mine': init=3 is no function: Layer takes"),
         (lambda: Layer("mine", made, used, nam="x"), r"^Layer\('mine', .*nam="),
-        (lambda: serial(Layer("mine", lambda key: 0, used)), r"^Layer 'mine': init should take \(key, in_shape\)"),
+        (lambda: serial(Layer("mine", lambda key: 0, used)), r"^Layer 'mine': init should take \(key, input_shape\)"),
         (
             lambda: serial(Layer("mine", made, lambda params, state, x: (x, state))),
             r"^Layer 'mine': apply should take \(params, state, x, \*, train=False, key=None\) .*'train'$",
@@ -158,7 +160,7 @@ def test_shapes_may_be_lists_and_volumes():
             r"^fit: optimizer=adamw makes an optimiser .* call it, optax\.adamw",
         ),
         (lambda: fit(optimizer=0.1), r"^fit: optimizer=float should be an optimiser of optax"),
-        (lambda: train.make_step(net(), "sgd"), r"^train step: optimizer='sgd' is a name"),
+        (lambda: train.make_train_step(net(), "sgd"), r"^train step: optimizer='sgd' is a name"),
         (
             lambda: train.fit(net(), toy(), optimizer=SGD, epochs=1),
             r"^fit: validation must be given: fit\(model, \(images, labels\), \(images, labels\), …\)",
@@ -170,7 +172,7 @@ def test_what_cannot_be_meant_says_what_to_write(call, message):
         call()
 
 
-def made(key, in_shape):
+def made(key, input_shape):
     return {}, {}
 
 

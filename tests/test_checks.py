@@ -34,7 +34,7 @@ def test_the_loss_takes_labels_of_any_integer_dtype(rng, dtype, jitted):
     def everything(logits, label):
         loss, vjp = jax.vjp(lambda z: ops.softmax_cross_entropy(z, label), logits)
         dy = jnp.ones(5)
-        return loss, *vjp(dy), backward.softmax_cross_entropy(logits, label, dy), ops.correct(logits, label)
+        return loss, *vjp(dy), backward.softmax_cross_entropy(logits, label, dy), ops.is_correct(logits, label)
 
     loss, gradient, by_hand, correct = (jax.jit(everything) if jitted else everything)(logits, label)
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
@@ -71,7 +71,7 @@ def test_the_loss_of_every_place(x64, rng, shape):
         np.testing.assert_allclose(vjp(jnp.asarray(dy))[0], slope * dy[..., None], rtol=1e-9, atol=1e-12)
         by_hand = backward.softmax_cross_entropy(logits, label, dy)
         np.testing.assert_allclose(by_hand, slope * dy[..., None], rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_equal(ops.correct(logits, numbers), logits.argmax(-1) == numbers)
+    np.testing.assert_array_equal(ops.is_correct(logits, numbers), logits.argmax(-1) == numbers)
     measured = train.tasks.measure(
         train.Classification(), jnp.asarray(logits), jnp.asarray(numbers), np.arange(shape[0]) > 0
     )
@@ -103,7 +103,7 @@ def test_a_step_with_soft_targets_takes_bytes(wide):
     step = train.make_train_step(model, optax.sgd(0.1), label_smoothing=0.1)
 
     def after(label):
-        ts = train.init_state(model, optax.sgd(0.1), jax.random.key(0), (2, 2, 1))
+        ts = train.create_train_state(model, optax.sgd(0.1), jax.random.key(0), (2, 2, 1))
         return step(ts, train.Batch(images, label, None))
 
     jax.tree.map(np.testing.assert_array_equal, after(labels.astype(np.uint8)), after(labels))
@@ -138,4 +138,4 @@ def test_a_class_is_explained_by_a_byte(wide):
     norms = [explain.gradient_norms(model, params, state, images, labels.astype(dtype)) for dtype in ("uint8", "int32")]
     assert norms[0] == norms[1]
     with pytest.raises(InputError, match=r"^label 255 is none of the 200 classes"):
-        explain.attribution.targets.classes(jnp.zeros((6, 200)), np.uint8(255))
+        explain.attribution.targets.resolve_target(jnp.zeros((6, 200)), np.uint8(255))

@@ -38,10 +38,12 @@ def run(capsys, *words):
 def test_names_cost_nothing(pictures, tmp_path, capsys):
     train = ["train", "--dataset", f"folder:{pictures}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
     folder = tmp_path / "run"
-    code, out, err = run(capsys, *train, "--out", folder)
+    code, out, err = run(capsys, *train, "--run-dir", folder)
     assert code == 0, err
-    assert {"result.json", "curves.png", "mistakes.png", "confusion.png"} <= {path.name for path in folder.iterdir()}
-    assert "left out" not in err and json.loads((folder / "result.json").read_text())["test_count"] == 3
+    assert {"result.json", "training_curves.png", "misclassified.png", "confusion_matrix.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert "left out" not in err and json.loads((folder / "result.json").read_text())["num_test_examples"] == 3
     classes = json.loads((folder / "config.json").read_text())["classes"]
 
     (folder / "result.json").unlink()
@@ -65,9 +67,9 @@ def test_a_picture_that_fails_leaves_the_result(pictures, tmp_path, capsys, monk
     monkeypatch.setattr(plot, "mistakes", fail)
     line = ["train", "--dataset", f"folder:{pictures}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
     with pytest.warns(UserWarning, match=r"the picture .*mistakes\.png is left out: ValueError: no font"):
-        assert run(capsys, *line, "--out", tmp_path / "run")[0] == 0
+        assert run(capsys, *line, "--run-dir", tmp_path / "run")[0] == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"result.json", "curves.png", "confusion.png"} <= names and "mistakes.png" not in names
+    assert {"result.json", "training_curves.png", "confusion_matrix.png"} <= names and "misclassified.png" not in names
 
 
 @pytest.mark.filterwarnings("default:.*the best epoch is chosen on")

@@ -20,11 +20,11 @@ from jaxconv.runs import TrainConfig
         ({"seeds": 10**20}, "seeds=100000000000000000000 from seed=0 should be at most 1,000"),
         ({"seeds": 2, "seed": 2**32 - 1}, "should be at most 1,000, and below 2³²"),
         ({"seed": [1, 2]}, r"seed=\[1, 2\] should be an int of at least 0"),
-        ({"accumulate": 64}, "accumulate=64 is more parts than batch_size=32"),
+        ({"grad_accumulation": 64}, "grad_accumulation=64 is more parts than batch_size=32"),
         ({"keep": 0}, "keep=0 should be an int of at least 1"),
         ({"devices": 0}, "devices=0 should be an int of at least 1"),
-        ({"augment": ("flip", "flip")}, "augmentation 'flip' is there 2 times"),
-        ({"augment": ("shift:0",)}, "augmentation 'shift:0' changes nothing"),
+        ({"augment": ("hflip", "flip")}, "augmentation 'flip' is there 2 times"),
+        ({"augment": ("translate:0",)}, "augmentation 'translate:0' changes nothing"),
         ({"augment": ("",)}, "unknown augmentation ''"),
         ({"learning_rate": 1e-60}, "learning_rate=1e-60 should be a positive number"),
         ({"learning_rate": 1e60}, r"learning_rate=1e\+60 should be a positive number"),
@@ -35,24 +35,24 @@ from jaxconv.runs import TrainConfig
 )
 def test_a_config_that_cannot_work_is_refused(options, message):
     with pytest.raises(InputError, match=message):
-        TrainConfig(**options).check()
+        TrainConfig(**options).validate()
 
 
 TRAIN = {
     "train --recipe=": "train: --recipe is empty: give it a value, or leave it out",
-    "train --pause-minutes nan": "train: --pause-minutes nan should be a number from",
-    "train --pause-minutes inf": "train: --pause-minutes inf should be",
-    f"train --seeds {10**20}": "train: --seeds 100000000000000000000 should be",
+    "train --checkpoint-minutes nan": "train: --checkpoint-minutes nan should be a number from",
+    "train --checkpoint-minutes inf": "train: --checkpoint-minutes inf should be",
+    f"train --num-seeds {10**20}": "train: --num-seeds 100000000000000000000 should be",
     "train --epochs 3 --epochs=4": "train: --epochs is there twice: leave one out",
-    "train --stream --no-stream": "train: --stream and --no-stream contradict: leave one out",
+    "train --streaming --no-stream": "train: --streaming and --no-stream contradict: leave one out",
     "train --dataset ./small": "unknown data set './small': to read the files of that name write folder:./small",
-    f"summary mlp --classes {10**20}": "summary: --classes 100000000000000000000 should be",
-    "summary mlp --classes 4000000000": "summary: --classes 4000000000 should be from 1 to 1,000,000",
-    "summary mlp --classes 0": "summary: --classes 0 should be from 1",
-    "summary mlp --in-shape 1000000 1000000 1": "in_shape (1000000, 1000000, 1): an example of 1,000,000,000,000",
+    f"summary mlp --num-classes {10**20}": "summary: --num-classes 100000000000000000000 should be",
+    "summary mlp --num-classes 4000000000": "summary: --num-classes 4000000000 should be from 1 to 1,000,000",
+    "summary mlp --num-classes 0": "summary: --num-classes 0 should be from 1",
+    "summary mlp --input-shape 1000000 1000000 1": "input_shape (1000000, 1000000, 1): an example of 1,000,000,000,000",
     "summary small": "small is not a run folder: it has no config.json",
     "train --resume run --epochs 20": "run began with --epochs 12, not 20: leave that out, or start a new run; the",
-    "train --resume run --keep 0": "train: keep=0 should be an int of at least 1",
+    "train --resume run --max-checkpoints 0": "train: keep=0 should be an int of at least 1",
 }
 
 
@@ -60,8 +60,8 @@ TRAIN = {
 def test_a_line_that_cannot_work_is_refused(jaxconv, line):
     Path("small").mkdir()
     Path("run").mkdir()
-    config = {"image_shape": [8, 8, 1], "in_shape": [8, 8, 1], "classes": ["a", "b"]}
-    Path("run/config.json").write_text(json.dumps(TrainConfig().as_json() | config))
+    config = {"image_shape": [8, 8, 1], "input_shape": [8, 8, 1], "classes": ["a", "b"]}
+    Path("run/config.json").write_text(json.dumps(TrainConfig().to_dict() | config))
     Path("run/result.json").write_text(json.dumps({"test_accuracy": 0.5}))
     code, _, err = jaxconv(line)
     assert code == 2 and err.startswith(f"jaxconv: error: {TRAIN[line]}") and err.count("\n") == 1
@@ -70,7 +70,7 @@ def test_a_line_that_cannot_work_is_refused(jaxconv, line):
 def test_an_empty_word_is_refused(capsys):
     from jaxconv import cli
 
-    for words in (["train", "--out", ""], ["train", ""], ["predict", "run", ""]):
+    for words in (["train", "--run-dir", ""], ["train", ""], ["predict", "run", ""]):
         assert cli.main(words) == 2
         assert "is empty: give it a value, or leave it out" in capsys.readouterr().err
 
@@ -79,4 +79,4 @@ def test_every_option_of_a_config_is_checked_for_its_type():
     """None of them takes an object that is none of its types."""
     for field in dataclasses.fields(TrainConfig):
         with pytest.raises(InputError):
-            TrainConfig(**{field.name: object()}).check()
+            TrainConfig(**{field.name: object()}).validate()

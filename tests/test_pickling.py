@@ -34,7 +34,7 @@ def mine(x):
     return 2 * x
 
 
-def own_init(key, in_shape):
+def own_init(key, input_shape):
     return {"scale": jnp.ones(())}, {}
 
 
@@ -54,15 +54,17 @@ NETWORK = serial(
 )
 
 
-def output(model, in_shape=(6, 6, 1)):
-    params, state = model.init(KEY, in_shape)
-    return np.asarray(model.apply(params, state, jax.random.normal(KEY, (2, *in_shape)))[0])
+def output(model, input_shape=(6, 6, 1)):
+    params, state = model.init(KEY, input_shape)
+    return np.asarray(model.apply(params, state, jax.random.normal(KEY, (2, *input_shape)))[0])
 
 
 def test_a_model_is_the_same_after_pickle():
     again = pickle.loads(pickle.dumps(NETWORK))
-    assert [name for name, _ in again.parts] == [name for name, _ in NETWORK.parts]
-    assert (again.kind, again.name) == ("serial", "all") and again.parts[0][1].window == NETWORK.parts[0][1].window
+    assert [name for name, _ in again.children] == [name for name, _ in NETWORK.children]
+    assert (again.kind, again.name) == ("serial", "all") and again.children[0][1].window == NETWORK.children[0][
+        1
+    ].window
     np.testing.assert_array_equal(output(again), output(NETWORK))
 
 
@@ -75,8 +77,8 @@ def test_a_spawned_process_makes_the_same_of_it():
 def test_every_model_and_every_part_of_it_can_be_pickled(name):
     model = models.create_model(name)
     again = pickle.loads(pickle.dumps(model))
-    assert [name for name, _ in again.parts] == [name for name, _ in model.parts]
-    for _, part in model.parts[:12] + model.parts[-6:]:
+    assert [name for name, _ in again.children] == [name for name, _ in model.children]
+    for _, part in model.children[:12] + model.children[-6:]:
         assert pickle.loads(pickle.dumps(part)).kind == part.kind
 
 

@@ -31,7 +31,7 @@ def test_the_pictures_are_there():
 def test_the_comparison_is_there():
     table = README.split("<!-- compare_gradients -->")[1].split("<!-- end -->")[0]
     assert [line.split("|")[1].strip() for line in table.strip().splitlines()[2:]] == [
-        *("lax", "explicit", "im2col", "toeplitz", "fft", "auto", "by hand")
+        *("lax", "explicit", "im2col", "toeplitz", "fft", "auto", "manual")
     ]
 
 

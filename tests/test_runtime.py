@@ -53,7 +53,7 @@ def test_a_hurried_process_adds_flags_that_the_compiler_knows():
         "print(json.dumps(os.environ['XLA_FLAGS']))"
     )
     flags = elsewhere(program).split()
-    assert set(flags) <= set(runtime.HASTY) and "--xla_backend_optimization_level=1" in flags
+    assert set(flags) <= set(runtime.FAST_COMPILE_FLAGS) and "--xla_backend_optimization_level=1" in flags
 
 
 def test_the_compiler_takes_the_options():
@@ -126,7 +126,7 @@ def test_threads(monkeypatch):
         assert runtime._limit_threads(None).startswith("5 of" if value else "2 of")
     assert runtime._limit_threads(3).startswith("3 of") and os.environ["NPROC"] == "3"
     with pytest.raises(InputError, match="tune: threads=0 should be at least 1"):
-        runtime.tune(threads=0)
+        runtime.tune_cpu(threads=0)
 
 
 def test_xla_has_so_many_threads():
@@ -205,11 +205,11 @@ def test_age_is_the_time_since_the_process_began():
 
 def test_the_program_sets_itself_up_unless_told_not_to():
     lines = {}
-    for arguments in (["doctor"], ["doctor", "--no-tune"]):
+    for arguments in (["doctor"], ["doctor", "--no-cpu-tuning"]):
         done = subprocess.run([sys.executable, "-m", "jaxconv.cli", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         lines[arguments[-1]] = done.stdout
-    assert "allocator  keeps" in lines["doctor"] and "set up     no (--no-tune)" in lines["--no-tune"]
+    assert "allocator  keeps" in lines["doctor"] and "set up     no (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
     assert jax.config.jax_compilation_cache_dir in lines["doctor"]
 
 
@@ -236,9 +236,9 @@ def test_training_is_compiled_with_the_options(environment, options):
 
 def test_no_options_for_another_device(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    assert runtime.compiler_options() and runtime.hasty_options()
+    assert runtime.compiler_options() and runtime.fast_compile_options()
     monkeypatch.setattr(runtime.jax, "default_backend", lambda: "gpu")
-    assert runtime.compiler_options() == runtime.hasty_options() == {}
+    assert runtime.compiler_options() == runtime.fast_compile_options() == {}
     assert runtime.compiler_report() == {"compiler": "left alone: jax runs on a gpu"}
 
 

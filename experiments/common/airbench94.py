@@ -80,19 +80,20 @@ def run(recipe: Recipe, key: jax.Array, given: Images) -> Run:
     start, order, coins, noise = jax.random.split(key, 4)
     model = network(recipe)
     kernel = filters.whitening_kernel(normal(given.images[:WHITEN_IMAGES]), WHITEN_SIZE)
-    ts = training.init_state(model, make_optimizer(recipe, steps), start, given.images.shape[1:])
+    ts = training.create_train_state(model, make_optimizer(recipe, steps), start, given.images.shape[1:])
     state = ts.state | {"whiten": {"kernel": kernel}}
-    ts = ts._replace(state=state, average=(ts.params, state))
+    ts = ts._replace(state=state, ema=(ts.params, state))
 
     def part(ts: training.TrainState, rows: jax.Array, epochs: jax.Array, learn: bool) -> Any:
         """Some steps, in which the first layer's bias learns or does not: then its gradient is not computed."""
-        step = training.make_step(
+        step = training.make_train_step(
             model,
             make_optimizer(recipe, steps, learn_bias=learn),
-            augment=augment.shift(2, pad_mode="reflect"),
+            augment=augment.random_translation(2, padding_mode="reflect"),
             label_smoothing=recipe.label_smoothing,
             dtype="bfloat16",
-            guard=False,
+            skip_nonfinite=False,
+            jit=False,
         )
 
         def body(ts: training.TrainState, x: tuple[jax.Array, jax.Array]) -> tuple[training.TrainState, jax.Array]:
@@ -106,7 +107,7 @@ def run(recipe: Recipe, key: jax.Array, given: Images) -> Run:
     for where, learn in ((slice(0, turn), True), (slice(turn, steps), False)):
         ts, made = part(ts, rows[where], epochs[where], learn)
         losses.append(made)
-    plain, seen = score(model, *ts.network, given.test_images, given.test_labels)
+    plain, seen = score(model, *ts.eval_variables, given.test_images, given.test_labels)
     return Run(jnp.concatenate(losses), plain, seen)
 
 
@@ -137,7 +138,7 @@ def network(recipe: Recipe) -> Layer:
         return Conv(features, 3, padding="SAME", use_bias=False, kernel_init=dirac(UNIFORM))
 
     def norm() -> Layer:
-        return BatchNorm(decay=0.6, eps=1e-12, use_scale=False)
+        return BatchNorm(momentum=0.6, eps=1e-12, use_scale=False)
 
     def block(features: int) -> Layer:
         return serial(conv(features), MaxPool(2), norm(), smooth, conv(features), norm(), smooth)
@@ -149,8 +150,8 @@ def network(recipe: Recipe) -> Layer:
 def whiten() -> Layer:
     """A convolution whose kernel is state, so that nothing differentiates by it, and whose bias learns."""
 
-    def init(key: jax.Array, in_shape: tuple[int, ...]) -> Any:
-        size = (WHITEN_SIZE, WHITEN_SIZE, in_shape[-1])
+    def init(key: jax.Array, input_shape: tuple[int, ...]) -> Any:
+        size = (WHITEN_SIZE, WHITEN_SIZE, input_shape[-1])
         features = 2 * math.prod(size)
         return {"bias": jnp.zeros(features)}, {"kernel": jnp.zeros((*size, features))}
 
@@ -199,9 +200,9 @@ def lookahead(ts: training.TrainState, steps: int) -> training.TrainState:
     keep = 0.95**LOOKAHEAD * (ts.step / steps) ** 3
     due = ts.step % LOOKAHEAD == 0
     fast = (ts.params, ts.state)
-    both = jax.tree.map(lambda slow, fast: jnp.where(due, fast + keep * (slow - fast), slow), ts.average, fast)
+    both = jax.tree.map(lambda slow, fast: jnp.where(due, fast + keep * (slow - fast), slow), ts.ema, fast)
     params, state = jax.tree.map(lambda slow, fast: jnp.where(due, slow, fast), both, fast)
-    return ts._replace(params=params, state=state, average=both)
+    return ts._replace(params=params, state=state, ema=both)
 
 
 def score(
@@ -209,7 +210,7 @@ def score(
 ) -> tuple[jax.Array, jax.Array]:
     """The accuracy on the images as they are, and with the logits averaged over six views of each."""
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
-    views = augment.test_time(flip=True, shift=1, pad_mode="reflect")
+    views = augment.test_time_views(flip=True, translate=1, padding_mode="reflect")
     size, count = min(size, len(images)), len(images)
 
     def look(row: jax.Array) -> jax.Array:
@@ -220,4 +221,4 @@ def score(
     rows = jnp.minimum(jnp.arange(math.ceil(count / size) * size), count - 1).reshape(-1, size)
     logits = jnp.moveaxis(jax.lax.map(look, rows), 1, 0).reshape(len(VIEWS), -1, CLASSES)[:, :count]
     seen = jnp.tensordot(jnp.asarray(WEIGHTS), logits, 1, precision="highest")
-    return ops.correct(logits[0], labels).mean(), ops.correct(seen, labels).mean()
+    return ops.is_correct(logits[0], labels).mean(), ops.is_correct(seen, labels).mean()

@@ -20,7 +20,7 @@ class Networks(NamedTuple):
     """Networks of one kind, one for each seed, each as it was in its best epoch on the validation images."""
 
     model: Layer
-    each: list[tuple[Any, Any]]  # params and state
+    variables: list[tuple[Any, Any]]  # params and state
     val_accuracy: list[float]
     best_epoch: list[int]
     history: list[list[dict[str, Any]]]  # of each, a record an epoch
@@ -28,7 +28,7 @@ class Networks(NamedTuple):
 
     def accuracy(self, images: Any, labels: Any) -> list[float]:
         """The accuracy of each on the same images."""
-        return [train.evaluate(self.model, *network, images, labels)["accuracy"] for network in self.each]
+        return [train.evaluate(self.model, *network, images, labels)["accuracy"] for network in self.variables]
 
     def scores(self, images: Any, labels: Any) -> dict[str, Any]:
         """What there is to tell of them, with their accuracy on test images."""
@@ -39,11 +39,13 @@ class Networks(NamedTuple):
             "train_seconds": self.seconds,
         }
 
-    def translation_tests(self, images: Any, labels: Any, reach: int, axis: str = "x") -> list[list[explain.Shifted]]:
+    def translation_tests(
+        self, images: Any, labels: Any, reach: int, axis: str = "x"
+    ) -> list[list[explain.ShiftResult]]:
         """Of each, :func:`jaxconv.explain.translation_test` by up to so many pixels along an axis, both ways."""
         shifts = range(-reach, reach + 1)
         test = partial(explain.translation_test, images=images, labels=labels, shifts=shifts, axis=axis)
-        return [test(self.model, *network) for network in self.each]
+        return [test(self.model, *network) for network in self.variables]
 
 
 def train_networks(
@@ -57,7 +59,7 @@ def train_networks(
     learning_rate: float = 3e-3,
     make_optimizer: Callable[[int], optax.GradientTransformation] | None = None,
     stopping: EarlyStopping | None = None,
-    tell: Callable[[float], None] = lambda share: None,
+    on_progress: Callable[[float], None] = lambda share: None,
     **options: Any,
 ) -> Networks:
     """Train a network from each seed, one after the other: on a CPU this takes half as long as all at once.
@@ -69,7 +71,7 @@ def train_networks(
         epochs, batch_size, stopping: as fit takes them.
         learning_rate: Adam's highest, in one cycle.
         make_optimizer: of the number of steps; instead of Adam.
-        tell: told the share that is done after every epoch: ``Progress.share``.
+        on_progress: told the share that is done after every epoch: ``Progress.share``.
         options: of the step, as fit takes them: augment, mix, label_smoothing and so on.
 
     >>> from jaxconv import data, models
@@ -83,7 +85,7 @@ def train_networks(
     for i, seed in enumerate(seeds):
 
         def on_epoch(record: dict[str, Any], snapshot: train.Snapshot, best: bool, before: int = i) -> None:
-            tell((before + record["epoch"] / epochs) / len(seeds))
+            on_progress((before + record["epoch"] / epochs) / len(seeds))
 
         fitted = train.fit(
             model,
@@ -95,8 +97,8 @@ def train_networks(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
-            stopping=stopping,
-            on_epoch=on_epoch,
+            early_stopping=stopping,
+            on_epoch_end=on_epoch,
             **options,
         )
         trained.append(fitted)
@@ -110,7 +112,7 @@ def train_networks(
     )
 
 
-def train_recipe(
+def train_with_config(
     recipe: TrainConfig, model: Layer, examples: Examples, validation: Examples, **options: Any
 ) -> Networks:
     """As :func:`train_networks`, but as ``jaxconv train`` would: with a config's optimiser, stopping and step.
@@ -118,7 +120,7 @@ def train_recipe(
     Args:
         recipe: the config.
         model, examples, validation: as train_networks takes them.
-        options: its others: seeds, tell.
+        options: its others: seeds, progress.
     """
     return train_networks(
         model,
@@ -127,8 +129,8 @@ def train_recipe(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         make_optimizer=lambda steps: recipe.make_optimizer(steps // recipe.epochs),
-        stopping=recipe.stopping(),
-        **recipe.step_options() | options,
+        early_stopping=recipe.early_stopping(),
+        **recipe.step_kwargs() | options,
     )
 
 
@@ -143,8 +145,12 @@ class TrainingStudy(Study):
     learning_rate: float = 3e-3
     """Adam's highest, for all networks."""
 
-    def train(self, model: Layer, examples: Examples, validation: Examples, tell: Progress, **options: Any) -> Networks:
+    def train(
+        self, model: Layer, examples: Examples, validation: Examples, on_progress: Progress, **options: Any
+    ) -> Networks:
         """As :func:`train_networks`, from every seed, with these options and others; it tells how far it is."""
         asked = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
-        seeds = range(self.seeds)
-        return train_networks(model, examples, validation, seeds=seeds, tell=tell.share, **asked | options)
+        seeds = range(self.num_seeds)
+        return train_networks(
+            model, examples, validation, seeds=seeds, on_progress=on_progress.share, **asked | options
+        )

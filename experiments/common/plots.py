@@ -40,7 +40,7 @@ History = Sequence[Mapping[str, Any]]
 
 
 @named_errors
-def against_epochs(
+def metric_vs_epoch(
     histories: Mapping[str, Sequence[History]],
     *,
     kept: Mapping[str, Sequence[int]] | None = None,
@@ -62,7 +62,7 @@ def against_epochs(
     Lecture row 004-24.
 
     >>> history = [{"epoch": n, "accuracy": 0.5, "val_accuracy": accuracy} for n, accuracy in ((1, 0.75), (2, 0.875))]
-    >>> figure = against_epochs({"cnn": [history]}, kept={"cnn": [2]})
+    >>> figure = metric_vs_epoch({"cnn": [history]}, kept={"cnn": [2]})
     >>> figure.axes[0].lines[0].get_ydata().tolist(), figure.axes[0].get_xlabel()
     ([0.25, 0.125], 'epoch')
     """
@@ -107,7 +107,7 @@ def against_epochs(
 
 
 @named_errors
-def bars(
+def grouped_bars(
     results: Mapping[str, Mapping[str, Sequence[float]]],
     *,
     chance: Mapping[str, float] | None = None,
@@ -127,7 +127,7 @@ def bars(
     Raises:
         InputError: there is no task, or a network without a number.
 
-    >>> figure = bars({"text": {"dense": [0.5, 0.75], "conv": [1.0]}}, chance={"text": 0.5})
+    >>> figure = grouped_bars({"text": {"dense": [0.5, 0.75], "conv": [1.0]}}, chance={"text": 0.5})
     >>> [float(bar.get_width()) for bar in figure.axes[0].patches], [text.get_text() for text in figure.axes[0].texts]
     ([0.625, 1.0], ['62.5 %', '100.0 %'])
     """
@@ -216,7 +216,7 @@ def gradients_and_losses(
 
 
 @named_errors
-def against_members(
+def accuracy_vs_ensemble_size(
     accuracy: Mapping[int, Sequence[float]], *, measure: str = "test accuracy", title: str = ""
 ) -> "Figure":
     """Accuracy against how many networks answer together: the mean over all choices of so many, and the range.
@@ -231,7 +231,7 @@ def against_members(
 
     Lecture row 004-16.
 
-    >>> figure = against_members({1: [0.8, 0.9], 2: [0.95]})
+    >>> figure = accuracy_vs_ensemble_size({1: [0.8, 0.9], 2: [0.95]})
     >>> figure.axes[0].lines[0].get_ydata().tolist(), figure.axes[0].get_xlabel()
     ([0.85, 0.95], 'networks together')
     """
@@ -257,7 +257,7 @@ def against_members(
 
 
 @named_errors
-def against_samples(
+def accuracy_vs_num_samples(
     results: Mapping[str, Mapping[int, Sequence[float]]], *, measure: str = "test accuracy", title: str = ""
 ) -> "Figure":
     """Accuracy against the number of training samples: each network's mean over seeds, with its standard deviation.
@@ -272,7 +272,7 @@ def against_samples(
 
     Lecture row 004-03.
 
-    >>> figure = against_samples({"cnn": {100: [0.8, 0.9], 1000: [0.97, 0.98]}})
+    >>> figure = accuracy_vs_num_samples({"cnn": {100: [0.8, 0.9], 1000: [0.97, 0.98]}})
     >>> figure.axes[0].lines[0].get_ydata().tolist(), figure.axes[0].get_xscale()
     ([0.85, 0.975], 'log')
     """

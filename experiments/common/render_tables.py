@@ -85,8 +85,8 @@ def row_of(study: Script) -> list[str]:
     picture = f"results/{name}.png"
     shown = f'<br><br><a href="{picture}"><img src="{picture}" width="360" alt="{name}"></a>'
     figure = shown if (EXPERIMENTS / picture).exists() else ""
-    seeds = str(record["config"].get("seeds", ""))  # what trains nothing has none
-    return [link, cell(study.claim), cell(record["measured"]) + figure, seeds, time_of(record)]
+    seeds = str(record["config"].get("num_seeds", ""))  # what trains nothing has none
+    return [link, cell(study.claim), cell(record["summary"]) + figure, seeds, time_of(record)]
 
 
 def cell(text: str) -> str:
@@ -94,13 +94,13 @@ def cell(text: str) -> str:
 
 
 def time_of(record: dict[str, Any]) -> str:
-    seconds = record["seconds" if record["device"].startswith("gpu") else "processor_seconds"]
+    seconds = record["seconds" if record["device"].startswith("gpu") else "cpu_seconds"]
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def with_measured(source: str, record: dict[str, Any]) -> str:
     """A study's source, with what it recorded as the paragraph "Measured …" of its docstring."""
-    seeds = record["config"].get("seeds")
+    seeds = record["config"].get("num_seeds")
     trained = "" if seeds is None else " with one seed" if seeds == 1 else f" with {seeds} seeds"
     kind = "" if record["device"].startswith("gpu") else " of processor time"
     machine = f"{record['device']}, jax {record['versions']['jax']}, {time_of(record)}{kind}"

@@ -3,15 +3,15 @@
 A script in ``experiments/`` has a docstring (the claim, its lecture rows, the commands), options, and two functions:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(Study):                            # or of Options, if it trains nothing
+    class Config(Study):                            # or StudyOptions, if it trains nothing
         SMOKE = {"dataset": "digits"}               # what --smoke makes of the options
         dataset: str = "mnist"
 
-    def measure(config, tell) -> Findings:          # the work
-    def measured(results) -> str:                   # what came of it, in one sentence, from the results alone
+    def measure(config, progress) -> StudyResult:   # the work
+    def summarize_results(results) -> str:          # one sentence, made of the results alone
 
     if __name__ == "__main__":
-        run(Config, measure, measured)
+        run_study(Config, measure, summarize_results)
 
 It leaves ``runs/NAME/NAME.json`` and its figures; ``--record`` puts the JSON and the first figure into
 ``experiments/results/`` too, from which ``experiments/common/render_tables.py`` makes the table of all studies.
@@ -29,12 +29,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from jaxconv import runtime
-from jaxconv.data.download import cache_folder
+from jaxconv.data.download import cache_dir
 from jaxconv.data.images import open_picture
 from jaxconv.errors import InputError
 from jaxconv.plot.figures import save_figure
 from jaxconv.utils import terminal
-from jaxconv.utils.files import from_json, make_folder, to_json, write_json, writing
+from jaxconv.utils.files import from_dict, make_folder, to_json, write_json, writing
 from jaxconv.utils.progress import progress_bar
 from jaxconv.utils.tables import new_table
 
@@ -47,7 +47,7 @@ COLORS = 128  # of a recorded figure: what is kept in the repository is small
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class StudyOptions:
     """Options that every study has; one that trains nothing has no more."""
 
     SMOKE: ClassVar[Mapping[str, Any]] = {}
@@ -56,7 +56,7 @@ class Options:
     """Seconds instead of minutes, to see that it runs: no evidence."""
     record: bool = False
     """Put the results and the first figure into experiments/results too."""
-    out: Path | None = None
+    output_dir: Path | None = None
     """Folder for what is found; by default runs/ and the script's name."""
 
     def reduced(self) -> Self:
@@ -71,10 +71,10 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Study(Options):
+class Study(StudyOptions):
     """Options of a study that trains networks."""
 
-    seeds: int = 3
+    num_seeds: int = 3
     """Trainings of each kind, from seed 0 on; what is told is their mean ± standard deviation."""
 
     def reduced(self) -> Self:
@@ -83,12 +83,12 @@ class Study(Options):
         Raises:
             InputError: options that cannot go together, or no seed.
         """
-        if self.seeds < 1:
-            raise InputError(f"seeds={self.seeds} should be at least 1")
+        if self.num_seeds < 1:
+            raise InputError(f"num_seeds={self.num_seeds} should be at least 1")
         return super().reduced()
 
 
-class Findings(NamedTuple):
+class StudyResult(NamedTuple):
     """What a study found."""
 
     results: dict[str, Any]  # what JSON can hold
@@ -99,9 +99,9 @@ class Findings(NamedTuple):
 class Progress:
     """How many of the things there are to do are done, which one is under way, and how far it is.
 
-    >>> with Progress() as tell:
-    ...     for name in tell.each(["a", "b"], "training {}"):
-    ...         tell.share(0.5)
+    >>> with Progress() as progress:
+    ...     for name in progress.track(["a", "b"], "training {}"):
+    ...         progress.set_fraction(0.5)
     """
 
     def __enter__(self) -> Self:
@@ -128,11 +128,11 @@ class Progress:
             self.expect(1)
         self._bar.update(self._task, description=what, completed=self._begun - 1)
 
-    def share(self, done: float) -> None:
+    def set_fraction(self, done: float) -> None:
         """So much of the thing that is under way is done, from 0 to 1."""
         self._bar.update(self._task, completed=max(0, self._begun - 1) + done)
 
-    def each(self, items: Sequence[Item], what: str = "{}") -> Iterator[Item]:
+    def track(self, items: Sequence[Item], what: str = "{}") -> Iterator[Item]:
         """Every item, told as it begins: ``what`` with the item in it."""
         self.expect(len(items))
         for item in items:
@@ -140,16 +140,18 @@ class Progress:
             yield item
 
 
-def run(
-    options: type[Options], measure: Callable[..., Findings], measured: Callable[[dict[str, Any]], str]
+def run_study(
+    options: type[StudyOptions],
+    measure: Callable[..., StudyResult],
+    summarize_results: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
     """Read the command line, measure, write what was found, and tell it.
 
     Args:
         options: of the study, a frozen dataclass.
-        measure: ``(config, tell) -> Findings``; ``tell`` is a :class:`Progress`. It stands in the study's script, whose
+        measure: ``(config, progress) -> StudyResult``; ``progress`` is a :class:`Progress`. It stands in the study's script, whose
             docstring is the help.
-        measured: ``(results) -> str``, one sentence from nothing but what the JSON holds.
+        summarize_results: ``(results) -> str``, one sentence from nothing but what the JSON holds.
 
     Returns:
         What was written. Bad input ends the process with one line and exit code 2, and Ctrl-C with 130.
@@ -160,12 +162,12 @@ def run(
     path = Path(str(script.__file__))
     config = tyro.cli(options, prog=path.name, description=script.__doc__)
     try:
-        runtime.tune()
+        runtime.tune_cpu()
         with suppress(InputError):  # no home folder: nothing is kept
-            runtime.keep_programs(cache_folder())
+            runtime.enable_compilation_cache(cache_dir())
         if config.smoke:
-            runtime.hurry()
-        return _run(path, config.reduced(), measure, measured)
+            runtime.enable_fast_compile()
+        return _run(path, config.reduced(), measure, summarize_results)
     except InputError as error:
         terminal.tell_error(f"error: {error}", program=path.name)
         sys.exit(2)
@@ -174,38 +176,38 @@ def run(
         sys.exit(terminal.INTERRUPTED)
 
 
-def _run(path: Path, config: Any, measure: Callable[..., Findings], measured: Callable[..., str]) -> dict[str, Any]:
+def _run(
+    path: Path, config: Any, measure: Callable[..., StudyResult], summarize_results: Callable[..., str]
+) -> dict[str, Any]:
     name = path.stem
-    folder = config.out or Path("runs") / name
+    folder = config.output_dir or Path("runs") / name
     make_folder(folder)
     started = time.perf_counter(), time.process_time()
-    with Progress() as tell:
-        found = measure(config, tell)
+    with Progress() as progress:
+        found = measure(config, progress)
     # As JSON has them, so that the sentence is the same when it is made of the file.
-    results = from_json(to_json(found.results, default=_plain), name="the results")
+    results = from_dict(to_json(found.results, default=_plain), name="the results")
     report = {
-        "study": name,
-        "measured": "",
-        "seeds": getattr(config, "seeds", 1),
+        "name": name,
+        "summary": "",
+        "num_seeds": getattr(config, "num_seeds", 1),
         "seconds": round(time.perf_counter() - started[0], 1),
-        "processor_seconds": round(time.process_time() - started[1], 1),
+        "cpu_seconds": round(time.process_time() - started[1], 1),
         "device": runtime.device_name(),
         "versions": runtime.versions(),
-        "command": shlex.join([path.name, *_without_out(sys.argv[1:])]),
-        "config": dataclasses.asdict(config) | {"out": str(folder)},
+        "command": shlex.join([path.name, *_without_output_dir(sys.argv[1:])]),
+        "config": dataclasses.asdict(config) | {"output_dir": str(folder)},
         "results": results,
     }
     write_json(folder / f"{name}.json", report)  # first: a mistake in a sentence or a picture should not cost the work
-    report["measured"] = measured(results)
+    report["summary"] = summarize_results(results)
     write_json(folder / f"{name}.json", report)
     for title, figure in found.figures.items():
         save_figure(figure, folder / f"{title}.png")
     for table in found.tables:
         terminal.console().print(table)
-    terminal.tell("", report["measured"])
-    terminal.tell(
-        f"{report['seconds']:.0f} s, {report['processor_seconds']:.0f} s of processor time, on {report['device']}"
-    )
+    terminal.tell("", report["summary"])
+    terminal.tell(f"{report['seconds']:.0f} s, {report['cpu_seconds']:.0f} s of processor time, on {report['device']}")
     saved = [f"{folder}: {', '.join(sorted(each.name for each in folder.iterdir()))}"]
     if config.record:
         saved.append(str(_record(path, folder, report, next(iter(found.figures), None))))
@@ -218,17 +220,17 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _without_out(arguments: Sequence[str]) -> list[str]:
+def _without_output_dir(arguments: Sequence[str]) -> list[str]:
     """A command line without where its results go.
 
-    >>> _without_out(["--out", "/home/me/found", "--smoke", "--out=here"])
+    >>> _without_output_dir(["--output-dir", "/home/me/found", "--smoke", "--output-dir=here"])
     ['--smoke']
     """
     kept, skip = [], False
     for argument in arguments:
-        if not skip and argument != "--out" and not argument.startswith("--out="):
+        if not skip and argument != "--output-dir" and not argument.startswith("--output-dir="):
             kept.append(argument)
-        skip = argument == "--out"
+        skip = argument == "--output-dir"
     return kept
 
 
@@ -237,7 +239,7 @@ def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | No
     results = script.parent / "results"
     make_folder(results)
     # Where it was written, and by whom, is nobody's business.
-    write_json(results / f"{script.stem}.json", report | {"config": report["config"] | {"out": None}})
+    write_json(results / f"{script.stem}.json", report | {"config": report["config"] | {"output_dir": None}})
     if figure is not None:
         from PIL import Image
 
@@ -248,20 +250,20 @@ def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | No
     return results / f"{script.stem}.json"
 
 
-def spread(values: Sequence[float], digits: int = 4) -> str:
+def mean_std(values: Sequence[float], digits: int = 4) -> str:
     """The mean of several trainings ± their standard deviation; of one, its value.
 
-    >>> spread([0.5, 0.75, 1.0], 2), spread([0.98765])
+    >>> mean_std([0.5, 0.75, 1.0], 2), mean_std([0.98765])
     ('0.75 ± 0.25', '0.9877')
     """
     mean = f"{statistics.fmean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
+def results_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
     """What people are shown: the first column is a name, the others are numbers, to the right.
 
-    >>> table("", ["network", "accuracy"], [("cnn", "0.99")]).row_count
+    >>> results_table("", ["network", "accuracy"], [("cnn", "0.99")]).row_count
     1
     """
     made = new_table(title, headings[0], numbers=headings[1:])

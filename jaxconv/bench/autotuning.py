@@ -14,24 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import runtime
-from jaxconv.bench.op_cases import WANTED
+from jaxconv.bench.op_cases import PASS_OUTPUT
 from jaxconv.bench.op_timing import TURN
 from jaxconv.errors import InputError
 from jaxconv.ops.convolution import primitives
-from jaxconv.ops.convolution.cpu import autotune, dispatch
-from jaxconv.shapes import Window, resolve
+from jaxconv.ops.convolution.cpu import autotune as rule
+from jaxconv.ops.convolution.cpu import dispatch
+from jaxconv.shapes import Window, resolve_window
 from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import in_turns
 
 Row = dict[str, Any]  # of the table, as in its file
 # A choice stays unless another is faster by more. Alone a pass is not what it is in a network, where XLA fuses it with
 # what comes before and after; so a choice that bench has shown to be good in whole steps falls only to a clear winner.
-KEEP = 1.25
-COMMAND = "jaxconv bench --tune"
-WAYS = {wanted: way for way, wanted in WANTED.items()}
+SWITCH_RATIO = 1.25
+COMMAND = "jaxconv bench --autotune"
+WAYS = {wanted: way for way, wanted in PASS_OUTPUT.items()}
 
 
-def retune(
+def autotune(
     table: Mapping[str, Any], *, rounds: int, progress: Callable[[str], None] = lambda what: None
 ) -> dict[str, Any]:
     """The table with the times and choices of this machine.
@@ -45,7 +46,7 @@ def retune(
         InputError: jax runs on something else than a CPU.
     """
     if (backend := jax.default_backend()) != "cpu":
-        raise InputError(f"bench: --tune: jax runs on a {backend}, and the table is a CPU's: set JAX_PLATFORMS=cpu")
+        raise InputError(f"bench: --autotune: jax runs on a {backend}, and the table is a CPU's: set JAX_PLATFORMS=cpu")
     rows = []
     for number, row in enumerate(table["rows"], start=1):
         what = f"{number} of {len(table['rows'])}, {row['case']}, {WAYS[row['pass']]}"
@@ -71,7 +72,7 @@ def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda w
     def program(lowering: primitives.Lowering) -> Callable[[], jax.Array]:
         return partial(jax.jit(lambda first, second: lowering(first, second, form), compiler_options=options), *given)
 
-    runs = {name: program(dispatch.LOWERINGS[name][wanted]) for name in autotune.able(wanted, row["case"])}
+    runs = {name: program(dispatch.LOWERINGS[name][wanted]) for name in rule.supported_lowerings(wanted, row["case"])}
     measured = in_turns(runs, repeats=rounds, least=TURN, progress=progress)
     return {name: round(statistics.median(seconds) * 1e3, 3) for name, seconds in measured.items()}
 
@@ -79,7 +80,7 @@ def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda w
 def form_of(row: Row) -> primitives.Form:
     """What the passes of a row's convolution have in common."""
     size, dtype = tuple(row["x"][1:-1]), jnp.dtype(jnp.float32)
-    window = resolve(Window(tuple(row["kernel"][:-2]), padding="VALID"), size)
+    window = resolve_window(Window(tuple(row["kernel"][:-2]), padding="VALID"), size)
     return primitives.Form(window, size, row["groups"], (dtype, dtype, dtype), None)
 
 
@@ -95,11 +96,11 @@ def choose(milliseconds: Mapping[str, float], before: str) -> str:
     ('library', 'taps')
     """
     best = min(milliseconds, key=lambda name: milliseconds[name])
-    near = before in milliseconds and milliseconds[before] <= KEEP * milliseconds[best]
+    near = before in milliseconds and milliseconds[before] <= SWITCH_RATIO * milliseconds[best]
     return before if near else best
 
 
-def changes(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
+def changed_choices(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
     """In sentences, which choices are others now, and which stay although another was a little faster."""
     said = []
     for old, new in zip(before, after, strict=True):

@@ -12,21 +12,21 @@ from jaxconv import models
 from jaxconv.bench.step_timing import CLASSES
 from jaxconv.layers import Layer, output_shape
 from jaxconv.ops.convolution import primitives
-from jaxconv.shapes import ResolvedWindow, resolve
+from jaxconv.shapes import ResolvedWindow, resolve_window
 
-WANTED = {"forward": "y", "dx": "x", "dk": "kernel"}  # our names of the passes, and what each of them gives
+PASS_OUTPUT = {"forward": "y", "dx": "x", "dk": "kernel"}  # our names of the passes, and what each of them gives
 
 
 class Conv(NamedTuple):
     """One pass of a convolution.
 
     Attributes:
-        way: ``forward``, ``dx`` or ``dk``.
+        direction: ``forward``, ``dx`` or ``dk``.
         x, kernel: their shapes.
         form: the rest of what it depends on.
     """
 
-    way: str
+    direction: str
     x: tuple[int, ...]
     kernel: tuple[int, ...]
     form: primitives.Form
@@ -46,7 +46,7 @@ class Conv(NamedTuple):
     @property
     def flops(self) -> float:
         """Additions and multiplications: the same products in all three passes, only added up by another index."""
-        return 2.0 * self.x[0] * math.prod(self.window.out) * math.prod(self.kernel)
+        return 2.0 * self.x[0] * math.prod(self.window.out_size) * math.prod(self.kernel)
 
     @property
     def shape(self) -> str:
@@ -54,9 +54,9 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """One pass of a max pool: ``way`` is ``forward`` or ``dx``."""
+    """One pass of a max pool: ``direction`` is ``forward`` or ``dx``."""
 
-    way: str
+    direction: str
     x: tuple[int, ...]
     window: ResolvedWindow
 
@@ -86,7 +86,7 @@ def cases(model: str, batch: int) -> list[Case]:
         model: its name.
         batch: images of a step.
 
-    >>> [(case.way, case.shape) for case in cases("lenet5", 1)][:3]
+    >>> [(case.direction, case.shape) for case in cases("lenet5", 1)][:3]
     [('forward', '32×32×1 → 28×28×6, 5×5'), ('dk', '32×32×1 → 28×28×6, 5×5'), ('forward', '14×14×6 → 10×10×16, 5×5')]
     """
     spec = models.get_model(model)
@@ -98,13 +98,13 @@ def cases(model: str, batch: int) -> list[Case]:
         return net.apply(params, state, images, train=True, key=jax.random.key(0))[0].sum()
 
     traced = jax.make_jaxpr(jax.grad(loss))(params, state, images)
-    met = {wanted: way for way, wanted in WANTED.items()}
+    met = {wanted: way for way, wanted in PASS_OUTPUT.items()}
     convs = [Conv(met[wanted], shapes["x"], shapes["kernel"], form) for wanted, shapes, form in _passes(traced.jaxpr)]
     layers = list(dict.fromkeys((case.x, case.kernel, case.form) for case in convs))
-    order = list(WANTED)
-    convs.sort(key=lambda case: (layers.index(case[1:]), order.index(case.way)))
+    order = list(PASS_OUTPUT)
+    convs.sort(key=lambda case: (layers.index(case[1:]), order.index(case.direction)))
     pools = [
-        Pool(way, x, resolve(window, x[1:-1]))
+        Pool(way, x, resolve_window(window, x[1:-1]))
         for x, window in _pools(net, params, state, (batch, *spec.input_shape))
         for way in ("forward", "dx")
     ]
@@ -128,17 +128,17 @@ def _pools(layer: Layer, params: Any, state: Any, x: tuple[int, ...]) -> Iterato
     """The max pools of a layer, with the shape of what they are given."""
     if layer.facts.pools == "max" and layer.window is not None:
         yield x, layer.window
-    for name, part in layer.parts:
+    for name, part in layer.children:
         below = params.get(name, {}), state.get(name, {})
         yield from _pools(part, *below, x)
-        if layer.join is None:
+        if layer.merge is None:
             x = (x[0], *output_shape(part, *below, x[1:]))
 
 
 def _words(case: Case) -> str:
     """``13×13×32 → 11×11×64, 3×3``, then what is not as usual."""
     window = case.window
-    said = f"{_times(*case.x[1:])} → {_times(*window.out, case.features)}, {_times(*window.size)}"
+    said = f"{_times(*case.x[1:])} → {_times(*window.out_size, case.features)}, {_times(*window.size)}"
     unusual = {"stride": window.stride, "dilation": window.dilation}
     said += "".join(f", {name} {_short(given)}" for name, given in unusual.items() if max(given) > 1)
     pads = [str(low) if low == high else f"{low}+{high}" for low, high in window.padding]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxconv import ops, runtime
-from jaxconv.bench.op_cases import WANTED, Case, Conv, Pool
+from jaxconv.bench.op_cases import PASS_OUTPUT, Case, Conv, Pool
 from jaxconv.ops.convolution import primitives
 from jaxconv.shapes import ResolvedWindow
 from jaxconv.utils.tables import as_text, new_table
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     """One op, one pass of it, one way to compute it; times are medians and extremes over rounds."""
 
     op: str
-    way: str  # "pass" in JSON, which Python has as a word of its own
+    direction: str  # "pass" in JSON, which Python has as a word of its own
     impl: str
     batch: int
     shape: str
@@ -41,8 +41,8 @@ class Row(NamedTuple):
     max_ms: float
     gflops: float | None  # a second; a pool multiplies nothing
 
-    def as_json(self) -> dict[str, Any]:
-        return {"pass" if name == "way" else name: value for name, value in self._asdict().items()}
+    def to_dict(self) -> dict[str, Any]:
+        return {"pass" if name == "direction" else name: value for name, value in self._asdict().items()}
 
 
 def measure(case: Case, *, rounds: int, progress: Callable[[str], None] = lambda what: None) -> list[Row]:
@@ -54,7 +54,7 @@ def measure(case: Case, *, rounds: int, progress: Callable[[str], None] = lambda
         progress: told what is going on.
     """
     rng = np.random.default_rng(0)
-    functions = ways(case)
+    functions = implementations(case)
     given = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in _given(case)]
     options = runtime.compiler_options()
     runs = {impl: partial(jax.jit(each, compiler_options=options), *given) for impl, each in functions.items()}
@@ -68,22 +68,22 @@ def rows(case: Case, measured: Mapping[str, Sequence[float]]) -> list[Row]:
         median = statistics.median(seconds)
         gflops = case.flops / median / 1e9 if isinstance(case, Conv) else None
         numbers = (median * 1e3, min(seconds) * 1e3, max(seconds) * 1e3, gflops)
-        made.append(Row(case.op, case.way, impl, case.x[0], case.shape, *numbers))
+        made.append(Row(case.op, case.direction, impl, case.x[0], case.shape, *numbers))
     return made
 
 
-def ways(case: Case) -> dict[str, Callable[..., jax.Array]]:
+def implementations(case: Case) -> dict[str, Callable[..., jax.Array]]:
     """What is timed, by implementation: functions of two factors of a convolution, of x for a pool, or of x and dy."""
     if isinstance(case, Conv):
         return {impl: _conv(case, impl) for impl in CONV_IMPLS}
     pools: dict[str, Callable[..., jax.Array]] = {
-        impl: partial(pool, window=case.window) for impl, pool in POOL_IMPLS.items()
+        impl: partial(pool, window_shape=case.window) for impl, pool in POOL_IMPLS.items()
     }
-    return pools if case.way == "forward" else {impl: partial(_back, pool) for impl, pool in pools.items()}
+    return pools if case.direction == "forward" else {impl: partial(_back, pool) for impl, pool in pools.items()}
 
 
 def _conv(case: Conv, impl: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    window, wanted = case.window, WANTED[case.way]
+    window, wanted = case.window, PASS_OUTPUT[case.direction]
     options: dict[str, Any] = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
     conv: Callable[..., jax.Array] = partial(ops.conv, **options, groups=case.form.groups, impl=impl)
     if wanted == "y":
@@ -120,14 +120,14 @@ def _back(pool: Callable[[jax.Array], jax.Array], x: jax.Array, dy: jax.Array) -
 
 def _given(case: Case) -> list[tuple[int, ...]]:
     """The shapes of what the functions take."""
-    y = (case.x[0], *case.window.out, case.features)
+    y = (case.x[0], *case.window.out_size, case.features)
     if isinstance(case, Pool):
-        return [case.x] if case.way == "forward" else [case.x, y]
+        return [case.x] if case.direction == "forward" else [case.x, y]
     shapes = {"x": case.x, "kernel": case.kernel, "y": y}
-    return [shapes[name] for name in primitives.others(WANTED[case.way])]
+    return [shapes[name] for name in primitives.others(PASS_OUTPUT[case.direction])]
 
 
-def verdict(measured: Sequence[Sequence[Row]]) -> list[str]:
+def summary_lines(measured: Sequence[Sequence[Row]]) -> list[str]:
     """In sentences, where jaxconv's own choice is not the fastest, and how often it is.
 
     Args:
@@ -136,7 +136,7 @@ def verdict(measured: Sequence[Sequence[Row]]) -> list[str]:
     >>> pool = "4×4×1 → 2×2×1, 2×2, stride 2"
     >>> rows = [Row("max_pool", "dx", impl, 8, pool, ms, ms, ms, None) for impl, ms in
     ...         {"jaxconv": 3.0, "reduce_window": 2.0}.items()]
-    >>> print(*verdict([rows, rows[:1]]), sep="\\n")
+    >>> print(*summary_lines([rows, rows[:1]]), sep="\\n")
     max_pool dx, batch 8, 4×4×1 → 2×2×1, 2×2, stride 2: slower, jaxconv takes 1.50 times as long as reduce_window
     jaxconv is the fastest, or within 5 % of it, in 1 of 2 passes
     """
@@ -146,7 +146,7 @@ def verdict(measured: Sequence[Sequence[Row]]) -> list[str]:
         ratio = ours.median_ms / best.median_ms
         near += ratio <= NEAR
         if ratio > NEAR:
-            which = f"{ours.op} {ours.way}, batch {ours.batch}, {ours.shape}"
+            which = f"{ours.op} {ours.direction}, batch {ours.batch}, {ours.shape}"
             said.append(f"{which}: slower, {ours.impl} takes {ratio:.2f} times as long as {best.impl}")
     within = f"within {NEAR - 1:.0%} of it".replace("%", " %")
     return [*said, f"jaxconv is the fastest, or {within}, in {near} of {len(measured)} passes"]
@@ -170,7 +170,7 @@ def table(title: str, measured: Sequence[Sequence[Row]], ceiling: float | None =
         cells = [f"{_short(row.median_ms)} ({_short(row.min_ms)}–{_short(row.max_ms)})" for row in each]
         if ceiling and (gflops := each[0].gflops):
             cells.append(f"{gflops:.1f} ({gflops / ceiling:.0%})")
-        made.add_row(each[0].shape if each[0].shape != last else "", each[0].way, *cells)
+        made.add_row(each[0].shape if each[0].shape != last else "", each[0].direction, *cells)
         last = each[0].shape
     return as_text(made)
 

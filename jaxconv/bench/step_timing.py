@@ -17,7 +17,7 @@ import optax
 from jaxconv import models, runtime, train
 from jaxconv.explain import summarize
 from jaxconv.train.engine import make_chunk
-from jaxconv.train.loaders import Resident
+from jaxconv.train.loaders import DeviceLoader
 from jaxconv.train.multi_seed import Single
 from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import in_turns
@@ -84,10 +84,10 @@ def display_name(framework: str, mode: str) -> str:
     return f"{framework} {mode}" if framework == JAXCONV else framework
 
 
-def random_batch(in_shape: tuple[int, ...], batch: int) -> tuple[np.ndarray, np.ndarray]:
+def random_batch(input_shape: tuple[int, ...], batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Images ``(N, H, W, C)`` of floats from 0 to 1 and labels ``(N,)``, the same for every peer."""
     rng = np.random.default_rng(0)
-    return rng.random((batch, *in_shape), np.float32), rng.integers(0, CLASSES, batch).astype(np.int32)
+    return rng.random((batch, *input_shape), np.float32), rng.integers(0, CLASSES, batch).astype(np.int32)
 
 
 def build(model: str, batch: int, *, mode: str = "step", images: int = IMAGES) -> Runner:
@@ -98,14 +98,14 @@ def build(model: str, batch: int, *, mode: str = "step", images: int = IMAGES) -
 def step(model: str, batch: int) -> Runner:
     spec = models.get_model(model)
     net, optimizer = spec.create(num_classes=CLASSES), optax.adam(LEARNING_RATE)
-    ts = train.init_state(net, optimizer, jax.random.key(0), spec.input_shape)
-    train_step = train.make_train_step(net, optimizer, jax.random.key(1))
-    examples = train.Batch(*map(jnp.asarray, random_batch(spec.input_shape, batch)))
+    ts = train.create_train_state(net, optimizer, jax.random.key(0), spec.input_shape)
+    train_step = train.make_train_step(net, optimizer)
+    key, examples = jax.random.key(1), train.Batch(*map(jnp.asarray, random_batch(spec.input_shape, batch)))
 
     def steps(count: int) -> float:
         nonlocal ts
         for _ in range(count):
-            ts, metrics = train_step(ts, examples)
+            ts, metrics = train_step(ts, examples, key)
         jax.block_until_ready(ts)
         return float(metrics.sums["loss"]) / batch
 
@@ -115,17 +115,19 @@ def step(model: str, batch: int) -> Runner:
 def epoch(model: str, batch: int, images: int) -> Runner:
     spec = models.get_model(model)
     net, optimizer = spec.create(num_classes=CLASSES), optax.adam(LEARNING_RATE)
-    ts = train.init_state(net, optimizer, jax.random.key(0), spec.input_shape)
-    cut = train.plan(images, batch, spec.input_shape)
-    chunk = min(cut.chunk, LONGEST)
-    cut = cut._replace(chunk=chunk, chunks=math.ceil(cut.steps / chunk))
-    cut = cut._replace(examples=cut.chunks * chunk * batch, steps=cut.chunks * chunk)  # whole chunks of whole batches
+    ts = train.create_train_state(net, optimizer, jax.random.key(0), spec.input_shape)
+    cut = train.plan_epoch(images, batch, spec.input_shape)
+    chunk = min(cut.steps_per_execution, LONGEST)
+    cut = cut._replace(steps_per_execution=chunk, executions=math.ceil(cut.steps_per_epoch / chunk))
+    cut = cut._replace(
+        num_examples=cut.executions * chunk * batch, steps_per_epoch=cut.executions * chunk
+    )  # whole chunks of whole batches
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (cut.examples, *spec.input_shape), np.uint8)
-    labels = rng.integers(0, CLASSES, cut.examples).astype(np.int32)
-    feed = Resident(pixels, labels, cut, functools.partial(Single(0).batch_indices, cut), None)
-    function = make_chunk(train.make_step(net, optimizer), feed.fetch)
-    advance = train.Program("the training chunk", function, donate_argnums=0)
+    pixels = rng.integers(0, 256, (cut.num_examples, *spec.input_shape), np.uint8)
+    labels = rng.integers(0, CLASSES, cut.num_examples).astype(np.int32)
+    feed = DeviceLoader(pixels, labels, cut, functools.partial(Single(0).batch_indices, cut), None)
+    function = make_chunk(train.make_train_step(net, optimizer, jit=False), feed.fetch)
+    advance = train.CompiledFunction("the training chunk", function, donate_argnums=0)
     orders = itertools.chain.from_iterable(feed.chunks(epoch, 0) for epoch in itertools.count(1))
     key, live = jax.random.key(1), jnp.asarray(True)
 
@@ -147,44 +149,40 @@ def flops_of_step(model: str, batch: int) -> float:
     """Additions and multiplications of one training step.
 
     Every product of the forward pass has one for the gradient by the kernel and one for the gradient by the input,
-    which the first layer does not need: ``2 · batch · (3 · multiply_adds − those of the first layer)``. What is
+    which the first layer does not need: ``2 · batch · (3 · macs − those of the first layer)``. What is
     neither convolution nor dense is not counted.
 
     >>> flops_of_step("mnist_cnn", 1) == 2 * (3 * 2794240 - 26 * 26 * 32 * 9)
     True
     """
     spec = models.get_model(model)
-    work = [
-        row.multiply_adds
-        for row in summarize(spec.create(num_classes=CLASSES), spec.input_shape).rows
-        if row.multiply_adds
-    ]
+    work = [row.macs for row in summarize(spec.create(num_classes=CLASSES), spec.input_shape).rows if row.macs]
     return 2.0 * batch * (3 * sum(work) - work[0])
 
 
-def load() -> str | None:
+def busy_warning() -> str | None:
     """Return a warning if other processes use the machine now; None if it is quiet, or does not tell."""
     if not hasattr(os, "getloadavg"):
         return None
     running = os.getloadavg()[0]  # processes, on average over the last minute
     if running < 0.5:
         return None
-    return f"the machine is busy ({running:.1f} processes on {runtime.cores()} cores): times may mislead"
+    return f"the machine is busy ({running:.1f} processes on {runtime.cpu_count()} cores): times may mislead"
 
 
-def machine() -> dict[str, Any]:
+def machine_info() -> dict[str, Any]:
     """Return the facts on this machine that times depend on, for the file that holds them."""
     return {
         "device": runtime.device_name(),
         "versions": runtime.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "threads": runtime.cores(),
+        "threads": runtime.cpu_count(),
         "instruction_set": runtime.instruction_set(),
         "emulated": runtime.instruction_set_is_emulated(),
     }
 
 
-def ceiling_line(gflops: float) -> str:
+def peak_line(gflops: float) -> str:
     """Say in words what :func:`sgemm_gflops` measured, and whether XLA is held to fewer instructions."""
     line = f"the machine's ceiling: {gflops:.1f} GFLOP/s (numpy's product of two 2048×2048 float32 matrices)"
     held = f"; XLA is held to {runtime.instruction_set()}, which is emulated"

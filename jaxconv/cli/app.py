@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import logging
 import os
 import re
 import sys
@@ -19,11 +18,11 @@ from jaxconv.cli.compare_command import Compare, check_comparison, run_compariso
 from jaxconv.cli.inspect_commands import Data, Doctor, Summary, check_data, check_summary, examine, summary
 from jaxconv.cli.report_commands import Demo, Explain, explain, run_demo
 from jaxconv.cli.run_commands import Eval, Predict, Train, check_train, evaluate, predict, train, train_defaults
-from jaxconv.data.download import cache_folder
+from jaxconv.data.download import cache_dir
 from jaxconv.errors import InputError, error_context, unknown_name_error
 from jaxconv.utils import terminal
 
-NO_TUNE = "--no-tune"
+NO_TUNE = "--no-cpu-tuning"
 LARGEST = 2**32  # of the numbers that an option takes
 
 
@@ -43,21 +42,21 @@ COMMANDS = {
         jaxconv train --dataset mnist --model mnist_cnn
         jaxconv train --dataset mnist --model mnist_cnn --recipe lecture
         jaxconv train --dataset cifar10 --model resnet20 --recipe resnet
-        jaxconv train --dataset folder:pictures --model resnet20 --augment flip shift:4
-        jaxconv train --seeds 5
+        jaxconv train --dataset folder:pictures --model resnet20 --augment hflip translate:4
+        jaxconv train --num-seeds 5
         jaxconv train --resume runs/digits-small_cnn-20261121-101500""",
         check_train,
     ),
     "eval": Command(Eval, evaluate, "jaxconv eval runs/digits-small_cnn-20261121-101500"),
     "predict": Command(Predict, predict, "jaxconv predict runs/mnist-mnist_cnn-20261121-101500 seven.png --invert"),
     "summary": Command(
-        Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --in-shape 28 28 1", check_summary
+        Summary, summary, "jaxconv summary mnist_cnn\njaxconv summary lenet5 --input-shape 28 28 1", check_summary
     ),
     "compare": Command(
         Compare,
         run_comparison,
-        """jaxconv compare --op conv --shape 8 28 28 3 --features 16 --kernel 3 --stride 2
-        jaxconv compare --op max_pool --kernel 2 --kinks
+        """jaxconv compare --op conv --input-shape 8 28 28 3 --features 16 --kernel-size 3 --stride 2
+        jaxconv compare --op max_pool --kernel-size 2 --kinks
         jaxconv compare --model lenet5
         jaxconv compare --model mnist_cnn --layer conv2 --dtype float32""",
         check_comparison,
@@ -66,11 +65,11 @@ COMMANDS = {
         Bench,
         run_bench,
         """jaxconv bench
-        jaxconv bench --models resnet32 --batch 64 --json bench.json
+        jaxconv bench --models resnet32 --batch-size 64 --json bench.json
         jaxconv bench --ops --json ops.json
-        jaxconv bench --ops --models lenet5 resnet20 --batch 64 --rounds 30
-        jaxconv bench --tune
-        jaxconv bench --tune --json rule.json""",
+        jaxconv bench --ops --models lenet5 resnet20 --batch-size 64 --rounds 30
+        jaxconv bench --autotune
+        jaxconv bench --autotune --json rule.json""",
         check_bench,
     ),
     "explain": Command(
@@ -79,9 +78,9 @@ COMMANDS = {
         """jaxconv explain runs/mnist-mnist_cnn-20261121-101500
         jaxconv explain runs/mnist-mnist_cnn-20261121-101500 --images seven.png --invert --layer conv2""",
     ),
-    "demo": Command(Demo, run_demo, "jaxconv demo runs/mnist-mnist_cnn-20261121-101500 --browser"),
+    "demo": Command(Demo, run_demo, "jaxconv demo runs/mnist-mnist_cnn-20261121-101500 --open-browser"),
     "data": Command(Data, check_data, "jaxconv data check\njaxconv data check mnist"),
-    "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-tune"),
+    "doctor": Command(Doctor, examine, "jaxconv doctor\njaxconv doctor --no-cpu-tuning"),
 }
 
 
@@ -91,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     An error of the user's is one line. ``JAXCONV_TRACEBACK=1`` shows where it was raised.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's warnings; its errors are told in our words
     try:
         options = parse(arguments or ["--help"])
         name, command = next(item for item in COMMANDS.items() if item[1].options is type(options))
@@ -114,9 +112,9 @@ def run() -> NoReturn:
         arguments = sys.argv[1:]
         if arguments[:1] != ["bench"]:  # which sets its process up itself
             arguments = [word for word in arguments if word != NO_TUNE]
-            runtime.set_up(tuned=len(arguments) == len(sys.argv) - 1)
+            runtime.configure(cpu_tuning=len(arguments) == len(sys.argv) - 1)
         with contextlib.suppress(InputError):  # no home folder: nothing is kept
-            runtime.keep_programs(cache_folder())
+            runtime.enable_compilation_cache(cache_dir())
         code = main(arguments)
     except KeyboardInterrupt:
         terminal.tell_error("interrupted")

@@ -1,4 +1,4 @@
-"""``jaxconv bench``: training steps, single operations (``--ops``), or the table of conv on a CPU (``--tune``)."""
+"""``jaxconv bench``: training steps, single operations (``--ops``), or the table of conv on a CPU (``--autotune``)."""
 
 import dataclasses
 import os
@@ -24,55 +24,61 @@ class Bench:
     are medians over rounds; the first call, which compiles, is listed apart. benchmarks/compare_frameworks.py of the
     source compares with other frameworks.
 
-    --ops times each different convolution of the networks, pass by pass, by lowering, and their max pools. --tune
+    --ops times each different convolution of the networks, pass by pass, by lowering, and their max pools. --autotune
     measures the table by which conv chooses its lowerings on a CPU, and writes it into the package.
     """
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
     """Names of networks."""
-    batch: int | None = None
+    batch_size: int | None = None
     """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
     rounds: int = 15
     """Number of interleaved rounds."""
     ops: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Time single operations instead of training steps."""
-    tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure how conv should choose on a CPU instead, and write the table."""
-    no_tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    no_cpu_tuning: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave allocator and threads of this process as they are."""
     json: Path | None = None
-    """Also write the times to this file; with --tune, write there alone."""
+    """Also write the times to this file; with --autotune, write there alone."""
 
 
 def run_bench(options: Bench) -> None:
     """Run the benchmark that the options select."""
     for model in options.models:
         models.get_model(model)
-    if options.tune:
+    if options.autotune:
         tune_rule(rounds=options.rounds, file=options.json)
     elif options.ops:
-        time_ops(options.models, options.batch, rounds=options.rounds, faster=not options.no_tune, file=options.json)
+        time_ops(
+            options.models,
+            options.batch_size,
+            rounds=options.rounds,
+            faster=not options.no_cpu_tuning,
+            file=options.json,
+        )
     else:
         time_models(options)
 
 
 def check_bench(options: Bench) -> None:
     """Refuse options that do not go together or cannot work."""
-    for name in ("ops", "models", "batch", "no_tune") if options.tune else ():
+    for name in ("ops", "models", "batch", "no_tune") if options.autotune else ():
         if getattr(options, name) != getattr(Bench, name):
-            raise InputError(f"--{name.replace('_', '-')} means nothing to --tune: leave it out")
+            raise InputError(f"--{name.replace('_', '-')} means nothing to --autotune: leave it out")
     if not options.models:
         raise InputError("--models: name at least one")
     checks.at_least(1, rounds=options.rounds)
-    if options.batch is not None:
-        checks.at_least(1, batch=options.batch)
+    if options.batch_size is not None:
+        checks.at_least(1, batch_size=options.batch_size)
     check_writable("--json", options.json)
 
 
 def time_models(options: Bench) -> None:
     """Time the training step of each model; print and save the times as soon as they are known."""
-    runtime.set_up(tuned=not options.no_tune)
-    if busy := step_timing.load():
+    runtime.configure(cpu_tuning=not options.no_cpu_tuning)
+    if busy := step_timing.busy_warning():
         tell(busy)
     rows: list[step_timing.StepTimes] = []
     with console(stderr=True).status("the machine's ceiling") as status:
@@ -80,7 +86,7 @@ def time_models(options: Bench) -> None:
         for model in dict.fromkeys(options.models):
             timed = step_timing.time_steps(
                 model,
-                options.batch or step_timing.batch_of(model),
+                options.batch_size or step_timing.batch_of(model),
                 rounds=options.rounds,
                 progress=lambda text, model=model: status.update(f"{model}: {text}"),  # type: ignore[misc]
             )
@@ -88,16 +94,16 @@ def time_models(options: Bench) -> None:
             rows += timed
             if options.json:
                 table = {"sgemm_gflops": ceiling, "rows": [row._asdict() for row in rows]}
-                write_json(options.json, step_timing.machine() | table)
-    tell(step_timing.ceiling_line(ceiling))
+                write_json(options.json, step_timing.machine_info() | table)
+    tell(step_timing.peak_line(ceiling))
     if options.json:
         tell(f"saved in {options.json}")
 
 
 def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: bool, file: Path | None) -> None:
     """Time the ops of each model; print and save them as soon as they are known, then say where jaxconv is slower."""
-    runtime.set_up(tuned=faster)
-    if busy := step_timing.load():
+    runtime.configure(cpu_tuning=faster)
+    if busy := step_timing.busy_warning():
         tell(busy)
     known: dict[op_cases.Case, list[op_timing.Row]] = {}
     with console(stderr=True).status("the machine's ceiling") as status:
@@ -109,7 +115,7 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
                 tell(f"{model}: it has no convolution and no max pool")
             for number, case in enumerate(cases, start=1):
                 if case not in known:  # by a model before this one
-                    what = f"{model}: {number} of {len(cases)}, {case.op} {case.way} {case.shape}"
+                    what = f"{model}: {number} of {len(cases)}, {case.op} {case.direction} {case.shape}"
                     known[case] = op_timing.measure(
                         case,
                         rounds=rounds,
@@ -120,12 +126,12 @@ def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: b
                 title = f"{model}, batch {images}: {name}, medians of {rounds} rounds (least–most)"
                 tell(*op_timing.table(title, measured, ceiling if name == "conv" else None).split("\n"))
             if file and known:
-                rows = [row.as_json() for each in known.values() for row in each]
-                write_json(file, step_timing.machine() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
+                rows = [row.to_dict() for each in known.values() for row in each]
+                write_json(file, step_timing.machine_info() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
     if not known:
         error = InputError(f"--ops: nothing to time in {', '.join(models)}: name a model with a convolution")
         raise error.from_source("bench")
-    tell(*op_timing.verdict(list(known.values())), step_timing.ceiling_line(ceiling))
+    tell(*op_timing.summary_lines(list(known.values())), step_timing.peak_line(ceiling))
     if file:
         tell(f"saved in {file}")
 
@@ -135,15 +141,15 @@ def tune_rule(*, rounds: int, file: Path | None) -> None:
     target = file or autotune.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
     # Written beside and renamed, so the folder is what has to allow it.
     if not os.access(target.parent, os.W_OK):
-        error = InputError(f"--tune: {target} cannot be written: name another file, --json FILE")
+        error = InputError(f"--autotune: {target} cannot be written: name another file, --json FILE")
         raise error.from_source("bench")
-    runtime.tune()
-    if busy := step_timing.load():
+    runtime.tune_cpu()
+    if busy := step_timing.busy_warning():
         tell(busy)
-    before = autotune.table()
+    before = autotune.load_table()
     with console(stderr=True).status("the table of the rule") as status:
-        after = autotuning.retune(before, rounds=rounds, progress=status.update)
+        after = autotuning.autotune(before, rounds=rounds, progress=status.update)
     tell(*autotuning.table_text(after).split("\n"))
-    tell(*autotuning.changes(before["rows"], after["rows"]))
+    tell(*autotuning.changed_choices(before["rows"], after["rows"]))
     write_json(target, after)
     tell(f"saved in {target}")

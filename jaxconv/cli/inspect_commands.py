@@ -12,13 +12,11 @@ import numpy as np
 import tyro
 
 from jaxconv import models, ops, runtime
-from jaxconv.data import check
+from jaxconv.data import verify_files
 from jaxconv.errors import InputError
-from jaxconv.explain import summarize, write_summary
+from jaxconv.explain import format_summary, summarize
 from jaxconv.ops.convolution.cpu import autotune
-from jaxconv.runs import (
-    read_config,
-)
+from jaxconv.runs import read_config
 from jaxconv.utils.terminal import console, tell
 
 MOST_CLASSES = 1_000_000
@@ -30,11 +28,11 @@ class Summary:
     """Print a network as a table: shapes, parameters, work, receptive fields."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=MODEL_HELP)]
-    in_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[int, int, int] | None = None
     """Height, width and channels of one image; by default the size that the model is meant for."""
-    classes: int | None = None
+    num_classes: int | None = None
     """Number of outputs; by default 10."""
-    form: Literal["terminal", "text", "markdown", "json"] = "terminal"
+    format: Literal["terminal", "text", "markdown", "json"] = "terminal"
     """How to write it."""
 
 
@@ -51,18 +49,18 @@ class Data:
 def check_summary(options: Summary) -> None:
     """Refuse options that do not go together, or too many classes."""
     if Path(options.model).is_dir():
-        if options.in_shape is not None or options.classes is not None:
-            raise InputError("of a run --in-shape and --classes are known: leave them out")
-    elif options.classes is not None and not 1 <= options.classes <= MOST_CLASSES:
-        raise InputError(f"--classes {options.classes} should be from 1 to {MOST_CLASSES:,}")
+        if options.input_shape is not None or options.num_classes is not None:
+            raise InputError("of a run --input-shape and --num-classes are known: leave them out")
+    elif options.num_classes is not None and not 1 <= options.num_classes <= MOST_CLASSES:
+        raise InputError(f"--num-classes {options.num_classes} should be from 1 to {MOST_CLASSES:,}")
 
 
 def summary(options: Summary) -> None:
-    name, in_shape, classes = _network(options)
-    shown = summarize(models.create_model(name, classes), in_shape)
-    title = f"{name} on {'×'.join(map(str, shown.in_shape))}"
-    tell(*write_summary(shown, options.form, title=title, width=console().width).split("\n"))
-    if options.form in ("terminal", "text"):
+    name, input_shape, classes = _network(options)
+    shown = summarize(models.create_model(name, classes), input_shape)
+    title = f"{name} on {'×'.join(map(str, shown.input_shape))}"
+    tell(*format_summary(shown, options.format, title=title, width=console().width).split("\n"))
+    if options.format in ("terminal", "text"):
         size = f"{4 * shown.params / 1024:,.0f} KiB in float32"
         tell(f"trainable parameters {shown.params:,} ({size}): {shown.weights:,} weights and {shown.biases:,} biases")
         tell(f"running statistics {shown.state:,}")
@@ -72,14 +70,14 @@ def _network(options: Summary) -> tuple[str, tuple[int, ...], int]:
     """Name, image shape and number of classes of the model, or of the run, that is to be summarised."""
     if Path(options.model).is_dir():
         config = read_config(Path(options.model))
-        return config["model"], tuple(config["in_shape"]), len(config["classes"])
-    classes = 10 if options.classes is None else options.classes
-    return options.model, options.in_shape or models.get_model(options.model).input_shape, classes
+        return config["model"], tuple(config["input_shape"]), len(config["class_names"])
+    classes = 10 if options.num_classes is None else options.num_classes
+    return options.model, options.input_shape or models.get_model(options.model).input_shape, classes
 
 
 def check_data(options: Data) -> None:
     bad = []
-    for report in check(options.names):
+    for report in verify_files(options.names):
         tell(report.name, *(f"  {line}" for line in report.lines))
         # A file that nobody asked about may well be missing; it is fetched when it is needed.
         if report.damaged or (report.missing and report.name in options.names):
@@ -108,13 +106,13 @@ class Doctor:
 
 def examine(options: Doctor) -> int:
     """Print it all; the exit code is 1 where a convolution differs by more than rounding."""
-    tuned = runtime.tuned()
+    tuned = runtime.cpu_tuning()
     lines = {"device": runtime.device_name(), "versions": ", ".join(map(" ".join, runtime.versions().items()))}
-    lines |= tuned._asdict() if tuned else {"set up": "no (--no-tune)"}
+    lines |= tuned._asdict() if tuned else {"set up": "no (--no-cpu-tuning)"}
     lines |= runtime.compiler_report()
     emulated = " (emulated: --xla_cpu_max_isa)" if runtime.instruction_set_is_emulated() else ""
     lines |= {"vectors": f"{runtime.instruction_set()}{emulated}, table {autotune.file_in_use().stem}"}
-    lines |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), "programs": runtime.programs() or "not kept"}
+    lines |= {"XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), "programs": runtime.compilation_cache_dir() or "not kept"}
     for name, value in lines.items():
         tell(f"{name:<10} {value}")
     bad = [name for name in SHAPES if not _correct(name)]

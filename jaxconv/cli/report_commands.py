@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from jaxconv.demo import Programs, serve
+from jaxconv.demo import Predictor, serve
 from jaxconv.demo.server import check_gradio, check_port
-from jaxconv.report import explain_run
+from jaxconv.report import write_report
 from jaxconv.runs import load_run
 from jaxconv.utils.terminal import tell
 
@@ -31,14 +31,14 @@ class Explain:
     """Swap dark and bright in these: for dark ink on white paper, which MNIST shows the other way round."""
     layer: str | None = None
     """Whose feature maps Grad-CAM weighs, conv2; by default the last one's that has places."""
-    out: Path | None = None
+    output_dir: Path | None = None
     """The folder to write to; by default the folder explain in the run's."""
 
 
 def explain(options: Explain) -> None:
     began = time.perf_counter()
-    report = explain_run(
-        options.run, images=options.images, invert=options.invert, layer=options.layer, out=options.out
+    report = write_report(
+        options.run, images=options.images, invert=options.invert, layer=options.layer, output_dir=options.output_dir
     )
     tell(*report.notes)
     size = report.page.stat().st_size / 1e6
@@ -55,7 +55,7 @@ class Demo:
     """Run folder, as jaxconv train made it."""
     port: int = 7860
     """Of 127.0.0.1, which no other machine can reach."""
-    browser: bool = False
+    open_browser: bool = False
     """Open the page in a browser."""
 
 
@@ -63,8 +63,8 @@ def run_demo(options: Demo) -> None:
     """Serve it until Ctrl-C."""
     check_port(options.port)  # first, for what is loaded takes seconds
     check_gradio()
-    programs = Programs(load_run(options.run))
-    serve(programs, options.port, browser=options.browser, ready=_tell)
+    programs = Predictor(load_run(options.run))
+    serve(programs, options.port, open_browser=options.open_browser, ready=_tell)
 
 
 def _tell(address: str) -> None:

@@ -13,8 +13,8 @@ from jaxconv.errors import InputError
 from jaxconv.models import list_models
 from jaxconv.runs import (
     CHANGED,
-    MAY_CHANGE,
     RECIPES,
+    RESUME_OVERRIDES,
     TrainConfig,
     evaluate_run,
     load_run,
@@ -37,12 +37,12 @@ class Train(TrainConfig):
     or resnet (He et al.)."""
     resume: Path | None = None
     """Go on with this run, which was stopped or killed, exactly as if it had not been."""
-    address: str | None = None
-    """Of several processes that train together, host:port of the first; then --processes and --process too. On a TPU
+    coordinator_address: str | None = None
+    """Of several processes that train together, host:port of the first; then --num-processes and --process-id too. On a TPU
     pod slice, or under Slurm, auto is enough."""
-    processes: int | None = None
+    num_processes: int | None = None
     """How many there are."""
-    process: int | None = None
+    process_id: int | None = None
     """Which of them this is, from 0."""
 
 
@@ -75,9 +75,9 @@ class Eval:
 
     run: tyro.conf.Positional[Path]
     """Run folder, as jaxconv train made it."""
-    flip: bool = False
+    tta_flip: bool = False
     """Average over each image and its mirror image."""
-    shift: int = 0
+    tta_translate: int = 0
     """Average over each image moved by so many pixels, too."""
 
 
@@ -91,7 +91,7 @@ class Predict:
     """png or jpg files; they are resized, and made grey if the data set's images are."""
     invert: bool = False
     """Swap dark and bright: for dark ink on white paper, which MNIST shows the other way round."""
-    top: int = 3
+    topk: int = 3
     """How many classes to list for each image."""
 
 
@@ -102,19 +102,19 @@ def check_train(options: Train) -> None:
 
 
 def train(options: Train) -> None:
-    before = runtime.age()
-    if any(value is not None for value in (options.address, options.processes, options.process)):
-        distributed.start(options.address, options.processes, options.process)
+    before = runtime.process_uptime()
+    if any(value is not None for value in (options.coordinator_address, options.num_processes, options.process_id)):
+        distributed.initialize(options.coordinator_address, options.num_processes, options.process_id)
     if options.resume:
         folder, result = resume_training(options.resume, **_changes(options, options.resume))
     else:
         folder, result = run_training(options)
-    if not distributed.first():
+    if not distributed.is_main_process():
         return
-    several = result.get("test_accuracies")
+    several = result.get("test_accuracy_per_seed")
     spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
     which = "each at its best epoch" if several else f"epoch {result['best_epoch']}, the best"
-    images = f"{result['test_count']:,} images"
+    images = f"{result['num_test_examples']:,} images"
     if "test_accuracy" in result:
         tell(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
     else:
@@ -124,9 +124,9 @@ def train(options: Train) -> None:
     if "baseline" in result:
         tell(
             f"{result['baseline']['model']} reaches {result['baseline']['test_accuracy']:.4f}: "
-            f"relative error decrease {result['relative_error_decrease']:.1%}"
+            f"relative error decrease {result['relative_error_reduction']:.1%}"
         )
-    began = result.get("first_step_seconds")
+    began = result.get("time_to_first_step_seconds")
     tell(
         f"in {before + result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling"
         + (f" and the first step after {before + began:.1f}" if began else "")
@@ -147,7 +147,7 @@ def _changes(options: Train, folder: Path) -> dict[str, Any]:
     refused = [
         f"--{name.replace('_', '-')} {getattr(began, name)}, not {now}"
         for name, now in changed.items()
-        if name not in MAY_CHANGE
+        if name not in RESUME_OVERRIDES
     ]
     if refused:
         longer = ""
@@ -158,7 +158,7 @@ def _changes(options: Train, folder: Path) -> dict[str, Any]:
 
 
 def evaluate(options: Eval) -> None:
-    scored = evaluate_run(load_run(options.run), flip=options.flip, shift=options.shift)
+    scored = evaluate_run(load_run(options.run), tta_flip=options.tta_flip, tta_translate=options.tta_translate)
     tell(
         f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images",
         f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['calibration_error']:.4f}",
@@ -174,11 +174,11 @@ def evaluate(options: Eval) -> None:
 
 
 def predict(options: Predict) -> None:
-    if options.top < 1:
-        raise InputError(f"--top {options.top}: list at least 1 class")
+    if options.topk < 1:
+        raise InputError(f"--topk {options.topk}: list at least 1 class")
     run = load_run(options.run)
-    classes = run.config["classes"]
+    classes = run.config["class_names"]
     predicted = predict_files(run, list(options.images), invert=options.invert)
     for path, probabilities in zip(options.images, predicted, strict=True):
-        best = probabilities.argsort()[::-1][: options.top]
+        best = probabilities.argsort()[::-1][: options.topk]
         tell(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))

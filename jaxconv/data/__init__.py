@@ -1,10 +1,10 @@
 """Data sets by name or by place. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
 
 from jaxconv.data import augment
-from jaxconv.data.base import Dataset, LazySplit, Split, enlarge, hold_out
+from jaxconv.data.base import Dataset, LazySplit, Split, hold_out, upscale_and_pad
 from jaxconv.data.images import read_image
 from jaxconv.data.registry import DATASETS, SCHEMES, load
-from jaxconv.data.verification import check
+from jaxconv.data.verification import verify_files
 from jaxconv.data.vision_datasets import load_cifar10, load_digits, load_fashion_mnist, load_mnist
 
 __all__ = [
@@ -14,8 +14,6 @@ __all__ = [
     "LazySplit",
     "Split",
     "augment",
-    "check",
-    "enlarge",
     "hold_out",
     "load",
     "load_cifar10",
@@ -23,4 +21,6 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "read_image",
+    "upscale_and_pad",
+    "verify_files",
 ]

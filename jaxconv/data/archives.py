@@ -22,7 +22,7 @@ LONGEST_HEADER = 2**20
 PIECE = 2**12  # zipfile unpacks as many bytes at once, whatever they become
 
 
-def unpack(archive: Path, folder: Path) -> Path:
+def extract_archive(archive: Path, folder: Path) -> Path:
     """Unpack a tar (plain, or compressed with gzip, bzip2 or xz) or a zip into a folder that is not there yet.
 
     It is unpacked beside and renamed, so that the folder is whole or not there. Files and folders are all that an

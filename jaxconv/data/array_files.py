@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxconv.data.archives import Allowance
 from jaxconv.data.base import Split
-from jaxconv.data.splits import Parts, class_numbers, numbered
+from jaxconv.data.splits import PartialDataset, as_class_labels, default_class_names
 from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
 from jaxconv.utils.terminal import error_line, printable
@@ -36,7 +36,7 @@ READERS = {  # of a header, by the version of the format; each refuses one of mo
 }
 
 
-def load_npz(place: str) -> Parts:
+def load_npz(place: str) -> PartialDataset:
     """Arrays ``x_train, y_train, x_test, y_test`` (``x_val, y_val``), or ``train_images, train_labels, …``, of a file.
 
     Images are uint8, ``(N, H, W)`` or ``(N, H, W, C)``; labels whole numbers, ``(N,)`` or ``(N, 1)``. The classes are
@@ -65,7 +65,7 @@ def load_npz(place: str) -> Parts:
         raise InputError(f"{name} cannot be read as an .npz of arrays: {error_line(error):.200}") from error
 
 
-def _read_npz(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Parts:
+def _read_npz(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> PartialDataset:
     has = [member.removesuffix(".npy") for member in archive.namelist()]
     names = next((names for names in NAMES if {*names["train"], *names["test"]} <= set(has)), None)
     if names is None:
@@ -75,8 +75,8 @@ def _read_npz(name: str, archive: zipfile.ZipFile, allowance: Allowance) -> Part
     for part, (images, labels) in names.items():
         if images in has and labels in has:
             pixels = _pictures(f"{name}: {images}", _array(name, archive, images, allowance))
-            splits[part] = Split(pixels, class_numbers(f"{name}: {labels}", _array(name, archive, labels, allowance)))
-    return Parts(name, numbered(name, splits["train"].labels), **splits)
+            splits[part] = Split(pixels, as_class_labels(f"{name}: {labels}", _array(name, archive, labels, allowance)))
+    return PartialDataset(name, default_class_names(name, splits["train"].labels), **splits)
 
 
 def _array(name: str, archive: zipfile.ZipFile, key: str, allowance: Allowance) -> np.ndarray:
@@ -174,7 +174,7 @@ def _parse(path: Path, file: BinaryIO | gzip.GzipFile, most: int, allowance: All
         raise InputError(f"{path} promises {shape}, which is no array: {error}") from None
 
 
-def load_idx(place: str) -> Parts:
+def load_idx(place: str) -> PartialDataset:
     """Four IDX files in a folder, named as those of MNIST: images of any one size, any number of classes.
 
     The names hold ``train`` or ``test`` (or ``t10k``), and ``images`` or ``labels``; each may be gzipped. Images are
@@ -188,7 +188,7 @@ def load_idx(place: str) -> Parts:
     if not folder.is_dir():
         raise InputError(f"{name}: there is no folder {folder}")
     train, test = _read_idx(name, folder, "train"), _read_idx(name, folder, "test", "t10k")
-    return Parts(name, numbered(name, train.labels), train, test=test)
+    return PartialDataset(name, default_class_names(name, train.labels), train, test=test)
 
 
 def _read_idx(name: str, folder: Path, *words: str) -> Split:
@@ -196,7 +196,7 @@ def _read_idx(name: str, folder: Path, *words: str) -> Split:
     pixels, numbers = read_idx(images), read_idx(labels)
     if pixels.ndim not in (3, 4) or numbers.shape != pixels.shape[:1]:
         raise InputError(f"{name}: images {pixels.shape} and labels {numbers.shape} do not go together")
-    return Split(pixels if pixels.ndim == 4 else pixels[..., None], class_numbers(f"{name}: {labels.name}", numbers))
+    return Split(pixels if pixels.ndim == 4 else pixels[..., None], as_class_labels(f"{name}: {labels.name}", numbers))
 
 
 def _one(name: str, folder: Path, words: tuple[str, ...], what: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, SupportsIndex, overload
 import numpy as np
 
 from jaxconv.errors import InputError, named_errors
-from jaxconv.utils.progress import by_chunks
+from jaxconv.utils.progress import map_chunks
 
 
 class Split(NamedTuple):
@@ -20,21 +20,21 @@ class Split(NamedTuple):
     labels: np.ndarray
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, int, int]:
         """One image's shape, ``(H, W, C)``."""
         return self.images.shape[1:]
 
-    def part(self, where: slice) -> "Split":
+    def subset(self, where: slice) -> "Split":
         """Some of the examples."""
         return Split(self.images[where], self.labels[where])
 
-    def enlarged(self, size: tuple[int, int]) -> "Split":
+    def with_min_size(self, size: tuple[int, int]) -> "Split":
         """The images at least so large: see :func:`enlarge`."""
-        return self._replace(images=enlarge(self.images, size))
+        return self._replace(images=upscale_and_pad(self.images, size))
 
-    def lazy(self) -> "LazySplit":
+    def to_lazy(self) -> "LazySplit":
         """The same examples, to be had one by one."""
-        return LazySplit(self.images, self.labels, self.in_shape, np.asarray)
+        return LazySplit(self.images, self.labels, self.image_shape, np.asarray)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,11 +46,11 @@ class LazySplit:
     Attributes:
         items: what ``read`` is given, a slice of it at a time: names of files, numbers of records.
         labels: the class numbers ``(N,)`` in int32.
-        in_shape: one image's shape, ``(H, W, C)``.
+        image_shape: one image's shape, ``(H, W, C)``.
         read: gives the images ``(n, H, W, C)`` of n items.
         folder: where the items are files, by their names; None for items of other kinds.
 
-    >>> lazy = Split(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([7, 8, 9], np.int32)).lazy()
+    >>> lazy = Split(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([7, 8, 9], np.int32)).to_lazy()
     >>> image, label = lazy[1]
     >>> len(lazy), image[:, :, 0].tolist(), label
     (3, [[4, 5], [6, 7]], 8)
@@ -58,7 +58,7 @@ class LazySplit:
 
     items: Sequence[Any] | np.ndarray
     labels: np.ndarray
-    in_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     read: Callable[[Any], np.ndarray]
     folder: Path | None = None
 
@@ -80,38 +80,38 @@ class LazySplit:
             return self.read(self.items[np.asarray(indices, int)])
         return self.read([self.items[operator.index(i)] for i in indices])
 
-    def lazy(self) -> "LazySplit":
+    def to_lazy(self) -> "LazySplit":
         """It is lazy already."""
         return self
 
-    def part(self, where: slice) -> "LazySplit":
+    def subset(self, where: slice) -> "LazySplit":
         """Some of the examples; none is read."""
         return dataclasses.replace(self, items=self.items[where], labels=self.labels[where])
 
-    def enlarged(self, size: tuple[int, int]) -> "LazySplit":
+    def with_min_size(self, size: tuple[int, int]) -> "LazySplit":
         """The images at least so large, once they are read: see :func:`enlarge`."""
-        nothing = np.zeros((0, *self.in_shape), np.uint8)
-        in_shape = enlarge(nothing, size).shape[1:]
-        return dataclasses.replace(self, in_shape=in_shape, read=functools.partial(_enlarged, self.read, size))
+        nothing = np.zeros((0, *self.image_shape), np.uint8)
+        image_shape = upscale_and_pad(nothing, size).shape[1:]
+        return dataclasses.replace(self, image_shape=image_shape, read=functools.partial(_enlarged, self.read, size))
 
-    def whole(self, title: str) -> Split:
+    def to_memory(self, title: str) -> Split:
         """All of it in memory; ``title`` stands at the progress bar."""
-        shape, done = (len(self), *self.in_shape), 0
+        shape, done = (len(self), *self.image_shape), 0
         try:
             images = np.empty(shape, np.uint8)
         except (MemoryError, ValueError):  # ValueError: of more bytes than there are addresses
             raise InputError(
                 f"{title}: images {shape} do not fit in memory: make them smaller, or stream the training part "
-                "(stream=True, --stream)"
+                "(stream=True, --streaming)"
             ) from None
-        for chunk in by_chunks(self.read, self.items, title):
+        for chunk in map_chunks(self.read, self.items, title):
             images[done : done + len(chunk)] = chunk
             done += len(chunk)
         return Split(images, self.labels)
 
 
 def _enlarged(read: Callable[[Any], np.ndarray], size: tuple[int, int], items: Any) -> np.ndarray:
-    return enlarge(read(items), size)
+    return upscale_and_pad(read(items), size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +120,14 @@ class Dataset:
 
     Attributes:
         name: as ``load`` knows it.
-        classes: the name of each class; a label is a place in this tuple.
+        class_names: the name of each class; a label is a place in this tuple.
         train: what the parameters are fitted to; in memory, or read as it is needed.
         validation: taken from the official training set, always the same images; every choice is made on it.
         test: the official test set, looked at once, at the end.
     """
 
     name: str
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     train: Split | LazySplit
     validation: Split
     test: Split
@@ -139,39 +139,39 @@ class Dataset:
             dtype = f"{images.dtype} " if isinstance(images, np.ndarray) else ""
             if (
                 dtype not in ("", "uint8 ")
-                or len(split.in_shape) != 3
-                or 0 in split.in_shape
+                or len(split.image_shape) != 3
+                or 0 in split.image_shape
                 or not 0 < len(images) == len(labels)
             ):
                 raise InputError(
-                    f"{self.name}: {part} has {len(images)} images {dtype}{split.in_shape} and {len(labels)} labels; "
+                    f"{self.name}: {part} has {len(images)} images {dtype}{split.image_shape} and {len(labels)} labels; "
                     "wanted uint8 (H, W, C), at least one, and as many labels"
                 )
-            if split.in_shape != self.in_shape:
+            if split.image_shape != self.image_shape:
                 raise InputError(
-                    f"{self.name}: training images are {self.in_shape} but those of {part} {split.in_shape}; "
+                    f"{self.name}: training images are {self.image_shape} but those of {part} {split.image_shape}; "
                     "one network takes one size"
                 )
-            wrong = np.flatnonzero((labels < 0) | (labels >= len(self.classes)))
+            wrong = np.flatnonzero((labels < 0) | (labels >= len(self.class_names)))
             if wrong.size:
                 raise InputError(
                     f"{self.name}: {part} has label {labels[wrong[0]]} (example {wrong[0]}), "
-                    f"but there are {len(self.classes)} classes: 0 to {len(self.classes) - 1}"
+                    f"but there are {len(self.class_names)} classes: 0 to {len(self.class_names) - 1}"
                 )
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, int, int]:
         """One image's shape, ``(H, W, C)``."""
-        return self.train.in_shape
+        return self.train.image_shape
 
-    def at_least(self, in_shape: tuple[int, int, int]) -> "Dataset":
+    def with_min_size(self, image_shape: tuple[int, int, int]) -> "Dataset":
         """The same data set, its images enlarged where a model needs more pixels than they have.
 
         See :func:`enlarge`.
         """
-        size = in_shape[:2]
-        validation, test = self.validation.enlarged(size), self.test.enlarged(size)
-        return dataclasses.replace(self, train=self.train.enlarged(size), validation=validation, test=test)
+        size = image_shape[:2]
+        validation, test = self.validation.with_min_size(size), self.test.with_min_size(size)
+        return dataclasses.replace(self, train=self.train.with_min_size(size), validation=validation, test=test)
 
 
 @overload
@@ -190,7 +190,7 @@ def hold_out(split: Any, count: int) -> tuple[Any, Any]:
     return split.part(slice(None, -count)), split.part(slice(-count, None))
 
 
-def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def upscale_and_pad(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Make images at least so large: by the largest whole factor that fits (linear), then a border of zeros.
 
     So 28×28 digits get two pixels of border for LeNet's 32×32, as LeCun did it, and 8×8 digits are magnified three
@@ -200,7 +200,7 @@ def enlarge(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         images: ``(N, H, W, C)`` uint8.
         size: the least height and width.
 
-    >>> enlarge(np.full((1, 8, 8, 1), 255, np.uint8), (28, 28))[0, 13, :, 0]
+    >>> upscale_and_pad(np.full((1, 8, 8, 1), 255, np.uint8), (28, 28))[0, 13, :, 0]
     array([  0,   0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
            255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
              0,   0], dtype=uint8)

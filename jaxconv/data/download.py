@@ -36,7 +36,7 @@ class Source(NamedTuple):
     unpacked: tuple[str, ...] = ()  # folders of unpacked files, one of which will do as well
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Where what can be had again is kept.
 
     Raises:
@@ -50,7 +50,7 @@ def cache_folder() -> Path:
         raise InputError("there is no home folder for the cache: set XDG_CACHE_HOME or HOME") from None
 
 
-def folders(name: str) -> list[Path]:
+def search_dirs(name: str) -> list[Path]:
     """Where a data set's files may lie; downloads go to the first. With ``$JAXCONV_DATA``, no cache is needed.
 
     Raises:
@@ -62,41 +62,41 @@ def folders(name: str) -> list[Path]:
     except RuntimeError:
         raise InputError(f"JAXCONV_DATA is {chosen}, but there is no such home folder: give it without ~") from None
     try:
-        roots.append(cache_folder())
+        roots.append(cache_dir())
     except InputError as error:
         if not chosen:
             raise InputError(f"{error}, or JAXCONV_DATA") from None
     return [root / name for root in roots]
 
 
-def locate(source: Source, filename: str) -> Path:
+def ensure_file(source: Source, filename: str) -> Path:
     """The path of a file that is known to be the official one.
 
     Raises:
         InputError: the file is there but damaged, or it is not and no mirror gave it.
     """
-    found = find(source, filename)
+    found = find_local(source, filename)
     if found is None:
         return _download(source, filename)
-    if fault := what_is_wrong(found, source.files[filename]):
+    if fault := integrity_error(found, source.files[filename]):
         raise InputError(f"{found} {fault}: delete it, and it will be downloaded again")
     return found
 
 
-def find(source: Source, filename: str) -> Path | None:
+def find_local(source: Source, filename: str) -> Path | None:
     """Where the file lies on this machine, if it does; not checked."""
-    paths = (folder / filename for folder in folders(source.name))
+    paths = (folder / filename for folder in search_dirs(source.name))
     return next((path for path in paths if path.is_file()), None)
 
 
-def unpacked(source: Source) -> Path | None:
+def find_extracted(source: Source) -> Path | None:
     """The folder of unpacked files, if there is one, beside the official files or a folder higher; not checked."""
-    places = (place for folder in folders(source.name) for place in (folder, folder.parent))
+    places = (place for folder in search_dirs(source.name) for place in (folder, folder.parent))
     paths = (place / name for place in places for name in source.unpacked)
     return next((path for path in paths if path.is_dir()), None)
 
 
-def what_is_wrong(path: Path, wanted: File) -> str | None:
+def integrity_error(path: Path, wanted: File) -> str | None:
     """Why a file is not the official one, in words that tell what happened to it; None if it is."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,7 +117,7 @@ class _MirrorError(Exception):
 
 
 def _download(source: Source, filename: str) -> Path:
-    folder, wanted = folders(source.name)[0], source.files[filename]
+    folder, wanted = search_dirs(source.name)[0], source.files[filename]
     failures = []
     for mirror in source.mirrors:
         try:

@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from jaxconv.data.archives import unpack
+from jaxconv.data.archives import extract_archive
 from jaxconv.data.base import LazySplit
-from jaxconv.data.download import cache_folder
-from jaxconv.data.images import image_shape, read_pixels
-from jaxconv.data.splits import Parts
+from jaxconv.data.download import cache_dir
+from jaxconv.data.images import read_image_shape, read_pixels
+from jaxconv.data.splits import PartialDataset
 from jaxconv.errors import InputError
-from jaxconv.utils.progress import by_chunks
+from jaxconv.utils.progress import map_chunks
 
 PICTURES = (".png", ".jpg", ".jpeg")
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
@@ -27,7 +27,7 @@ THREADS = 8
 T = TypeVar("T")
 
 
-def load_folder(place: str) -> Parts:
+def load_image_folder(place: str) -> PartialDataset:
     """Pictures (png or jpg, all of one size) in a folder for each class, or in an archive of such folders.
 
     ``PATH/cat/1.png`` is of class "cat"; the classes are in the order of the alphabet. ``PATH/train/cat/1.png`` and
@@ -37,7 +37,7 @@ def load_folder(place: str) -> Parts:
     of them is in colour, all have three.
 
     A .tar, .tar.gz or .zip is unpacked into the cache folder once, and again when it has changed; one that becomes too
-    large is refused (:func:`jaxconv.data.archives.unpack` tells how to allow it).
+    large is refused (:func:`jaxconv.data.archives.extract_archive` tells how to allow it).
 
     Raises:
         InputError: nothing there, no pictures, an empty class, fewer than two classes, a class that the training
@@ -52,7 +52,7 @@ def load_folder(place: str) -> Parts:
     folder = _cached(root)
     there = folder.is_dir()
     if not there:
-        unpack(root, folder)
+        extract_archive(root, folder)
     try:
         return _load(name, _inner(folder))
     except InputError:
@@ -61,7 +61,7 @@ def load_folder(place: str) -> Parts:
         raise
 
 
-def _load(name: str, root: Path) -> Parts:
+def _load(name: str, root: Path) -> PartialDataset:
     subfolders = _subfolders(root)
     if not any(part in PARTS for part in subfolders):
         return _cut(name, root, subfolders)
@@ -80,10 +80,10 @@ def _load(name: str, root: Path) -> Parts:
             raise InputError(f"{name}: {part} has a class {min(odd)}, which train has not; known: {', '.join(classes)}")
         files[PARTS[part]] = _files(name, root, f"{part}/", inside)
     shape = _one_shape(name, root, [file for part in files.values() for file in part])
-    return Parts(name, classes, **{part: _split(root, found, classes, shape) for part, found in files.items()})
+    return PartialDataset(name, classes, **{part: _split(root, found, classes, shape) for part, found in files.items()})
 
 
-def _cut(name: str, root: Path, classes: tuple[str, ...]) -> Parts:
+def _cut(name: str, root: Path, classes: tuple[str, ...]) -> PartialDataset:
     """All pictures in three parts: of each class a tenth to test, a tenth to choose, the rest to train."""
     files = _files(name, root, "", classes)
     shape = _one_shape(name, root, files)
@@ -98,14 +98,14 @@ def _cut(name: str, root: Path, classes: tuple[str, ...]) -> Parts:
             )
         part_of |= dict.fromkeys(own[:tenth], "test") | dict.fromkeys(own[tenth : 2 * tenth], "validation")
     cuts = {part: [f for f in files if part_of.get(f, "train") == part] for part in ("train", "validation", "test")}
-    return Parts(name, classes, **{part: _split(root, cut, classes, shape) for part, cut in cuts.items()})
+    return PartialDataset(name, classes, **{part: _split(root, cut, classes, shape) for part, cut in cuts.items()})
 
 
 def _cached(archive: Path) -> Path:
     """Where an archive is unpacked; the folder's name tells it from every other, and from itself if it changes."""
     facts = archive.stat()
     mark = hashlib.sha256(os.fsencode(f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}")).hexdigest()[:16]
-    return cache_folder() / "unpacked" / f"{archive.name.split('.')[0]}-{mark}"
+    return cache_dir() / "unpacked" / f"{archive.name.split('.')[0]}-{mark}"
 
 
 def _inner(folder: Path) -> Path:
@@ -149,7 +149,7 @@ def _files(name: str, root: Path, part: str, classes: tuple[str, ...]) -> list[s
 def _one_shape(name: str, root: Path, files: list[str]) -> tuple[int, int, int]:
     """The shape of all pictures, by their heads."""
     shapes: list[tuple[int, int, int]] = []
-    for some in by_chunks(functools.partial(_in_threads, image_shape, root), files, f"{name}: sizes"):
+    for some in map_chunks(functools.partial(_in_threads, read_image_shape, root), files, f"{name}: sizes"):
         shapes += some
     height, width, _ = shapes[0]
     for file, shape in zip(files, shapes, strict=True):

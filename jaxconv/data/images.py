@@ -60,7 +60,7 @@ def read_pixels(path: Path, channels: int) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def image_shape(path: Path) -> tuple[int, int, int]:
+def read_image_shape(path: Path) -> tuple[int, int, int]:
     """Height, width and channels (1 for grey, 3 for colour) by the head of the file, which is quickly read."""
     with open_picture(path) as image:
         width, height = image.size

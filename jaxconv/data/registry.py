@@ -9,8 +9,8 @@ from jaxconv import checks
 from jaxconv.data.array_files import load_idx, load_npz
 from jaxconv.data.base import Dataset
 from jaxconv.data.download import Source
-from jaxconv.data.image_folder import load_folder
-from jaxconv.data.splits import Parts, arrange
+from jaxconv.data.image_folder import load_image_folder
+from jaxconv.data.splits import PartialDataset, complete_splits
 from jaxconv.data.tfds import load_tfds
 from jaxconv.data.vision_datasets import (
     CIFAR10,
@@ -31,27 +31,27 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "cifar10": load_cifar10,
 }
 SOURCES: dict[str, Source] = {source.name: source for source in (MNIST, FASHION_MNIST, CIFAR10)}  # of those in files
-SCHEMES: dict[str, Callable[[str], Parts]] = {
-    "folder": load_folder,  # folder:PATH
+SCHEMES: dict[str, Callable[[str], PartialDataset]] = {
+    "folder": load_image_folder,  # folder:PATH
     "tfds": load_tfds,  # tfds:NAME
     "npz": load_npz,  # npz:FILE
     "idx": load_idx,  # idx:PATH
 }
 
 
-def load(name: str, *, stream: bool = False) -> Dataset:
+def load(name: str, *, streaming: bool = False) -> Dataset:
     """A data set by its name, from this machine or downloaded, or one of your own, by its kind and place.
 
     Args:
         name: one of ``DATASETS``, or ``folder:PATH`` (pictures, a folder a class, or an archive of such folders),
             ``npz:FILE``, ``idx:PATH`` (IDX files, as MNIST's), ``tfds:NAME`` (of TensorFlow Datasets).
-        stream: leave the training images of a folder or of TensorFlow Datasets where they are, and read each as it is
+        streaming: leave the training images of a folder or of TensorFlow Datasets where they are, and read each as it is
             needed (:class:`LazySplit`): for what does not fit in memory. The other parts are read.
 
     Raises:
         InputError: an unknown name, damaged files, or files that cannot be had or read; it says what to do.
 
-    >>> load("digits").in_shape
+    >>> load("digits").image_shape
     (8, 8, 1)
     >>> load("digit")
     Traceback (most recent call last):
@@ -67,14 +67,14 @@ def load(name: str, *, stream: bool = False) -> Dataset:
         if not place:
             raise InputError(f"{name} lacks its place: give {kind}:{'NAME' if kind == 'tfds' else 'PATH'}")
         with readable(name):
-            return arrange(SCHEMES[kind](place), stream=stream)
+            return complete_splits(SCHEMES[kind](place), stream=streaming)
     if name not in DATASETS and Path(str(name)).exists():
         kind = "npz" if Path(str(name)).suffix == ".npz" else "folder"
         raise InputError(f"unknown data set {name!r}: to read the files of that name write {kind}:{name}")
     checks.one_of("data set", name, DATASETS)
     with readable(name):
         dataset = DATASETS[name]()
-    return dataclasses.replace(dataset, train=dataset.train.lazy()) if stream else dataset
+    return dataclasses.replace(dataset, train=dataset.train.to_lazy()) if streaming else dataset
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def _arrays(value: Any, done: dict[int, Any]) -> Any:
     return done[id(value)]
 
 
-def read_pickle(raw: bytes, path: object) -> Any:
+def load_arrays(raw: bytes, path: object) -> Any:
     """The dicts, lists, strings and arrays in a pickle of Python 2 or 3; strings of Python 2 come as bytes.
 
     A pickle is a program: Python's own loader calls whatever function it names. Here it may name numpy's arrays only,
@@ -122,9 +122,9 @@ def read_pickle(raw: bytes, path: object) -> Any:
     Raises:
         InputError: no pickle, a damaged one, one with an array of anything but uint8, or one that asks for more.
 
-    >>> read_pickle(pickle.dumps({"data": np.arange(3, dtype=np.uint8)}, protocol=2), "file")
+    >>> load_arrays(pickle.dumps({"data": np.arange(3, dtype=np.uint8)}, protocol=2), "file")
     {'data': array([0, 1, 2], dtype=uint8)}
-    >>> read_pickle(pickle.dumps(print), "file")
+    >>> load_arrays(pickle.dumps(print), "file")
     Traceback (most recent call last):
     jaxconv.errors.InputError: file is refused: it asks for builtins.print, which makes no array of numbers
     """

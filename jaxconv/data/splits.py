@@ -11,7 +11,7 @@ from jaxconv.errors import InputError
 Examples = Split | LazySplit
 
 
-class Parts(NamedTuple):
+class PartialDataset(NamedTuple):
     """A data set as its files have it: perhaps without a validation or a test part."""
 
     name: str
@@ -21,7 +21,7 @@ class Parts(NamedTuple):
     test: Examples | None = None
 
 
-def arrange(parts: Parts, *, stream: bool = False) -> Dataset:
+def complete_splits(parts: PartialDataset, *, stream: bool = False) -> Dataset:
     """Make the parts that are missing, and read them into memory.
 
     Without a test part, the validation part is the test part. A part that is still missing is the last sixth of the
@@ -45,7 +45,7 @@ def arrange(parts: Parts, *, stream: bool = False) -> Dataset:
     return Dataset(
         name,
         classes,
-        train.lazy() if stream else _in_memory(train, f"{name}: train"),
+        train.to_lazy() if stream else _in_memory(train, f"{name}: train"),
         _in_memory(validation, f"{name}: validation"),
         _in_memory(test, f"{name}: test"),
     )
@@ -81,13 +81,13 @@ def _where(examples: Examples, chosen: np.ndarray) -> Examples:
 
 
 def _in_memory(examples: Examples, title: str) -> Split:
-    return examples.whole(title) if isinstance(examples, LazySplit) else examples
+    return examples.to_memory(title) if isinstance(examples, LazySplit) else examples
 
 
-def class_numbers(who: str, labels: np.ndarray) -> np.ndarray:
+def as_class_labels(who: str, labels: np.ndarray) -> np.ndarray:
     """Labels as ``(N,)`` int32; refuse what are no class numbers, and none at all.
 
-    >>> class_numbers("toy", np.array([[2], [0]], np.uint8)).tolist()
+    >>> as_class_labels("toy", np.array([[2], [0]], np.uint8)).tolist()
     [2, 0]
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -105,10 +105,10 @@ def class_numbers(who: str, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def numbered(who: str, labels: np.ndarray) -> tuple[str, ...]:
+def default_class_names(who: str, labels: np.ndarray) -> tuple[str, ...]:
     """Names for classes that have none: "0", "1" and so on, up to the highest label.
 
-    >>> numbered("toy", np.array([1, 0, 2]))
+    >>> default_class_names("toy", np.array([1, 0, 2]))
     ('0', '1', '2')
     """
     highest = int(labels.max())

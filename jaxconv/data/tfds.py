@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from jaxconv.data.base import LazySplit
-from jaxconv.data.splits import Parts
+from jaxconv.data.splits import PartialDataset
 from jaxconv.errors import InputError
-from jaxconv.utils.progress import by_chunks
+from jaxconv.utils.progress import map_chunks
 
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 
-def load_tfds(place: str) -> Parts:
+def load_tfds(place: str) -> PartialDataset:
     """A data set of https://www.tensorflow.org/datasets/catalog, such as ``mnist`` or ``emnist/letters``.
 
     It lies in ``$TFDS_DATA_DIR`` (``~/tensorflow_datasets`` if that is not set), in the format array_record, which is
@@ -45,7 +45,7 @@ def load_tfds(place: str) -> Parts:
                 splits[part] = found
     if "train" not in splits:
         raise InputError(f"{name} has the splits {', '.join(builder.info.splits)}, but no train")
-    return Parts(name, tuple(builder.info.features[label].names), **splits)
+    return PartialDataset(name, tuple(builder.info.features[label].names), **splits)
 
 
 def _prepared(name: str, place: str) -> Any:
@@ -116,11 +116,11 @@ def _split(name: str, builder: Any, split: str, image: str, label: str) -> LazyS
     numbers = range(len(records))
     labels = [
         example[label]
-        for some in by_chunks(functools.partial(_examples, records, decoders=skip), numbers, f"{name}: labels")
+        for some in map_chunks(functools.partial(_examples, records, decoders=skip), numbers, f"{name}: labels")
         for example in some
     ]
-    in_shape = _examples(records, [0])[0][image].shape
-    return LazySplit(numbers, np.array(labels, np.int32), in_shape, _Images(name, records, image, in_shape))
+    image_shape = _examples(records, [0])[0][image].shape
+    return LazySplit(numbers, np.array(labels, np.int32), image_shape, _Images(name, records, image, image_shape))
 
 
 def _examples(records: Any, numbers: Sequence[int], decoders: Any = None) -> list[Any]:
@@ -135,14 +135,14 @@ class _Images:
     name: str
     records: Any
     image: str
-    in_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
 
     def __call__(self, numbers: Sequence[int]) -> np.ndarray:
         images = [example[self.image] for example in _examples(self.records, numbers)]
         for number, image in zip(numbers, images, strict=True):
-            if image.shape != self.in_shape:
+            if image.shape != self.image_shape:
                 raise InputError(
-                    f"{self.name} has images of more than one size: record 0 is {self.in_shape}, record {number} "
+                    f"{self.name} has images of more than one size: record 0 is {self.image_shape}, record {number} "
                     f"{image.shape}; jaxconv takes images of one size"
                 )
         return np.stack(images)

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from jaxconv import checks
 from jaxconv.data.base import Dataset
-from jaxconv.data.download import find, folders, unpacked, what_is_wrong
+from jaxconv.data.download import find_extracted, find_local, integrity_error, search_dirs
 from jaxconv.data.registry import DATASETS, SOURCES, load, readable
 from jaxconv.errors import InputError
 
 
-class Report(NamedTuple):
+class VerificationReport(NamedTuple):
     """What is known of a data set's files, in words; ``damaged`` and ``missing`` count them."""
 
     name: str
@@ -19,7 +19,7 @@ class Report(NamedTuple):
     missing: int
 
 
-def check(names: Sequence[str] = ()) -> Iterator[Report]:
+def verify_files(names: Sequence[str] = ()) -> Iterator[VerificationReport]:
     """Compare every file of the named data sets (of all, if none is named) with its official size and SHA-256.
 
     Files of CIFAR-10 that were found unpacked have no official checksum: their sizes and labels are looked at.
@@ -27,7 +27,7 @@ def check(names: Sequence[str] = ()) -> Iterator[Report]:
     Raises:
         InputError: an unknown name, or a folder that cannot be looked into.
 
-    >>> [report] = check(["digits"])
+    >>> [report] = verify_files(["digits"])
     >>> report.lines
     ['train (1257, 8, 8) validation (180, 8, 8) test (360, 8, 8) uint8, 10 classes']
     """
@@ -39,20 +39,22 @@ def check(names: Sequence[str] = ()) -> Iterator[Report]:
         yield report
 
 
-def _report(name: str) -> Report:
+def _report(name: str) -> VerificationReport:
     lines, damaged, missing = [], 0, 0
     source = SOURCES.get(name)
-    if source and (folder := unpacked(source)):
+    if source and (folder := find_extracted(source)):
         lines.append(
             f"{folder} has the layout of the official files, whose checksums are not known once they are unpacked"
         )
     elif source:
         for filename, wanted in source.files.items():
-            path = find(source, filename)
+            path = find_local(source, filename)
             if path is None:
                 missing += 1
-                lines.append(f"{filename} is missing: it will be downloaded into {folders(name)[0]} when it is needed")
-            elif fault := what_is_wrong(path, wanted):
+                lines.append(
+                    f"{filename} is missing: it will be downloaded into {search_dirs(name)[0]} when it is needed"
+                )
+            elif fault := integrity_error(path, wanted):
                 damaged += 1
                 lines.append(f"{path} {fault}: delete it, and it will be downloaded again")
             else:
@@ -63,10 +65,10 @@ def _report(name: str) -> Report:
         except InputError as error:  # of unpacked files, which nothing has looked into yet
             damaged += 1
             lines.append(str(error))
-    return Report(name, lines, damaged, missing)
+    return VerificationReport(name, lines, damaged, missing)
 
 
 def _shapes(dataset: Dataset) -> str:
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    shapes = " ".join(f"{part} {(len(split.labels), *split.in_shape[:2])}" for part, split in parts.items())
-    return f"{shapes} uint8, {len(dataset.classes)} classes"
+    shapes = " ".join(f"{part} {(len(split.labels), *split.image_shape[:2])}" for part, split in parts.items())
+    return f"{shapes} uint8, {len(dataset.class_names)} classes"

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxconv.data.array_files import read_idx
 from jaxconv.data.base import Dataset, Split, hold_out
-from jaxconv.data.download import File, Source, locate, unpacked
-from jaxconv.data.safe_pickle import read_pickle
+from jaxconv.data.download import File, Source, ensure_file, find_extracted
+from jaxconv.data.safe_pickle import load_arrays
 from jaxconv.errors import InputError
 from jaxconv.utils.files import read_bytes
 
@@ -88,8 +88,8 @@ def _load(source: Source, classes: tuple[str, ...]) -> Dataset:
 
 
 def _read_mnist(source: Source, part: str) -> Split:
-    images = read_idx(locate(source, f"{part}-images-idx3-ubyte.gz"))
-    labels = read_idx(locate(source, f"{part}-labels-idx1-ubyte.gz"))
+    images = read_idx(ensure_file(source, f"{part}-images-idx3-ubyte.gz"))
+    labels = read_idx(ensure_file(source, f"{part}-labels-idx1-ubyte.gz"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise InputError(f"{source.name}: images {images.shape} and labels {labels.shape} do not go together")
     return Split(images[..., None], labels.astype(np.int32))
@@ -147,10 +147,10 @@ def load_cifar10() -> Dataset:
 
     Source: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
-    folder = unpacked(CIFAR10)
+    folder = find_extracted(CIFAR10)
     if folder is None:
         (archive,) = CIFAR10.files
-        parts = _from_archive(locate(CIFAR10, archive))
+        parts = _from_archive(ensure_file(CIFAR10, archive))
     else:
         parts = _read_cifar(folder.name == BINARY, folder, lambda name: read_bytes(folder / name, MOST_BYTES))
     train, test = parts
@@ -194,7 +194,7 @@ def _binary_batch(raw: bytes, path: Path) -> Split:
 
 def _python_batch(raw: bytes, path: Path) -> Split:
     """A pickled dict with the same records: their labels, and their pixels."""
-    content = read_pickle(raw, path)
+    content = load_arrays(raw, path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no dict but a {type(content).__name__}")
     data, labels = (content.get(key, content.get(key.decode())) for key in (b"data", b"labels"))

@@ -1,7 +1,17 @@
 """The live page of a run: draw, or upload an image, and see what its network makes of it."""
 
-from jaxconv.demo.canvas import Manner, centred, drawn, manner_of, uploaded
-from jaxconv.demo.prediction import Answer, Programs, answer
+from jaxconv.demo.canvas import InputStyle, center_by_mass, input_style_of, preprocess_drawing, preprocess_upload
+from jaxconv.demo.prediction import Prediction, Predictor, predict
 from jaxconv.demo.server import serve
 
-__all__ = ["Answer", "Manner", "Programs", "answer", "centred", "drawn", "manner_of", "serve", "uploaded"]
+__all__ = [
+    "InputStyle",
+    "Prediction",
+    "Predictor",
+    "center_by_mass",
+    "input_style_of",
+    "predict",
+    "preprocess_drawing",
+    "preprocess_upload",
+    "serve",
+]

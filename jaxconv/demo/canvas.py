@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxconv import data
-from jaxconv.data.images import image_shape, open_picture
+from jaxconv.data.images import open_picture, read_image_shape
 from jaxconv.errors import InputError
 
 
-class Manner(NamedTuple):
+class InputStyle(NamedTuple):
     """How a data set shows its images, and so what is to be done with a drawing.
 
     Attributes:
@@ -28,28 +28,28 @@ class Manner(NamedTuple):
 
 MOST_DRAWN = 4_000_000  # pixels; the page's canvas has far fewer
 
-MNIST = Manner(20 / 28, beyond=0.5)  # in its images the mean centre of mass is pixel 14.0, not 13.5
-DIGITS = Manner(1.0)  # theirs are as high as the frame, and 3.6
+MNIST = InputStyle(20 / 28, beyond=0.5)  # in its images the mean centre of mass is pixel 14.0, not 13.5
+DIGITS = InputStyle(1.0)  # theirs are as high as the frame, and 3.6
 
 
-def manner_of(dataset: str, channels: int) -> Manner:
+def input_style_of(dataset: str, channels: int) -> InputStyle:
     """The manner of a data set, by its name.
 
     Args:
         dataset: ``mnist``, ``digits``, ``tfds:emnist``, ``folder:pictures``, …
         channels: of its images.
 
-    >>> manner_of("mnist", 1).box == 20 / 28, manner_of("fashion_mnist", 1).inverted, manner_of("cifar10", 3).box
+    >>> input_style_of("mnist", 1).box == 20 / 28, input_style_of("fashion_mnist", 1).inverted, input_style_of("cifar10", 3).box
     (True, True, None)
     """
     name = dataset.lower()
     if channels != 1:
-        return Manner(None)
+        return InputStyle(None)
     if "fashion" in name:
-        return Manner(None, inverted=True)
+        return InputStyle(None, inverted=True)
     if "mnist" in name:
         return MNIST
-    return DIGITS if name == "digits" else Manner(None)
+    return DIGITS if name == "digits" else InputStyle(None)
 
 
 def read_canvas(address: str | None) -> np.ndarray | None:
@@ -70,7 +70,7 @@ def read_canvas(address: str | None) -> np.ndarray | None:
         raise InputError(f"the canvas: {error}") from None
 
 
-def drawn(canvas: Any, shape: tuple[int, int, int], manner: Manner) -> np.ndarray | None:
+def preprocess_drawing(canvas: Any, shape: tuple[int, int, int], manner: InputStyle) -> np.ndarray | None:
     """A drawing as an image of a data set, or None where there is no ink.
 
     Args:
@@ -85,15 +85,15 @@ def drawn(canvas: Any, shape: tuple[int, int, int], manner: Manner) -> np.ndarra
 
     >>> canvas = np.zeros((40, 40, 4), np.uint8)
     >>> canvas[4:36, 10:18] = 0, 0, 0, 255
-    >>> drawn(canvas, (8, 8, 1), DIGITS)[3, :, 0]
+    >>> preprocess_drawing(canvas, (8, 8, 1), DIGITS)[3, :, 0]
     array([  0,   0,   0, 255, 255,   0,   0,   0], dtype=uint8)
-    >>> drawn(np.zeros((40, 40, 4), np.uint8), (8, 8, 1), DIGITS)
+    >>> preprocess_drawing(np.zeros((40, 40, 4), np.uint8), (8, 8, 1), DIGITS)
     """
     canvas = np.asarray(canvas)
     if not canvas[..., 3].any():
         return None
     if manner.box is not None:
-        return centred(canvas[..., 3], shape[:2], manner.box, manner.beyond)[..., None]
+        return center_by_mass(canvas[..., 3], shape[:2], manner.box, manner.beyond)[..., None]
     from PIL import Image
 
     ink = Image.fromarray(canvas, "RGBA")
@@ -102,7 +102,7 @@ def drawn(canvas: Any, shape: tuple[int, int, int], manner: Manner) -> np.ndarra
     return 255 - image if manner.inverted else image
 
 
-def centred(ink: np.ndarray, size: tuple[int, int], box: float, beyond: float = 0.0) -> np.ndarray:
+def center_by_mass(ink: np.ndarray, size: tuple[int, int], box: float, beyond: float = 0.0) -> np.ndarray:
     """Ink as MNIST has it: cropped, made to fit a box with its proportions kept, centred in the frame.
 
     LeCun et al.'s digits fit a box of 20×20 pixels, and lie in a frame of 28×28 so that the centre of mass of their
@@ -120,7 +120,7 @@ def centred(ink: np.ndarray, size: tuple[int, int], box: float, beyond: float = 
 
     >>> ink = np.zeros((50, 50), np.uint8)
     >>> ink[:20, :10] = 255
-    >>> centred(ink, (28, 28), 20 / 28).nonzero()[0][[0, -1]]
+    >>> center_by_mass(ink, (28, 28), 20 / 28).nonzero()[0][[0, -1]]
     array([ 4, 23])
     """
     from PIL import Image
@@ -142,7 +142,7 @@ def centred(ink: np.ndarray, size: tuple[int, int], box: float, beyond: float = 
     return frame
 
 
-def uploaded(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
+def preprocess_upload(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
     """An image file as an image of a data set, and a line that says what was done to it.
 
     Args:
@@ -155,7 +155,7 @@ def uploaded(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -
     """
     name, shown = path.name, lambda shape: f"{shape[0]}×{shape[1]}{' grey' if shape[2] == 1 else ' in colour'}"
     try:
-        before = image_shape(path)
+        before = read_image_shape(path)
         image = data.read_image(path, shape)
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from None  # the user gave it no folder

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.demo.access_control import LARGEST
-from jaxconv.demo.canvas import drawn, manner_of, read_canvas, uploaded
-from jaxconv.demo.prediction import Answer, Programs, answer
+from jaxconv.demo.canvas import input_style_of, preprocess_drawing, preprocess_upload, read_canvas
+from jaxconv.demo.prediction import Prediction, Predictor, predict
 from jaxconv.errors import InputError
-from jaxconv.plot.rgb import address
+from jaxconv.plot.rgb import to_data_uri
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NOTHING = "Draw something, or upload an image."
 
 
-def build(programs: Programs) -> "Blocks":
+def build(programs: Predictor) -> "Blocks":
     """The page of a run, for :func:`application`.
 
     Args:
@@ -30,14 +30,14 @@ def build(programs: Programs) -> "Blocks":
     import gradio as gr
 
     config = programs.run.config
-    manner = manner_of(config["dataset"], programs.image_shape[2])
+    manner = input_style_of(config["dataset"], programs.image_shape[2])
     methods = list(programs.heat)
 
     def shown(image: np.ndarray | None, note: str, method: str | None) -> tuple[Any, ...]:
         """What the page is given: the image to keep, and note, probabilities, pictures and feature maps."""
         if image is None:
             return image, note, None, "", ""
-        found = answer(programs, image, method)
+        found = predict(programs, image, method)
         return image, note, found.probabilities, _pictures(found, method), _maps(found)
 
     def draw(sent: object, method: str | None) -> tuple[Any, ...]:
@@ -45,7 +45,7 @@ def build(programs: Programs) -> "Blocks":
         image, words = None, NOTHING
         try:
             canvas = read_canvas(address)
-            image = None if canvas is None else drawn(canvas, programs.image_shape, manner)
+            image = None if canvas is None else preprocess_drawing(canvas, programs.image_shape, manner)
         except InputError as error:
             words = html.escape(str(error))
         note = f'<p data-drawn="{number if number.isdecimal() else 0}">{words if image is None else ""}</p>'
@@ -55,13 +55,13 @@ def build(programs: Programs) -> "Blocks":
         if path is None:
             return shown(None, NOTHING, method)
         try:
-            image, note = uploaded(Path(path), programs.image_shape, invert=invert)
+            image, note = preprocess_upload(Path(path), programs.image_shape, invert=invert)
         except InputError as error:
             return shown(None, html.escape(str(error)), method)
         return shown(image, html.escape(note), method)
 
     def choose(image: np.ndarray | None, method: str) -> str:
-        return "" if image is None else _pictures(answer(programs, image, method), method)
+        return "" if image is None else _pictures(predict(programs, image, method), method)
 
     with gr.Blocks(title=_title(config), analytics_enabled=False, delete_cache=(600, 600)) as page:
         kept = gr.State(None)
@@ -137,7 +137,7 @@ def _title(config: dict[str, Any]) -> str:
     return f"{config['model']} on {config['dataset']}"
 
 
-def _heading(programs: Programs) -> str:
+def _heading(programs: Predictor) -> str:
     several = f" It is the first of the run's {programs.seeds} networks." if programs.seeds > 1 else ""
     return (
         f"<h1>{html.escape(_title(programs.run.config))}</h1>"
@@ -145,7 +145,7 @@ def _heading(programs: Programs) -> str:
     )
 
 
-def _pictures(found: Answer, method: str | None) -> str:
+def _pictures(found: Prediction, method: str | None) -> str:
     shown = [(found.seen, "what the network gets")]
     if found.attribution is not None:
         likeliest = max(found.probabilities, key=lambda name: found.probabilities[name])
@@ -157,11 +157,11 @@ def _pictures(found: Answer, method: str | None) -> str:
     return f'<div class="pair">{figures}</div>'
 
 
-def _maps(found: Answer) -> str:
+def _maps(found: Prediction) -> str:
     parts = "".join(f"<h3>{html.escape(name)}</h3>{_image(pixels, name)}" for name, pixels in found.maps)
     return f'<div class="layers">{parts}</div>'
 
 
 def _image(pixels: np.ndarray, alt: str) -> str:
-    source = address(pixels, compress_level=1)  # it goes no farther than this machine: quick is best
+    source = to_data_uri(pixels, compress_level=1)  # it goes no farther than this machine: quick is best
     return f'<img src="{source}" alt="{html.escape(alt)}" width="{pixels.shape[1]}" height="{pixels.shape[0]}">'

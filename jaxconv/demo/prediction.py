@@ -7,16 +7,16 @@ import jax
 import numpy as np
 
 from jaxconv import checks, runtime
-from jaxconv.data import enlarge
+from jaxconv.data import upscale_and_pad
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain import feature_maps, methods_of
+from jaxconv.explain import applicable_methods, feature_maps
 from jaxconv.plot import rgb
 from jaxconv.report.model_sections import MOST_CHANNELS, heading, shown_layers
-from jaxconv.runs.run_folder import Run
+from jaxconv.runs.run_folder import TrainedRun
 from jaxconv.train import to_float
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What is shown of one image.
 
     Attributes:
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     attribution: np.ndarray | None
 
 
-class Programs:
+class Predictor:
     """A run's network as compiled programs: one for what it computes, one for each method that is asked for.
 
     Of a run of several seeds it is the first network.
@@ -41,17 +41,17 @@ class Programs:
         run: from :func:`jaxconv.runs.load_run`.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrainedRun) -> None:
         run.check_classifies()
-        self.run, self.seeds = run.first(), run.config.get("seeds", 1)
+        self.run, self.seeds = run.first_member(), run.config.get("seeds", 1)
         self.params, self.state = jax.device_put((self.run.params, self.run.state))
-        self.classes = [str(name) for name in run.config["classes"]]
-        self.image_shape, self.in_shape = tuple(run.config["image_shape"]), tuple(run.config["in_shape"])
+        self.classes = [str(name) for name in run.config["class_names"]]
+        self.image_shape, self.input_shape = tuple(run.config["image_shape"]), tuple(run.config["input_shape"])
         self.layers = shown_layers(run.model)
         options = runtime.compiler_options()
         self.look = jax.jit(self._look, compiler_options=options)
         try:
-            methods = methods_of(run.model, self.in_shape)
+            methods = applicable_methods(run.model, self.input_shape)
         except InputError:  # it has one class, say, so that there is nothing to ask about
             methods = {}
         self.heat = {
@@ -69,7 +69,7 @@ class Programs:
 
 
 @named_errors
-def answer(programs: Programs, image: np.ndarray, method: str | None = None) -> Answer:
+def predict(programs: Predictor, image: np.ndarray, method: str | None = None) -> Prediction:
     """What the network makes of one image.
 
     Args:
@@ -84,15 +84,15 @@ def answer(programs: Programs, image: np.ndarray, method: str | None = None) -> 
         raise InputError(f"an image {image.shape} of {image.dtype} is none of {programs.image_shape} of uint8")
     if method is not None:
         checks.one_of("method", method, programs.heat)
-    images = enlarge(image[None], programs.in_shape[:2])
+    images = upscale_and_pad(image[None], programs.input_shape[:2])
     probabilities, maps = jax.device_get(programs.look(programs.params, programs.state, images))
     attribution = None
     if method is not None:
         label = np.int32(probabilities.argmax())
         attribution = rgb.overlay(images[0], programs.heat[method](programs.params, programs.state, images, label))
-    return Answer(
+    return Prediction(
         dict(zip(programs.classes, probabilities.tolist(), strict=True)),
         [(heading(name, maps[name].shape), rgb.feature_maps(maps[name], MOST_CHANNELS)) for name in programs.layers],
-        rgb.picture(images[0]),
+        rgb.to_rgb(images[0]),
         attribution,
     )

@@ -16,14 +16,16 @@ from types import FrameType
 import numpy as np
 
 from jaxconv.demo.access_control import Access, App
-from jaxconv.demo.prediction import Programs, answer
+from jaxconv.demo.prediction import Predictor, predict
 from jaxconv.errors import InputError, named_errors
 
 HOST = "127.0.0.1"
 CONNECTIONS = 100  # at a time; a tab has about eight
 
 
-def serve(programs: Programs, port: int = 7860, *, browser: bool = False, ready: Callable[[str], None] = print) -> None:
+def serve(
+    programs: Predictor, port: int = 7860, *, open_browser: bool = False, ready: Callable[[str], None] = print
+) -> None:
     """Serve the page of a run until Ctrl-C.
 
     Only a browser that opened the address given to ``ready`` is answered: it has a token, which is new at each start
@@ -33,7 +35,7 @@ def serve(programs: Programs, port: int = 7860, *, browser: bool = False, ready:
     Args:
         programs: of the run.
         port: of 127.0.0.1.
-        browser: open it in a browser.
+        open_browser: open it in a browser.
         ready: called with the page's address, when it can be opened.
 
     Raises:
@@ -58,7 +60,7 @@ def serve(programs: Programs, port: int = 7860, *, browser: bool = False, ready:
         page = build(programs)
         with running(Access(application(page), port, token), listening, before_stopping=page.close):
             ready(address)
-            if browser:
+            if open_browser:
                 webbrowser.open(address)
             while True:
                 time.sleep(1)
@@ -128,9 +130,9 @@ def cleaned_up_on_signals() -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
-def warm_up(programs: Programs) -> None:
+def warm_up(programs: Predictor) -> None:
     """Compile what the first stroke needs, before there is one."""
-    answer(programs, np.zeros(programs.image_shape, np.uint8), next(iter(programs.heat), None))
+    predict(programs, np.zeros(programs.image_shape, np.uint8), next(iter(programs.heat), None))
 
 
 def check_gradio() -> None:

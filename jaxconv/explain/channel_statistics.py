@@ -12,8 +12,8 @@ import numpy as np
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_layer, each_batch, feature_maps, layer_names
 from jaxconv.layers import Layer
-from jaxconv.layers.traversal import kernel_of, named_layers
-from jaxconv.train.diagnostics import rectifiers
+from jaxconv.layers.traversal import named_layers, source_kernel_layer
+from jaxconv.train.diagnostics import rectifier_names
 
 
 class Correlation(NamedTuple):
@@ -32,29 +32,29 @@ class Correlation(NamedTuple):
     constant: list[int]
 
 
-class Activity(NamedTuple):
+class ChannelStatistics(NamedTuple):
     """What the channels of one layer do, an entry each.
 
     Attributes:
-        live: ``(C,)``, the share of images in which it is anything but 0 somewhere.
-        zeros: ``(C,)``, the share of its outputs that are exactly 0.
+        active_fraction: ``(C,)``, the share of images in which it is anything but 0 somewhere.
+        zero_fraction: ``(C,)``, the share of its outputs that are exactly 0.
         mean, std: ``(C,)``, over images and places.
-        saturated: ``(C,)``, the share of its outputs within 0.01 of the ends of its range; None but for
+        saturated_fraction: ``(C,)``, the share of its outputs within 0.01 of the ends of its range; None but for
             tanh, sigmoid and their hard variants.
-        places: how many outputs each channel has had, over all images.
+        num_positions: how many outputs each channel has had, over all images.
         correlation: between the channels, where it was asked for.
     """
 
-    live: np.ndarray
-    zeros: np.ndarray
+    active_fraction: np.ndarray
+    zero_fraction: np.ndarray
     mean: np.ndarray
     std: np.ndarray
-    saturated: np.ndarray | None
-    places: int
+    saturated_fraction: np.ndarray | None
+    num_positions: int
     correlation: Correlation | None = None
 
 
-class DeadFilter(NamedTuple):
+class DeadChannel(NamedTuple):
     """A filter that answers to no image, or to nearly none.
 
     Attributes:
@@ -71,7 +71,7 @@ class DeadFilter(NamedTuple):
 
 
 @named_errors
-def activity(
+def activation_statistics(
     model: Layer,
     params: Any,
     state: Any,
@@ -80,7 +80,7 @@ def activity(
     layers: Sequence[str] | None = None,
     correlate: Sequence[str] = (),
     batch_size: int = 256,
-) -> dict[str, Activity]:
+) -> dict[str, ChannelStatistics]:
     """What every channel does over all images: gone through once, by one compiled program.
 
     Args:
@@ -101,7 +101,7 @@ def activity(
 
     >>> from jaxconv import relu, serial
     >>> images = np.array([[-1.0, 2.0], [-1.0, 0.0]], np.float32).reshape(2, 1, 1, 2)
-    >>> found = activity(serial(relu), {}, {}, images)["relu1"]
+    >>> found = activation_statistics(serial(relu), {}, {}, images)["relu1"]
     >>> found.live.tolist(), found.zeros.tolist(), found.mean.tolist(), found.std.tolist()
     ([0.0, 0.5], [1.0, 0.5], [0.0, 1.0], [0.0, 1.0])
     """
@@ -110,8 +110,8 @@ def activity(
 
 @named_errors
 def dead_filters(
-    model: Layer, params: Any, state: Any, images: Any, *, at_most: float = 0.0, batch_size: int = 256
-) -> list[DeadFilter]:
+    model: Layer, params: Any, state: Any, images: Any, *, max_active_fraction: float = 0.0, batch_size: int = 256
+) -> list[DeadChannel]:
     """The filters whose rectified output (relu, relu6) is 0 everywhere in all of the images.
 
     No gradient goes through a dead filter, so it stays dead: it was pushed there by too large a step, or began
@@ -121,7 +121,7 @@ def dead_filters(
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``: the more, the surer.
-        at_most: report those too that answer to no more than this share of the images.
+        max_active_fraction: report those too that answer to no more than this share of the images.
         batch_size: images at a time.
 
     Raises:
@@ -133,15 +133,15 @@ def dead_filters(
     >>> dead_filters(serial(relu), {}, {}, np.array([[[[-1.0, 2.0]]]], np.float32))
     [DeadFilter(layer='relu1', channel=0, live=0.0, kernel=None)]
     """
-    if not 0 <= at_most < 1:
-        raise InputError(f"at_most={at_most!r} should be a share of the images, from 0 to below 1")
-    layers = rectifiers(model)
+    if not 0 <= max_active_fraction < 1:
+        raise InputError(f"max_active_fraction={max_active_fraction!r} should be a share of the images, from 0 to below 1")
+    layers = rectifier_names(model)
     found = _activity(model, params, state, images, layers, (), batch_size)
-    kernels = kernel_of(model, params, state, np.shape(images)[1:])
+    kernels = source_kernel_layer(model, params, state, np.shape(images)[1:])
     return [
-        DeadFilter(name, int(channel), float(each.live[channel]), kernels.get(name))
+        DeadChannel(name, int(channel), float(each.active_fraction[channel]), kernels.get(name))
         for name, each in found.items()
-        for channel in np.flatnonzero(each.live <= at_most)
+        for channel in np.flatnonzero(each.active_fraction <= max_active_fraction)
     ]
 
 
@@ -169,7 +169,11 @@ def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size
     """
     layers = [name for name, layer in named_layers(model).items() if layer.facts.saturates_at]
     found = _activity(model, params, state, images, layers, (), batch_size)
-    return {name: float(np.mean(each.saturated)) for name, each in found.items() if each.saturated is not None}
+    return {
+        name: float(np.mean(each.saturated_fraction))
+        for name, each in found.items()
+        if each.saturated_fraction is not None
+    }
 
 
 @named_errors
@@ -210,7 +214,7 @@ def _activity(
     layers: Sequence[str] | None,
     correlate: Sequence[str],
     batch_size: int,
-) -> dict[str, Activity]:
+) -> dict[str, ChannelStatistics]:
     layers = layer_names(model) if layers is None else tuple(layers)
     for name in (*layers, *correlate):
         check_layer(model, name)
@@ -238,7 +242,7 @@ def _of_a_batch(layer: Layer, y: jax.Array, mask: jax.Array, crossed: bool) -> d
     """Counts of one layer and one batch, and its moments."""
     if y.ndim < 2:
         error = InputError(f"the output {y.shape} of {layer.kind} has no channels: leave it out of layers")
-        raise error.from_source("activity")
+        raise error.from_source("activation_statistics")
     places = math.prod(y.shape[1:-1])
     rows = y.reshape(len(y), places, y.shape[-1])
     counts = mask[:, None, None]
@@ -297,10 +301,10 @@ class Moments(NamedTuple):
         )
 
 
-def _summed(counts: dict[str, np.ndarray], moments: Moments, images: int) -> Activity:
+def _summed(counts: dict[str, np.ndarray], moments: Moments, images: int) -> ChannelStatistics:
     crossed = moments.spread.ndim == 2
     squares = np.diag(moments.spread) if crossed else moments.spread
-    return Activity(
+    return ChannelStatistics(
         counts["live"] / images,
         counts["zeros"] / moments.places,
         moments.mean,

@@ -9,45 +9,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import checks, filters, ops
-from jaxconv.data.augment import warp
+from jaxconv.data.augment import affine_transform
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_labelled
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
-from jaxconv.train import batches, to_float
+from jaxconv.train import iterate_batches, to_float
 
 Strength = float | jax.Array
 RADIUS = 3  # of the thickest stroke, and a third of the widest blur's
 
 
-class Distortion(NamedTuple):
+class Corruption(NamedTuple):
     """One way to make images harder to know.
 
     Attributes:
         apply: ``(key, images, strength) -> images`` of floats from 0 to 1; the strength may be traced.
-        strengths: those that are asked about by default.
+        severities: those that are asked about by default.
         unit: what a strength of 1 is.
-        none: the strength that leaves every image exactly as it is.
-        least, most: the strengths that there are.
+        identity: the strength that leaves every image exactly as it is.
+        minimum, maximum: the strengths that there are.
     """
 
     apply: Callable[[jax.Array, jax.Array, Strength], jax.Array]
-    strengths: tuple[float, ...]
+    severities: tuple[float, ...]
     unit: str
-    none: float = 0.0
-    least: float = 0.0
-    most: float = float("inf")
+    identity: float = 0.0
+    minimum: float = 0.0
+    maximum: float = float("inf")
 
 
 @named_errors
-def distorted(images: Any, name: str, strength: Strength, *, key: jax.Array | None = None) -> jax.Array:
+def corrupt(images: Any, name: str, severity: Strength, *, key: jax.Array | None = None) -> jax.Array:
     """Images after a distortion of :data:`DISTORTIONS`, each image with its own randomness.
 
     Args:
         images: ``(N, H, W, C)``, bytes or floats from 0 to 1.
-        name: ``rotation``, ``scale``, ``slant``, ``shift``, ``stroke_width``, ``noise``, ``specks``, ``blur``,
-            ``contrast`` or ``block``.
-        strength: in the unit of the distortion; it may be traced.
+        name: ``rotation``, ``scale``, ``shear``, ``shift``, ``stroke_width``, ``noise``, ``salt_and_pepper``, ``blur``,
+            ``contrast`` or ``occlusion``.
+        severity: in the unit of the distortion; it may be traced.
         key: of noise and places; by default always the same.
 
     Returns:
@@ -59,45 +59,45 @@ def distorted(images: Any, name: str, strength: Strength, *, key: jax.Array | No
     Lecture row 004-14.
 
     >>> stroke = jnp.zeros((1, 5, 5, 1)).at[0, :, 2].set(1)
-    >>> distorted(stroke, "stroke_width", 1.0)[0, 0, :, 0].tolist()
+    >>> corrupt(stroke, "stroke_width", 1.0)[0, 0, :, 0].tolist()
     [0.0, 1.0, 1.0, 1.0, 0.0]
     """
-    check_strengths(name, [strength])
+    check_strengths(name, [severity])
     x = check_images(images)
     if x.ndim != 4:
         raise InputError(f"images {x.shape} should be (N, H, W, C)")
     key = jax.random.key(0) if key is None else key
-    return each_by_its_own(name, jax.random.split(key, len(x)), x, jnp.asarray(strength, x.dtype))
+    return each_by_its_own(name, jax.random.split(key, len(x)), x, jnp.asarray(severity, x.dtype))
 
 
 @named_errors
-def at_strengths(image: Any, name: str, strengths: Sequence[float]) -> jax.Array:
+def at_strengths(image: Any, name: str, severities: Sequence[float]) -> jax.Array:
     """One image at several strengths of a distortion, ``(S, H, W, C)``, to look at; compiled once a distortion.
 
     >>> at_strengths(np.full((2, 2, 1), 255, np.uint8), "contrast", [1.0, 0.5]).shape
     (2, 2, 2, 1)
     """
-    check_strengths(name, strengths)
-    return _at_strengths(name)(check_images(np.asarray(image)[None]), jnp.asarray(strengths, float))
+    check_strengths(name, severities)
+    return _at_strengths(name)(check_images(np.asarray(image)[None]), jnp.asarray(severities, float))
 
 
 @functools.lru_cache(maxsize=64)
 def _at_strengths(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    one = lambda image, strength: distorted(image, name, strength)[0]  # noqa: E731
+    one = lambda image, strength: corrupt(image, name, strength)[0]  # noqa: E731
     return jax.jit(jax.vmap(one, in_axes=(None, 0)))
 
 
-def each_by_its_own(name: str, keys: jax.Array, images: jax.Array, strength: jax.Array) -> jax.Array:
+def each_by_its_own(name: str, keys: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
     """A distortion where every image has a key, so that it does not matter which images are beside it."""
-    apply = DISTORTIONS[name].apply
-    return jax.vmap(lambda key, image: apply(key, image[None], strength)[0])(keys, images)
+    apply = CORRUPTIONS[name].apply
+    return jax.vmap(lambda key, image: apply(key, image[None], severity)[0])(keys, images)
 
 
-def check_strengths(name: str, strengths: Sequence[Strength]) -> None:
+def check_strengths(name: str, severities: Sequence[Strength]) -> None:
     """Refuse an unknown distortion, and a strength that it has not."""
-    checks.one_of("distortion", name, DISTORTIONS)
-    _, _, unit, _, least, most = DISTORTIONS[name]
-    for strength in strengths:
+    checks.one_of("corruption", name, CORRUPTIONS)
+    _, _, unit, _, least, most = CORRUPTIONS[name]
+    for strength in severities:
         if isinstance(strength, jax.core.Tracer):
             continue
         array = np.asarray(strength)
@@ -105,106 +105,106 @@ def check_strengths(name: str, strengths: Sequence[Strength]) -> None:
             raise InputError(f"{name} of {strength!r} should be from {least:g} to {most:g} ({unit})")
 
 
-def _shift(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+def _shift(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
     """Up, down, left or right, by chance."""
-    sign = jnp.where(jax.random.bernoulli(key, shape=(len(images),)), 1, -1).astype(images.dtype) * strength
+    sign = jnp.where(jax.random.bernoulli(key, shape=(len(images),)), 1, -1).astype(images.dtype) * severity
     upright = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(len(images),))
-    return warp(images, down=jnp.where(upright, sign, 0), right=jnp.where(upright, 0, sign))
+    return affine_transform(images, translate=jnp.where(upright, sign, 0), right=jnp.where(upright, 0, sign))
 
 
-def _stroke_width(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+def _stroke_width(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
     """The brightest (or, below 0, the darkest) pixel within a square; between two whole radii, a blend of both."""
     square = functools.partial(ops.max_pool, stride=1, padding="SAME")
     y = jnp.zeros_like(images)
     for radius in range(-RADIUS, RADIUS + 1):
         size = 2 * abs(radius) + 1
         level = images if not radius else square(images, size) if radius > 0 else -square(-images, size)
-        y += jnp.maximum(1 - jnp.abs(strength - radius), 0) * level
+        y += jnp.maximum(1 - jnp.abs(severity - radius), 0) * level
     return y
 
 
-def _noise(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
-    return jnp.clip(images + strength * jax.random.normal(key, images.shape, images.dtype), 0, 1)
+def _noise(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
+    return jnp.clip(images + severity * jax.random.normal(key, images.shape, images.dtype), 0, 1)
 
 
-def _specks(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+def _specks(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
     """Black or white, all channels of a pixel alike."""
     pixels = (*images.shape[:3], 1)
-    there = jax.random.uniform(key, pixels, images.dtype) < strength
+    there = jax.random.uniform(key, pixels, images.dtype) < severity
     colour = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=pixels).astype(images.dtype)
     return jnp.where(there, colour, images)
 
 
-def _blur(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+def _blur(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
     """Gaussian, cut off at nine pixels, which is three deviations of the widest."""
     at = jnp.arange(-3 * RADIUS, 3 * RADIUS + 1, dtype=images.dtype)
-    narrow = jnp.maximum(strength, 1e-3)  # of 0, all but the middle tap are exactly 0
+    narrow = jnp.maximum(severity, 1e-3)  # of 0, all but the middle tap are exactly 0
     taps = jnp.exp(-(at**2) / (2 * narrow**2))
     taps = taps / taps.sum()
     return filters.apply_filter(filters.apply_filter(images, taps[:, None]), taps[None])
 
 
-def _contrast(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
-    return jnp.clip(strength * images + (1 - strength) * images.mean((1, 2, 3), keepdims=True), 0, 1)
+def _contrast(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
+    return jnp.clip(severity * images + (1 - severity) * images.mean((1, 2, 3), keepdims=True), 0, 1)
 
 
-def _block(key: jax.Array, images: jax.Array, strength: Strength) -> jax.Array:
+def _block(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
     """A grey square, all of it within the image."""
     covered = jnp.ones((len(images), 1, 1, 1), bool)
     for axis in (1, 2):
         size = images.shape[axis]
         share = jax.random.uniform(jax.random.fold_in(key, axis), (len(images), 1, 1, 1))
-        side = jnp.minimum(jnp.round(strength), size).astype(int)
+        side = jnp.minimum(jnp.round(severity), size).astype(int)
         first = jnp.floor(share * (size - side + 1).astype(share.dtype)).astype(int)
         place = jax.lax.broadcasted_iota(int, (1, *images.shape[1:3], 1), axis)
         covered &= (place >= first) & (place < first + side)
     return jnp.where(covered, jnp.asarray(0.5, images.dtype), images)
 
 
-DISTORTIONS: dict[str, Distortion] = {
-    "rotation": Distortion(
-        lambda key, x, strength: warp(x, degrees=strength),
+CORRUPTIONS: dict[str, Corruption] = {
+    "rotation": Corruption(
+        lambda key, x, strength: affine_transform(x, degrees=strength),
         (-60, -45, -30, -15, 0, 15, 30, 45, 60),
         "degrees counter-clockwise",
-        least=-360,
-        most=360,
+        minimum=-360,
+        maximum=360,
     ),
-    "scale": Distortion(
-        lambda key, x, strength: warp(x, scale=strength),
+    "scale": Corruption(
+        lambda key, x, strength: affine_transform(x, scale=strength),
         (0.4, 0.55, 0.7, 0.85, 1, 1.15, 1.3, 1.5),
         "times as large",
-        none=1,
-        least=0.01,
-        most=100,
+        identity=1,
+        minimum=0.01,
+        maximum=100,
     ),
-    "slant": Distortion(
-        lambda key, x, strength: warp(x, shear=strength),
+    "shear": Corruption(
+        lambda key, x, strength: affine_transform(x, shear=strength),
         (-45, -30, -15, 0, 15, 30, 45),
         "degrees to the left",
-        least=-80,
-        most=80,
+        minimum=-80,
+        maximum=80,
     ),
-    "shift": Distortion(_shift, (0, 1, 2, 3, 4, 6, 8), "pixels, up, down, left or right"),
-    "stroke_width": Distortion(
-        _stroke_width, (-1, -0.5, 0, 0.5, 1, 1.5, 2), "pixels more on each side", least=-RADIUS, most=RADIUS
+    "shift": Corruption(_shift, (0, 1, 2, 3, 4, 6, 8), "pixels, up, down, left or right"),
+    "stroke_width": Corruption(
+        _stroke_width, (-1, -0.5, 0, 0.5, 1, 1.5, 2), "pixels more on each side", minimum=-RADIUS, maximum=RADIUS
     ),
-    "noise": Distortion(_noise, (0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "standard deviation"),
-    "specks": Distortion(_specks, (0, 0.05, 0.1, 0.2, 0.3, 0.5), "share of pixels, black or white", most=1),
-    "blur": Distortion(_blur, (0, 0.5, 1, 1.5, 2, 3), "pixels, standard deviation", most=RADIUS),
-    "contrast": Distortion(_contrast, (1, 0.7, 0.5, 0.3, 0.2, 0.1), "times as much", none=1, most=100),
-    "block": Distortion(_block, (0, 4, 6, 8, 10, 12, 16), "pixels, side of a grey square"),
+    "noise": Corruption(_noise, (0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), "standard deviation"),
+    "salt_and_pepper": Corruption(_specks, (0, 0.05, 0.1, 0.2, 0.3, 0.5), "share of pixels, black or white", maximum=1),
+    "blur": Corruption(_blur, (0, 0.5, 1, 1.5, 2, 3), "pixels, standard deviation", maximum=RADIUS),
+    "contrast": Corruption(_contrast, (1, 0.7, 0.5, 0.3, 0.2, 0.1), "times as much", identity=1, maximum=100),
+    "occlusion": Corruption(_block, (0, 4, 6, 8, 10, 12, 16), "pixels, side of a grey square"),
 }
 
 
 @named_errors
-def robustness(
+def corruption_accuracy(
     model: Layer,
     params: Any,
     state: Any,
     images: Any,
     labels: Any,
     *,
-    distortions: Sequence[str] | Mapping[str, Sequence[float]] | None = None,
+    corruptions: Sequence[str] | Mapping[str, Sequence[float]] | None = None,
     batch_size: int = 256,
     key: jax.Array | None = None,
 ) -> dict[str, list[tuple[float, float]]]:
@@ -219,7 +219,7 @@ def robustness(
         model, params, state: the network.
         images: ``(N, H, W, C)``, bytes or floats from 0 to 1.
         labels: ``(N,)`` class numbers.
-        distortions: names of :data:`DISTORTIONS`, or a dict of the strengths to ask about; by default all.
+        corruptions: names of :data:`DISTORTIONS`, or a dict of the strengths to ask about; by default all.
         batch_size: images at a time.
         key: of noise and places; by default always the same.
 
@@ -236,11 +236,11 @@ def robustness(
     >>> model = models.mlp(num_classes=2)
     >>> params, state = model.init(jax.random.key(0), (4, 4, 1))
     >>> images, labels = np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, int)
-    >>> robustness(model, params, state, images, labels, distortions={"contrast": [1, 0.5]})
+    >>> corruption_accuracy(model, params, state, images, labels, corruptions={"contrast": [1, 0.5]})
     {'contrast': [(1.0, 1.0), (0.5, 1.0)]}
     """
     images, labels = check_labelled(model, params, state, images, labels, batch_size)
-    asked = _asked(distortions)
+    asked = _asked(corruptions)
     low, high = images.min(), images.max()
     if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
         raise InputError(f"images from {low:g} to {high:g}: distortions are of floats from 0 to 1")
@@ -251,7 +251,7 @@ def robustness(
 
     def accuracy(name: str, strength: float) -> float:
         right = 0
-        for x, number, mask in batches(images, numbers, size):  # of an image's number its key is made
+        for x, number, mask in iterate_batches(images, numbers, size):  # of an image's number its key is made
             said = np.asarray(network(params, state, _program(name)(key, number, x, strength)))
             right += int((said == labels[number])[np.asarray(mask)].sum())
         return right / len(labels)
@@ -264,11 +264,11 @@ def robustness(
 
 def _asked(distortions: Sequence[str] | Mapping[str, Sequence[float]] | None) -> dict[str, Sequence[float]]:
     """Each distortion that is asked about with its strengths."""
-    names = DISTORTIONS if distortions is None else [distortions] if isinstance(distortions, str) else distortions
+    names = CORRUPTIONS if distortions is None else [distortions] if isinstance(distortions, str) else distortions
     asked: dict[str, Sequence[float]] = {}
     for name in names:
         check_strengths(name, [])
-        asked[name] = distortions[name] if isinstance(distortions, Mapping) else DISTORTIONS[name].strengths
+        asked[name] = distortions[name] if isinstance(distortions, Mapping) else CORRUPTIONS[name].severities
         if np.ndim(asked[name]) != 1 or not len(asked[name]):
             raise InputError(f"{name} of {asked[name]!r}: give a list of strengths, [0.1, 0.2]")
         check_strengths(name, asked[name])

@@ -10,11 +10,11 @@ import optax
 
 from jaxconv import ops
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.attribution.targets import classes
-from jaxconv.explain.channel_statistics import Activity, Correlation, activity
+from jaxconv.explain.attribution.targets import resolve_target
+from jaxconv.explain.channel_statistics import ChannelStatistics, Correlation, activation_statistics
 from jaxconv.explain.intermediates import check_images
 from jaxconv.layers import Facts, Layer, as_layer
-from jaxconv.layers.traversal import kernel_of, named_layers, with_kernel
+from jaxconv.layers.traversal import kernels_by_layer, named_layers, source_kernel_layer
 
 MOST_CHANNELS = 1024  # of more, a correlation of each pair takes too long
 FEWEST_PLACES = 100  # of fewer, any two filters may go together by chance
@@ -22,15 +22,15 @@ VANISHED = 1e-3  # of the largest gradient
 NAMED = 8  # filters in a sentence
 
 
-class HealthRow(NamedTuple):
+class LayerDiagnosis(NamedTuple):
     """One layer; None where a number does not apply to its kind, or was not asked for.
 
     Attributes:
         name, kind: ``conv2``, ``conv``.
         channels: how many.
         dead: how many of them are 0 for every image; of relu and relu6.
-        live: the share of images that a channel answers to, on average.
-        zeros: the share of outputs that are exactly 0.
+        active_fraction: the share of images that a channel answers to, on average.
+        zero_fraction: the share of outputs that are exactly 0.
         saturation: the share of outputs where the slope is nearly 0; of tanh, sigmoid and their hard variants.
         correlation: the mean |ρ| of its filters' outputs; of layers with a kernel, but for the last one.
         duplicates: how many pairs of filters do the same; as correlation.
@@ -42,8 +42,8 @@ class HealthRow(NamedTuple):
     kind: str
     channels: int
     dead: int | None
-    live: float
-    zeros: float
+    active_fraction: float
+    zero_fraction: float
     saturation: float | None
     correlation: float | None
     duplicates: int | None
@@ -51,7 +51,7 @@ class HealthRow(NamedTuple):
     facts: Facts = Facts()
 
 
-class Health(NamedTuple):
+class Diagnosis(NamedTuple):
     """What :func:`health` found.
 
     Attributes:
@@ -60,13 +60,15 @@ class Health(NamedTuple):
         correlations: of the feature maps of each layer with a kernel, but for the last one.
     """
 
-    rows: list[HealthRow]
+    rows: list[LayerDiagnosis]
     warnings: list[str]
     correlations: dict[str, Correlation]
 
 
 @named_errors
-def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = None, *, batch_size: int = 256) -> Health:
+def diagnose(
+    model: Layer, params: Any, state: Any, images: Any, labels: Any = None, *, batch_size: int = 256
+) -> Diagnosis:
     """What is dead, saturated, doubled or starved in a network; the images are gone through once.
 
     Args:
@@ -83,17 +85,19 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
     >>> from jaxconv import Conv, relu, serial
     >>> model = serial(Conv(2, 1), relu)
     >>> params = {"conv1": {"kernel": np.ones((1, 1, 1, 2), np.float32), "bias": np.array([0, -9], np.float32)}}
-    >>> found = health(model, params, {}, np.ones((3, 2, 2, 1), np.float32))
+    >>> found = diagnose(model, params, {}, np.ones((3, 2, 2, 1), np.float32))
     >>> [(row.name, row.channels, row.dead) for row in found.rows], found.warnings[0][:30]
     ([('conv1', 2, None), ('relu1', 2, 1)], 'conv1: 1 of 2 filters is dead ')
     """
     check_images(images[:1])
     if labels is not None and np.shape(labels) != np.shape(images)[:1]:
         raise InputError(f"labels {np.shape(labels)} should be one for each of the {len(images)} images")
-    kernels = with_kernel(model, params)
+    kernels = kernels_by_layer(model, params)
     correlated = [name for name, kernel in list(kernels.items())[:-1] if kernel.shape[-1] <= MOST_CHANNELS]
     layers = {name: layer for name, layer in named_layers(model).items() if not _hands_on(layer.facts)}
-    found = activity(model, params, state, images, layers=tuple(layers), correlate=correlated, batch_size=batch_size)
+    found = activation_statistics(
+        model, params, state, images, layers=tuple(layers), correlate=correlated, batch_size=batch_size
+    )
     gradients: dict[str, float] = {}
     if labels is not None:
         first = (images[:batch_size], np.asarray(labels)[:batch_size])
@@ -102,25 +106,25 @@ def health(model: Layer, params: Any, state: Any, images: Any, labels: Any = Non
         )(params, *first)
         gradients = {name: float(norms[name]) for name in kernels}
     rows = [_row(name, layer, found[name], gradients.get(name)) for name, layer in layers.items()]
-    owners = kernel_of(model, params, state, np.shape(images)[1:])
+    owners = source_kernel_layer(model, params, state, np.shape(images)[1:])
     correlations = {name: each.correlation for name, each in found.items() if each.correlation is not None}
-    return Health(rows, _warnings(rows, found, owners, len(images)), correlations)
+    return Diagnosis(rows, _warnings(rows, found, owners, len(images)), correlations)
 
 
 def _hands_on(facts: Facts) -> bool:
     return facts.pools is not None or facts.identity_at_inference
 
 
-def _row(name: str, layer: Layer, of: Activity, gradient: float | None) -> HealthRow:
-    enough = of.correlation is not None and of.places >= FEWEST_PLACES
-    return HealthRow(
+def _row(name: str, layer: Layer, of: ChannelStatistics, gradient: float | None) -> LayerDiagnosis:
+    enough = of.correlation is not None and of.num_positions >= FEWEST_PLACES
+    return LayerDiagnosis(
         name=name,
         kind=layer.kind,
-        channels=len(of.live),
-        dead=int(np.sum(of.live == 0)) if layer.facts.rectifies else None,
-        live=float(np.mean(of.live)),
-        zeros=float(np.mean(of.zeros)),
-        saturation=None if of.saturated is None else float(np.mean(of.saturated)),
+        channels=len(of.active_fraction),
+        dead=int(np.sum(of.active_fraction == 0)) if layer.facts.rectifies else None,
+        active_fraction=float(np.mean(of.active_fraction)),
+        zero_fraction=float(np.mean(of.zero_fraction)),
+        saturation=None if of.saturated_fraction is None else float(np.mean(of.saturated_fraction)),
         correlation=of.correlation.mean_absolute if enough and of.correlation else None,
         duplicates=len(of.correlation.duplicates) if enough and of.correlation else None,
         gradient=gradient,
@@ -128,7 +132,9 @@ def _row(name: str, layer: Layer, of: Activity, gradient: float | None) -> Healt
     )
 
 
-def _warnings(rows: list[HealthRow], found: dict[str, Activity], owners: dict[str, str], images: int) -> list[str]:
+def _warnings(
+    rows: list[LayerDiagnosis], found: dict[str, ChannelStatistics], owners: dict[str, str], images: int
+) -> list[str]:
     said = []
     for row in rows:
         of = found[row.name]
@@ -136,7 +142,7 @@ def _warnings(rows: list[HealthRow], found: dict[str, Activity], owners: dict[st
             said.append(f"{row.name}: not all of its outputs are finite; a lower learning rate may help")
             continue
         if row.dead:
-            filters = np.flatnonzero(of.live == 0)
+            filters = np.flatnonzero(of.active_fraction == 0)
             is_dead = "is dead" if len(filters) == 1 else "are dead"
             said.append(
                 f"{owners.get(row.name, row.name)}: {len(filters)} of {row.channels} filters {is_dead} "
@@ -206,11 +212,11 @@ def gradient_norms(
     (['dense1', 'dense2', 'dense3'], True)
     """
     gradient = _gradient(model, params, state, images, labels, key, train)
-    return {name: _norm(kernel) for name, kernel in with_kernel(model, gradient).items()}
+    return {name: _norm(kernel) for name, kernel in kernels_by_layer(model, gradient).items()}
 
 
 @named_errors
-def update_norms(
+def update_ratios(
     model: Layer,
     params: Any,
     state: Any,
@@ -245,13 +251,13 @@ def update_norms(
     >>> model = models.mlp(num_classes=2)
     >>> params, state = model.init(jax.random.key(0), (2, 2, 1))
     >>> x, label = jnp.ones((1, 2, 2, 1)), jnp.array([0])
-    >>> list(update_norms(model, params, state, x, label, optimizer=optax.sgd(0.1)))
+    >>> list(update_ratios(model, params, state, x, label, optimizer=optax.sgd(0.1)))
     ['dense1', 'dense2', 'dense3']
     """
     gradient = _gradient(model, params, state, images, labels, key, train)
     updates, _ = optimizer.update(gradient, optimizer.init(params) if opt_state is None else opt_state, params)
-    kernels = with_kernel(model, params)
-    return {name: _norm(delta) / _norm(kernels[name]) for name, delta in with_kernel(model, updates).items()}
+    kernels = kernels_by_layer(model, params)
+    return {name: _norm(delta) / _norm(kernels[name]) for name, delta in kernels_by_layer(model, updates).items()}
 
 
 def _gradient(
@@ -265,7 +271,7 @@ def _gradient(
         logits, _ = model.apply(params, state, x, train=train, key=key)
         if logits.ndim != 2:
             raise InputError(f"an output {logits.shape} has no classes: (N, classes) is wanted")
-        return jnp.mean(ops.softmax_cross_entropy(logits, classes(logits, labels)))
+        return jnp.mean(ops.softmax_cross_entropy(logits, resolve_target(logits, labels)))
 
     return jax.grad(loss)(params)
 

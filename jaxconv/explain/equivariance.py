@@ -10,29 +10,29 @@ import jax.numpy as jnp
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_labelled, feature_maps, per_image
-from jaxconv.explain.receptive_fields import fields
+from jaxconv.explain.receptive_fields import all_receptive_fields
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.traversal import walk, with_kernel
-from jaxconv.shapes import PlacedView, is_int
+from jaxconv.layers.traversal import intercept, kernels_by_layer
+from jaxconv.shapes import PositionedReceptiveField, is_int
 
 AXES = {"x": (0, 1), "y": (1, 0), "both": (1, 1)}  # of a shift by 1: pixels down, pixels right
 COMES_IN = ("zeros", "replicate", "circular")
 
 
-class Shifted(NamedTuple):
+class ShiftResult(NamedTuple):
     """How a network does on images that are moved by so many pixels.
 
     Attributes:
         shift: pixels, to the right or down; below 0 to the left or up.
         accuracy: the share of the images that are classified as they are labelled.
-        same: the share whose class is the one of the image that was not moved.
-        distance: mean ‖f(moved x) − f(x)‖ / ‖f(x)‖ of the features f.
+        consistency: the share whose class is the one of the image that was not moved.
+        feature_distance: mean ‖f(moved x) − f(x)‖ / ‖f(x)‖ of the features f.
     """
 
     shift: int
     accuracy: float
-    same: float
-    distance: float
+    consistency: float
+    feature_distance: float
 
 
 @named_errors
@@ -45,9 +45,9 @@ def translation_test(
     *,
     shifts: Sequence[int] = range(-8, 9),
     axis: str = "both",
-    pad_mode: str = "zeros",
+    padding_mode: str = "zeros",
     batch_size: int = 256,
-) -> list[Shifted]:
+) -> list[ShiftResult]:
     """Accuracy, and how far the features move, against how far the images are moved.
 
         distance(s) = mean_n ‖f(moved_s(x[n])) − f(x[n])‖ / ‖f(x[n])‖
@@ -63,7 +63,7 @@ def translation_test(
         labels: ``(N,)`` class numbers.
         shifts: whole pixels, less than the image's size; positive is to the right or down.
         axis: ``"x"`` moves along a row, ``"y"`` along a column, ``"both"`` along the diagonal by as much each way.
-        pad_mode: what comes in: ``"zeros"``, ``"replicate"`` (the image's own border, the background of most), or
+        padding_mode: what comes in: ``"zeros"``, ``"replicate"`` (the image's own border, the background of most), or
             ``"circular"`` (what has left on the other side).
         batch_size: images at a time.
 
@@ -72,21 +72,21 @@ def translation_test(
 
     Raises:
         InputError: no image, labels that do not go with images or network, a shift that leaves nothing of an image,
-            or an unknown axis or pad_mode.
+            or an unknown axis or padding_mode.
 
     Lecture rows 001-04, 003-16.
 
     >>> from jaxconv import Conv, Dense, global_avg_pool, relu, serial
-    >>> model = serial(Conv(4, 3, padding="SAME", pad_mode="circular"), relu, global_avg_pool, Dense(3))
+    >>> model = serial(Conv(4, 3, padding="SAME", padding_mode="circular"), relu, global_avg_pool, Dense(3))
     >>> params, state = model.init(jax.random.key(0), (6, 6, 1))
     >>> images = jax.random.uniform(jax.random.key(1), (5, 6, 6, 1))
-    >>> [one] = translation_test(model, params, state, images, [0] * 5, shifts=[2], pad_mode="circular")
+    >>> [one] = translation_test(model, params, state, images, [0] * 5, shifts=[2], padding_mode="circular")
     >>> one.same, one.distance < 1e-5
     (1.0, True)
     """
     images, labels = check_labelled(model, params, state, images, labels, batch_size)
     checks.one_of("axis", axis, AXES)
-    checks.one_of("pad_mode", pad_mode, COMES_IN)
+    checks.one_of("padding_mode", padding_mode, COMES_IN)
     least = min(images.shape[1:3][i] for i in (0, 1) if AXES[axis][i])
     shifts = list(shifts)
     for shift in shifts:
@@ -101,7 +101,7 @@ def translation_test(
         before, label = look(x)
 
         def at(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-            features, said = look(moved(x, AXES[axis][0] * shift, AXES[axis][1] * shift, pad_mode))
+            features, said = look(shift_images(x, AXES[axis][0] * shift, AXES[axis][1] * shift, padding_mode))
             return said, relative(features - before, before, axis=1)
 
         said, distance = jax.lax.map(at, jnp.asarray(shifts, int))
@@ -112,17 +112,17 @@ def translation_test(
     found = per_image(each, images, batch_size)
     right, same = found["said"] == labels[:, None], found["said"] == found["before"][:, None]
     means = zip(shifts, right.mean(0), same.mean(0), found["distance"].astype(float).mean(0), strict=True)
-    return [Shifted(int(shift), *map(float, row)) for shift, *row in means]
+    return [ShiftResult(int(shift), *map(float, row)) for shift, *row in means]
 
 
 @named_errors
-def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
+def mean_shift_results(tests: Sequence[Sequence[ShiftResult]]) -> list[ShiftResult]:
     """The mean of several networks' translation tests, by the same shifts.
 
     Raises:
         InputError: no test, or tests by other shifts.
 
-    >>> mean_shifted([[Shifted(1, 0.5, 1.0, 0.0)], [Shifted(1, 1.0, 1.0, 0.5)]])
+    >>> mean_shift_results([[ShiftResult(1, 0.5, 1.0, 0.0)], [ShiftResult(1, 1.0, 1.0, 0.5)]])
     [Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)]
     """
     if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
@@ -130,33 +130,35 @@ def mean_shifted(tests: Sequence[Sequence[Shifted]]) -> list[Shifted]:
     return [_mean(rows[0].shift, rows) for rows in zip(*tests, strict=True)]
 
 
-def both_ways(rows: Sequence[Shifted]) -> dict[int, Shifted]:
+def average_by_distance(rows: Sequence[ShiftResult]) -> dict[int, ShiftResult]:
     """By how far the images are moved, the mean of one way and the other.
 
-    >>> both_ways([Shifted(-1, 0.5, 1.0, 0.0), Shifted(0, 1.0, 1.0, 0.0), Shifted(1, 1.0, 1.0, 0.5)])[1]
+    >>> average_by_distance([ShiftResult(-1, 0.5, 1.0, 0.0), ShiftResult(0, 1.0, 1.0, 0.0), ShiftResult(1, 1.0, 1.0, 0.5)])[1]
     Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)
     """
     distances = sorted({abs(row.shift) for row in rows})
     return {far: _mean(far, [row for row in rows if abs(row.shift) == far]) for far in distances}
 
 
-def _mean(shift: int, rows: Sequence[Shifted]) -> Shifted:
-    return Shifted(shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:]))
+def _mean(shift: int, rows: Sequence[ShiftResult]) -> ShiftResult:
+    return ShiftResult(shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:]))
 
 
-def moved(images: jax.Array, down: int | jax.Array, right: int | jax.Array, pad_mode: str = "zeros") -> jax.Array:
+def shift_images(
+    images: jax.Array, down: int | jax.Array, right: int | jax.Array, padding_mode: str = "zeros"
+) -> jax.Array:
     """Images ``(N, H, W, C)`` moved by whole pixels, which may be traced: ``y[n, i, j] = x[n, i − down, j − right]``.
 
-    >>> moved(jnp.arange(1., 4.).reshape(1, 1, 3, 1), 0, 1).ravel(), moved(jnp.ones((1, 2, 1, 1)), -1, 0).ravel()
+    >>> shift_images(jnp.arange(1., 4.).reshape(1, 1, 3, 1), 0, 1).ravel(), shift_images(jnp.ones((1, 2, 1, 1)), -1, 0).ravel()
     (Array([0., 1., 2.], dtype=float32), Array([1., 0.], dtype=float32))
     """
     for axis, by in ((1, down), (2, right)):
         size = images.shape[axis]
         place = jnp.arange(size) - by
         inside = (place >= 0) & (place < size)
-        index = jnp.mod(place, size) if pad_mode == "circular" else jnp.clip(place, 0, size - 1)
+        index = jnp.mod(place, size) if padding_mode == "circular" else jnp.clip(place, 0, size - 1)
         images = jnp.take(images, index, axis=axis)
-        if pad_mode == "zeros":
+        if padding_mode == "zeros":
             images = jnp.where(jnp.expand_dims(inside, [i for i in range(images.ndim) if i != axis]), images, 0)
     return images
 
@@ -169,7 +171,7 @@ def relative(difference: jax.Array, to: jax.Array, axis: Any = None) -> jax.Arra
 
 def _features(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
     """Of images, what the last layer with a kernel is given, ``(N, features)``, and the likeliest class."""
-    last = list(with_kernel(model, params))[-1:]
+    last = list(kernels_by_layer(model, params))[-1:]
 
     def look(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: list[jax.Array] = []
@@ -178,7 +180,7 @@ def _features(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tu
             seen.extend([x] if path in last else [])
             return apply(x)
 
-        logits = walk(model, params, state, x, keep)
+        logits = intercept(model, params, state, x, keep)
         [features] = seen or [logits]
         return features.reshape(len(x), -1), jnp.argmax(logits, axis=1)
 
@@ -239,12 +241,12 @@ def equivariance_error(
         raise InputError(
             f"shift={shift!r} should be an int, or two for down and right, each smaller than the image, {x.shape[1:3]}"
         )
-    placed = {name: view for name, view in fields(model, x.shape[1:]).items() if view is not None}
+    placed = {name: view for name, view in all_receptive_fields(model, x.shape[1:]).items() if view is not None}
     before = feature_maps(model, params, state, x, layers=tuple(placed))
-    after = feature_maps(model, params, state, moved(x, *pair), layers=tuple(placed))
+    after = feature_maps(model, params, state, shift_images(x, *pair), layers=tuple(placed))
     found: dict[str, jax.Array | None] = {}
     for name, view in placed.items():
-        jumps = view.view.jump
+        jumps = view.field.effective_stride
         steps = [-(-(2 * s - j) // (2 * j)) for s, j in zip(pair, jumps, strict=True)]  # s / j, a half rounded down
         whole = all(step * j == s for step, s, j in zip(steps, pair, jumps, strict=True))
         seen = [_inside(view, d, before[name].shape[d + 1], x.shape[d + 1], pair[d], steps[d]) for d in (0, 1)]
@@ -260,9 +262,9 @@ def equivariance_error(
     return found
 
 
-def _inside(view: PlacedView, d: int, out: int, size: int, shift: int, step: int) -> list[int]:
+def _inside(view: PositionedReceptiveField, d: int, out: int, size: int, shift: int, step: int) -> list[int]:
     """The places along a dimension that see only the moved image, and whose partners see only the image."""
-    first, jump, field = view.start[d], view.view.jump[d], view.view.field[d]
+    first, jump, field = view.offset[d], view.field.effective_stride[d], view.field.size[d]
 
     def sees_only(place: int, low: int, high: int) -> bool:
         start = first + place * jump

@@ -10,10 +10,10 @@ import numpy as np
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.traversal import named_layers, walk
+from jaxconv.layers.traversal import intercept, named_layers
 from jaxconv.runtime import compiler_options
-from jaxconv.train import batches, to_float
-from jaxconv.train.argument_checks import check_examples, check_labels
+from jaxconv.train import iterate_batches, to_float
+from jaxconv.train.argument_checks import check_batchable, check_labels
 
 
 @named_errors
@@ -55,7 +55,7 @@ def feature_maps(
         found[path] = y = apply(x)
         return y
 
-    walk(model, params, state, check_images(images), keep)
+    intercept(model, params, state, check_images(images), keep)
     return {name: found[name] for name in wanted}
 
 
@@ -105,7 +105,7 @@ def each_batch(
     check_images(images[:1])
     images, size = np.asarray(images), min(batch_size, len(images))
     program = jax.jit(f, compiler_options=compiler_options())
-    for batch in batches(images, np.zeros(len(images), np.int32), size):
+    for batch in iterate_batches(images, np.zeros(len(images), np.int32), size):
         yield program(to_float(batch.image), batch.mask), int(np.asarray(batch.mask).sum())
 
 
@@ -132,7 +132,7 @@ def check_labelled(
         check_images(images)
     if images.ndim != 4:
         raise InputError(f"images {images.shape} should be (N, H, W, C)")
-    check_examples(images, labels, batch_size)
+    check_batchable(images, labels, batch_size)
     check_images(images[:1])
     check_labels(as_layer(model), params, state, images.shape[1:], labels)
     return images, labels

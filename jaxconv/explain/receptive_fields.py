@@ -11,11 +11,11 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_layer, feature_maps
 from jaxconv.layers import Layer, as_layer, output_shape
 from jaxconv.layers.base import Shape
-from jaxconv.shapes import PlacedView, resolve
+from jaxconv.shapes import PositionedReceptiveField, resolve_window
 
 
 @named_errors
-def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView | None:
+def receptive_field_of(model: Layer, input_shape: tuple[int, ...], layer: str) -> PositionedReceptiveField | None:
     """Where the receptive field of a layer's outputs lies: ``.box((p, q))`` is what output (p, q) sees.
 
     Layer by layer ``field + (span − 1) · jump``, and the first window begins ``low · jump`` before the one before it;
@@ -23,7 +23,7 @@ def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView 
 
     Args:
         model: a Layer.
-        in_shape: one image's, ``(H, W, C)``.
+        input_shape: one image's, ``(H, W, C)``.
         layer: its name, as in :func:`jaxconv.explain.feature_maps`.
 
     Returns:
@@ -31,7 +31,7 @@ def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView 
         norm over many pixels, or a function that changes the size and shows no window. Of a function that keeps the
         size, such as relu, it is taken that it looks at each place alone. At a border, what would be seen through the
         padding of a layer in between counts as seen. Beyond the border there are no pixels (those of the other side,
-        with ``pad_mode="circular"``).
+        with ``padding_mode="circular"``).
 
     Raises:
         InputError: a layer that the model has not, with those that it has; an image that it cannot take.
@@ -39,32 +39,32 @@ def field_of(model: Layer, in_shape: tuple[int, ...], layer: str) -> PlacedView 
     Lecture row 001-17.
 
     >>> from jaxconv.models import mnist_cnn
-    >>> field = field_of(mnist_cnn(), (28, 28, 1), "conv2")
+    >>> field = receptive_field_of(mnist_cnn(), (28, 28, 1), "conv2")
     >>> field.view, field.box((0, 10))
     (View(field=(8, 8), jump=(2, 2)), ((0, 8), (20, 28)))
-    >>> field_of(mnist_cnn(), (28, 28, 1), "dense1")
+    >>> receptive_field_of(mnist_cnn(), (28, 28, 1), "dense1")
     """
     check_layer(model, layer)
-    return fields(model, in_shape)[layer]
+    return all_receptive_fields(model, input_shape)[layer]
 
 
 @named_errors
-def fields(model: Layer, in_shape: tuple[int, ...]) -> dict[str, PlacedView | None]:
+def all_receptive_fields(model: Layer, input_shape: tuple[int, ...]) -> dict[str, PositionedReceptiveField | None]:
     """:func:`field_of` every layer, by its name, in the order in which they are computed.
 
     >>> from jaxconv import Conv, MaxPool, flatten, serial
-    >>> for name, field in fields(serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten), (4, 4, 1)).items():
+    >>> for name, field in all_receptive_fields(serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten), (4, 4, 1)).items():
     ...     print(name, field and field.box((0, 0)))
     conv1 ((-1, 2), (-1, 2))
     max_pool1 ((-1, 3), (-1, 3))
     flatten1 None
     """
-    for size in in_shape:
-        checks.at_least(1, in_shape=size)
+    for size in input_shape:
+        checks.at_least(1, input_shape=size)
     model = as_layer(model)
-    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
-    found: dict[str, PlacedView | None] = {}
-    _go("", model, params, state, in_shape, PlacedView.of_a_pixel(len(in_shape) - 1), found)
+    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))
+    found: dict[str, PositionedReceptiveField | None] = {}
+    _go("", model, params, state, input_shape, PositionedReceptiveField.identity(len(input_shape) - 1), found)
     return found
 
 
@@ -73,53 +73,55 @@ def _go(
     layer: Layer,
     params: Any,
     state: Any,
-    in_shape: Shape,
-    view: PlacedView | None,
-    found: dict[str, PlacedView | None],
-) -> tuple[Shape, PlacedView | None]:
+    input_shape: Shape,
+    view: PositionedReceptiveField | None,
+    found: dict[str, PositionedReceptiveField | None],
+) -> tuple[Shape, PositionedReceptiveField | None]:
     """Note the views of a layer and its parts, and return the shape and the view that the next layer starts from."""
-    if not layer.parts:
-        shape = output_shape(layer, params, state, in_shape)
-        found[path or layer.kind] = view = _look(layer, in_shape, shape, view)
+    if not layer.children:
+        shape = output_shape(layer, params, state, input_shape)
+        found[path or layer.kind] = view = _look(layer, input_shape, shape, view)
         return shape, view
-    ends: list[PlacedView | None] = []
-    shape, seen = in_shape, view
-    for name, part in layer.parts:
-        if layer.join is not None:
-            shape, seen = in_shape, view
+    ends: list[PositionedReceptiveField | None] = []
+    shape, seen = input_shape, view
+    for name, part in layer.children:
+        if layer.merge is not None:
+            shape, seen = input_shape, view
         below = f"{path}/{name}" if path else name
         shape, seen = _go(below, part, params.get(name, {}), state.get(name, {}), shape, seen, found)
         ends.append(seen)
-    if layer.join is not None:
-        shape, seen = output_shape(layer, params, state, in_shape), _together(layer, ends)
+    if layer.merge is not None:
+        shape, seen = output_shape(layer, params, state, input_shape), _together(layer, ends)
         found[path or layer.kind] = seen
     return shape, seen
 
 
-def _look(layer: Layer, in_shape: Shape, shape: Shape, view: PlacedView | None) -> PlacedView | None:
+def _look(
+    layer: Layer, input_shape: Shape, shape: Shape, view: PositionedReceptiveField | None
+) -> PositionedReceptiveField | None:
     rows = len(shape) == 1  # no positions that could mix
-    if view is None or len(shape) != len(in_shape) or not (layer.facts.keeps_positions or rows):
+    if view is None or len(shape) != len(input_shape) or not (layer.facts.keeps_positions or rows):
         return None
     if layer.window is None:
-        return view if shape[:-1] == in_shape[:-1] else None
+        return view if shape[:-1] == input_shape[:-1] else None
     # Only the padding before the image is needed. That there is a place for the window its layer has checked, and
     # this is the more lenient of its two ways.
-    return view.through(resolve(layer.window, in_shape[:-1], ceil_mode=True))
+    return view.after(resolve_window(layer.window, input_shape[:-1], ceil_mode=True))
 
 
-def _together(layer: Layer, ends: list[PlacedView | None]) -> PlacedView | None:
+def _together(layer: Layer, ends: list[PositionedReceptiveField | None]) -> PositionedReceptiveField | None:
     views = [view for view in ends if view is not None]
     # Outputs of branches that step unequally do not belong to the same pixels; nor is it known what another join does.
-    if layer.facts.merges is None or len(views) < len(ends) or len({view.view.jump for view in views}) > 1:
+    if layer.facts.merges is None or len(views) < len(ends) or len({view.field.effective_stride for view in views}) > 1:
         return None
     together, *others = views
     for other in others:
-        together = together.beside(other)
+        together = together.union(other)
     return together
 
 
 @named_errors
-def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None = None) -> np.ndarray:
+def coverage_map(model: Layer, input_shape: tuple[int, ...], *, layer: str | None = None) -> np.ndarray:
     """How many outputs of a layer have each pixel within their receptive field: ints ``(H, W)``.
 
     Without padding the corners are used least, the more so the deeper the layer. For one convolution this is
@@ -129,7 +131,7 @@ def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None =
 
     Args:
         model: a Layer.
-        in_shape: one image's, ``(H, W, C)``.
+        input_shape: one image's, ``(H, W, C)``.
         layer: its name; by default the last one whose outputs have places.
 
     Raises:
@@ -144,7 +146,7 @@ def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None =
     array([1, 4, 9, 9, 9, 4, 1])
     """
     model = as_layer(model)
-    views = fields(model, in_shape)
+    views = all_receptive_fields(model, input_shape)
     if layer is not None:
         check_layer(model, layer)
     placed = [name for name, view in views.items() if view is not None]
@@ -157,15 +159,15 @@ def coverage_map(model: Layer, in_shape: tuple[int, ...], *, layer: str | None =
         )
 
     def output(key: jax.Array) -> jax.Array:
-        params, state = model.init(key, in_shape)
-        return feature_maps(model, params, state, jnp.zeros((1, *in_shape)), layers=(layer,))[layer]
+        params, state = model.init(key, input_shape)
+        return feature_maps(model, params, state, jnp.zeros((1, *input_shape)), layers=(layer,))[layer]
 
     counts = np.ones((), int)
     places = jax.eval_shape(output, jax.random.key(0)).shape[1:-1]
-    for axis, (out, size) in enumerate(zip(places, in_shape[:-1], strict=True)):
+    for axis, (out, size) in enumerate(zip(places, input_shape[:-1], strict=True)):
         seen = np.zeros(size, int)
         for p in range(out):
-            low, high = view.box([p] * len(places))[axis]
+            low, high = view.bounds([p] * len(places))[axis]
             seen[max(low, 0) : max(high, 0)] += 1
         counts = np.multiply.outer(counts, seen)
     return counts

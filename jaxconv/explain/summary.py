@@ -10,13 +10,13 @@ import numpy as np
 
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.receptive_fields import fields
+from jaxconv.explain.receptive_fields import all_receptive_fields
 from jaxconv.layers import Facts, Layer, as_layer, output_shape
-from jaxconv.shapes import PlacedView, is_int, span
+from jaxconv.shapes import PositionedReceptiveField, dilated_size, is_int
 from jaxconv.utils.tables import as_text, new_table
 
 
-class Row(NamedTuple):
+class LayerSummary(NamedTuple):
     """One layer.
 
     Attributes:
@@ -26,15 +26,15 @@ class Row(NamedTuple):
         weights: learned numbers that are no biases: kernels and scales.
         biases: the others.
         state: running statistics, which are not learned.
-        multiply_adds: products of the forward pass for one example; an addition comes with each.
-        training_multiply_adds: with the gradients by the kernel and by the input, which take as many each. The input's
+        macs: products of the forward pass for one example; an addition comes with each.
+        training_macs: with the gradients by the kernel and by the input, which take as many each. The input's
             is left out where nothing before the layer is learned.
         activation_bytes: of one example's output in float32, kept in training until the gradient comes back.
-        sees: the receptive field in pixels, one entry a dimension; None where it is not known, as behind a
+        receptive_field: the receptive field in pixels, one entry a dimension; None where it is not known, as behind a
             transposed convolution, and once the image's axes are gone.
-        jump: how many pixels lie between what two neighbours see; None as ``sees``.
-        dense_equivalent: the weights of a fully connected layer between the same numbers, where this one has a kernel.
-        note: what a reader may stumble over, or nothing.
+        effective_stride: how many pixels lie between what two neighbours see; None as ``receptive_field``.
+        dense_params: the weights of a fully connected layer between the same numbers, where this one has a kernel.
+        warning: what a reader may stumble over, or nothing.
         facts: those of the layer, which are not in the JSON.
     """
 
@@ -44,13 +44,13 @@ class Row(NamedTuple):
     weights: int
     biases: int
     state: int
-    multiply_adds: int
-    training_multiply_adds: int
+    macs: int
+    training_macs: int
     activation_bytes: int
-    sees: tuple[int, ...] | None
-    jump: tuple[int, ...] | None
-    dense_equivalent: int
-    note: str = ""
+    receptive_field: tuple[int, ...] | None
+    effective_stride: tuple[int, ...] | None
+    dense_params: int
+    warning: str = ""
     facts: Facts = Facts()
 
     @property
@@ -62,8 +62,8 @@ class Row(NamedTuple):
 class Summary(NamedTuple):
     """A row for each layer, and what they come to together."""
 
-    in_shape: tuple[int, ...]
-    rows: list[Row]
+    input_shape: tuple[int, ...]
+    rows: list[LayerSummary]
 
     @property
     def params(self) -> int:
@@ -82,31 +82,31 @@ class Summary(NamedTuple):
         return self._sum("state")
 
     @property
-    def multiply_adds(self) -> int:
-        return self._sum("multiply_adds")
+    def macs(self) -> int:
+        return self._sum("macs")
 
     @property
-    def training_multiply_adds(self) -> int:
-        return self._sum("training_multiply_adds")
+    def training_macs(self) -> int:
+        return self._sum("training_macs")
 
     @property
     def activation_bytes(self) -> int:
         return self._sum("activation_bytes")
 
-    def share(self, row: Row) -> float:
+    def share(self, row: LayerSummary) -> float:
         """The part of all parameters that are this layer's."""
         return row.params / self.params if self.params else 0.0
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it in names, lists and numbers."""
-        names = ("params", "weights", "biases", "state", "multiply_adds", "training_multiply_adds", "activation_bytes")
+        names = ("params", "weights", "biases", "state", "macs", "training_macs", "activation_bytes")
         return {
-            "in_shape": list(self.in_shape),
-            "layers": [self._as_json(row) for row in self.rows],
+            "input_shape": list(self.input_shape),
+            "layers": [self._layer_dict(row) for row in self.rows],
             "total": {name: getattr(self, name) for name in names},
         }
 
-    def _as_json(self, row: Row) -> dict[str, Any]:
+    def _layer_dict(self, row: LayerSummary) -> dict[str, Any]:
         shown = {name: value for name, value in row._asdict().items() if name != "facts"}
         return {**shown, "params": row.params, "share": round(self.share(row), 6)}
 
@@ -114,12 +114,12 @@ class Summary(NamedTuple):
         return sum(getattr(row, name) for row in self.rows)
 
 
-def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
+def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     """A model in numbers; nothing is computed or compiled, and no parameter is made.
 
     Args:
         model: a Layer.
-        in_shape: one example's, ``(H, W, C)``.
+        input_shape: one example's, ``(H, W, C)``.
 
     Raises:
         InputError: the model cannot take such an example.
@@ -128,24 +128,24 @@ def summarize(model: Layer, in_shape: tuple[int, ...]) -> Summary:
 
     >>> from jaxconv.models import mnist_cnn
     >>> table = summarize(mnist_cnn(), (28, 28, 1))
-    >>> [row.params for row in table.rows if row.params], table.params, table.multiply_adds
+    >>> [row.params for row in table.rows if row.params], table.params, table.macs
     ([320, 18496, 36928, 36928, 650], 93322, 2794240)
-    >>> [row.sees[0] for row in table.rows if row.kind in ("conv", "max_pool")]
+    >>> [row.receptive_field[0] for row in table.rows if row.kind in ("conv", "max_pool")]
     [3, 4, 8, 10, 18]
     >>> from jaxconv.models import lenet5
-    >>> summarize(lenet5(), (32, 32, 1)).rows[0].dense_equivalent
+    >>> summarize(lenet5(), (32, 32, 1)).rows[0].dense_params
     4816896
     """
-    if not all(is_int(n) and n >= 1 for n in in_shape):
-        raise InputError(f"in_shape {in_shape}: every size should be a whole number of at least 1")
-    if (count := math.prod(in_shape)) >= 2**31:
-        raise InputError(f"in_shape {in_shape}: an example of {count:,} numbers; there may be at most 2³¹ − 1")
+    if not all(is_int(n) and n >= 1 for n in input_shape):
+        raise InputError(f"input_shape {input_shape}: every size should be a whole number of at least 1")
+    if (count := math.prod(input_shape)) >= 2**31:
+        raise InputError(f"input_shape {input_shape}: an example of {count:,} numbers; there may be at most 2³¹ − 1")
     model = as_layer(model)
-    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
-    views = fields(model, in_shape)
-    rows: list[Row] = []
-    _walk("", model, params, state, in_shape, False, views, rows)
-    return Summary(in_shape, rows)
+    params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))
+    views = all_receptive_fields(model, input_shape)
+    rows: list[LayerSummary] = []
+    _walk("", model, params, state, input_shape, False, views, rows)
+    return Summary(input_shape, rows)
 
 
 def _walk(
@@ -153,24 +153,24 @@ def _walk(
     layer: Layer,
     params: Any,
     state: Any,
-    in_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     learned: bool,
-    views: dict[str, PlacedView | None],
-    rows: list[Row],
+    views: dict[str, PositionedReceptiveField | None],
+    rows: list[LayerSummary],
 ) -> tuple[tuple[int, ...], bool]:
     """Add a layer's rows, and return the shape of its output, and whether that depends on parameters."""
-    if not layer.parts:
-        row = _row(path or layer.kind, layer, params, state, in_shape, learned, views[path or layer.kind])
+    if not layer.children:
+        row = _row(path or layer.kind, layer, params, state, input_shape, learned, views[path or layer.kind])
         rows.append(row)
         return row.shape, learned or row.params > 0
     ends: list[tuple[tuple[int, ...], bool]] = []
-    for name, part in layer.parts:
-        shape, learnt = ends[-1] if ends and layer.join is None else (in_shape, learned)
+    for name, part in layer.children:
+        shape, learnt = ends[-1] if ends and layer.merge is None else (input_shape, learned)
         below = f"{path}/{name}" if path else name
         ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, learnt, views, rows))
-    if layer.join is None:
+    if layer.merge is None:
         return ends[-1]
-    return output_shape(layer, params, state, in_shape), any(end for _, end in ends)
+    return output_shape(layer, params, state, input_shape), any(end for _, end in ends)
 
 
 def _row(
@@ -178,32 +178,32 @@ def _row(
     layer: Layer,
     params: Any,
     state: Any,
-    in_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     learned: bool,
-    view: PlacedView | None,
-) -> Row:
-    shape = output_shape(layer, params, state, in_shape)
+    view: PositionedReceptiveField | None,
+) -> LayerSummary:
+    shape = output_shape(layer, params, state, input_shape)
     biases = _size(params.get("bias"))
     work = dense = 0
     if "kernel" in params:
         # A kernel is used once at every place of the output, by conv and dense alike; a stamp at every input.
-        places = in_shape[:-1] if layer.facts.kernel_use == "scatter" else shape[:-1]
+        places = input_shape[:-1] if layer.facts.kernel_use == "scatter" else shape[:-1]
         work = math.prod(places) * math.prod(params["kernel"].shape)
-        dense = math.prod(in_shape) * math.prod(shape)
-    return Row(
+        dense = math.prod(input_shape) * math.prod(shape)
+    return LayerSummary(
         name,
         layer.kind,
         shape,
         weights=_size(params) - biases,
         biases=biases,
         state=_size(state),
-        multiply_adds=work,
-        training_multiply_adds=work * (3 if learned else 2),
+        macs=work,
+        training_macs=work * (3 if learned else 2),
         activation_bytes=4 * math.prod(shape),
-        sees=view.view.field if view else None,
-        jump=view.view.jump if view else None,
-        dense_equivalent=dense,
-        note=_lopsided(layer, name),
+        receptive_field=view.field.size if view else None,
+        effective_stride=view.field.effective_stride if view else None,
+        dense_params=dense,
+        warning=_lopsided(layer, name),
         facts=layer.facts,
     )
 
@@ -214,7 +214,7 @@ def _lopsided(layer: Layer, name: str) -> str:
     if layer.facts.kernel_use != "slide" or window is None or window.padding not in ("SAME", "SAME_LOWER"):
         return ""
     per = [np.broadcast_to(sizes, np.shape(window.size)).reshape(-1) for sizes in (window.size, window.dilation)]
-    spans = [span(int(size), int(dilation)) for size, dilation in zip(*per, strict=True)]
+    spans = [dilated_size(int(size), int(dilation)) for size, dilation in zip(*per, strict=True)]
     for reach in spans:
         if reach % 2 == 0:
             more = "after" if window.padding == "SAME" else "before"
@@ -226,7 +226,7 @@ def _size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-FORMS = ("terminal", "text", "markdown", "json")
+FORMATS = ("terminal", "text", "markdown", "json")
 WIDE = 400  # more than any table takes
 
 
@@ -234,7 +234,7 @@ class Column(NamedTuple):
     """A heading, a cell for each row, and one for the total; what is not ``needed`` gives way to a narrow terminal."""
 
     heading: str
-    cell: Callable[[Summary, Row], str]
+    cell: Callable[[Summary, LayerSummary], str]
     total: Callable[[Summary], str] = lambda summary: ""
     needed: bool = True
 
@@ -253,59 +253,59 @@ COLUMNS = (
     Column("parameters", lambda s, row: _number(row.params), lambda s: f"{s.params:,}"),
     Column("weights", lambda s, row: _number(row.weights), lambda s: f"{s.weights:,}", False),
     Column("biases", lambda s, row: _number(row.biases), lambda s: f"{s.biases:,}", False),
-    Column("of all", lambda s, row: f"{s.share(row):.1%}" if row.params else "", lambda s: "", False),
-    Column("multiply-adds", lambda s, row: _number(row.multiply_adds), lambda s: f"{s.multiply_adds:,}"),
+    Column("% params", lambda s, row: f"{s.share(row):.1%}" if row.params else "", lambda s: "", False),
+    Column("MACs", lambda s, row: _number(row.macs), lambda s: f"{s.macs:,}"),
     Column(
-        "in training",
-        lambda s, row: _number(row.training_multiply_adds),
-        lambda s: f"{s.training_multiply_adds:,}",
+        "training MACs",
+        lambda s, row: _number(row.training_macs),
+        lambda s: f"{s.training_macs:,}",
         False,
     ),
     Column("activations", lambda s, row: f"{row.activation_bytes:,} B", lambda s: f"{s.activation_bytes:,} B", False),
-    Column("sees", lambda s, row: _format_size(row.sees) or "all"),
-    Column("jump", lambda s, row: _format_size(row.jump), needed=False),
-    Column("if dense", lambda s, row: _number(row.dense_equivalent), needed=False),
+    Column("receptive field", lambda s, row: _format_size(row.receptive_field) or "all"),
+    Column("stride", lambda s, row: _format_size(row.effective_stride), needed=False),
+    Column("dense params", lambda s, row: _number(row.dense_params), needed=False),
 )
 
 
 @named_errors(name="summary")
-def write_summary(summary: Summary, form: str = "text", *, title: str = "", width: int = WIDE) -> str:
+def format_summary(summary: Summary, format: str = "text", *, title: str = "", width: int = WIDE) -> str:
     """A summary as a table, or as JSON.
 
     Args:
         summary: from :func:`jaxconv.explain.summarize`.
-        form: ``"terminal"``, with lines around; ``"text"``, ``"markdown"`` or ``"json"``.
+        format: ``"terminal"``, with lines around; ``"text"``, ``"markdown"`` or ``"json"``.
         title: above a table.
         width: in letters; in a terminal that is narrower than the table some columns are left out, and it says so.
 
     Below a table are the rows' notes, where there are any.
 
     Raises:
-        InputError: an unknown form.
+        InputError: an unknown format.
 
     >>> from jaxconv.explain import summarize
     >>> from jaxconv.models import mlp
-    >>> print(write_summary(summarize(mlp(hidden=()), (2, 2, 1)), "markdown"))
+    >>> print(format_summary(summarize(mlp(hidden=()), (2, 2, 1)), "markdown"))
     | layer    | output shape | parameters | weights | biases | of all | multiply-adds | in training | activations | sees | jump | if dense |
     |----------|--------------|------------|---------|--------|--------|---------------|-------------|-------------|------|------|----------|
     | flatten1 |         (4,) |            |         |        |        |               |             |        16 B |  all |      |          |
     | dense1   |        (10,) |         50 |      40 |     10 | 100.0% |            40 |          80 |        40 B |  all |      |       40 |
     | total    |              |         50 |      40 |     10 |        |            40 |          80 |        56 B |      |      |          |
     """  # noqa: E501
-    checks.one_of("form", form, FORMS)
-    if form == "json":
-        return json.dumps(summary.as_json(), indent=2)
+    checks.one_of("format", format, FORMATS)
+    if format == "json":
+        return json.dumps(summary.to_dict(), indent=2)
     from rich import box
 
     boxes = {"terminal": box.HEAVY_HEAD, "text": box.SIMPLE_HEAD, "markdown": box.MARKDOWN}
-    notes = "".join(f"\n{row.note}" for row in summary.rows if row.note)
-    notes = f"\n{notes}" if form == "markdown" and notes else notes  # a table ends with an empty line
-    whole = _table(summary, COLUMNS, title, boxes[form])
-    if form != "terminal" or max(map(len, whole.splitlines())) <= width:
+    notes = "".join(f"\n{row.warning}" for row in summary.rows if row.warning)
+    notes = f"\n{notes}" if format == "markdown" and notes else notes  # a table ends with an empty line
+    whole = _table(summary, COLUMNS, title, boxes[format])
+    if format != "terminal" or max(map(len, whole.splitlines())) <= width:
         return whole + notes
     left_out = ", ".join(column.heading for column in COLUMNS if not column.needed)
-    narrow = _table(summary, [column for column in COLUMNS if column.needed], title, boxes[form])
-    return f"{narrow}\n(a wider terminal, or --form text, shows more: {left_out}){notes}"
+    narrow = _table(summary, [column for column in COLUMNS if column.needed], title, boxes[format])
+    return f"{narrow}\n(a wider terminal, or --format text, shows more: {left_out}){notes}"
 
 
 def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title: str, lines: object) -> str:

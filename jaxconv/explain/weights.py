@@ -13,7 +13,7 @@ from jaxconv.errors import InputError, named_errors
 PER = ("filter", "layer")
 
 
-class Change(NamedTuple):
+class KernelChange(NamedTuple):
     """What became of each filter.
 
     Attributes:
@@ -26,14 +26,14 @@ class Change(NamedTuple):
 
 
 @named_errors
-def filter_images(kernel: Any, *, per: str = "filter") -> jax.Array:
+def kernel_images(kernel: Any, *, normalize_by: str = "filter") -> jax.Array:
     """The filters of a first layer as images, grey or in colour, with 0 as the grey in the middle.
 
     ``image[o] = ½ + ½ · kernel[…, o] / largest``
 
     Args:
         kernel: ``(kh, kw, C, O)``, with the C of images: 1 or 3.
-        per: what ``largest`` is the greatest absolute value of, each ``"filter"`` or the whole ``"layer"``, so that
+        normalize_by: what ``largest`` is the greatest absolute value of, each ``"filter"`` or the whole ``"layer"``, so that
             weak filters look weak.
 
     Returns:
@@ -44,7 +44,7 @@ def filter_images(kernel: Any, *, per: str = "filter") -> jax.Array:
 
     Lecture rows 002-05, 003-23.
 
-    >>> filter_images(jnp.array([1.0, 0.0, -2.0]).reshape(1, 3, 1, 1))[0, 0, :, 0]
+    >>> kernel_images(jnp.array([1.0, 0.0, -2.0]).reshape(1, 3, 1, 1))[0, 0, :, 0]
     Array([0.75, 0.5 , 0.  ], dtype=float32)
     """
     kernel = _kernel(kernel)
@@ -53,11 +53,11 @@ def filter_images(kernel: Any, *, per: str = "filter") -> jax.Array:
             f"kernel {kernel.shape} looks at {kernel.shape[2]} channels, which are no image (1 or 3); "
             "channel_images shows each by itself"
         )
-    return 0.5 + 0.5 * jnp.moveaxis(_scaled(kernel, per), -1, 0)
+    return 0.5 + 0.5 * jnp.moveaxis(_scaled(kernel, normalize_by), -1, 0)
 
 
 @named_errors
-def channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
+def kernel_channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
     """What each filter does with each channel of its input.
 
     Args:
@@ -72,14 +72,14 @@ def channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
 
     Lecture row 002-05.
 
-    >>> channel_images(jnp.array([1.0, -4.0]).reshape(1, 1, 2, 1)).tolist()
+    >>> kernel_channel_images(jnp.array([1.0, -4.0]).reshape(1, 1, 2, 1)).tolist()
     [[[[0.25]], [[-1.0]]]]
     """
     return jnp.moveaxis(_scaled(_kernel(kernel), per), (2, 3), (1, 0))
 
 
 @named_errors
-def colourfulness(kernel: Any) -> jax.Array:
+def colorfulness(kernel: Any) -> jax.Array:
     """The share of each filter's energy that is not grey: 0 if it looks at all three channels alike, 1 if it only
     compares them.
 
@@ -100,7 +100,7 @@ def colourfulness(kernel: Any) -> jax.Array:
     al., 2012, figure 3, https://papers.nips.cc/paper/4824). Lecture row 003-23.
 
     >>> grey, red_minus_green, red = [1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 0.0, 0.0]
-    >>> colourfulness(jnp.array([grey, red_minus_green, red]).T.reshape(1, 1, 3, 3)).round(3)
+    >>> colorfulness(jnp.array([grey, red_minus_green, red]).T.reshape(1, 1, 3, 3)).round(3)
     Array([0.   , 1.   , 0.667], dtype=float32)
     """
     kernel = _kernel(kernel)
@@ -113,7 +113,7 @@ def colourfulness(kernel: Any) -> jax.Array:
 
 
 @named_errors
-def change(before: Any, after: Any) -> Change:
+def kernel_change(before: Any, after: Any) -> KernelChange:
     """How far training has moved each filter, and how much of its direction is left.
 
     Args:
@@ -122,7 +122,7 @@ def change(before: Any, after: Any) -> Change:
     Raises:
         InputError: kernels of two shapes.
 
-    >>> found = change(jnp.ones((1, 2, 1, 1)), jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1))
+    >>> found = kernel_change(jnp.ones((1, 2, 1, 1)), jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1))
     >>> round(float(found.relative[0]), 4), float(found.cosine[0])
     (1.4142, 0.0)
     """
@@ -132,7 +132,7 @@ def change(before: Any, after: Any) -> Change:
     size = lambda kernel: jnp.sqrt(jnp.sum(kernel**2, axis=(0, 1, 2)))  # noqa: E731
     product = jnp.sum(before * after, axis=(0, 1, 2))
     cosine = jnp.clip(product / (size(before) * size(after)), -1, 1)
-    return Change(jnp.where(size(after - before) > 0, size(after - before) / size(before), 0), cosine)
+    return KernelChange(jnp.where(size(after - before) > 0, size(after - before) / size(before), 0), cosine)
 
 
 def _kernel(kernel: Any) -> jax.Array:
@@ -160,13 +160,13 @@ class Histogram(NamedTuple):
         counts: ``(bins,)``; of the finite numbers.
         edges: ``(bins + 1,)``.
         nan: how many are no number.
-        infinite: how many are infinite.
+        inf: how many are infinite.
     """
 
     counts: np.ndarray
     edges: np.ndarray
     nan: int
-    infinite: int
+    inf: int
 
 
 @named_errors

@@ -28,10 +28,10 @@ class _Fields(NamedTuple):
     kind: str
     init: Callable[..., tuple[Tree, Tree]]
     apply: Callable[..., tuple[jax.Array, Tree]]
-    parts: tuple[tuple[str, "Layer"], ...] = ()
+    children: tuple[tuple[str, "Layer"], ...] = ()
     window: Window | None = None
     name: str | None = None
-    join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array] | None = None
+    merge: Callable[[jax.Array, dict[str, jax.Array]], jax.Array] | None = None
     recipe: Recipe | None = None
     facts: Facts = DEFAULTS
 
@@ -43,11 +43,11 @@ class Layer(_Fields):
 
     Attributes:
         kind: what it is; ``serial`` names its parts ``conv1``, ``conv2``, ``dense1`` after it.
-        init: ``(key, in_shape) -> (params, state)``; ``in_shape`` is one example's, ``(H, W, C)``.
+        init: ``(key, input_shape) -> (params, state)``; ``input_shape`` is one example's, ``(H, W, C)``.
         apply: ``(params, state, x, *, train=False, key=None, mask=None) -> (y, state)``. ``mask`` marks the
             examples of a padded batch that count; only statistics over the batch need it.
-        parts: ``((name, Layer), …)`` of a layer made of layers, one after another unless there is a ``join``.
-        join: of parts that all see the same x: ``(x, {name: y}) -> y``.
+        children: ``((name, Layer), …)`` of a layer made of layers, one after another unless there is a ``merge``.
+        merge: of parts that all see the same x: ``(x, {name: y}) -> y``.
         window: how it slides over the image, if it does; for receptive fields.
         name: overrides the counted name.
         recipe: the call that made it, for pickle; None for a layer of a user's own functions.
@@ -75,7 +75,7 @@ class Layer(_Fields):
         return self
 
     def _replace(self, **changes: Any) -> "Layer":
-        if "join" in changes:  # the old facts describe the old join
+        if "merge" in changes:  # the old facts describe the old merge
             changes.setdefault("facts", DEFAULTS)
         recipe = self.recipe and self.recipe._replace(changes=self.recipe.changes | changes)
         changes.setdefault("recipe", recipe)
@@ -85,7 +85,7 @@ class Layer(_Fields):
         return hash((self.kind, self.init, self.apply, self.name))  # what a window or a recipe holds may have none
 
     def __repr__(self) -> str:
-        parts = f", parts={', '.join(name for name, _ in self.parts)}" if self.parts else ""
+        parts = f", children={', '.join(name for name, _ in self.children)}" if self.children else ""
         return f"<Layer {self.name or self.kind}{parts}>"
 
     def __reduce__(self) -> tuple[Callable[..., "Layer"], tuple[Any, ...]]:
@@ -98,13 +98,13 @@ class Layer(_Fields):
         return self
 
 
-def output_shape(layer: Layer, params: Tree, state: Tree, in_shape: Shape) -> Shape:
+def output_shape(layer: Layer, params: Tree, state: Tree, input_shape: Shape) -> Shape:
     """The shape of one example's output, from the layer's own ``apply``, without computing anything.
 
     >>> output_shape(as_layer(jax.nn.relu), {}, {}, (28, 28, 1))
     (28, 28, 1)
     """
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     y, _ = jax.eval_shape(layer.apply, params, state, x)
     return y.shape[1:]
 
@@ -169,7 +169,7 @@ def _check_functions(
 ) -> None:
     """Refuse a layer's functions if they cannot be called as every layer's are."""
     for name, function, args, options, takes in (
-        ("init", init, (None,) * 2, {}, "(key, in_shape) and return (params, state)"),
+        ("init", init, (None,) * 2, {}, "(key, input_shape) and return (params, state)"),
         ("apply", apply, (None,) * 3, CALL, "(params, state, x, *, train=False, key=None) and return (y, state)"),
     ):
         try:
@@ -201,7 +201,7 @@ def _without_mask(
 def stateless(
     kind: str,
     op: Callable[..., jax.Array],
-    init: Callable[..., tuple[Tree, Tree]] = lambda key, in_shape: ({}, {}),
+    init: Callable[..., tuple[Tree, Tree]] = lambda key, input_shape: ({}, {}),
     names: tuple[str, ...] = (),
     *,
     window: Window | None = None,
@@ -249,7 +249,7 @@ def makes_layer(make: Callable[P, Layer]) -> Callable[P, Layer]:
     >>> Conv(2, 3, strides=2)
     Traceback (most recent call last):
     jaxconv.errors.ArgumentError: Conv: no argument is called strides: did you mean stride? It takes Conv(features, \
-kernel_size, *, stride, padding, dilation, groups, pad_mode, flip, use_bias, kernel_init, impl, precision, name)
+kernel_size, *, stride, padding, dilation, groups, padding_mode, flip, use_bias, kernel_init, impl, precision, name)
     """
 
     @functools.wraps(make)
@@ -264,16 +264,16 @@ kernel_size, *, stride, padding, dilation, groups, pad_mode, flip, use_bias, ker
 def _checked(init: Callable[..., tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
     """Return the same init, which refuses what is no key or no shape."""
 
-    def checked(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+    def checked(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         with error_context("init"):
             check_key(key)
-            in_shape = check_in_shape(in_shape)
+            input_shape = check_input_shape(input_shape)
         try:
-            return init(key, in_shape)
+            return init(key, input_shape)
         except InputError as error:
-            if len(in_shape) != 4 or "batch axis" in str(error):
+            if len(input_shape) != 4 or "batch axis" in str(error):
                 raise
-            hint = f"in_shape {in_shape} is a volume; of an image leave out the batch axis"
+            hint = f"input_shape {input_shape} is a volume; of an image leave out the batch axis"
             mended = type(error)(f"{error} ({hint})")
             mended.source = error.source
             raise mended from None
@@ -302,18 +302,18 @@ def _is_key(key: Any) -> bool:
     return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
-def check_in_shape(in_shape: Any) -> Shape:
+def check_input_shape(input_shape: Any) -> Shape:
     """Return the shape of one example as a tuple; refuse what is none.
 
-    >>> check_in_shape([28, 28, 1])
+    >>> check_input_shape([28, 28, 1])
     (28, 28, 1)
     """
     wanted = "should be the shape of one example without the batch axis, such as (28, 28, 1)"
-    if not isinstance(in_shape, tuple | list):
-        raise InputError(f"in_shape {_shown(in_shape)} {wanted}")
-    sizes = tuple(in_shape)
+    if not isinstance(input_shape, tuple | list):
+        raise InputError(f"input_shape {_shown(input_shape)} {wanted}")
+    sizes = tuple(input_shape)
     if not sizes or not all(n >= 1 if is_int(n) else jax.export.is_symbolic_dim(n) for n in sizes):
-        raise InputError(f"in_shape {sizes} {wanted}")
+        raise InputError(f"input_shape {sizes} {wanted}")
     return sizes
 
 

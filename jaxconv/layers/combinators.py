@@ -38,12 +38,12 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
 def _sequence(parts: Parts, name: str | None) -> Layer:
     """Parts of which each takes the output of the one before."""
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
         for i, (name, part) in enumerate(parts):
             with error_context(name):
-                params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
-                in_shape = output_shape(part, params[name], state[name], in_shape)
+                params[name], state[name] = part.init(jax.random.fold_in(key, i), input_shape)
+                input_shape = output_shape(part, params[name], state[name], input_shape)
         return _without_empty(params), _without_empty(state)
 
     def apply(
@@ -146,13 +146,13 @@ def _branches(
 ) -> Layer:
     """Parts that all see the same x, and whose outputs are joined; a join refuses those that do not fit."""
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
         for i, (name, part) in enumerate(parts):
             with error_context(name):
-                params[name], state[name] = part.init(jax.random.fold_in(key, i), in_shape)
+                params[name], state[name] = part.init(jax.random.fold_in(key, i), input_shape)
         params, state = _without_empty(params), _without_empty(state)
-        output_shape(layer, params, state, in_shape)  # or what does not fit would be told by apply only
+        output_shape(layer, params, state, input_shape)  # or what does not fit would be told by apply only
         return params, state
 
     def apply(
@@ -170,21 +170,21 @@ def _branches(
             y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
         return join(x, y), _without_empty(new_state)
 
-    layer = Layer(kind, init, apply, parts, name=name, join=join, facts=Facts(merges=merges))
+    layer = Layer(kind, init, apply, parts, name=name, merge=join, facts=Facts(merges=merges))
     return layer
 
 
 def is_combined(layer: Layer) -> bool:
     """Return True if the layer does what its parts do, in order or joined; False for a layer of a user's own."""
-    return bool(layer.parts) and getattr(layer.apply, "__module__", None) == __name__
+    return bool(layer.children) and getattr(layer.apply, "__module__", None) == __name__
 
 
 def with_parts(layer: Layer, parts: Parts) -> Layer:
     """Return a combined layer with other parts of the same names."""
     return (
         _sequence(parts, layer.name)
-        if layer.join is None
-        else _branches(layer.kind, layer.facts.merges, parts, layer.join, layer.name)
+        if layer.merge is None
+        else _branches(layer.kind, layer.facts.merges, parts, layer.merge, layer.name)
     )
 
 

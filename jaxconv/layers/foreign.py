@@ -27,7 +27,7 @@ LIBRARIES = {
     ),
     "flax.linen": Library(
         "Flax Linen",
-        "(module.init(key, jnp.ones((1, *in_shape)))['params'], {})",
+        "(module.init(key, jnp.ones((1, *input_shape)))['params'], {})",
         "(module.apply({'params': params}, x), state)",
     ),
     "equinox": Library(
@@ -37,7 +37,7 @@ LIBRARIES = {
     ),
     "haiku": Library(
         "Haiku",
-        "(module.init(key, jnp.ones((1, *in_shape))), {})",
+        "(module.init(key, jnp.ones((1, *input_shape))), {})",
         "(module.apply(params, key, x), state)",
     ),
     "keras": Library("Keras"),
@@ -87,6 +87,6 @@ def _library(kind: type) -> Library | None:
 def sketch(library: Library, name: str) -> str:
     """Return the Layer around a ``module`` as a line of Python."""
     return (
-        f"Layer({name.lower()!r}, lambda key, in_shape: {library.init}, "
+        f"Layer({name.lower()!r}, lambda key, input_shape: {library.init}, "
         f"lambda params, state, x, train=False, key=None: {library.apply})"
     )

@@ -10,21 +10,21 @@ from jax.nn.initializers import he_normal
 from jaxconv import checks
 from jaxconv.errors import InputError
 from jaxconv.layers.base import Shape, Tree
-from jaxconv.shapes import Sizes, per_dimension
+from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
 Initializer = Callable[..., jax.Array]
 
 HE_NORMAL: Initializer = he_normal()
 
 
-def dirac(rest: Initializer = HE_NORMAL) -> Initializer:
+def dirac(fallback: Initializer = HE_NORMAL) -> Initializer:
     """Kernels that begin by handing their input on: filter o of the first C is 1 at the middle of channel o, else 0.
 
     With ``padding="SAME"`` and stride 1 the first C channels that come out are those that went in, or the first O of
     them where there are fewer filters. For a convolution without groups.
 
     Args:
-        rest: the initializer of the filters beyond C.
+        fallback: the initializer of the filters beyond C.
 
     Source: Zagoruyko & Komodakis, 2017, https://arxiv.org/abs/1706.00388; as in
     https://arxiv.org/abs/2404.00498.
@@ -39,7 +39,7 @@ def dirac(rest: Initializer = HE_NORMAL) -> Initializer:
     def init(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         middle = tuple((n - 1) // 2 for n in shape[:-2])  # where SAME puts a pixel itself, in an even window too
         count = min(shape[-2:])
-        kernel = rest(key, shape, dtype).at[..., :count].set(0)
+        kernel = fallback(key, shape, dtype).at[..., :count].set(0)
         return kernel.at[(*middle, slice(count), slice(count))].set(jnp.eye(count, dtype=dtype))
 
     return init
@@ -59,18 +59,18 @@ def kernel_names(use_bias: bool) -> tuple[str, ...]:
     return ("kernel", "bias") if use_bias else ("kernel",)
 
 
-def kernel_shape(kernel_size: Sizes, in_shape: Shape, groups: int, features: int) -> Shape:
+def kernel_shape(kernel_size: IntOrInts, input_shape: Shape, groups: int, features: int) -> Shape:
     """``(*window, C // groups, features)`` for one example's shape."""
     try:
-        window = per_dimension(kernel_size, len(in_shape) - 1, "kernel_size")
+        window = canonicalize_sizes(kernel_size, len(input_shape) - 1, "kernel_size")
     except InputError as error:
         raise InputError(
-            f"{error}; in_shape {in_shape} should be one example's, (H, W, C), without the batch axis"
+            f"{error}; input_shape {input_shape} should be one example's, (H, W, C), without the batch axis"
         ) from None
-    return (*window, checks.channels_per_group(in_shape, groups), features)
+    return (*window, checks.channels_per_group(input_shape, groups), features)
 
 
-def scale_and_bias(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
+def scale_and_bias(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
     """Ones and zeros, one a channel. Always fresh: a training step may give the memory of each away."""
-    channels = in_shape[-1:]
+    channels = input_shape[-1:]
     return {"scale": jnp.ones(channels, jnp.float32), "bias": jnp.zeros(channels, jnp.float32)}, {}

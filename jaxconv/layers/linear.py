@@ -9,20 +9,20 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.layers.base import Layer, Shape, Tree, makes_layer, stateless
 from jaxconv.layers.facts import Facts
 from jaxconv.layers.initializers import HE_NORMAL, Initializer, kernel_and_bias, kernel_names, kernel_shape
-from jaxconv.shapes import Padding, Sizes, Window
+from jaxconv.shapes import IntOrInts, Padding, Window
 
 
 @makes_layer
 def Conv(
     features: int,
-    kernel_size: Sizes,
+    kernel_size: IntOrInts,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     groups: int = 1,
-    pad_mode: str = "zeros",
-    flip: bool = False,
+    padding_mode: str = "zeros",
+    flip_kernel: bool = False,
     use_bias: bool = True,
     kernel_init: Initializer = HE_NORMAL,
     impl: str = "auto",
@@ -36,7 +36,7 @@ def Conv(
         kernel_size: F, an int or one a spatial dimension.
         use_bias: without one where a batch norm follows, whose bias does the same.
         kernel_init: ``(key, shape, dtype) -> kernel``; He's by default, for relu.
-        stride, padding, dilation, groups, pad_mode, flip, impl, precision: as in the op.
+        stride, padding, dilation, groups, padding_mode, flip_kernel, impl, precision: as in the op.
 
     >>> params, _ = Conv(6, 5).init(jax.random.key(0), (32, 32, 1))
     >>> sum(p.size for p in params.values())                             # LeNet's first layer: lecture row 000-15
@@ -44,8 +44,8 @@ def Conv(
     """
 
     @named_errors(name="Conv")
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        shape = kernel_shape(kernel_size, in_shape, groups, features)
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        shape = kernel_shape(kernel_size, input_shape, groups, features)
         return kernel_and_bias(kernel_init, key, shape, use_bias), {}
 
     op = functools.partial(
@@ -54,8 +54,8 @@ def Conv(
         padding=padding,
         dilation=dilation,
         groups=groups,
-        pad_mode=pad_mode,
-        flip=flip,
+        padding_mode=padding_mode,
+        flip_kernel=flip_kernel,
         impl=impl,
         precision=precision,
     )
@@ -67,12 +67,12 @@ def Conv(
 @makes_layer
 def ConvTranspose(
     features: int,
-    kernel_size: Sizes,
+    kernel_size: IntOrInts,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    output_padding: Sizes = 0,
-    dilation: Sizes = 1,
+    output_padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
     groups: int = 1,
     use_bias: bool = True,
     kernel_init: Initializer = HE_NORMAL,
@@ -95,8 +95,8 @@ def ConvTranspose(
     """
 
     @named_errors(name="ConvTranspose")
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        shape = kernel_shape(kernel_size, in_shape, groups, features)
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        shape = kernel_shape(kernel_size, input_shape, groups, features)
         return kernel_and_bias(kernel_init, key, shape, use_bias), {}
 
     op = functools.partial(
@@ -130,12 +130,12 @@ def Dense(
     """
 
     @named_errors(name="Dense")
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        if len(in_shape) != 1:
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        if len(input_shape) != 1:
             raise InputError(
-                f"in_shape {in_shape} should be one row of values, without the batch axis: put flatten before it"
+                f"input_shape {input_shape} should be one row of values, without the batch axis: put flatten before it"
             )
-        return kernel_and_bias(kernel_init, key, (*in_shape, features), use_bias), {}
+        return kernel_and_bias(kernel_init, key, (*input_shape, features), use_bias), {}
 
     op = functools.partial(ops.dense, precision=precision)
     return stateless("dense", op, init, kernel_names(use_bias), name=name, facts=Facts(kernel_use="dense"))

@@ -13,13 +13,13 @@ from jaxconv.ops.normalization import batch_norm_with_statistics
 
 
 @makes_layer
-def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
+def BatchNorm(*, momentum: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.batch_norm`, with the batch's statistics in training and running ones otherwise.
 
-    In training ``running ← decay · running + (1 − decay) · batch``, with the batch's own (biased) variance.
+    In training ``running ← momentum · running + (1 − momentum) · batch``, with the batch's own (biased) variance.
 
     Args:
-        decay: the share of the old value: 0.9 is PyTorch's ``momentum=0.1``.
+        momentum: the share of the old value: 0.9 is PyTorch's ``momentum=0.1``.
         eps: keeps a constant channel finite.
         use_scale: without one the deviation of every channel is 1, as before a convolution, which scales by itself.
 
@@ -29,9 +29,9 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, 
     """
     names = ("scale", "bias") if use_scale else ("bias",)
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        params, _ = scale_and_bias(key, in_shape)
-        channels = in_shape[-1:]
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        params, _ = scale_and_bias(key, input_shape)
+        channels = input_shape[-1:]
         return {name: params[name] for name in names}, {
             "mean": jnp.zeros(channels, jnp.float32),
             "var": jnp.ones(channels, jnp.float32),
@@ -54,7 +54,7 @@ def BatchNorm(*, decay: float = 0.9, eps: float = 1e-5, use_scale: bool = True, 
             return ops.batch_norm(x, **params, **state, eps=eps), state
         y, mean, var = batch_norm_with_statistics(x, **params, mask=mask, eps=eps)
         batch = {"mean": mean, "var": var}
-        running = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new.astype(old.dtype), state, batch)
+        running = jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new.astype(old.dtype), state, batch)
         return y, running
 
     return Layer("bn", init, apply, name=name, facts=POINTWISE._replace(has_state=True))
@@ -73,11 +73,11 @@ def LayerNorm(*, eps: float = 1e-5, name: str | None = None) -> Layer:
 
 
 @makes_layer
-def GroupNorm(groups: int, *, eps: float = 1e-5, name: str | None = None) -> Layer:
+def GroupNorm(num_groups: int, *, eps: float = 1e-5, name: str | None = None) -> Layer:
     """:func:`jaxconv.ops.group_norm` with a learned scale and bias.
 
     Args:
-        groups: into how many equal shares the channels are split; the paper's is 32.
+        num_groups: into how many equal shares the channels are split; the paper's is 32.
         eps: keeps a constant group finite.
 
     >>> layer = GroupNorm(2)
@@ -85,7 +85,7 @@ def GroupNorm(groups: int, *, eps: float = 1e-5, name: str | None = None) -> Lay
     >>> layer.apply(params, state, jnp.array([[1., 3., 5., 5.]]))[0]
     Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
     """
-    op = functools.partial(ops.group_norm, groups=groups, eps=eps)
+    op = functools.partial(ops.group_norm, num_groups=num_groups, eps=eps)
     facts = POINTWISE._replace(keeps_positions=False)
     return stateless("gn", op, scale_and_bias, ("scale", "bias"), name=name, facts=facts)
 
@@ -111,7 +111,7 @@ def RMSNorm(*, eps: float = 1e-6, name: str | None = None) -> Layer:
     {'scale': (4,)}
     """
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        return {"scale": jnp.ones(in_shape[-1:], jnp.float32)}, {}
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        return {"scale": jnp.ones(input_shape[-1:], jnp.float32)}, {}
 
     return stateless("rms", functools.partial(ops.rms_norm, eps=eps), init, ("scale",), name=name, facts=POINTWISE)

@@ -8,16 +8,16 @@ import jax
 from jaxconv import ops
 from jaxconv.layers.base import Layer, makes_layer, stateless
 from jaxconv.layers.facts import POINTWISE, Pools
-from jaxconv.shapes import Padding, Sizes, Window
+from jaxconv.shapes import IntOrInts, Padding, Window
 
 
 @makes_layer
 def MaxPool(
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     ties: str = "first",
     name: str | None = None,
@@ -28,16 +28,16 @@ def MaxPool(
     (1, 2, 2, 3)
     """
     op = functools.partial(ops.max_pool, ceil_mode=ceil_mode, ties=ties)
-    return _pool("max_pool", "max", op, window, stride, padding, dilation, name)
+    return _pool("max_pool", "max", op, window_shape, stride, padding, dilation, name)
 
 
 @makes_layer
 def AvgPool(
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
     name: str | None = None,
@@ -48,16 +48,16 @@ def AvgPool(
     (1, 2, 2, 3)
     """
     op = functools.partial(ops.avg_pool, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
-    return _pool("avg_pool", "mean", op, window, stride, padding, dilation, name)
+    return _pool("avg_pool", "mean", op, window_shape, stride, padding, dilation, name)
 
 
 @makes_layer
 def LpPool(
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     p: float = 2.0,
     name: str | None = None,
@@ -68,20 +68,20 @@ def LpPool(
     Array([2.], dtype=float32)
     """
     op = functools.partial(ops.lp_pool, ceil_mode=ceil_mode, p=p)
-    return _pool("lp_pool", "lp", op, window, stride, padding, dilation, name)
+    return _pool("lp_pool", "lp", op, window_shape, stride, padding, dilation, name)
 
 
 def _pool(
     kind: str,
     pools: Pools,
     op: Callable[..., jax.Array],
-    window: Sizes,
-    stride: Sizes | None,
+    window: IntOrInts,
+    stride: IntOrInts | None,
     padding: Padding,
-    dilation: Sizes,
+    dilation: IntOrInts,
     name: str | None,
 ) -> Layer:
     """An op with its window, which it shows to whoever asks how far the layer sees."""
-    op = functools.partial(op, window=window, stride=stride, padding=padding, dilation=dilation)
-    seen = Window.of_a_pool(window, stride, padding, dilation)
+    op = functools.partial(op, window_shape=window, stride=stride, padding=padding, dilation=dilation)
+    seen = Window.for_pooling(window, stride, padding, dilation)
     return stateless(kind, op, window=seen, name=name, facts=POINTWISE._replace(pools=pools))

@@ -54,4 +54,4 @@ def _in_training(kind: str, op: Callable[..., jax.Array], rate: float, name: str
         return (op(x, key, rate) if train else x), state
 
     facts = POINTWISE._replace(identity_at_inference=True)
-    return Layer(kind, lambda key, in_shape: ({}, {}), apply, name=name, facts=facts)
+    return Layer(kind, lambda key, input_shape: ({}, {}), apply, name=name, facts=facts)

@@ -21,7 +21,7 @@ from jaxconv.layers.base import Shape, Tree, makes_layer, stateless
 from jaxconv.layers.initializers import kernel_shape
 from jaxconv.models.registry import register_model
 from jaxconv.ops import flatten, relu, tanh
-from jaxconv.shapes import Sizes, Window
+from jaxconv.shapes import IntOrInts, Window
 
 
 @register_model(input_shape=(32, 32, 1))
@@ -130,26 +130,26 @@ def lenet5_1998(num_classes: int = 10, *, impl: str = "auto") -> Layer:
         raise InputError(f"num_classes={num_classes}, but its output has the shapes of 10 digits: take lenet5")
     conv = partial(Conv, kernel_size=5, kernel_init=fan_in_uniform, impl=impl)
     return serial(
-        ink,
+        normalize_pixels,
         conv(6),
-        squash,
+        scaled_tanh,
         Subsample(2),
-        squash,
+        scaled_tanh,
         SparseConv(C3, 5, impl=impl),
-        squash,
+        scaled_tanh,
         Subsample(2),
-        squash,
+        scaled_tanh,
         conv(120),
-        squash,
+        scaled_tanh,
         flatten,
         Dense(84, kernel_init=fan_in_uniform),
-        squash,
-        partial(_distances, codes=digit_codes()[:num_classes]),
+        scaled_tanh,
+        partial(_distances, codes=rbf_codes()[:num_classes]),
     )
 
 
 def _distances(x: jax.Array, codes: np.ndarray) -> jax.Array:
-    return -squared_distances(x, jnp.asarray(codes, x.dtype))
+    return -rbf_distances(x, jnp.asarray(codes, x.dtype))
 
 
 @makes_layer
@@ -167,8 +167,8 @@ def Subsample(window: int) -> Layer:
     Array([4.], dtype=float32)
     """
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        *spatial, channels = in_shape
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        *spatial, channels = input_shape
         scale = fan_in_uniform(key, (window ** len(spatial), channels))[0]
         return {"scale": scale, "bias": jnp.zeros(channels, jnp.float32)}, {}
 
@@ -177,12 +177,14 @@ def Subsample(window: int) -> Layer:
         per_channel = (1,) * (x.ndim - 1) + (-1,)
         return total * scale.reshape(per_channel) + bias.reshape(per_channel)
 
-    return stateless("subsample", subsample, init, ("scale", "bias"), window=Window.of_a_pool(window, None, "VALID", 1))
+    return stateless(
+        "subsample", subsample, init, ("scale", "bias"), window=Window.for_pooling(window, None, "VALID", 1)
+    )
 
 
 @makes_layer
 @named_errors
-def SparseConv(table: Sequence[Sequence[int]], kernel_size: Sizes, *, impl: str = "auto") -> Layer:
+def SparseConv(table: Sequence[Sequence[int]], kernel_size: IntOrInts, *, impl: str = "auto") -> Layer:
     """A convolution whose output map o sees only the input maps ``table[o]``; there is no weight for any other.
 
         y[n, p, o] = bias[o] + Σ_u Σ_(c in table[o]) x[n, p + u, c] · kernel[u, (c, o)]
@@ -208,8 +210,8 @@ def SparseConv(table: Sequence[Sequence[int]], kernel_size: Sizes, *, impl: str 
     pairs = np.array([(c, o) for o, seen in enumerate(table) for c in seen])
 
     @named_errors(name="SparseConv")
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        *window, _, _ = kernel_shape(kernel_size, in_shape, 1, 1)
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        *window, _, _ = kernel_shape(kernel_size, input_shape, 1, 1)
         fan_in = [math.prod(window) * len(table[o]) for _, o in pairs]
         bound = (2.4 / np.array(fan_in, np.float32)).reshape(*[1] * len(window), -1)
         kernel = jax.random.uniform(key, (*window, len(pairs)), jnp.float32, -1, 1) * bound
@@ -225,37 +227,37 @@ def SparseConv(table: Sequence[Sequence[int]], kernel_size: Sizes, *, impl: str 
     return stateless("sparse_conv", sparse_conv, init, ("kernel", "bias"), window=Window(kernel_size))
 
 
-def ink(x: jax.Array) -> jax.Array:
+def normalize_pixels(x: jax.Array) -> jax.Array:
     """Pixels from 0 to 1 as the paper has them: paper is −0.1 and ink 1.175, so that digits have mean 0 and variance 1.
 
-    >>> ink(jnp.array([0.0, 1.0]))
+    >>> normalize_pixels(jnp.array([0.0, 1.0]))
     Array([-0.1  ,  1.175], dtype=float32)
     """
     return x * 1.275 - 0.1
 
 
-def squash(x: jax.Array) -> jax.Array:
+def scaled_tanh(x: jax.Array) -> jax.Array:
     """``1.7159 · tanh(2/3 · x)``: it is 1 at 1 and −1 at −1, where it bends most, and never flat at its targets.
 
-    >>> squash(jnp.array([0.0, 1.0, -1.0, 100.0])).round(3)
+    >>> scaled_tanh(jnp.array([0.0, 1.0, -1.0, 100.0])).round(3)
     Array([ 0.   ,  1.   , -1.   ,  1.716], dtype=float32)
     """
     return 1.7159 * tanh(x * (2 / 3))
 
 
-def squared_distances(x: jax.Array, codes: jax.Array) -> jax.Array:
+def rbf_distances(x: jax.Array, codes: jax.Array) -> jax.Array:
     """How far each row is from each code: ``y[n, k] = Σ_j (x[n, j] − codes[k, j])²``.
 
-    >>> squared_distances(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 2.0], [-1.0, 1.0]]))
+    >>> rbf_distances(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 2.0], [-1.0, 1.0]]))
     Array([[0., 5.]], dtype=float32)
     """
     return jnp.sum(jnp.square(x[:, None, :] - codes[None]), axis=-1)
 
 
-def digit_codes() -> np.ndarray:
+def rbf_codes() -> np.ndarray:
     """The drawn digits ``(10, 84)``: 1 for ink and −1 for paper, row after row of 12 × 7 pixels.
 
-    >>> for row in digit_codes()[4].reshape(12, 7)[1:7]:
+    >>> for row in rbf_codes()[4].reshape(12, 7)[1:7]:
     ...     print("".join("#" if pixel > 0 else "." for pixel in row))
     #....#.
     #....#.

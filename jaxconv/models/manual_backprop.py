@@ -20,7 +20,7 @@ from jaxconv.ops import backward
 Params = dict[str, Any]
 
 
-class Step(NamedTuple):
+class ManualOp(NamedTuple):
     """One operation, there and back.
 
     Attributes:
@@ -34,27 +34,29 @@ class Step(NamedTuple):
     name: str | None = None
 
 
-def conv(name: str, **options: Any) -> Step:
-    return Step(
+def conv(name: str, **options: Any) -> ManualOp:
+    return ManualOp(
         partial(ops.conv, impl="explicit", **options),
         lambda x, dy, kernel, bias: backward.conv(x, kernel, dy, **options),
         name,
     )
 
 
-def dense(name: str) -> Step:
-    return Step(ops.dense, lambda x, dy, kernel, bias: backward.dense(x, kernel, dy), name)
+def dense(name: str) -> ManualOp:
+    return ManualOp(ops.dense, lambda x, dy, kernel, bias: backward.dense(x, kernel, dy), name)
 
 
-def max_pool(window: int) -> Step:
-    return Step(partial(ops.max_pool, window=window), partial(backward.max_pool, window=window))
+def max_pool(window_shape: int) -> ManualOp:
+    return ManualOp(
+        partial(ops.max_pool, window_shape=window_shape), partial(backward.max_pool, window_shape=window_shape)
+    )
 
 
-FLATTEN = Step(ops.flatten, backward.flatten)
-RELU = Step(ops.relu, backward.relu)
-TANH = Step(ops.tanh, backward.tanh)
+FLATTEN = ManualOp(ops.flatten, backward.flatten)
+RELU = ManualOp(ops.relu, backward.relu)
+TANH = ManualOp(ops.tanh, backward.tanh)
 
-NETWORKS: dict[str, list[Step]] = {
+MANUAL_NETWORKS: dict[str, list[ManualOp]] = {
     "lenet5": [
         *(conv("conv1"), TANH, max_pool(2)),
         *(conv("conv2"), TANH, max_pool(2)),
@@ -69,7 +71,7 @@ NETWORKS: dict[str, list[Step]] = {
 }
 
 
-def loss_and_gradients(name: str, params: Params, images: jax.Array, label: jax.Array) -> tuple[jax.Array, Params]:
+def value_and_grad(name: str, params: Params, images: jax.Array, label: jax.Array) -> tuple[jax.Array, Params]:
     """The mean cross-entropy of a network, and its gradient by every parameter.
 
     Args:
@@ -89,12 +91,12 @@ def loss_and_gradients(name: str, params: Params, images: jax.Array, label: jax.
     >>> from jaxconv.models import lenet5
     >>> params, _ = jax.eval_shape(lambda key: lenet5().init(key, (32, 32, 1)), jax.random.key(0))
     >>> images, label = jnp.ones((2, 32, 32, 1)), jnp.array([3, 8])
-    >>> loss, gradients = jax.eval_shape(partial(loss_and_gradients, "lenet5"), params, images, label)
+    >>> loss, gradients = jax.eval_shape(partial(value_and_grad, "lenet5"), params, images, label)
     >>> jax.tree.map(jnp.shape, gradients["conv1"])
     {'bias': (6,), 'kernel': (5, 5, 1, 6)}
     """
-    checks.one_of("network derived by hand", name, NETWORKS)
-    steps = NETWORKS[name]
+    checks.one_of("manual network", name, MANUAL_NETWORKS)
+    steps = MANUAL_NETWORKS[name]
     inputs, x = [], images
     for step in steps:
         inputs.append(x)

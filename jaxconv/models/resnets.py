@@ -110,8 +110,8 @@ SHORTCUTS: dict[str, Callable[[int, str], Part]] = {
 def _from_zero(bn: Layer) -> Layer:
     """The same batch norm, whose scale starts at 0."""
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[Tree, Tree]:
-        params, state = bn.init(key, in_shape)
+    def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+        params, state = bn.init(key, input_shape)
         return params | {"scale": jnp.zeros_like(params["scale"])}, state
 
     return bn._replace(init=init)

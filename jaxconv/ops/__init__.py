@@ -26,11 +26,11 @@ from jaxconv.ops.activations import (
     swish,
     tanh,
 )
-from jaxconv.ops.convolution.api import LOWERINGS, conv, conv_matrix
-from jaxconv.ops.convolution.conversions import from_keras_transpose, from_lax_transpose
+from jaxconv.ops.convolution.api import LOWERINGS, conv, convolution_matrix
+from jaxconv.ops.convolution.conversions import from_keras_conv_transpose, from_lax_conv_transpose
 from jaxconv.ops.convolution.transposed import conv_transpose
 from jaxconv.ops.linear import dense, flatten
-from jaxconv.ops.losses import correct, softmax_cross_entropy
+from jaxconv.ops.losses import is_correct, softmax_cross_entropy
 from jaxconv.ops.normalization import (
     batch_norm,
     batch_statistics,
@@ -61,15 +61,14 @@ __all__ = [
     "batch_statistics",
     "celu",
     "conv",
-    "conv_matrix",
     "conv_transpose",
-    "correct",
+    "convolution_matrix",
     "dense",
     "dropout",
     "elu",
     "flatten",
-    "from_keras_transpose",
-    "from_lax_transpose",
+    "from_keras_conv_transpose",
+    "from_lax_conv_transpose",
     "gelu",
     "global_avg_pool",
     "global_max_pool",
@@ -80,6 +79,7 @@ __all__ = [
     "hard_swish",
     "hard_tanh",
     "instance_norm",
+    "is_correct",
     "layer_norm",
     "leaky_relu",
     "local_response_norm",

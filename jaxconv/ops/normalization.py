@@ -69,19 +69,19 @@ def group_norm(
     scale: Float[Array, " c"] | None = None,
     bias: Float[Array, " c"] | None = None,
     *,
-    groups: int,
+    num_groups: int,
     eps: float = 1e-5,
 ) -> Float[Array, "n *spatial c"]:
     """Normalise every group of channels of an example over its pixels and channels.
 
         y[n, p, c] = (x[n, p, c] − mean[n, g]) / √(var[n, g] + eps) · scale[c] + bias[c],   g = c // (C // groups)
 
-    With ``groups=1`` it is the layer norm of that paper, with ``groups=C`` the instance norm.
+    With ``num_groups=1`` it is the layer norm of that paper, with ``num_groups=C`` the instance norm.
 
     Args:
         x: ``(N, *spatial, C)``, or rows of values ``(N, C)``.
         scale, bias: learned, one a channel; left out, 1 and 0.
-        groups: into how many equal shares the channels are split, first ones first.
+        num_groups: into how many equal shares the channels are split, first ones first.
         eps: keeps a constant group finite.
 
     Raises:
@@ -90,13 +90,13 @@ def group_norm(
 
     Source: Wu & He, 2018, https://arxiv.org/abs/1803.08494.
 
-    >>> group_norm(jnp.array([[1., 3., 5., 5.]]), groups=2)
+    >>> group_norm(jnp.array([[1., 3., 5., 5.]]), num_groups=2)
     Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
     """
     x = batched(x)
-    checks.groups_divide(groups, x.shape[-1], f"channels of x {x.shape}")
-    several(x, math.prod(x.shape[1:]) // groups, "value")
-    grouped = numerics.upcast(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    checks.groups_divide(num_groups, x.shape[-1], f"channels of x {x.shape}")
+    several(x, math.prod(x.shape[1:]) // num_groups, "value")
+    grouped = numerics.upcast(x).reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
     y = standardized(grouped, (*range(1, x.ndim - 1), x.ndim), eps).reshape(x.shape)
     return learned(y, scale, bias).astype(x.dtype)
 

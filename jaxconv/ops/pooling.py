@@ -23,17 +23,26 @@ from jaxconv.ops import numerics
 from jaxconv.ops.max_gradients import TIES, first_largest, largest, largest_of_blocks
 from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.sliding_window import pad, taps
-from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, countable, per_dimension, resolve, tap_pixels
+from jaxconv.shapes import (
+    IntOrInts,
+    Padding,
+    ResolvedWindow,
+    Window,
+    canonicalize_sizes,
+    countable,
+    resolve_window,
+    tap_indices,
+)
 
 
 @named_errors
 def max_pool(
     x: Num[Array, "n *spatial c"],
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     ties: str = "first",
 ) -> Num[Array, "n *out c"]:
@@ -43,7 +52,7 @@ def max_pool(
 
     Args:
         x: ``(N, *spatial, C)``, of any real dtype.
-        window: taps, an int or one a dimension.
+        window_shape: taps, an int or one a dimension.
         stride: pixels from one window to the next; by default the window's size, so that windows do not overlap.
         padding: any form that :func:`jaxconv.shapes.resolve_padding` takes.
         dilation: pixels from one tap to the next.
@@ -74,7 +83,7 @@ def max_pool(
     x = checks.as_array(x=x)
     ordered(x)
     checks.one_of("ties", ties, TIES)
-    slide = _lay(x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
+    slide = _lay(x, Window.for_pooling(window_shape, stride, padding, dilation), ceil_mode)
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
     if _side_by_side(slide, x):
         blocks = over_devices(lambda x: largest_of_blocks(_blocks(x, slide), ties), numerics.upcast(x))
@@ -89,11 +98,11 @@ def max_pool(
 @named_errors
 def avg_pool(
     x: Float[Array, "n *spatial c"],
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
 ) -> Float[Array, "n *out c"]:
@@ -102,7 +111,7 @@ def avg_pool(
     The sum is taken in at least float32, whatever x is.
 
     Args:
-        x, window, stride, padding, dilation, ceil_mode: as in :func:`max_pool`, but x must be floating.
+        x, window_shape, stride, padding, dilation, ceil_mode: as in :func:`max_pool`, but x must be floating.
         count_include_pad: divide by all the taps, padding too; by default only by those that see a real pixel, so
             that a constant image stays constant up to its border.
 
@@ -118,7 +127,7 @@ def avg_pool(
     x = checks.as_array(x=x)
     checks.floating_dtype(x=x)
     checks.boolean("count_include_pad", count_include_pad)
-    slide = _lay(x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
+    slide = _lay(x, Window.for_pooling(window_shape, stride, padding, dilation), ceil_mode)
     count = counts(slide, x.shape[1:-1], include_pad=count_include_pad)[None, ..., None]
     total = functools.reduce(operator.add, (pixels for _, pixels in taps(pad(numerics.upcast(x), slide, 0), slide)))
     return (total / jnp.asarray(count, total.dtype)).astype(x.dtype)
@@ -127,11 +136,11 @@ def avg_pool(
 @named_errors
 def lp_pool(
     x: Float[Array, "n *spatial c"],
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     p: float = 2.0,
 ) -> Float[Array, "n *out c"]:
@@ -143,7 +152,7 @@ def lp_pool(
     PyTorch leaves the absolute value out, so there negative pixels cancel positive ones when p is odd.
 
     Args:
-        x, window, stride, padding, dilation, ceil_mode: as in :func:`max_pool`, but x must be floating.
+        x, window_shape, stride, padding, dilation, ceil_mode: as in :func:`max_pool`, but x must be floating.
         p: at least 1, and finite.
 
     Raises:
@@ -161,7 +170,7 @@ def lp_pool(
     checks.floating_dtype(x=x)
     ordered(x)
     p = _order(p)
-    slide = _lay(x, Window.of_a_pool(window, stride, padding, dilation), ceil_mode)
+    slide = _lay(x, Window.for_pooling(window_shape, stride, padding, dilation), ceil_mode)
     slices = [pixels for _, pixels in taps(pad(numerics.upcast(x), slide, 0), slide)]
     # |x|^p of 1e30 is more than float32 can hold, and of 1e-30 less: measure each window in units of its largest
     # pixel. The norm is homogeneous, unit · norm(x / unit) = norm(x) whatever the unit is, so it is a constant to
@@ -176,15 +185,15 @@ def lp_pool(
 
 def _side_by_side(slide: ResolvedWindow, x: jax.Array) -> bool:
     """Whether each pixel is seen by one window at most, and no window sees anything else."""
-    fits = all(out * f <= n for out, f, n in zip(slide.out, slide.size, x.shape[1:-1], strict=True))
+    fits = all(out * f <= n for out, f, n in zip(slide.out_size, slide.size, x.shape[1:-1], strict=True))
     return fits and slide.stride == slide.size and max(slide.dilation) == 1 and not any(map(any, slide.padding))
 
 
 def _blocks(x: jax.Array, slide: ResolvedWindow) -> jax.Array:
     """The windows as axes of their own, ``(N, out, window, out, window, …, C)``: no pixel moves."""
-    ends = [out * size for out, size in zip(slide.out, slide.size, strict=True)]
+    ends = [out * size for out, size in zip(slide.out_size, slide.size, strict=True)]
     x = lax.slice(x, (0,) * x.ndim, (x.shape[0], *ends, x.shape[-1]))
-    return x.reshape(x.shape[0], *itertools.chain(*zip(slide.out, slide.size, strict=True)), x.shape[-1])
+    return x.reshape(x.shape[0], *itertools.chain(*zip(slide.out_size, slide.size, strict=True)), x.shape[-1])
 
 
 def inside(slide: ResolvedWindow, x: jax.Array) -> list[jax.Array]:
@@ -227,7 +236,7 @@ def _order(p: float) -> float:
 def _lay(x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:
     spatial_axes(x)
     checks.boolean("ceil_mode", ceil_mode)
-    slide = resolve(window, x.shape[1:-1], ceil_mode=ceil_mode)
+    slide = resolve_window(window, x.shape[1:-1], ceil_mode=ceil_mode)
     if counts(slide, x.shape[1:-1], include_pad=False).min() == 0:
         raise InputError(f"padding {slide.padding} is so wide that a window {slide.size} sees nothing else")
     return slide
@@ -236,7 +245,7 @@ def _lay(x: jax.Array, window: Window, ceil_mode: bool) -> ResolvedWindow:
 def counts(slide: ResolvedWindow, size: tuple[int, ...], *, include_pad: bool) -> np.ndarray:
     """How many taps of each window see a real pixel (or padding too, but never what hangs over the end)."""
     number = np.ones((), int)
-    for pixels, n, (low, high) in zip(tap_pixels(slide), size, slide.padding, strict=True):
+    for pixels, n, (low, high) in zip(tap_indices(slide), size, slide.padding, strict=True):
         first, end = (-low, n + high) if include_pad else (0, n)
         number = np.multiply.outer(number, ((pixels >= first) & (pixels < end)).sum(axis=1))
     return number
@@ -280,18 +289,18 @@ def global_max_pool(x: Num[Array, "n *spatial c"], *, ties: str = "first") -> Nu
 
 
 @named_errors
-def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Array, "n *out c"]:
-    """The mean of ``out`` windows that cover the image evenly; window q sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``.
+def adaptive_avg_pool(x: Float[Array, "n *spatial c"], output_size: IntOrInts) -> Float[Array, "n *out c"]:
+    """The mean of ``output_size`` windows that cover the image evenly; window q sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``.
 
     These are PyTorch's windows. They overlap by a pixel where out does not divide n, and repeat pixels where out is
     larger. The sum is taken in at least float32.
 
     Args:
         x: ``(N, *spatial, C)``.
-        out: the size wanted, an int or one a dimension.
+        output_size: the size wanted, an int or one a dimension.
 
     Raises:
-        InputError: x without spatial axes, or an ``out`` that is no size.
+        InputError: x without spatial axes, or an ``output_size`` that is no size.
         DtypeError: x holds integers.
 
     >>> adaptive_avg_pool(jnp.arange(5.)[None, :, None], 2)[0, :, 0]       # pixels 0 1 2 and 2 3 4
@@ -300,7 +309,7 @@ def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Arra
     x = checks.as_array(x=x)
     checks.floating_dtype(x=x)
     y = numerics.upcast(x)
-    for axis, (pixels, seen) in enumerate(_windows(x, out), start=1):
+    for axis, (pixels, seen) in enumerate(_windows(x, output_size), start=1):
         # Chosen, not multiplied by a matrix of weights: 0 · NaN would carry a NaN into windows that do not see it.
         y = jnp.take(y, pixels, axis=axis, mode="clip")
         others = tuple(a for a in range(y.ndim) if a not in (axis, axis + 1))
@@ -309,14 +318,16 @@ def adaptive_avg_pool(x: Float[Array, "n *spatial c"], out: Sizes) -> Float[Arra
 
 
 @named_errors
-def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = "first") -> Num[Array, "n *out c"]:
-    """The largest value of ``out`` windows that cover the image evenly, those of :func:`adaptive_avg_pool`.
+def adaptive_max_pool(
+    x: Num[Array, "n *spatial c"], output_size: IntOrInts, *, ties: str = "first"
+) -> Num[Array, "n *out c"]:
+    """The largest value of ``output_size`` windows that cover the image evenly, those of :func:`adaptive_avg_pool`.
 
     A NaN gives NaN.
 
     Args:
         x: ``(N, *spatial, C)``, of any real dtype.
-        out: the size wanted, an int or one a dimension.
+        output_size: the size wanted, an int or one a dimension.
         ties: who gets the gradient where several pixels are the largest, as in :func:`jaxconv.ops.max_pool`.
 
     Raises:
@@ -329,7 +340,7 @@ def adaptive_max_pool(x: Num[Array, "n *spatial c"], out: Sizes, *, ties: str = 
     x = checks.as_array(x=x)
     ordered(x)
     checks.one_of("ties", ties, TIES)
-    windows = _windows(x, out)
+    windows = _windows(x, output_size)
     ndim = len(windows)
 
     def along(i: int, array: np.ndarray) -> np.ndarray:
@@ -349,13 +360,13 @@ def _raveled(x: jax.Array) -> jax.Array:
     return numerics.upcast(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
-def _windows(x: jax.Array, out: Sizes) -> list[tuple[np.ndarray, np.ndarray]]:
+def _windows(x: jax.Array, out: IntOrInts) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each dimension the pixels of every window, ``(out, pixels)``, and which of them count.
 
     Windows differ in length by at most one; in a shorter one the last pixel stands again, and does not count.
     """
     axes = spatial_axes(x)
-    sizes = per_dimension(out, len(axes), "out")
+    sizes = canonicalize_sizes(out, len(axes), "out")
     countable("the output", sizes)
     windows = []
     for n, size in zip(x.shape[1:-1], sizes, strict=True):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv.shapes import ResolvedWindow, span
+from jaxconv.shapes import ResolvedWindow, dilated_size
 
 
 def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -22,7 +22,7 @@ def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
 def pad(x: jax.Array, window: ResolvedWindow, value: float = 0) -> jax.Array:
     """x with its padding, and on the high side as far as a last window hangs over the end (``ceil_mode``)."""
     reach = [
-        (out - 1) * stride + span(taps, dilation) - low
+        (out - 1) * stride + dilated_size(taps, dilation) - low
         for taps, stride, (low, _), dilation, out in zip(*window, strict=True)
     ]
     sizes = zip(x.shape[1:-1], window.padding, reach, strict=True)
@@ -42,7 +42,9 @@ def taps(x: jax.Array, window: ResolvedWindow) -> Iterator[tuple[tuple[int, ...]
     """
     for tap in tap_numbers(window.size):
         start = [u * dilation for u, dilation in zip(tap, window.dilation, strict=True)]
-        stop = [a + (out - 1) * stride + 1 for a, out, stride in zip(start, window.out, window.stride, strict=True)]
+        stop = [
+            a + (out - 1) * stride + 1 for a, out, stride in zip(start, window.out_size, window.stride, strict=True)
+        ]
         yield tap, lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *window.stride, 1))
 
 
@@ -68,8 +70,8 @@ def full_edges(places: int, taps: int, stride: int, dilation: int, low: int, out
     >>> full_edges(places=2, taps=3, stride=2, dilation=1, low=0, out=5)
     (2, 2)
     """
-    before = span(taps, dilation) - 1 - low
-    return before, out + span(taps, dilation) - 1 - before - ((places - 1) * stride + 1)
+    before = dilated_size(taps, dilation) - 1 - low
+    return before, out + dilated_size(taps, dilation) - 1 - before - ((places - 1) * stride + 1)
 
 
 def layout(ndim: int) -> tuple[str, str, str]:

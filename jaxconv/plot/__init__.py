@@ -1,40 +1,40 @@
 """The only room that draws. Each function makes one matplotlib figure and touches no global state.
 
-In a notebook the figure shows itself after ``%matplotlib inline``; in a script, ``figure.savefig("curves.png")``.
+In a notebook the figure shows itself after ``%matplotlib inline``; in a script, ``figure.savefig("training_curves.png")``.
 ``rgb`` makes colours of arrays, for these figures and for pages.
 """
 
 from jaxconv.plot import rgb
-from jaxconv.plot.comparison import errors, ratios, step_times
-from jaxconv.plot.diagnostics import correlation, histograms, norms
-from jaxconv.plot.features import attributions, filters, patches
+from jaxconv.plot.comparison import implementation_errors, relative_times, step_times
+from jaxconv.plot.diagnostics import correlation_matrix, histograms, norms_by_layer
+from jaxconv.plot.features import activating_patches, attributions, kernels
 from jaxconv.plot.figures import literal, save, save_figure
-from jaxconv.plot.images import grid, numbers, rows
-from jaxconv.plot.spatial import against_shift, coverage, receptive_field, robustness
-from jaxconv.plot.training import confusion, curves, mistakes
+from jaxconv.plot.images import annotated_arrays, image_grid, image_rows
+from jaxconv.plot.spatial import accuracy_vs_severity, accuracy_vs_shift, coverage, receptive_field
+from jaxconv.plot.training import confusion_matrix, misclassified, training_curves
 
 __all__ = [
-    "against_shift",
+    "accuracy_vs_severity",
+    "accuracy_vs_shift",
+    "activating_patches",
+    "annotated_arrays",
     "attributions",
-    "confusion",
-    "correlation",
+    "confusion_matrix",
+    "correlation_matrix",
     "coverage",
-    "curves",
-    "errors",
-    "filters",
-    "grid",
     "histograms",
+    "image_grid",
+    "image_rows",
+    "implementation_errors",
+    "kernels",
     "literal",
-    "mistakes",
-    "norms",
-    "numbers",
-    "patches",
-    "ratios",
+    "misclassified",
+    "norms_by_layer",
     "receptive_field",
+    "relative_times",
     "rgb",
-    "robustness",
-    "rows",
     "save",
     "save_figure",
     "step_times",
+    "training_curves",
 ]

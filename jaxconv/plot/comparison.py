@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxconv.testing import Comparison
 
 
-def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
+def implementation_errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
     """How far each implementation is from the reference, quantity by quantity, beside how far rounding may put it.
 
     Args:
@@ -21,7 +21,7 @@ def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
 
     >>> from jaxconv.testing import compare
     >>> import jax.numpy as jnp
-    >>> figure = errors({"sine": compare(jnp.sin, lambda x: jnp.cos(x - jnp.pi / 2), jnp.ones(3))})
+    >>> figure = implementation_errors({"sine": compare(jnp.sin, lambda x: jnp.cos(x - jnp.pi / 2), jnp.ones(3))})
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['value', 'd x']
     """
@@ -36,11 +36,11 @@ def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
     for axes, (title, found) in zip(panels, comparisons.items(), strict=True):
         for row in found.rows:
             y, k = rows[title].index(row.quantity), names.index(row.implementation)
-            allowed = row.tolerance / row.largest if row.largest else np.nan
+            allowed = row.tolerance / row.max_abs_value if row.max_abs_value else np.nan
             axes.barh(y, allowed, left=exact, height=0.8, color="0.93", zorder=0)
             place = y + 0.6 * ((k + 0.5) / len(names) - 0.5)
             label = literal(row.implementation) if y == 0 else None
-            axes.plot(max(row.relative, exact), place, "o", ms=4.5, color=f"C{k}", label=label)
+            axes.plot(max(row.max_rel_error, exact), place, "o", ms=4.5, color=f"C{k}", label=label)
         axes.set(xscale="log", yticks=range(len(rows[title])), yticklabels=literals(rows[title]))
         axes.set_title(literal(f"{title}: {found.dtype}, against {found.reference}"), loc="left", fontsize=10)
         axes.invert_yaxis()
@@ -54,14 +54,14 @@ def errors(comparisons: Mapping[str, "Comparison"]) -> "Figure":
     return figure
 
 
-def ratios(seconds: Mapping[str, Mapping[str, float]], *, title: str = "") -> "Figure":
+def relative_times(seconds: Mapping[str, Mapping[str, float]], *, title: str = "") -> "Figure":
     """How many times longer than the fastest each takes, case by case.
 
     Args:
         seconds: for each case, the seconds of each contender; one that is missing was not measured.
         title: above all.
 
-    >>> figure = ratios({"3×3": {"lax": 0.2, "explicit": 0.1}})
+    >>> figure = relative_times({"3×3": {"lax": 0.2, "explicit": 0.1}})
     >>> [float(bar.get_width()) for bar in figure.axes[0].patches]
     [2.0, 1.0]
     """

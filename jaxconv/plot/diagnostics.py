@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @named_errors
-def correlation(matrix: Any, *, title: str = "") -> "Figure":
+def correlation_matrix(matrix: Any, *, title: str = "") -> "Figure":
     """The correlation of each pair of channels: red where they go together, blue where they go against each other.
 
     Args:
@@ -27,7 +27,7 @@ def correlation(matrix: Any, *, title: str = "") -> "Figure":
     Raises:
         InputError: it is not square.
 
-    >>> correlation(np.array([[1.0, -0.5], [-0.5, 1.0]]), title="conv1").axes[0].get_title()
+    >>> correlation_matrix(np.array([[1.0, -0.5], [-0.5, 1.0]]), title="conv1").axes[0].get_title()
     'conv1: mean |ρ| 0.50'
     """
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def correlation(matrix: Any, *, title: str = "") -> "Figure":
 
 
 @named_errors
-def norms(
+def norms_by_layer(
     networks: Mapping[str, Mapping[str, Any]], *, label: str = "‖d loss / d kernel‖", title: str = ""
 ) -> "Figure":
     """A number for each layer of one network or several, from the first layer to the last, each network a line.
@@ -69,7 +69,7 @@ def norms(
 
     Lecture row 003-22.
 
-    >>> figure = norms({"plain": {"conv1": 1e-6, "conv2": 1e-3}, "residual": {"conv1": 0.1, "conv2": 0.2}})
+    >>> figure = norms_by_layer({"plain": {"conv1": 1e-6, "conv2": 1e-3}, "residual": {"conv1": 0.1, "conv2": 0.2}})
     >>> [line.get_label() for line in figure.axes[0].lines], figure.axes[0].get_yscale()
     (['plain', 'residual'], 'log')
     """
@@ -134,7 +134,7 @@ def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str
         axes.stairs(each.counts, each.edges, fill=True, color="tab:blue", alpha=0.8)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
-        missing = [f"{count:,} {what}" for count, what in ((each.nan, "NaN"), (each.infinite, "infinite")) if count]
+        missing = [f"{count:,} {what}" for count, what in ((each.nan, "NaN"), (each.inf, "infinite")) if count]
         axes.set_title(literal("\n".join([name, *([", ".join(missing)] if missing else [])])), fontsize=8)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(4))

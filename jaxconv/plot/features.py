@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain import change, channel_images, filter_images
+from jaxconv.explain import kernel_change, kernel_channel_images, kernel_images
 from jaxconv.plot import rgb
-from jaxconv.plot.images import grid
+from jaxconv.plot.images import image_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,14 +21,12 @@ from jaxconv.plot.images import fill, panels_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxconv.explain import Patches
-
 
 COLUMNS = 16
 
 
 @named_errors
-def filters(
+def kernels(
     kernel: Any,
     *,
     title: str = "",
@@ -57,32 +55,32 @@ def filters(
     Lecture rows 002-05, 003-23.
 
     >>> kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 20))
-    >>> filters(kernel, title="conv2").get_suptitle()
+    >>> kernels(kernel, title="conv2").get_suptitle()
     'conv2: 8 of 20 filters, 8 of the 16 channels each sees'
     """
     if np.ndim(kernel) == 4 and np.shape(kernel)[2] in (1, 3):
         return _first(kernel, title, before, per, most)
     if before is not None:
         raise InputError(f"before and after are shown of a first layer only, not of {np.shape(kernel)}")
-    shown = np.asarray(channel_images(kernel, per=per))
+    shown = np.asarray(kernel_channel_images(kernel, per=per))
     count, inputs = max(1, most // 8), min(channels, shown.shape[1])
-    pictures = [_framed(rgb.signed(each, 1.0)) for row in shown[:count] for each in row[:inputs]]
+    pictures = [_framed(rgb.diverging(each, 1.0)) for row in shown[:count] for each in row[:inputs]]
     names = [f"{o}, of {c}" for o in range(len(shown[:count])) for c in range(inputs)]
     said = _of(len(shown), count, "filters")
     if inputs < shown.shape[1]:
         said += f", {inputs} of the {shown.shape[1]} channels each sees"
-    return grid(pictures, names, columns=inputs, size=0.9, title=f"{title}: {said}" if title else said)
+    return image_grid(pictures, names, columns=inputs, size=0.9, title=f"{title}: {said}" if title else said)
 
 
 def _first(kernel: Any, title: str, before: Any, per: str, most: int) -> "Figure":
-    after = [_framed(rgb.picture(image)) for image in np.asarray(filter_images(kernel, per=per))]
+    after = [_framed(rgb.to_rgb(image)) for image in np.asarray(kernel_images(kernel, normalize_by=per))]
     said = _of(len(after), most, "filters")
     heading = f"{title}: {said}" if title else said
     shown = range(min(most, len(after)))
     if before is None:
-        return grid([after[o] for o in shown], [str(o) for o in shown], columns=COLUMNS, size=0.7, title=heading)
-    cosines = np.asarray(change(before, kernel).cosine)
-    first = [_framed(rgb.picture(image)) for image in np.asarray(filter_images(before, per=per))]
+        return image_grid([after[o] for o in shown], [str(o) for o in shown], columns=COLUMNS, size=0.7, title=heading)
+    cosines = np.asarray(kernel_change(before, kernel).cosine)
+    first = [_framed(rgb.to_rgb(image)) for image in np.asarray(kernel_images(before, normalize_by=per))]
     pictures: list[Any] = []
     names: list[str] = []
     for start in shown[::COLUMNS]:  # a row before training, and below it one after
@@ -90,7 +88,9 @@ def _first(kernel: Any, title: str, before: Any, per: str, most: int) -> "Figure
         gap = min(COLUMNS, len(shown)) - len(row)
         pictures += [*(first[o] for o in row), *[None] * gap, *(after[o] for o in row), *[None] * gap]
         names += [*map(str, row), *[""] * gap, *(f"cos {cosines[o]:.2f}" for o in row), *[""] * gap]
-    return grid(pictures, names, columns=COLUMNS, size=0.7, title=f"{heading}, before training and below it after")
+    return image_grid(
+        pictures, names, columns=COLUMNS, size=0.7, title=f"{heading}, before training and below it after"
+    )
 
 
 def _framed(picture: np.ndarray) -> np.ndarray:
@@ -133,30 +133,32 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
     for axes, name in zip(panels[0], ("image", *heats), strict=True):
         axes.set_title(literal(name.replace("_", " ")), fontsize=8)
     for n, row in enumerate(panels):
-        shown = [rgb.picture(images[n]), *(rgb.overlay(images[n], np.asarray(h)[n]) for h in heats.values())]
+        shown = [rgb.to_rgb(images[n]), *(rgb.overlay(images[n], np.asarray(h)[n]) for h in heats.values())]
         fill(row, shown, titles[n] if n < len(titles) else "")
     return figure
 
 
-def patches(found: "Patches", title: str = "", *, names: Sequence[str] = (), size: float = 0.9) -> "Figure":
+def activating_patches(
+    found: "ActivatingPatches", title: str = "", *, names: Sequence[str] = (), size: float = 0.9
+) -> "Figure":
     """A row for each filter: what excited it most, the strongest on the left, with its answer.
 
     Args:
-        found: what :func:`jaxconv.explain.nearest_patches` found.
+        found: what :func:`jaxconv.explain.top_activating_patches` found.
         title: above all.
         names: of the rows; by default their numbers.
         size: of one picture, in inches.
 
-    >>> from jaxconv.explain import Patches
-    >>> two = Patches(np.zeros((2, 1, 3, 3, 1)), np.zeros((2, 1)), np.zeros((2, 1, 2)), np.array([[2.5], [1.0]]))
-    >>> figure = patches(two)
+    >>> from jaxconv.explain import ActivatingPatches
+    >>> two = ActivatingPatches(np.zeros((2, 1, 3, 3, 1)), np.zeros((2, 1)), np.zeros((2, 1, 2)), np.array([[2.5], [1.0]]))
+    >>> figure = activating_patches(two)
     >>> [axes.get_ylabel() for axes in figure.axes], [axes.get_xlabel() for axes in figure.axes]
     (['0', '1'], ['2.5', '1'])
     """
     filters, count = found.activation.shape
     panels, figure = panels_of(filters, count, size, below=0.2)
     for k, row in enumerate(panels):
-        fill(row, [rgb.picture(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
+        fill(row, [rgb.to_rgb(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
         for axes, activation in zip(row, found.activation[k], strict=True):
             axes.set_xlabel(f"{activation:.3g}", fontsize=7, labelpad=2)
     figure.suptitle(literal(title), fontsize=10)

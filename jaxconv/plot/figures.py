@@ -43,8 +43,8 @@ def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
         Whether it is written.
 
     >>> import tempfile
-    >>> from jaxconv.plot import numbers
-    >>> save(Path(tempfile.mkdtemp()) / "array.png", lambda: numbers({"a": [[1, 2]]}))
+    >>> from jaxconv.plot import annotated_arrays
+    >>> save(Path(tempfile.mkdtemp()) / "array.png", lambda: annotated_arrays({"a": [[1, 2]]}))
     True
     """
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 from typing import TYPE_CHECKING
 
-from jaxconv.plot.rgb import FRAME, signed
+from jaxconv.plot.rgb import FRAME, diverging
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @named_errors
-def grid(
+def image_grid(
     pictures: Sequence[Any],
     titles: Sequence[str] = (),
     *,
@@ -45,7 +45,7 @@ def grid(
         InputError: there is no picture.
 
     >>> import numpy as np
-    >>> figure = grid([np.zeros((4, 4, 3), np.uint8)] * 3, ["a", "b", "c"], columns=2)
+    >>> figure = image_grid([np.zeros((4, 4, 3), np.uint8)] * 3, ["a", "b", "c"], columns=2)
     >>> [axes.get_title() for axes in figure.axes]
     ['a', 'b', 'c', '']
     """
@@ -72,7 +72,7 @@ def grid(
 
 
 @named_errors
-def rows(
+def image_rows(
     named: Mapping[str, Sequence[Any]], titles: Sequence[str] = (), *, title: str = "", size: float = 0.7
 ) -> "Figure":
     """Rows of pictures, each row with its name to the left.
@@ -87,7 +87,7 @@ def rows(
         InputError: there is no picture, or rows of different lengths.
 
     >>> two = np.zeros((2, 4, 4, 1))
-    >>> figure = rows({"before": two, "after": two}, ["a"])
+    >>> figure = image_rows({"before": two, "after": two}, ["a"])
     >>> [axes.get_ylabel() for axes in figure.axes], figure.axes[0].get_title()
     (['before', '', 'after', ''], 'a')
     """
@@ -97,7 +97,7 @@ def rows(
     columns = next(iter(counts.values()))
     panels, figure = panels_of(len(named), columns, size)
     for row, (name, images) in zip(panels, named.items(), strict=True):
-        fill(row, [rgb.picture(image) for image in images], name)
+        fill(row, [rgb.to_rgb(image) for image in images], name)
     for axes, above in zip(panels[0], titles, strict=False):
         axes.set_title(literal(above), fontsize=8)
     figure.suptitle(literal(title), fontsize=10)
@@ -128,7 +128,9 @@ LARGEST = 20  # cells a side; of more the numbers could not be read
 
 
 @named_errors
-def numbers(arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None, *, title: str = "") -> "Figure":
+def annotated_arrays(
+    arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None, *, title: str = ""
+) -> "Figure":
     """Arrays side by side, a number in each cell: red above 0, blue below, the deepest the largest of its array.
 
     Args:
@@ -142,7 +144,7 @@ def numbers(arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None
     Lecture rows 002-07, 003-03, 004-06.
 
     >>> image = np.array([[1.0, 0.0], [-2.5, 1e-9]])
-    >>> figure = numbers({"image": image, "output": np.eye(1)}, {"image": ((0, 1), (0, 2))})
+    >>> figure = annotated_arrays({"image": image, "output": np.eye(1)}, {"image": ((0, 1), (0, 2))})
     >>> [text.get_text() for text in figure.axes[0].texts], len(figure.axes[0].patches)
     (['1', '0', '-2.5', '1e-09'], 1)
     """
@@ -167,7 +169,7 @@ def numbers(arrays: Mapping[str, Any], frames: Mapping[str, "Box"] | None = None
     panels = figure.subplots(1, len(shown), squeeze=False, width_ratios=widths)[0]
     for axes, (name, array) in zip(panels, shown.items(), strict=True):
         largest = float(np.abs(array[np.isfinite(array)]).max(initial=0))
-        axes.imshow(signed(array, 1.8 * largest), interpolation="nearest")  # not so deep that numbers are lost in it
+        axes.imshow(diverging(array, 1.8 * largest), interpolation="nearest")  # not so deep that numbers are lost in it
         for (i, j), value in np.ndenumerate(array):
             axes.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=6.5 if abs(value) >= 100 else 8)
         if name in frames:

@@ -17,12 +17,12 @@ FRAME = (255, 140, 0)
 
 
 @named_errors
-def picture(image: Any) -> np.ndarray:
+def to_rgb(image: Any) -> np.ndarray:
     """An image as it is: ``(H, W, C)`` bytes, or floats from 0 to 1.
 
     Three channels are a colour; of more, the first three are shown, and of two, the first, in grey.
 
-    >>> picture(np.array([[[0.0], [1.0]]])).tolist()
+    >>> to_rgb(np.array([[[0.0], [1.0]]])).tolist()
     [[[0, 0, 0], [255, 255, 255]]]
     """
     image = np.asarray(image)
@@ -34,26 +34,26 @@ def picture(image: Any) -> np.ndarray:
     return np.round(255 * np.clip(channels, 0, 1)).astype(np.uint8)
 
 
-def stretched(array: Any) -> np.ndarray:
+def rescale(array: Any) -> np.ndarray:
     """An array ``(H, W)`` or ``(H, W, 3)`` as grey or colour, its least value black and its greatest white.
 
-    >>> stretched(np.array([[-1.0, 3.0, 1.0]]))[0, :, 0].tolist()
+    >>> rescale(np.array([[-1.0, 3.0, 1.0]]))[0, :, 0].tolist()
     [0, 255, 128]
     """
     array = np.asarray(array, np.float64)
     low, high = array.min(), array.max()
     array = (array - low) / (high - low) if high > low else np.full_like(array, 0.5)
-    return picture(array if array.ndim == 3 else array[..., None])
+    return to_rgb(array if array.ndim == 3 else array[..., None])
 
 
-def signed(array: Any, largest: float | None = None) -> np.ndarray:
+def diverging(array: Any, largest: float | None = None) -> np.ndarray:
     """An array ``(H, W)`` of both signs: red above 0, blue below, white at 0.
 
     Args:
         array: what to show.
         largest: the value of the deepest red and blue; by default the largest there is.
 
-    >>> signed(np.array([[0.0]]))[0, 0].tolist()
+    >>> diverging(np.array([[0.0]]))[0, 0].tolist()
     [247, 246, 246]
     """
     array = np.asarray(array, np.float64)
@@ -61,10 +61,10 @@ def signed(array: Any, largest: float | None = None) -> np.ndarray:
     return _coloured("RdBu_r", 0.5 + 0.5 * array / (largest or 1))
 
 
-def heat(array: Any, largest: float | None = None) -> np.ndarray:
+def heatmap(array: Any, largest: float | None = None) -> np.ndarray:
     """An array ``(H, W)`` that is not negative: dark at 0, bright where it is largest.
 
-    >>> heat(np.array([[0.0, 1.0]]))[0].tolist()
+    >>> heatmap(np.array([[0.0, 1.0]]))[0].tolist()
     [[0, 0, 3], [252, 254, 164]]
     """
     array = np.asarray(array, np.float64)
@@ -78,25 +78,25 @@ def overlay(image: Any, array: Any, *, share: float = 0.55) -> np.ndarray:
     >>> overlay(np.zeros((2, 2, 1), np.uint8), np.eye(2)).shape
     (2, 2, 3)
     """
-    below = picture(image)
+    below = to_rgb(image)
     if below.shape[:2] != np.shape(array):
         raise InputError(f"a map {np.shape(array)} does not fit on an image of {below.shape[:2]}")
     grey = below.mean(axis=-1, keepdims=True)
-    return np.round((1 - share) * grey + share * heat(array)).astype(np.uint8)
+    return np.round((1 - share) * grey + share * heatmap(array)).astype(np.uint8)
 
 
-def framed(image: Any, box: Sequence[tuple[int, int]], *, side: int = 224) -> np.ndarray:
+def draw_box(image: Any, box: Sequence[tuple[int, int]], *, side: int = 224) -> np.ndarray:
     """An image, enlarged to about ``side`` pixels, with a frame around a box of it; what is beyond the border is not.
 
     Args:
         image: as :func:`picture` takes it.
-        box: rows and columns, from and up to, as :meth:`jaxconv.shapes.PlacedView.box` tells them.
+        box: rows and columns, from and up to, as :meth:`jaxconv.shapes.PositionedReceptiveField.bounds` tells them.
         side: of the longer side; the image is enlarged by a whole number.
 
-    >>> framed(np.zeros((2, 2, 1), np.uint8), ((0, 1), (1, 4)), side=6)[:, :, 0].tolist()[:4]
+    >>> draw_box(np.zeros((2, 2, 1), np.uint8), ((0, 1), (1, 4)), side=6)[:, :, 0].tolist()[:4]
     [[0, 0, 0, 255, 255, 255], [0, 0, 0, 255, 0, 255], [0, 0, 0, 255, 255, 255], [0, 0, 0, 0, 0, 0]]
     """
-    small = picture(image)
+    small = to_rgb(image)
     times = max(1, side // max(small.shape[:2]))
     large = small.repeat(times, axis=0).repeat(times, axis=1)
     edges = [(max(low, 0) * times, min(high, n) * times) for (low, high), n in zip(box, small.shape, strict=False)]
@@ -109,10 +109,10 @@ def framed(image: Any, box: Sequence[tuple[int, int]], *, side: int = 224) -> np
     return large
 
 
-def mosaic(pictures: Sequence[Any], columns: int, *, gap: int = 1) -> np.ndarray:
+def tile(pictures: Sequence[Any], columns: int, *, gap: int = 1) -> np.ndarray:
     """Pictures of one size as one, row after row, with gaps that are transparent: ``(H, W, 4)``.
 
-    >>> mosaic([np.zeros((2, 2, 3), np.uint8)] * 3, 2).shape
+    >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, 2).shape
     (5, 5, 4)
     """
     height, width = pictures[0].shape[:2]
@@ -144,12 +144,12 @@ def feature_maps(y: Any, most: int = 64) -> np.ndarray:
     if planes.ndim != 3:
         raise InputError(f"one image's (H, W, C) or (C,) is wanted, not {y.shape}")
     largest, count = float(np.abs(y).max()), planes.shape[-1]
-    paint = signed if y.min() < 0 else heat
+    paint = diverging if y.min() < 0 else heatmap
     columns = 32 if vector else 8 if count <= 32 else 16
-    return mosaic([paint(planes[..., c], largest) for c in range(count)], min(count, columns), gap=4 if vector else 1)
+    return tile([paint(planes[..., c], largest) for c in range(count)], min(count, columns), gap=4 if vector else 1)
 
 
-def address(pixels: np.ndarray, *, colors: int | None = None, **options: Any) -> str:
+def to_data_uri(pixels: np.ndarray, *, colors: int | None = None, **options: Any) -> str:
     """Pixels as a PNG that is written out in its own address, for a page that needs no other file.
 
     Args:
@@ -157,7 +157,7 @@ def address(pixels: np.ndarray, *, colors: int | None = None, **options: Any) ->
         colors: no more than so many.
         options: of Pillow's writer of PNG files: ``optimize=True``, ``compress_level=1``.
 
-    >>> address(np.zeros((2, 3, 3), np.uint8))[:22]
+    >>> to_data_uri(np.zeros((2, 3, 3), np.uint8))[:22]
     'data:image/png;base64,'
     """
     from PIL import Image

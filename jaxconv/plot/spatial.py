@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain import DISTORTIONS, Shifted
+from jaxconv.explain import CORRUPTIONS, ShiftResult
 from jaxconv.explain.corruptions import at_strengths
 from jaxconv.plot.figures import literal
-from jaxconv.plot.rgb import picture
+from jaxconv.plot.rgb import to_rgb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    shown = picture(image)
+    shown = to_rgb(image)
     if not boxes or any(np.shape(box) != (2, 2) for box in boxes.values()):
         raise InputError("give at least one layer's box, ((top, below), (left, beyond))")
     height, width = shown.shape[:2]
@@ -97,7 +97,7 @@ def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
 
 
 @named_errors
-def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") -> "Figure":
+def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: str = "") -> "Figure":
     """Accuracy, unchanged classes and the features' distance against how far the images are moved.
 
     Args:
@@ -106,8 +106,8 @@ def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") 
 
     Lecture rows 001-04, 003-16.
 
-    >>> rows = [Shifted(-1, 0.5, 0.6, 0.4), Shifted(0, 1.0, 1.0, 0.0)]
-    >>> figure = against_shift({"cnn": rows})
+    >>> rows = [ShiftResult(-1, 0.5, 0.6, 0.4), ShiftResult(0, 1.0, 1.0, 0.0)]
+    >>> figure = accuracy_vs_shift({"cnn": rows})
     >>> figure.axes[0].lines[0].get_ydata().tolist(), [axes.get_title() for axes in figure.axes]
     ([0.5, 1.0], ['accuracy', 'same class as unmoved', 'distance of the features'])
     """
@@ -132,7 +132,7 @@ def against_shift(results: Mapping[str, Sequence[Shifted]], *, title: str = "") 
 
 
 @named_errors
-def robustness(
+def accuracy_vs_severity(
     results: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], image: Any = None, *, title: str = ""
 ) -> "Figure":
     """Accuracy against the strength of each distortion, a panel for each and a line for each network.
@@ -147,7 +147,7 @@ def robustness(
 
     Lecture row 004-14.
 
-    >>> figure = robustness({"cnn": {"blur": [(0, 0.9), (1, 0.8)]}, "mlp": {"blur": [(0, 0.9), (1, 0.4)]}})
+    >>> figure = accuracy_vs_severity({"cnn": {"blur": [(0, 0.9), (1, 0.8)]}, "mlp": {"blur": [(0, 0.9), (1, 0.4)]}})
     >>> [line.get_label() for line in figure.axes[1].lines[:2]], figure.axes[0].get_title()
     (['cnn', 'mlp'], 'blur')
     """
@@ -166,7 +166,7 @@ def robustness(
         if i >= len(names):
             axes.set_visible(False)
             continue
-        name, entry = names[i], DISTORTIONS.get(names[i])
+        name, entry = names[i], CORRUPTIONS.get(names[i])
         for k, (network, found) in enumerate(results.items()):
             axes.plot(*zip(*sorted(found[name]), strict=True), "o-", ms=3, color=f"C{k}", label=literal(network))
         above.set_title(literal(name.replace("_", " ")), fontsize=10)
@@ -175,7 +175,7 @@ def robustness(
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         if entry is not None:
-            axes.axvline(entry.none, color="0.5", lw=0.8, ls="--", zorder=0)
+            axes.axvline(entry.identity, color="0.5", lw=0.8, ls="--", zorder=0)
         if image is not None and entry is not None:
             strengths = sorted({strength for found in results.values() for strength, _ in found[name]})
             above.imshow(_side_by_side(np.asarray(image), name, strengths), interpolation="nearest")
@@ -188,8 +188,8 @@ def robustness(
     return figure
 
 
-def _side_by_side(image: np.ndarray, name: str, strengths: Sequence[float]) -> np.ndarray:
+def _side_by_side(image: np.ndarray, name: str, severities: Sequence[float]) -> np.ndarray:
     """The image at each strength, with a gap between them, as one picture."""
-    seen = [picture(each) for each in np.asarray(at_strengths(image, name, strengths))]
+    seen = [to_rgb(each) for each in np.asarray(at_strengths(image, name, severities))]
     gap = np.full((len(image), max(1, len(image) // 14), 3), 255, np.uint8)
     return np.concatenate([part for each in seen for part in (gap, each)][1:], axis=1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "") -> "Figure":
+def training_curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "") -> "Figure":
     """Loss and metrics, such as accuracy, by epoch, of training and validation, with the best epoch marked.
 
     Training is measured while the parameters change and with dropout, so in early epochs it may look worse than
@@ -25,7 +25,7 @@ def curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "
         title: above both.
 
     >>> record = {"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val_loss": 0.4, "val_accuracy": 0.9}
-    >>> [axes.get_ylabel() for axes in curves([record], best_epoch=1).axes]
+    >>> [axes.get_ylabel() for axes in training_curves([record], best_epoch=1).axes]
     ['loss', 'accuracy']
     """
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def curves(history: Sequence[dict[str, Any]], *, best_epoch: int, title: str = "
     return figure
 
 
-def mistakes(
+def misclassified(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], *, most: int = 32
 ) -> "Figure":
     """The images that were classified wrongly, the surest mistakes first: the true class, and what was said.
@@ -61,7 +61,7 @@ def mistakes(
         classes: their names.
         most: how many to show.
 
-    >>> figure = mistakes(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), np.array([[.9, .1], [.8, .2]]), "ab")
+    >>> figure = misclassified(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), np.array([[.9, .1], [.8, .2]]), "ab")
     >>> [axes.get_title() for axes in figure.axes if axes.images]
     ['b\\n→ a 80%']
     """
@@ -90,7 +90,7 @@ def mistakes(
 
 
 @named_errors
-def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str], *, title: str = "") -> "Figure":
     """How often each class was taken for each: a row a true class, a column what was said, the diagonal what is right.
 
     A cell's colour is its share of the row, so that rare classes show as well as common ones. The scale is bent, so
@@ -104,7 +104,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str = "") ->
     Raises:
         InputError: counts that have not a row and a column for every name.
 
-    >>> figure = confusion(np.array([[3, 1], [0, 2]]), ["cat", "dog"])
+    >>> figure = confusion_matrix(np.array([[3, 1], [0, 2]]), ["cat", "dog"])
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['3', '1', '2']
     """

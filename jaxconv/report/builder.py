@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxconv import plot
-from jaxconv.report.attribution_sections import attention_section, wishes_section
-from jaxconv.report.context import Subject, read_subject
+from jaxconv.report.attribution_sections import attention_section, feature_visualization_section
+from jaxconv.report.context import ReportContext, load_context
 from jaxconv.report.diagnostic_sections import geometry_section, health_section, robustness_section
 from jaxconv.report.model_sections import arithmetic_section, features_section, filters_section, network_section
 from jaxconv.report.page import Section, write_page
@@ -15,13 +15,13 @@ from jaxconv.utils.files import make_folder, refuse_link
 from jaxconv.utils.progress import progress_bar
 
 # In the order of the page; one that has nothing to show of a network is left out.
-SECTIONS: dict[str, Callable[[Subject], Section | None]] = {
+SECTIONS: dict[str, Callable[[ReportContext], Section | None]] = {
     "how training went": curves_section,
     "mistakes": mistakes_section,
     "filters": filters_section,
     "feature maps": features_section,
     "what it looked at": attention_section,
-    "what the filters wait for": wishes_section,
+    "what the filters wait for": feature_visualization_section,
     "health": health_section,
     "where it looks": geometry_section,
     "what it withstands": robustness_section,
@@ -38,13 +38,13 @@ class Report(NamedTuple):
     notes: list[str]
 
 
-def explain_run(
+def write_report(
     folder: Path,
     *,
     images: Sequence[Path] = (),
     invert: bool = False,
     layer: str | None = None,
-    out: Path | None = None,
+    output_dir: Path | None = None,
     progress: bool = True,
 ) -> Report:
     """Write a run's page, ``index.html``, and its pictures as PNG files.
@@ -54,18 +54,18 @@ def explain_run(
         images: files to look at too; they are resized to what the network takes.
         invert: swap dark and bright in these.
         layer: whose feature maps Grad-CAM weighs; by default the last one's that has places.
-        out: where to; by default the folder ``explain`` in the run's, which must not be a symbolic link.
+        output_dir: where to; by default the folder ``explain`` in the run's, which must not be a symbolic link.
         progress: show a progress bar.
 
     Raises:
         InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
             picture; a folder that cannot be written.
     """
-    own = out is None
-    target = Path(folder) / "explain" if out is None else Path(out)
+    own = output_dir is None
+    target = Path(folder) / "explain" if output_dir is None else Path(output_dir)
     with progress_bar("elapsed", disable=not progress) as bar:
         task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
-        subject = read_subject(Path(folder), files=images, invert=invert, layer=layer)
+        subject = load_context(Path(folder), files=images, invert=invert, layer=layer)
         if own:
             refuse_link(target)
         make_folder(target)
@@ -84,14 +84,14 @@ def explain_run(
     return Report(target / "index.html", pictures, subject.notes)
 
 
-def _facts(subject: Subject) -> list[tuple[str, str]]:
+def _facts(subject: ReportContext) -> list[tuple[str, str]]:
     result, summary = subject.result, subject.summary
     right = (subject.probabilities.argmax(axis=1) == subject.labels).mean()
     return [
         ("test accuracy", f"{right:.4f}"),
         ("parameters", f"{summary.params:,}"),
-        ("multiply-adds an image", f"{summary.multiply_adds:,}"),
-        ("epochs", f"{result['epochs']}"),
+        ("MACs per image", f"{summary.macs:,}"),
+        ("epochs", f"{result['epochs_run']}"),
         ("trained in", f"{result['train_seconds']:.0f} s"),
         ("seed", f"{result['seed']}"),
         ("device", f"{result['device']}"),

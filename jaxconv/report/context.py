@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from jaxconv import data
-from jaxconv.data.images import image_shape
+from jaxconv.data.images import read_image_shape
 from jaxconv.errors import error_context
-from jaxconv.explain import Row, Summary, grad_cam, summarize
+from jaxconv.explain import LayerSummary, Summary, grad_cam, summarize
 from jaxconv.explain.intermediates import check_layer
 from jaxconv.layers import Layer
-from jaxconv.runs import CHANGED, Run, load_run, read_history, read_result
+from jaxconv.runs import CHANGED, TrainedRun, load_run, read_history, read_result
 
 MOST_EXAMPLES = 10
 Item = TypeVar("Item")
@@ -28,10 +28,10 @@ class Examples(NamedTuple):
     said: list[str]
 
 
-class Subject(NamedTuple):
+class ReportContext(NamedTuple):
     """A run with all that its page is made of."""
 
-    run: Run  # of one network
+    run: TrainedRun  # of one network
     result: dict[str, Any]
     history: list[dict[str, Any]]
     summary: Summary
@@ -44,10 +44,10 @@ class Subject(NamedTuple):
 
     @property
     def classes(self) -> list[str]:
-        return self.run.config["classes"]
+        return self.run.config["class_names"]
 
     @property
-    def convolutions(self) -> list[Row]:
+    def convolutions(self) -> list[LayerSummary]:
         """The convolutions of images, from the first to the last."""
         return [row for row in self.summary.rows if row.facts.kernel_use == "slide" and len(row.shape) == 3]
 
@@ -67,9 +67,9 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[i] for i in places]
 
 
-def read_subject(
+def load_context(
     folder: Path, *, files: Sequence[Path] = (), invert: bool = False, layer: str | None = None
-) -> Subject:
+) -> ReportContext:
     """All that is needed, read and checked, before anything takes long.
 
     Args:
@@ -85,12 +85,12 @@ def read_subject(
     run = load_run(folder)
     run.check_classifies()
     result = read_result(Path(folder))
-    history = read_history(run.folder, result["epochs"])
+    history = read_history(run.folder, result["epochs_run"])
     notes = []
     if (seeds := run.config.get("seeds", 1)) > 1:
         notes.append(f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}.")
-    run = run.first()
-    in_shape = tuple(run.config["in_shape"])
+    run = run.first_member()
+    input_shape = tuple(run.config["input_shape"])
     if layer is not None:
         _check_layer(run, layer)
     pictures, resized = _read_files(run, files, invert)
@@ -99,13 +99,13 @@ def read_subject(
         notes.append(f"{CHANGED}.")
     probabilities = run.predict(images)
     examples = _examples(run, images, labels, probabilities, pictures, files)
-    if len(run.config["classes"]) > MOST_EXAMPLES:
+    if len(run.config["class_names"]) > MOST_EXAMPLES:
         notes.append(f"Of the {len(run.config['classes'])} classes the first {MOST_EXAMPLES} are looked at one by one.")
-    return Subject(
+    return ReportContext(
         run,
         result,
         history,
-        summarize(run.model, in_shape),
+        summarize(run.model, input_shape),
         images,
         labels,
         probabilities,
@@ -115,35 +115,35 @@ def read_subject(
     )
 
 
-def _check_layer(run: Run, layer: str) -> None:
-    image = jax.ShapeDtypeStruct((1, *run.config["in_shape"]), np.float32)
+def _check_layer(run: TrainedRun, layer: str) -> None:
+    image = jax.ShapeDtypeStruct((1, *run.config["input_shape"]), np.float32)
     with error_context("explain --layer"):
         check_layer(run.model, layer)
         jax.eval_shape(lambda x: grad_cam(run.model, run.params, run.state, x, layer=layer), image)
 
 
-def _read_files(run: Run, files: Sequence[Path], invert: bool) -> tuple[np.ndarray, list[str]]:
+def _read_files(run: TrainedRun, files: Sequence[Path], invert: bool) -> tuple[np.ndarray, list[str]]:
     """Pictures as the network takes them, and a note for each that was resized."""
-    shape, in_shape = tuple(run.config["image_shape"]), tuple(run.config["in_shape"])
+    shape, input_shape = tuple(run.config["image_shape"]), tuple(run.config["input_shape"])
     read, notes = [np.zeros((0, *shape), np.uint8)], []
     for path in map(Path, files):
         read.append(data.read_image(path, shape)[None])
-        height, width, _ = image_shape(path)
+        height, width, _ = read_image_shape(path)
         if (height, width) != shape[:2]:
             notes.append(f"{path.name} is {height}×{width}; the network was shown it as {shape[0]}×{shape[1]}.")
     pictures = np.concatenate(read)
-    return data.enlarge(255 - pictures if invert else pictures, in_shape[:2]), notes
+    return data.upscale_and_pad(255 - pictures if invert else pictures, input_shape[:2]), notes
 
 
 def _examples(
-    run: Run,
+    run: TrainedRun,
     images: np.ndarray,
     labels: np.ndarray,
     probabilities: np.ndarray,
     pictures: np.ndarray,
     files: Sequence[Path],
 ) -> Examples:
-    classes = run.config["classes"]
+    classes = run.config["class_names"]
     there = [np.flatnonzero(labels == c) for c in range(len(classes))]
     first = [int(found[0]) for found in there if found.size][:MOST_EXAMPLES]
     shown = np.concatenate([images[first], pictures])

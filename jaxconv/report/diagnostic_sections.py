@@ -7,40 +7,40 @@ import jax
 import numpy as np
 
 from jaxconv import plot
-from jaxconv.explain import coverage_map, feature_maps, health, histograms, robustness, translation_test
-from jaxconv.explain.corruptions import DISTORTIONS, at_strengths
-from jaxconv.explain.diagnostics import HealthRow
-from jaxconv.explain.receptive_fields import fields
+from jaxconv.explain import corruption_accuracy, coverage_map, diagnose, feature_maps, histograms, translation_test
+from jaxconv.explain.corruptions import CORRUPTIONS, at_strengths
+from jaxconv.explain.diagnostics import LayerDiagnosis
+from jaxconv.explain.receptive_fields import all_receptive_fields
 from jaxconv.layers.traversal import named_layers
 from jaxconv.plot import rgb
 from jaxconv.report import figures
-from jaxconv.report.context import Subject, spread
-from jaxconv.report.figures import Tile, tile
+from jaxconv.report.context import ReportContext, spread
+from jaxconv.report.figures import ImageTile, tile
 from jaxconv.report.model_sections import shown_layers
 from jaxconv.report.page import Block, Pictures, Section, Table
 
-SPOILT = ("rotation", "scale", "stroke_width", "noise")
+REPORT_CORRUPTIONS = ("rotation", "scale", "stroke_width", "noise")
 MOST_FIELDS = 6
 MOST_ROBUSTNESS_IMAGES = 1000  # images, for each strength of each distortion
 
 
-def geometry_section(subject: Subject) -> Section | None:
+def geometry_section(subject: ReportContext) -> Section | None:
     """The receptive field of each layer's middle output, drawn on an image, and how often each pixel is looked at."""
     model, summary, image = subject.run.model, subject.summary, subject.examples.images[0]
-    views = {name: view for name, view in fields(model, summary.in_shape).items() if view is not None}
+    views = {name: view for name, view in all_receptive_fields(model, summary.input_shape).items() if view is not None}
     kinds = named_layers(model)
     steps = [name for name in views if kinds[name].window is not None]  # those where more comes into sight
     if not steps:
         return None
     shapes = {row.name: row.shape for row in summary.rows}
-    boxes = {name: views[name].box([n // 2 for n in shapes[name][:-1]]) for name in spread(steps, MOST_FIELDS)}
+    boxes = {name: views[name].bounds([n // 2 for n in shapes[name][:-1]]) for name in spread(steps, MOST_FIELDS)}
     drawn, covered = [], []
     for name, box in boxes.items():
         seen = "×".join(str(high - low) for low, high in box)
-        drawn.append(tile(rgb.framed(image, box), f"what one output of {name} sees", f"{name}: {seen}"))
-        counts = coverage_map(model, summary.in_shape, layer=name)
+        drawn.append(tile(rgb.draw_box(image, box), f"what one output of {name} sees", f"{name}: {seen}"))
+        counts = coverage_map(model, summary.input_shape, layer=name)
         covered.append(
-            tile(rgb.heat(counts), f"how often {name} sees each pixel", f"{name}: {counts.min()} to {counts.max()}")
+            tile(rgb.heatmap(counts), f"how often {name} sees each pixel", f"{name}: {counts.min()} to {counts.max()}")
         )
     lead = (
         "The frame is what one output in the middle of the layer can see of the image: its receptive field. The maps "
@@ -54,7 +54,7 @@ def geometry_section(subject: Subject) -> Section | None:
     return Section("geometry", "Where it looks", [lead], blocks, downloads)
 
 
-def robustness_section(subject: Subject) -> Section:
+def robustness_section(subject: ReportContext) -> Section:
     """Accuracy on images that are moved, turned, enlarged, thickened and in noise."""
     (model, params, state), (images, labels) = (
         subject.network,
@@ -70,15 +70,17 @@ def robustness_section(subject: Subject) -> Section:
         shifts=reach,
         axis="x",
     )
-    found = robustness(model, params, state, images, labels, distortions=SPOILT)
+    found = corruption_accuracy(model, params, state, images, labels, corruptions=REPORT_CORRUPTIONS)
     shift = {"accuracy": ([m.shift for m in moved], [m.accuracy for m in moved])}
-    shift["distance of the features"] = ([m.shift for m in moved], [m.distance for m in moved])
+    shift["distance of the features"] = ([m.shift for m in moved], [m.feature_distance for m in moved])
     drawn = [("accuracy against shift", figures.lines(shift, "pixels to the right", "accuracy, distance"))]
     for name, pairs in found.items():
         line = {name: ([s for s, _ in pairs], [a for _, a in pairs])}
         said = name.replace("_", " ")
-        drawn.append((f"accuracy against {said}", figures.lines(line, f"{said}: {DISTORTIONS[name].unit}", "accuracy")))
-    rows = [(name.replace("_", " "), _spoilt(images[0], name, [s for s, _ in found[name]])) for name in SPOILT]
+        drawn.append((f"accuracy against {said}", figures.lines(line, f"{said}: {CORRUPTIONS[name].unit}", "accuracy")))
+    rows = [
+        (name.replace("_", " "), _spoilt(images[0], name, [s for s, _ in found[name]])) for name in REPORT_CORRUPTIONS
+    ]
     width = max(len(tiles) for _, tiles in rows)
     lead = (
         f"Accuracy on {len(images):,} test images that are unlike those it was trained on. The distance is how far the "
@@ -87,14 +89,16 @@ def robustness_section(subject: Subject) -> Section:
     pictures = Pictures(["", *[""] * width], rows)
     blocks = [Block(charts=drawn), Block("What these images look like", pictures=pictures)]
     title = f"accuracy on {len(images):,} test images"
-    downloads = {"robustness.png": plot.robustness({subject.run.config["model"]: found}, images[0], title=title)}
+    downloads = {
+        "robustness.png": plot.accuracy_vs_severity({subject.run.config["model"]: found}, images[0], title=title)
+    }
     return Section("robustness", "What it withstands", [lead], blocks, downloads)
 
 
-def _spoilt(image: np.ndarray, name: str, strengths: Sequence[float]) -> list[Tile]:
+def _spoilt(image: np.ndarray, name: str, severities: Sequence[float]) -> list[ImageTile]:
     return [
-        tile(rgb.picture(each), f"{name} of {strength:g}")
-        for each, strength in zip(np.asarray(at_strengths(image, name, strengths)), strengths, strict=True)
+        tile(rgb.to_rgb(each), f"{name} of {strength:g}")
+        for each, strength in zip(np.asarray(at_strengths(image, name, severities)), severities, strict=True)
     ]
 
 
@@ -102,12 +106,12 @@ MOST_HEALTH_IMAGES = 5000  # images that are gone through
 MOST_HISTOGRAMS = 12
 FEW = 64  # images whose outputs are counted
 
-COLUMNS: dict[str, Callable[[HealthRow], str]] = {
+COLUMNS: dict[str, Callable[[LayerDiagnosis], str]] = {
     "layer": lambda row: row.name,
     "channels": lambda row: f"{row.channels:,}",
     "dead": lambda row: _number(row.dead, "d"),
-    "live in": lambda row: f"{row.live:.1%}",
-    "zeros": lambda row: f"{row.zeros:.1%}",
+    "live in": lambda row: f"{row.active_fraction:.1%}",
+    "zeros": lambda row: f"{row.zero_fraction:.1%}",
     "saturated": lambda row: _number(row.saturation, ".1%"),
     "mean |ρ|": lambda row: _number(row.correlation, ".2f"),
     "doubles": lambda row: _number(row.duplicates, "d"),
@@ -115,13 +119,13 @@ COLUMNS: dict[str, Callable[[HealthRow], str]] = {
 }
 
 
-def health_section(subject: Subject) -> Section:
-    """The table of :func:`jaxconv.explain.health`, what it warns of, and how weights and feature maps are spread."""
+def health_section(subject: ReportContext) -> Section:
+    """The table of :func:`jaxconv.explain.diagnose`, what it warns of, and how weights and feature maps are spread."""
     (model, params, state), (images, labels) = (
         subject.network,
         (subject.images[:MOST_HEALTH_IMAGES], subject.labels[:MOST_HEALTH_IMAGES]),
     )
-    found = health(model, params, state, images, labels)
+    found = diagnose(model, params, state, images, labels)
     blocks = [Block(text=warning, tone="warning") for warning in found.warnings]
     if not blocks:
         blocks.append(Block(text="Nothing is wrong: no dead, doubled or starved filter.", tone="good"))
@@ -132,10 +136,10 @@ def health_section(subject: Subject) -> Section:
     if correlated:
         name = correlated[-1]
         matrix = found.correlations[name].matrix
-        shown = tile(rgb.signed(np.nan_to_num(matrix), 1.0), f"correlations of the feature maps of {name}")
+        shown = tile(rgb.diverging(np.nan_to_num(matrix), 1.0), f"correlations of the feature maps of {name}")
         text = f"Each pixel is a pair of filters of {name}: red if they answer together, blue if one or the other does."
         blocks.append(Block("Do its filters say the same?", text, tiles=[shown], size="large"))
-        downloads["correlation.png"] = plot.correlation(matrix, title=f"feature maps of {name}")
+        downloads["correlation.png"] = plot.correlation_matrix(matrix, title=f"feature maps of {name}")
     weights = {name: each for name, each in histograms(params).items() if name.endswith("kernel")}
     spread = [(f"weights of {name}", figures.bars(each.counts, each.edges, name)) for name, each in weights.items()]
     blocks.append(Block("How the weights are spread", charts=spread[:MOST_HISTOGRAMS]))

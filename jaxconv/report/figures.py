@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 from typing import NamedTuple
 
-from jaxconv.plot.rgb import address
+from jaxconv.plot.rgb import to_data_uri
 
 # Blue and orange differ in lightness too, and both can be read on black and on white.
 BLUE, ORANGE = "#3b8bd4", "#e08214"
@@ -120,7 +120,7 @@ LARGE = 4000  # pixels; of larger pictures the colours are few, or a page of a d
 COLORS = 64
 
 
-class Tile(NamedTuple):
+class ImageTile(NamedTuple):
     """One small picture of the page.
 
     Attributes:
@@ -137,7 +137,7 @@ class Tile(NamedTuple):
     height: int
 
 
-def tile(pixels: np.ndarray, alt: str, caption: str = "") -> Tile:
+def tile(pixels: np.ndarray, alt: str, caption: str = "") -> ImageTile:
     """A picture for the page.
 
     Args:
@@ -150,4 +150,4 @@ def tile(pixels: np.ndarray, alt: str, caption: str = "") -> Tile:
     """
     height, width = pixels.shape[:2]
     colors = COLORS if height * width > LARGE else None
-    return Tile(address(pixels, colors=colors, optimize=True), alt, caption, width, height)
+    return ImageTile(to_data_uri(pixels, colors=colors, optimize=True), alt, caption, width, height)

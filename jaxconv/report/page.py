@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxconv.report.figures import Tile
+from jaxconv.report.figures import ImageTile
 from jaxconv.utils.files import write_file
 from jaxconv.utils.terminal import printable
 
@@ -27,15 +27,15 @@ class Pictures(NamedTuple):
     """A table of pictures: headings, and rows of a name and pictures."""
 
     headings: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Tile]]]
+    rows: Sequence[tuple[str, Sequence[ImageTile]]]
 
 
-class Folded(NamedTuple):
+class Details(NamedTuple):
     """What is shown when it is opened: for each name a picture."""
 
     title: str
-    picture: Tile
-    maps: Sequence[tuple[str, Tile]]
+    picture: ImageTile
+    maps: Sequence[tuple[str, ImageTile]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Block:
     text: str = ""
     tone: str = ""  # of the text: "", "soft", "warning" or "good"
     charts: Sequence[tuple[str, str]] = ()  # what it shows, and the JSON of jaxconv.report.figures
-    tiles: Sequence[Tile] = ()
+    tiles: Sequence[ImageTile] = ()
     size: str = "small"  # of the tiles: "filters", "small" or "large"
     table: Table | None = None
     pictures: Pictures | None = None
     pre: str = ""
-    folded: Sequence[Folded] = ()
+    folded: Sequence[Details] = ()
 
 
 class Section(NamedTuple):

@@ -4,10 +4,10 @@ runs/<dataset>-<model>-<time>/
     config.json      what was asked for, and what the data turned out to be
     metrics.jsonl    one line an epoch, written as it ends
     checkpoint/      the last two snapshots: all to go on from, and the parameters of the best epoch
-    curves.png       loss and accuracy, training and validation
-    mistakes.png     the test images that it got wrong
-    confusion.png    how often each class was taken for each
-    report.json      precision and recall of each class, calibration error, and more
+    training_curves.png       loss and accuracy, training and validation
+    misclassified.png     the test images that it got wrong
+    confusion_matrix.png    how often each class was taken for each
+    classification_report.json      precision and recall of each class, calibration error, and more
     result.json      what came of it; it is there only if everything else is
     .lock            keeps a second process from writing it; .lock.json tells which one does
 
@@ -17,16 +17,16 @@ not written into.
 """
 
 from jaxconv.runs.config import RECIPES, TrainConfig
-from jaxconv.runs.run_folder import CHANGED, Run, evaluate_run, load_run, predict_files
+from jaxconv.runs.run_folder import CHANGED, TrainedRun, evaluate_run, load_run, predict_files
 from jaxconv.runs.runner import resume_training, run_training, train_or_resume
-from jaxconv.runs.schema import MAY_CHANGE, read_config, read_history, read_result, read_train_config
+from jaxconv.runs.schema import RESUME_OVERRIDES, read_config, read_history, read_result, read_train_config
 
 __all__ = [
     "CHANGED",
-    "MAY_CHANGE",
     "RECIPES",
-    "Run",
+    "RESUME_OVERRIDES",
     "TrainConfig",
+    "TrainedRun",
     "evaluate_run",
     "load_run",
     "predict_files",

@@ -30,20 +30,20 @@ class TrainConfig:
     """Its highest value."""
     schedule: str = "one_cycle"
     """How the learning rate changes over the run: constant, cosine, one_cycle or step."""
-    warmup: int = 0
+    warmup_epochs: int = 0
     """Epochs in which the learning rate rises from nothing, before the schedule."""
     weight_decay: float = 0.0
     """Of kernels; biases and norms are left alone."""
-    clip_norm: float | None = None
+    max_grad_norm: float | None = None
     """The longest a gradient may be; a longer one is shortened."""
     label_smoothing: float = 0.0
     """The share of each target that is spread over all classes."""
     augment: tuple[str, ...] | None = None
-    """flip, shift:4, crop:28, rotate:15, cutout:8, mixup:0.2, cutmix:1, in this order. By default none, and for cifar10
-    flip shift:4, as He et al. did."""
-    average: float | None = None
+    """hflip, translate:4, crop:28, rotate:15, cutout:8, mixup:0.2, cutmix:1, in this order. By default none, and for cifar10
+    hflip translate:4, as He et al. did."""
+    ema_decay: float | None = None
     """Score an average of the weights over the steps, with this decay: 0.999."""
-    accumulate: int = 1
+    grad_accumulation: int = 1
     """Go through a batch in so many parts, to save memory."""
     dtype: str = "float32"
     """What to compute in: float32 or bfloat16; parameters are float32 all the same."""
@@ -53,74 +53,78 @@ class TrainConfig:
     """What the best epoch is best in: val_accuracy (and among equals val_loss) or val_loss."""
     patience: int | None = None
     """Stop when so many epochs in a row have not been better than the best."""
-    baseline: str | None = None
+    baseline_model: str | None = None
     """Train this model the same way too, and tell how much of its error is gone."""
     seed: int = 0
     """Of the parameters, the order of the data, dropout and augmentation."""
-    seeds: int = 1
+    num_seeds: int = 1
     """Train so many networks at once, with this seed and those after it: mean, deviation and what they say together."""
-    devices: int | None = None
+    num_devices: int | None = None
     """How many devices share every batch; by default all."""
-    stream: bool = False
+    streaming: bool = False
     """Read the training images as they are needed, instead of keeping them on the device."""
     tensorboard: bool = False
     """Write for TensorBoard too, into the run folder."""
-    pause_minutes: float = 10.0
+    checkpoint_minutes: float = 10.0
     """Save a checkpoint so often within an epoch; at the end of each there is one anyway."""
-    keep: int = 2
+    max_checkpoints: int = 2
     """How many checkpoints to keep; each holds the best network, too."""
-    runs: Path = Path("runs")
+    runs_dir: Path = Path("runs")
     """The folder that the run folder is made in."""
-    out: Path | None = None
+    run_dir: Path | None = None
     """The run folder itself; by default it is named after data set, model and time."""
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Refuse what can be refused before any data is read."""
-        train.check_settings(self.epochs, self.batch_size)
+        train.check_fit_arguments(self.epochs, self.batch_size)
         self._check_fields()
         task = self.make_task()
         with error_context("early stopping"):
             checks.one_of("monitor", self.monitor, ("val_loss", f"val_{task.metric}", "loss", task.metric))
-        self.stopping()
+        self.early_stopping()
         model = models.create_model(self.model, num_classes=2)
-        train.make_step(model, self.make_optimizer(steps_an_epoch=4), task=task, **self.step_options())
+        train.make_train_step(model, self.make_optimizer(steps_per_epoch=4), task=task, **self.step_kwargs())
         runtime.device_name()
-        if self.baseline is not None:
-            models.get_model(self.baseline)
+        if self.baseline_model is not None:
+            models.get_model(self.baseline_model)
 
     @named_errors(name="train")
     def _check_fields(self) -> None:
-        checks.at_least(0, seed=self.seed, warmup=self.warmup)
-        checks.at_least(1, seeds=self.seeds, keep=self.keep, accumulate=self.accumulate)
-        if self.seeds > MOST_SEEDS or self.seed + self.seeds > 2**32:
+        checks.at_least(0, seed=self.seed, warmup_epochs=self.warmup_epochs)
+        checks.at_least(
+            1, num_seeds=self.num_seeds, max_checkpoints=self.max_checkpoints, grad_accumulation=self.grad_accumulation
+        )
+        if self.num_seeds > MOST_SEEDS or self.seed + self.num_seeds > 2**32:
             raise InputError(
-                f"seeds={self.seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
+                f"num_seeds={self.num_seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
             )
-        for name in ("devices", "patience"):
+        for name in ("num_devices", "patience"):
             if getattr(self, name) is not None:
                 checks.at_least(1, **{name: getattr(self, name)})
-        if not checks.is_number(self.pause_minutes) or not 0 <= self.pause_minutes < math.inf:
-            raise InputError(f"pause_minutes={self.pause_minutes!r} should be a finite number of at least 0")
-        if self.accumulate > self.batch_size:
-            raise InputError(f"accumulate={self.accumulate} is more parts than batch_size={self.batch_size}")
-        for name in ("stream", "tensorboard"):
+        if not checks.is_number(self.checkpoint_minutes) or not 0 <= self.checkpoint_minutes < math.inf:
+            raise InputError(f"checkpoint_minutes={self.checkpoint_minutes!r} should be a finite number of at least 0")
+        if self.grad_accumulation > self.batch_size:
+            raise InputError(
+                f"grad_accumulation={self.grad_accumulation} is more parts than batch_size={self.batch_size}"
+            )
+        for name in ("streaming", "tensorboard"):
             checks.boolean(name, getattr(self, name))
-        for name in ("runs", "out"):
-            if not isinstance(value := getattr(self, name), Path) and (name, value) != ("out", None):
+        for name in ("runs_dir", "run_dir"):
+            if not isinstance(value := getattr(self, name), Path) and (name, value) != ("run_dir", None):
                 raise InputError(f"{name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
         if self.augment is not None and not isinstance(self.augment, tuple | list):
-            raise InputError(f"augment={self.augment!r} should be a tuple of names, such as ('flip', 'shift:4')")
+            raise InputError(f"augment={self.augment!r} should be a tuple of names, such as ('hflip', 'translate:4')")
         if not isinstance(self.dataset, str):
             raise InputError(f"dataset={self.dataset!r} should be a name, such as 'digits'")
-        if self.warmup >= self.epochs:
-            raise InputError(f"warmup={self.warmup} epochs leave none of {self.epochs} for the schedule")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"warmup_epochs={self.warmup_epochs} epochs leave none of {self.epochs} for the schedule")
         checks.one_of("task", self.task, train.TASKS)
-        if self.baseline is not None and self.task != "classification":
-            raise InputError(f"baseline compares accuracies, so task={self.task!r} has none")
+        if self.baseline_model is not None and self.task != "classification":
+            raise InputError(f"baseline_model compares accuracies, so task={self.task!r} has none")
 
-    def all_seeds(self) -> list[int]:
+    def seed_list(self) -> list[int]:
         """Return the seed of each network."""
-        return [self.seed + i for i in range(self.seeds)]
+        return [self.seed + i for i in range(self.num_seeds)]
 
     def augmentations(self) -> tuple[str, ...]:
         """Those asked for, or the data set's."""
@@ -130,29 +134,29 @@ class TrainConfig:
         """Return the task, a :class:`jaxconv.train.Task`."""
         return train.TASKS[self.task]()
 
-    def stopping(self) -> train.EarlyStopping:
+    def early_stopping(self) -> train.EarlyStopping:
         """The rule for the best epoch, and for the last."""
         return train.EarlyStopping(self.patience, self.monitor)
 
-    def make_optimizer(self, steps_an_epoch: int) -> Any:
+    def make_optimizer(self, steps_per_epoch: int) -> Any:
         """The optimiser, whose schedule takes all epochs."""
         return train.make_optimizer(
             self.optimizer,
             self.learning_rate,
             self.schedule,
-            self.epochs * steps_an_epoch,
-            warmup=self.warmup * steps_an_epoch,
+            self.epochs * steps_per_epoch,
+            warmup_steps=self.warmup_epochs * steps_per_epoch,
             weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
+            max_grad_norm=self.max_grad_norm,
         )
 
-    def step_options(self) -> dict[str, Any]:
-        """What :func:`jaxconv.train.make_step` is told."""
-        image, mix = augment.find(self.augmentations())
-        names = ("label_smoothing", "accumulate", "dtype", "average")
-        return {"augment": image, "mix": mix} | {name: getattr(self, name) for name in names}
+    def step_kwargs(self) -> dict[str, Any]:
+        """What :func:`jaxconv.train.make_train_step` is told."""
+        image, mixup_fn = augment.parse_augmentations(self.augmentations())
+        names = ("label_smoothing", "grad_accumulation", "dtype", "ema_decay")
+        return {"augment": image, "mixup_fn": mixup_fn} | {name: getattr(self, name) for name in names}
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Every option and its value."""
         return {
             field.name: str(value) if isinstance(value := getattr(self, field.name), Path) else value
@@ -160,8 +164,8 @@ class TrainConfig:
         }
 
     @classmethod
-    def from_json(cls, given: dict[str, Any], *, name: str = "the config") -> "TrainConfig":
-        """The config that :meth:`as_json` wrote down; other entries are left alone.
+    def from_dict(cls, given: dict[str, Any], *, name: str = "the config") -> "TrainConfig":
+        """The config that :meth:`to_dict` wrote down; other entries are left alone.
 
         Args:
             given: the entries.
@@ -177,7 +181,7 @@ class TrainConfig:
 
 
 MOST_SEEDS = 1000
-AUGMENTATIONS = {"cifar10": ("flip", "shift:4")}
+AUGMENTATIONS = {"cifar10": ("hflip", "translate:4")}
 RECIPES: dict[str, dict[str, Any]] = {
     # MNIST in one epoch: chosen on the validation images, among one to three epochs, batches of 64 to 256, adam,
     # nesterov and muon, and smoothing from 0 to 0.2.
@@ -198,7 +202,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "monitor": "val_loss",
         "patience": 5,
-        "baseline": "mlp",
+        "baseline_model": "mlp",
     },
     # He et al., 2015, section 4.2: 64,000 steps on the 45,000 images that are left to train on.
     "resnet": {

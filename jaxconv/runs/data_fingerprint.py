@@ -22,7 +22,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     >>> sorted(fingerprint(data.load("digits")))
     ['sample of the training images', 'test images', 'training images', 'training labels', 'validation images']
     """
-    train, held = dataset.train.lazy(), {"validation images": dataset.validation, TEST: dataset.test}
+    train, held = dataset.train.to_lazy(), {"validation images": dataset.validation, TEST: dataset.test}
     places = np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int))
     parts = {name: sha256(*split) for name, split in held.items()}
     parts |= {"sample of the training images": sha256(train.take(places)), "training labels": sha256(train.labels)}

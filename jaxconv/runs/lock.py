@@ -39,7 +39,7 @@ class RunLock(NamedTuple):
         Raises:
             InputError: it was removed, moved or replaced since.
         """
-        if distributed.first() and _owner(self.folder) != self.owner:
+        if distributed.is_main_process() and _owner(self.folder) != self.owner:
             raise InputError(
                 f"the run folder {self.folder} was removed, moved or replaced while it was trained in: "
                 "training has stopped; if it was moved, go on there with --resume"
@@ -66,13 +66,13 @@ def lock_run(folder: Path) -> Iterator[RunLock]:
     """
     owner = Owner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
     lock = filelock.FileLock(folder / ".lock", timeout=0)
-    fault = _acquire(lock, folder, owner) if distributed.first() else None
+    fault = _acquire(lock, folder, owner) if distributed.is_main_process() else None
     try:
-        if distributed.first_says(fault is not None):
+        if distributed.broadcast_from_main(fault is not None):
             raise InputError(fault or f"process 0 cannot write {folder}; what it printed tells why")
         yield RunLock(folder, owner)
     finally:
-        if distributed.first() and fault is None:
+        if distributed.is_main_process() and fault is None:
             if _owner(folder) == owner:
                 with suppress(OSError):
                     (folder / ".lock.json").unlink()

@@ -22,11 +22,11 @@ from jaxconv.layers import Layer
 from jaxconv.runs.config import TrainConfig
 from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
 from jaxconv.runs.lock import RunLock, lock_run
-from jaxconv.runs.run_folder import make_folder
-from jaxconv.runs.schema import MAY_CHANGE, check_config, read_config, read_result, read_train_config
-from jaxconv.train import Fitted, SeedsResult, Snapshot
+from jaxconv.runs.run_folder import create_run_folder
+from jaxconv.runs.schema import RESUME_OVERRIDES, check_config, read_config, read_result, read_train_config
+from jaxconv.train import FitResult, SeedsResult, Snapshot
 from jaxconv.train.multi_seed import Copies, Single, Stacked
-from jaxconv.utils.files import append_jsonl, from_json, refuse_link, to_json, write_json, write_jsonl
+from jaxconv.utils.files import append_jsonl, from_dict, refuse_link, to_json, write_json, write_jsonl
 
 FEW = 100  # validation images
 
@@ -45,19 +45,19 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
         InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
     """
     started = time.perf_counter()
-    config.check()  # before anything is downloaded
+    config.validate()  # before anything is downloaded
     dataset, facts = _load(config)
     _warn_of_few(dataset)
-    settings = config.as_json() | facts
+    settings = config.to_dict() | facts
     # Copies of files have other times on other machines.
     times = {"data_sha256": {name: part for name, part in facts["data_sha256"].items() if name != TIMES}}
-    distributed.agree("settings, data or versions", settings | times)
-    folder = make_folder(config)
+    distributed.assert_equal("settings, data or versions", settings | times)
+    folder = create_run_folder(config)
     try:
         with lock_run(folder) as lock:
             return folder, _run_new(config, dataset, lock, settings, progress, started)
     finally:
-        if distributed.first():
+        if distributed.is_main_process():
             with suppress(OSError):
                 folder.rmdir()  # where it could not even be locked
 
@@ -67,15 +67,15 @@ def _run_new(
 ) -> dict[str, Any]:
     """Begin a run; without a checkpoint its folder is removed again."""
     folder = lock.folder
-    if distributed.first_says((folder / "config.json").exists()):  # another process was faster
-        raise InputError(f"{folder} holds a run already: give another --out, or go on with --resume")
+    if distributed.broadcast_from_main((folder / "config.json").exists()):  # another process was faster
+        raise InputError(f"{folder} holds a run already: give another --run-dir, or go on with --resume")
     try:
-        if distributed.first():
+        if distributed.is_main_process():
             write_json(folder / "config.json", settings)
         with _resumable(folder):
             return _run(config, dataset, lock, _plain(settings), progress, started)
     except BaseException:
-        if distributed.first() and not (folder / "checkpoint").exists():
+        if distributed.is_main_process() and not (folder / "checkpoints").exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -87,7 +87,7 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
         folder: the run's, with its last whole checkpoint; without one it begins again.
         progress: show a progress bar.
         changes: options that its numbers do not depend on, but for rounding, and that are to be others from now on:
-            ``MAY_CHANGE`` has them.
+            ``RESUME_OVERRIDES`` has them.
 
     Returns:
         As :func:`run_training`. A run that is finished is left as it is.
@@ -99,19 +99,19 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     written = read_config(folder)
     config = read_train_config(folder)
     with error_context(str(folder / "config.json")):
-        config.check()
+        config.validate()
     config = dataclasses.replace(config, **changes)
-    config.check()
+    config.validate()
     if (folder / "result.json").exists():
         return folder, read_result(folder)
-    for name in ("checkpoint", "tensorboard", "baseline"):
+    for name in ("checkpoints", "tensorboard", "baseline"):
         refuse_link(folder / name)
     with lock_run(folder) as lock:
         check_config(folder, written)
         dataset, facts = _load(config)
         _check_data(folder, written, _plain(facts))
-        settings = _plain(written | config.as_json())
-        if changes and distributed.first():
+        settings = _plain(written | config.to_dict())
+        if changes and distributed.is_main_process():
             write_json(folder / "config.json", settings)
         with _resumable(folder):
             return folder, _run(config, dataset, lock, settings, progress, started)
@@ -119,7 +119,7 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
 
 def _check_data(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with other data than a run began with."""
-    for name in ("image_shape", "in_shape", "classes", "counts"):
+    for name in ("image_shape", "input_shape", "class_names", "num_examples"):
         if now[name] != then.get(name):
             raise InputError(
                 f"{folder} began with data whose {name} was {then.get(name)!r:.200}, and now it is "
@@ -140,7 +140,7 @@ def _check_data(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
     """As it is once it has been written as JSON and read."""
-    return from_json(to_json(content), name="the config")
+    return from_dict(to_json(content), name="the config")
 
 
 def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -149,38 +149,40 @@ def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path
     So a script that was killed can be started again with the same options.
 
     Args:
-        config: what to do, and where: ``out``.
+        config: what to do, and where: ``run_dir``.
         progress: show a progress bar.
 
     Returns:
         As :func:`run_training`.
 
     Raises:
-        InputError: no ``out``, a folder in which something else was asked for, or what the other two refuse.
+        InputError: no ``run_dir``, a folder in which something else was asked for, or what the other two refuse.
     """
-    if config.out is None:
-        raise InputError("train_or_resume: the run needs a folder of its own: give out, such as Path('runs/mine')")
-    if not distributed.first_says((config.out / "config.json").exists()):
+    if config.run_dir is None:
+        raise InputError("train_or_resume: the run needs a folder of its own: give run_dir, such as Path('runs/mine')")
+    if not distributed.broadcast_from_main((config.run_dir / "config.json").exists()):
         return run_training(config, progress=progress)
-    written, asked = read_config(config.out), _plain(config.as_json())
+    written, asked = read_config(config.run_dir), _plain(config.to_dict())
     for name, wanted in asked.items():
-        if name not in ("out", *MAY_CHANGE) and written.get(name) != wanted:
+        if name not in ("run_dir", *RESUME_OVERRIDES) and written.get(name) != wanted:
             raise InputError(
-                f"{config.out} holds a run with {name}={written.get(name)!r}, not {wanted!r}: give another --out"
+                f"{config.run_dir} holds a run with {name}={written.get(name)!r}, not {wanted!r}: give another --run-dir"
             )
-    return resume_training(config.out, progress=progress, **{name: getattr(config, name) for name in MAY_CHANGE})
+    return resume_training(
+        config.run_dir, progress=progress, **{name: getattr(config, name) for name in RESUME_OVERRIDES}
+    )
 
 
 def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
     """The data, as large as the model needs it, and what there is to say of it."""
-    raw = data.load(config.dataset, stream=config.stream or jax.process_count() > 1)
-    dataset = raw.at_least(models.get_model(config.model).input_shape)
+    raw = data.load(config.dataset, streaming=config.streaming or jax.process_count() > 1)
+    dataset = raw.with_min_size(models.get_model(config.model).input_shape)
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     facts = {
-        "image_shape": raw.in_shape,
-        "in_shape": dataset.in_shape,
-        "classes": dataset.classes,
-        "counts": {name: len(split.labels) for name, split in parts.items()},
+        "image_shape": raw.image_shape,
+        "input_shape": dataset.image_shape,
+        "class_names": dataset.class_names,
+        "num_examples": {name: len(split.labels) for name, split in parts.items()},
         "data_sha256": fingerprint(raw),
         "versions": runtime.versions(),
     }
@@ -202,34 +204,38 @@ def _run(
 ) -> dict[str, Any]:
     """Train, from the last checkpoint on if there is one, and write what comes of it."""
     folder = lock.folder
-    count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoint", folder / "metrics.jsonl"
-    model = models.create_model(config.model, len(dataset.classes))
+    count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoints", folder / "metrics.jsonl"
+    model = models.create_model(config.model, len(dataset.class_names))
     optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
-    mesh = distributed.mesh(config.devices) if config.devices is not None or jax.device_count() > 1 else None
-    start = _last_snapshot(config, model, optimizer, dataset.in_shape, checkpoints, mesh)
-    before = start.position.history if start else ()
-    progress = progress and distributed.first()
+    mesh = (
+        distributed.create_mesh(config.num_devices)
+        if config.num_devices is not None or jax.device_count() > 1
+        else None
+    )
+    start = _last_snapshot(config, model, optimizer, dataset.image_shape, checkpoints, mesh)
+    before = start.progress.history if start else ()
+    progress = progress and distributed.is_main_process()
     board = None
-    if distributed.first():
+    if distributed.is_main_process():
         write_jsonl(lines, before)
-        board = train.TensorBoard(folder / "tensorboard", len(before) + 1) if config.tensorboard else None
+        board = train.TensorBoardWriter(folder / "tensorboard", len(before) + 1) if config.tensorboard else None
 
     def save(snapshot: Snapshot) -> None:
         lock.check()
         extra = {"config": settings, "steps": int(snapshot.train_state.step.max())}
-        position = snapshot.position._replace(extra=extra)
-        train.save_checkpoint(checkpoints, snapshot._replace(position=position), keep=config.keep)
+        position = snapshot.progress._replace(extra=extra)
+        train.save_checkpoint(checkpoints, snapshot._replace(progress=position), max_to_keep=config.max_checkpoints)
         lock.check()
 
     def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
         save(snapshot)
-        if distributed.first():
+        if distributed.is_main_process():
             append_jsonl(lines, record)
         if board is not None:
             board.write(record)
 
-    several = config.seeds > 1
-    fit: Callable[..., Fitted | SeedsResult] = train.fit_seeds if several else train.fit
+    several = config.num_seeds > 1
+    fit: Callable[..., FitResult | SeedsResult] = train.fit_seeds if several else train.fit
     fitted = fit(
         model,
         dataset.train,
@@ -237,16 +243,16 @@ def _run(
         optimizer=optimizer,
         epochs=config.epochs,
         batch_size=config.batch_size,
-        stopping=config.stopping(),
+        early_stopping=config.early_stopping(),
         mesh=mesh,
-        progress=progress,
-        on_epoch=on_epoch,
-        on_pause=save,
-        pause_seconds=60 * config.pause_minutes,
-        start=start,
+        progress_bar=progress,
+        on_epoch_end=on_epoch,
+        on_checkpoint=save,
+        checkpoint_seconds=60 * config.checkpoint_minutes,
+        resume_from=start,
         task=config.make_task(),
-        **{"seeds": config.all_seeds()} if several else {"seed": config.seed},
-        **config.step_options(),
+        **{"seeds": config.seed_list()} if several else {"seed": config.seed},
+        **config.step_kwargs(),
     )
     if board is not None:
         board.close()
@@ -260,16 +266,16 @@ def _run(
         **scores,
         **_validation(fitted),
         "best_epoch": fitted.best_epoch,
-        "epochs": len(fitted.history),
-        "steps": fitted.steps,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // config.seeds,
-        "params_sha256": train.sha256(fitted.params),
-        "last_params_sha256": train.sha256(fitted.last.params),
+        "epochs_run": len(fitted.history),
+        "steps": fitted.num_steps,
+        "num_params": sum(leaf.size for leaf in jax.tree.leaves(fitted.params)) // config.num_seeds,
+        "params_sha256": train.tree_sha256(fitted.params),
+        "final_params_sha256": train.tree_sha256(fitted.final_state.params),
         "train_seconds": fitted.train_seconds,
         "compile_seconds": fitted.compile_seconds,
-        "first_step_seconds": None if (ready := fitted.programs["train"].ready) is None else ready - started,
-        "compilations": {name: program.compilations for name, program in fitted.programs.items()},
-        "images_per_second": len(fitted.history) * count * config.seeds / fitted.train_seconds,
+        "time_to_first_step_seconds": None if (ready := fitted.compiled["train"].ready_at) is None else ready - started,
+        "num_compilations": {name: program.num_compilations for name, program in fitted.compiled.items()},
+        "images_per_second": len(fitted.history) * count * config.num_seeds / fitted.train_seconds,
         "device": runtime.device_name(),
         "versions": runtime.versions(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -277,11 +283,11 @@ def _run(
     baseline = _baseline(config, folder, progress)
     if baseline is not None:
         error, error_before = 1 - result["test_accuracy"], 1 - baseline["test_accuracy"]
-        result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "parameters")}
-        result["relative_error_decrease"] = (error_before - error) / error_before if error_before else 0.0
+        result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "num_params")}
+        result["relative_error_reduction"] = (error_before - error) / error_before if error_before else 0.0
     result["total_seconds"] = time.perf_counter() - started
     lock.check()
-    if distributed.first():
+    if distributed.is_main_process():
         write_jsonl(lines, fitted.history)  # whole, whatever became of it meanwhile
         write_json(folder / "config.json", settings)
         write_json(folder / "result.json", result)
@@ -291,19 +297,19 @@ def _run(
 
 
 def _last_snapshot(
-    config: TrainConfig, model: Layer, optimizer: Any, in_shape: tuple[int, ...], folder: Path, mesh: Any
+    config: TrainConfig, model: Layer, optimizer: Any, input_shape: tuple[int, ...], folder: Path, mesh: Any
 ) -> Snapshot | None:
-    if not train.saved_steps(folder):
+    if not train.all_steps(folder):
         return None
-    copies: Copies = Stacked(tuple(config.all_seeds())) if config.seeds > 1 else Single(config.seed)
-    average = config.average is not None
-    init = copies.transform(lambda key: train.init_state(model, optimizer, key, in_shape, average=average))
+    copies: Copies = Stacked(tuple(config.seed_list())) if config.num_seeds > 1 else Single(config.seed)
+    average = config.ema_decay is not None
+    init = copies.transform(lambda key: train.create_train_state(model, optimizer, key, input_shape, ema=average))
     like = jax.eval_shape(init, copies.keys()[0])
-    return train.load_snapshot(folder, (like, like.network), mesh)
+    return train.restore_snapshot(folder, (like, like.eval_variables), mesh)
 
 
 def _test(
-    config: TrainConfig, dataset: data.Dataset, fitted: Fitted | SeedsResult, folder: Path
+    config: TrainConfig, dataset: data.Dataset, fitted: FitResult | SeedsResult, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
     """Scores of the best epoch on the test set, and functions that draw the pictures."""
     images, labels = dataset.test
@@ -312,60 +318,62 @@ def _test(
     assert scores.logits is not None
     each = np.atleast_1d(scores.accuracy)
     probabilities = scipy.special.softmax(scores.logits.astype(np.float64), axis=-1)
-    together = probabilities if config.seeds == 1 else probabilities.mean(axis=0)
-    report = train.report(together, labels, dataset.classes)
+    together = probabilities if config.num_seeds == 1 else probabilities.mean(axis=0)
+    report = train.classification_report(together, labels, dataset.class_names)
     result = {
         "test_accuracy": float(each.mean()),
         "test_loss": float(np.mean(scores.loss)),
-        "test_count": scores.examples,
+        "num_test_examples": scores.examples,
     }
-    if config.seeds > 1:
+    if config.num_seeds > 1:
         deviation = float(each.std(ddof=1))
-        result |= {"test_accuracies": each.tolist(), "test_accuracy_std": deviation}
+        result |= {"test_accuracy_per_seed": each.tolist(), "test_accuracy_std": deviation}
         result |= {"ensemble_accuracy": report["accuracy"]}
-    result |= {name: report[name] for name in ("top5_accuracy", "calibration_error")}
+    result |= {name: report[name] for name in ("top5_accuracy", "expected_calibration_error")}
     means = [record["val_accuracy"] for record in fitted.history]
-    kept = fitted.best_epoch if isinstance(fitted, Fitted) else 1 + int(np.argmax(means))
+    kept = fitted.best_epoch if isinstance(fitted, FitResult) else 1 + int(np.argmax(means))
     title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
     pictures = {
-        "curves.png": lambda: plot.curves(fitted.history, best_epoch=kept, title=title),
-        "mistakes.png": lambda: plot.mistakes(images, labels, together, dataset.classes),
-        "confusion.png": lambda: plot.confusion(report["confusion"], dataset.classes, title=title),
+        "training_curves.png": lambda: plot.training_curves(fitted.history, best_epoch=kept, title=title),
+        "misclassified.png": lambda: plot.misclassified(images, labels, together, dataset.class_names),
+        "confusion_matrix.png": lambda: plot.confusion_matrix(
+            report["confusion_matrix"], dataset.class_names, title=title
+        ),
     }
-    if distributed.first():
-        write_json(folder / "report.json", report)
+    if distributed.is_main_process():
+        write_json(folder / "classification_report.json", report)
     return result, pictures
 
 
 def _test_of_task(
-    config: TrainConfig, dataset: data.Dataset, fitted: Fitted | SeedsResult, folder: Path
+    config: TrainConfig, dataset: data.Dataset, fitted: FitResult | SeedsResult, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
     """Return loss and metrics of the best epoch on the test set, and functions that draw the pictures."""
     scores = fitted.evaluator(fitted.params, fitted.state, fitted.evaluator.batches(*dataset.test))
     numbers = {"loss": scores.loss} | scores.metrics
     result = {f"test_{name}": float(np.mean(value)) for name, value in numbers.items()}
-    if config.seeds > 1:
+    if config.num_seeds > 1:
         result |= {f"test_{name}_std": float(np.std(value, ddof=1)) for name, value in numbers.items()}
-    best = fitted.best_epoch if isinstance(fitted, Fitted) else fitted.best_epoch[0]
+    best = fitted.best_epoch if isinstance(fitted, FitResult) else fitted.best_epoch[0]
     title = f"{config.model} on {config.dataset}: test loss {result['test_loss']:.4f}"
-    pictures = {"curves.png": lambda: plot.curves(fitted.history, best_epoch=best, title=title)}
-    return result | {"test_count": scores.examples}, pictures
+    pictures = {"training_curves.png": lambda: plot.training_curves(fitted.history, best_epoch=best, title=title)}
+    return result | {"num_test_examples": scores.examples}, pictures
 
 
-def _validation(fitted: Fitted | SeedsResult) -> dict[str, float]:
+def _validation(fitted: FitResult | SeedsResult) -> dict[str, float]:
     """Of the epoch that was kept; of several networks, the mean."""
-    if isinstance(fitted, Fitted):
+    if isinstance(fitted, FitResult):
         kept = [fitted.history[fitted.best_epoch - 1]]
     else:
-        kept = [fitted.history[epoch - 1]["members"][i] for i, epoch in enumerate(fitted.best_epoch)]
+        kept = [fitted.history[epoch - 1]["per_seed"][i] for i, epoch in enumerate(fitted.best_epoch)]
     return {name: float(np.mean([record[name] for record in kept])) for name in kept[0] if name.startswith("val_")}
 
 
 def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, Any] | None:
     """What the model to compare with makes of the same, in a run folder within this one."""
-    if config.baseline is None:
+    if config.baseline_model is None:
         return None
-    other = dataclasses.replace(config, model=config.baseline, baseline=None, out=folder / "baseline")
+    other = dataclasses.replace(config, model=config.baseline_model, baseline_model=None, run_dir=folder / "baseline")
     return train_or_resume(other, progress=progress)[1]
 
 
@@ -375,6 +383,6 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (folder / "checkpoint").exists():
+        if (folder / "checkpoints").exists():
             raise KeyboardInterrupt(f"jaxconv train --resume {folder} goes on from the last checkpoint") from None
         raise

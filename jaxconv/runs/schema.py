@@ -10,10 +10,16 @@ from msgspec import Meta
 from jaxconv import train
 from jaxconv.errors import InputError
 from jaxconv.runs.config import MOST_SEEDS, TrainConfig
-from jaxconv.utils.files import MAX_JSON_BYTES, as_type, from_json, read_bytes, read_json
+from jaxconv.utils.files import MAX_JSON_BYTES, as_type, from_dict, read_bytes, read_json
 
-MAY_CHANGE = ("devices", "keep", "pause_minutes", "runs", "tensorboard")  # where a run is resumed
-USED = ("model", "image_shape", "in_shape", "classes", "seeds", "data_sha256")  # by whoever reads a run
+RESUME_OVERRIDES = (
+    "num_devices",
+    "max_checkpoints",
+    "checkpoint_minutes",
+    "runs_dir",
+    "tensorboard",
+)  # where a run is resumed
+USED = ("model", "image_shape", "input_shape", "class_names", "num_seeds", "data_sha256")  # by whoever reads a run
 
 Side = Annotated[int, Meta(ge=1, le=2**14)]
 Shape = tuple[Side, Side, Side]
@@ -30,11 +36,11 @@ class Config(TypedDict):
     model: str
     task: NotRequired[str]
     image_shape: Shape
-    in_shape: Shape
-    classes: Annotated[list[str], Meta(min_length=1)]
+    input_shape: Shape
+    class_names: Annotated[list[str], Meta(min_length=1)]
     seed: NotRequired[Annotated[int, Meta(ge=0, lt=2**32)]]
-    seeds: NotRequired[Annotated[int, Meta(ge=1, le=MOST_SEEDS)]]
-    counts: NotRequired[dict[str, Epoch]]
+    num_seeds: NotRequired[Annotated[int, Meta(ge=1, le=MOST_SEEDS)]]
+    num_examples: NotRequired[dict[str, Epoch]]
     data_sha256: NotRequired[dict[str, str]]
     versions: NotRequired[dict[str, str]]
 
@@ -51,28 +57,28 @@ class Baseline(TypedDict):
 
     model: str
     test_accuracy: Share
-    parameters: Count
+    num_params: Count
 
 
 class TaskResult(TypedDict):
     """Entries that are read of a ``result.json``, whatever the task."""
 
     seed: int
-    test_count: Epoch
+    num_test_examples: Epoch
     best_epoch: Epoch | list[Epoch]
-    epochs: Epoch
+    epochs_run: Epoch
     train_seconds: Seconds
     compile_seconds: Seconds
     total_seconds: Seconds
     device: str
     versions: dict[str, str]
-    first_step_seconds: NotRequired[float | None]
+    time_to_first_step_seconds: NotRequired[float | None]
     params_sha256: NotRequired[str]
-    test_accuracies: NotRequired[list[Share]]
+    test_accuracy_per_seed: NotRequired[list[Share]]
     test_accuracy_std: NotRequired[Seconds]
     ensemble_accuracy: NotRequired[Share]
     baseline: NotRequired[Baseline]
-    relative_error_decrease: NotRequired[float]
+    relative_error_reduction: NotRequired[float]
 
 
 class Result(TaskResult):
@@ -81,7 +87,10 @@ class Result(TaskResult):
     test_accuracy: Share
 
 
-TOGETHER = (("test_accuracies", "test_accuracy_std", "ensemble_accuracy"), ("baseline", "relative_error_decrease"))
+TOGETHER = (
+    ("test_accuracy_per_seed", "test_accuracy_std", "ensemble_accuracy"),
+    ("baseline", "relative_error_reduction"),
+)
 
 
 class Member(TypedDict):
@@ -98,9 +107,9 @@ class Record(Member):
     """A line of ``metrics.jsonl``."""
 
     step: Count
-    seconds: Seconds
-    members: NotRequired[list[Member]]
-    dead: NotRequired[list[str]]
+    epoch_seconds: Seconds
+    per_seed: NotRequired[list[Member]]
+    dead_layers: NotRequired[list[str]]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -126,7 +135,7 @@ def read_train_config(folder: Path) -> TrainConfig:
     Raises:
         InputError: as :func:`read_config`; or the file lacks an option, or has one of another type.
     """
-    return TrainConfig.from_json(read_config(folder), name=str(Path(folder) / "config.json"))
+    return TrainConfig.from_dict(read_config(folder), name=str(Path(folder) / "config.json"))
 
 
 def check_config(folder: Path, config: dict[str, Any], names: Collection[str] | None = None) -> None:
@@ -140,14 +149,17 @@ def check_config(folder: Path, config: dict[str, Any], names: Collection[str] | 
     Raises:
         InputError: an entry that differs, or a snapshot that has the name of another.
     """
-    newest = train.read_extra(folder / "checkpoint")
+    newest = train.read_extra(folder / "checkpoints")
     if newest is None or newest[1] is None:  # the latter is of an older version
         return
-    snapshot, saved = folder / "checkpoint" / str(newest[0]), as_type(newest[1], Saved, name=str(folder / "checkpoint"))
+    snapshot, saved = (
+        folder / "checkpoints" / str(newest[0]),
+        as_type(newest[1], Saved, name=str(folder / "checkpoints")),
+    )
     if saved["steps"] != newest[0]:
         raise InputError(f"the checkpoint {snapshot} is that of step {saved['steps']}: give it that name again")
     for name, then in saved["config"].items():
-        compared = name in names if names is not None else name not in (*MAY_CHANGE, "out")
+        compared = name in names if names is not None else name not in (*RESUME_OVERRIDES, "run_dir")
         if compared and config.get(name) != then:
             now = f"{name}={config[name]!r:.200}" if name in config else f"no {name}"
             raise InputError(
@@ -200,7 +212,7 @@ def read_history(folder: Path, epochs: int) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         name = f"line {number} of {path}"
         with _how_to_mend(fix):
-            record = _checked(from_json(line, name=name), Record, name)
+            record = _checked(from_dict(line, name=name), Record, name)
         if record["epoch"] != number:
             raise InputError(f"{name} is damaged: it is of epoch {record['epoch']}: {fix}")
         records.append(record)

@@ -3,40 +3,46 @@
 No array of any framework is touched, so all of it is known before a network runs.
 """
 
-from jaxconv.shapes.receptive_fields import PlacedView, View, coverage, receptive_field, tap_pixels
+from jaxconv.shapes.receptive_fields import (
+    PositionedReceptiveField,
+    ReceptiveField,
+    coverage,
+    receptive_field,
+    tap_indices,
+)
 from jaxconv.shapes.windows import (
     PADDINGS,
+    IntOrInts,
     Padding,
     ResolvedWindow,
-    Sizes,
     Window,
+    canonicalize_padding,
+    canonicalize_sizes,
     countable,
+    dilated_size,
     is_int,
     output_size,
-    padding_per_dimension,
-    per_dimension,
-    resolve,
     resolve_padding,
-    span,
+    resolve_window,
 )
 
 __all__ = [
     "PADDINGS",
+    "IntOrInts",
     "Padding",
-    "PlacedView",
+    "PositionedReceptiveField",
+    "ReceptiveField",
     "ResolvedWindow",
-    "Sizes",
-    "View",
     "Window",
+    "canonicalize_padding",
+    "canonicalize_sizes",
     "countable",
     "coverage",
+    "dilated_size",
     "is_int",
     "output_size",
-    "padding_per_dimension",
-    "per_dimension",
     "receptive_field",
-    "resolve",
     "resolve_padding",
-    "span",
-    "tap_pixels",
+    "resolve_window",
+    "tap_indices",
 ]

@@ -5,77 +5,82 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxconv.shapes.windows import ResolvedWindow, Window, per_dimension, resolve, span
+from jaxconv.shapes.windows import ResolvedWindow, Window, canonicalize_sizes, dilated_size, resolve_window
 
 
-class View(NamedTuple):
+class ReceptiveField(NamedTuple):
     """What one output can see of the image, and how far its neighbour looks from it: pixels, one entry a dimension."""
 
-    field: tuple[int, ...]
-    jump: tuple[int, ...]
+    size: tuple[int, ...]
+    effective_stride: tuple[int, ...]
 
     @classmethod
-    def of_a_pixel(cls, ndim: int) -> "View":
+    def identity(cls, ndim: int) -> "ReceptiveField":
         """A pixel of the image sees itself."""
         return cls((1,) * ndim, (1,) * ndim)
 
-    def through(self, window: Window) -> "View":
+    def after(self, window: Window) -> "ReceptiveField":
         """The view after one more layer: ``field + (span − 1) · jump`` and ``jump · stride``.
 
-        >>> View.of_a_pixel(1).through(Window(5)).through(Window(2, stride=2))
+        >>> ReceptiveField.of_a_pixel(1).through(Window(5)).through(Window(2, stride=2))
         View(field=(6,), jump=(2,))
         """
-        ndim = len(self.field)
-        taps = per_dimension(window.size, ndim, "window")
-        dilation = per_dimension(window.dilation, ndim, "dilation")
-        stride = per_dimension(window.stride, ndim, "stride")
-        reach = zip(self.field, taps, dilation, self.jump, strict=True)
-        return View(
-            tuple(f + (span(t, d) - 1) * j for f, t, d, j in reach),
-            tuple(j * s for j, s in zip(self.jump, stride, strict=True)),
+        ndim = len(self.size)
+        taps = canonicalize_sizes(window.size, ndim, "window")
+        dilation = canonicalize_sizes(window.dilation, ndim, "dilation")
+        stride = canonicalize_sizes(window.stride, ndim, "stride")
+        reach = zip(self.size, taps, dilation, self.effective_stride, strict=True)
+        return ReceptiveField(
+            tuple(f + (dilated_size(t, d) - 1) * j for f, t, d, j in reach),
+            tuple(j * s for j, s in zip(self.effective_stride, stride, strict=True)),
         )
 
 
-class PlacedView(NamedTuple):
+class PositionedReceptiveField(NamedTuple):
     """A view laid on an image of known size, where padding is known too: which pixels they are, not only how many.
 
     Attributes:
-        view: how many, and how far apart those of neighbours begin.
-        start: the first pixel that output 0 sees, one entry a dimension; below 0 it is padding.
+        field: how many, and how far apart those of neighbours begin.
+        offset: the first pixel that output 0 sees, one entry a dimension; below 0 it is padding.
     """
 
-    view: View
-    start: tuple[int, ...]
+    field: ReceptiveField
+    offset: tuple[int, ...]
 
     @classmethod
-    def of_a_pixel(cls, ndim: int) -> "PlacedView":
+    def identity(cls, ndim: int) -> "PositionedReceptiveField":
         """A pixel of the image sees itself."""
-        return cls(View.of_a_pixel(ndim), (0,) * ndim)
+        return cls(ReceptiveField.identity(ndim), (0,) * ndim)
 
-    def through(self, window: ResolvedWindow) -> "PlacedView":
+    def after(self, window: ResolvedWindow) -> "PositionedReceptiveField":
         """The view after one more layer; its first window begins ``low · jump`` before the one before it."""
-        steps = zip(self.start, window.padding, self.view.jump, strict=True)
+        steps = zip(self.offset, window.padding, self.field.effective_stride, strict=True)
         start = tuple(first - low * jump for first, (low, _), jump in steps)
-        return PlacedView(self.view.through(Window(window.size, window.stride, 0, window.dilation)), start)
+        return PositionedReceptiveField(self.field.after(Window(window.size, window.stride, 0, window.dilation)), start)
 
-    def beside(self, other: "PlacedView") -> "PlacedView":
+    def union(self, other: "PositionedReceptiveField") -> "PositionedReceptiveField":
         """What two branches see together, which start from the same image: in each dimension all from first to last."""
-        pairs = zip(self.start, self.view.field, other.start, other.view.field, strict=True)
+        pairs = zip(self.offset, self.field.size, other.offset, other.field.size, strict=True)
         ends = [(min(a, b), max(a + m, b + n)) for a, m, b, n in pairs]
         field = tuple(high - low for low, high in ends)
-        return PlacedView(View(field, self.view.jump), tuple(low for low, _ in ends))
+        return PositionedReceptiveField(
+            ReceptiveField(field, self.field.effective_stride), tuple(low for low, _ in ends)
+        )
 
-    def box(self, place: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    def bounds(self, place: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """The pixels that the output at a place sees, from and up to, one pair a dimension.
 
-        >>> PlacedView.of_a_pixel(2).through(resolve(Window(3, stride=2, padding=1), (9, 9))).box((0, 4))
+        >>> field = PositionedReceptiveField.identity(2)
+        >>> field.after(resolve_window(Window(3, stride=2, padding=1), (9, 9))).bounds((0, 4))
         ((-1, 2), (7, 10))
         """
-        first = [start + p * jump for start, p, jump in zip(self.start, place, self.view.jump, strict=True)]
-        return tuple((low, low + field) for low, field in zip(first, self.view.field, strict=True))
+        first = [
+            start + p * jump for start, p, jump in zip(self.offset, place, self.field.effective_stride, strict=True)
+        ]
+        return tuple((low, low + field) for low, field in zip(first, self.field.size, strict=True))
 
 
-def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[View]:
+def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[ReceptiveField]:
     """What one output of each layer can see of the image, layer after layer.
 
     Lecture row 001-17.
@@ -84,19 +89,19 @@ def receptive_field(windows: Iterable[Window], ndim: int = 2) -> list[View]:
     >>> [(field[0], jump[0]) for field, jump in receptive_field(lenet5)]
     [(5, 1), (6, 2), (14, 2), (16, 4)]
     """
-    view = View.of_a_pixel(ndim)
-    return [view := view.through(window) for window in windows]
+    view = ReceptiveField.identity(ndim)
+    return [view := view.after(window) for window in windows]
 
 
-def tap_pixels(window: ResolvedWindow) -> list[np.ndarray]:
+def tap_indices(window: ResolvedWindow) -> list[np.ndarray]:
     """The pixel that each tap meets at each place, one array ``(out, taps)`` a dimension.
 
     Tap u of place p meets pixel ``p·stride + u·dilation − low``. Pixels below 0 or beyond the end are padding.
 
-    >>> tap_pixels(resolve(Window(2, stride=2), (4,)))[0].tolist()          # lecture row 000-08
+    >>> tap_indices(resolve_window(Window(2, stride=2), (4,)))[0].tolist()          # lecture row 000-08
     [[0, 1], [2, 3]]
     """
-    dimensions = zip(window.size, window.stride, window.padding, window.dilation, window.out, strict=True)
+    dimensions = zip(window.size, window.stride, window.padding, window.dilation, window.out_size, strict=True)
     return [
         np.arange(out)[:, None] * stride + np.arange(taps) * dilation - low
         for taps, stride, (low, _), dilation, out in dimensions
@@ -116,7 +121,7 @@ def coverage(window: Window, size: Sequence[int]) -> np.ndarray:
            [1, 2, 3, 2, 1]])
     """
     counts = np.ones((), int)
-    for pixels, n in zip(tap_pixels(resolve(window, size)), size, strict=True):
+    for pixels, n in zip(tap_indices(resolve_window(window, size)), size, strict=True):
         real = pixels[(pixels >= 0) & (pixels < n)]
         counts = np.multiply.outer(counts, np.bincount(real, minlength=n))
     return counts

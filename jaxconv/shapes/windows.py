@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxconv.errors import InputError, unknown_name_error
 
-Sizes = int | Sequence[int]
+IntOrInts = int | Sequence[int]
 Padding = str | int | Sequence[int | tuple[int, int]]
 PADDINGS = ("VALID", "SAME", "SAME_LOWER", "FULL", "CAUSAL")
 MOST_STRIDE = 1000  # that an error proposes
@@ -24,10 +24,10 @@ MOST_PIXELS = 2**31 - 1  # of an image: more cannot be counted in 32 bits
 
 
 class _Window(NamedTuple):
-    size: Sizes
-    stride: Sizes
+    size: IntOrInts
+    stride: IntOrInts
     padding: Padding
-    dilation: Sizes
+    dilation: IntOrInts
 
 
 class Window(_Window):
@@ -39,11 +39,13 @@ class Window(_Window):
 
     __slots__ = ()
 
-    def __new__(cls, size: Sizes, stride: Sizes = 1, padding: Padding = "VALID", dilation: Sizes = 1) -> "Window":
+    def __new__(
+        cls, size: IntOrInts, stride: IntOrInts = 1, padding: Padding = "VALID", dilation: IntOrInts = 1
+    ) -> "Window":
         return super().__new__(cls, *map(_frozen, (size, stride, padding, dilation)))
 
     @classmethod
-    def of_a_pool(cls, size: Sizes, stride: Sizes | None, padding: Padding, dilation: Sizes) -> "Window":
+    def for_pooling(cls, size: IntOrInts, stride: IntOrInts | None, padding: Padding, dilation: IntOrInts) -> "Window":
         """Pooling windows lie side by side unless a stride is given.
 
         >>> Window.of_a_pool(2, None, "VALID", 1).stride
@@ -65,13 +67,13 @@ class ResolvedWindow(NamedTuple):
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
-    out: tuple[int, ...]
+    out_size: tuple[int, ...]
 
 
-def span(window: int, dilation: int = 1) -> int:
+def dilated_size(window: int, dilation: int = 1) -> int:
     """How many pixels a window reaches over: the first tap, the last, and the gaps that dilation leaves.
 
-    >>> span(3), span(3, dilation=2)
+    >>> dilated_size(3), dilated_size(3, dilation=2)
     (3, 5)
     """
     return dilation * (window - 1) + 1
@@ -119,12 +121,12 @@ def output_size(
 padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
     """
     for name, value in {"window": window, "stride": stride, "dilation": dilation}.items():
-        per_dimension(value, 1, name)
+        canonicalize_sizes(value, 1, name)
     low, high = resolve_padding(padding, size, window, stride, dilation)
-    room = size + low + high - span(window, dilation)
+    room = size + low + high - dilated_size(window, dilation)
     if room < 0 and not (ceil_mode and room > -stride and not exact):
         raise InputError(
-            f"the window spans {span(window, dilation)} pixels but the padded input has only {size + low + high} "
+            f"the window spans {dilated_size(window, dilation)} pixels but the padded input has only {size + low + high} "
             f"({size} + {low} + {high} of padding): pad more, or take a smaller window"
         )
     rest = room % stride
@@ -136,7 +138,7 @@ padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
 
 
 def _what_would_fit(size: int, window: int, stride: int, padded: int, dilation: int) -> str:
-    reach = span(window, dilation)
+    reach = dilated_size(window, dilation)
     room = size + padded - reach
     rest = (reach - size) % stride  # of all pixels that are added, on both sides together
     least = max(reach - size, 0)
@@ -182,7 +184,7 @@ def resolve_padding(padding: Padding, size: int, window: int, stride: int = 1, d
     ((2, 2), (4, 0), (1, 1))
     """
     if isinstance(padding, str):
-        name, reach = padding.upper(), span(window, dilation)
+        name, reach = padding.upper(), dilated_size(window, dilation)
         total = max((-(-size // stride) - 1) * stride + reach - size, 0)
         pads = {
             "VALID": (0, 0),
@@ -218,22 +220,22 @@ def is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def per_dimension(value: Sizes, ndim: int, name: str, *, least: int = 1) -> tuple[int, ...]:
+def canonicalize_sizes(value: IntOrInts, ndim: int, name: str, *, minimum: int = 1) -> tuple[int, ...]:
     """An int for every dimension, or one for each; checked.
 
-    >>> per_dimension(3, 2, "stride"), per_dimension((2, 1), 2, "stride")
+    >>> canonicalize_sizes(3, 2, "stride"), canonicalize_sizes((2, 1), 2, "stride")
     ((3, 3), (2, 1))
     """
     values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * ndim
-    ints = tuple(int(v) for v in values if is_int(v) and v >= least)
+    ints = tuple(int(v) for v in values if is_int(v) and v >= minimum)
     if len(ints) != len(values) or len(ints) != ndim:
-        raise InputError(f"{name} {value!r}: give an int of at least {least}, or {ndim} of them, one a dimension")
+        raise InputError(f"{name} {value!r}: give an int of at least {minimum}, or {ndim} of them, one a dimension")
     if ints and max(ints) > MOST_PIXELS:
         raise InputError(f"{name} {value!r} is too large: give at most 2³¹ − 1, the pixels that an image can have")
     return ints
 
 
-def resolve(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> ResolvedWindow:
+def resolve_window(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> ResolvedWindow:
     """Lay a window on an image: every form canonicalised once, every size checked.
 
     Args:
@@ -244,17 +246,17 @@ def resolve(window: Window, size: Sequence[int], *, ceil_mode: bool = False) -> 
     Raises:
         InputError: a value of the wrong kind, or no place for the window; it names the value and the dimension.
 
-    >>> resolve(Window(3, stride=2, padding="SAME"), (28, 28)).out
+    >>> resolve_window(Window(3, stride=2, padding="SAME"), (28, 28)).out
     (14, 14)
-    >>> resolve(Window((3, 2), padding=((1, 2), (0, 0))), (9, 8)).padding
+    >>> resolve_window(Window((3, 2), padding=((1, 2), (0, 0))), (9, 8)).padding
     ((1, 2), (0, 0))
     """
     ndim = len(size)
-    taps = per_dimension(window.size, ndim, "window")
-    stride = per_dimension(window.stride, ndim, "stride")
-    dilation = per_dimension(window.dilation, ndim, "dilation")
+    taps = canonicalize_sizes(window.size, ndim, "window")
+    stride = canonicalize_sizes(window.stride, ndim, "stride")
+    dilation = canonicalize_sizes(window.dilation, ndim, "dilation")
     pads, out = [], []
-    for axis, padding in enumerate(padding_per_dimension(window.padding, ndim)):
+    for axis, padding in enumerate(canonicalize_padding(window.padding, ndim)):
         n, f, s, d = size[axis], taps[axis], stride[axis], dilation[axis]
         pads.append(resolve_padding(padding, n, f, s, d))
         try:
@@ -277,10 +279,10 @@ def countable(what: str, size: Sequence[int]) -> None:
         )
 
 
-def padding_per_dimension(padding: Padding, ndim: int) -> Sequence[Padding]:
+def canonicalize_padding(padding: Padding, ndim: int) -> Sequence[Padding]:
     """A padding in the form that :func:`resolve_padding` takes, one a dimension.
 
-    >>> padding_per_dimension("SAME", 2), padding_per_dimension(((1, 2), 0), 2)
+    >>> canonicalize_padding("SAME", 2), canonicalize_padding(((1, 2), 0), 2)
     (['SAME', 'SAME'], ((1, 2), 0))
     """
     if isinstance(padding, str) and padding.upper() == "CAUSAL" and ndim != 1:

@@ -9,21 +9,21 @@ is the slope that its own values show. Where a function has a kink, two right an
 found and counted apart.
 """
 
-from jaxconv.testing.cases.base import Contest, with_gradient
-from jaxconv.testing.cases.registry import CONTESTS, contest
+from jaxconv.testing.cases.base import OpCase, with_custom_gradient
+from jaxconv.testing.cases.registry import OP_CASES, make_op_case
 from jaxconv.testing.comparison import Comparison, compare, compare_all
-from jaxconv.testing.gradient_check import GradientCheck, check_gradients
-from jaxconv.testing.rounding_error import rounding
+from jaxconv.testing.gradient_check import GradientCheck, check_grads
+from jaxconv.testing.rounding_error import rounding_error_bound
 
 __all__ = [
-    "CONTESTS",
+    "OP_CASES",
     "Comparison",
-    "Contest",
     "GradientCheck",
-    "check_gradients",
+    "OpCase",
+    "check_grads",
     "compare",
     "compare_all",
-    "contest",
-    "rounding",
-    "with_gradient",
+    "make_op_case",
+    "rounding_error_bound",
+    "with_custom_gradient",
 ]

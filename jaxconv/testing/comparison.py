@@ -12,47 +12,47 @@ import numpy as np
 from jaxconv import checks, runtime
 from jaxconv.errors import DtypeError, InputError, named_errors
 from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
-from jaxconv.testing.gradient_check import Probe
-from jaxconv.testing.rounding_error import rounding, unit
+from jaxconv.testing.gradient_check import FiniteDifferences
+from jaxconv.testing.rounding_error import rounding_error_bound, unit_roundoff
 from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import medians
 
 KINKS_LOOKED_AT = 4096  # the entries farthest apart, each of which costs 1 + 2·len(STEPS) = 31 evaluations
 
 
-class Row(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One array (the value, or the gradient by one argument) of one implementation against the reference.
 
     Attributes:
         quantity: ``"value"``, ``"d kernel"``, …
         implementation: its name.
-        absolute: the largest difference of any entry; those at kinks are left out.
-        relative: that, as a share of the reference's largest entry.
+        max_abs_error: the largest difference of any entry; those at kinks are left out.
+        max_rel_error: that, as a share of the reference's largest entry.
         ulps: that, in units in the last place of the reference's largest entry.
-        tolerance: how far apart rounding may put them (:mod:`jaxconv.testing.rounding`), absolute.
-        largest: the reference's largest entry, in size.
+        tolerance: how far apart rounding may put them (:mod:`jaxconv.testing.rounding_error_bound`), absolute.
+        max_abs_value: the reference's largest entry, in size.
         kinks: entries that differ because the function has a kink there.
     """
 
     quantity: str
     implementation: str
-    absolute: float
-    relative: float
+    max_abs_error: float
+    max_rel_error: float
     ulps: float
     tolerance: float
-    largest: float
+    max_abs_value: float
     kinks: int
 
     @property
     def ok(self) -> bool:
-        return self.absolute <= self.tolerance
+        return self.max_abs_error <= self.tolerance
 
 
 class Timing(NamedTuple):
     """Medians in seconds, of compiled functions: the value alone, and the value with every gradient."""
 
     forward: float
-    both: float
+    forward_backward: float
 
 
 class Comparison(NamedTuple):
@@ -61,7 +61,7 @@ class Comparison(NamedTuple):
     reference: str
     dtype: str
     device: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     seconds: dict[str, Timing]
 
     @property
@@ -104,15 +104,15 @@ def compare(f: Callable[..., Any], g: Callable[..., Any], *args: Any, repeats: i
     names = [getattr(function, "__name__", f"function {i}") for i, function in enumerate((f, g), start=1)]
     if names[0] == names[1]:
         names = ["f", "g"]
-    return compare_all(dict(zip(names, (f, g), strict=True)), *args, repeats=repeats)
+    return compare_all(dict(zip(names, (f, g), strict=True)), *args, num_repeats=repeats)
 
 
 @named_errors(name="compare")
 def compare_all(
-    functions: Mapping[str, Callable[..., Any]],
+    implementations: Mapping[str, Callable[..., Any]],
     *args: Any,
     names: Sequence[str] | None = None,
-    repeats: int = 0,
+    num_repeats: int = 0,
     seed: int = 0,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Comparison:
@@ -121,10 +121,10 @@ def compare_all(
     Gradients are those of ``Σ dy · f(*args)`` with one random dy for all.
 
     Args:
-        functions: implementations by name; each takes the args and returns one array.
+        implementations: implementations by name; each takes the args and returns one array.
         args: as in :func:`compare`.
         names: of the arguments, for the table; by default the reference's own.
-        repeats: how often to time each, in turns, so that a slow moment of the machine meets all alike.
+        num_repeats: how often to time each, in turns, so that a slow moment of the machine meets all alike.
         seed: of dy.
         progress: told what is being done.
 
@@ -137,15 +137,15 @@ def compare_all(
     >>> found.ok, [row.quantity for row in found.rows if row.implementation == "einsum"]
     (True, ['value', 'd a', 'd b'])
     """
-    if not functions:
+    if not implementations:
         raise InputError("no function to compare")
-    checks.at_least(0, repeats=repeats, seed=seed)
-    reference, first = next(iter(functions.items()))
+    checks.at_least(0, num_repeats=num_repeats, seed=seed)
+    reference, first = next(iter(implementations.items()))
     with jax.enable_x64(True):
         paths, leaves, rebuild = floating_leaves(args, names or argument_names(first))
-        dtype = max((leaf.dtype for leaf in leaves), key=unit)
+        dtype = max((leaf.dtype for leaf in leaves), key=unit_roundoff)
         leaves = [_with_digits_of(leaf, dtype) for leaf in leaves]
-        forward, shape = _of_leaves(functions, leaves, rebuild)
+        forward, shape = _of_leaves(implementations, leaves, rebuild)
         dy = jnp.asarray(np.random.default_rng([seed, 1]).normal(size=shape), dtype)
         both = {name: _both(function) for name, function in forward.items()}
 
@@ -159,11 +159,11 @@ def compare_all(
                 "give every array that it uses as an argument, so that it is converted too"
             ) from None
         # In float64 the truth is itself rounded, so two results may be twice as far apart.
-        errors = rounding(both[reference], wide, wide_dy, dtype=dtype)
+        errors = rounding_error_bound(both[reference], wide, wide_dy, dtype=dtype)
         allowed = [error * (2 if dtype == jnp.float64 else 1) for error in errors]
 
         rows = []
-        probe = cache(lambda: Probe(forward[reference], wide_dy, wide))  # only where something differs
+        probe = cache(lambda: FiniteDifferences(forward[reference], wide_dy, wide))  # only where something differs
         quantities = ["value", *(f"d {path}" for path in paths)]
         options = runtime.compiler_options()
         compiled = {name: jax.jit(function, compiler_options=options) for name, function in both.items()}
@@ -180,7 +180,7 @@ def compare_all(
                     row, _ = _measure(quantity, name, got[k], truth[k], allowed[k], dtype, leave_out=at_kinks)
                 rows.append(row)
         rows.sort(key=lambda row: quantities.index(row.quantity))
-        seconds = _time(forward, compiled, leaves, dy, repeats, progress)
+        seconds = _time(forward, compiled, leaves, dy, num_repeats, progress)
     return Comparison(reference, str(dtype), jax.devices()[0].device_kind, tuple(rows), seconds)
 
 
@@ -224,7 +224,7 @@ def _measure(
     tolerance: float,
     dtype: Any,
     leave_out: np.ndarray | None = None,
-) -> tuple[Row, np.ndarray]:
+) -> tuple[ComparisonRow, np.ndarray]:
     """The row, and the flat indices of the entries that are farther apart than rounding allows, worst first."""
     got, truth = np.asarray(got, np.float64).ravel(), np.asarray(truth, np.float64).ravel()
     with np.errstate(invalid="ignore"):
@@ -239,13 +239,15 @@ def _measure(
     relative = ulps = 0.0
     if absolute:
         relative = absolute / largest if largest else math.inf
-        ulps = absolute / (2 * unit(dtype) * 2.0 ** np.floor(np.log2(largest))) if largest else math.inf
-    row = Row(quantity, name, absolute, relative, float(ulps), tolerance, largest, kinks)
+        ulps = absolute / (2 * unit_roundoff(dtype) * 2.0 ** np.floor(np.log2(largest))) if largest else math.inf
+    row = ComparisonRow(quantity, name, absolute, relative, float(ulps), tolerance, largest, kinks)
     beyond = np.flatnonzero(apart > tolerance)
     return row, beyond[np.argsort(-apart[beyond], kind="stable")]
 
 
-def _at_kinks(probe: Probe, i: int, entries: np.ndarray, gradients: Sequence[np.ndarray], allowed: float) -> np.ndarray:
+def _at_kinks(
+    probe: FiniteDifferences, i: int, entries: np.ndarray, gradients: Sequence[np.ndarray], allowed: float
+) -> np.ndarray:
     """Which entries of argument i have two slopes, and gradients that all lie between them."""
     entries = entries[:KINKS_LOOKED_AT]
     slopes = probe.entries(i, entries)
@@ -285,7 +287,7 @@ def comparison_table(found: Comparison) -> str:
     for row in found.rows:
         if last not in (None, row.quantity):
             table.add_section()
-        numbers = (f"{row.absolute:.1e}", f"{row.relative:.1e}", f"{row.ulps:.1f}", f"{row.tolerance:.1e}")
+        numbers = (f"{row.max_abs_error:.1e}", f"{row.max_rel_error:.1e}", f"{row.ulps:.1f}", f"{row.tolerance:.1e}")
         name = row.quantity if row.quantity != last else ""
         table.add_row(name, row.implementation, *numbers, str(row.kinks or ""), "ok" if row.ok else "DIFFERS")
         last = row.quantity
@@ -293,5 +295,5 @@ def comparison_table(found: Comparison) -> str:
         return as_text(table)
     times = new_table("medians of compiled calls", "implementation", numbers=["forward", "forward and backward"])
     for name, timing in found.seconds.items():
-        times.add_row(name, f"{timing.forward * 1e3:.3f} ms", f"{timing.both * 1e3:.3f} ms")
+        times.add_row(name, f"{timing.forward * 1e3:.3f} ms", f"{timing.forward_backward * 1e3:.3f} ms")
     return as_text(table) + "\n" + as_text(times)

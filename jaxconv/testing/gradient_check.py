@@ -19,13 +19,13 @@ import numpy as np
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
-from jaxconv.testing.rounding_error import rounding
+from jaxconv.testing.rounding_error import rounding_error_bound
 from jaxconv.utils.tables import as_text, new_table
 
 STEPS = 0.5 ** np.arange(1, 31, 2)  # from 1/2 to 2·10⁻⁹, as a share of the argument's size
 
 
-class Slope(NamedTuple):
+class SlopeEstimate(NamedTuple):
     """What values along a line say of the slope at its middle.
 
     Attributes:
@@ -52,7 +52,7 @@ class Slope(NamedTuple):
         return self.kink and self.low - slack <= gradient <= self.high + slack
 
 
-class Checked(NamedTuple):
+class GradientCheckRow(NamedTuple):
     """One argument: the entry (or the direction) where gradient and differences disagree most.
 
     Attributes:
@@ -77,7 +77,7 @@ class Checked(NamedTuple):
 
 
 class GradientCheck(NamedTuple):
-    rows: tuple[Checked, ...]
+    rows: tuple[GradientCheckRow, ...]
 
     @property
     def ok(self) -> bool:
@@ -89,25 +89,25 @@ class GradientCheck(NamedTuple):
 
 
 @named_errors
-def check_gradients(
+def check_grads(
     f: Callable[..., jax.Array],
     *args: Any,
     names: Sequence[str] | None = None,
-    directions: int = 2,
-    entries: int = 64,
+    num_directions: int = 2,
+    num_entries: int = 64,
     seed: int = 0,
 ) -> GradientCheck:
     """Check reverse-mode gradients of f against finite differences, one argument at a time, in float64.
 
     The number differentiated is ``Σ dy · f(*args)`` with a random dy. Each argument is moved alone: along random
-    directions, which every entry takes part in, and entry by entry (a random choice of them where there are more).
+    num_directions, which every entry takes part in, and entry by entry (a random choice of them where there are more).
 
     Args:
         f: a function of arrays (or trees of them) that returns one array. It must keep its arguments' dtype.
         args: where to check. Floating arrays (and Python's floats) are converted to float64; all else, labels or the
             size of a window, is left as it is.
         names: of the arguments, for the table; by default f's own.
-        directions, entries: how many of each to check in every array.
+        num_directions, num_entries: how many of each to check in every array.
         seed: of dy and of what is chosen.
 
     Returns:
@@ -116,16 +116,16 @@ def check_gradients(
     Raises:
         InputError: nothing to differentiate by, nothing to check, or an f that does not return one floating array.
 
-    >>> print(check_gradients(lambda x: x**3, jnp.array([1.0, 2.0])).ok)
+    >>> print(check_grads(lambda x: x**3, jnp.array([1.0, 2.0])).ok)
     True
     >>> wrong = jax.custom_vjp(lambda x: x**3)
     >>> wrong.defvjp(lambda x: (x**3, x), lambda x, dy: (3.03 * x**2 * dy,))               # off by 1 %
-    >>> [row] = check_gradients(wrong, jnp.array([1.0, 2.0])).rows
+    >>> [row] = check_grads(wrong, jnp.array([1.0, 2.0])).rows
     >>> row.failed == row.checked, round(row.gradient / row.slope, 6)
     (True, 1.01)
     """
-    checks.at_least(0, directions=directions, entries=entries, seed=seed)
-    if not directions + entries:
+    checks.at_least(0, num_directions=num_directions, num_entries=num_entries, seed=seed)
+    if not num_directions + num_entries:
         raise InputError("directions=0 and entries=0 leave nothing to check")
     with jax.enable_x64(True):
         paths, leaves, rebuild = floating_leaves(args, names or argument_names(f))
@@ -138,25 +138,27 @@ def check_gradients(
             return forward(leaves).astype(dy.dtype)
 
         gradient = jax.grad(lambda leaves: (dy * wide(leaves)).sum())
-        probe = Probe(wide, dy, leaves)
-        gradients, errors = jax.jit(gradient)(leaves), rounding(gradient, leaves, dtype=jnp.float64)
+        probe = FiniteDifferences(wide, dy, leaves)
+        gradients, errors = jax.jit(gradient)(leaves), rounding_error_bound(gradient, leaves, dtype=jnp.float64)
         rows = []
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
             if not leaf.size:
                 continue
-            some = rng.permutation(leaf.size)[:entries]
-            moves = rng.normal(size=(directions, *leaf.shape))
+            some = rng.permutation(leaf.size)[:num_entries]
+            moves = rng.normal(size=(num_directions, *leaf.shape))
             said = [np.vdot(gradients[i], move) for move in moves] + list(np.ravel(gradients[i])[some])
             # Along a direction the errors of all entries come together.
             allowed = [errors[i] * np.linalg.norm(move) for move in moves] + [errors[i]] * len(some)
-            where = [f"direction {k + 1}" for k in range(directions)]
+            where = [f"direction {k + 1}" for k in range(num_directions)]
             where += [f"[{', '.join(map(str, np.unravel_index(entry, leaf.shape)))}]" for entry in some]
             slopes = probe.directions(i, moves) + probe.entries(i, some)
             rows.append(_judge(path, where, np.array(said), slopes, np.array(allowed)))
     return GradientCheck(tuple(rows))
 
 
-def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], allowed: np.ndarray) -> Checked:
+def _judge(
+    name: str, where: list[str], said: np.ndarray, slopes: list[SlopeEstimate], allowed: np.ndarray
+) -> GradientCheckRow:
     differences = np.array([slope.value for slope in slopes])
     allowed = allowed + np.array([slope.error for slope in slopes])
     excess = np.abs(said - differences) - allowed
@@ -165,7 +167,7 @@ def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], a
     kink = (excess > 0) & np.array(subgradients)
     excess[kink] = -np.inf
     worst = int(np.argmax(excess))
-    return Checked(
+    return GradientCheckRow(
         name,
         where[worst],
         float(said[worst]),
@@ -177,7 +179,7 @@ def _judge(name: str, where: list[str], said: np.ndarray, slopes: list[Slope], a
     )
 
 
-class Probe:
+class FiniteDifferences:
     """The slopes of ``(dy · f(leaves)).sum()`` at one point, as its values show them."""
 
     def __init__(
@@ -186,13 +188,13 @@ class Probe:
         self.f, self.leaves = f, leaves
         # Where dy is positive, and where it is negative: the kinks of the one bend up, those of the other down.
         self.halves = jnp.maximum(dy, 0), jnp.minimum(dy, 0)
-        self.noise = rounding(lambda leaves: (dy * f(leaves)).sum(), leaves, dtype=jnp.float64)
+        self.noise = rounding_error_bound(lambda leaves: (dy * f(leaves)).sum(), leaves, dtype=jnp.float64)
 
-    def directions(self, i: int, moves: np.ndarray) -> list[Slope]:
+    def directions(self, i: int, moves: np.ndarray) -> list[SlopeEstimate]:
         """Along each of some directions of leaf i."""
         return self._slopes(i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
 
-    def entries(self, i: int, entries: np.ndarray) -> list[Slope]:
+    def entries(self, i: int, entries: np.ndarray) -> list[SlopeEstimate]:
         """By each of some entries of leaf i, which are flat indices."""
 
         def moved(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
@@ -200,7 +202,7 @@ class Probe:
 
         return self._slopes(i, jnp.asarray(entries), moved)
 
-    def _slopes(self, i: int, lines: jax.Array, move: Callable[..., jax.Array]) -> list[Slope]:
+    def _slopes(self, i: int, lines: jax.Array, move: Callable[..., jax.Array]) -> list[SlopeEstimate]:
         """One compiled program walks all lines, and all steps along each."""
         size = float(jnp.sqrt(jnp.mean(jnp.square(self.leaves[i])))) or 1.0
         steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * size)
@@ -213,7 +215,7 @@ class Probe:
         return [_slope(row, size, self.noise) for row in np.asarray(walk(lines))]
 
 
-def _slope(values: np.ndarray, size: float, noise: float) -> Slope:
+def _slope(values: np.ndarray, size: float, noise: float) -> SlopeEstimate:
     """From the values ``(middle and steps up and down, halves)`` along a line."""
     steps = STEPS[:, None] * size
     with np.errstate(invalid="ignore"):
@@ -227,7 +229,7 @@ def _slope(values: np.ndarray, size: float, noise: float) -> Slope:
         bends = np.abs(np.diff(sides, axis=1)).sum(axis=(0, 2)) + 4 * noise / steps[2:, 0]
     best, chosen = _least(errors), _least(bends)
     low, high = (float(choose(sides[:, 1 + chosen], axis=0).sum()) for choose in (np.min, np.max))
-    return Slope(float(central[1 + best]), float(errors[best]), low, high, float(bends[chosen]))
+    return SlopeEstimate(float(central[1 + best]), float(errors[best]), low, high, float(bends[chosen]))
 
 
 def _least(errors: np.ndarray) -> int:

@@ -34,16 +34,16 @@ SHIFTS, STRIDE = 4093, 1223  # both prime, so that every place is taken once bef
 SAFETY = 4  # the farthest of a few tries is not the farthest there is
 
 
-def unit(dtype: Any) -> float:
+def unit_roundoff(dtype: Any) -> float:
     """The largest relative error of rounding once: half the distance from 1 to the next number.
 
-    >>> unit(jnp.float32) == 2**-24
+    >>> unit_roundoff(jnp.float32) == 2**-24
     True
     """
     return float(jnp.finfo(dtype).eps) / 2
 
 
-def rounding(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> Any:
+def rounding_error_bound(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> Any:
     """How far rounding can move each array that f returns, if f is computed in some dtype.
 
     Args:
@@ -57,7 +57,7 @@ def rounding(f: Callable[..., Any], *args: Any, dtype: Any, seed: int = 0) -> An
 
     >>> with jax.enable_x64(True):
     ...     x = jnp.linspace(0.0, 1.0, 100)
-    ...     error = rounding(lambda x: (x * x).sum(), x, dtype=jnp.float32)
+    ...     error = rounding_error_bound(lambda x: (x * x).sum(), x, dtype=jnp.float32)
     >>> 1e-7 < error / 33.5 < 1e-5
     True
     """
@@ -86,8 +86,8 @@ class _Errors:
     """
 
     def __init__(self, signs: jax.Array, dtype: Any, alike: jax.Array | bool) -> None:
-        self.once, self.alike, self.signs = unit(dtype), alike, signs
-        self.adding = min(self.once, unit(jnp.float32))
+        self.once, self.alike, self.signs = unit_roundoff(dtype), alike, signs
+        self.adding = min(self.once, unit_roundoff(jnp.float32))
         self.places: Iterator[int] = (i * STRIDE % SHIFTS for i in range(1_000_000))
 
     def __call__(self, x: jax.Array, size: float) -> jax.Array:

@@ -1,18 +1,24 @@
 """Training: state, step, loop, evaluation, checkpoints. It knows layers and arrays, but no model and no data set."""
 
-from jaxconv.train.argument_checks import check_settings
-from jaxconv.train.checkpointing import load_checkpoint, load_snapshot, read_extra, save_checkpoint, saved_steps
-from jaxconv.train.compiled_function import Program
-from jaxconv.train.early_stopping import EarlyStopping, Stopping
-from jaxconv.train.evaluation import Evaluator, Scores, evaluate, predict
-from jaxconv.train.loaders import Plan, batches, epoch_order, plan
-from jaxconv.train.loggers import TensorBoard
-from jaxconv.train.loop import Fitted, SeedsResult, fit, fit_seeds
-from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
+from jaxconv.train.argument_checks import check_fit_arguments
+from jaxconv.train.checkpointing import all_steps, read_extra, restore_best, restore_snapshot, save_checkpoint
+from jaxconv.train.compiled_function import CompiledFunction
+from jaxconv.train.early_stopping import EarlyStopping, EarlyStoppingState
+from jaxconv.train.evaluation import EvalResult, Evaluator, evaluate, predict
+from jaxconv.train.loaders import EpochPlan, epoch_permutation, iterate_batches, plan_epoch
+from jaxconv.train.loggers import TensorBoardWriter
+from jaxconv.train.loop import FitResult, SeedsResult, fit, fit_seeds
+from jaxconv.train.metrics import (
+    classification_report,
+    confusion_matrix,
+    expected_calibration_error,
+    per_class_scores,
+    top_k_accuracy,
+)
 from jaxconv.train.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from jaxconv.train.pixels import to_float
-from jaxconv.train.snapshots import Position, Snapshot, sha256
-from jaxconv.train.state import Batch, TrainState, init_state, root_keys
+from jaxconv.train.snapshots import Snapshot, TrainProgress, tree_sha256
+from jaxconv.train.state import Batch, TrainState, create_train_state, split_seed
 from jaxconv.train.tasks import (
     TASKS,
     Classification,
@@ -23,7 +29,7 @@ from jaxconv.train.tasks import (
     Segmentation,
     Task,
 )
-from jaxconv.train.train_step import make_step, make_train_step
+from jaxconv.train.train_step import make_train_step
 
 __all__ = [
     "OPTIMIZERS",
@@ -31,48 +37,47 @@ __all__ = [
     "TASKS",
     "Batch",
     "Classification",
+    "CompiledFunction",
     "EarlyStopping",
+    "EarlyStoppingState",
+    "EpochPlan",
+    "EvalResult",
     "Evaluator",
-    "Fitted",
+    "FitResult",
     "MetricSums",
     "MultiLabel",
-    "Plan",
-    "Position",
-    "Program",
     "Reconstruction",
     "Regression",
-    "Scores",
     "SeedsResult",
     "Segmentation",
     "Snapshot",
-    "Stopping",
     "Task",
-    "TensorBoard",
+    "TensorBoardWriter",
+    "TrainProgress",
     "TrainState",
-    "batches",
-    "calibration_error",
-    "check_settings",
+    "all_steps",
+    "check_fit_arguments",
+    "classification_report",
     "confusion_matrix",
-    "epoch_order",
+    "create_train_state",
+    "epoch_permutation",
     "evaluate",
+    "expected_calibration_error",
     "fit",
     "fit_seeds",
-    "init_state",
-    "load_checkpoint",
-    "load_snapshot",
+    "iterate_batches",
     "make_optimizer",
     "make_schedule",
-    "make_step",
     "make_train_step",
-    "per_class",
-    "plan",
+    "per_class_scores",
+    "plan_epoch",
     "predict",
     "read_extra",
-    "report",
-    "root_keys",
+    "restore_best",
+    "restore_snapshot",
     "save_checkpoint",
-    "saved_steps",
-    "sha256",
+    "split_seed",
     "to_float",
     "top_k_accuracy",
+    "tree_sha256",
 ]

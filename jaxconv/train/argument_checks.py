@@ -12,13 +12,13 @@ from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer
 from jaxconv.shapes import is_int
-from jaxconv.train.loaders import Plan, Source
+from jaxconv.train.loaders import EpochPlan, RandomAccessSource
 from jaxconv.train.pixels import check_pixels
 from jaxconv.train.snapshots import Snapshot
 from jaxconv.train.state import TrainState
 from jaxconv.train.tasks import CLASSIFICATION, Task
-from jaxconv.train.train_step import make_step
-from jaxconv.train.trees import differences
+from jaxconv.train.train_step import make_train_step
+from jaxconv.train.trees import tree_differences
 from jaxconv.utils.signatures import no_argument
 
 Examples = tuple[np.ndarray, np.ndarray]  # images and labels
@@ -35,7 +35,9 @@ class Parts(Protocol):
 
 
 @named_errors(name="fit")
-def parts_of(train: Examples | Source | Parts, validation: Examples | None) -> tuple[Examples | Source, Examples]:
+def parts_of(
+    train: Examples | RandomAccessSource | Parts, validation: Examples | None
+) -> tuple[Examples | RandomAccessSource, Examples]:
     """Return the examples of training and of validation; those of a data set, where it is given in place of them."""
     if not isinstance(train, tuple) and hasattr(train, "train") and hasattr(train, "validation"):
         return train.train, train.validation if validation is None else validation
@@ -49,14 +51,16 @@ def parts_of(train: Examples | Source | Parts, validation: Examples | None) -> t
 
 def check_options(who: str, options: Iterable[str], names: Sequence[str]) -> None:
     """Refuse an option that neither the function nor the step has."""
-    known = [name for name in inspect.signature(make_step).parameters if name not in (*names, "guard")]
+    known = [
+        name for name in inspect.signature(make_train_step).parameters if name not in (*names, "skip_nonfinite", "jit")
+    ]
     for name in options:
         if name not in known:
             raise no_argument(name, [*names, *known]).from_source(who)
 
 
 @named_errors(name="fit")
-def check_settings(epochs: int, batch_size: int) -> None:
+def check_fit_arguments(epochs: int, batch_size: int) -> None:
     """Raise InputError for a number of epochs or a batch size that cannot work with any data."""
     checks.at_least(1, epochs=epochs, batch_size=batch_size)
 
@@ -88,51 +92,51 @@ def _is_seed(seed: Any) -> bool:
 
 @named_errors(name="fit")
 def check_data(
-    train: Examples | Source, validation: Examples, batch_size: int, scale: float | None
+    train: Examples | RandomAccessSource, validation: Examples, batch_size: int, scale: float | None
 ) -> tuple[int, tuple[int, ...], np.ndarray]:
     """Refuse examples that cannot work; how many there are to train on, the shape of one, and all labels."""
     if isinstance(train, tuple):
-        check_examples(*_pair("train", train), batch_size)
-        count, in_shape, labels = len(train[0]), train[0].shape[1:], train[1]
-    elif hasattr(train, "in_shape"):
-        count, in_shape, labels = len(train), tuple(train.in_shape), train.labels
+        check_batchable(*_pair("train", train), batch_size)
+        count, input_shape, labels = len(train[0]), train[0].shape[1:], train[1]
+    elif hasattr(train, "image_shape"):
+        count, input_shape, labels = len(train), tuple(train.image_shape), train.labels
     else:
         raise InputError(f"train should be a tuple (images, labels), or examples to stream, not {_kind(train)}")
-    check_examples(*_pair("validation", validation), batch_size)
-    if in_shape != validation[0].shape[1:]:
-        raise InputError(f"training images are {in_shape}, validation images {validation[0].shape[1:]}")
+    check_batchable(*_pair("validation", validation), batch_size)
+    if input_shape != validation[0].shape[1:]:
+        raise InputError(f"training images are {input_shape}, validation images {validation[0].shape[1:]}")
     if batch_size > count:
         raise InputError(f"batch_size={batch_size} is larger than the {count} training examples")
     if isinstance(train, tuple):
         check_pixels("fit", "the training images", train[0], scale)
     check_pixels("fit", "the validation images", validation[0], scale)
-    return count, in_shape, labels
+    return count, input_shape, labels
 
 
 @named_errors(name="fit")
-def check_start(start: Snapshot, like: TrainState, cut: Plan, trainable: str | None) -> None:
+def check_resume_point(start: Snapshot, like: TrainState, cut: EpochPlan, trainable: str | None) -> None:
     """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(start[:2])):
         raise InputError(
             "start has arrays whose memory a step has used again: copy a train state before a step of "
             "make_train_step is given it, jax.tree.map(jnp.copy, train_state)"
         )
-    then, names = start.position.plan, ["examples", "batch_size"]
-    if start.position.chunk:
+    then, names = start.progress.plan, ["examples", "batch_size"]
+    if start.progress.execution:
         names.append("chunk")  # so many steps a chunk: it tells how far into the epoch it is
     differing = [
         f"{name}={getattr(then, name)}, not {getattr(cut, name)}"
         for name in names
         if then is not None and getattr(then, name) != getattr(cut, name)
     ]
-    differing += differences(start.train_state._asdict(), like._asdict())
-    if start.position.trainable != trainable:
+    differing += tree_differences(start.train_state._asdict(), like._asdict())
+    if start.progress.trainable != trainable:
         differing.append("trainable selects other parameters")
     if differing:
         raise InputError(f"start is of another run: {'; '.join(differing)}")
 
 
-def check_examples(images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
+def check_batchable(images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
     """Refuse what would fail deep inside, or train on nonsense."""
     if not 3 <= images.ndim <= 5 or not len(images):
         raise InputError(
@@ -154,10 +158,10 @@ def check_examples(images: np.ndarray, labels: np.ndarray, batch_size: int) -> N
 
 
 def check_labels(
-    model: Layer, params: Any, state: Any, in_shape: tuple[int, ...], labels: np.ndarray, task: Task = CLASSIFICATION
+    model: Layer, params: Any, state: Any, input_shape: tuple[int, ...], labels: np.ndarray, task: Task = CLASSIFICATION
 ) -> None:
     """Raise InputError for labels that the task cannot compare with the model's output; nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     output, _ = jax.eval_shape(model.apply, params, state, image)
     task.check(np.asarray(labels), jax.ShapeDtypeStruct((len(labels), *output.shape[1:]), output.dtype))
 

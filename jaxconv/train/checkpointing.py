@@ -1,11 +1,11 @@
 """Snapshots on disk: written beside and renamed when they are whole, so a crash leaves the last good one.
 
-checkpoint/history.jsonl    a record an epoch; each snapshot knows how many of them are its own
-checkpoint/<steps made>/
-    train.npz        the train state: with it, training goes on
-    best.npz         params and state of the best epoch: for everything else
-    position.json    where in the run it was taken
-    manifest.json    the SHA-256 of these files, without which none is read
+checkpoints/history.jsonl    a record an epoch; each snapshot knows how many of them are its own
+checkpoints/<steps made>/
+    train_state.npz     the train state: with it, training goes on
+    best_variables.npz  params and state of the best epoch: for everything else
+    progress.json       where in the run it was taken
+    manifest.json       the SHA-256 of these files, without which none is read
 """
 
 import hashlib
@@ -20,18 +20,17 @@ from typing import Any, BinaryIO, TypeVar
 
 import jax
 import msgspec
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh
 
 from jaxconv import checks, distributed
 from jaxconv.errors import InputError, error_context
-from jaxconv.train import snapshots
 from jaxconv.train.history import Part, read_history, write_history
-from jaxconv.train.snapshots import Position, Snapshot, read_arrays, write_arrays
+from jaxconv.train.snapshots import Snapshot, TrainProgress, read_arrays, write_arrays
 from jaxconv.train.state import TrainState
-from jaxconv.train.trees import differences, paths
+from jaxconv.train.trees import paths, tree_differences
 from jaxconv.utils.files import (
     MAX_JSON_BYTES,
-    from_json,
+    from_dict,
     open_file,
     read_bytes,
     read_json,
@@ -41,7 +40,7 @@ from jaxconv.utils.files import (
 )
 
 T = TypeVar("T")
-FILES = ("train.npz", "best.npz", "position.json")
+FILES = ("train_state.npz", "best_variables.npz", "progress.json")
 TRIES = 10  # of a reader, when what it reads is removed meanwhile
 
 
@@ -49,43 +48,43 @@ class _DamageError(Exception):
     """A snapshot that is not as it was written, or is no longer there."""
 
 
-def save_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> None:
-    """Write a snapshot into ``folder/<steps>``, then remove those that are no longer among the last ``keep``.
+def save_checkpoint(directory: Path, snapshot: Snapshot, *, max_to_keep: int = 2) -> None:
+    """Write a snapshot into ``directory/<steps>``, then remove those that are no longer among the last ``max_to_keep``.
 
     All of it is on the disk, not only in the system's memory, before it takes its name: a power cut leaves it whole,
     or the one before it. Several processes do it together: each calls this, and the first writes.
 
     Raises:
-        InputError: it cannot be written, and those before it are as they were; or a ``keep`` below 1.
+        InputError: it cannot be written, and those before it are as they were; or a ``max_to_keep`` below 1.
     """
     with error_context("save_checkpoint"):
-        checks.at_least(1, keep=keep)
-    before, whole = saved_steps(folder), folder / str(int(snapshot.train_state.step.max()))
+        checks.at_least(1, max_to_keep=max_to_keep)
+    before, whole = all_steps(directory), directory / str(int(snapshot.train_state.step.max()))
     trees = jax.tree.map(_here, _trees(snapshot.train_state, snapshot.best))
     problem: Exception | None = None
-    if distributed.first():
+    if distributed.is_main_process():
         try:
             with _uninterrupted():
-                _write(whole, trees, snapshot.position)
-                for step in sorted({*before, int(whole.name)})[:-keep]:
+                _write(whole, trees, snapshot.progress)
+                for step in sorted({*before, int(whole.name)})[:-max_to_keep]:
                     with suppress(OSError):  # on Windows somebody may be reading it: it goes with the next
-                        (folder / str(step)).rename(folder / f"partial-{step}")  # only what is whole has a number
-                _sweep(folder)
+                        (directory / str(step)).rename(directory / f"partial-{step}")  # only what is whole has a number
+                _sweep(directory)
         except Exception as error:
-            _sweep(folder)
+            _sweep(directory)
             problem = error
-    if not distributed.first_says(problem is None):
+    if not distributed.broadcast_from_main(problem is None):
         reason = "process 0 could not write it" if problem is None else _reason(problem)
-        good = f"; the one before it, {folder / str(before[-1])}, is as it was" if before else ""
+        good = f"; the one before it, {directory / str(before[-1])}, is as it was" if before else ""
         raise InputError(f"the checkpoint {whole} cannot be written: {reason}{good}") from problem
 
 
-def load_snapshot(folder: Path, like: tuple[TrainState, tuple[Any, Any]], mesh: Mesh | None = None) -> Snapshot:
+def restore_snapshot(folder: Path, target: tuple[TrainState, tuple[Any, Any]], mesh: Mesh | None = None) -> Snapshot:
     """Read the newest snapshot back.
 
     Args:
         folder: as given to :func:`save_checkpoint`. A training that goes on may save into it meanwhile.
-        like: the train state and the best params and state, or their shapes.
+        target: the train state and the best params and state, or their shapes.
         mesh: of devices that each get all of it; by default it goes to the first device.
 
     Raises:
@@ -95,19 +94,23 @@ def load_snapshot(folder: Path, like: tuple[TrainState, tuple[Any, Any]], mesh: 
 
     def read(path: Path) -> Snapshot:
         with _whole(path) as files:
-            trees = _read_trees(path, files, _trees(*like), mesh)
-            position = _position(path, files["position.json"])
-        return Snapshot(TrainState(**trees["train"]), (trees["best"]["params"], trees["best"]["state"]), position)
+            trees = _read_trees(path, files, _trees(*target), mesh)
+            position = _position(path, files["progress.json"])
+        return Snapshot(
+            TrainState(**trees["train_state"]),
+            (trees["best_variables"]["params"], trees["best_variables"]["state"]),
+            position,
+        )
 
     return _newest(folder, read)
 
 
-def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
+def restore_best(folder: Path, target: tuple[Any, Any]) -> tuple[Any, Any]:
     """Read the params and the state of the best epoch back.
 
     Args:
         folder: as given to :func:`save_checkpoint`. A training that goes on may save into it meanwhile.
-        like: params and state of the same structure, or their shapes from ``jax.eval_shape(model.init, …)``.
+        target: params and state of the same structure, or their shapes from ``jax.eval_shape(model.init, …)``.
 
     Raises:
         InputError: as :func:`load_snapshot`.
@@ -115,13 +118,13 @@ def load_checkpoint(folder: Path, like: tuple[Any, Any]) -> tuple[Any, Any]:
 
     def read(path: Path) -> tuple[Any, Any]:
         with _whole(path) as files:
-            best = _read_trees(path, files, {"best": _named(like)}, None)["best"]
+            best = _read_trees(path, files, {"best_variables": _named(target)})["best_variables"]
         return best["params"], best["state"]
 
     return _newest(folder, read)
 
 
-def saved_steps(folder: Path) -> list[int]:
+def all_steps(folder: Path) -> list[int]:
     """After how many steps the whole checkpoints in a folder were taken, the oldest first.
 
     Raises:
@@ -137,7 +140,7 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def read_extra(folder: Path) -> tuple[int, Any] | None:
-    """The steps of the newest snapshot, by its folder's name, and its ``position.extra``.
+    """The steps of the newest snapshot, by its folder's name, and its ``progress.extra``.
 
     Args:
         folder: as given to :func:`save_checkpoint`.
@@ -145,17 +148,17 @@ def read_extra(folder: Path) -> tuple[int, Any] | None:
     Returns:
         None where there is no snapshot. A damaged one is passed over: loading it tells of the damage.
     """
-    for step in reversed(saved_steps(folder)):
+    for step in reversed(all_steps(folder)):
         with suppress(InputError, FileNotFoundError):  # damaged, or removed by the training that goes on
-            position = folder / str(step) / "position.json"
+            position = folder / str(step) / "progress.json"
             content, sums = read_bytes(position, MAX_JSON_BYTES), read_json(position.with_name("manifest.json"))
             if isinstance(sums, dict) and sums.get(position.name) == hashlib.sha256(content).hexdigest():
-                return step, from_json(content, dict[str, Any], name=str(position)).get("extra")
+                return step, from_dict(content, dict[str, Any], name=str(position)).get("extra")
     return None
 
 
 def _trees(train_state: Any, best: Any) -> dict[str, dict[str, Any]]:
-    return {"train": train_state._asdict(), "best": _named(best)}
+    return {"train_state": train_state._asdict(), "best_variables": _named(best)}
 
 
 def _named(network: tuple[Any, Any]) -> dict[str, Any]:
@@ -165,10 +168,10 @@ def _named(network: tuple[Any, Any]) -> dict[str, Any]:
 def _here(leaf: Any) -> Any:
     """An array all of which this process has. Several processes make it together, where each has a piece."""
     spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable and not leaf.is_fully_replicated
-    return distributed.everywhere(leaf) if spread else leaf
+    return distributed.process_allgather(leaf) if spread else leaf
 
 
-def _write(whole: Path, trees: dict[str, Any], position: Position) -> None:
+def _write(whole: Path, trees: dict[str, Any], position: TrainProgress) -> None:
     folder, half = whole.parent, whole.with_name(f"partial-{whole.name}")
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -179,7 +182,7 @@ def _write(whole: Path, trees: dict[str, Any], position: Position) -> None:
         with writing(half / f"{name}.npz") as file:
             write_arrays(file, tree)
     history = write_history(folder, position.history)
-    write_json(half / "position.json", position._replace(history=()).as_json() | {"history": history})
+    write_json(half / "progress.json", position._replace(history=()).to_dict() | {"history": history})
     sums = {}
     for name in FILES:
         with open_file(half / name) as file:
@@ -192,7 +195,7 @@ def _write(whole: Path, trees: dict[str, Any], position: Position) -> None:
 def _newest(folder: Path, read: Callable[[Path], T]) -> T:
     """What is read of the newest snapshot; if it is removed meanwhile, of the one that is then the newest."""
     for _ in range(TRIES):
-        steps = saved_steps(folder)
+        steps = all_steps(folder)
         if not steps:
             raise InputError(f"{folder.parent} has no checkpoint: did its training stop before the first epoch ended?")
         newest, *older = [folder / str(step) for step in reversed(steps)]
@@ -209,7 +212,7 @@ def _advice(newest: Path, older: list[Path]) -> str:
     for path in older:
         try:
             with _whole(path) as files:
-                _position(path, files["position.json"])
+                _position(path, files["progress.json"])
             return f"delete {' and '.join(map(str, bad))}, and {path}, which is whole, is used"
         except _DamageError:
             bad.append(path)
@@ -222,11 +225,11 @@ def _whole(path: Path) -> Iterator[dict[str, BinaryIO]]:
     with ExitStack() as stack:
         files = {}
         with _damage_told():
-            sums = from_json(read_bytes(path / "manifest.json", MAX_JSON_BYTES), dict[str, str], name="manifest.json")
-            by_orbax = "train.npz" not in sums and (path / "train").is_dir()
-            if by_orbax and (fault := snapshots.fault(path, sums)):
-                raise _DamageError(fault)
-            for name in FILES[2:] if by_orbax else FILES:
+            sums = from_dict(read_bytes(path / "manifest.json", MAX_JSON_BYTES), dict[str, str], name="manifest.json")
+        if "position.json" in sums:
+            raise InputError(f"the checkpoint {path} was written by an older jaxconv: train again")
+        with _damage_told():
+            for name in FILES:
                 if name not in sums:
                     raise _DamageError(f"manifest.json does not list {name}")
                 files[name] = stack.enter_context(open_file(path / name))
@@ -235,15 +238,15 @@ def _whole(path: Path) -> Iterator[dict[str, BinaryIO]]:
         yield files
 
 
-def _read_trees(path: Path, files: dict[str, BinaryIO], wanted: dict[str, Any], mesh: Mesh | None) -> dict[str, Any]:
+def _read_trees(
+    path: Path, files: dict[str, BinaryIO], wanted: dict[str, Any], mesh: Mesh | None = None
+) -> dict[str, Any]:
     """Trees of a snapshot, on this machine's devices, whatever it was written from: trained on a GPU, say."""
-    if "train.npz" not in files:
-        return _read_by_orbax(path, wanted, mesh)
     arrays, differing = {}, []
     for name, tree in wanted.items():
         with _damage_told(f"{name}.npz: "):
             arrays[name] = read_arrays(files[f"{name}.npz"])
-        differing += differences(arrays[name], tree)
+        differing += tree_differences(arrays[name], tree)
     if differing:
         raise InputError(f"the checkpoint {path} is of another model: {'; '.join(differing)}")
     trees = {
@@ -253,25 +256,11 @@ def _read_trees(path: Path, files: dict[str, BinaryIO], wanted: dict[str, Any], 
     return distributed.replicate(mesh, trees) if mesh else jax.device_put(trees, jax.local_devices()[0])
 
 
-def _read_by_orbax(path: Path, wanted: dict[str, Any], mesh: Mesh | None) -> dict[str, Any]:
-    sharding = NamedSharding(mesh, PartitionSpec()) if mesh else SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
-    try:
-        return snapshots.read(path, wanted)
-    except InputError:
-        raise
-    except Exception as error:  # whatever orbax makes of files that are removed while it reads them
-        raise _DamageError(_reason(error)) from None
-
-
-def _position(path: Path, file: BinaryIO) -> Position:
-    with _damage_told("position.json: "):
-        facts = from_json(file.read(), dict[str, Any], name="it")
-        inside = isinstance(facts.get("history"), list)  # as beside orbax's arrays
-        part = None if inside else msgspec.convert(facts.pop("history", None), Part)
-        position = Position.from_json(facts)
-    if part is None:
-        return position
+def _position(path: Path, file: BinaryIO) -> TrainProgress:
+    with _damage_told("progress.json: "):
+        facts = from_dict(file.read(), dict[str, Any], name="it")
+        part = msgspec.convert(facts.pop("history", None), Part)
+        position = TrainProgress.from_dict(facts)
     with _damage_told():
         return position._replace(history=read_history(path.parent, part))
 

@@ -11,16 +11,16 @@ from jaxconv._compat import type_text
 from jaxconv.errors import InputError
 
 
-class Program:
+class CompiledFunction:
     """A function compiled for the shapes of its first call. Another shape is an error, not a silent recompilation.
 
     Attributes:
-        compilations: how often it was compiled: 0 or 1.
-        seconds: how long that took.
-        ready: when that was done, by ``time.perf_counter``; None before.
+        num_compilations: how often it was compiled: 0 or 1.
+        compile_seconds: how long that took.
+        ready_at: when that was done, by ``time.perf_counter``; None before.
 
-    >>> double = Program("double", lambda x: 2 * x)
-    >>> double(jax.numpy.ones(3)), double.compilations
+    >>> double = CompiledFunction("double", lambda x: 2 * x)
+    >>> double(jax.numpy.ones(3)), double.num_compilations
     (Array([2., 2., 2.], dtype=float32), 1)
     >>> double(jax.numpy.ones(4))
     Traceback (most recent call last):
@@ -29,8 +29,8 @@ class Program:
 
     def __init__(self, name: str, function: Callable[..., Any], **options: Any) -> None:
         """``options`` are those of ``jax.jit``."""
-        self.name, self.compilations, self.seconds = name, 0, 0.0
-        self.ready: float | None = None
+        self.name, self.num_compilations, self.compile_seconds = name, 0, 0.0
+        self.ready_at: float | None = None
         self._jitted = jax.jit(function, **options)
         self._compiled: jax.stages.Compiled | None = None
         self._seen: list[str] = []
@@ -40,9 +40,9 @@ class Program:
         if self._compiled is None:
             started = time.perf_counter()
             self._compiled = self._jitted.lower(*args).compile(runtime.compiler_options())
-            self.ready = time.perf_counter()
-            self.seconds = self.ready - started
-            self.compilations += 1
+            self.ready_at = time.perf_counter()
+            self.compile_seconds = self.ready_at - started
+            self.num_compilations += 1
             self._seen = _shapes(args)
 
     def __call__(self, *args: Any) -> Any:

@@ -11,11 +11,11 @@ import numpy as np
 from jaxconv import distributed
 from jaxconv.errors import DeadLayerWarning, InputError
 from jaxconv.layers import Layer, as_layer, combinators
-from jaxconv.layers.traversal import named_layers, walk
-from jaxconv.train.loaders import Resident, Streamed
+from jaxconv.layers.traversal import intercept, named_layers
+from jaxconv.train.loaders import DeviceLoader, StreamingLoader
 from jaxconv.train.multi_seed import Copies
 from jaxconv.train.pixels import not_finite
-from jaxconv.train.snapshots import Position
+from jaxconv.train.snapshots import TrainProgress
 from jaxconv.train.state import TrainState
 from jaxconv.train.train_step import Step
 
@@ -28,7 +28,7 @@ def anywhere(y: jax.Array) -> jax.Array:
 Answers = Callable[[jax.Array], jax.Array]
 
 
-def watched(
+def apply_with_activity(
     model: Layer, answers: Answers | None = None
 ) -> Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
     """``model.apply`` in use, that tells of each rectifier whether any of its outputs was not 0.
@@ -45,7 +45,7 @@ def watched(
         is told.
 
     >>> from jaxconv import relu, serial
-    >>> watched(serial(lambda x: x - 2, relu))({}, {}, jnp.ones((1, 1)))[1]
+    >>> apply_with_activity(serial(lambda x: x - 2, relu))({}, {}, jnp.ones((1, 1)))[1]
     {'relu1': Array(False, dtype=bool)}
     """
     model, answers = as_layer(model), answers or _in_the_middle
@@ -61,7 +61,7 @@ def watched(
                 alive[path] = answers(y)
             return y
 
-        return walk(model, params, state, x, see), alive
+        return intercept(model, params, state, x, see), alive
 
     return look
 
@@ -71,15 +71,15 @@ def _in_the_middle(y: jax.Array) -> jax.Array:
     return anywhere(y if y.ndim < 3 else y[:, y.shape[1] // 2])
 
 
-def rectifiers(model: Layer) -> tuple[str, ...]:
+def rectifier_names(model: Layer) -> tuple[str, ...]:
     """The names of a model's rectifiers, in the order in which they are computed."""
     return tuple(name for name, layer in named_layers(model).items() if layer.facts.rectifies)
 
 
-def warn_of_dead(record: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:
+def warn_dead_layers(record: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> None:
     """Tell of the layers that are dead in this epoch's record, and were in none before it."""
-    known = {name for before in history for name in before.get("dead", ())}
-    for name in record.get("dead", ()):
+    known = {name for before in history for name in before.get("dead_layers", ())}
+    for name in record.get("dead_layers", ()):
         if name not in known:
             warnings.warn(
                 DeadLayerWarning(f"fit: epoch {record['epoch']}: {dead_layer(name)}"),
@@ -96,18 +96,18 @@ def dead_layer(name: str) -> str:
 
 
 def _does_what_its_parts_do(layer: Layer) -> bool:
-    if not layer.parts:
+    if not layer.children:
         return True
-    return combinators.is_combined(layer) and all(_does_what_its_parts_do(part) for _, part in layer.parts)
+    return combinators.is_combined(layer) and all(_does_what_its_parts_do(part) for _, part in layer.children)
 
 
-def broken(
-    step: Step, ts: TrainState, key: jax.Array, feed: Resident | Streamed, at: Position, copies: Copies
+def nonfinite_step_error(
+    step: Step, ts: TrainState, key: jax.Array, feed: DeviceLoader | StreamingLoader, at: TrainProgress, copies: Copies
 ) -> InputError:
     """Do the step again that training stopped before, without its guard, and say what it makes.
 
     Args:
-        step: made with ``guard=False``.
+        step: made with ``skip_nonfinite=False``.
         ts: as the last good step left it; of several networks, the one that came least far is looked at.
         key: of the step's randomness.
         feed: of its batch.
@@ -118,15 +118,15 @@ def broken(
         The error to raise: it names the example whose pixels are not finite, or else the step, the loss, and the first
         parameter that is no longer finite.
     """
-    running = [i for i, each in enumerate(at.stopping) if not each.stopped]
+    running = [i for i, each in enumerate(at.early_stopping) if not each.stopped]
     member = min(running, key=np.reshape(ts.step, -1).__getitem__)
     ts, key = copies.member((ts, key), member)
     number = int(ts.step)
-    chunk, row = divmod(number - at.epoch * feed.plan.steps, feed.plan.chunk)
+    chunk, row = divmod(number - at.epoch * feed.plan.steps_per_epoch, feed.plan.steps_per_execution)
     xs = next(iter(feed.chunks(at.epoch + 1, chunk)))
     x = jax.tree.map(lambda leaf: leaf[row], copies.member(xs, member))
     batch = feed.fetch(x, *feed.data)
-    images = distributed.everywhere(jnp.asarray(batch.image))
+    images = distributed.process_allgather(jnp.asarray(batch.image))
     if jnp.issubdtype(images.dtype, jnp.floating) and not np.isfinite(images).all():
         index = copies.member(feed.order(at.epoch + 1)[chunk], member)[row]
         numbers = np.where(index < 0, ~index, index)

@@ -13,12 +13,12 @@ MONITORS = ("val_loss", "val_accuracy", "loss", "accuracy", "val_mae", "mae")  #
 MODES = ("auto", "min", "max")
 
 
-class Stopping(NamedTuple):
+class EarlyStoppingState(NamedTuple):
     """What has been seen so far, in plain numbers: ``Stopping(*json.loads(json.dumps(stopping)))`` is the same."""
 
-    best: float | None = None  # the monitored value of the best epoch; None: there is none yet
-    tie: float = 0.0  # its loss, where the accuracy is monitored
-    epoch: int = 0  # the best epoch
+    best_value: float | None = None  # the monitored value of the best epoch; None: there is none yet
+    tie_break: float = 0.0  # its loss, where the accuracy is monitored
+    best_epoch: int = 0  # the best epoch
     wait: int = 0  # epochs without an improvement since
     stopped: bool = False
 
@@ -45,7 +45,7 @@ class EarlyStopping:
 
     >>> rule = EarlyStopping(patience=2)
     >>> stopping = rule.start()
-    >>> for epoch, loss in enumerate([0.9, 0.5, 0.7, 0.6], start=1):
+    >>> for epoch, loss in enumerate([0.9, 0.5, 0.7, 0.6], init=1):
     ...     stopping, is_best = rule.update(stopping, {"epoch": epoch, "val_loss": loss})
     >>> stopping
     Stopping(best=0.5, tie=0.0, epoch=2, wait=2, stopped=True)
@@ -65,12 +65,12 @@ class EarlyStopping:
         checks.one_of("mode", self.mode, MODES)
         checks.real("min_delta", self.min_delta, minimum=0)
 
-    def start(self) -> Stopping:
+    def init(self) -> EarlyStoppingState:
         """Before the first epoch."""
-        return Stopping()
+        return EarlyStoppingState()
 
     @named_errors(name="early stopping")
-    def update(self, stopping: Stopping, record: Mapping[str, Any]) -> tuple[Stopping, bool]:
+    def update(self, stopping: EarlyStoppingState, record: Mapping[str, Any]) -> tuple[EarlyStoppingState, bool]:
         """What is known after one more epoch, and whether that epoch is the best so far.
 
         Args:
@@ -89,10 +89,10 @@ class EarlyStopping:
         sign = 1 if higher else -1
         value, tie = record[self.monitor], record[names[2]] if higher else 0.0
         is_best = math.isfinite(value) and math.isfinite(tie)
-        if is_best and stopping.best is not None:
-            is_best = (sign * value - self.min_delta, -tie) > (sign * stopping.best, -stopping.tie)
+        if is_best and stopping.best_value is not None:
+            is_best = (sign * value - self.min_delta, -tie) > (sign * stopping.best_value, -stopping.tie_break)
         if is_best:
-            return Stopping(float(value), float(tie), int(record["epoch"])), True
+            return EarlyStoppingState(float(value), float(tie), int(record["epoch"])), True
         wait = stopping.wait + 1
         stopped = self.patience is not None and wait >= self.patience
         return stopping._replace(wait=wait, stopped=stopped), False

@@ -14,21 +14,21 @@ from jax.sharding import Mesh
 from jaxconv import distributed, runtime
 from jaxconv.errors import InputError, error_context
 from jaxconv.layers import Layer, as_layer
-from jaxconv.train.argument_checks import Examples, check_data, check_labels, check_settings, check_start
-from jaxconv.train.compiled_function import Program
-from jaxconv.train.diagnostics import broken, warn_of_dead
+from jaxconv.train.argument_checks import Examples, check_data, check_fit_arguments, check_labels, check_resume_point
+from jaxconv.train.compiled_function import CompiledFunction
+from jaxconv.train.diagnostics import nonfinite_step_error, warn_dead_layers
 from jaxconv.train.early_stopping import EarlyStopping
-from jaxconv.train.evaluation import Evaluator, Scores, evaluator_of
+from jaxconv.train.evaluation import EvalResult, Evaluator, evaluator_of
 from jaxconv.train.freezing import Trainable, mask_sha256
-from jaxconv.train.loaders import Plan, Resident, Source, Streamed, plan
+from jaxconv.train.loaders import DeviceLoader, EpochPlan, RandomAccessSource, StreamingLoader, plan_epoch
 from jaxconv.train.loggers import Progress
 from jaxconv.train.multi_seed import Copies, copied
 from jaxconv.train.optimizers import check_optimizer
 from jaxconv.train.pixels import check_scale
-from jaxconv.train.snapshots import Position, Snapshot
-from jaxconv.train.state import Batch, TrainState, init_state
+from jaxconv.train.snapshots import Snapshot, TrainProgress
+from jaxconv.train.state import Batch, TrainState, create_train_state
 from jaxconv.train.tasks import MetricSums, Task, reported
-from jaxconv.train.train_step import Step, make_step
+from jaxconv.train.train_step import Step, make_train_step
 
 Chunk = Callable[..., tuple[TrainState, MetricSums]]
 
@@ -37,31 +37,31 @@ class Trained(NamedTuple):
     """End of a run of one network or several."""
 
     best: tuple[Any, Any]  # params and state
-    at: Position
+    at: TrainProgress
     last: TrainState
     compile_seconds: float
-    programs: dict[str, Program]
+    compiled: dict[str, CompiledFunction]
     evaluator: Evaluator
 
 
 def run(
     model: Layer,
-    train: Examples | Source,
+    train: Examples | RandomAccessSource,
     validation: Examples,
     copies: Copies,
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int,
-    stopping: EarlyStopping | None,
+    early_stopping: EarlyStopping | None,
     mesh: Mesh | None,
     scale: float | None,
-    compiled: bool,
-    progress: bool,
-    on_epoch: Callable[[dict[str, Any], Snapshot, bool], None] | None,
-    on_pause: Callable[[Snapshot], None] | None,
-    pause_seconds: float,
-    start: Snapshot | None,
+    jit: bool,
+    progress_bar: bool,
+    on_epoch_end: Callable[[dict[str, Any], Snapshot, bool], None] | None,
+    on_checkpoint: Callable[[Snapshot], None] | None,
+    checkpoint_seconds: float,
+    resume_from: Snapshot | None,
     variables: tuple[Any, Any] | None,
     trainable: Trainable | None,
     task: Task,
@@ -72,95 +72,114 @@ def run(
         model = as_layer(model)
         check_optimizer(optimizer)
         check_scale(scale)
-    check_settings(epochs, batch_size)
-    count, in_shape, labels = check_data(train, validation, batch_size, scale)
-    distributed.check(mesh, batch_size, "fit")
+    check_fit_arguments(epochs, batch_size)
+    count, input_shape, labels = check_data(train, validation, batch_size, scale)
+    distributed.check_batch_divisible(mesh, batch_size, "fit")
     mesh = distributed.with_auto_axes(mesh)
 
     init_key, key = copies.keys()
-    average = options.get("average") is not None
-    first = functools.partial(init_state, model, optimizer, in_shape=in_shape, average=average, trainable=trainable)
+    ema = options.get("ema_decay") is not None
+    first = functools.partial(
+        create_train_state, model, optimizer, input_shape=input_shape, ema=ema, trainable=trainable
+    )
     init = copies.transform(lambda key, variables: first(key, variables=variables), (0, None))
-    cut = plan(count, batch_size, in_shape)
-    if start is None:
-        ts = jax.jit(init, compiler_options=runtime.hasty_options())(init_key, variables)
-        start = Snapshot(ts, ts.network, Position(trainable=mask_sha256(model, ts.params, ts.state, trainable)))
+    cut = plan_epoch(count, batch_size, input_shape)
+    if resume_from is None:
+        ts = jax.jit(init, compiler_options=runtime.fast_compile_options())(init_key, variables)
+        resume_from = Snapshot(
+            ts, ts.eval_variables, TrainProgress(trainable=mask_sha256(model, ts.params, ts.state, trainable))
+        )
     else:
         like = jax.eval_shape(init, init_key, variables)
-        check_start(start, like, cut, mask_sha256(model, like.params, like.state, trainable))
-    params, state = copies.member(start.best, 0)
+        check_resume_point(resume_from, like, cut, mask_sha256(model, like.params, like.state, trainable))
+    params, state = copies.member(resume_from.best, 0)
     for each in (labels, validation[1]):
         with error_context("fit"):
-            check_labels(model, params, state, in_shape, each, task)
-    key, ts, best = distributed.replicate(mesh, copied((key, start.train_state, start.best)))
-    stopping = EarlyStopping(None, task.monitor) if stopping is None else stopping
-    fresh = (stopping.start(),) * init_key.size
-    at = start.position._replace(plan=cut, stopping=start.position.stopping or fresh)
+            check_labels(model, params, state, input_shape, each, task)
+    key, ts, best = distributed.replicate(mesh, copied((key, resume_from.train_state, resume_from.best)))
+    early_stopping = EarlyStopping(None, task.monitor) if early_stopping is None else early_stopping
+    fresh = (early_stopping.init(),) * init_key.size
+    at = resume_from.progress._replace(plan=cut, early_stopping=resume_from.progress.early_stopping or fresh)
 
     order = functools.partial(copies.batch_indices, cut)
-    feed = Resident(*train, cut, order, mesh) if isinstance(train, tuple) else Streamed(train, cut, order, mesh, scale)
+    feed = (
+        DeviceLoader(*train, cut, order, mesh)
+        if isinstance(train, tuple)
+        else StreamingLoader(train, cut, order, mesh, scale)
+    )
     options |= {"scale": scale, "trainable": trainable, "task": task}
-    step = make_step(model, optimizer, **options)
-    advance: Program | Chunk = make_plain(step, feed.fetch)
-    if compiled:
+    step = make_train_step(model, optimizer, jit=False, **options)
+    advance: CompiledFunction | Chunk = make_plain(step, feed.fetch)
+    if jit:
         chunk = make_chunk(step, feed.fetch)
         over = (0, 0, 0, 0, *[None] * len(feed.data))
-        advance = Program("the training chunk", copies.transform(chunk, over), donate_argnums=0)
+        advance = CompiledFunction("the training chunk", copies.transform(chunk, over), donate_argnums=0)
     kind = str(validation[0].dtype)
-    evaluator = evaluator_of(model, batch_size, in_shape, kind, copies.num_members, mesh, ts.network, scale, task)
-    held, compiled_before = list(evaluator.batches(*validation)), evaluator.program.seconds
+    evaluator = evaluator_of(
+        model, batch_size, input_shape, kind, copies.num_members, mesh, ts.eval_variables, scale, task
+    )
+    held, compiled_before = list(evaluator.batches(*validation)), evaluator.program.compile_seconds
 
-    with Progress(epochs, cut, at, show=progress, task=task) as bar:
-        while at.epoch < epochs and not all(each.stopped for each in at.stopping):
-            running = np.array([not each.stopped for each in at.stopping])
+    with Progress(epochs, cut, at, show=progress_bar, task=task) as bar:
+        while at.epoch < epochs and not all(each.stopped for each in at.early_stopping):
+            running = np.array([not each.stopped for each in at.early_stopping])
             live = distributed.replicate(mesh, running.reshape(init_key.shape))
             paused = time.perf_counter()
             chunks = _chunks(advance, ts, key, live, feed, at, bar)
             for ts, at in chunks:
-                if on_pause is None or at.chunk == cut.chunks:
+                if on_checkpoint is None or at.execution == cut.executions:
                     continue
-                if distributed.first_says(time.perf_counter() - paused > pause_seconds):  # their clocks may differ
+                if distributed.broadcast_from_main(
+                    time.perf_counter() - paused > checkpoint_seconds
+                ):  # their clocks may differ
                     if not _sound(ts, at, cut):
                         break  # there is nothing to save
-                    on_pause(Snapshot(copied(ts), best, at))
+                    on_checkpoint(Snapshot(copied(ts), best, at))
                     paused = time.perf_counter()
             if not _sound(ts, at, cut):
-                raise broken(make_step(model, optimizer, **options, guard=False), ts, key, feed, at, copies)
-            params, state = ts.network
+                raise nonfinite_step_error(
+                    make_train_step(model, optimizer, jit=False, **options, skip_nonfinite=False),
+                    ts,
+                    key,
+                    feed,
+                    at,
+                    copies,
+                )
+            params, state = ts.eval_variables
             record = _record(at, ts, cut, evaluator(params, state, held, alive=True), copies, task)
-            warn_of_dead(record, at.history)
-            at, better = _judged(at, record, stopping)
+            warn_dead_layers(record, at.history)
+            at, better = _judged(at, record, early_stopping)
             if better.any():
-                best = copies.select(better, ts.network, best)
+                best = copies.select(better, ts.eval_variables, best)
             bar.epoch(record, bool(better.any()))
-            if on_epoch is not None:
-                on_epoch(record, Snapshot(copied(ts), best, at), bool(better.any()))
+            if on_epoch_end is not None:
+                on_epoch_end(record, Snapshot(copied(ts), best, at), bool(better.any()))
     programs = {"eval": evaluator.program}
-    if isinstance(advance, Program):
+    if isinstance(advance, CompiledFunction):
         programs["train"] = advance
-    compile_seconds = sum(program.seconds for program in programs.values()) - compiled_before
+    compile_seconds = sum(program.compile_seconds for program in programs.values()) - compiled_before
     return Trained(best, at, ts, compile_seconds, programs, evaluator)
 
 
 def _chunks(
-    advance: Program | Chunk,
+    advance: CompiledFunction | Chunk,
     ts: TrainState,
     key: jax.Array,
     live: jax.Array,
-    feed: Resident | Streamed,
-    at: Position,
+    feed: DeviceLoader | StreamingLoader,
+    at: TrainProgress,
     bar: Progress,
-) -> Iterator[tuple[TrainState, Position]]:
+) -> Iterator[tuple[TrainState, TrainProgress]]:
     """Go through the rest of an epoch, and tell after every chunk how far it has come.
 
     A chunk's numbers are looked at when the next one is under way, so that the device never waits for the host.
     """
     started, before, compiling = time.perf_counter(), at.chunk_seconds, _compiling(advance)
-    for xs in feed.chunks(at.epoch + 1, at.chunk, at.reader):
+    for xs in feed.chunks(at.epoch + 1, at.execution, at.loader_state):
         ts, metrics = advance(ts, key, live, xs, *feed.data)
-        measured = *at.measured, metrics.sums | {"count": metrics.count}
-        at = at._replace(chunk=at.chunk + 1, reader=feed.position(), measured=measured)
-        if at.chunk == feed.plan.chunks:
+        measured = *at.metric_sums, metrics.sums | {"count": metrics.count}
+        at = at._replace(execution=at.execution + 1, loader_state=feed.get_state(), metric_sums=measured)
+        if at.execution == feed.plan.executions:
             jax.block_until_ready(ts)
         seconds = time.perf_counter() - started - (_compiling(advance) - compiling)
         at = at._replace(chunk_seconds=before + seconds)
@@ -168,22 +187,24 @@ def _chunks(
         given = time.perf_counter()
         yield ts, at
         started += time.perf_counter() - given  # a checkpoint may have been saved
-        if len(at.measured) > 1 and not np.isfinite(jax.device_get(at.measured[-2]["loss"])).all():
+        if len(at.metric_sums) > 1 and not np.isfinite(jax.device_get(at.metric_sums[-2]["loss"])).all():
             break  # it went wrong there; the steps since then have changed nothing
 
 
-def _compiling(advance: Program | Chunk) -> float:
-    return advance.seconds if isinstance(advance, Program) else 0.0
+def _compiling(advance: CompiledFunction | Chunk) -> float:
+    return advance.compile_seconds if isinstance(advance, CompiledFunction) else 0.0
 
 
-def _sound(ts: TrainState, at: Position, cut: Plan) -> bool:
+def _sound(ts: TrainState, at: TrainProgress, cut: EpochPlan) -> bool:
     """Whether every step so far was one: a step that would have made something infinite is not counted."""
-    wanted = at.epoch * cut.steps + min(at.chunk * cut.chunk, cut.steps)
+    wanted = at.epoch * cut.steps_per_epoch + min(at.execution * cut.steps_per_execution, cut.steps_per_epoch)
     made = np.reshape(ts.step, -1)
-    return all(each.stopped or steps == wanted for steps, each in zip(made, at.stopping, strict=True))
+    return all(each.stopped or steps == wanted for steps, each in zip(made, at.early_stopping, strict=True))
 
 
-def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores, copies: Copies, task: Task) -> dict[str, Any]:
+def _record(
+    at: TrainProgress, ts: TrainState, cut: EpochPlan, scores: EvalResult, copies: Copies, task: Task
+) -> dict[str, Any]:
     """What an epoch is remembered by. Of several networks it has the means, and the record of each."""
     if not np.isfinite(scores.loss).all():
         loss = f"the validation loss of epoch {at.epoch + 1} is {np.max(scores.loss)}"
@@ -194,32 +215,34 @@ def _record(at: Position, ts: TrainState, cut: Plan, scores: Scores, copies: Cop
     record |= {name: float(np.mean(value)) for name, value in numbers.items()}
     record |= _dead(scores)
     if copies.num_members is not None:
-        record["members"] = [
+        record["per_seed"] = [
             {"epoch": at.epoch + 1} | {name: float(value[i]) for name, value in numbers.items()} | _dead(scores, i)
             for i in range(copies.num_members)
         ]
-    rate = cut.examples * (copies.num_members or 1) / at.chunk_seconds
-    return record | {"seconds": at.chunk_seconds, "images_per_second": rate}
+    rate = cut.num_examples * (copies.num_members or 1) / at.chunk_seconds
+    return record | {"epoch_seconds": at.chunk_seconds, "images_per_second": rate}
 
 
-def _dead(scores: Scores, network: int | None = None) -> dict[str, list[str]]:
+def _dead(scores: EvalResult, network: int | None = None) -> dict[str, list[str]]:
     """The dead layers, where there are any; of several networks, those that are dead in any."""
     dead = scores.dead(network)
-    return {"dead": dead} if dead else {}
+    return {"dead_layers": dead} if dead else {}
 
 
-def _judged(at: Position, record: dict[str, Any], stopping: EarlyStopping) -> tuple[Position, np.ndarray]:
+def _judged(
+    at: TrainProgress, record: dict[str, Any], early_stopping: EarlyStopping
+) -> tuple[TrainProgress, np.ndarray]:
     """The beginning of the next epoch, and which networks are better than ever; one that stopped is not."""
     judged = [
-        (old, False) if old.stopped else stopping.update(old, each)
-        for old, each in zip(at.stopping, record.get("members", [record]), strict=True)
+        (old, False) if old.stopped else early_stopping.update(old, each)
+        for old, each in zip(at.early_stopping, record.get("per_seed", [record]), strict=True)
     ]
-    following = Position(
+    following = TrainProgress(
         plan=at.plan,
         trainable=at.trainable,
         epoch=at.epoch + 1,
         history=(*at.history, record),
-        stopping=tuple(state for state, _ in judged),
+        early_stopping=tuple(state for state, _ in judged),
         seconds=at.seconds + at.chunk_seconds,
     )
     return following, np.array([better for _, better in judged])
@@ -229,7 +252,7 @@ def make_chunk(step: Step, fetch: Callable[..., Batch]) -> Chunk:
     """The function ``(train_state, key, live, xs, *data) -> (train_state, metrics)``, to be compiled.
 
     Args:
-        step: from :func:`jaxconv.train.make_step`.
+        step: from :func:`jaxconv.train.make_train_step`.
         fetch: ``(x, *data) -> batch``, for each x along the first axis of xs.
 
     Returns:

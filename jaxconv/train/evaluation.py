@@ -13,10 +13,10 @@ from jaxconv import distributed, xla_options
 from jaxconv.errors import InputError, error_context, named_errors
 from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
-from jaxconv.train.argument_checks import as_array, check_examples, check_labels
-from jaxconv.train.compiled_function import Program
-from jaxconv.train.diagnostics import anywhere, rectifiers, watched
-from jaxconv.train.loaders import batches
+from jaxconv.train.argument_checks import as_array, check_batchable, check_labels
+from jaxconv.train.compiled_function import CompiledFunction
+from jaxconv.train.diagnostics import anywhere, apply_with_activity, rectifier_names
+from jaxconv.train.loaders import iterate_batches
 from jaxconv.train.pixels import check_pixels, check_scale, to_float
 from jaxconv.train.state import Batch
 from jaxconv.train.tasks import CLASSIFICATION, MetricSums, Task, measure, reported
@@ -25,7 +25,7 @@ from jaxconv.utils.signatures import checked_call
 FEW = (1, 8, 64)  # the sizes of batch that predict pads a few images to
 
 
-class Scores(NamedTuple):
+class EvalResult(NamedTuple):
     """How a network did; of several networks, an array with an entry for each."""
 
     loss: Any
@@ -51,7 +51,7 @@ class Evaluator:
     Args:
         model: the network.
         batch_size: examples at a time; the last batch is padded, and the padding not counted.
-        members: score so many networks at once, whose params and state have a first axis of this length.
+        num_members: score so many networks at once, whose params and state have a first axis of this length.
         mesh: of devices, each of which takes its share of every batch.
         scale: what the pixels are divided by: see :func:`jaxconv.train.to_float`.
         task: loss and metrics.
@@ -66,18 +66,18 @@ class Evaluator:
         model: Layer,
         batch_size: int = 256,
         *,
-        members: int | None = None,
+        num_members: int | None = None,
         mesh: Mesh | None = None,
         scale: float | None = None,
         task: Task = CLASSIFICATION,
     ) -> None:
-        self.batch_size, self.members, self.mesh = batch_size, members, distributed.with_auto_axes(mesh)
+        self.batch_size, self.num_members, self.mesh = batch_size, num_members, distributed.with_auto_axes(mesh)
         self.task = task
-        distributed.check(mesh, batch_size, "evaluate")
+        distributed.check_batch_divisible(mesh, batch_size, "evaluate")
         with error_context("evaluate"):
             check_scale(scale)
-        self.rectifiers = rectifiers(model)
-        at_a_glance, closely = watched(model), watched(model, anywhere)
+        self.rectifiers = rectifier_names(model)
+        at_a_glance, closely = apply_with_activity(model), apply_with_activity(model, anywhere)
 
         def one(params: Any, state: Any, batch: Batch) -> tuple[MetricSums, jax.Array, dict[str, jax.Array]]:
             image, label = to_float(batch.image, scale), jnp.asarray(batch.label)
@@ -90,19 +90,19 @@ class Evaluator:
             return closely(params, state, to_float(batch.image, scale))[1]
 
         self.program, self.closer = (
-            Program(name, jax.vmap(f, in_axes=(0, 0, None)) if members else f)
+            CompiledFunction(name, jax.vmap(f, in_axes=(0, 0, None)) if num_members else f)
             for name, f in (("evaluation", one), ("the search for dead layers", again))
         )
 
     def batches(self, images: np.ndarray, labels: np.ndarray) -> Iterable[Batch]:
         """The examples as batches on the device: keep them to score them again without moving them again."""
-        part = distributed.mine(self.batch_size)
-        for batch in batches(images, labels, self.batch_size):
+        part = distributed.local_batch_slice(self.batch_size)
+        for batch in iterate_batches(images, labels, self.batch_size):
             yield distributed.shard(self.mesh, jax.tree.map(lambda array: array[part], batch))
 
     def __call__(
         self, params: Any, state: Any, batches: Iterable[Batch], *, logits: bool = False, alive: bool = False
-    ) -> Scores:
+    ) -> EvalResult:
         """Loss and metrics over all examples; the logits, and which rectifiers are alive, where they are asked for.
 
         Who asks for the latter gives a list of batches: a rectifier that is 0 in the middle is looked at once more.
@@ -119,12 +119,14 @@ class Evaluator:
         metrics = reported(self.task, total)
         all_logits = None
         if logits:
-            outputs = [distributed.everywhere(out) for out in made]
-            all_logits = np.concatenate(outputs, axis=1)[:, :count] if self.members else np.concatenate(outputs)[:count]
+            outputs = [distributed.process_allgather(out) for out in made]
+            all_logits = (
+                np.concatenate(outputs, axis=1)[:, :count] if self.num_members else np.concatenate(outputs)[:count]
+            )
         answers = self._any(answered) if alive else {}
         if not all(np.all(each) for each in answers.values()):  # which is so rare that only then it is compiled
             answers = self._any([self.closer(*network, batch) for batch in batches])
-        return Scores(metrics.pop("loss"), metrics, count, all_logits, answers)
+        return EvalResult(metrics.pop("loss"), metrics, count, all_logits, answers)
 
     def _any(self, answered: list[dict[str, jax.Array]]) -> dict[str, Any]:
         """Of each rectifier, whether it answered in any batch, in the order of the layers."""
@@ -168,7 +170,7 @@ def evaluate(
     5
     """
     images, labels = as_array("images", images), as_array("labels", labels)
-    check_examples(images, labels, batch_size)
+    check_batchable(images, labels, batch_size)
     check_scale(scale)
     check_pixels("evaluate", "images", images, scale)
     model = as_layer(model)
@@ -200,7 +202,7 @@ def predict(
         images: ``(N, H, W, C)``, uint8 or float from 0 to 1. A ``RangeWarning`` tells of floats in another range.
         batch_size: images at a time; fewer are padded to 1, 8, 64 or this many, so that few programs are compiled.
         views: ``images -> (V, N, H, W, C)``, ways to see each image, whose probabilities are averaged: test-time
-            augmentation, :func:`jaxconv.data.augment.test_time`; lecture row 004-13.
+            augmentation, :func:`jaxconv.data.augment.test_time_views`; lecture row 004-13.
         scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
         task: another task than classification returns its own predictions, :meth:`jaxconv.train.Task.predict`.
 
@@ -215,14 +217,14 @@ def predict(
     """
     images = as_array("images", images)
     labels = np.zeros(images.shape[:1], np.int32)
-    check_examples(images, labels, batch_size)
+    check_batchable(images, labels, batch_size)
     check_scale(scale)
     check_pixels("predict", "images", images, scale)
     probabilities = _probabilities(as_layer(model).apply, views, task)
     size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)
     parts = []
     try:
-        for batch in batches(images, labels, size):
+        for batch in iterate_batches(images, labels, size):
             image = batch.image if scale is None else to_float(batch.image, scale)
             parts.append(np.asarray(probabilities(params, state, image)))
     except InputError:  # it tells of the padded images: of those that were given it is the same but for the number
@@ -250,9 +252,9 @@ def _probabilities(
 def evaluator_of(
     model: Layer,
     batch_size: int,
-    in_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     dtype: str,
-    members: int | None,
+    num_members: int | None,
     mesh: Mesh | None,
     network: Any = (),
     scale: float | None = None,
@@ -261,12 +263,12 @@ def evaluator_of(
     """The same evaluator for the same question, so that whoever asks again compiles nothing.
 
     Args:
-        model, batch_size, members, mesh, scale, task: as :class:`Evaluator` takes them.
-        in_shape, dtype: of the images.
+        model, batch_size, num_members, mesh, scale, task: as :class:`Evaluator` takes them.
+        input_shape, dtype: of the images.
         network: the params and the state, of which the types, shapes and devices count.
     """
     config = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # those of the program that is kept
-    asked = batch_size, in_shape, dtype, members, mesh, scale, _kind_of(network), config, task
+    asked = batch_size, input_shape, dtype, num_members, mesh, scale, _kind_of(network), config, task
     return _evaluator_of(_Applied(as_layer(model)), asked)
 
 
@@ -291,5 +293,5 @@ class _Applied:
 
 @functools.lru_cache(maxsize=8)
 def _evaluator_of(applied: _Applied, asked: tuple[Any, ...]) -> Evaluator:
-    batch_size, _, _, members, mesh, scale, _, _, task = asked
-    return Evaluator(applied.model, batch_size, members=members, mesh=mesh, scale=scale, task=task)
+    batch_size, _, _, num_members, mesh, scale, _, _, task = asked
+    return Evaluator(applied.model, batch_size, num_members=num_members, mesh=mesh, scale=scale, task=task)

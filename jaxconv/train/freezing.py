@@ -9,7 +9,7 @@ import optax
 
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.traversal import map_layers, part_of
+from jaxconv.layers.traversal import get_subtree, map_layers
 from jaxconv.train.trees import path_text, paths
 
 Trainable = Callable[[str], bool] | Any  # of a path such as "conv1/kernel"; or a tree of bools like params
@@ -89,8 +89,8 @@ def frozen_layers(model: Layer, params: Any, state: Any, trainable: Trainable) -
     mask, frozen = trainable_mask(params, trainable), []
 
     def visit(path: str, layer: Layer) -> Layer:
-        own = part_of(state, path) if path else state
-        trains = list(paths(part_of(mask, path) if path else mask).values())
+        own = get_subtree(state, path) if path else state
+        trains = list(paths(get_subtree(mask, path) if path else mask).values())
         if callable(trainable):
             trains += [bool(trainable(f"{path}/{name}".strip("/"))) for name in paths(own)]
         if jax.tree.leaves(own) and trains and not any(trains):

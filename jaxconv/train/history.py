@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 from msgspec import Meta
 
 from jaxconv.errors import InputError
-from jaxconv.utils.files import append_jsonl, from_json, open_file, read_bytes, to_json, write_file
+from jaxconv.utils.files import append_jsonl, from_dict, open_file, read_bytes, to_json, write_file
 
 NAME = "history.jsonl"
 Records = tuple[dict[str, Any], ...]
@@ -77,7 +77,7 @@ def read_history(folder: Path, part: Part) -> Records:
         raise InputError(f"{NAME} is cut short")
     if hashlib.sha256(lines).hexdigest() != part["sha256"]:
         raise InputError(f"{NAME} has changed")
-    return tuple(from_json(line, dict[str, Any], name=NAME) for line in lines.splitlines())
+    return tuple(from_dict(line, dict[str, Any], name=NAME) for line in lines.splitlines())
 
 
 def _is_beginning(written: _Written, path: Path, records: Records) -> bool:

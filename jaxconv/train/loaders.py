@@ -19,31 +19,31 @@ Order = Callable[[int], np.ndarray]  # epoch -> (chunks, [networks,] chunk, B), 
 READERS = 2  # threads that read a stream, each a chunk at a time
 
 
-class Source(Protocol):
+class RandomAccessSource(Protocol):
     """Examples that are read when they are asked for."""
 
     @property
     def labels(self) -> np.ndarray: ...
 
     @property
-    def in_shape(self) -> tuple[int, ...]: ...
+    def image_shape(self) -> tuple[int, ...]: ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]: ...
 
 
-class Plan(NamedTuple):
+class EpochPlan(NamedTuple):
     """How an epoch is cut: into steps of one batch size, and these into chunks of one length."""
 
-    examples: int
+    num_examples: int
     batch_size: int
-    steps: int  # in an epoch
-    chunk: int  # steps in a chunk
-    chunks: int  # in an epoch
+    steps_per_epoch: int  # in an epoch
+    steps_per_execution: int  # steps in a chunk
+    executions: int  # in an epoch
 
 
-class Resident:
+class DeviceLoader:
     """Examples on the device: only the order of each epoch is moved there.
 
     Args:
@@ -53,25 +53,27 @@ class Resident:
         mesh: of devices, each of which holds all examples and takes its share of every batch.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, plan: Plan, order: Order, mesh: Mesh | None) -> None:
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, plan: EpochPlan, order: Order, mesh: Mesh | None
+    ) -> None:
         self.plan, self.order, self.mesh = plan, order, mesh
         self.data = distributed.replicate(mesh, (images, label_array(labels)))
 
     @staticmethod
     def fetch(row: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
-        return gather(images, labels, row)
+        return gather_batch(images, labels, row)
 
     def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Any]:
         """What the chunks of an epoch need, from number ``first`` on."""
-        part = distributed.mine(self.plan.batch_size)
+        part = distributed.local_batch_slice(self.plan.batch_size)
         for chunk in self.order(epoch)[first:]:
             yield distributed.shard(self.mesh, chunk[..., part], axis=chunk.ndim - 1)
 
-    def position(self) -> None:
+    def get_state(self) -> None:
         """Nothing to remember: the order is a function of seed and epoch."""
 
 
-class Streamed:
+class StreamingLoader:
     """Examples that are read by Grain, in threads beside the training, a few chunks ahead of it.
 
     In a program of several processes each reads only its share of every batch. The order is that of :class:`Resident`.
@@ -92,8 +94,8 @@ class Streamed:
 
     def __init__(
         self,
-        source: Source,
-        plan: Plan,
+        source: RandomAccessSource,
+        plan: EpochPlan,
         order: Order,
         mesh: Mesh | None,
         scale: float | None = None,
@@ -111,9 +113,9 @@ class Streamed:
         try:
             import grain.python as grain
         except ImportError:
-            raise InputError('streaming is done by Grain: pip install "jaxconv[stream]"') from None
+            raise InputError('streaming is done by Grain: pip install "jaxconv[streaming]"') from None
 
-        part = distributed.mine(self.plan.batch_size)
+        part = distributed.local_batch_slice(self.plan.batch_size)
         reader = _Chunks(self.source, self.order(epoch)[..., part])
         options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)
         self.iterator = iter(grain.MapDataset.source(reader).to_iter_dataset(options))
@@ -125,7 +127,7 @@ class Streamed:
                 self.checked = True
             yield distributed.shard(self.mesh, Batch(*chunk), axis=1)
 
-    def position(self) -> Any:
+    def get_state(self) -> Any:
         """How far it has been read, to go on from."""
         return self.iterator.get_state() if self.iterator else None
 
@@ -133,7 +135,7 @@ class Streamed:
 class _Chunks:
     """The chunks of an epoch as a random-access source, which Grain reads from in threads."""
 
-    def __init__(self, source: Source, rows: np.ndarray) -> None:
+    def __init__(self, source: RandomAccessSource, rows: np.ndarray) -> None:
         self.source, self.rows = source, rows
 
     def __len__(self) -> int:
@@ -148,42 +150,44 @@ class _Chunks:
         return images.reshape(*index.shape, *images.shape[1:]), label_array(self.source.labels[index]), mask
 
 
-def epoch_rows(plan: Plan, seed: int, epoch: int) -> np.ndarray:
+def epoch_rows(plan: EpochPlan, seed: int, epoch: int) -> np.ndarray:
     """Return the batches of an epoch, chunk by chunk, as :func:`rows` writes them: ``(chunks, chunk, B)``."""
-    order = epoch_order(seed, epoch, plan.examples)
-    return rows(order, plan.batch_size, plan.chunks * plan.chunk).reshape(plan.chunks, plan.chunk, plan.batch_size)
+    order = epoch_permutation(seed, epoch, plan.num_examples)
+    return batch_indices(order, plan.batch_size, plan.executions * plan.steps_per_execution).reshape(
+        plan.executions, plan.steps_per_execution, plan.batch_size
+    )
 
 
 VALUES_A_CHUNK = 2**22  # pixels that a compiled chunk goes through, so that it takes a second or so
 
 
-def plan(count: int, batch_size: int, in_shape: tuple[int, ...]) -> Plan:
+def plan_epoch(count: int, batch_size: int, input_shape: tuple[int, ...]) -> EpochPlan:
     """Chunks as long as go through about four million pixels, and as equal as can be.
 
-    >>> plan(50_000, 256, (28, 28, 1))
+    >>> plan_epoch(50_000, 256, (28, 28, 1))
     Plan(examples=50000, batch_size=256, steps=196, chunk=20, chunks=10)
     """
     steps = math.ceil(count / batch_size)
-    longest = max(1, VALUES_A_CHUNK // (batch_size * math.prod(in_shape)))
+    longest = max(1, VALUES_A_CHUNK // (batch_size * math.prod(input_shape)))
     chunks = math.ceil(steps / longest)
-    return Plan(count, batch_size, steps, math.ceil(steps / chunks), chunks)
+    return EpochPlan(count, batch_size, steps, math.ceil(steps / chunks), chunks)
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+def epoch_permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch sees its examples: a function of seed and epoch, of nothing that went before.
 
-    >>> epoch_order(0, 1, 4).tolist() == epoch_order(0, 1, 4).tolist() != epoch_order(0, 2, 4).tolist()
+    >>> epoch_permutation(0, 1, 4).tolist() == epoch_permutation(0, 1, 4).tolist() != epoch_permutation(0, 2, 4).tolist()
     True
     """
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def rows(order: np.ndarray, batch_size: int, steps: int) -> np.ndarray:
+def batch_indices(order: np.ndarray, batch_size: int, steps: int) -> np.ndarray:
     """An order cut into batches: ``(steps, batch_size)`` int32. What is over is filled with examples from the start.
 
     A filling example i is written ``~i``, which is negative: it is there for the shape, and does not count.
 
-    >>> rows(np.array([2, 0, 1]), batch_size=2, steps=2)
+    >>> batch_indices(np.array([2, 0, 1]), batch_size=2, steps=2)
     array([[ 2,  0],
            [ 1, -3]], dtype=int32)
     """
@@ -192,14 +196,14 @@ def rows(order: np.ndarray, batch_size: int, steps: int) -> np.ndarray:
     return filled.reshape(steps, batch_size)
 
 
-def gather(images: jax.Array, labels: jax.Array, row: jax.Array) -> Batch:
+def gather_batch(images: jax.Array, labels: jax.Array, row: jax.Array) -> Batch:
     """The batch of a row, from examples on the device."""
     mask = row >= 0
     index = jnp.where(mask, row, ~row)
     return Batch(jnp.take(images, index, axis=0, mode="clip"), jnp.take(labels, index, axis=0, mode="clip"), mask)
 
 
-def batches(
+def iterate_batches(
     images: np.ndarray, labels: np.ndarray, batch_size: int, order: np.ndarray | None = None
 ) -> Iterator[Batch]:
     """Every example once, in batches of one size; the last is filled up, and its mask tells.
@@ -207,11 +211,11 @@ def batches(
     Class numbers come in int32, and floats in float32, whatever they are kept in, so that what is compiled for one
     batch takes all.
 
-    >>> last = list(batches(np.ones((5, 2, 2, 1), np.uint8), np.arange(5), 3))[-1]
+    >>> last = list(iterate_batches(np.ones((5, 2, 2, 1), np.uint8), np.arange(5), 3))[-1]
     >>> last.image.shape, last.label.tolist(), last.mask.tolist()
     ((3, 2, 2, 1), [3, 4, 0], [True, True, False])
     """
     order = np.arange(len(images)) if order is None else order
-    for row in rows(order, batch_size, math.ceil(len(order) / batch_size)):
+    for row in batch_indices(order, batch_size, math.ceil(len(order) / batch_size)):
         index = np.where(row >= 0, row, ~row)
         yield Batch(images[index], label_array(labels[index]), row >= 0)

@@ -12,8 +12,8 @@ import numpy as np
 from jaxconv import checks
 from jaxconv.errors import InputError
 from jaxconv.train.diagnostics import dead_layer
-from jaxconv.train.loaders import Plan
-from jaxconv.train.snapshots import Position
+from jaxconv.train.loaders import EpochPlan
+from jaxconv.train.snapshots import TrainProgress
 from jaxconv.train.tasks import CLASSIFICATION, MetricSums, Task, reported
 from jaxconv.utils.files import make_folder, refuse_link, write_errors
 from jaxconv.utils.progress import progress_bar
@@ -27,16 +27,18 @@ class Progress:
     make the host wait for the device.
     """
 
-    def __init__(self, epochs: int, cut: Plan, at: Position, *, show: bool, task: Task = CLASSIFICATION) -> None:
+    def __init__(
+        self, epochs: int, cut: EpochPlan, at: TrainProgress, *, show: bool, task: Task = CLASSIFICATION
+    ) -> None:
         self.epochs, self.cut, self.show, self.objective = epochs, cut, show, task
-        self.done = at.epoch * cut.chunks + at.chunk
+        self.done = at.epoch * cut.executions + at.execution
         self.looked: float | None = None  # when the last chunk of this process was
-        self.dead = {name for record in at.history for name in record.get("dead", ())}  # that was told
+        self.dead = {name for record in at.history for name in record.get("dead_layers", ())}  # that was told
 
     def __enter__(self) -> "Progress":
         if self.show:
             self.bar = progress_bar("measured", "remaining")
-            total = self.epochs * self.cut.chunks
+            total = self.epochs * self.cut.executions
             self.task = self.bar.add_task("compiling", total=total, completed=self.done, measured="")
             self.bar.start()
             self.headed = False
@@ -48,21 +50,21 @@ class Progress:
         if self.show:
             self.bar.stop()
 
-    def chunk(self, at: Position) -> None:
+    def chunk(self, at: TrainProgress) -> None:
         """One more chunk is under way."""
         if not self.show:
             return
-        self.bar.update(self.task, completed=at.epoch * self.cut.chunks + at.chunk)
+        self.bar.update(self.task, completed=at.epoch * self.cut.executions + at.execution)
         self.bar.update(self.task, description=f"epoch {at.epoch + 1}/{self.epochs}")
         before, self.looked = self.looked, time.perf_counter()
-        if len(at.measured) < 2 or before is None:
+        if len(at.metric_sums) < 2 or before is None:
             return
-        sums = jax.device_get(at.measured[-2])
+        sums = jax.device_get(at.metric_sums[-2])
         networks = np.size(sums["count"])
         if np.ndim(sums["count"]):
             sums = {name: np.sum(value, axis=0) for name, value in sums.items()}
         numbers = reported(self.objective, MetricSums(sums, sums.pop("count")))
-        rate = self.cut.chunk * self.cut.batch_size * networks / (self.looked - before)
+        rate = self.cut.steps_per_execution * self.cut.batch_size * networks / (self.looked - before)
         shown = "".join(f"{name} {value:.3f}  " for name, value in numbers.items())
         measured = f"{shown}{rate:,.0f} images/s"
         self.bar.update(self.task, measured=measured)
@@ -81,10 +83,10 @@ class Progress:
             f"{record['val_loss']:>18.4f}{_columns(record, [f'val_{name}' for name in names])} "
             f"{record['images_per_second']:>11,.0f}{'  best' if is_best else ''}"
         )
-        for name in record.get("dead", ()):
+        for name in record.get("dead_layers", ()):
             if name not in self.dead:
                 self._say(f"        {dead_layer(name)}")
-        self.dead |= set(record.get("dead", ()))
+        self.dead |= set(record.get("dead_layers", ()))
 
     def _say(self, line: str) -> None:
         self.bar.console.print(printable(line), soft_wrap=True)
@@ -94,7 +96,7 @@ def _columns(record: Mapping[str, Any], names: list[str]) -> str:
     return "".join(f" {record[name]:>9.4f}" for name in names)
 
 
-class TensorBoard:
+class TensorBoardWriter:
     """Writes the records of :func:`jaxconv.train.fit` where TensorBoard finds them: ``tensorboard --logdir FOLDER``.
 
     The tags are ``train/loss``, ``validation/loss`` (the record's ``val_loss``), and so on for every number; the steps
@@ -102,7 +104,7 @@ class TensorBoard:
 
     Args:
         folder: made if it is not there.
-        first: the epoch that comes next. TensorBoard hides what the folder holds of this epoch and later ones, so that
+        initial_epoch: the epoch that comes next. TensorBoard hides what the folder holds of this epoch and later ones, so that
             a resumed run does not show them twice.
 
     Raises:
@@ -143,7 +145,7 @@ class TensorBoard:
         """Close the file; nothing can be written after it."""
         self._events.close()
 
-    def __enter__(self) -> "TensorBoard":
+    def __enter__(self) -> "TensorBoardWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -10,7 +10,7 @@ from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 
 
-class PerClass(NamedTuple):
+class PerClassScores(NamedTuple):
     """One number a class in each; nan where there is nothing to divide by."""
 
     precision: np.ndarray
@@ -20,13 +20,13 @@ class PerClass(NamedTuple):
 
 
 @named_errors
-def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
+def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int) -> np.ndarray:
     """How often each class was taken for each: ``confusion[i, j]`` counts the examples of class i that were called j.
 
     Args:
         labels: ``(N,)`` true class numbers.
-        predicted: ``(N,)`` class numbers as they were said.
-        classes: how many there are.
+        predictions: ``(N,)`` class numbers as they were said.
+        num_classes: how many there are.
 
     Returns:
         ``(classes, classes)``, int64; the diagonal is what was right.
@@ -34,21 +34,21 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> n
     Raises:
         InputError: class numbers that are none, or not one said for each true one.
 
-    >>> confusion_matrix([0, 0, 1, 2], [0, 1, 1, 1], classes=3)
+    >>> confusion_matrix([0, 0, 1, 2], [0, 1, 1, 1], num_classes=3)
     array([[1, 1, 0],
            [0, 1, 0],
            [0, 1, 0]])
     """
-    checks.at_least(1, classes=classes)
-    labels = _class_numbers("labels", labels, classes)
-    predicted = _class_numbers("predicted", predicted, classes)
-    if labels.shape != predicted.shape:
-        raise InputError(f"{len(labels)} labels but {len(predicted)} predicted; wanted one for each")
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    checks.at_least(1, num_classes=num_classes)
+    labels = _class_numbers("labels", labels, num_classes)
+    predictions = _class_numbers("predicted", predictions, num_classes)
+    if labels.shape != predictions.shape:
+        raise InputError(f"{len(labels)} labels but {len(predictions)} predicted; wanted one for each")
+    return np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @named_errors
-def per_class(confusion: ArrayLike) -> PerClass:
+def per_class_scores(confusion: ArrayLike) -> PerClassScores:
     """Precision, recall, their harmonic mean and the number of examples, class by class.
 
     ``precision = right / said``, ``recall = right / support``, ``f1 = 2 · right / (said + support)``, with
@@ -61,7 +61,7 @@ def per_class(confusion: ArrayLike) -> PerClass:
     Raises:
         InputError: what is no square of counts.
 
-    >>> per_class([[1, 1, 0], [0, 1, 0], [0, 1, 0]]).recall
+    >>> per_class_scores([[1, 1, 0], [0, 1, 0], [0, 1, 0]]).recall
     array([0.5, 1. , 0. ])
     """
     counts = np.asarray(confusion)
@@ -72,7 +72,7 @@ def per_class(confusion: ArrayLike) -> PerClass:
         )
     right, said, support = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return PerClass(right / said, right / support, 2 * right / (said + support), support)
+        return PerClassScores(right / said, right / support, 2 * right / (said + support), support)
 
 
 @named_errors
@@ -101,7 +101,7 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
 
 
 @named_errors
-def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
     """How far confidence is from accuracy: the expected calibration error of Guo et al. (2017).
 
     ``Σ_b |B_b| / N · |accuracy(B_b) − confidence(B_b)|``: an example's confidence is its largest probability, and
@@ -115,7 +115,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
     Raises:
         InputError: rows that are no probabilities, or labels that do not go with them.
 
-    >>> round(calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 6)
+    >>> round(expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 6)
     0.4
     """
     checks.at_least(1, bins=bins)
@@ -128,7 +128,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
 
 
 @named_errors
-def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
+def classification_report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
     """All of it at once, in plain numbers and lists that go into JSON; what is nan elsewhere is None.
 
     Args:
@@ -137,13 +137,13 @@ def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) 
         classes: their names.
 
     Returns:
-        ``accuracy``, ``top5_accuracy``, ``calibration_error``, ``per_class`` (a dict for each class: ``class``,
+        ``accuracy``, ``top5_accuracy``, ``expected_calibration_error``, ``per_class`` (a dict for each class: ``class``,
         ``precision``, ``recall``, ``f1``, ``support``), and ``confusion`` (a list of rows).
 
     Raises:
         InputError: rows that are no probabilities, or labels or names that do not go with them.
 
-    >>> report([[0.9, 0.1], [0.8, 0.2]], [0, 1], ["cat", "dog"])["per_class"][1]
+    >>> classification_report([[0.9, 0.1], [0.8, 0.2]], [0, 1], ["cat", "dog"])["per_class"][1]
     {'class': 'dog', 'precision': None, 'recall': 0.0, 'f1': 0.0, 'support': 1}
     """
     probabilities, labels = _scored("probabilities", probabilities, labels)
@@ -151,27 +151,27 @@ def report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) 
     if len(classes) != probabilities.shape[1]:
         raise InputError(f"{len(classes)} names of classes for {probabilities.shape[1]} probabilities a row")
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
-    rows = zip(*(column.tolist() for column in per_class(confusion)), strict=True)
+    rows = zip(*(column.tolist() for column in per_class_scores(confusion)), strict=True)
     return {
         "accuracy": top_k_accuracy(probabilities, labels, k=1),
         "top5_accuracy": top_k_accuracy(probabilities, labels, k=5),
-        "calibration_error": calibration_error(probabilities, labels),
+        "expected_calibration_error": expected_calibration_error(probabilities, labels),
         "per_class": [
-            {"class": name} | {key: None if n != n else n for key, n in zip(PerClass._fields, row, strict=True)}
+            {"class": name} | {key: None if n != n else n for key, n in zip(PerClassScores._fields, row, strict=True)}
             for name, row in zip(classes, rows, strict=True)
         ],
-        "confusion": confusion.tolist(),
+        "confusion_matrix": confusion.tolist(),
     }
 
 
-def _class_numbers(name: str, values: ArrayLike, classes: int) -> np.ndarray:
+def _class_numbers(name: str, values: ArrayLike, num_classes: int) -> np.ndarray:
     """``(N,)`` class numbers in int64; refuse what is none, or out of range."""
     numbers = np.asarray(values)
     if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
         raise InputError(f"{name} {numbers.dtype}{numbers.shape} should be (N,) class numbers, and at least one")
-    if numbers.min() < 0 or numbers.max() >= classes:
+    if numbers.min() < 0 or numbers.max() >= num_classes:
         raise InputError(
-            f"{name} go from {numbers.min()} to {numbers.max()}, but there are {classes} classes: 0 to {classes - 1}"
+            f"{name} go from {numbers.min()} to {numbers.max()}, but there are {num_classes} classes: 0 to {num_classes - 1}"
         )
     return numbers.astype(np.int64)
 

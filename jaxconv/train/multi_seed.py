@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.train.loaders import Plan, epoch_rows
-from jaxconv.train.state import root_keys
+from jaxconv.train.loaders import EpochPlan, epoch_rows
+from jaxconv.train.state import split_seed
 
 
 class Copies(Protocol):
@@ -24,7 +24,7 @@ class Copies(Protocol):
     def transform(self, function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         """Return the function of one network as a function of all of them."""
 
-    def batch_indices(self, plan: Plan, epoch: int) -> np.ndarray:
+    def batch_indices(self, plan: EpochPlan, epoch: int) -> np.ndarray:
         """Return the example indices of an epoch, chunk by chunk: ``(chunks, …, chunk, B)``."""
 
     def member(self, tree: Any, index: int) -> Any:
@@ -44,12 +44,12 @@ class Single(NamedTuple):
         return None
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
-        return root_keys(self.seed)
+        return split_seed(self.seed)
 
     def transform(self, function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         return function
 
-    def batch_indices(self, plan: Plan, epoch: int) -> np.ndarray:
+    def batch_indices(self, plan: EpochPlan, epoch: int) -> np.ndarray:
         return epoch_rows(plan, self.seed, epoch)
 
     def member(self, tree: Any, index: int) -> Any:
@@ -77,13 +77,13 @@ class Stacked(NamedTuple):
         return len(self.seeds)
 
     def keys(self) -> tuple[jax.Array, jax.Array]:
-        init, steps = zip(*map(root_keys, self.seeds), strict=True)
+        init, steps = zip(*map(split_seed, self.seeds), strict=True)
         return jnp.stack(init), jnp.stack(steps)
 
     def transform(self, function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
         return jax.vmap(function, in_axes)
 
-    def batch_indices(self, plan: Plan, epoch: int) -> np.ndarray:
+    def batch_indices(self, plan: EpochPlan, epoch: int) -> np.ndarray:
         return np.stack([epoch_rows(plan, seed, epoch) for seed in self.seeds], axis=1)
 
     def member(self, tree: Any, index: int) -> Any:

@@ -13,11 +13,11 @@ from jaxconv import checks
 from jaxconv.errors import InputError, error_context
 
 
-def kernels(params: Any) -> Any:
+def kernel_mask(params: Any) -> Any:
     """Which parameters are kernels: True for those with two axes or more that are no bias and no norm's scale.
 
     >>> import jax.numpy as jnp
-    >>> kernels({"conv1": {"kernel": jnp.ones((3, 3, 1, 8)), "bias": jnp.zeros(8)}, "bn1": {"scale": jnp.ones(8)}})
+    >>> kernel_mask({"conv1": {"kernel": jnp.ones((3, 3, 1, 8)), "bias": jnp.zeros(8)}, "bn1": {"scale": jnp.ones(8)}})
     {'bn1': {'scale': False}, 'conv1': {'bias': False, 'kernel': True}}
     """
 
@@ -35,7 +35,7 @@ def _matrices(params: Any) -> Any:
         filters = leaf.ndim - 1
         return optax.contrib.MuonDimensionNumbers(tuple(range(filters)), filters) if is_kernel else None
 
-    return jax.tree.map(matrix, params, kernels(params))
+    return jax.tree.map(matrix, params, kernel_mask(params))
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -43,10 +43,10 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "momentum": partial(optax.sgd, momentum=0.9),
     "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
     "adam": optax.adam,
-    "adamw": partial(optax.adamw, mask=kernels),
+    "adamw": partial(optax.adamw, mask=kernel_mask),
     # Keras's form, which the lecture uses: g · lr / √(v + ε). PyTorch has ε outside the root.
     "rmsprop": partial(optax.rmsprop, decay=0.9, eps=1e-7, eps_in_sqrt=True),
-    "lion": partial(optax.lion, mask=kernels),
+    "lion": partial(optax.lion, mask=kernel_mask),
     # Steps as large as Adam's (Liu et al., 2025): the kernels share a learning rate with the rest, which Adam takes.
     "muon": partial(optax.contrib.muon, muon_weight_dimension_numbers=_matrices, consistent_rms=0.2),
 }
@@ -57,11 +57,11 @@ def make_optimizer(
     name: str = "adam",
     learning_rate: float = 1e-3,
     schedule: str = "constant",
-    steps: int = 1,
+    total_steps: int = 1,
     *,
-    warmup: int = 0,
+    warmup_steps: int = 0,
     weight_decay: float = 0.0,
-    clip_norm: float | None = None,
+    max_grad_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """An optax optimiser whose learning rate follows a schedule.
 
@@ -77,10 +77,10 @@ def make_optimizer(
         name: a key of ``OPTIMIZERS``.
         learning_rate: its highest value.
         schedule: a key of ``SCHEDULES``: how it changes from the first step to the last.
-        steps: how many steps there will be.
-        warmup: how many of them the learning rate rises in before: see :func:`make_schedule`.
+        total_steps: how many steps there will be.
+        warmup_steps: how many of them the learning rate rises in before: see :func:`make_schedule`.
         weight_decay: how fast unused weights go to zero; 1e-4 to 5e-4 in the gradient, 1e-2 to 0.1 beside the step.
-        clip_norm: the longest that a gradient may be; None: any.
+        max_grad_norm: the longest that a gradient may be; None: any.
 
     Raises:
         InputError: an unknown name, or a number that the formulas have no use for.
@@ -91,16 +91,16 @@ def make_optimizer(
 adamw, rmsprop, lion, muon
     """
     checks.one_of("optimizer", name, OPTIMIZERS)
-    rate = make_schedule(schedule, learning_rate, steps, warmup=warmup)
+    rate = make_schedule(schedule, learning_rate, total_steps, warmup_steps=warmup_steps)
     if not checks.is_number(weight_decay) or not 0 <= weight_decay < float("inf"):
         raise InputError(f"weight_decay={weight_decay!r} should be a number of at least 0, such as 0.0005")
-    if clip_norm is not None and (not checks.is_number(clip_norm) or not 0 < clip_norm < float("inf")):
-        raise InputError(f"clip_norm={clip_norm!r} should be a positive number, such as 1.0, or None")
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    if max_grad_norm is not None and (not checks.is_number(max_grad_norm) or not 0 < max_grad_norm < float("inf")):
+        raise InputError(f"max_grad_norm={max_grad_norm!r} should be a positive number, such as 1.0, or None")
+    parts = [] if max_grad_norm is None else [optax.clip_by_global_norm(max_grad_norm)]
     if name in DECOUPLED:
         return optax.chain(*parts, OPTIMIZERS[name](rate, weight_decay=weight_decay))
     if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay, kernels))
+        parts.append(optax.add_decayed_weights(weight_decay, kernel_mask))
     return optax.chain(*parts, OPTIMIZERS[name](rate))
 
 
@@ -116,7 +116,7 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 
-def make_schedule(name: str, peak: float, steps: int, *, warmup: int = 0) -> optax.Schedule:
+def make_schedule(name: str, peak_value: float, total_steps: int, *, warmup_steps: int = 0) -> optax.Schedule:
     """The learning rate of a step as a function of its number: ``schedule(0)`` is the first step's.
 
     ``rate[t] = t / warmup · s(0)`` while ``t < warmup``, then ``s(t − warmup)``, where ``s`` is the named schedule of
@@ -124,32 +124,36 @@ def make_schedule(name: str, peak: float, steps: int, *, warmup: int = 0) -> opt
 
     Args:
         name: a key of ``SCHEDULES``.
-        peak: the highest learning rate.
-        steps: how many there will be.
-        warmup: how many of them come before the schedule and go up from 0 to its first value in a line (Goyal et al.,
+        peak_value: the highest learning rate.
+        total_steps: how many there will be.
+        warmup_steps: how many of them come before the schedule and go up from 0 to its first value in a line (Goyal et al.,
             2017). one_cycle starts at a 25th of the peak and has a rise of its own: it needs no other.
 
     Raises:
         InputError: an unknown name, a peak that is not positive, or a warm-up that leaves no step.
 
-    >>> schedule = make_schedule("step", 0.1, 10, warmup=2)
+    >>> schedule = make_schedule("step", 0.1, 10, warmup_steps=2)
     >>> [round(float(schedule(step)), 4) for step in range(10)]
     [0.0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     """
     checks.one_of("schedule", name, SCHEDULES)
-    if not checks.is_number(peak) or not 1e-30 < peak < 1e30:  # in float32 it would be 0, or no number
-        raise InputError(f"learning_rate={peak!r} should be a positive number, such as 0.001")
+    if not checks.is_number(peak_value) or not 1e-30 < peak_value < 1e30:  # in float32 it would be 0, or no number
+        raise InputError(f"learning_rate={peak_value!r} should be a positive number, such as 0.001")
     with error_context("schedule"):
-        checks.at_least(1, steps=steps)
-        checks.at_least(0, warmup=warmup)
-    if steps >= 2**31:
-        raise InputError(f"{steps:,} steps are more than can be counted; take fewer epochs or larger batches")
-    if warmup >= steps:
-        raise InputError(f"warmup={warmup} leaves nothing of {steps} steps to the schedule; take less, or more epochs")
-    schedule = SCHEDULES[name](peak, steps - warmup)
-    if not warmup:
+        checks.at_least(1, total_steps=total_steps)
+        checks.at_least(0, warmup_steps=warmup_steps)
+    if total_steps >= 2**31:
+        raise InputError(f"{total_steps:,} steps are more than can be counted; take fewer epochs or larger batches")
+    if warmup_steps >= total_steps:
+        raise InputError(
+            f"warmup_steps={warmup_steps} leaves nothing of {total_steps} steps to the schedule; take less, or more epochs"
+        )
+    schedule = SCHEDULES[name](peak_value, total_steps - warmup_steps)
+    if not warmup_steps:
         return schedule
-    return optax.join_schedules([optax.linear_schedule(0.0, float(schedule(0)), warmup), schedule], [warmup])
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, float(schedule(0)), warmup_steps), schedule], [warmup_steps]
+    )
 
 
 GIVEN = ("value", "grad", "value_fn")  # to an optimiser that takes more than gradients

@@ -1,13 +1,12 @@
 """Snapshots of training: all arrays of a run between two executions, in ``.npz`` files that NumPy reads, too.
 
-Each array lies under its path, ``params/conv1/kernel.npy``. Snapshots that orbax wrote are read, but none is written:
-with each save, tensorstore, on which orbax stands, keeps 50 to 100 kB of memory. Its conversion of JSON into Python's
-dicts (``KvStore.Spec.to_json``) never releases the keys, and orbax calls it several times for each array.
+Each array lies under its path, ``params/conv1/kernel.npy``. They are not orbax's: with
+every save tensorstore, on which orbax stands, keeps 50 to 100 kB of memory. Its conversion of JSON into Python's dicts
+(``KvStore.Spec.to_json``) never releases the keys, and orbax calls it several times for each array.
 """
 
 import hashlib
 import zipfile
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import jax
@@ -16,11 +15,11 @@ import msgspec
 import numpy as np
 
 from jaxconv.errors import InputError
-from jaxconv.train.early_stopping import Stopping
-from jaxconv.train.loaders import Plan
+from jaxconv.train.early_stopping import EarlyStoppingState
+from jaxconv.train.loaders import EpochPlan
 from jaxconv.train.state import TrainState
 from jaxconv.train.tasks import MetricSums
-from jaxconv.train.trees import differences, paths
+from jaxconv.train.trees import paths
 
 KEY = "key:"  # and the name of its implementation: the dtype of random keys
 
@@ -92,36 +91,36 @@ def _from_numpy(array: np.ndarray) -> Any:
     return array.view(jnp.dtype(dtype))
 
 
-class Position(NamedTuple):
+class TrainProgress(NamedTuple):
     """How far a run has come, and what it has found: everything that is no array. It goes into JSON and back."""
 
-    plan: Plan | None = None  # how the epochs are cut
+    plan: EpochPlan | None = None  # how the epochs are cut
     epoch: int = 0  # whole epochs done
-    chunk: int = 0  # chunks done of the epoch after them
-    measured: tuple[dict[str, Any], ...] = ()  # sums of the metrics and "count" of each of these chunks
+    execution: int = 0  # chunks done of the epoch after them
+    metric_sums: tuple[dict[str, Any], ...] = ()  # sums of the metrics and "count" of each of these chunks
     history: tuple[dict[str, Any], ...] = ()  # a record an epoch
-    stopping: tuple[Stopping, ...] = ()  # one for each network
+    early_stopping: tuple[EarlyStoppingState, ...] = ()  # one for each network
     seconds: float = 0.0  # of training, so far
     chunk_seconds: float = 0.0  # of these chunks
     trainable: str | None = None  # SHA-256 of which parameters are trained; None: all
-    reader: Any = None  # where the stream of examples stands, if there is one
+    loader_state: Any = None  # where the stream of examples stands, if there is one
     extra: Any = None  # what the caller wants to have saved with it, in values of JSON
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """In lists, dicts, strings and numbers."""
-        measured = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), jax.device_get(self.measured))
-        return self._replace(measured=measured)._asdict()
+        measured = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), jax.device_get(self.metric_sums))
+        return self._replace(metric_sums=measured)._asdict()
 
     @classmethod
-    def from_json(cls, facts: dict[str, Any]) -> "Position":
-        """The position that :meth:`as_json` wrote down.
+    def from_dict(cls, facts: dict[str, Any]) -> "TrainProgress":
+        """The position that :meth:`to_dict` wrote down.
 
         Raises:
             InputError: a value of another type.
         """
         fields = {name: facts.get(name, default) for name, default in cls._field_defaults.items()}
         try:
-            position: Position = msgspec.convert(list(fields.values()), cls)
+            position: TrainProgress = msgspec.convert(list(fields.values()), cls)
             position.sums()
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{error}") from None
@@ -129,63 +128,28 @@ class Position(NamedTuple):
 
     def sums(self) -> MetricSums:
         """Return the metrics' sums over the epoch so far, in float64; of several networks with a first axis."""
-        each = jax.device_get(self.measured)
+        each = jax.device_get(self.metric_sums)
         names = each[0] if each else ()
         sums = {name: np.asarray([chunk[name] for chunk in each], np.float64).sum(axis=0) for name in names}
         return MetricSums(sums, sums.pop("count", 0))
 
 
 class Snapshot(NamedTuple):
-    """The arrays and the position, in memory of their own."""
+    """The arrays and the progress, in memory of their own."""
 
     train_state: TrainState
     best: tuple[Any, Any]  # params and state of the best epoch
-    position: Position
+    progress: TrainProgress
 
 
-def sha256(tree: Any) -> str:
+def tree_sha256(tree: Any) -> str:
     """SHA-256 over the bytes of every array, in the order of their paths: two networks are equal bit for bit, or not.
 
     >>> params = {"dense1": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)}}
-    >>> sha256(params)[:8], sha256(jax.tree.map(np.copy, params))[:8], sha256({"dense1": params["dense1"]["bias"]})[:8]
+    >>> tree_sha256(params)[:8], tree_sha256(jax.tree.map(np.copy, params))[:8], tree_sha256({"dense1": params["dense1"]["bias"]})[:8]
     ('3b8974da', '3b8974da', '374708ff')
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-def fault(path: Path, sums: dict[str, str]) -> str | None:
-    """What is wrong with the files of a snapshot; None if they are as they were written."""
-    files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
-    for name, digest in sums.items():
-        if name not in files:
-            return f"{name} is missing"
-        if hashlib.sha256(files[name].read_bytes()).hexdigest() != digest:
-            return f"{name} has changed"
-    return None
-
-
-def read(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The trees of a snapshot.
-
-    Args:
-        path: of the snapshot.
-        wanted: trees of ``jax.ShapeDtypeStruct``, with the sharding that each array is to have.
-
-    Raises:
-        InputError: it is of another model, with every difference.
-    """
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        differing = []
-        for name, tree in wanted.items():
-            differing += differences(checkpointer.metadata(path.absolute() / name).item_metadata.tree, tree)
-        if differing:
-            raise InputError(f"the checkpoint {path} is of another model: {'; '.join(differing)}")
-        return {
-            name: checkpointer.restore(path.absolute() / name, args=ocp.args.StandardRestore(tree))
-            for name, tree in wanted.items()
-        }

@@ -9,10 +9,10 @@ import optax
 
 from jaxconv.errors import InputError, named_errors
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.base import check_in_shape, check_key
+from jaxconv.layers.base import check_input_shape, check_key
 from jaxconv.train.freezing import Trainable, freeze_untrained
 from jaxconv.train.optimizers import check_optimizer
-from jaxconv.train.trees import differences
+from jaxconv.train.trees import tree_differences
 
 
 class Batch(NamedTuple):
@@ -30,22 +30,22 @@ class TrainState(NamedTuple):
     params: Any
     state: Any
     opt_state: Any
-    average: Any = None  # params and state, averaged over the steps, where that is asked for
+    ema: Any = None  # params and state, averaged over the steps, where that is asked for
 
     @property
-    def network(self) -> tuple[Any, Any]:
+    def eval_variables(self) -> tuple[Any, Any]:
         """The params and the state to use it with: the averaged ones, if there are any."""
-        return self.average or (self.params, self.state)
+        return self.ema or (self.params, self.state)
 
 
 @named_errors
-def init_state(
+def create_train_state(
     model: Layer,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
-    in_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     *,
-    average: bool = False,
+    ema: bool = False,
     variables: tuple[Any, Any] | None = None,
     trainable: Trainable | None = None,
 ) -> TrainState:
@@ -54,10 +54,10 @@ def init_state(
     Args:
         model, optimizer: of the network and its training.
         key: a random key. ``jax.vmap`` over several keys makes as many networks.
-        in_shape: of one example, ``(H, W, C)``.
-        average: keep the averaged network too.
+        input_shape: of one example, ``(H, W, C)``.
+        ema: keep the averaged network too.
         variables: params and state to copy, instead of fresh ones.
-        trainable: parameters that are trained, as for :func:`jaxconv.train.make_step`; the optimizer keeps state for
+        trainable: parameters that are trained, as for :func:`jaxconv.train.make_train_step`; the optimizer keeps state for
             these only.
 
     Raises:
@@ -66,17 +66,17 @@ def init_state(
     """
     check_key(key)
     check_optimizer(optimizer)
-    model, in_shape = as_layer(model), check_in_shape(in_shape)
+    model, input_shape = as_layer(model), check_input_shape(input_shape)
 
     if variables is not None:
-        _check_variables(variables, jax.eval_shape(lambda key: model.init(key, in_shape), key))
+        _check_variables(variables, jax.eval_shape(lambda key: model.init(key, input_shape), key))
     if trainable is not None:
         optimizer = freeze_untrained(optimizer, trainable)
 
     def init(key: jax.Array, variables: Any) -> TrainState:
-        params, state = model.init(key, in_shape) if variables is None else jax.tree.map(jnp.copy, tuple(variables))
+        params, state = model.init(key, input_shape) if variables is None else jax.tree.map(jnp.copy, tuple(variables))
         ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
-        return ts._replace(average=(params, state)) if average else ts
+        return ts._replace(ema=(params, state)) if ema else ts
 
     return jax.jit(init)(key, variables)
 
@@ -86,14 +86,14 @@ def _check_variables(variables: Any, like: tuple[Any, Any]) -> None:
     if not isinstance(variables, tuple | list) or len(variables) != 2:
         raise InputError(f"variables must be (params, state), got {type(variables).__name__}")
     names = "params", "state"
-    if wrong := differences(*(dict(zip(names, pair, strict=True)) for pair in (variables, like))):
+    if wrong := tree_differences(*(dict(zip(names, pair, strict=True)) for pair in (variables, like))):
         raise InputError(f"variables are of another model: {'; '.join(wrong)}")
 
 
-def root_keys(seed: int) -> tuple[jax.Array, jax.Array]:
+def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
     """Return the key of a run's initialization and the key of its steps.
 
-    >>> init, steps = root_keys(0)
+    >>> init, steps = split_seed(0)
     >>> bool(init == steps)
     False
     """

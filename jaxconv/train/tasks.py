@@ -100,7 +100,7 @@ class Classification:
 
     def metrics(self, output: jax.Array, target: jax.Array, mask: jax.Array) -> Sums:
         numbers = target if jnp.issubdtype(target.dtype, jnp.integer) else jnp.argmax(target, axis=-1)
-        correct, dtype = ops.correct(output, numbers), output.dtype
+        correct, dtype = ops.is_correct(output, numbers), output.dtype
         if correct.ndim > 1:
             correct = correct.mean(axis=tuple(range(1, correct.ndim)), dtype=dtype)
         return {"accuracy": jnp.sum(correct, where=mask, dtype=dtype)}
@@ -223,7 +223,7 @@ class Segmentation:
     def metrics(self, output: jax.Array, target: jax.Array, mask: jax.Array) -> Sums:
         dtype, axes = output.dtype, tuple(range(1, target.ndim))
         counted = self._counted(target)
-        right = counted & ops.correct(output, jnp.where(counted, target, 0))
+        right = counted & ops.is_correct(output, jnp.where(counted, target, 0))
         return {
             "right": jnp.sum(right.sum(axes, dtype=dtype), where=mask),
             "pixels": jnp.sum(counted.sum(axes, dtype=dtype), where=mask),

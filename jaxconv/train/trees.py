@@ -19,7 +19,7 @@ def path_text(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def differences(found: Any, wanted: Any) -> list[str]:
+def tree_differences(found: Any, wanted: Any) -> list[str]:
     """Every path that is in one tree only, or of another shape or dtype."""
     here, there = _shapes(found), _shapes(wanted)
     return [

@@ -171,13 +171,13 @@ def read_json(path: Path, kind: Any = Any) -> Any:
         FileNotFoundError: there is no such file.
         InputError: it cannot be read, is too large or too deep, is not JSON, or is of another type.
     """
-    return from_json(read_bytes(path, MAX_JSON_BYTES), kind, name=str(path))
+    return from_dict(read_bytes(path, MAX_JSON_BYTES), kind, name=str(path))
 
 
-def from_json(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
+def from_dict(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
     """A value from JSON, checked as :func:`read_json` does; ``name`` is what an error calls the text.
 
-    >>> from_json('{"size": "big"}', dict[str, int], name="config.json")
+    >>> from_dict('{"size": "big"}', dict[str, int], name="config.json")
     Traceback (most recent call last):
     jaxconv.errors.InputError: config.json is damaged: Expected `int`, got `str` - at `$[...]`
     """

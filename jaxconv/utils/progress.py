@@ -47,10 +47,10 @@ def progress_bar(*columns: str, stderr: bool = False, disable: bool = False) -> 
     return rich_progress.Progress(*shown, console=console(stderr=stderr), transient=True, disable=disable)
 
 
-def by_chunks(work: Callable[[Any], T], items: Sequence[Any] | Any, title: str) -> Iterator[T]:
+def map_chunks(work: Callable[[Any], T], items: Sequence[Any] | Any, title: str) -> Iterator[T]:
     """What ``work`` makes of each chunk, in order.
 
-    >>> list(by_chunks(sum, range(1000), "adding"))
+    >>> list(map_chunks(sum, range(1000), "adding"))
     [130816, 368684]
     """
     started, watched = time.monotonic(), console(stderr=True).is_terminal

@@ -16,16 +16,13 @@ SYNONYMS = {
     "bias": ("use_bias",),
     "epsilon": ("eps",),
     "filters": ("features",),
-    "kernel_size": ("window",),
+    "kernel_size": ("window_shape",),
     "lr": ("learning_rate",),
-    "momentum": ("decay",),
-    "num_groups": ("groups",),
     "out_channels": ("features",),
     "out_features": ("features",),
     "p": ("rate",),
-    "pool_size": ("window",),
+    "pool_size": ("window_shape",),
     "units": ("features",),
-    "window_shape": ("window",),
 }
 
 
@@ -33,12 +30,12 @@ def checked_call(function: Callable[P, R]) -> Callable[P, R]:
     """Return the function, whose calls raise an :class:`ArgumentError` where Python would raise a ``TypeError``.
 
     >>> @checked_call
-    ... def pool(window, *, stride=1):
-    ...     return window, stride
+    ... def pool(window_shape, *, stride=1):
+    ...     return window_shape, stride
     >>> pool(2, strides=2)
     Traceback (most recent call last):
     jaxconv.errors.ArgumentError: pool: no argument is called strides: did you mean stride? \
-It takes pool(window, *, stride)
+It takes pool(window_shape, *, stride)
     """
 
     @functools.wraps(function)
@@ -98,7 +95,7 @@ def no_argument(name: str, names: Iterable[str], takes: str = "") -> ArgumentErr
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """Return the argument that a wrong name is likely to mean, if there is one.
 
-    >>> nearest("strides", ["stride", "padding"]), nearest("filters", ["features"]), nearest("x", ["window"])
+    >>> nearest("strides", ["stride", "padding"]), nearest("filters", ["features"]), nearest("x", ["window_shape"])
     ('stride', 'features', None)
     """
     names = list(names)

@@ -1,4 +1,4 @@
-"""``jaxconv bench --tune``: what is measured, which choice is made, and the file that it is written to."""
+"""``jaxconv bench --autotune``: what is measured, which choice is made, and the file that it is written to."""
 
 import itertools
 import json
@@ -52,14 +52,14 @@ def file(tmp_path, monkeypatch):
 
 
 def test_every_row_is_measured_and_the_file_is_a_table_again(jaxconv, file, monkeypatch):
-    code, out, err = jaxconv("bench --tune --rounds 2")
+    code, out, err = jaxconv("bench --autotune --rounds 2")
     assert code == 0, err
-    found = autotune.table()
+    found = autotune.load_table()
     assert found["machine"] == runtime.device_name() and found["versions"] == runtime.versions()
-    assert found["command"] == "jaxconv bench --tune" and found["note"] == "kept"
+    assert found["command"] == "jaxconv bench --autotune" and found["note"] == "kept"
     assert found["instruction_set"] == runtime.instruction_set() and found["emulated"] is False
     for old, new in zip(ROWS, found["rows"], strict=True):
-        assert set(new["milliseconds"]) == set(autotune.able(old["pass"], old["case"]))
+        assert set(new["milliseconds"]) == set(autotune.supported_lowerings(old["pass"], old["case"]))
         assert all(ms == round(ms, 3) > 0 for ms in new["milliseconds"].values())
         assert new["choice"] == autotuning.choose(new["milliseconds"], old["choice"])
         assert {**new, "milliseconds": {}, "choice": old["choice"]} == old
@@ -67,12 +67,12 @@ def test_every_row_is_measured_and_the_file_is_a_table_again(jaxconv, file, monk
     assert set(os.listdir(file.parent)) == {"abacus-jaxlib-0.1.json", file.name}
     # Measured again, the choices of this machine are those that stay.
     monkeypatch.setattr(autotuning, "choose", lambda milliseconds, before: before)
-    assert jaxconv("bench --tune --rounds 1")[0] == 0
-    assert [row["choice"] for row in autotune.table()["rows"]] == [row["choice"] for row in found["rows"]]
+    assert jaxconv("bench --autotune --rounds 1")[0] == 0
+    assert [row["choice"] for row in autotune.load_table()["rows"]] == [row["choice"] for row in found["rows"]]
 
 
 def test_json_leaves_the_package_alone(jaxconv, file, tmp_path):
-    code, out, _ = jaxconv("bench --tune --rounds 1 --json mine.json")
+    code, out, _ = jaxconv("bench --autotune --rounds 1 --json mine.json")
     assert code == 0 and out.endswith("saved in mine.json\n") and not file.exists()
     assert len(json.loads((tmp_path / "mine.json").read_text())["rows"]) == len(ROWS)
 
@@ -98,7 +98,7 @@ def test_what_is_measured_is_the_pass_by_that_lowering(monkeypatch):
         y, back = jax.vjp(plain, zeros["x"], zeros["kernel"])
         dx, dk = back(zeros["y"])
         wanted = {"y": y, "x": dx, "kernel": dk}[each["pass"]]
-        assert set(programs) == set(autotune.able(each["pass"], each["case"]))
+        assert set(programs) == set(autotune.supported_lowerings(each["pass"], each["case"]))
         for name, run in programs.items():
             np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-5, err_msg=f"{each['case']} by {name}")
 
@@ -113,12 +113,12 @@ def test_what_was_there_stays_when_it_is_interrupted(jaxconv, file, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
-        code, out, _ = jaxconv("bench --tune --rounds 1")
-    assert code in (2, 130) and autotune.table()["note"] == before and "saved" not in out
+        code, out, _ = jaxconv("bench --autotune --rounds 1")
+    assert code in (2, 130) and autotune.load_table()["note"] == before and "saved" not in out
     with monkeypatch.context() as patch:
         patch.setattr(autotuning, "in_turns", fail)
-        code, out, _ = jaxconv("bench --tune --rounds 1")
-    assert code in (2, 130) and autotune.table()["note"] == before and "saved" not in out
+        code, out, _ = jaxconv("bench --autotune --rounds 1")
+    assert code in (2, 130) and autotune.load_table()["note"] == before and "saved" not in out
 
 
 def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
@@ -128,15 +128,15 @@ def test_a_choice_stays_unless_another_is_clearly_faster(monkeypatch):
         "x": {"library": 2.0, "taps": 1.0, "products": 3.0},
     }
     monkeypatch.setattr(autotuning, "measure", lambda row, **_: planted[row["pass"]])
-    found = autotuning.retune({"rows": ROWS, "other": 1}, rounds=1)
+    found = autotuning.autotune({"rows": ROWS, "other": 1}, rounds=1)
     assert [each["choice"] for each in found["rows"]] == ["library", "library", "taps"] and found["other"] == 1
-    assert autotuning.changes(ROWS, found["rows"]) == [
+    assert autotuning.changed_choices(ROWS, found["rows"]) == [
         "one channel, few filters, forward: library stays; taps is only 20.0% faster",
         "one channel, few filters, dk: library now, not products",
     ]
-    again = autotuning.retune(found, rounds=1)
+    again = autotuning.autotune(found, rounds=1)
     assert again["rows"] == found["rows"]
-    assert autotuning.changes(found["rows"], again["rows"])[-1] == "no choice changed"
+    assert autotuning.changed_choices(found["rows"], again["rows"])[-1] == "no choice changed"
     assert autotuning.choose({"taps": 1.0, "library": 1.01}, "gone") == "taps"
 
 
@@ -150,11 +150,13 @@ def test_the_packages_own_rows_are_of_their_cases(table):
     assert sorted(pairs) == sorted(itertools.product(autotune.CASES, primitives.FACTORS))
     for each in content["rows"]:
         *_, c, features = each["kernel"]
-        assert autotune.case(c, features // each["groups"], each["groups"]) == each["case"]
+        assert autotune.conv_category(c, features // each["groups"], each["groups"]) == each["case"]
         assert each["x"][-1] == c * each["groups"] and autotuning.form_of(each).groups == each["groups"]
-        assert each["choice"] in autotune.able(each["pass"], each["case"])
+        assert each["choice"] in autotune.supported_lowerings(each["pass"], each["case"])
         best = min(each["milliseconds"].values())
-        assert each["milliseconds"][each["choice"]] <= autotuning.KEEP * best  # or it would not have been chosen
+        assert (
+            each["milliseconds"][each["choice"]] <= autotuning.SWITCH_RATIO * best
+        )  # or it would not have been chosen
     assert autotune.file_of(content["instruction_set"], content["versions"]["jaxlib"]) == table
 
 
@@ -176,24 +178,26 @@ def test_the_nearest_table_is_read(instruction_set, jaxlib, table):
 
 def test_only_a_cpu_has_the_table(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    with pytest.raises(InputError, match=r"^bench: --tune: jax runs on a gpu, and the table is a CPU's: set JAX_PLATF"):
-        autotuning.retune({"rows": ROWS}, rounds=1)
+    with pytest.raises(
+        InputError, match=r"^bench: --autotune: jax runs on a gpu, and the table is a CPU's: set JAX_PLATF"
+    ):
+        autotuning.autotune({"rows": ROWS}, rounds=1)
 
 
 def test_a_package_that_cannot_be_written_is_said_at_once(jaxconv, file, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(autotuning, "retune", None)  # nothing is measured
-    code, _, err = jaxconv("bench --tune")
-    assert code == 2 and f"bench: --tune: {file} cannot be written: name another file, --json FILE" in err
+    code, _, err = jaxconv("bench --autotune")
+    assert code == 2 and f"bench: --autotune: {file} cannot be written: name another file, --json FILE" in err
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--tune --ops", "bench: --ops means nothing to --tune: leave it out"),
-        ("--tune --no-tune", "bench: --tune and --no-tune contradict: leave one out"),
-        ("--tune --batch 8", "bench: --batch means nothing to --tune: leave it out"),
-        ("--tune --rounds 0", "bench: rounds=0 should be an int of at least 1"),
+        ("--autotune --ops", "bench: --ops means nothing to --autotune: leave it out"),
+        ("--autotune --no-cpu-tuning", "bench: --autotune and --no-cpu-tuning contradict: leave one out"),
+        ("--autotune --batch-size 8", "bench: --batch-size means nothing to --autotune: leave it out"),
+        ("--autotune --rounds 0", "bench: rounds=0 should be an int of at least 1"),
     ],
 )
 def test_bad_input_is_one_line(jaxconv, line, message):

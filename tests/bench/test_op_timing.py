@@ -14,7 +14,7 @@ from jaxconv import models, runtime
 from jaxconv.bench import op_cases, op_timing, step_timing
 from jaxconv.bench.op_cases import Conv, Pool
 from jaxconv.ops.convolution import primitives
-from jaxconv.shapes import Window, resolve
+from jaxconv.shapes import Window, resolve_window
 from jaxconv.utils import timing
 
 FIELDS = {"op", "pass", "impl", "batch", "shape", "median_ms", "min_ms", "max_ms", "gflops"}
@@ -33,7 +33,7 @@ def as_it_is(monkeypatch):
 
 def test_the_convolutions_of_lenet_each_pass_once_and_no_gradient_by_the_image():
     found = op_cases.cases("lenet5", 3)
-    assert [(each.op, each.way, each.x, each.features, each.window.out) for each in found] == [
+    assert [(each.op, each.direction, each.x, each.features, each.window.out_size) for each in found] == [
         *[("conv", way, (3, 32, 32, 1), 6, (28, 28)) for way in ("forward", "dk")],
         *[("conv", way, (3, 14, 14, 6), 16, (10, 10)) for way in ("forward", "dx", "dk")],
         *[("max_pool", way, (3, 28, 28, 6), 6, (14, 14)) for way in ("forward", "dx")],
@@ -54,13 +54,13 @@ def test_each_pool_starts_from_what_the_layer_before_it_gives(model):
 
     rows = summarize(models.create_model(model, 10), models.get_model(model).input_shape).rows
     pairs = [(a.shape, b.shape) for a, b in itertools.pairwise(rows) if b.kind == "max_pool"]
-    pools = [each for each in op_cases.cases(model, 2) if isinstance(each, Pool) and each.way == "forward"]
-    assert pairs == [(each.x[1:], (*each.window.out, each.features)) for each in pools] != []
+    pools = [each for each in op_cases.cases(model, 2) if isinstance(each, Pool) and each.direction == "forward"]
+    assert pairs == [(each.x[1:], (*each.window.out_size, each.features)) for each in pools] != []
 
 
 def conv_case(way="forward"):
     x, kernel = (2, 7, 6, 4), (3, 2, 2, 6)
-    window = resolve(Window((3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), (7, 6))
+    window = resolve_window(Window((3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), (7, 6))
     dtype = jnp.dtype(jnp.float32)
     return Conv(way, x, kernel, primitives.Form(window, (7, 6), 2, (dtype, dtype, dtype), None))
 
@@ -94,19 +94,19 @@ def test_what_is_timed_is_the_pass(rng, way, impl):
     dx, dk = back(dy)
     given, wanted = {"forward": ((x, kernel), y), "dx": ((kernel, dy), dx), "dk": ((x, dy), dk)}[way]
     assert [each.shape for each in given] == op_timing._given(case)
-    np.testing.assert_allclose(op_timing.ways(case)[impl](*given), wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(op_timing.implementations(case)[impl](*given), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_gradient_is_timed_without_the_forward_pass():
     for way in ("dx", "dk"):
         case = conv_case(way)
         given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in op_timing._given(case)]
-        program = str(jax.make_jaxpr(op_timing.ways(case)["auto"])(*given))
-        assert "conv_y" not in program and f"conv_{op_cases.WANTED[way]}" in program
+        program = str(jax.make_jaxpr(op_timing.implementations(case)["auto"])(*given))
+        assert "conv_y" not in program and f"conv_{op_cases.PASS_OUTPUT[way]}" in program
 
 
 def test_both_pools_are_the_pool_and_its_gradient(rng):
-    window = resolve(Window((3, 2), (2, 1), ((1, 1), (0, 0))), (7, 6))
+    window = resolve_window(Window((3, 2), (2, 1), ((1, 1), (0, 0))), (7, 6))
     x = rng.permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3).astype(np.float32)  # no ties
     dy = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
     y, dx = np.zeros_like(dy), np.zeros_like(x)
@@ -116,8 +116,10 @@ def test_both_pools_are_the_pool_and_its_gradient(rng):
         y[n, i, j, c] = x[n, h, w, c]
         dx[n, h, w, c] += dy[n, i, j, c]
     for impl in ("jaxconv", "reduce_window"):
-        np.testing.assert_array_equal(op_timing.ways(Pool("forward", x.shape, window))[impl](jnp.asarray(x)), y)
-        back = op_timing.ways(Pool("dx", x.shape, window))[impl]
+        np.testing.assert_array_equal(
+            op_timing.implementations(Pool("forward", x.shape, window))[impl](jnp.asarray(x)), y
+        )
+        back = op_timing.implementations(Pool("dx", x.shape, window))[impl]
         np.testing.assert_allclose(back(jnp.asarray(x), jnp.asarray(dy)), dx, rtol=1e-6)
 
 
@@ -141,9 +143,9 @@ def test_turns_take_long_enough_and_alternate(monkeypatch):
 def test_rows_are_medians_and_a_pool_multiplies_nothing():
     case = conv_case("dk")
     [row] = op_timing.rows(case, {"lax": [0.002, 0.001, 0.009]})
-    assert set(row.as_json()) == FIELDS and row.as_json()["pass"] == "dk"
+    assert set(row.to_dict()) == FIELDS and row.to_dict()["pass"] == "dk"
     assert row[5:] == pytest.approx((2.0, 1.0, 9.0, case.flops / 0.002 / 1e9))
-    pool = Pool("dx", (2, 4, 4, 3), resolve(Window((2, 2), 2), (4, 4)))
+    pool = Pool("dx", (2, 4, 4, 3), resolve_window(Window((2, 2), 2), (4, 4)))
     [row] = op_timing.rows(pool, {"jaxconv": [0.002]})
     assert row.gflops is None and row.shape == "4×4×3 → 2×2×3, 2×2, stride 2"
 
@@ -154,7 +156,7 @@ def test_where_jaxconv_is_slower_is_said():
         op_timing.rows(case, {"auto": [auto], "lax": [0.002], "explicit": [0.0016]})
         for auto in (0.0015, 0.00165, 0.002)
     ]
-    slower, summary = op_timing.verdict(measured)
+    slower, summary = op_timing.summary_lines(measured)
     assert slower.startswith("conv forward, batch 2, 7×6×4 → ")
     assert slower.endswith(": slower, auto takes 1.25 times as long as explicit")
     assert summary == "jaxconv is the fastest, or within 5 % of it, in 2 of 3 passes"
@@ -164,12 +166,12 @@ def test_where_jaxconv_is_slower_is_said():
 
 def test_the_command(jaxconv, tmp_path, monkeypatch):
     tiny = [conv_case(way) for way in ("forward", "dk")]
-    tiny.append(Pool("dx", (2, 4, 4, 3), resolve(Window((2, 2), 2), (4, 4))))
+    tiny.append(Pool("dx", (2, 4, 4, 3), resolve_window(Window((2, 2), 2), (4, 4))))
     asked, timed, measure = [], [], op_timing.measure
     monkeypatch.setattr(op_cases, "cases", lambda model, batch: asked.append((model, batch)) or tiny)
     monkeypatch.setattr(op_timing, "measure", lambda case, **options: timed.append(case) or measure(case, **options))
     monkeypatch.setattr(op_timing, "TURN", 0.0)
-    code, out, err = jaxconv("bench --ops --models lenet5 mnist_cnn --rounds 2 --no-tune --json o.json")
+    code, out, err = jaxconv("bench --ops --models lenet5 mnist_cnn --rounds 2 --no-cpu-tuning --json o.json")
     assert code == 0, err
     assert asked == [("lenet5", 128), ("mnist_cnn", 256)]
     for title in ("lenet5, batch 128: conv", "lenet5, batch 128: max_pool", "mnist_cnn, batch 256: conv"):

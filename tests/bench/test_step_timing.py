@@ -29,7 +29,7 @@ def test_modes_take_turns_and_medians_are_per_step(monkeypatch):
 
 def test_bench_prints_a_table_and_saves_it(jaxconv, monkeypatch, tmp_path):
     monkeypatch.setattr(step_timing, "sgemm_gflops", lambda: 1.0)
-    code, out, _ = jaxconv("bench --models mlp --batch 4 --rounds 2 --no-tune --json b.json")
+    code, out, _ = jaxconv("bench --models mlp --batch-size 4 --rounds 2 --no-cpu-tuning --json b.json")
     assert code == 0 and "mlp: a training step of 4 images" in out and out.endswith("saved in b.json\n")
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [(row["model"], row["framework"], row["mode"]) for row in rows] == [
@@ -45,8 +45,8 @@ def test_bench_prints_a_table_and_saves_it(jaxconv, monkeypatch, tmp_path):
         ("--models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
         ("--models", "bench: --models: name at least one"),
         ("--rounds 0", "bench: rounds=0 should be an int of at least 1"),
-        ("--batch 0", "bench: batch=0 should be an int of at least 1"),
-        ("--tune --batch 3", "bench: --batch means nothing to --tune: leave it out"),
+        ("--batch-size 0", "bench: batch=0 should be an int of at least 1"),
+        ("--autotune --batch-size 3", "bench: --batch-size means nothing to --autotune: leave it out"),
         ("--json nowhere/b.json", "bench: --json nowhere/b.json: there is no folder nowhere"),
         ("--round 3", "unknown jaxconv bench option '--round': did you mean '--rounds'?"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare_frameworks, interleave, networks, process, results, targets
-from benchmarks.process import Lost, Process
+from benchmarks.process import WorkerFailed, WorkerProcess
 from jaxconv import models, plot
 from jaxconv.bench import step_timing
 
@@ -44,14 +44,14 @@ class Fake:
     def answer(self, what):
         self.diary.append((self.name, "ready"))
         if self.lost_at == 0:
-            raise Lost("it fell over")
+            raise WorkerFailed("it fell over")
         return {"chunk": self.chunk, "sizes": [1], "first_step_s": 7.0}
 
     def run(self, steps):
         self.diary.append((self.name, steps))
         self.turns += 1
         if self.turns == self.lost_at:
-            raise Lost("it fell over")
+            raise WorkerFailed("it fell over")
         return steps * self.seconds * self.turns  # the glance is its first turn
 
     def close(self):
@@ -70,11 +70,11 @@ def race(number=2, **fakes):
     """The race of the contestants lax, torch and so on, and who was lost on the way."""
     diary, lost = [], []
     made = {name: Fake(diary, name, **options) for name, options in fakes.items()}
-    found = interleave.race(
-        [each for each in targets.CONTESTANTS if each.name in fakes],
+    found = interleave.run_interleaved(
+        [each for each in targets.TARGETS if each.name in fakes],
         lambda contestant: made[contestant.name],
         rounds=number,
-        lost=lambda contestant, why: lost.append((contestant.name, why)),
+        on_failure=lambda contestant, why: lost.append((contestant.name, why)),
     )
     assert all(fake.closed for fake in made.values())
     return found, diary, lost
@@ -115,9 +115,11 @@ def test_all_are_gone_after_an_interrupt():
         if what == "round 2 of 9: nnx":
             raise KeyboardInterrupt
 
-    asked = [each for each in targets.CONTESTANTS if each.name in made]
+    asked = [each for each in targets.TARGETS if each.name in made]
     with pytest.raises(KeyboardInterrupt):
-        interleave.race(asked, lambda each: made[each.name], rounds=9, lost=lambda *_: None, progress=interrupted)
+        interleave.run_interleaved(
+            asked, lambda each: made[each.name], rounds=9, on_failure=lambda *_: None, progress=interrupted
+        )
     assert made["lax"].closed and made["nnx"].closed
 
 
@@ -125,8 +127,10 @@ def test_all_are_gone_after_an_interrupt():
 
 
 def row(peer, ms, mode="step", model="lenet5"):
-    [contestant] = [each for each in targets.CONTESTANTS if (each.peer, each.mode) == (peer, mode)]
-    return step_timing.step_times(contestant.peer, mode, model, 128, [ms / 1e3, 2 * ms / 1e3, ms / 2e3], 1.0, flops=3e9)
+    [contestant] = [each for each in targets.TARGETS if (each.framework, each.mode) == (peer, mode)]
+    return step_timing.step_times(
+        contestant.framework, mode, model, 128, [ms / 1e3, 2 * ms / 1e3, ms / 2e3], 1.0, flops=3e9
+    )
 
 
 def test_a_row_is_the_median_of_its_rounds():
@@ -137,7 +141,7 @@ def test_a_row_is_the_median_of_its_rounds():
 
 def test_times_are_multiples_of_torch_in_its_better_layout():
     made = [row("jaxconv", 9.0), row("torch", 8.0), row("torch_channels_last", 6.0), row("lax", 18.0)]
-    assert results.times(made) == pytest.approx(
+    assert results.relative_times(made) == pytest.approx(
         {"jaxconv step": 1.5, "torch": 8 / 6, "torch_channels_last": 1, "lax": 3}
     )
     text = results.table(made)
@@ -150,19 +154,21 @@ def test_times_are_multiples_of_torch_in_its_better_layout():
 
 def test_without_torch_they_are_multiples_of_the_fastest():
     made = [row("jaxconv", 9.0), row("jaxconv", 6.0, "epoch"), row("nnx", 12.0)]
-    assert results.times(made) == {"jaxconv step": 1.5, "jaxconv epoch": 1.0, "nnx": 2.0}
+    assert results.relative_times(made) == {"jaxconv step": 1.5, "jaxconv epoch": 1.0, "nnx": 2.0}
 
 
 def test_the_sentences_also_say_where_it_is_slower():
     made = [row("jaxconv", 9.0), row("jaxconv", 5.0, "epoch"), row("torch", 8.0), row("torch_channels_last", 6.0)]
     made += [row("nnx", 18.0)]
-    assert results.sentences(made) == [
+    assert results.summary_lines(made) == [
         "lenet5: jaxconv's step is 2.00 times as fast as nnx, but slower: it takes 1.50 times as long as "
         "torch_channels_last",
         "lenet5: jaxconv's epoch is 3.60 times as fast as nnx, 1.20 times as fast as torch_channels_last",
     ]
-    assert results.sentences(made[:3:2]) == ["lenet5: jaxconv's step is slower: it takes 1.12 times as long as torch"]
-    assert results.sentences(made[:2]) == []
+    assert results.summary_lines(made[:3:2]) == [
+        "lenet5: jaxconv's step is slower: it takes 1.12 times as long as torch"
+    ]
+    assert results.summary_lines(made[:2]) == []
 
 
 def test_the_work_of_a_step():
@@ -175,9 +181,9 @@ def test_the_work_of_a_step():
 
 def test_a_busy_machine_is_said(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (3.21, 9.0, 9.0), raising=False)
-    assert "the machine is busy (3.2 processes on " in step_timing.load()
+    assert "the machine is busy (3.2 processes on " in step_timing.busy_warning()
     monkeypatch.setattr(os, "getloadavg", lambda: (0.2, 9.0, 9.0), raising=False)
-    assert step_timing.load() is None
+    assert step_timing.busy_warning() is None
 
 
 def test_the_figure_shows_multiples_with_milliseconds_beside_them():
@@ -211,8 +217,11 @@ READY = 'print(\'{"chunk": 1, "first_step_s": 0.1}\', flush=True);'
 )
 def test_a_worker_that_does_not_get_ready(program, why):
     timeout = 0.5 if "sleep" in program else 60
-    with Process([sys.executable, "-c", program], timeout=timeout) as worker, pytest.raises(Lost, match=why):
-        worker.answer("getting ready")
+    with (
+        WorkerProcess([sys.executable, "-c", program], timeout=timeout) as worker,
+        pytest.raises(WorkerFailed, match=why),
+    ):
+        worker.read_reply("getting ready")
     assert worker._process.poll() is not None
 
 
@@ -224,20 +233,20 @@ def test_a_worker_that_does_not_get_ready(program, why):
     ],
 )
 def test_a_worker_that_fails_at_its_turn(program, why):
-    with Process([sys.executable, "-c", f"{READY}input();{program}"], timeout=60) as worker:
-        worker.answer("getting ready")
+    with WorkerProcess([sys.executable, "-c", f"{READY}input();{program}"], timeout=60) as worker:
+        worker.read_reply("getting ready")
         worker.timeout = 1 if "sleep" in program else 60
-        with pytest.raises(Lost, match=why):
+        with pytest.raises(WorkerFailed, match=why):
             worker.run(5)
         worker.timeout = 60
     assert worker._process.poll() is not None
 
 
 def test_a_worker_that_is_gone_cannot_be_asked():
-    with Process([sys.executable, "-c", READY], timeout=60) as worker:
-        worker.answer("getting ready")
+    with WorkerProcess([sys.executable, "-c", READY], timeout=60) as worker:
+        worker.read_reply("getting ready")
         worker._process.wait()
-        with pytest.raises(Lost, match=r"its process ended \(exit code 0\)"):
+        with pytest.raises(WorkerFailed, match=r"its process ended \(exit code 0\)"):
             worker.run(5)
 
 
@@ -283,7 +292,7 @@ def test_what_is_not_installed_is_left_out_with_a_line(compare, monkeypatch, tmp
         return fakes.get(contestant.name) or Fake([], contestant.name, lost_at=0)
 
     monkeypatch.setattr(process, "start", start)
-    code, out, _ = compare("--models lenet5 --batch 16 --rounds 3 --no-tune --json b.json --figure c.png")
+    code, out, _ = compare("--models lenet5 --batch-size 16 --rounds 3 --no-cpu-tuning --json b.json --figure c.png")
     assert code == 0
     assert 'without torch: torch is not installed: pip install -e ".[benchmarks]"\n' in out
     assert "without nnx: lenet5: it fell over\n" in out
@@ -313,7 +322,7 @@ def test_an_interrupt_leaves_what_was_measured(compare, monkeypatch, tmp_path):
         return Fake([], contestant.name)
 
     monkeypatch.setattr(process, "start", start)
-    code, out, _ = compare("--models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
+    code, out, _ = compare("--models lenet5 vgg6 --frameworks lax --rounds 1 --json b.json")
     assert code == 130 and "saved" not in out and (tmp_path / "b.png").is_file()
     found = json.loads((tmp_path / "b.json").read_text())
     assert [(each["model"], each["framework"]) for each in found["rows"]] == [
@@ -326,7 +335,7 @@ def test_who_was_lost_after_the_last_table_is_in_the_file(compare, monkeypatch, 
         return Fake([], contestant.name, lost_at=0 if model == "vgg6" else None)
 
     monkeypatch.setattr(process, "start", start)
-    code, _, _ = compare("--models lenet5 vgg6 --peers lax --rounds 1 --json b.json")
+    code, _, _ = compare("--models lenet5 vgg6 --frameworks lax --rounds 1 --json b.json")
     found = json.loads((tmp_path / "b.json").read_text())
     assert code == 0 and set(found["left_out"]) == {"jaxconv step", "jaxconv epoch", "lax"}
 
@@ -336,7 +345,7 @@ def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(comp
     monkeypatch.setattr(
         process, "start", lambda contestant, **_: started.append(contestant.name) or Fake([], "", lost_at=0)
     )
-    code, out, err = compare("--models mlp --peers lax")
+    code, out, err = compare("--models mlp --frameworks lax")
     assert code == 2 and "compare_frameworks: none of them could be timed" in err
     assert "mlp: the peers have no such network; jaxconv runs alone\n" in out
     assert started == ["jaxconv step", "jaxconv epoch"]
@@ -347,7 +356,7 @@ def test_every_model_of_the_peers_is_one_of_ours():
 
 
 def test_a_race_from_end_to_end(compare, tmp_path):
-    code, out, _ = compare("--models lenet5 --peers lax --batch 4 --rounds 2 --json b.json")
+    code, out, _ = compare("--models lenet5 --frameworks lax --batch-size 4 --rounds 2 --json b.json")
     assert code == 0, out
     found = json.loads((tmp_path / "b.json").read_text())
     assert [(each["framework"], each["mode"]) for each in found["rows"]] == (
@@ -368,9 +377,9 @@ def test_ctrl_c_leaves_no_worker_running():
         "benchmarks.compare_frameworks",
         "--models",
         "lenet5",
-        "--peers",
+        "--frameworks",
         "lax",
-        "--batch",
+        "--batch-size",
         "4",
     ]
     parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -394,10 +403,10 @@ def test_ctrl_c_leaves_no_worker_running():
     ("line", "message"),
     [
         ("--models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
-        ("--peers torchh", "compare_frameworks: unknown peer 'torchh': did you mean 'torch'?"),
+        ("--frameworks torchh", "compare_frameworks: unknown peer 'torchh': did you mean 'torch'?"),
         ("--models", "compare_frameworks: --models: name at least one"),
         ("--rounds 0", "compare_frameworks: rounds=0 should be an int of at least 1"),
-        ("--batch 0", "compare_frameworks: batch=0 should be an int of at least 1"),
+        ("--batch-size 0", "compare_frameworks: batch=0 should be an int of at least 1"),
         ("--timeout 0", "compare_frameworks: timeout=0.0 should be a number above 0"),
         ("--json nowhere/b.json", "compare_frameworks: --json nowhere/b.json: there is no folder nowhere"),
         ("--figure .", "compare_frameworks: --figure . is a folder: name a file in it"),

@@ -16,7 +16,7 @@ from jaxconv.bench.step_timing import random_batch
 pytestmark = pytest.mark.frameworks
 MODELS = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
 PARAMS = {"lenet5": 61_706, "mnist_cnn": 93_322, "vgg6": 307_498, "resnet20": 269_722}
-PEERS = [each for each in targets.CONTESTANTS if each.peer not in ("jaxconv", "torch_channels_last")]
+PEERS = [each for each in targets.TARGETS if each.framework not in ("jaxconv", "torch_channels_last")]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def our_sizes(name):
     return [leaf.size for leaf in jax.tree.leaves(params)]
 
 
-LEARN = [(each, "lenet5") for each in targets.CONTESTANTS] + [(each, "resnet20") for each in PEERS]
+LEARN = [(each, "lenet5") for each in targets.TARGETS] + [(each, "resnet20") for each in PEERS]
 
 
 @pytest.mark.parametrize(("contestant", "model"), LEARN, ids=lambda each: getattr(each, "name", each))

@@ -34,7 +34,7 @@ def jaxconv(jaxconv, tmp_path, monkeypatch):
 def trained(tmp_path_factory):
     from jaxconv.runs import TrainConfig, run_training
 
-    config = TrainConfig(model="mlp", epochs=2, batch_size=128, runs=tmp_path_factory.mktemp("trained"))
+    config = TrainConfig(model="mlp", epochs=2, batch_size=128, runs_dir=tmp_path_factory.mktemp("trained"))
     return run_training(config, progress=False)[0]
 
 
@@ -44,7 +44,7 @@ def test_train_eval_predict(jaxconv, tmp_path):
     [folder] = (tmp_path / "runs").iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert f"test accuracy {result['test_accuracy']:.4f} on 360 images" in out
-    assert f"saved in runs/{folder.name}: checkpoint, config.json, confusion.png, curves.png" in out
+    assert f"saved in runs/{folder.name}: checkpoint, config.json, confusion_matrix.png, training_curves.png" in out
     assert "  epoch      loss  accuracy    validation loss  accuracy    images/s" in out
 
     code, out, _ = jaxconv(f"eval runs/{folder.name}")
@@ -52,7 +52,7 @@ def test_train_eval_predict(jaxconv, tmp_path):
     assert json.loads((folder / "evaluation.json").read_text())["accuracy"] == result["test_accuracy"]
 
     Image.fromarray(data.load("digits").test.images[0, :, :, 0]).save("digit.png")
-    code, out, _ = jaxconv(f"predict runs/{folder.name} digit.png digit.png --top 2")
+    code, out, _ = jaxconv(f"predict runs/{folder.name} digit.png digit.png --topk 2")
     assert code == 0
     first, second = out.splitlines()
     assert first == second and first.startswith("digit.png: ") and first.count("%") == 2
@@ -68,7 +68,7 @@ def test_train_eval_predict(jaxconv, tmp_path):
 def test_summary_prints_the_lectures_numbers(jaxconv, model, numbers):
     code, out, _ = jaxconv(f"summary {model}")
     assert code == 0 and all(number in out for number in numbers)
-    code, out, _ = jaxconv(f"summary {model} --form json")
+    code, out, _ = jaxconv(f"summary {model} --format json")
     assert f"{json.loads(out)['total']['params']:,}" in numbers
 
 
@@ -136,7 +136,7 @@ BAD = {
     "argument missing": ("eval", {}, "Run folder, as jaxconv train made it. (required)"),
     "unknown action": ("data chekc", {}, "invalid choice 'chekc' for argument 'action'. Expected one of ('check',)."),
     "negative seed": ("train --seed -1", {}, "train: seed=-1 should be an int of at least 0"),
-    "no classes to list": ("predict RUN digit.png --top 0", {"RUN": "whole"}, "--top 0: list at least 1 class"),
+    "no classes to list": ("predict RUN digit.png --topk 0", {"RUN": "whole"}, "--topk 0: list at least 1 class"),
     "batch size too large": (
         "train --batch-size 2000",
         {},
@@ -160,7 +160,7 @@ BAD = {
     "data set to check": ("data check minst", {}, "unknown data set 'minst': did you mean 'mnist'?"),
     "model to summarise": ("summary mnistcnn", {}, "unknown model 'mnistcnn': did you mean 'mnist_cnn'?"),
     "kernel too large": (
-        "summary mnist_cnn --in-shape 2 28 1",
+        "summary mnist_cnn --input-shape 2 28 1",
         {},
         "conv1: conv: window (3, 3) on an input of (2, 28), dimension 0: the window spans 3 pixels but the padded "
         "input has only 2 (2 + 0 + 0 of padding): pad more, or take a smaller window",
@@ -250,7 +250,7 @@ def test_a_run_that_is_stopped_can_still_be_used(jaxconv, tmp_path, stop, code):
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=file)
     try:
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("runs/*/checkpoint/[0-9]*")):
+        while not list(tmp_path.glob("runs/*/checkpoints/[0-9]*")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(0.5)

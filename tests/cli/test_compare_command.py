@@ -7,18 +7,16 @@ import pytest
 
 from jaxconv import ops, testing
 from jaxconv.ops.convolution import lowerings
-from jaxconv.testing import CONTESTS
+from jaxconv.testing import OP_CASES
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
 
 def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
-    line = (
-        "compare --op conv --shape 2 9 8 3 --features 4 --kernel 3 --stride 2 --repeats 1 --entries 4 --json found.json"
-    )
+    line = "compare --op conv --input-shape 2 9 8 3 --features 4 --kernel-size 3 --stride 2 --repeats 1 --fd-entries 4 --json found.json"
     code, out, _ = jaxconv(line)
     assert code == 0 and "all agree: largest relative error" in out and "saved in found.json" in out
-    implementations = (*list(ops.LOWERINGS)[1:], "auto", "by hand")
+    implementations = (*list(ops.LOWERINGS)[1:], "auto", "manual")
     for name in (*implementations, "d kernel", "medians of compiled calls", "finite differences"):
         assert name in out
     found = json.loads((tmp_path / "found.json").read_text())
@@ -33,18 +31,22 @@ def test_a_wrong_lowering_is_named_and_the_exit_code_is_1(jaxconv, monkeypatch):
         return lowerings.im2col_conv(x, jnp.flip(kernel, 0), window, groups=groups, precision=precision)
 
     monkeypatch.setitem(ops.LOWERINGS, "im2col", wrong)
-    code, out, _ = jaxconv("compare --shape 1 6 5 2 --features 2 --repeats 0 --entries 0")
+    code, out, _ = jaxconv("compare --input-shape 1 6 5 2 --features 2 --repeats 0 --fd-entries 0")
     assert code == 1 and "THEY DIFFER" in out
     assert sorted({line.split("│")[2].strip() for line in out.splitlines() if "DIFFERS" in line}) == ["im2col"]
 
 
 def test_kinks_are_said(jaxconv):
-    code, out, _ = jaxconv("compare --op max_pool --shape 2 8 8 2 --kernel 2 --kinks --repeats 0 --entries 8")
+    code, out, _ = jaxconv(
+        "compare --op max_pool --input-shape 2 8 8 2 --kernel-size 2 --kinks --repeats 0 --fd-entries 8"
+    )
     assert code == 0 and "entries at kinks, where more than one gradient is right" in out
 
 
 def test_a_layer_of_a_model(jaxconv):
-    code, out, _ = jaxconv("compare --model small_cnn --layer conv1 --batch 2 --dtype float32 --repeats 0 --entries 0")
+    code, out, _ = jaxconv(
+        "compare --model small_cnn --layer conv1 --batch-size 2 --dtype float32 --repeats 0 --fd-entries 0"
+    )
     assert code == 0 and out.startswith(
         "small_cnn, layer conv1, 2 random images, seed 0\nfloat32 on cpu, against lax in float64"
     )
@@ -55,8 +57,8 @@ def test_a_layer_of_a_model(jaxconv):
     ("line", "wanted"),
     [
         (
-            "--op conv --pad-mode circular --flip --padding 1 2",
-            {"padding": (1, 2), "pad_mode": "circular", "flip": True},
+            "--op conv --padding-mode circular --flip-kernel --padding 1 2",
+            {"padding": (1, 2), "padding_mode": "circular", "flip": True},
         ),
         ("--op conv_transpose --stride 2 --output-padding 1 0", {"stride": 2, "output_padding": (1, 0)}),
         ("--op lp_pool --p 3 --padding same", {"padding": "same", "p": 3.0}),
@@ -68,16 +70,16 @@ def test_options_reach_the_op(jaxconv, monkeypatch, line, wanted):
 
     def contest(op, shape, **options):
         asked.update(options)
-        return testing.contest("relu", (2, 3))
+        return testing.make_op_case("relu", (2, 3))
 
-    monkeypatch.setattr("jaxconv.cli.compare_command.contest", contest)
-    assert jaxconv(f"compare {line} --repeats 0 --entries 0")[0] == 0
+    monkeypatch.setattr("jaxconv.testing.cases.registry.make_op_case", contest)
+    assert jaxconv(f"compare {line} --repeats 0 --fd-entries 0")[0] == 0
     assert {name: asked[name] for name in wanted} == wanted
 
 
 def test_the_help_lists_every_op(jaxconv):
     said = " ".join(jaxconv("compare --help")[1].replace("│", " ").split())
-    assert f"One of {', '.join(CONTESTS)}." in said
+    assert f"One of {', '.join(OP_CASES)}." in said
 
 
 @pytest.mark.parametrize(
@@ -89,29 +91,32 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --model lenet5 --dtype float16", "lenet5: in float16 other pixels win its pools than in float64"),
         ("compare --layer conv1", "compare: --layer conv1 of which model? Give --model lenet5 or another"),
         ("compare --model lenet5 --layer convv1", "unknown layer of lenet5 'convv1': did you mean 'conv1'?"),
-        ("compare --shape 8 28", "conv: shape (8, 28) should be (N, *spatial, C), every size at least 1"),
-        ("compare --shape 2 2 2 3 --kernel 3", "conv: window (3, 3) on an input of (2, 2)"),
-        ("compare --kernel 3 3 3", "conv: kernel (3, 3, 3): give an int of at least 1, or 2 of them"),
+        ("compare --input-shape 8 28", "conv: shape (8, 28) should be (N, *spatial, C), every size at least 1"),
+        ("compare --input-shape 2 2 2 3 --kernel-size 3", "conv: window (3, 3) on an input of (2, 2)"),
+        ("compare --kernel-size 3 3 3", "conv: kernel (3, 3, 3): give an int of at least 1, or 2 of them"),
         ("compare --groups 2", "conv: groups=2 does not divide the 3 channels"),
         ("compare --padding SAMEE", "conv: unknown padding 'SAMEE': did you mean 'SAME'?"),
         ("compare --padding -1", "conv: padding -1 is negative: cut the input instead"),
         ("compare --padding 1 2 3", "conv: padding (1, 2, 3) has 3 entries for 2 dimensions: give one each"),
-        ("compare --pad-mode mirror --padding 1", "conv: unknown pad_mode 'mirror'"),
+        ("compare --padding-mode mirror --padding 1", "conv: unknown padding_mode 'mirror'"),
         ("compare --op conv_transpose --output-padding 1", "conv_transpose: output_padding 1 should be less than"),
         ("compare --op lp_pool --p 0.5", "lp_pool: p=0.5 makes no norm"),
-        ("compare --op conv_transpose --pad-mode reflect", "compare: --pad-mode means nothing to conv_transpose"),
-        ("compare --op max_pool --flip", "compare: --flip means nothing to max_pool: leave it out"),
+        (
+            "compare --op conv_transpose --padding-mode reflect",
+            "compare: --padding-mode means nothing to conv_transpose",
+        ),
+        ("compare --op max_pool --flip-kernel", "compare: --flip-kernel means nothing to max_pool: leave it out"),
         ("compare --op conv --output-padding 1", "compare: --output-padding means nothing to conv: leave it out"),
         ("compare --op avg_pool --p 3", "compare: --p means nothing to avg_pool: leave it out"),
         ("compare --op batch_norm --groups 2", "compare: --groups means nothing to batch_norm: leave it out"),
         ("compare --op relu --stride 2", "compare: --stride means nothing to relu: leave it out"),
         ("compare --op conv --kinks", "compare: --kinks means nothing to conv: leave it out"),
-        ("compare --model lenet5 --shape 1 2 3", "compare: --shape means nothing to lenet5: leave it out"),
+        ("compare --model lenet5 --input-shape 1 2 3", "compare: --input-shape means nothing to lenet5: leave it out"),
         ("compare --json nowhere/found.json", "compare: --json nowhere/found.json: there is no folder nowhere"),
         ("compare --json .", "compare: --json . is a folder: name a file in it"),
         ("compare --seed -1", "conv: seed=-1 should be an int of at least 0"),
         ("compare --repeats -1", "compare: repeats=-1 should be an int of at least 0"),
-        ("compare --entries -1", "compare: entries=-1 should be an int of at least 0"),
+        ("compare --fd-entries -1", "compare: entries=-1 should be an int of at least 0"),
         ("compare --dtype float8", "float8"),
         ("compare --features 0", "conv: features=0 should be an int of at least 1"),
     ],

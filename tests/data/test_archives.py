@@ -15,7 +15,7 @@ import pytest
 from attack import fuzz_files
 from jaxconv import InputError
 from jaxconv.data import archives
-from jaxconv.data.archives import unpack
+from jaxconv.data.archives import extract_archive
 
 
 def tar(path, *members, mode="w"):
@@ -53,7 +53,7 @@ def refused(tmp_path, archive, name, what):
     """By name, in one line, and nothing is left: not outside, not inside, not beside."""
     before = {path for path in tmp_path.rglob("*")} | {tmp_path / "into"}
     with pytest.raises(InputError) as caught:
-        unpack(archive, tmp_path / "into" / "here")
+        extract_archive(archive, tmp_path / "into" / "here")
     assert f"{archive}: its member {name!r} {what}; nothing was unpacked" == str(caught.value)
     assert {path for path in tmp_path.rglob("*")} <= before and not os.path.exists("/tmp/evil.txt")
 
@@ -83,7 +83,7 @@ def test_what_is_good_is_unpacked(tmp_path, mode):
         tar(tmp_path / "x.tar", *members, mode=mode),
         zipped(tmp_path / "x.zip", ("a/", stat.S_IFDIR | 0o755), ("a/b..c.txt", REGULAR), ("d.txt", 0)),
     ):
-        folder = unpack(archive, tmp_path / "into" / archive.suffix)
+        folder = extract_archive(archive, tmp_path / "into" / archive.suffix)
         assert (folder / "a" / "b..c.txt").read_bytes() == (folder / "d.txt").read_bytes() == b"evil"
         assert [path.name for path in (tmp_path / "into").iterdir() if "partial" in path.name] == []
 
@@ -96,7 +96,7 @@ def test_nothing_that_is_unpacked_takes_over_the_rights_of_its_owner(tmp_path):
         archive.addfile(member)
     archives = tmp_path / "x.tar", zipped(tmp_path / "x.zip", ("good.txt", stat.S_IFREG | 0o7777))
     for archive in archives:
-        mode = (unpack(archive, tmp_path / "into" / archive.suffix) / "good.txt").stat().st_mode
+        mode = (extract_archive(archive, tmp_path / "into" / archive.suffix) / "good.txt").stat().st_mode
         assert stat.S_IMODE(mode) & 0o7022 == 0, oct(mode)
 
 
@@ -145,20 +145,20 @@ def flipped(path):
 def test_a_broken_archive_is_described(tmp_path, make, message):
     make(tmp_path / "archive")
     with pytest.raises(InputError, match=message) as caught:
-        unpack(tmp_path / "archive", tmp_path / "into" / "here")
+        extract_archive(tmp_path / "archive", tmp_path / "into" / "here")
     assert "\n" not in str(caught.value) and list((tmp_path / "into").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"x\.tar cannot be unpacked into .*file/here: .*; unpack it yourself and"):
-        unpack(tar(tmp_path / "x.tar", ("good.txt", FILE, "")), tmp_path / "file" / "here")
+        extract_archive(tar(tmp_path / "x.tar", ("good.txt", FILE, "")), tmp_path / "file" / "here")
 
 
 def test_who_comes_second_takes_what_is_there(tmp_path):
     archive = tar(tmp_path / "x.tar", ("good.txt", FILE, ""))
     for _ in range(2):
-        assert unpack(archive, tmp_path / "here") == tmp_path / "here"
+        assert extract_archive(archive, tmp_path / "here") == tmp_path / "here"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "x.tar"]
 
 
@@ -182,7 +182,7 @@ unpack(Path({str(archive)!r}), Path({str(tmp_path / "into" / "here")!r}))
         process.kill()
         process.wait()
     assert not (tmp_path / "into" / "here").exists()
-    assert len(list(unpack(archive, tmp_path / "into" / "here").iterdir())) == 3000
+    assert len(list(extract_archive(archive, tmp_path / "into" / "here").iterdir())) == 3000
 
 
 def zeros(path, megabytes):
@@ -217,24 +217,24 @@ def test_what_becomes_too_large_is_refused_and_removed(tmp_path, small, monkeypa
         most = max(64_000, 100 * size)
         message = rf"x.zip has {size:,} bytes and unpacks to more than {most:,}: if you trust it, set the environment "
         with pytest.raises(InputError, match=message.replace("x.zip", path.name)):
-            unpack(path, tmp_path / "into" / "here")
+            extract_archive(path, tmp_path / "into" / "here")
         assert nothing_left(tmp_path / "into")
     monkeypatch.setenv("JAXCONV_UNPACK_GB", "0.0021")
-    assert (unpack(archive, tmp_path / "into" / "here") / "zeros").stat().st_size == 2 * 10**6
+    assert (extract_archive(archive, tmp_path / "into" / "here") / "zeros").stat().st_size == 2 * 10**6
 
 
 def test_a_total_holds_whatever_the_ratio(tmp_path, small, monkeypatch):
     monkeypatch.setattr(archives, "LARGEST", 50_000)
     tar(tmp_path / "x.tar", *[(f"{n}.txt", FILE, "") for n in range(20)])
     with pytest.raises(InputError, match=r"unpacks to more than 50,000"):
-        unpack(tmp_path / "x.tar", tmp_path / "into" / "here")
+        extract_archive(tmp_path / "x.tar", tmp_path / "into" / "here")
 
 
 @pytest.mark.parametrize("given", ["much", "-1", "0", "nan", "inf"])
 def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch, given):
     monkeypatch.setenv("JAXCONV_UNPACK_GB", given)
     with pytest.raises(InputError, match=f"JAXCONV_UNPACK_GB is {given}: give a number of gigabytes, such as 100"):
-        unpack(zeros(tmp_path / "x.zip", 1), tmp_path / "into" / "here")
+        extract_archive(zeros(tmp_path / "x.zip", 1), tmp_path / "into" / "here")
 
 
 def test_what_comes_out_is_counted_not_what_is_promised(tmp_path, small):
@@ -242,7 +242,7 @@ def test_what_comes_out_is_counted_not_what_is_promised(tmp_path, small):
     archive = tmp_path / "x.tar"
     archive.write_bytes(fuzz_files.HOSTILE["archives"]["tar of a hole of 1 TB"]())
     with pytest.raises(InputError, match="unpacks to more than"):
-        unpack(archive, tmp_path / "into" / "here")
+        extract_archive(archive, tmp_path / "into" / "here")
     assert nothing_left(tmp_path / "into")
 
 
@@ -255,7 +255,7 @@ def test_what_would_hang_or_break_the_reader_is_refused(tmp_path, case):
     """tarfile goes back by a negative size, and finds the same member for ever."""
     (tmp_path / "x").write_bytes(fuzz_files.HOSTILE["archives"][case]())
     with pytest.raises(InputError, match=r"^\S*x(:| ).*") as caught:
-        unpack(tmp_path / "x", tmp_path / "into" / "here")
+        extract_archive(tmp_path / "x", tmp_path / "into" / "here")
     assert "\n" not in str(caught.value) and nothing_left(tmp_path / "into")
 
 
@@ -264,7 +264,7 @@ def test_a_header_of_a_tar_is_not_read_into_memory_whatever_its_size(tmp_path):
     archive.write_bytes(fuzz_files.gzip_of(fuzz_files.tar_header(b"pax", 2**26, b"x"), 2**26))
     tracemalloc.start()
     with pytest.raises(InputError, match="neither a tar nor a zip"):
-        unpack(archive, tmp_path / "into" / "here")
+        extract_archive(archive, tmp_path / "into" / "here")
     assert tracemalloc.get_traced_memory()[1] < 2**23
     tracemalloc.stop()
 
@@ -272,4 +272,4 @@ def test_a_header_of_a_tar_is_not_read_into_memory_whatever_its_size(tmp_path):
 def test_a_pipe_is_no_archive(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="pipe is not a file"):
-        unpack(tmp_path / "pipe", tmp_path / "into" / "here")
+        extract_archive(tmp_path / "pipe", tmp_path / "into" / "here")

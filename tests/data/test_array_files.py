@@ -32,7 +32,7 @@ def save(folder, arrays):
 
 def test_an_npz_of_keras_holds_out_the_last_sixth(tmp_path, arrays):
     dataset = data.load(save(tmp_path, arrays))
-    assert dataset.classes == ("0", "1", "2") and dataset.in_shape == (5, 4, 1)
+    assert dataset.class_names == ("0", "1", "2") and dataset.image_shape == (5, 4, 1)
     np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["x_train"][:25])
     np.testing.assert_array_equal(dataset.validation.images[..., 0], arrays["x_train"][25:])
     np.testing.assert_array_equal(dataset.test.images[..., 0], arrays["x_test"])
@@ -144,7 +144,7 @@ def test_four_idx_files_are_a_data_set_of_any_size(tmp_path, arrays, naming):
     name = mnist(tmp_path / "set", arrays, **naming)
     (tmp_path / "set" / "README").write_text("about the images and labels")
     dataset, npz = data.load(name), data.load(save(tmp_path, arrays))
-    assert dataset.name == name and dataset.classes == ("0", "1", "2")
+    assert dataset.name == name and dataset.class_names == ("0", "1", "2")
     for part in ("train", "validation", "test"):
         np.testing.assert_array_equal(getattr(dataset, part).images, getattr(npz, part).images)
         np.testing.assert_array_equal(getattr(dataset, part).labels, getattr(npz, part).labels)
@@ -155,7 +155,7 @@ def test_idx_of_rank_4_has_colours(tmp_path, arrays, rng):
     arrays["x_test"] = arrays["x_train"][:7]
     dataset = data.load(mnist(tmp_path / "set", arrays))
     np.testing.assert_array_equal(dataset.test.images, arrays["x_test"])
-    assert dataset.in_shape == (5, 4, 3)
+    assert dataset.image_shape == (5, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
     with pytest.raises(InputError, match=message):
         data.load("mnist")
     with pytest.raises(InputError, match=message):
-        list(data.check(["digits", "mnist"]))
+        list(data.verify_files(["digits", "mnist"]))
 
 
 HOSTILE = {
@@ -276,7 +276,7 @@ def test_an_npz_of_python_2_is_read(tmp_path, arrays):
     """Its shapes have an L behind each number, and its members may come in Fortran's order."""
     (tmp_path / "set.npz").write_bytes(fuzz_files.HOSTILE["npz"]["a header of Python 2"]())
     with pytest.warns(UserWarning, match="Python 2"):
-        assert data.load(f"npz:{tmp_path / 'set.npz'}").in_shape == (5, 4, 1)
+        assert data.load(f"npz:{tmp_path / 'set.npz'}").image_shape == (5, 4, 1)
     arrays["x_train"] = np.asfortranarray(arrays["x_train"])
     np.testing.assert_array_equal(data.load(save(tmp_path, arrays)).train.images[..., 0], arrays["x_train"][:25])
 

@@ -14,7 +14,7 @@ import pytest
 
 from jaxconv import InputError
 from jaxconv.data import download
-from jaxconv.data.download import File, Source, locate
+from jaxconv.data.download import File, Source, ensure_file
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 FILE = File(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -86,18 +86,18 @@ def leftovers(tmp_path):
 @pytest.mark.parametrize("bad", ["404", "cut", "slow", "silent", "wrong", "html"])
 def test_a_bad_mirror_is_given_up_for_a_good_one(server, tmp_path, bad):
     started = time.monotonic()
-    path = locate(source(server, bad, "good"), "toy.gz")
+    path = ensure_file(source(server, bad, "good"), "toy.gz")
     assert time.monotonic() - started < 20  # no waiting for the slow mirror, nor for the silent one
     assert path == tmp_path / "data" / "toy" / "toy.gz" and path.read_bytes() == CONTENT
     assert server.asked == [bad, "good"]
     assert leftovers(tmp_path) == ["toy.gz"]
-    assert locate(source(server, "404"), "toy.gz") == path and server.asked == [bad, "good"]  # not asked again
+    assert ensure_file(source(server, "404"), "toy.gz") == path and server.asked == [bad, "good"]  # not asked again
 
 
 def test_when_every_mirror_fails_each_is_named_with_its_reason(server, tmp_path):
     ways = ("404", "cut", "slow", "silent", "wrong")
     with pytest.raises(InputError) as caught:
-        locate(source(server, *ways), "toy.gz")
+        ensure_file(source(server, *ways), "toy.gz")
     message = str(caught.value)
     for reason in (
         "/404/ (HTTP 404)",
@@ -114,7 +114,7 @@ def test_when_every_mirror_fails_each_is_named_with_its_reason(server, tmp_path)
 def test_no_network_is_said_at_once(server, tmp_path):
     closed = source(server, "good")._replace(mirrors=("http://127.0.0.1:9/",))
     with pytest.raises(InputError, match=r"could not be downloaded.*no connection.*Check the network"):
-        locate(closed, "toy.gz")
+        ensure_file(closed, "toy.gz")
     assert leftovers(tmp_path) == []
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_named_and_never_replaced_silently(server, tmp_path, c
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        locate(source(server, "good"), "toy.gz")
+        ensure_file(source(server, "good"), "toy.gz")
     assert path.read_bytes() == content and server.asked == []
 
 
@@ -141,9 +141,9 @@ def test_the_cache_folder_is_looked_into_too(server, tmp_path, monkeypatch):
     path = tmp_path / "cache" / "jaxconv" / "toy" / "toy.gz"
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
-    assert locate(source(server, "404"), "toy.gz") == path
+    assert ensure_file(source(server, "404"), "toy.gz") == path
     monkeypatch.delenv("JAXCONV_DATA")
-    assert download.folders("toy") == [path.parent]
+    assert download.search_dirs("toy") == [path.parent]
 
 
 def test_a_user_without_a_home_needs_no_cache(tmp_path, monkeypatch):
@@ -152,20 +152,20 @@ def test_a_user_without_a_home_needs_no_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path))
-    assert download.folders("toy") == [tmp_path / "toy"]
+    assert download.search_dirs("toy") == [tmp_path / "toy"]
     monkeypatch.setenv("JAXCONV_DATA", "~/data")
     with pytest.raises(
         InputError, match=r"^JAXCONV_DATA is ~/data, but there is no such home folder: give it without ~$"
     ):
-        download.folders("toy")
+        download.search_dirs("toy")
     monkeypatch.delenv("JAXCONV_DATA")
     message = "^there is no home folder for the cache: set XDG_CACHE_HOME or HOME"
     with pytest.raises(InputError, match=f"{message}, or JAXCONV_DATA$"):
-        download.folders("toy")
+        download.search_dirs("toy")
     with pytest.raises(InputError, match=f"{message}$"):
-        download.cache_folder()
+        download.cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert download.folders("toy") == [tmp_path / "jaxconv" / "toy"]
+    assert download.search_dirs("toy") == [tmp_path / "jaxconv" / "toy"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, monkeypatch)
     with pytest.raises(
         InputError, match=r"file/toy/toy\.gz cannot be written: .*set JAXCONV_DATA to a folder that can"
     ):
-        locate(source(server, "good"), "toy.gz")
+        ensure_file(source(server, "good"), "toy.gz")
 
 
 def test_a_process_killed_in_mid_download_leaves_no_file_that_looks_whole(server, tmp_path):
@@ -195,19 +195,19 @@ download.locate(source, "toy.gz")
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (folder / "toy.gz").exists()
-    assert locate(source(server, "good"), "toy.gz").read_bytes() == CONTENT
+    assert ensure_file(source(server, "good"), "toy.gz").read_bytes() == CONTENT
 
 
 def test_a_symbolic_link_in_the_place_of_a_download_is_not_followed(server, tmp_path):
     place = tmp_path / "data" / "toy" / "toy.gz"
     place.parent.mkdir(parents=True)
     place.symlink_to(tmp_path / "elsewhere")  # which is not there, so the file is not
-    assert locate(source(server, "good"), "toy.gz").read_bytes() == CONTENT
+    assert ensure_file(source(server, "good"), "toy.gz").read_bytes() == CONTENT
     assert not place.is_symlink() and not (tmp_path / "elsewhere").exists()
 
 
 def test_a_mirror_that_sends_without_end_is_stopped(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PATIENCE_SECONDS", 60.0)
     with pytest.raises(InputError, match=r"/endless/ \(more than the official 102,400 bytes\)"):
-        locate(source(server, "endless"), "toy.gz")
+        ensure_file(source(server, "endless"), "toy.gz")
     assert leftovers(tmp_path) == []

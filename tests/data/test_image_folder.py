@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxconv import InputError, data
 from jaxconv.data import image_folder
-from jaxconv.data.archives import unpack
+from jaxconv.data.archives import extract_archive
 from jaxconv.data.base import LazySplit
 from jaxconv.utils import progress
 
@@ -48,7 +48,7 @@ def parts(dataset):
 def test_every_picture_is_in_one_part_by_the_hash_of_its_name(pets):
     root, pixels = pets
     dataset = data.load(f"folder:{root}")
-    assert dataset.classes == ("cat", "dog") and dataset.in_shape == (*SHAPE, 1)
+    assert dataset.class_names == ("cat", "dog") and dataset.image_shape == (*SHAPE, 1)
     order = sorted(pixels, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     ranks = {name: [other for other in order if other[0] == name[0]].index(name) for name in order}  # in its class
     want = {"test": range(2), "validation": range(2, 4), "train": range(4, 20)}
@@ -62,14 +62,14 @@ def test_every_picture_is_in_one_part_by_the_hash_of_its_name(pets):
 def test_a_stream_gives_the_same_and_can_be_sent_to_a_worker(pets, monkeypatch):
     root, _ = pets
     monkeypatch.setattr(progress, "CHUNK", 7)
-    whole, streamed = data.load(f"folder:{root}"), data.load(f"folder:{root}", stream=True)
+    whole, streamed = data.load(f"folder:{root}"), data.load(f"folder:{root}", streaming=True)
     assert isinstance(streamed.train, LazySplit) and not isinstance(streamed.validation, LazySplit)
     there = pickle.loads(pickle.dumps(streamed.train))
     np.testing.assert_array_equal(there.labels, whole.train.labels)
     for i in (0, 9, len(there) - 1):
         np.testing.assert_array_equal(there[i][0], whole.train.images[i])
     np.testing.assert_array_equal(there.take([3, 1]), whole.train.images[[3, 1]])
-    larger, framed = whole.at_least((11, 14, 1)), streamed.at_least((11, 14, 1))
+    larger, framed = whole.with_min_size((11, 14, 1)), streamed.with_min_size((11, 14, 1))
     np.testing.assert_array_equal(framed.train[4][0], larger.train.images[4])
     (root / streamed.train.items[2]).unlink()
     with pytest.raises(InputError, match=f"there is no image .*{streamed.train.items[2]}"):
@@ -116,7 +116,7 @@ def test_colour_and_grey_and_every_other_kind_of_picture(tmp_path, rng):
     (tmp_path / "__MACOSX").mkdir()
 
     def read():
-        found = image_folder.load_folder(str(tmp_path))
+        found = image_folder.load_image_folder(str(tmp_path))
         return {file: split[i][0] for split in found[2:] for i, file in enumerate(split.items)}
 
     images = read()
@@ -222,12 +222,12 @@ def test_an_archive_is_the_folder_in_it(pets, cache, tmp_path, monkeypatch):
         for path in sorted(root.rglob("*.png")):
             content.write(path, path.relative_to(tmp_path))
     unpacked = []
-    monkeypatch.setattr(image_folder, "unpack", lambda *where: unpacked.append(where) or unpack(*where))
+    monkeypatch.setattr(image_folder, "unpack", lambda *where: unpacked.append(where) or extract_archive(*where))
     for number, name in enumerate([*archives, "pets.zip"], 1):
         for _ in range(2):  # the second time it is there
             dataset = data.load(f"folder:{tmp_path / name}")
             np.testing.assert_array_equal(dataset.train.images, want.train.images)
-            assert dataset.classes == ("cat", "dog") and len(list(cache.iterdir())) == number == len(unpacked)
+            assert dataset.class_names == ("cat", "dog") and len(list(cache.iterdir())) == number == len(unpacked)
 
 
 def test_an_archive_that_has_changed_is_unpacked_anew(pets, tmp_path):
@@ -258,8 +258,8 @@ def test_a_name_in_an_error_cannot_reach_the_terminal(tmp_path):
 
 def test_what_does_not_fit_in_memory_says_so(pets):
     root, _ = pets
-    train = data.load(f"folder:{root}", stream=True).train
+    train = data.load(f"folder:{root}", streaming=True).train
     with pytest.raises(
         InputError, match=r"^x: images \(32, 1099511627776, 1099511627776, 1\) do not fit in memory: .*--st"
     ):
-        dataclasses.replace(train, in_shape=(2**40, 2**40, 1)).whole("x")
+        dataclasses.replace(train, input_shape=(2**40, 2**40, 1)).to_memory("x")

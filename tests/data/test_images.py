@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from jaxconv import InputError, data
 from jaxconv.data import images as image_file
-from jaxconv.data.images import FORMATS, image_shape, open_picture, read_pixels
+from jaxconv.data.images import FORMATS, open_picture, read_image_shape, read_pixels
 
 
 def save(path, pixels, **options):
@@ -96,7 +96,7 @@ def noted(orientation, where):
 def test_the_head_tells_the_shape_that_the_picture_has(tmp_path, where, orientation):
     path = save(tmp_path / "x", np.zeros((4, 6, 3), np.uint8), **noted(orientation, where))
     shape = (6, 4, 3) if orientation > 4 else (4, 6, 3)
-    assert image_shape(path) == shape == read_pixels(path, 3).shape
+    assert read_image_shape(path) == shape == read_pixels(path, 3).shape
 
 
 HEAD = b"IHDR" + bytes(5)  # of 13 bytes
@@ -163,7 +163,7 @@ def test_the_transparent_colour_of_a_grey_png_is_white_at_every_depth(tmp_path, 
     for beyond in (0, 2**15 if 1 < depth < 16 else 0):  # "the least significant bits are used"
         raw = png(depth, 0, samples, struct.pack(">H", int(transparent) + beyond))
         assert pixels_of(raw, 1, tmp_path).ravel().tolist() == want.tolist()
-        assert image_shape(tmp_path / "x.png") == (1, 23, 1)
+        assert read_image_shape(tmp_path / "x.png") == (1, 23, 1)
     assert pixels_of(png(depth, 0, samples), 1, tmp_path).ravel().tolist() == (samples * 255 // largest).tolist()
 
 
@@ -205,7 +205,7 @@ def test_the_greys_of_a_pgm_are_scaled_by_its_own_white(tmp_path, rng, largest):
     samples = np.array([0, largest, *rng.integers(0, largest + 1, 20)])
     raw = b"P5 22 1 %d\n" % largest + samples.astype(">u2" if largest > 255 else "u1").tobytes()
     np.testing.assert_allclose(pixels_of(raw, 1, tmp_path).ravel(), samples * 255 / largest, atol=1)
-    assert image_shape(tmp_path / "x.png") == (1, 22, 1)
+    assert read_image_shape(tmp_path / "x.png") == (1, 22, 1)
 
 
 @pytest.mark.parametrize(("order", "photometric"), [("<", 1), (">", 1), ("<", 0)])  # Pillow refuses (">", 0)
@@ -265,7 +265,7 @@ def test_a_format_that_is_not_meant_is_refused_whatever_the_name(tmp_path, monke
     else:
         Image.new("F" if kind == "SPIDER" else "RGB", (16, 16)).save(file, kind)
     (tmp_path / "x.png").write_bytes(file.getvalue())
-    for read in (lambda path: data.read_image(path, (4, 6, 1)), lambda path: read_pixels(path, 3), image_shape):
+    for read in (lambda path: data.read_image(path, (4, 6, 1)), lambda path: read_pixels(path, 3), read_image_shape):
         with pytest.raises(InputError, match=r"x\.png is not an image that Pillow can read as PNG, JPEG"):
             read(tmp_path / "x.png")
     assert not mark.exists()
@@ -287,7 +287,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypa
     raw = bytearray((tmp_path / "x.png").read_bytes())
     raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
     (tmp_path / "x.png").write_bytes(raw)
-    for read in (lambda path: data.read_image(path, (4, 6, 1)), lambda path: read_pixels(path, 3), image_shape):
+    for read in (lambda path: data.read_image(path, (4, 6, 1)), lambda path: read_pixels(path, 3), read_image_shape):
         with pytest.raises(InputError, match=r"^\S*x\.png .*pixels") as caught:
             read(tmp_path / "x.png")
         assert "\n" not in str(caught.value)

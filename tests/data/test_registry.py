@@ -14,7 +14,7 @@ import pytest
 from jaxconv import InputError, data
 from jaxconv.data.array_files import read_idx
 from jaxconv.data.base import Dataset, LazySplit, Split, hold_out
-from jaxconv.data.splits import Parts, arrange, class_numbers, numbered
+from jaxconv.data.splits import PartialDataset, as_class_labels, complete_splits, default_class_names
 from jaxconv.data.vision_datasets import CLOTHES
 from jaxconv.utils import progress
 
@@ -81,14 +81,14 @@ def test_holding_out_nothing_or_everything_is_refused(count):
 
 def test_enlarging_magnifies_then_frames(rng):
     image = rng.integers(0, 256, (2, 28, 28, 1), np.uint8)
-    framed = data.enlarge(image, (32, 32))
+    framed = data.upscale_and_pad(image, (32, 32))
     np.testing.assert_array_equal(framed[:, 2:30, 2:30], image)
     assert framed.sum(dtype=int) == image.sum(dtype=int)
-    assert data.enlarge(image, (28, 28)) is image and data.enlarge(image, (8, 8)) is image
-    flat = data.enlarge(np.full((1, 8, 8, 1), 77, np.uint8), (32, 32))
+    assert data.upscale_and_pad(image, (28, 28)) is image and data.upscale_and_pad(image, (8, 8)) is image
+    flat = data.upscale_and_pad(np.full((1, 8, 8, 1), 77, np.uint8), (32, 32))
     assert flat.shape == (1, 32, 32, 1) and (flat == 77).all()
     ramp = np.arange(8, dtype=np.uint8)[None, None, :, None] * np.ones((1, 8, 1, 1), np.uint8) * 16
-    row = data.enlarge(ramp, (16, 16))[0, 5, :, 0]
+    row = data.upscale_and_pad(ramp, (16, 16))[0, 5, :, 0]
     assert (np.diff(row.astype(int))[1:-1] == 8).all()  # linear between the pixels
 
 
@@ -96,13 +96,13 @@ def test_enlarging_magnifies_then_frames(rng):
 def test_enlarging_is_what_jax_resizes_to(rng, factor):
     images = rng.integers(0, 256, (3, 5, 7, 3), np.uint8)
     larger = jax.image.resize(images.astype(np.float32), (3, 5 * factor, 7 * factor, 3), "linear")
-    np.testing.assert_array_equal(data.enlarge(images, (5 * factor, 7 * factor + 1))[:, :, :-1], larger.round())
+    np.testing.assert_array_equal(data.upscale_and_pad(images, (5 * factor, 7 * factor + 1))[:, :, :-1], larger.round())
 
 
 def test_a_lazy_split_gives_what_the_split_has_and_can_be_sent_to_a_worker(rng):
     images, labels = rng.integers(0, 256, (700, 3, 5, 1), np.uint8), rng.integers(0, 9, 700, np.int32)
-    lazy = pickle.loads(pickle.dumps(Split(images, labels).lazy()))
-    assert len(lazy) == 700 and lazy.in_shape == (3, 5, 1) and lazy.lazy() is lazy
+    lazy = pickle.loads(pickle.dumps(Split(images, labels).to_lazy()))
+    assert len(lazy) == 700 and lazy.image_shape == (3, 5, 1) and lazy.lazy() is lazy
     for i in (0, 613, np.int64(3), -1):
         image, label = lazy[i]
         np.testing.assert_array_equal(image, images[i])
@@ -116,17 +116,17 @@ def test_a_lazy_split_gives_what_the_split_has_and_can_be_sent_to_a_worker(rng):
     np.testing.assert_array_equal(whole.images, images)
     np.testing.assert_array_equal(whole.labels, labels)
     framed = lazy.enlarged((4, 6))
-    assert framed.in_shape == (4, 6, 1) == framed[2][0].shape
-    np.testing.assert_array_equal(framed.take([2]), data.enlarge(images[2:3], (4, 6)))
+    assert framed.image_shape == (4, 6, 1) == framed[2][0].shape
+    np.testing.assert_array_equal(framed.take([2]), data.upscale_and_pad(images[2:3], (4, 6)))
 
 
 def test_any_data_set_can_be_streamed():
-    digits, lazy = data.load("digits"), data.load("digits", stream=True)
+    digits, lazy = data.load("digits"), data.load("digits", streaming=True)
     assert isinstance(lazy.train, LazySplit) and isinstance(lazy.test, Split)
-    np.testing.assert_array_equal(lazy.train.whole("").images, digits.train.images)
-    large = lazy.at_least((28, 28, 1))
-    assert large.in_shape == (28, 28, 1) == large.train[0][0].shape
-    np.testing.assert_array_equal(large.train[5][0], digits.at_least((28, 28, 1)).train.images[5])
+    np.testing.assert_array_equal(lazy.train.to_memory("").images, digits.train.images)
+    large = lazy.with_min_size((28, 28, 1))
+    assert large.image_shape == (28, 28, 1) == large.train[0][0].shape
+    np.testing.assert_array_equal(large.train[5][0], digits.with_min_size((28, 28, 1)).train.images[5])
 
 
 def test_parts_that_are_missing_are_taken_from_the_end():
@@ -137,12 +137,21 @@ def test_parts_that_are_missing_are_taken_from_the_end():
         return [part.images.ravel().tolist() for part in (dataset.train, dataset.validation, dataset.test)]
 
     classes = ("even", "odd")
-    assert pixels(arrange(Parts("x", classes, train, other, other))) == [[*range(60)], *[[*range(100, 105)]] * 2]
+    assert pixels(complete_splits(PartialDataset("x", classes, train, other, other))) == [
+        [*range(60)],
+        *[[*range(100, 105)]] * 2,
+    ]
     want = [[*range(50)], [*range(50, 60)], [*range(100, 105)]]
-    assert pixels(arrange(Parts("x", classes, train, test=other))) == want
-    assert pixels(arrange(Parts("x", classes, train, validation=other))) == want  # it becomes the test part
-    assert pixels(arrange(Parts("x", classes, train))) == [[*range(42)], [*range(42, 50)], [*range(50, 60)]]
-    streamed = arrange(Parts("x", classes, train), stream=True)
+    assert pixels(complete_splits(PartialDataset("x", classes, train, test=other))) == want
+    assert (
+        pixels(complete_splits(PartialDataset("x", classes, train, validation=other))) == want
+    )  # it becomes the test part
+    assert pixels(complete_splits(PartialDataset("x", classes, train))) == [
+        [*range(42)],
+        [*range(42, 50)],
+        [*range(50, 60)],
+    ]
+    streamed = complete_splits(PartialDataset("x", classes, train), stream=True)
     assert isinstance(streamed.train, LazySplit) and len(streamed.train) == 42
 
 
@@ -165,15 +174,15 @@ def of_labels(labels):
 )
 def test_of_examples_that_come_class_by_class_a_sixth_of_each_is_held_out(labels):
     labels, images = np.asarray(labels, np.int32), np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
-    parts = Parts("x", ("a", "b", "c"), Split(images, labels), test=of_labels([0, 1, 2]))
+    parts = PartialDataset("x", ("a", "b", "c"), Split(images, labels), test=of_labels([0, 1, 2]))
     held_out = {place for label in range(3) for place in _last_of(np.flatnonzero(labels == label))}
     for stream in (False, True):
-        dataset = arrange(parts, stream=stream)
+        dataset = complete_splits(parts, stream=stream)
         assert set(dataset.validation.images.ravel().tolist()) == held_out
         assert dataset.validation.labels.tolist() == labels[sorted(held_out)].tolist()
-        train = dataset.train.whole("") if stream else dataset.train
+        train = dataset.train.to_memory("") if stream else dataset.train
         assert train.images.ravel().tolist() == [i for i in range(len(labels)) if i not in held_out]
-    whole = arrange(parts._replace(validation=of_labels([2])))
+    whole = complete_splits(parts._replace(validation=of_labels([2])))
     assert len(whole.train.labels) == len(labels)  # nothing has to be held out
 
 
@@ -183,13 +192,15 @@ def _last_of(places):
 
 @pytest.mark.parametrize("labels", [np.ones(40), np.tile([2, 1, 0], 20), np.tile([0, 1, 2, 2, 2, 2, 2, 2], 50)])
 def test_the_last_sixth_of_examples_in_another_order_is_held_out(labels):
-    held_out = arrange(Parts("x", ("a", "b", "c"), of_labels(labels), test=of_labels([0, 1, 2]))).validation
+    held_out = complete_splits(
+        PartialDataset("x", ("a", "b", "c"), of_labels(labels), test=of_labels([0, 1, 2]))
+    ).validation
     assert held_out.labels.tolist() == labels[-(len(labels) // 6) :].tolist()
 
 
 def test_one_example_cannot_be_shared_out():
     with pytest.raises(InputError, match="x: one example is too few for training and testing"):
-        arrange(Parts("x", ("a",), of_labels([0])))
+        complete_splits(PartialDataset("x", ("a",), of_labels([0])))
 
 
 @pytest.mark.parametrize(
@@ -205,26 +216,26 @@ def test_one_example_cannot_be_shared_out():
 )
 def test_labels_that_are_no_class_numbers_are_named(labels, message):
     with pytest.raises(InputError, match=f"^toy: {message}"):
-        class_numbers("toy", labels)
+        as_class_labels("toy", labels)
 
 
 def test_the_highest_class_number_is_kept():
-    highest = class_numbers("toy", np.array([2**31 - 1], np.uint64))
+    highest = as_class_labels("toy", np.array([2**31 - 1], np.uint64))
     assert highest.tolist() == [2**31 - 1] and highest.dtype == np.int32
 
 
 def test_there_are_at_most_as_many_classes_as_examples():
-    assert numbered("toy", np.array([0, 2, 0])) == ("0", "1", "2")
+    assert default_class_names("toy", np.array([0, 2, 0])) == ("0", "1", "2")
     with pytest.raises(InputError, match=r"toy: label 3 \(example 1\) makes 4 classes, more than the 3 training"):
-        numbered("toy", np.array([0, 3, 0]))
+        default_class_names("toy", np.array([0, 3, 0]))
 
 
 def test_a_long_reading_shows_a_bar_at_a_terminal_only(monkeypatch, capsys):
     monkeypatch.setattr(progress, "QUIET_SECONDS", -1.0)
-    assert list(progress.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
+    assert list(progress.map_chunks(len, range(1200), "reading")) == [512, 512, 176]
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert list(progress.by_chunks(len, range(1200), "reading")) == [512, 512, 176]
+    assert list(progress.map_chunks(len, range(1200), "reading")) == [512, 512, 176]
     assert "reading" in capsys.readouterr().err
 
 
@@ -256,7 +267,7 @@ def test_a_data_set_that_cannot_be_is_refused():
             **{"name": "toy", "classes": ("a", "b"), "train": good, "validation": good, "test": good} | changes
         )
 
-    assert make().in_shape == (4, 4, 1)
+    assert make().image_shape == (4, 4, 1)
     with pytest.raises(InputError, match=r"toy: test has label 2 \(example 2\), but there are 2 classes: 0 to 1"):
         make(test=good._replace(labels=np.array([0, 1, 2])))
     with pytest.raises(InputError, match=r"toy: train has 3 images float32 \(4, 4, 1\) and 3 labels; wanted uint8"):
@@ -268,9 +279,9 @@ def test_a_data_set_that_cannot_be_is_refused():
     with pytest.raises(InputError, match=r"training images are \(4, 4, 1\) but those of test \(5, 4, 1\)"):
         make(test=good._replace(images=np.zeros((3, 5, 4, 1), np.uint8)))
     with pytest.raises(InputError, match="toy: train has 0 images"):
-        make(train=good.part(slice(0, 0)).lazy())
+        make(train=good.subset(slice(0, 0)).to_lazy())
     with pytest.raises(InputError, match="toy: train has label 1"):
-        make(train=good.lazy(), classes=("a",))
+        make(train=good.to_lazy(), classes=("a",))
 
 
 def test_the_clothes_are_in_the_official_order():
@@ -285,10 +296,10 @@ def test_the_official_files(name):
     train, validation, test = dataset.train, dataset.validation, dataset.test
     assert train.images.shape == (50_000, 28, 28, 1) and train.images.dtype == np.uint8
     assert validation.images.shape == test.images.shape == (10_000, 28, 28, 1)
-    assert np.bincount(test.labels).min() > 800 and len(dataset.classes) == 10
+    assert np.bincount(test.labels).min() > 800 and len(dataset.class_names) == 10
     first = {"mnist": [5, 0, 4, 1, 9], "fashion_mnist": [9, 0, 0, 3, 0]}[name]
     assert train.labels[:5].tolist() == first
-    [report] = data.check([name])
+    [report] = data.verify_files([name])
     assert not report.damaged and not report.missing and "(50000, 28, 28)" in report.lines[-1]
 
 

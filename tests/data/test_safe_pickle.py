@@ -13,7 +13,7 @@ import pytest
 
 from attack import fuzz_files
 from jaxconv import InputError
-from jaxconv.data.safe_pickle import read_pickle
+from jaxconv.data.safe_pickle import load_arrays
 
 
 class Command:
@@ -37,16 +37,16 @@ def test_a_pickle_cannot_run_anything(tmp_path, protocol):
     ]
     for command in evil:
         with pytest.raises(InputError, match=r"batch is refused: it asks for [\w.]+, which makes no array of numbers"):
-            read_pickle(pickle.dumps({"data": command}, protocol), "batch")
+            load_arrays(pickle.dumps({"data": command}, protocol), "batch")
     assert not mark.exists()
     with pytest.raises(InputError, match=r"is refused: it asks for datetime\.date"):
-        read_pickle(pickle.dumps(datetime.date(2026, 1, 1), protocol), "batch")
+        load_arrays(pickle.dumps(datetime.date(2026, 1, 1), protocol), "batch")
 
 
 def test_bytes_are_encoded_as_latin1_only():
-    assert read_pickle(pickle.dumps(b"\x00\xff", protocol=2), "file") == b"\x00\xff"
+    assert load_arrays(pickle.dumps(b"\x00\xff", protocol=2), "file") == b"\x00\xff"
     with pytest.raises(InputError, match=r"not a whole pickle of arrays of bytes \(UnpicklingError: encoding 'bz2'\)"):
-        read_pickle(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00bz2\x86R.", "file")
+        load_arrays(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00bz2\x86R.", "file")
 
 
 def dtype(code, state=b""):
@@ -82,12 +82,12 @@ def test_a_pickle_cannot_make_an_array_of_anything_but_bytes(protocol, case):
     """Of objects, numpy would take the bytes for their addresses, and follow them."""
     raw = b"\x80" + bytes([protocol]) + array(b"K\x01K\x01\x85" + OTHERS[case] + ADDRESSES) + b"."
     with pytest.raises(InputError, match=r"^batch is not a whole pickle .* dtype '(O8|V8|u2|U1)' is not uint8\)$"):
-        read_pickle(raw, "batch")
+        load_arrays(raw, "batch")
 
 
 def test_what_a_pickle_says_of_the_state_of_bytes_is_not_heard():
     eight = b"K\x01K\x08\x85" + dtype(b"u1", field(b"N")) + ADDRESSES
-    content = read_pickle(b"\x80\x04" + array(eight) + b".", "batch")
+    content = load_arrays(b"\x80\x04" + array(eight) + b".", "batch")
     assert content.dtype == np.uint8 and content.tolist() == [65] * 8
     content[0] = 1  # one's own, to be written to
 
@@ -104,12 +104,12 @@ STATES = {
 @pytest.mark.parametrize("case", STATES)
 def test_an_array_of_another_state_is_refused(case):
     with pytest.raises(InputError, match="batch is not a whole pickle of arrays of bytes"):
-        read_pickle(b"\x80\x04" + array(STATES[case]) + b".", "batch")
+        load_arrays(b"\x80\x04" + array(STATES[case]) + b".", "batch")
 
 
 def test_arrays_are_found_wherever_they_lie(rng):
     c, f = rng.integers(0, 256, (2, 3, 4), np.uint8), np.asfortranarray(rng.integers(0, 256, (3, 2), np.uint8))
-    found = read_pickle(pickle.dumps({"a": [c, (f, "x", {1: c})], "none": np.empty((0, 3), np.uint8)}, 4), "batch")
+    found = load_arrays(pickle.dumps({"a": [c, (f, "x", {1: c})], "none": np.empty((0, 3), np.uint8)}, 4), "batch")
     (first, (second, x, inner)), none = found["a"], found["none"]
     np.testing.assert_array_equal(first, c)
     np.testing.assert_array_equal(second, f)
@@ -125,7 +125,7 @@ def test_a_small_pickle_cannot_take_years():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     nested[0] = nested
     with pytest.raises(InputError, match="RecursionError"):
-        read_pickle(pickle.dumps(nested), "batch")
+        load_arrays(pickle.dumps(nested), "batch")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_small_pickle_cannot_take_years():
 )
 def test_a_broken_pickle_is_described(raw):
     with pytest.raises(InputError, match="batch is not a whole pickle of arrays"):
-        read_pickle(raw, "batch")
+        load_arrays(raw, "batch")
 
 
 GREEDY = {
@@ -152,5 +152,5 @@ GREEDY = {
 def test_a_pickle_cannot_exhaust_memory_or_the_stack(case):
     """Python's own unpickler takes 32 GB for a memo of ten bytes, and hashing deep tuples ends the process."""
     with pytest.raises(InputError, match=GREEDY[case]) as caught:
-        read_pickle(fuzz_files.HOSTILE["pickles"][case](), "batch")
+        load_arrays(fuzz_files.HOSTILE["pickles"][case](), "batch")
     assert "\n" not in str(caught.value)

@@ -85,7 +85,7 @@ def test_a_prepared_data_set_is_read_without_tensorflow(folder, rng):
     before = "tensorflow" in sys.modules
     dataset = data.load("tfds:toy")
     assert ("tensorflow" in sys.modules) == before
-    assert dataset.name == "tfds:toy" and dataset.classes == ("cat", "dog")
+    assert dataset.name == "tfds:toy" and dataset.class_names == ("cat", "dog")
     check(dataset.train, train[0][:500], train[1][:500])  # the last sixth is held out
     check(dataset.validation, train[0][500:], train[1][500:])
     check(dataset.test, *test)
@@ -95,7 +95,7 @@ def test_a_prepared_data_set_is_read_without_tensorflow(folder, rng):
 def test_a_stream_is_read_when_it_is_asked_for_and_can_be_sent_to_a_worker(folder, rng):
     train, validation, test = draw(rng, 60), draw(rng, 8), draw(rng, 9)
     prepared(folder, {"train": train, "validation": validation, "test": test})
-    dataset = data.load("tfds:toy:1.0.0", stream=True)
+    dataset = data.load("tfds:toy:1.0.0", streaming=True)
     check(dataset.validation, *validation)
     check(dataset.test, *test)
     assert isinstance(dataset.train, LazySplit) and dataset.train.labels.tolist() == train[1].tolist()
@@ -138,7 +138,7 @@ def test_grey_images_and_other_names(folder, rng):
     features = {"digit": tfds.features.Image(shape=(4, 6, 1)), "kind": tfds.features.ClassLabel(num_classes=2)}
     prepared(folder, {"train": (images, labels)}, features=features, supervised=("digit", "kind"))
     dataset = data.load("tfds:toy")
-    assert dataset.classes == ("0", "1")
+    assert dataset.class_names == ("0", "1")
     np.testing.assert_array_equal(dataset.test.images[..., 0], images[50:])
 
 
@@ -235,7 +235,7 @@ def test_without_tfds_the_extra_is_named(monkeypatch):
 def test_the_real_mnist_is_prepared_from_the_official_files_and_read(folder):
     shutil.copytree(MNIST, folder / "downloads" / "manual")
     prepared, official = data.load("tfds:mnist"), data.load("mnist")
-    assert (prepared.classes, prepared.in_shape) == (official.classes, official.in_shape)
+    assert (prepared.class_names, prepared.image_shape) == (official.class_names, official.image_shape)
 
     def rows(*splits):
         both = [np.concatenate([s.images.reshape(len(s.images), -1), s.labels[:, None]], 1) for s in splits]

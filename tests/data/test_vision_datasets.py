@@ -14,7 +14,7 @@ import pytest
 from jaxconv import InputError, data
 from jaxconv.data import registry, vision_datasets
 from jaxconv.data.download import File
-from jaxconv.data.safe_pickle import read_pickle
+from jaxconv.data.safe_pickle import load_arrays
 
 RECORDS = 8
 NAMES = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
@@ -93,7 +93,7 @@ def check(dataset, batches):
 def test_both_layouts_are_found_and_read(root, tmp_path, batches, place, folder, pack, end):
     where = write(tmp_path / place / folder, batches, pack, end)
     check(data.load("cifar10"), batches)
-    [report] = data.check(["cifar10"])
+    [report] = data.verify_files(["cifar10"])
     assert (report.damaged, report.missing) == (0, 0)
     assert report.lines == [
         f"{where} has the layout of the official files, whose checksums are not known once they are unpacked",
@@ -103,7 +103,7 @@ def test_both_layouts_are_found_and_read(root, tmp_path, batches, place, folder,
 
 def test_the_pickle_made_by_hand_is_what_python_reads_too(batches):
     raw = python2(*batches["test_batch"])
-    for content in (pickle.loads(raw, encoding="bytes"), read_pickle(raw, "test_batch")):
+    for content in (pickle.loads(raw, encoding="bytes"), load_arrays(raw, "test_batch")):
         assert list(content) == [b"data", b"labels"]
         np.testing.assert_array_equal(content[b"data"], batches["test_batch"][0])
 
@@ -126,7 +126,7 @@ def test_a_damaged_batch_is_named(root, batches, change, message):
     path.write_bytes(change(path.read_bytes())) if change else path.unlink()
     with pytest.raises(InputError, match=message):
         data.load("cifar10")
-    [report] = data.check(["cifar10"])
+    [report] = data.verify_files(["cifar10"])
     assert report.damaged == 1 and "data_batch_2.bin" in report.lines[-1]
 
 
@@ -207,16 +207,16 @@ def official(root, monkeypatch):
 def test_the_archive_is_downloaded_checked_and_read(root, official, batches):
     official(archive(batches))
     path = root / "cifar10" / "cifar-10-binary.tar.gz"
-    [before] = data.check(["cifar10"])
+    [before] = data.verify_files(["cifar10"])
     assert before.missing == 1 and "cifar-10-binary.tar.gz is missing: it will be downloaded" in before.lines[0]
     check(data.load("cifar10"), batches)
     assert [file.name for file in root.rglob("*") if file.is_file()] == ["cifar-10-binary.tar.gz"]
-    [after] = data.check(["cifar10"])
+    [after] = data.verify_files(["cifar10"])
     assert not after.missing and not after.damaged and after.lines[0] == f"{path} is the official file"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"cifar-10-binary\.tar\.gz is cut short"):
         data.load("cifar10")
-    [damaged] = data.check(["cifar10"])
+    [damaged] = data.verify_files(["cifar10"])
     assert damaged.damaged == 1 and "is cut short" in damaged.lines[0]
 
 

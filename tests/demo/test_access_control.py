@@ -18,7 +18,7 @@ from attack.page import canvas, draw, started
 from jaxconv import InputError, cli
 from jaxconv.demo import access_control
 from jaxconv.demo.access_control import LARGEST, Access
-from jaxconv.demo.canvas import read_canvas, uploaded
+from jaxconv.demo.canvas import preprocess_upload, read_canvas
 from jaxconv.demo.server import cleaned_up_on_signals, listener, running
 
 TOKEN = "s3cret-of_this-start"
@@ -200,7 +200,11 @@ def test_a_huge_canvas_is_not_decoded(side):
     ):
         read_canvas(address)
     assert time.process_time() - began < 1
-    assert read_canvas("data:image/png;base64," + base64.b64encode(png(2_000, 1_000)).decode()).shape == (1000, 2000, 4)
+    assert read_canvas("data:image/png;base64," + base64.b64encode(png(2_000, 1_000)).decode()).input_shape == (
+        1000,
+        2000,
+        4,
+    )
 
 
 @pytest.mark.parametrize("address", ["x", "data:,", "data:,AAAA", "data:,ä", "data:,A", "data:," + "A" * 99])
@@ -225,7 +229,7 @@ def test_a_huge_upload_is_not_decoded(tmp_path):
     with pytest.raises(
         InputError, match=r"^huge.png has 13,000×13,000 pixels; a picture may have 89,478,485: save it smaller"
     ):
-        uploaded(path, (8, 8, 1))
+        preprocess_upload(path, (8, 8, 1))
     assert time.process_time() - began < 1
 
 
@@ -285,7 +289,7 @@ def served(tmp_path_factory):
     pytest.importorskip("gradio", reason="the demo extra is not installed")
     run, temporary = tmp_path_factory.mktemp("runs") / "mlp", tmp_path_factory.mktemp("temporary")
     train = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "1"]
-    assert cli.main([*train, "--out", str(run)]) == 0
+    assert cli.main([*train, "--run-dir", str(run)]) == 0
     server, address = started(run, TMPDIR=str(temporary), GRADIO_SHARE="True", GRADIO_NUM_WORKERS="2")
     yield server, address, temporary
     server.kill()

@@ -18,48 +18,56 @@ from PIL import Image
 
 from chromium import CHROMIUM, browser, listened
 from jaxconv import InputError, cli, data, explain, models
-from jaxconv.data import enlarge
-from jaxconv.demo import Manner, Programs, answer, centred, drawn, manner_of, uploaded
+from jaxconv.data import upscale_and_pad
+from jaxconv.demo import (
+    InputStyle,
+    Predictor,
+    center_by_mass,
+    input_style_of,
+    predict,
+    preprocess_drawing,
+    preprocess_upload,
+)
 from jaxconv.demo.canvas import DIGITS, MNIST, read_canvas
 from jaxconv.demo.page import _heading
 from jaxconv.plot import rgb
 from jaxconv.runs import load_run
-from jaxconv.runs.run_folder import Run
+from jaxconv.runs.run_folder import TrainedRun
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    assert cli.main(["train", "--dataset", "digits", "--epochs", "3", "--out", str(folder)]) == 0
+    assert cli.main(["train", "--dataset", "digits", "--epochs", "3", "--run-dir", str(folder)]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def programs(folder):
-    return Programs(load_run(folder))
+    return Predictor(load_run(folder))
 
 
-def untrained(name, in_shape, image_shape=None, seeds=1, dataset="digits", classes=10):
+def untrained(name, input_shape, image_shape=None, seeds=1, dataset="digits", classes=10):
     model = models.create_model(name, classes)
     keys = jax.random.split(jax.random.key(3), seeds)
-    init = lambda key: model.init(key, in_shape)  # noqa: E731
+    init = lambda key: model.init(key, input_shape)  # noqa: E731
     params, state = jax.jit(jax.vmap(init) if seeds > 1 else lambda keys: init(keys[0]))(keys)
     config = {
         "dataset": dataset,
         "model": name,
         "seeds": seeds,
         "classes": [f"class {i}" for i in range(classes)],
-        "in_shape": list(in_shape),
-        "image_shape": list(image_shape or in_shape),
+        "input_shape": list(input_shape),
+        "image_shape": list(image_shape or input_shape),
     }
-    return Run(None, config, model, params, state)
+    return TrainedRun(None, config, model, params, state)
 
 
 def test_the_answer_is_what_the_run_predicts_with_the_maps_of_each_layer(programs):
     images = data.load("digits").test[0][:2]
     want = programs.run.predict(images)
     for image, probabilities in zip(images, want):
-        found = answer(programs, image)
+        found = predict(programs, image)
         assert list(found.probabilities) == [str(i) for i in range(10)]
         np.testing.assert_allclose(list(found.probabilities.values()), probabilities, rtol=1e-4, atol=1e-6)
         assert found.attribution is None
@@ -77,27 +85,27 @@ def test_the_answer_is_what_the_run_predicts_with_the_maps_of_each_layer(program
 
 def test_each_method_has_a_picture_of_its_own_over_the_likeliest_class(programs):
     image = data.load("digits").test[0][0]
-    assert set(programs.heat) == set(explain.METHODS) - {"class_activation_map"}
-    shown = {name: answer(programs, image, name).attribution for name in ("saliency", "occlusion", "grad_cam")}
+    assert set(programs.heat) == set(explain.ATTRIBUTION_METHODS) - {"class_activation_map"}
+    shown = {name: predict(programs, image, name).attribution for name in ("saliency", "occlusion", "grad_cam")}
     assert len({picture.tobytes() for picture in shown.values()}) == 3
     run, label = programs.run, int(programs.run.predict(image[None]).argmax())
-    heat = np.asarray(explain.METHODS["saliency"](run.model, run.params, run.state, image[None], label))[0]
+    heat = np.asarray(explain.ATTRIBUTION_METHODS["saliency"](run.model, run.params, run.state, image[None], label))[0]
     difference = np.abs(shown["saliency"].astype(int) - rgb.overlay(image, heat))
     assert difference.max() <= 3
     assert [programs.heat[name]._cache_size() for name in ("saliency", "deconvnet")] == [1, 0]
 
 
 def test_what_this_network_cannot_be_asked_is_left_out():
-    assert {"grad_cam", "class_activation_map"}.isdisjoint(Programs(untrained("mlp", (8, 8, 1))).heat)
-    one = Programs(untrained("mlp", (4, 4, 1), classes=1))
-    assert not one.heat and answer(one, np.zeros((4, 4, 1), np.uint8)).probabilities == {"class 0": 1.0}
+    assert {"grad_cam", "class_activation_map"}.isdisjoint(Predictor(untrained("mlp", (8, 8, 1))).heat)
+    one = Predictor(untrained("mlp", (4, 4, 1), classes=1))
+    assert not one.heat and predict(one, np.zeros((4, 4, 1), np.uint8)).probabilities == {"class 0": 1.0}
 
 
 def test_an_image_is_enlarged_as_in_training(rng):
-    programs = Programs(untrained("mlp", (28, 28, 1), (8, 8, 1)))
+    programs = Predictor(untrained("mlp", (28, 28, 1), (8, 8, 1)))
     image = rng.integers(0, 256, (8, 8, 1), np.uint8)
-    want = programs.run.predict(enlarge(image[None], (28, 28)))[0]
-    found = answer(programs, image)
+    want = programs.run.predict(upscale_and_pad(image[None], (28, 28)))[0]
+    found = predict(programs, image)
     np.testing.assert_allclose(list(found.probabilities.values()), want, rtol=1e-4)
     assert found.seen.shape == (28, 28, 3)
 
@@ -110,29 +118,29 @@ def test_of_several_seeds_the_first_network_is_shown_and_it_says_so(rng):
         for i in range(2)
     ]
     want = [network.predict(image[None])[0] for network in one]
-    programs = Programs(run)
-    got = list(answer(programs, image).probabilities.values())
+    programs = Predictor(run)
+    got = list(predict(programs, image).probabilities.values())
     np.testing.assert_allclose(got, want[0], rtol=1e-4)
     assert np.abs(want[0] - want[1]).max() > 1e-2
     assert "the first of the run's 3 networks" in _heading(programs)
-    assert "first of" not in _heading(Programs(one[0]))
+    assert "first of" not in _heading(Predictor(one[0]))
 
 
 def test_a_name_is_shown_as_it_is():
     assert "<h1>mlp on folder:&lt;b&gt;_x_</h1>" in _heading(
-        Programs(untrained("mlp", (4, 4, 1), dataset="folder:<b>_x_"))
+        Predictor(untrained("mlp", (4, 4, 1), dataset="folder:<b>_x_"))
     )
 
 
 def test_what_cannot_be_answered_is_told(programs):
     image = np.zeros((8, 8, 1), np.uint8)
     with pytest.raises(InputError, match=r"answer: unknown method 'salience': did you mean 'saliency'\?"):
-        answer(programs, image, "salience")
+        predict(programs, image, "salience")
     for wrong in (np.zeros((9, 8, 1), np.uint8), np.zeros((8, 8, 1))):
         with pytest.raises(
             InputError, match=r"answer: an image \(.*\) of (uint8|float64) is none of \(8, 8, 1\) of uint8"
         ):
-            answer(programs, wrong)
+            predict(programs, wrong)
 
 
 # What comes from the canvas
@@ -151,7 +159,7 @@ def test_ink_is_fitted_to_its_box_and_centred_by_its_mass(size, beyond, rng):
         height, width = rng.integers(20, 170, 2)
         canvas[top : top + height, left : left + 8] = 255
         canvas[top : top + 12, left : left + width] = rng.integers(100, 256)
-        frame = centred(canvas, size, 20 / 28, beyond)
+        frame = center_by_mass(canvas, size, 20 / 28, beyond)
         assert frame.shape == size and frame.dtype == np.uint8
         rows, columns = frame.any(1).nonzero()[0], frame.any(0).nonzero()[0]
         extent = [rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1]
@@ -167,7 +175,7 @@ def test_ink_is_made_small_by_means_of_blocks(rng):
     ink = rng.integers(1, 256, (140, 70))
     canvas = np.zeros((320, 320), np.uint8)
     canvas[11:151, 200:270] = ink
-    frame = centred(canvas, (28, 28), 20 / 28)
+    frame = center_by_mass(canvas, (28, 28), 20 / 28)
     blocks = ink.reshape(20, 7, 10, 7).mean(axis=(1, 3))
     np.testing.assert_allclose(
         frame[frame.any(1)][:, frame.any(0)], blocks, atol=1
@@ -177,11 +185,11 @@ def test_ink_is_made_small_by_means_of_blocks(rng):
 def test_ink_stays_in_the_frame_and_a_dot_fills_the_box():
     canvas = np.zeros((100, 100), np.uint8)
     canvas[:, 40:42], canvas[:8, :] = 40, 255  # its mass is at the top
-    frame = centred(canvas, (8, 8), 1.0)
+    frame = center_by_mass(canvas, (8, 8), 1.0)
     assert frame[0].any() and frame[-1].any()
     canvas[:] = 0
     canvas[7, 9] = 255
-    frame = centred(canvas, (28, 28), 20 / 28)
+    frame = center_by_mass(canvas, (28, 28), 20 / 28)
     assert (frame > 0).sum() == 400 and frame[4:24, 4:24].all()
 
 
@@ -192,27 +200,34 @@ def test_a_digit_of_mnist_that_is_drawn_large_and_elsewhere_comes_back_to_where_
     for image in images:
         canvas = np.zeros((320, 320), np.uint8)
         canvas[3:227, 77:301] = image.repeat(8, 0).repeat(8, 1)
-        same += np.array_equal(centred(canvas, (28, 28), MNIST.box, MNIST.beyond), image)
+        same += np.array_equal(center_by_mass(canvas, (28, 28), MNIST.box, MNIST.beyond), image)
     assert same >= 150, same
 
 
 def test_a_drawing_is_ink_for_digits_and_a_picture_for_others():
-    assert manner_of("tfds:emnist", 1) == manner_of("mnist", 1) == MNIST
-    assert manner_of("digits", 1) == DIGITS
-    assert manner_of("folder:mnist", 3) == manner_of("cifar10", 3) == manner_of("npz:x.npz", 1) == Manner(None)
+    assert input_style_of("tfds:emnist", 1) == input_style_of("mnist", 1) == MNIST
+    assert input_style_of("digits", 1) == DIGITS
+    assert (
+        input_style_of("folder:mnist", 3)
+        == input_style_of("cifar10", 3)
+        == input_style_of("npz:x.npz", 1)
+        == InputStyle(None)
+    )
     canvas = np.zeros((64, 64, 4), np.uint8)
     canvas[32:, :32] = 200, 0, 0, 255
-    half = drawn(canvas, (8, 8, 3), manner_of("cifar10", 3))
+    half = preprocess_drawing(canvas, (8, 8, 3), input_style_of("cifar10", 3))
     assert min(*half[1, 1], *half[6, 6]) >= 253  # the filter that resizes overshoots a little
     np.testing.assert_allclose(half[6, 1], [200, 0, 0], atol=2)
-    grey = drawn(canvas, (8, 8, 1), Manner(None))
-    np.testing.assert_array_equal(drawn(canvas, (8, 8, 1), manner_of("fashion_mnist", 1)), 255 - grey)
+    grey = preprocess_drawing(canvas, (8, 8, 1), InputStyle(None))
+    np.testing.assert_array_equal(preprocess_drawing(canvas, (8, 8, 1), input_style_of("fashion_mnist", 1)), 255 - grey)
     assert abs(int(grey[6, 1, 0]) - 60) <= 2  # 0.299 × 200
-    assert drawn(canvas, (8, 8, 1), DIGITS).tolist() == np.full((8, 8, 1), 255).tolist()  # whatever its colour
-    for manner in (DIGITS, Manner(None), Manner(None, inverted=True)):
+    assert (
+        preprocess_drawing(canvas, (8, 8, 1), DIGITS).tolist() == np.full((8, 8, 1), 255).tolist()
+    )  # whatever its colour
+    for manner in (DIGITS, InputStyle(None), InputStyle(None, inverted=True)):
         nothing = np.zeros((64, 64, 4), np.uint8)
         nothing[..., :3] = 9  # a colour that is not seen
-        assert drawn(nothing, (8, 8, 1), manner) is None
+        assert preprocess_drawing(nothing, (8, 8, 1), manner) is None
 
 
 def test_a_canvas_is_read_with_what_is_transparent(rng):
@@ -228,16 +243,16 @@ def test_an_upload_says_what_became_of_it(tmp_path, rng):
     picture = rng.integers(0, 256, (10, 20, 3), np.uint8)
     path = tmp_path / "seven.png"
     Image.fromarray(picture).save(path)
-    image, note = uploaded(path, (8, 8, 1))
+    image, note = preprocess_upload(path, (8, 8, 1))
     np.testing.assert_array_equal(image, data.read_image(path, (8, 8, 1)))
     assert note == "seven.png: resized from 10×20 in colour to 8×8 grey"
-    swapped, note = uploaded(path, (8, 8, 1), invert=True)
+    swapped, note = preprocess_upload(path, (8, 8, 1), invert=True)
     np.testing.assert_array_equal(swapped, 255 - image)
     assert note.endswith("to 8×8 grey, dark and bright swapped")
-    assert uploaded(path, (10, 20, 3))[1] == "seven.png: 10×20 in colour, taken as it is"
+    assert preprocess_upload(path, (10, 20, 3))[1] == "seven.png: 10×20 in colour, taken as it is"
     path.write_text("no picture")
     with pytest.raises(InputError, match=r"^seven.png is not an image that Pillow can read"):
-        uploaded(path, (8, 8, 1))
+        preprocess_upload(path, (8, 8, 1))
 
 
 # The command

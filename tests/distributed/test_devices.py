@@ -44,16 +44,16 @@ def noisy(key, images):
 
 
 RUNS = {
-    "adam, noise, average": {"optimizer": optax.adam(1e-2), "augment": noisy, "average": 0.9},
+    "adam, noise, average": {"optimizer": optax.adam(1e-2), "augment": noisy, "ema_decay": 0.9},
     "nesterov, mixup, two seeds": {
-        "optimizer": train.make_optimizer("nesterov", 0.05, "cosine", 8, clip_norm=1.0, weight_decay=1e-3),
+        "optimizer": train.make_optimizer("nesterov", 0.05, "cosine", 8, max_grad_norm=1.0, weight_decay=1e-3),
         "mix": augment.mixup(0.4),
         "label_smoothing": 0.1,
         "seeds": [0, 3],
     },
     "muon, in parts, streamed": {
         "optimizer": train.make_optimizer("muon", 0.01, "constant", 8),
-        "accumulate": 5,
+        "grad_accumulation": 5,
         "lazy": True,
     },
 }
@@ -96,8 +96,8 @@ def brightening():
 
 def statistics(mesh):
     """The running mean and variance after one step, where they are the batch's."""
-    model, optimizer = serial(BatchNorm(decay=0.0), flatten, Dense(2)), optax.sgd(0.1)
-    ts = distributed.replicate(mesh, train.init_state(model, optimizer, jax.random.key(0), SHAPE))
+    model, optimizer = serial(BatchNorm(momentum=0.0), flatten, Dense(2)), optax.sgd(0.1)
+    ts = distributed.replicate(mesh, train.create_train_state(model, optimizer, jax.random.key(0), SHAPE))
     batch = distributed.shard(mesh, train.Batch(brightening(), np.zeros(BATCH, np.int32), COUNTED))
     ts, _ = train.make_train_step(model, optimizer)(ts, batch)
     return jax.tree.map(np.asarray, ts.state["bn1"])
@@ -105,13 +105,13 @@ def statistics(mesh):
 
 def command(folder, count):
     """A run folder made by the command line, on so many devices."""
-    line = f"train --model mlp --epochs 2 --batch-size 64 --devices {count} --out {folder}/on{count}"
+    line = f"train --model mlp --epochs 2 --batch-size 64 --num-devices {count} --run-dir {folder}/on{count}"
     with mock.patch("jaxconv.plot"):  # drawing takes longer than training
         assert cli.main(line.split()) == 0
 
 
 def everything(folder, count):
-    mesh = distributed.mesh() if count > 1 else None
+    mesh = distributed.create_mesh() if count > 1 else None
     command(folder, count)
     return SimpleNamespace(runs=runs(mesh), statistics=statistics(mesh))
 
@@ -197,13 +197,13 @@ def test_the_command_line_trains_the_same_on_eight_devices(found, folder):
 
 
 def test_a_mesh_is_of_devices_that_are_there():
-    assert dict(distributed.mesh().shape) == {"data": jax.device_count()}
+    assert dict(distributed.create_mesh().shape) == {"data": jax.device_count()}
     too_many = jax.device_count() + 1
     for count in (0, -1, too_many):
         with pytest.raises(InputError, match=f"distributed.mesh: devices={count}, but there are {jax.device_count()}"):
-            distributed.mesh(count)
+            distributed.create_mesh(count)
     with pytest.raises(InputError, match=rf'XLA_FLAGS="--xla_force_host_platform_device_count={too_many}" makes'):
-        distributed.mesh(too_many)
+        distributed.create_mesh(too_many)
 
 
 def test_a_mesh_of_explicit_axes_trains_the_same():
@@ -218,7 +218,7 @@ def test_a_mesh_of_explicit_axes_trains_the_same():
 
 
 def test_the_command_line_says_that_devices_are_missing(tmp_path, capsys):
-    assert cli.main(f"train --model mlp --devices 999 --out {tmp_path / 'run'}".split()) == 2
+    assert cli.main(f"train --model mlp --num-devices 999 --run-dir {tmp_path / 'run'}".split()) == 2
     assert "jaxconv: error: distributed.mesh: devices=999, but there are" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -228,29 +228,29 @@ def test_the_devices_of_a_process_are_neighbours_in_the_mesh(monkeypatch):
     there = [SimpleNamespace(id=i, process_index=i // 2 % 2, platform="tpu") for i in range(8)]
     monkeypatch.setattr(jax, "devices", lambda: there)
     monkeypatch.setattr(distributed, "Mesh", lambda row, axes, axis_types: row)
-    assert [device.id for device in distributed.mesh()] == [0, 1, 4, 5, 2, 3, 6, 7]
+    assert [device.id for device in distributed.create_mesh()] == [0, 1, 4, 5, 2, 3, 6, 7]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InputError, match="devices=4 would leave out some of 2 processes: all 8 devices take part"):
-        distributed.mesh(4)
+        distributed.create_mesh(4)
 
 
 def test_each_process_provides_its_share(monkeypatch):
-    assert distributed.mine(6) == slice(0, 6)
+    assert distributed.local_batch_slice(6) == slice(0, 6)
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     shares = []
     for process in range(3):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        shares += range(6)[distributed.mine(6)]
+        shares += range(6)[distributed.local_batch_slice(6)]
     assert shares == list(range(6))
     with pytest.raises(InputError, match=r"fit: there are 3 processes: give mesh=distributed.mesh\(\)"):
-        distributed.check(None, 6, "fit")
+        distributed.check_batch_divisible(None, 6, "fit")
 
 
 @pytest.mark.parametrize(("size", "near"), [(30, 32), (1, 8), (13, 16), (100, 96)])
 def test_a_batch_has_to_divide_among_the_devices(size, near):
     with pytest.raises(InputError, match=f"fit: batch_size={size} does not divide among 8 devices; take {near}$"):
-        distributed.check(SimpleNamespace(size=8), size, "fit")
-    distributed.check(SimpleNamespace(size=8), near, "fit")
+        distributed.check_batch_divisible(SimpleNamespace(size=8), size, "fit")
+    distributed.check_batch_divisible(SimpleNamespace(size=8), near, "fit")
 
 
 @pytest.mark.parametrize(
@@ -270,14 +270,14 @@ def test_a_batch_has_to_divide_among_the_devices(size, near):
 def test_a_start_that_cannot_work_is_said(given, message, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("it went on"))
     with pytest.raises(InputError, match=r"^distributed.start: ") as raised:
-        distributed.start(*given)
+        distributed.initialize(*given)
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_jax_that_is_in_use_already_cannot_be_joined():
     jax.devices()
     with pytest.raises(InputError, match=r"start: jax.distributed.initialize\(\) must be called before any"):
-        distributed.start()
+        distributed.initialize()
 
 
 def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
@@ -287,6 +287,6 @@ def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for given in ((), ("auto",)):
         with pytest.raises(InputError, match=r"start: jax finds no cluster that this is a part of: give addr"):
-            distributed.start(*given)
-    distributed.agree("settings", {"seed": 0})
-    assert distributed.first_says(True) is True and distributed.first_says(False) is False
+            distributed.initialize(*given)
+    distributed.assert_equal("settings", {"seed": 0})
+    assert distributed.broadcast_from_main(True) is True and distributed.broadcast_from_main(False) is False

@@ -40,7 +40,7 @@ from jaxconv.runs import TrainConfig, load_run, resume_training, run_training, r
 
 pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
 SHAPE, BATCH, EPOCHS = (9, 7, 3), 20, 2
-LINE = f"train --dataset npz:data.npz --model small_bn --epochs {EPOCHS} --batch-size {BATCH} --seed 3 --average 0.9"
+LINE = f"train --dataset npz:data.npz --model small_bn --epochs {EPOCHS} --batch-size {BATCH} --seed 3 --ema-decay 0.9"
 READ, WRITTEN = [], []
 
 
@@ -79,7 +79,7 @@ def noisy(key, images):
 def in_memory(process):
     """An epoch of examples that lie on the devices; after which steps it pauses, if process 0 alone has a clock."""
     dataset, after = data.load("npz:data.npz"), []
-    with mock.patch.dict(train.plan.__globals__, VALUES_A_CHUNK=4 * BATCH * math.prod(SHAPE)):
+    with mock.patch.dict(train.plan_epoch.__globals__, VALUES_A_CHUNK=4 * BATCH * math.prod(SHAPE)):
         fitted = train.fit(
             small_bn(5),
             dataset.train,
@@ -87,30 +87,35 @@ def in_memory(process):
             optimizer=optax.sgd(0.1),
             epochs=1,
             batch_size=BATCH,
-            mesh=distributed.mesh(),
+            mesh=distributed.create_mesh(),
             augment=noisy,
-            on_pause=lambda snapshot: after.append(int(snapshot.train_state.step)),
-            pause_seconds=-1 if process == 0 else 1e9,
+            on_checkpoint=lambda snapshot: after.append(int(snapshot.train_state.step)),
+            checkpoint_seconds=-1 if process == 0 else 1e9,
         )
-    return after, train.sha256(fitted.params), jax.tree.map(np.asarray, fitted.params)
+    return after, train.tree_sha256(fitted.params), jax.tree.map(np.asarray, fitted.params)
 
 
 def one_of_two(address, process):
     """What one of the two processes does, and can tell of."""
     sys.addaudithook(watch)
     LazySplit.take = counting(LazySplit.take)
-    assert cli.main(f"{LINE} --out together --address {address} --processes 2 --process {process}".split()) == 0
+    assert (
+        cli.main(
+            f"{LINE} --run-dir together --coordinator-address {address} --num-processes 2 --process-id {process}".split()
+        )
+        == 0
+    )
     told = {"count": jax.process_count(), "read": list(READ), "written": list(WRITTEN)}
     told["resumed"] = resume_training(Path("by one, then by two"), progress=False)[1]["epochs"]
     told["in memory"] = in_memory(process)
-    config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, out=Path("refused"))
+    config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, run_dir=Path("refused"))
     told["refused"] = {
-        "same": refused(distributed.agree, "settings", {"seed": 0, "x": np.ones(3)}),
-        "settings": refused(distributed.agree, "settings", {"seed": process}),
-        "places": refused(distributed.agree, "settings", {"a": process or None, "b": None if process else 1}),
-        "arrays": refused(distributed.replicate, distributed.mesh(), np.full(3, process)),
-        "no out": refused(run_training, replace(config, out=None)),
-        "taken": refused(run_training, replace(config, out=Path("together"))),
+        "same": refused(distributed.assert_equal, "settings", {"seed": 0, "x": np.ones(3)}),
+        "settings": refused(distributed.assert_equal, "settings", {"seed": process}),
+        "places": refused(distributed.assert_equal, "settings", {"a": process or None, "b": None if process else 1}),
+        "arrays": refused(distributed.replicate, distributed.create_mesh(), np.full(3, process)),
+        "no out": refused(run_training, replace(config, run_dir=None)),
+        "taken": refused(run_training, replace(config, run_dir=Path("together"))),
         "seeds": refused(run_training, replace(config, seed=process)),
         "batch": refused(run_training, replace(config, batch_size=BATCH + 1)),
     }
@@ -139,7 +144,7 @@ def cut_short(folder, to):
     """A run as it was when its first epoch had been saved."""
     shutil.copytree(folder, to)
     (to / "result.json").unlink()
-    shutil.rmtree(to / "checkpoint" / str(train.saved_steps(to / "checkpoint")[-1]))
+    shutil.rmtree(to / "checkpoints" / str(train.all_steps(to / "checkpoints")[-1]))
     lines = (to / "metrics.jsonl").read_text().splitlines()
     (to / "metrics.jsonl").write_text(lines[0] + "\n")
 
@@ -159,7 +164,7 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         patch.setitem(registry._SPECS, "small_bn", models.ModelSpec("small_bn", small_bn, SHAPE, ""))
         patch.setattr(runner, "plot", mock.Mock())  # drawing takes longer than training
-        assert cli.main(f"{LINE} --out alone".split()) == 0
+        assert cli.main(f"{LINE} --run-dir alone".split()) == 0
         cut_short(folder / "alone", folder / "by one, then by two")
         address = f"localhost:{free_port()}"
         pair = [
@@ -205,7 +210,7 @@ def test_two_processes_make_what_one_makes(trained, name):
     for number in ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"):
         close([record[number] for record in one], [record[number] for record in two])
     one, two = (json.loads((folder / run / "result.json").read_text()) for run in ("alone", name))
-    for number in ("test_loss", "test_accuracy", "test_count", "steps", "epochs"):
+    for number in ("test_loss", "test_accuracy", "num_test_examples", "steps", "epochs"):
         assert two[number] == pytest.approx(one[number], rel=1e-4)
 
 
@@ -246,8 +251,8 @@ def test_the_first_process_writes_and_speaks(trained):
         "settings": "process 1 has other settings than process 0: give all processes the same",
         "places": "process 1 has other settings than process 0: give all processes the same",
         "arrays": "process 1 has other arrays than process 0: give all processes the same",
-        "no out": "several processes write one run folder: give each the same --out",
-        "taken": "together holds a run already: give another --out, or go on with --resume",
+        "no out": "several processes write one run folder: give each the same --run-dir",
+        "taken": "together holds a run already: give another --run-dir, or go on with --resume",
         "seeds": "process 1 has other settings, data or versions than process 0: give all processes the same",
         "batch": f"fit: batch_size={BATCH + 1} does not divide among 2 devices; take {BATCH}",
     }.items(),
@@ -280,7 +285,7 @@ def test_a_process_that_waits_in_vain_says_so(process):
 
 def test_one_of_three_options_is_not_enough(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["train", "--address", "localhost:1234", "--process", "0"]) == 2
+    assert cli.main(["train", "--coordinator-address", "localhost:1234", "--process-id", "0"]) == 2
     assert capsys.readouterr().err == (
         "jaxconv: error: distributed.start: without processes: give address, processes and process, or none of them\n"
     )

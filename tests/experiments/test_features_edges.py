@@ -76,12 +76,12 @@ def test_000_06_three_layers_are_three_sets_of_weights_and_all_are_taught(rng):
     assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("in_shape", [(28, 28, 1), (7, 9, 3)])
-def test_the_dense_network_has_as_many_parameters(in_shape):
+@pytest.mark.parametrize("input_shape", [(28, 28, 1), (7, 9, 3)])
+def test_the_dense_network_has_as_many_parameters(input_shape):
     wanted = 25_000
-    params, _ = features.dense_network(in_shape, wanted).init(jax.random.key(0), in_shape)
+    params, _ = features.dense_network(input_shape, wanted).init(jax.random.key(0), input_shape)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert abs(size - wanted) <= (math.prod(in_shape) + 11) / 2  # half of what one unit more would have
+    assert abs(size - wanted) <= (math.prod(input_shape) + 11) / 2  # half of what one unit more would have
 
 
 def test_learned_features_are_what_the_last_layer_is_given(rng):
@@ -131,9 +131,9 @@ def test_seeds_have_training_images_of_their_own():
 
 @needs_skimage
 def test_features_in_small_tells_what_its_results_hold():
-    config = features.Config(smoke=True, seeds=2).reduced()
-    with Progress() as tell:
-        found = features.measure(config, tell)
+    config = features.Config(smoke=True, num_seeds=2).reduced()
+    with Progress() as progress:
+        found = features.measure(config, progress)
     digits = found.results["digits"]
     assert set(digits) == {"linear SVM", "naive Bayes", "softmax", "whole network"}
     for kind in ("linear SVM", "naive Bayes", "softmax"):
@@ -141,7 +141,7 @@ def test_features_in_small_tells_what_its_results_hold():
         for each in digits[kind].values():
             assert all(len(each[part]) == 2 and min(each[part]) > 0.5 for part in features.PARTS)
     best = max(digits["naive Bayes"]["SIFT"]["validation"])
-    assert 0 < best <= 1 and "SIFT 0.9" in features.measured(found.results)
+    assert 0 < best <= 1 and "SIFT 0.9" in features.summarize_results(found.results)
     assert len(found.figures["features"].axes) == 4
 
 
@@ -202,9 +202,9 @@ def test_a_kernel_is_close_once_it_stays_close(errors, step):
 
 
 def test_what_was_not_learned_is_said():
-    with Progress() as tell:
-        found = edges.measure(edges.Config(smoke=True, seeds=1, steps=3), tell)
-    said = edges.measured(found.results)
+    with Progress() as progress:
+        found = edges.measure(edges.Config(smoke=True, num_seeds=1, steps=3), progress)
+    said = edges.summarize_results(found.results)
     assert "not at all from the photograph" in said and "A solid 5×5 box answers 72, any other at most 60." in said
     assert found.results["pixels_at_the_peak"] == 1 and found.results["slope_of_flat"] == 0
     assert found.results["l1_over_l2"] == pytest.approx(2**0.5)

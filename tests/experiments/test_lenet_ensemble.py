@@ -15,9 +15,9 @@ from jaxconv import Conv, Dense, InputError, MaxPool, flatten, models, serial, t
 from toy_training import net, toy
 
 
-def shaken(model, in_shape, rng):
+def shaken(model, input_shape, rng):
     """Parameters with biases that are not 0."""
-    params, _ = model.init(jax.random.key(0), in_shape)
+    params, _ = model.init(jax.random.key(0), input_shape)
     return jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.1, leaf.shape).astype(np.float32), params)
 
 
@@ -57,7 +57,7 @@ def test_every_network_of_lenets_study_takes_its_images():
         params, _ = jax.eval_shape(lambda model=model: model.init(jax.random.key(0), (32, 32, 1)))
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         assert size == (60_000 if name == "1998" else 61_706)
-    kinds = [part.kind for _, part in lenet.NETWORKS["relu L2"]().parts]
+    kinds = [part.kind for _, part in lenet.NETWORKS["relu L2"]().children]
     assert kinds.count("relu") == 4 and kinds.count("lp_pool") == 2
 
 
@@ -122,15 +122,15 @@ def test_what_was_measured_is_told_from_the_results():
         "loss_together": 0.125,
         "seconds_each": {"one after the other": 2.0, "at once": 5.0},
     }
-    told = ensemble.measured(found)
+    told = ensemble.summarize_results(found)
     for part in ("2 networks get 0.8500 ± 0.0707", "0.9250 together", "decreases by 50%", "0.375, together 0.125",
                  "from 0.5000 to 0.8750", "2.5 times"):  # fmt: skip
         assert part in told
 
 
 def test_unknown_networks_and_no_draws_are_refused():
-    with Progress() as tell:
+    with Progress() as progress:
         with pytest.raises(InputError, match="lenet: unknown network 'tanh': did you mean 'tanh "):
-            lenet.measure(lenet.Config(networks=("tanh",)), tell)
+            lenet.measure(lenet.Config(networks=("tanh",)), progress)
         with pytest.raises(InputError, match="ensemble: draws=0"):
-            ensemble.measure(ensemble.Config(draws=0), tell)
+            ensemble.measure(ensemble.Config(draws=0), progress)

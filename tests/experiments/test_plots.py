@@ -9,7 +9,7 @@ RESULTS = {"text": {"dense": [0.5, 0.75], "conv": [1.0, 0.9]}, "video": {"alone"
 
 
 def test_bars_have_a_panel_a_task_a_bar_a_network_and_a_dot_a_training():
-    figure = plots.bars(RESULTS, chance={"text": 0.5, "video": 0.25})
+    figure = plots.grouped_bars(RESULTS, chance={"text": 0.5, "video": 0.25})
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == list(RESULTS)
     for axes, (task, found) in zip(shown, RESULTS.items()):
@@ -26,4 +26,4 @@ def test_bars_have_a_panel_a_task_a_bar_a_network_and_a_dot_a_training():
 @pytest.mark.parametrize("nothing", [{}, {"text": {"dense": []}}])
 def test_bars_of_nothing_are_refused(nothing):
     with pytest.raises(InputError, match="bars: there is nothing to show"):
-        plots.bars(nothing)
+        plots.grouped_bars(nothing)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import render_tables
-from common.study import Options
+from common.study import StudyOptions
 
 PROJECT = Path(__file__).parents[2]
 EXPERIMENTS = PROJECT / "experiments"
@@ -37,7 +37,7 @@ def test_the_table_has_every_study_and_the_numbers_of_its_record():
     }
     assert set(lines) == set(STUDIES)
     for name, study in RECORDED.items():
-        said = re.findall(r"\d+\.\d+", study.record["measured"])
+        said = re.findall(r"\d+\.\d+", study.record["summary"])
         assert said == re.findall(r"\d+\.\d+", lines[name].split(" | ")[2]), name
 
 
@@ -45,15 +45,15 @@ def test_the_table_has_every_study_and_the_numbers_of_its_record():
 def test_a_record_says_in_a_sentence_what_its_numbers_are(name):
     record = RECORDED[name].record
     module = importlib.import_module(name)
-    assert module.measured(record["results"]) == record["measured"]
-    assert " ".join(record["measured"].split()) in " ".join(RECORDED[name].doc.split()), "run common/render_tables.py"
+    assert module.summarize_results(record["results"]) == record["summary"]
+    assert " ".join(record["summary"].split()) in " ".join(RECORDED[name].doc.split()), "run common/render_tables.py"
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_a_record_is_of_a_real_run_and_of_no_place(name):
     record = RECORDED[name].record
-    assert not record["config"]["smoke"] and record["config"]["out"] is None
-    assert record["seeds"] == record["config"].get("seeds", 1)
+    assert not record["config"]["smoke"] and record["config"]["output_dir"] is None
+    assert record["num_seeds"] == record["config"].get("num_seeds", 1)
     assert {"jax", "jaxconv", "numpy", "python"} <= set(record["versions"])
     assert not re.search(r'"(/|\.\./|~)', json.dumps(record)), "a path of the machine that it ran on"
     picture = EXPERIMENTS / "results" / f"{name}.png"
@@ -74,7 +74,7 @@ def test_a_study_says_what_it_claims_and_how_to_run_it(name):
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_its_options_are_a_studys_and_smoke_changes_some(name):
     config = importlib.import_module(name).Config
-    assert issubclass(config, Options)
+    assert issubclass(config, StudyOptions)
     assert config.SMOKE and config(smoke=True).reduced() != config(smoke=True)
 
 
@@ -112,11 +112,11 @@ def test_a_test_names_its_rows():
 
 def test_the_sentence_of_a_docstring_is_renewed_and_nothing_else():
     record = {
-        "config": {"seeds": 3},
+        "config": {"num_seeds": 3},
         "device": "cpu",
         "versions": {"jax": "1.2"},
-        "processor_seconds": 600,
-        "measured": "max 0.9 ± 0.1, " * 12 + r"and \1.",
+        "cpu_seconds": 600,
+        "summary": "max 0.9 ± 0.1, " * 12 + r"and \1.",
     }
     source = '"""A.\n\nMeasured: not\nyet.\n\n    Measured: stays\n\nB."""\n\nMeasured = 1\n\n'
     renewed = render_tables.with_measured(source, record)

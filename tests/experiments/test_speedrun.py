@@ -157,9 +157,9 @@ def test_the_network_goes_back_to_its_average_every_fifth_step():
     keep = 0.95**5 * 0.5**3
     due = airbench94.lookahead(ts, 10)
     np.testing.assert_allclose([due.params["w"], due.state["mean"]], [2 - keep, 4 - 4 * keep], rtol=1e-6)
-    assert due.average == (due.params, due.state)
+    assert due.ema == (due.params, due.state)
     between = airbench94.lookahead(ts._replace(step=jnp.asarray(6)), 10)
-    assert (between.params, between.state, between.average) == (ts.params, ts.state, ts.average)
+    assert (between.params, between.state, between.ema) == (ts.params, ts.state, ts.ema)
 
 
 def test_the_whole_run_is_lowered_for_a_gpu_with_every_convolution_in_bfloat16():
@@ -202,8 +202,8 @@ def test_scoring_sees_six_views_of_every_image_once(rng):
 
 def test_it_learns_what_anyone_can_tell_apart(tmp_path):
     config = cifar10_speedrun.Config(smoke=True, out=tmp_path).reduced()
-    with Progress() as tell:
-        found = cifar10_speedrun.measure(config, tell).results
+    with Progress() as progress:
+        found = cifar10_speedrun.measure(config, progress).results
     assert found["steps"] == 36 and found["images"] == 192
     assert all(len(found[name]) == 1 for name in ("seconds", "plain", "accuracy"))
     assert found["accuracy"][0] > 0.4 and found["plain"][0] > 0.4  # chance is 0.1
@@ -211,9 +211,9 @@ def test_it_learns_what_anyone_can_tell_apart(tmp_path):
 
 def test_its_trainings_are_told_with_what_is_to_be_known_of_the_images():
     found = {"steps": 36, "seconds": [1.0, 2.0], "plain": [0.5, 0.75], "accuracy": [0.75, 1.0], "data_note": "Made up"}
-    said = cifar10_speedrun.measured(found)
+    said = cifar10_speedrun.summarize_results(found)
     assert said.startswith("1.500 ± 0.707 s for 36 steps") and said.endswith("0.8750 ± 0.1768 over six views. Made up.")
-    assert cifar10_speedrun.measured(found | {"data_note": ""}).endswith("over six views.")
+    assert cifar10_speedrun.summarize_results(found | {"data_note": ""}).endswith("over six views.")
 
 
 def test_a_batch_larger_than_the_data_is_refused():

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from common import study
-from common.networks import TrainingStudy, train_networks, train_recipe
-from common.study import Options, Progress, Study, spread, table
+from common.networks import TrainingStudy, train_networks, train_with_config
+from common.study import Progress, Study, StudyOptions, mean_std, results_table
 from jaxconv import data, models, runtime, train
 from jaxconv.data import augment
 from jaxconv.runs import TrainConfig
@@ -48,13 +48,13 @@ class Config(Study):
     """How often."""
 
 
-def measure(config, tell):
+def measure(config, progress):
     if config.tosses < 1:
         raise InputError(f"tosses={config.tosses} should be at least 1")
     if config.tosses == 13:
         os.kill(os.getpid(), signal.SIGINT)
     heads = [np.float32(np.random.default_rng(seed).integers(0, 2, config.tosses).mean())
-             for seed in tell.each(range(config.seeds))]
+             for seed in progress.track(range(config.num_seeds))]
     figure = Figure(figsize=(3, 2))
     figure.subplots().imshow(np.random.default_rng(0).random((40, 60, 3)))
     by_length = {config.tosses: heads}
@@ -62,7 +62,7 @@ def measure(config, tell):
     return Findings(results, {"coin": figure, "other": Figure()}, [table("coins", ("", "heads"), [("mean", 0.5)])])
 
 
-def measured(results):
+def summarize_results(results):
     [(tosses, heads)] = results["heads"].items()
     return f"Of {tosses.strip()} tosses, {spread(heads, 2)} are heads."
 
@@ -92,7 +92,7 @@ def coin(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(path), *line.split()])
         called.clear()
         try:
-            returned = study.run(module.Config, module.measure, module.measured)
+            returned = study.run_study(module.Config, module.measure, module.summarize_results)
         except SystemExit as stop:
             returned = stop.code
         return returned, *capsys.readouterr()
@@ -106,17 +106,23 @@ def heads(tosses, seed):
 
 
 def test_a_study_leaves_its_results_and_figures_and_says_what_it_found(coin):
-    report, out, _ = coin("--seeds 2")
+    report, out, _ = coin("--num-seeds 2")
     folder = coin.folder / "here/runs/coin"
     assert {path.name for path in folder.iterdir()} == {"coin.json", "coin.png", "other.png"}
     assert json.loads((folder / "coin.json").read_text()) == report
     each = [heads(100, 0), heads(100, 1)]
     assert report["results"] == {"heads": {"100": each}, "kinds": [0, 1], "file": "coin.txt"}
     said = f"Of 100 tosses, {np.mean(each):.2f} ± {np.std(each, ddof=1):.2f} are heads."
-    assert report["measured"] == said and f"\n{said}\n" in out and "│ mean │" in out
-    assert report["study"] == "coin" and report["seeds"] == 2 and report["command"] == "coin.py --seeds 2"
-    assert report["config"] == {"seeds": 2, "smoke": False, "record": False, "out": "runs/coin", "tosses": 100}
-    assert 0 <= report["processor_seconds"] < 60 and 0 <= report["seconds"] < 600
+    assert report["summary"] == said and f"\n{said}\n" in out and "│ mean │" in out
+    assert report["name"] == "coin" and report["num_seeds"] == 2 and report["command"] == "coin.py --num-seeds 2"
+    assert report["config"] == {
+        "num_seeds": 2,
+        "smoke": False,
+        "record": False,
+        "output_dir": "runs/coin",
+        "tosses": 100,
+    }
+    assert 0 <= report["cpu_seconds"] < 60 and 0 <= report["seconds"] < 600
     assert report["device"] == runtime.device_name() and report["versions"] == runtime.versions()
     assert "saved in runs/coin: coin.json, coin.png, other.png" in out
     assert not (coin.folder / "scripts/results").exists()
@@ -126,11 +132,11 @@ def test_a_study_leaves_its_results_and_figures_and_says_what_it_found(coin):
 def test_the_sentence_can_be_made_of_the_file_again(coin):
     coin("--tosses 40")
     report = json.loads((coin.folder / "here/runs/coin/coin.json").read_text())
-    assert coin.module.measured(report["results"]) == report["measured"]
+    assert coin.module.summarize_results(report["results"]) == report["summary"]
 
 
 def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
-    report, *_ = coin("--smoke --seeds 2 --tosses 50 --out there")
+    report, *_ = coin("--smoke --num-seeds 2 --tosses 50 --output-dir there")
     assert report["config"]["tosses"] == 8 and report["results"]["heads"] == {"8": [heads(8, 0), heads(8, 1)]}
     assert (coin.folder / "here/there/coin.json").exists() and not (coin.folder / "here/runs").exists()
     assert coin.called == ["tune", "keep_programs", "hurry"]
@@ -140,10 +146,10 @@ def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
     ("line", "said"),
     [
         ("--smoke --record", "--smoke is no evidence, so there is nothing to --record: leave one out"),
-        ("--seeds 0", "seeds=0 should be at least 1"),
-        ("--seeds 0 --smoke", "seeds=0 should be at least 1"),
+        ("--num-seeds 0", "seeds=0 should be at least 1"),
+        ("--num-seeds 0 --smoke", "seeds=0 should be at least 1"),
         ("--tosses 0", "tosses=0 should be at least 1"),
-        ("--out taken", "the folder taken cannot be made: File exists"),
+        ("--output-dir taken", "the folder taken cannot be made: File exists"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(coin, line, said):
@@ -174,12 +180,12 @@ def test_ctrl_c_ends_it_with_a_line(coin):
 
 
 def test_a_record_is_the_results_and_the_first_figure_beside_the_script(coin):
-    report, out, _ = coin(f"--record --out {coin.folder}/secret --seeds 1")
+    report, out, _ = coin(f"--record --output-dir {coin.folder}/secret --num-seeds 1")
     results = coin.folder / "scripts/results"
     assert {path.name for path in results.iterdir()} == {"coin.json", "coin.png"}
     recorded = json.loads((results / "coin.json").read_text())
-    assert recorded == report | {"config": report["config"] | {"out": None}}
-    assert "secret" not in (results / "coin.json").read_text() and report["command"] == "coin.py --record --seeds 1"
+    assert recorded == report | {"config": report["config"] | {"output_dir": None}}
+    assert "secret" not in (results / "coin.json").read_text() and report["command"] == "coin.py --record --num-seeds 1"
     assert f"saved in {results / 'coin.json'}" in out
     with Image.open(coin.folder / "secret/coin.png") as whole, Image.open(results / "coin.png") as kept:
         assert kept.size == whole.size and kept.mode == "P" and len(kept.getcolors()) <= 128
@@ -187,101 +193,101 @@ def test_a_record_is_the_results_and_the_first_figure_beside_the_script(coin):
     assert abs(difference).mean() < 15  # it is that picture, and not the other, which is white
     report["results"]["heads"]["100"] = [0.5]
     (results / "coin.json").write_text("{}")
-    coin("--record --seeds 1")
+    coin("--record --num-seeds 1")
     assert json.loads((results / "coin.json").read_text())["results"]["heads"]["100"] == [heads(100, 0)]
 
 
 def test_a_mistake_in_the_sentence_does_not_cost_the_work(coin, monkeypatch):
-    monkeypatch.setattr(coin.module, "measured", lambda results: results["tails"])
+    monkeypatch.setattr(coin.module, "summarize_results", lambda results: results["tails"])
     with pytest.raises(KeyError, match="tails"):
-        coin("--seeds 1 --record")
+        coin("--num-seeds 1 --record")
     report = json.loads((coin.folder / "here/runs/coin/coin.json").read_text())
-    assert report["results"]["heads"] == {"100": [heads(100, 0)]} and report["measured"] == ""
+    assert report["results"]["heads"] == {"100": [heads(100, 0)]} and report["summary"] == ""
     assert not (coin.folder / "scripts/results").exists()
 
 
 def test_a_study_that_trains_nothing_has_no_seeds(coin, capsys):
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(Options):
+    class Config(StudyOptions):
         seeds = 1  # what the script looks at, no option
         tosses: int = 20
 
     coin.module.Config = Config
     code, out, _ = coin("--help")
-    assert code == 0 and "--tosses" in out and "--seeds" not in out
+    assert code == 0 and "--tosses" in out and "--num-seeds" not in out
     report, *_ = coin("")
-    assert report["seeds"] == 1 and "seeds" not in report["config"]
+    assert report["num_seeds"] == 1 and "num_seeds" not in report["config"]
 
 
 def test_what_is_reduced_is_what_smoke_says():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(Study):
-        SMOKE = types.MappingProxyType({"epochs": 1, "seeds": 2})
+        SMOKE = types.MappingProxyType({"epochs": 1, "num_seeds": 2})
         epochs: int = 9
 
-    assert Config().reduced() == Config() == Config(epochs=9, seeds=3)
-    assert Config(smoke=True, epochs=7).reduced() == Config(smoke=True, epochs=1, seeds=2)
+    assert Config().reduced() == Config() == Config(epochs=9, num_seeds=3)
+    assert Config(smoke=True, epochs=7).reduced() == Config(smoke=True, epochs=1, num_seeds=2)
 
 
 def test_progress_counts_what_is_done():
     def at():
-        [task] = tell._bar.tasks
+        [task] = progress._bar.tasks
         return task.description, task.completed, task.total
 
-    with Progress() as tell:
-        tell.expect(3)
+    with Progress() as progress:
+        progress.expect(3)
         assert at() == ("", 0, 3)
-        tell("first")
-        tell.share(0.5)
+        progress("first")
+        progress.set_fraction(0.5)
         assert at() == ("first", 0.5, 3)
-        tell("second")
+        progress("second")
         assert at() == ("second", 1, 3)
-        each = tell.each(["a", "b"], "item {}")
+        each = progress.track(["a", "b"], "item {}")
         next(each)
         assert at() == ("item a", 2, 5)
-        tell.share(0.25)
+        progress.set_fraction(0.25)
         assert at() == ("item a", 2.25, 5)
         assert list(each) == ["b"] and at() == ("item b", 3, 5)
-        tell("fifth"), tell("one more than was expected")
+        progress("fifth"), progress("one more than was expected")
         assert at() == ("one more than was expected", 5, 6)
-    assert tell._bar.finished is False and not tell._bar.live.is_started
+    assert progress._bar.finished is False and not progress._bar.live.is_started
 
 
 def test_a_spread_is_numpys(rng):
     values = rng.random(5)
     for digits in (1, 4):
         mean, deviation = np.mean(values), np.std(values, ddof=1)
-        assert spread(list(values), digits) == f"{mean:.{digits}f} ± {deviation:.{digits}f}"
-    assert spread([0.25], 3) == "0.250"
+        assert mean_std(list(values), digits) == f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    assert mean_std([0.25], 3) == "0.250"
 
 
 def test_a_table_has_names_to_the_left_and_numbers_to_the_right():
-    made = table("title", ("network", "accuracy", "n"), [("cnn", 0.5, 3), ("mlp", 0.25, 4)])
+    made = results_table("title", ("network", "accuracy", "n"), [("cnn", 0.5, 3), ("mlp", 0.25, 4)])
     assert [(column.header, column.justify, list(column.cells)) for column in made.columns] == [
         ("network", "left", ["cnn", "mlp"]),
         ("accuracy", "right", ["0.5", "0.25"]),
         ("n", "right", ["3", "4"]),
     ]
-    assert made.title == "title" and table("", ("a",), []).title is None
+    assert made.title == "title" and results_table("", ("a",), []).title is None
 
 
 @pytest.mark.usefixtures("promoting")
 def test_networks_are_those_of_fit_seed_by_seed():
     digits = data.load("digits")
-    examples, validation, test = digits.train.part(slice(90)), digits.validation, digits.test
-    model, shift, told = models.mlp(hidden=(16,)), augment.shift(1), []
+    examples, validation, test = digits.train.subset(slice(90)), digits.validation, digits.test
+    model, shift, told = models.mlp(hidden=(16,)), augment.random_translation(1), []
     trained = train_networks(
-        model, examples, validation, seeds=[3, 1], epochs=3, batch_size=20, augment=shift, tell=told.append
+        model, examples, validation, seeds=[3, 1], epochs=3, batch_size=20, augment=shift, on_progress=told.append
     )
     optimizer = train.make_optimizer("adam", 3e-3, "one_cycle", 3 * 5)  # 90 images are five batches
     for i, seed in enumerate([3, 1]):
         alone = train.fit(
             model, examples, validation, optimizer=optimizer, epochs=3, batch_size=20, seed=seed, augment=shift
         )
-        jax.tree.map(np.testing.assert_array_equal, trained.each[i], (alone.params, alone.state))
+        jax.tree.map(np.testing.assert_array_equal, trained.variables[i], (alone.params, alone.state))
         best = max(record["val_accuracy"] for record in alone.history)
         assert trained.val_accuracy[i] == best == trained.history[i][trained.best_epoch[i] - 1]["val_accuracy"]
-        logits, _ = model.apply(*trained.each[i], jnp.asarray(test.images, jnp.float32) / 255)
+        logits, _ = model.apply(*trained.variables[i], jnp.asarray(test.images, jnp.float32) / 255)
         right = np.asarray(logits).argmax(1) == test.labels
         assert trained.accuracy(*test)[i] == pytest.approx(right.mean())
     assert len(trained.history) == 2 and [record["epoch"] for record in trained.history[1]] == [1, 2, 3]
@@ -294,7 +300,7 @@ def test_networks_tell_their_scores_and_how_they_stand_a_shift():
     digits = data.load("digits")
     images, labels = (array[:50] for array in digits.test)
     trained = train_networks(
-        models.mlp(hidden=(4,)), digits.train.part(slice(90)), digits.validation, seeds=[0, 1], epochs=2
+        models.mlp(hidden=(4,)), digits.train.subset(slice(90)), digits.validation, seeds=[0, 1], epochs=2
     )
     scores = trained.scores(*digits.test)
     assert scores.pop("parameters") == 64 * 4 + 4 + 4 * 10 + 10
@@ -305,7 +311,7 @@ def test_networks_tell_their_scores_and_how_they_stand_a_shift():
     }
     for axis in ("x", "y"):
         tests = trained.translation_tests(images, labels, 2, axis)
-        for (params, state), rows in zip(trained.each, tests, strict=True):
+        for (params, state), rows in zip(trained.variables, tests, strict=True):
             assert [row.shift for row in rows] == [-2, -1, 0, 1, 2]
             for row in rows:
                 moved = np.zeros_like(images)  # a pixel at a time
@@ -320,24 +326,24 @@ def test_networks_tell_their_scores_and_how_they_stand_a_shift():
 @pytest.mark.usefixtures("promoting")
 def test_a_recipe_is_trained_as_its_config_says():
     digits = data.load("digits")
-    model, few = models.mlp(hidden=(4,)), (digits.train.part(slice(90)), digits.validation)
+    model, few = models.mlp(hidden=(4,)), (digits.train.subset(slice(90)), digits.validation)
     made = {"optimizer": "momentum", "learning_rate": 0.1, "schedule": "cosine", "warmup": 1, "weight_decay": 0.01}
     step = {"monitor": "val_loss", "patience": 1, "epochs": 3, "batch_size": 20, "label_smoothing": 0.1}
     recipe = TrainConfig(**made, **step)
-    trained = train_recipe(recipe, model, *few, seeds=[2])
-    optimizer = train.make_optimizer("momentum", 0.1, "cosine", 3 * 5, warmup=5, weight_decay=0.01)
+    trained = train_with_config(recipe, model, *few, seeds=[2])
+    optimizer = train.make_optimizer("momentum", 0.1, "cosine", 3 * 5, warmup_steps=5, weight_decay=0.01)
     stopping = train.EarlyStopping(patience=1, monitor="val_loss")
     alone = train.fit(
-        model, *few, optimizer=optimizer, epochs=3, batch_size=20, seed=2, stopping=stopping, label_smoothing=0.1
+        model, *few, optimizer=optimizer, epochs=3, batch_size=20, seed=2, early_stopping=stopping, label_smoothing=0.1
     )
-    jax.tree.map(np.testing.assert_array_equal, trained.each[0], (alone.params, alone.state))
+    jax.tree.map(np.testing.assert_array_equal, trained.variables[0], (alone.params, alone.state))
     assert trained.best_epoch == [alone.best_epoch]
 
 
 @pytest.mark.usefixtures("promoting")
 def test_networks_may_be_given_an_optimizer_of_the_number_of_steps():
     digits = data.load("digits")
-    examples, asked = digits.train.part(slice(50)), []
+    examples, asked = digits.train.subset(slice(50)), []
 
     def make(steps):
         asked.append(steps)
@@ -347,22 +353,22 @@ def test_networks_may_be_given_an_optimizer_of_the_number_of_steps():
         models.mlp(hidden=(4,)), examples, digits.validation, seeds=[0], epochs=2, batch_size=16, make_optimizer=make
     )
     assert asked == [2 * 4]
-    fresh, _ = models.mlp(hidden=(4,)).init(train.root_keys(0)[0], digits.in_shape)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.each[0][0], fresh)
+    fresh, _ = models.mlp(hidden=(4,)).init(train.split_seed(0)[0], digits.image_shape)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.variables[0][0], fresh)
 
 
 def test_a_study_trains_with_its_own_options_unless_told_others(promoting):
     digits, told = data.load("digits"), []
-    few = digits.train.part(slice(90)), digits.validation
+    few = digits.train.subset(slice(90)), digits.validation
     study = TrainingStudy(seeds=2, epochs=2, batch_size=20, learning_rate=1e-2)
-    with Progress() as tell:
-        tell.share = told.append
-        trained = study.train(models.mlp(hidden=(4,)), *few, tell, label_smoothing=0.1)
-        longer = study.train(models.mlp(hidden=(4,)), *few, tell, epochs=3)
+    with Progress() as progress:
+        progress.set_fraction = told.append
+        trained = study.train(models.mlp(hidden=(4,)), *few, progress, label_smoothing=0.1)
+        longer = study.train(models.mlp(hidden=(4,)), *few, progress, epochs=3)
     wanted = train_networks(
         *(models.mlp(hidden=(4,)), *few),
         **dict(seeds=[0, 1], epochs=2, batch_size=20, learning_rate=1e-2, label_smoothing=0.1),
     )
-    jax.tree.map(np.testing.assert_array_equal, trained.each, wanted.each)
+    jax.tree.map(np.testing.assert_array_equal, trained.variables, wanted.variables)
     assert [len(history) for history in longer.history] == [3, 3] and len(trained.history[0]) == 2
     assert told[:4] == [0.25, 0.5, 0.75, 1.0] and len(told) == 10

@@ -77,7 +77,7 @@ def test_pixels_are_permuted_in_one_way_in_all_images(rng):
 
 
 def test_a_distortions_accuracy_leaves_out_the_strength_that_changes_nothing():
-    none = explain.DISTORTIONS["rotation"].none
+    none = explain.CORRUPTIONS["rotation"].identity
     assert robustness.accuracy("rotation", [(none, 1.0), (10.0, 0.5), (20.0, 0.25)]) == 0.375
     assert robustness.mean_of([[(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.5), (1.0, 0.0)]]) == [(0.0, 0.75), (1.0, 0.25)]
     assert robustness.overall({"distorted": {"a": [0.5, 0.75], "b": [0.25, 0.25]}}) == [0.375, 0.5]
@@ -88,8 +88,10 @@ def test_robustness_tells_where_the_first_network_is_beaten():
         return {"test_accuracy": [accuracy], "distorted": {name: [value] for name, value in distorted.items()}}
 
     cnn, mlp = network(0.99, blur=0.5, noise=0.9), network(0.97, blur=0.6, noise=0.4)
-    assert robustness.measured({"cnn": cnn, "mlp": mlp}).endswith("cnn is the best against all of them but blur.")
-    assert robustness.measured({"cnn": cnn}).endswith(
+    assert robustness.summarize_results({"cnn": cnn, "mlp": mlp}).endswith(
+        "cnn is the best against all of them but blur."
+    )
+    assert robustness.summarize_results({"cnn": cnn}).endswith(
         "over 2 distortions: cnn 0.700. cnn is the best against all of them."
     )
 
@@ -99,14 +101,16 @@ def compared():
     with jax.enable_x64(True):
         x = jnp.arange(3.0)
         functions = {"cube": lambda x: x**3, "product": lambda x: x * x * x, "wrong": lambda x: x**3 + 1.04e-3}
-        return compare_gradients.summary(compare_all(functions, x, repeats=1))
+        return compare_gradients.summary(compare_all(functions, x, num_repeats=1))
 
 
 def test_a_comparison_is_summed_up_by_its_largest_error(compared):
     assert not compared["agree"] and compared["error"]["cube"] is None and compared["error"]["product"] < 1e-12
     assert compared["error"]["wrong"] == pytest.approx(1.04e-3 / 8)  # of the largest entry, 2³
     assert set(compared["milliseconds"]) == {"cube", "product", "wrong"}
-    timed = compare_gradients.summary(Comparison("a", "float64", "cpu", (), {"a": Timing(forward=1e-3, both=4e-3)}))
+    timed = compare_gradients.summary(
+        Comparison("a", "float64", "cpu", (), {"a": Timing(forward=1e-3, forward_backward=4e-3)})
+    )
     assert timed == {"agree": True, "error": {"a": None}, "milliseconds": {"a": 4.0}}
     said = compare_gradients.measured({"powers": compared})
     assert said == "Of 3 implementations on powers, they differ for powers: the largest relative error is 1.3e-04."

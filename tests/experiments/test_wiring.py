@@ -25,7 +25,7 @@ import sequence
 import translation
 from common.study import Progress
 from jaxconv import data, explain, serial, train
-from jaxconv.explain import Shifted, summarize
+from jaxconv.explain import ShiftResult, summarize
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 pytestmark = pytest.mark.usefixtures("promoting")
@@ -74,11 +74,11 @@ def seen(monkeypatch):
 
     def translation_test(model, params, state, images, labels, *, shifts, axis="both", **options):
         log.moved.append(images)
-        return [Shifted(s, 0.5, 0.5, 0.1) for s in shifts]
+        return [ShiftResult(s, 0.5, 0.5, 0.1) for s in shifts]
 
     def robust(model, params, state, images, labels, *, distortions, **options):
         log.distorted.append(images)
-        return {d: [(explain.DISTORTIONS[d].none, 1.0), (1.5, 0.5)] for d in distortions}
+        return {d: [(explain.CORRUPTIONS[d].identity, 1.0), (1.5, 0.5)] for d in distortions}
 
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(train, "fit_seeds", fit_seeds)
@@ -88,16 +88,16 @@ def seen(monkeypatch):
     return log
 
 
-def measured(study, **changes):
+def summarize_results(study, **changes):
     config = dataclasses.replace(study.Config(smoke=True).reduced(), **changes)
-    with Progress() as tell:
-        return study.measure(config, tell).results
+    with Progress() as progress:
+        return study.measure(config, progress).results
 
 
-def check_parts(log, name="digits", in_shape=None):
+def check_parts(log, name="digits", input_shape=None):
     """Trained on training images, chosen on validation images, scored on test images."""
     dataset = data.load(name)
-    dataset = dataset.at_least(in_shape) if in_shape else dataset
+    dataset = dataset.with_min_size(input_shape) if input_shape else dataset
     train_, validation, test = (hashes(getattr(dataset, part).images) for part in ("train", "validation", "test"))
     assert not train_ & test
     for each in log.fits:
@@ -165,7 +165,7 @@ def test_lenet():
     for name, make in lenet.NETWORKS.items():
         if name != "1998":
             activation, pool = name.split()
-            found = [part.kind for _, part in make(10).parts]
+            found = [part.kind for _, part in make(10).children]
             assert (found.count(activation), found.count(kinds[pool])) == (4, 2), name
 
 
@@ -203,20 +203,20 @@ def test_generative(monkeypatch):
 
 def test_mnist(seen):
     measured(mnist)
-    check_parts(seen, in_shape=(28, 28, 1))
+    check_parts(seen, input_shape=(28, 28, 1))
     assert all(len(images) == len(data.load("digits").test.labels) for images in seen.evaluated)
 
 
 def test_fashion_mnist(seen):
     measured(fashion_mnist, ways=tuple(fashion_mnist.WAYS))
-    check_parts(seen, in_shape=(28, 28, 1))
+    check_parts(seen, input_shape=(28, 28, 1))
     assert [fit.augment is not None for fit in seen.fits] == [way.augment != () for way in fashion_mnist.WAYS.values()]
 
 
 def test_sequence():
     networks = sequence.TASKS["text"].networks
     for name in ("conv, 3 words", "conv, 5 words"):
-        assert summarize(networks[name](2), (40, 100)).rows[0].sees == (int(name.split()[1]),)
+        assert summarize(networks[name](2), (40, 100)).rows[0].receptive_field == (int(name.split()[1]),)
 
 
 @pytest.mark.xfail(strict=True, reason="the records do not name their commit, date and data yet")

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxconv import AvgPool, Conv, Dense, InputError, MaxPool, explain, flatten, relu, serial
-from jaxconv.explain.attribution import METHODS, methods_of
+from jaxconv.explain.attribution import ATTRIBUTION_METHODS, applicable_methods
 from jaxconv.train import fit
 
 
@@ -54,25 +54,31 @@ def test_occlusion_is_pasting_each_patch_and_asking_again(net, patch, stride):
         for b, j in enumerate(columns):
             sums[:, i : i + ph, j : j + pw] += (before - after[a, b])[:, None, None]
             counts[i : i + ph, j : j + pw] += 1
-    found = explain.occlusion(model, params, state, x, label, patch=patch, stride=stride, fill=0.3, batch_size=7)
-    np.testing.assert_allclose(found.before, before, rtol=1e-5)
-    np.testing.assert_allclose(found.probability, after.transpose(2, 0, 1), rtol=1e-5)
-    np.testing.assert_allclose(found.drop, sums / counts, atol=1e-6)
+    found = explain.occlusion(
+        model, params, state, x, label, window_shape=patch, stride=stride, baseline=0.3, batch_size=7
+    )
+    np.testing.assert_allclose(found.base_scores, before, rtol=1e-5)
+    np.testing.assert_allclose(found.occluded_scores, after.transpose(2, 0, 1), rtol=1e-5)
+    np.testing.assert_allclose(found.attributions, sums / counts, atol=1e-6)
 
 
 def test_occlusion_asks_about_the_class_of_the_whole_image_and_of_a_score_takes_the_score(net):
     model, params, state, x = net
     found = explain.occlusion(model, params, state, x)
-    assert found.probability.shape == (3, 6, 7) and found.drop.shape == x.shape[:3]  # patches of (1, 2), one a pixel
+    assert (
+        found.occluded_scores.shape == (3, 6, 7) and found.attributions.shape == x.shape[:3]
+    )  # patches of (1, 2), one a pixel
     likeliest = probabilities(model, params, state, x).argmax(1)
     again = explain.occlusion(model, params, state, x, likeliest)
-    np.testing.assert_array_equal(found.probability, again.probability)
+    np.testing.assert_array_equal(found.occluded_scores, again.occluded_scores)
     score = lambda y: 3 * y[:, 1]  # noqa: E731
-    of_score = explain.occlusion(model, params, state, x, score=score)
-    np.testing.assert_allclose(of_score.before, 3 * model.apply(params, state, x)[0][:, 1], rtol=1e-6)
-    of_filter = explain.occlusion(model, params, state, x, layer="conv1", score=explain.strongest(2), patch=6)
+    of_score = explain.occlusion(model, params, state, x, target_fn=score)
+    np.testing.assert_allclose(of_score.base_scores, 3 * model.apply(params, state, x)[0][:, 1], rtol=1e-6)
+    of_filter = explain.occlusion(
+        model, params, state, x, layer="conv1", target_fn=explain.max_activation(2), window_shape=6
+    )
     maps = explain.feature_maps(model, params, state, x)["conv1"]
-    np.testing.assert_allclose(of_filter.before, maps[..., 2].max((1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(of_filter.base_scores, maps[..., 2].max((1, 2)), rtol=1e-6)
 
 
 def corner_task(rng, n):
@@ -95,8 +101,8 @@ def test_occlusion_finds_the_object_in_a_corner(rng, promoting):  # row 003-26
         *(model, (images[train], label[train]), (images[validation], label[validation])),
         **{"optimizer": optax.adam(0.01), "epochs": 6, "batch_size": 32},
     )
-    found = explain.occlusion(model, fitted.params, fitted.state, images[test], label[test], patch=2, stride=1)
-    drop, square = np.asarray(found.drop), square[test]
+    found = explain.occlusion(model, fitted.params, fitted.state, images[test], label[test], window_shape=2, stride=1)
+    drop, square = np.asarray(found.attributions), square[test]
     hot = drop >= drop.max((1, 2), keepdims=True) / 2
     # Intersection over union, of the pixels with at least half of the largest drop and those of the square.
     overlap = (hot & square).sum((1, 2)) / (hot | square).sum((1, 2))
@@ -116,7 +122,7 @@ def test_saliency_is_the_slope_by_each_pixel(x64, rng):
     got = explain.saliency(model, params, state, x, label)
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(
-        explain.gradient_x_input(model, params, state, x, label), x * wanted, rtol=1e-6, atol=1e-8
+        explain.input_x_gradient(model, params, state, x, label), x * wanted, rtol=1e-6, atol=1e-8
     )
     assert np.abs(wanted).min(axis=0).max() > 0.01
 
@@ -125,7 +131,7 @@ def test_smooth_grad_is_the_mean_of_gradients_with_noise_of_each_images_range(ne
     model, params, state, x = net
     x = x * np.array([1, 2, 4], np.float32)[:, None, None, None]
     likeliest = probabilities(model, params, state, x).argmax(1)
-    ask = lambda **options: explain.smooth_grad(model, params, state, x, key=jax.random.key(3), **options)  # noqa: E731
+    ask = lambda **options: explain.smoothgrad(model, params, state, x, key=jax.random.key(3), **options)  # noqa: E731
     plain = explain.saliency(model, params, state, x)
     np.testing.assert_allclose(ask(noise=0.0, samples=2), plain, rtol=1e-5, atol=1e-6)
     deviation = 0.5 * (x.max((1, 2, 3)) - x.min((1, 2, 3)))
@@ -143,11 +149,13 @@ def test_integrated_gradients_of_a_line_are_exact(rng):
     params, _ = model.init(jax.random.key(0), (2, 3, 2))
     x = rng.normal(size=(4, 2, 3, 2)).astype(np.float32)
     for baseline in (0.25, rng.normal(size=(2, 3, 2)).astype(np.float32), rng.normal(size=x.shape).astype(np.float32)):
-        found = explain.integrated_gradients(model, params, {}, x, [0, 1, 2, 1], baseline=baseline, steps=3)
+        found = explain.integrated_gradients(model, params, {}, x, [0, 1, 2, 1], baseline=baseline, num_steps=3)
         weights = np.asarray(params["dense1"]["kernel"])[:, [0, 1, 2, 1]].T.reshape(x.shape)
         np.testing.assert_allclose(found.attribution, weights * (x - baseline), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(found.difference, (weights * (x - baseline)).sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
-        assert np.asarray(found.gap).max() < 1e-4
+        np.testing.assert_allclose(
+            found.output_difference, (weights * (x - baseline)).sum((1, 2, 3)), rtol=1e-4, atol=1e-5
+        )
+        assert np.asarray(found.convergence_delta).max() < 1e-4
 
 
 def test_integrated_gradients_of_squares_are_exact_at_the_middles_of_steps(rng):
@@ -162,12 +170,12 @@ def test_the_class_stays_that_of_the_image_where_a_patch_noise_or_the_baseline_h
     model = serial(flatten, Dense(2))
     params = {"dense1": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}}
     x = jnp.array([1.0, 0.2]).reshape(1, 1, 2, 1)  # class 0, but class 1 without its first pixel
-    found = explain.occlusion(model, params, {}, x, patch=1, fill=0.0)
-    np.testing.assert_allclose(found.probability[0, 0], 1 / (1 + np.exp([0.2, -1.0])), rtol=1e-5)
-    noisy = explain.smooth_grad(model, params, {}, x, key=jax.random.key(0), noise=5.0, samples=8)
+    found = explain.occlusion(model, params, {}, x, window_shape=1, baseline=0.0)
+    np.testing.assert_allclose(found.occluded_scores[0, 0], 1 / (1 + np.exp([0.2, -1.0])), rtol=1e-5)
+    noisy = explain.smoothgrad(model, params, {}, x, key=jax.random.key(0), noise_scale=5.0, num_samples=8)
     np.testing.assert_array_equal(noisy.ravel(), [1, 0])
     integrated = explain.integrated_gradients(model, params, {}, x, baseline=x[:, :, ::-1])
-    np.testing.assert_allclose(integrated.difference, [0.8], rtol=1e-5)
+    np.testing.assert_allclose(integrated.output_difference, [0.8], rtol=1e-5)
 
 
 def test_integrated_gradients_add_up_to_the_difference_of_a_network(net):
@@ -175,33 +183,37 @@ def test_integrated_gradients_add_up_to_the_difference_of_a_network(net):
     found = explain.integrated_gradients(model, params, state, x, 1, baseline=0.1)
     at = lambda x: np.asarray(model.apply(params, state, jnp.asarray(x))[0])[:, 1]  # noqa: E731
     wanted = at(x) - at(np.full_like(x, 0.1))
-    np.testing.assert_allclose(found.difference, wanted, rtol=1e-4)
+    np.testing.assert_allclose(found.output_difference, wanted, rtol=1e-4)
     sums = np.asarray(found.attribution).sum((1, 2, 3))
     np.testing.assert_allclose(sums, wanted, rtol=0.01)
-    np.testing.assert_allclose(found.gap, np.abs(sums - wanted) / np.abs(wanted), atol=1e-4)
+    np.testing.assert_allclose(found.convergence_delta, np.abs(sums - wanted) / np.abs(wanted), atol=1e-4)
     nothing = explain.integrated_gradients(model, params, state, x, 1, baseline=x)
-    assert not np.any(nothing.attribution) and not np.any(nothing.gap)
-    rough = explain.integrated_gradients(model, params, state, x, 1, baseline=0.1, steps=1)
-    assert np.asarray(rough.gap).max() > 5 * np.asarray(found.gap).max()  # the gap tells when steps are too few
+    assert not np.any(nothing.attribution) and not np.any(nothing.convergence_delta)
+    rough = explain.integrated_gradients(model, params, state, x, 1, baseline=0.1, num_steps=1)
+    assert (
+        np.asarray(rough.convergence_delta).max() > 5 * np.asarray(found.convergence_delta).max()
+    )  # the gap tells when steps are too few
 
 
 def test_every_method_gives_heat_on_the_image_and_compiles(net):
     model, params, state, x = net
     images = (255 * x).astype(np.uint8)
-    methods = methods_of(model, (6, 8, 2))
-    assert list(methods) == [name for name in METHODS if name != "class_activation_map"]
+    methods = applicable_methods(model, (6, 8, 2))
+    assert list(methods) == [name for name in ATTRIBUTION_METHODS if name != "class_activation_map"]
     ask = lambda params, images: {name: f(model, params, state, images, 1) for name, f in methods.items()}  # noqa: E731
     for name, heat in jax.jit(ask)(params, images).items():
         assert heat.shape == (3, 6, 8) and np.asarray(heat).min() >= 0 and np.asarray(heat).max() > 0, name
         assert np.isfinite(heat).all(), name
     direct = explain.saliency(model, params, state, images, 1)
-    np.testing.assert_allclose(METHODS["saliency"](model, params, state, images, 1), np.abs(direct).max(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        ATTRIBUTION_METHODS["saliency"](model, params, state, images, 1), np.abs(direct).max(-1), rtol=1e-5
+    )
     with pytest.raises(InputError, match="has no scores of classes"):
-        methods_of(serial(flatten, Dense(1)), (4, 4, 1))
+        applicable_methods(serial(flatten, Dense(1)), (4, 4, 1))
 
 
 def test_a_map_is_enlarged_between_its_places(rng):
-    wide = np.asarray(explain.enlarge_map(np.array([[[0.0, 4.0]]], np.float32), (1, 8)))
+    wide = np.asarray(explain.upsample_map(np.array([[[0.0, 4.0]]], np.float32), (1, 8)))
     # Places lie in the middle of their halves, at 1.5 and 5.5 of 8 pixels.
     np.testing.assert_allclose(wide[0, 0], np.interp(np.arange(8), [1.5, 5.5], [0, 4]), rtol=1e-6)
 
@@ -209,9 +221,15 @@ def test_a_map_is_enlarged_between_its_places(rng):
 @pytest.mark.parametrize(
     ("said", "ask"),
     [
-        (r"occlusion: patch \(7, 7\) is larger than the images, \(6, 8\)", lambda n: explain.occlusion(*n, patch=7)),
-        (r"occlusion: stride \(3, 3\) is larger .* uncovered", lambda n: explain.occlusion(*n, patch=2, stride=3)),
-        (r"occlusion: patch 0: give an int of at least 1", lambda n: explain.occlusion(*n, patch=0)),
+        (
+            r"occlusion: patch \(7, 7\) is larger than the images, \(6, 8\)",
+            lambda n: explain.occlusion(*n, window_shape=7),
+        ),
+        (
+            r"occlusion: stride \(3, 3\) is larger .* uncovered",
+            lambda n: explain.occlusion(*n, window_shape=2, stride=3),
+        ),
+        (r"occlusion: patch 0: give an int of at least 1", lambda n: explain.occlusion(*n, window_shape=0)),
         (r"occlusion: batch_size=0 should be", lambda n: explain.occlusion(*n, batch_size=0)),
         (r"occlusion: images \(6, 8, 2\) should be \(N, H, W, C\)", lambda n: explain.occlusion(*n[:3], n[3][0])),
         (r"occlusion: label 3 is none of the 3 classes", lambda n: explain.occlusion(*n, 3)),
@@ -219,15 +237,18 @@ def test_a_map_is_enlarged_between_its_places(rng):
         (r"saliency: images \(0, 6, 8, 2\) hold none", lambda n: explain.saliency(*n[:3], n[3][:0])),
         (r"saliency: label -1 is none of", lambda n: jax.jit(lambda x: explain.saliency(*n[:3], x, -1))(n[3])),
         (r"saliency: an output \(3, 6, 8, 4\) has no scores", lambda n: explain.saliency(*n, layer="conv1")),
-        (r"smooth_grad: noise=-0.1 should be", lambda n: explain.smooth_grad(*n, key=jax.random.key(0), noise=-0.1)),
-        (r"smooth_grad: samples=0 should be", lambda n: explain.smooth_grad(*n, key=jax.random.key(0), samples=0)),
-        (r"integrated_gradients: steps=0 should be", lambda n: explain.integrated_gradients(*n, steps=0)),
+        (
+            r"smooth_grad: noise=-0.1 should be",
+            lambda n: explain.smoothgrad(*n, key=jax.random.key(0), noise_scale=-0.1),
+        ),
+        (r"smooth_grad: samples=0 should be", lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0)),
+        (r"integrated_gradients: steps=0 should be", lambda n: explain.integrated_gradients(*n, num_steps=0)),
         (
             r"integrated_gradients: baseline \(6, 8\) should be a number, one image \(6, 8, 2\), or",
             lambda n: explain.integrated_gradients(*n, baseline=np.zeros((6, 8))),
         ),
-        (r"to_heat: an attribution \(6, 8\) should be", lambda n: explain.to_heat(np.ones((6, 8)))),
-        (r"enlarge_map: a map \(6, 8\) should be", lambda n: explain.enlarge_map(np.ones((6, 8)), 12)),
+        (r"to_heat: an attribution \(6, 8\) should be", lambda n: explain.to_heatmap(np.ones((6, 8)))),
+        (r"enlarge_map: a map \(6, 8\) should be", lambda n: explain.upsample_map(np.ones((6, 8)), 12)),
     ],
 )
 def test_what_cannot_be_is_told(net, said, ask):

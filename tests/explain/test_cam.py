@@ -86,9 +86,9 @@ def test_the_three_rules_differ(net):
 
 def test_deconvnet_projects_a_filters_strongest_answer_to_the_pixels_it_saw(net):  # row 002-05
     model, params, state, x = net
-    got = np.asarray(explain.deconvnet(model, params, state, x, layer="conv2", score=explain.strongest(3)))
+    got = np.asarray(explain.deconvnet(model, params, state, x, layer="conv2", target_fn=explain.max_activation(3)))
     answers = np.asarray(explain.feature_maps(model, params, state, x)["conv2"])
-    field = explain.field_of(model, (8, 8, 2), "conv2")
+    field = explain.receptive_field_of(model, (8, 8, 2), "conv2")
     p = jax.tree.map(np.asarray, params)
     for n in range(2):
         place = np.unravel_index(answers[n, ..., 3].argmax(), answers.shape[1:3])
@@ -99,7 +99,7 @@ def test_deconvnet_projects_a_filters_strongest_answer_to_the_pixels_it_saw(net)
         np.testing.assert_allclose(
             got[n], back1(RULES["deconvnet"](back2(conv(b, **p["conv2"])[1](one)), a)), atol=1e-9
         )
-        (top, bottom), (left, right) = field.box(place)
+        (top, bottom), (left, right) = field.bounds(place)
         outside = got[n].copy()
         outside[top:bottom, left:right] = 0
         assert not outside.any() and got[n].any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, relu, residual, serial, with_facts
-from jaxconv.layers.traversal import kernel_of
+from jaxconv.layers.traversal import source_kernel_layer
 from jaxconv.ops import global_avg_pool, global_max_pool, hard_sigmoid, hard_tanh, relu6, sigmoid, tanh
 
 
@@ -37,16 +37,16 @@ def test_activity_is_numpys_of_the_feature_maps_whatever_the_batches(built):
     model, params, state, images = built
     params = with_filter(params, "conv2", 1, bias=-0.5)  # rarely alive
     maps = explain.feature_maps(model, params, state, images)
-    found = explain.activity(model, params, state, images, batch_size=5)  # 23 = 4 · 5 + 3
+    found = explain.activation_statistics(model, params, state, images, batch_size=5)  # 23 = 4 · 5 + 3
     assert list(found) == list(explain.layer_names(model))
     for name, y in maps.items():
         y = np.asarray(y, np.float64).reshape(len(images), -1, y.shape[-1])
-        np.testing.assert_array_equal(found[name].live, (y != 0).any(axis=1).mean(axis=0))
-        np.testing.assert_allclose(found[name].zeros, (y == 0).mean(axis=(0, 1)), rtol=1e-12)
+        np.testing.assert_array_equal(found[name].active_fraction, (y != 0).any(axis=1).mean(axis=0))
+        np.testing.assert_allclose(found[name].zero_fraction, (y == 0).mean(axis=(0, 1)), rtol=1e-12)
         np.testing.assert_allclose(found[name].mean, y.mean(axis=(0, 1)), rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(found[name].std, y.std(axis=(0, 1)), rtol=1e-5, atol=1e-7)
-        assert found[name].saturated is None and found[name].correlation is None
-    live = found["relu61"].live
+        assert found[name].saturated_fraction is None and found[name].correlation is None
+    live = found["relu61"].active_fraction
     assert 0 < live[1] < 1 and (np.delete(live, 1) == 1).all()  # or the test would say nothing
 
 
@@ -58,8 +58,8 @@ def test_a_planted_dead_filter_is_found_and_no_other(built):
     [dead] = explain.dead_filters(model, dying, state, images, batch_size=8)
     assert dead == ("relu61", 3, 0.0, "conv2")
     rare = with_filter(dying, "conv2", 1, bias=-0.5)
-    share = explain.activity(model, rare, state, images, layers=["relu61"])["relu61"].live[1]
-    both = explain.dead_filters(model, rare, state, images, at_most=share)
+    share = explain.activation_statistics(model, rare, state, images, layers=["relu61"])["relu61"].active_fraction[1]
+    both = explain.dead_filters(model, rare, state, images, max_active_fraction=share)
     assert both == [("relu61", 1, share, "conv2"), ("relu61", 3, 0.0, "conv2")]
     first = params | {"bn1": {"scale": params["bn1"]["scale"], "bias": params["bn1"]["bias"].at[2].set(-1e3)}}
     assert explain.dead_filters(model, first, state, images) == [("relu1", 2, 0.0, "conv1")]  # through the batch norm
@@ -68,21 +68,21 @@ def test_a_planted_dead_filter_is_found_and_no_other(built):
 def test_of_a_filter_that_answers_to_some_images_the_share_is_told():
     images = np.zeros((7, 3, 3, 2), np.float32)
     images[2, 1, 2, 0] = images[5, 0, 0, 0] = images[:, 2, 2, 1] = 1
-    found = explain.activity(serial(relu), {}, {}, images, batch_size=4)["relu1"]
-    np.testing.assert_array_equal(found.live, [2 / 7, 1])
-    np.testing.assert_allclose(found.zeros, [1 - 2 / 63, 1 - 7 / 63])
-    assert explain.dead_filters(serial(relu), {}, {}, images, at_most=0.3) == [("relu1", 0, 2 / 7, None)]
+    found = explain.activation_statistics(serial(relu), {}, {}, images, batch_size=4)["relu1"]
+    np.testing.assert_array_equal(found.active_fraction, [2 / 7, 1])
+    np.testing.assert_allclose(found.zero_fraction, [1 - 2 / 63, 1 - 7 / 63])
+    assert explain.dead_filters(serial(relu), {}, {}, images, max_active_fraction=0.3) == [("relu1", 0, 2 / 7, None)]
 
 
 def test_behind_a_sum_there_is_no_one_filter():
     inner = residual(Conv(2, 1), relu, Conv(2, 1))
     model = serial(Conv(2, 3, padding="SAME"), inner, relu, residual(relu), tanh, relu)
     params, state = model.init(jax.random.key(0), (4, 4, 1))
-    found = kernel_of(model, params, state, (4, 4, 1))
+    found = source_kernel_layer(model, params, state, (4, 4, 1))
     assert found["res1/body/relu1"] == "res1/body/conv1" and found["res1/shortcut"] == "conv1"
     assert not {"res1", "relu1", "res2/body/relu1", "res2", "tanh1", "relu2"} & set(found)
     model = serial(Conv(2, 4), relu, flatten, relu, lambda x: x[:, ::-1], relu)  # nor behind what may mix channels
-    found = kernel_of(model, model.init(jax.random.key(0), (4, 4, 1))[0], {}, (4, 4, 1))
+    found = source_kernel_layer(model, model.init(jax.random.key(0), (4, 4, 1))[0], {}, (4, 4, 1))
     assert found == {"conv1": "conv1", "relu1": "conv1"}
 
 
@@ -90,7 +90,7 @@ def test_behind_a_sum_there_is_no_one_filter():
 def test_a_global_pool_has_the_channels_of_its_convolution(pool):
     model = serial(Conv(2, 3), pool, relu, Dense(3))
     params, state = model.init(jax.random.key(0), (4, 4, 1))
-    found = kernel_of(model, params, state, (4, 4, 1))
+    found = source_kernel_layer(model, params, state, (4, 4, 1))
     assert list(found.values()) == ["conv1", "conv1", "conv1", "dense1"]
 
 
@@ -109,14 +109,14 @@ def test_a_function_counts_by_its_facts_and_not_by_its_name():
     model = serial(relu, tanh, own, stated)
     assert [dead.layer for dead in explain.dead_filters(model, {}, {}, images)] == ["own2"]
     assert explain.saturation(model, {}, {}, images) == {}
-    assert [row.dead for row in explain.health(model, {}, {}, images).rows] == [None, None, None, 1]
+    assert [row.dead for row in explain.diagnose(model, {}, {}, images).rows] == [None, None, None, 1]
     with pytest.raises(InputError, match="the model has no relu"):
         explain.guided_backprop(serial(relu, own, flatten), {}, {}, images, 0)
-    assert not explain.guided_backprop(serial(stated, flatten), {}, {}, images - 1, score=lambda y: y[:, 0]).any()
+    assert not explain.guided_backprop(serial(stated, flatten), {}, {}, images - 1, target_fn=lambda y: y[:, 0]).any()
     squashed = serial(with_facts(lambda x: 3 * jnp.tanh(x), saturates_at=(-3, 3)))
     images = np.array([9.0, 9.0, 0.0, -9.0], np.float32).reshape(4, 1, 1, 1)
     assert list(explain.saturation(squashed, {}, {}, images).values()) == [0.75]
-    assert "75% of its outputs are nearly -3 and 3" in explain.health(squashed, {}, {}, images).warnings[0]
+    assert "75% of its outputs are nearly -3 and 3" in explain.diagnose(squashed, {}, {}, images).warnings[0]
 
 
 def test_planted_saturation_is_the_share_that_is_planted(rng):
@@ -170,7 +170,7 @@ def test_a_constant_channel_has_no_correlation(rng, constant):
 def test_the_table_tells_what_is_wrong_with_which_layer(built):
     model, params, state, images = built
     labels = np.arange(23) % 3
-    well = explain.health(model, params, state, images, labels)
+    well = explain.diagnose(model, params, state, images, labels)
     assert well.warnings == []
     handed_on = ("max_pool1", "flatten1", "dropout1")
     assert [row.name for row in well.rows] == [name for name in explain.layer_names(model) if name not in handed_on]
@@ -185,7 +185,7 @@ def test_the_table_tells_what_is_wrong_with_which_layer(built):
             np.testing.assert_allclose(row.gradient, norms[row.name], rtol=1e-4)
     ill = with_filter(params, "conv2", 4, params["conv2"]["kernel"][..., 1], params["conv2"]["bias"][1])
     ill = with_filter(ill, "conv2", 3, bias=-1e3)
-    found = explain.health(model, ill, state, images, batch_size=10)
+    found = explain.diagnose(model, ill, state, images, batch_size=10)
     assert [(row.dead, row.duplicates) for row in found.rows if row.name in ("conv2", "relu61")] == [
         (None, 1),
         (1, None),
@@ -202,11 +202,11 @@ def test_saturated_and_starved_layers_are_told(rng):
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     params["dense2"]["kernel"] *= 1e3
     images, labels = rng.random((120, 4, 4, 1)).astype(np.float32), rng.integers(0, 2, 120)
-    saturated, starved = explain.health(model, params, state, images, labels).warnings
+    saturated, starved = explain.diagnose(model, params, state, images, labels).warnings
     assert saturated.startswith("tanh1: ") and "% of its outputs are nearly -1 and 1" in saturated
     assert starved.startswith("dense2: the gradient is less than a thousandth")
     broken = params | {"dense3": {"kernel": params["dense3"]["kernel"] * np.nan, "bias": params["dense3"]["bias"]}}
-    assert "dense3: not all of its outputs are finite" in explain.health(model, broken, state, images).warnings[-1]
+    assert "dense3: not all of its outputs are finite" in explain.diagnose(model, broken, state, images).warnings[-1]
 
 
 NO = np.zeros((0, 6, 8, 2), np.float32)
@@ -215,17 +215,17 @@ NO = np.zeros((0, 6, 8, 2), np.float32)
 @pytest.mark.parametrize(
     ("said", "call"),
     [
-        (r"activity: images \(0, 6, 8, 2\) hold none", lambda *n: explain.activity(*n, NO)),
-        (r"activity: unknown layer 'conv3'", lambda *n: explain.activity(*n, NO + 1, layers=["conv3"])),
+        (r"activity: images \(0, 6, 8, 2\) hold none", lambda *n: explain.activation_statistics(*n, NO)),
+        (r"activity: unknown layer 'conv3'", lambda *n: explain.activation_statistics(*n, NO + 1, layers=["conv3"])),
         (r"dead_filters: images \(0, 6, 8, 2\) hold none", lambda *n: explain.dead_filters(*n, NO)),
-        (r"dead_filters: at_most=1 should be a share", lambda *n: explain.dead_filters(*n, NO, at_most=1)),
+        (r"dead_filters: at_most=1 should be a share", lambda *n: explain.dead_filters(*n, NO, max_active_fraction=1)),
         (r"saturation: images \(0, 6, 8, 2\) hold none", lambda *n: explain.saturation(*n, NO)),
         (r"feature_correlation: unknown layer 'con'", lambda *n: explain.feature_correlation(*n, NO, layer="con")),
         (r"feature_correlation: images .* hold none", lambda *n: explain.feature_correlation(*n, NO, layer="conv1")),
-        (r"health: images \(0, 6, 8, 2\) hold none", lambda *n: explain.health(*n, NO)),
+        (r"health: images \(0, 6, 8, 2\) hold none", lambda *n: explain.diagnose(*n, NO)),
         (
             r"health: labels \(2,\) should be one for each of the 1 ",
-            lambda *n: explain.health(*n, np.ones((1, 6, 8, 2)), [0, 1]),
+            lambda *n: explain.diagnose(*n, np.ones((1, 6, 8, 2)), [0, 1]),
         ),
         (r"gradient_norms: images .* hold none", lambda *n: explain.gradient_norms(*n, NO, [])),
     ],

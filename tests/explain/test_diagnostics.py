@@ -38,16 +38,16 @@ def test_norms_are_those_of_the_gradient(built, train):
 def test_updates_are_measured_by_what_they_change(built):
     params = built[1]
     wanted = gradient(*built, True)
-    found = explain.update_norms(*built, optimizer=optax.sgd(0.2))
+    found = explain.update_ratios(*built, optimizer=optax.sgd(0.2))
     for name in ("conv1", "dense1"):
         delta, kernel = (np.linalg.norm(np.ravel(tree[name]["kernel"])) for tree in (wanted, params))
         np.testing.assert_allclose(found[name], 0.2 * delta / kernel, rtol=1e-4)
-    signs = explain.update_norms(*built, optimizer=optax.sign_sgd(0.01))  # each number moves by 0.01
+    signs = explain.update_ratios(*built, optimizer=optax.sign_sgd(0.01))  # each number moves by 0.01
     kernel = np.asarray(params["conv1"]["kernel"])
     np.testing.assert_allclose(signs["conv1"], 0.01 * np.sqrt(kernel.size) / np.linalg.norm(kernel), rtol=1e-5)
     momentum = optax.sgd(0.2, momentum=0.9)
     later = momentum.update(wanted, momentum.init(params), params)[1]
-    second = explain.update_norms(*built, optimizer=momentum, opt_state=later)
+    second = explain.update_ratios(*built, optimizer=momentum, opt_state=later)
     np.testing.assert_allclose(second["conv1"], 1.9 * found["conv1"], rtol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_histograms_count_every_number_once(rng):
     found = explain.histograms({"conv2": {"kernel": kernel}, "conv1": jnp.asarray(feature_map, jnp.bfloat16)}, bins=7)
     assert list(found) == ["conv2/kernel", "conv1"]
     first = found["conv2/kernel"]
-    assert (first.nan, first.infinite, first.counts.sum()) == (1, 2, kernel.size - 3) and len(first.edges) == 8
+    assert (first.nan, first.inf, first.counts.sum()) == (1, 2, kernel.size - 3) and len(first.edges) == 8
     finite = kernel[np.isfinite(kernel)]
     for count, low, high in zip(first.counts[:-1], first.edges, first.edges[1:]):
         assert count == ((finite >= low) & (finite < high)).sum()
@@ -118,9 +118,9 @@ def test_no_bins_and_no_arrays_are_refused(said, arrays, bins):
         explain.histograms(arrays, bins=bins)
 
 
-def ends(model, in_shape, images, labels):
+def ends(model, input_shape, images, labels):
     """The first layer's gradient by the last one's."""
-    params, state = model.init(jax.random.key(0), in_shape)
+    params, state = model.init(jax.random.key(0), input_shape)
     norms = list(explain.gradient_norms(model, params, state, images, labels).values())
     return float(norms[0] / norms[-1])
 

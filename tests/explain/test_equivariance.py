@@ -23,26 +23,26 @@ from jaxconv import (
     serial,
     shapes,
 )
-from jaxconv.explain.equivariance import moved
+from jaxconv.explain.equivariance import shift_images
 
 
-def moved_by_loops(images, down, right, pad_mode):
+def moved_by_loops(images, down, right, padding_mode):
     y = np.zeros_like(images)
     _, height, width, _ = images.shape
     for i in range(height):
         for j in range(width):
             a, b = i - down, j - right
-            if pad_mode == "circular":
+            if padding_mode == "circular":
                 a, b = a % height, b % width
-            if pad_mode == "replicate":
+            if padding_mode == "replicate":
                 a, b = min(max(a, 0), height - 1), min(max(b, 0), width - 1)
             if 0 <= a < height and 0 <= b < width:
                 y[:, i, j] = images[:, a, b]
     return y
 
 
-def built(model, in_shape, seed=0):
-    return (model, *jax.jit(model.init, static_argnums=1)(jax.random.key(seed), in_shape))
+def built(model, input_shape, seed=0):
+    return (model, *jax.jit(model.init, static_argnums=1)(jax.random.key(seed), input_shape))
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +50,15 @@ def small():
     return built(serial(Conv(3, 3), relu, MaxPool(2), flatten, Dense(5), relu, Dense(4)), (8, 7, 2))
 
 
-@pytest.mark.parametrize("pad_mode", ["zeros", "replicate", "circular"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "replicate", "circular"])
 @pytest.mark.parametrize("by", [(0, 0), (2, -3), (-1, 4), (5, 6)])
-def test_a_moved_image_is_what_loops_make_of_it(rng, pad_mode, by):
+def test_a_moved_image_is_what_loops_make_of_it(rng, padding_mode, by):
     x = rng.normal(size=(2, 6, 7, 3)).astype(np.float32)
-    np.testing.assert_array_equal(moved(x, *by, pad_mode), moved_by_loops(x, *by, pad_mode))
+    np.testing.assert_array_equal(shift_images(x, *by, padding_mode), moved_by_loops(x, *by, padding_mode))
 
 
-@pytest.mark.parametrize(("axis", "pad_mode"), [("x", "zeros"), ("y", "replicate"), ("both", "circular")])
-def test_the_translation_test_is_what_the_network_makes_of_each_moved_image(small, rng, axis, pad_mode):
+@pytest.mark.parametrize(("axis", "padding_mode"), [("x", "zeros"), ("y", "replicate"), ("both", "circular")])
+def test_the_translation_test_is_what_the_network_makes_of_each_moved_image(small, rng, axis, padding_mode):
     model, params, state = small
     images, labels = rng.integers(0, 256, (7, 8, 7, 2), np.uint8), rng.integers(0, 4, 7)
     shifts = [-2, 0, 1, 6]
@@ -69,18 +69,18 @@ def test_the_translation_test_is_what_the_network_makes_of_each_moved_image(smal
 
     before, said_before = look(images)
     found = explain.translation_test(
-        model, params, state, images, labels, shifts=shifts, axis=axis, pad_mode=pad_mode, batch_size=3
+        model, params, state, images, labels, shifts=shifts, axis=axis, padding_mode=padding_mode, batch_size=3
     )
     assert [each.shift for each in found] == shifts
     for each in found:
         by = {"x": (0, each.shift), "y": (each.shift, 0), "both": (each.shift, each.shift)}[axis]
-        features, said = look(moved_by_loops(images, *by, pad_mode))
+        features, said = look(moved_by_loops(images, *by, padding_mode))
         assert each.accuracy == pytest.approx(np.mean(said == labels))
-        assert each.same == pytest.approx(np.mean(said == said_before))
+        assert each.consistency == pytest.approx(np.mean(said == said_before))
         ratio = np.linalg.norm(features - before, axis=1) / np.linalg.norm(before, axis=1)
-        assert each.distance == pytest.approx(ratio.mean(), rel=1e-5)
-    assert found[1].same == 1 and found[1].distance == 0
-    assert found[3].distance > 0.1
+        assert each.feature_distance == pytest.approx(ratio.mean(), rel=1e-5)
+    assert found[1].consistency == 1 and found[1].feature_distance == 0
+    assert found[3].feature_distance > 0.1
 
 
 def test_all_shifts_are_one_compilation(small, rng):
@@ -103,16 +103,16 @@ def test_all_shifts_are_one_compilation(small, rng):
 
 def test_circular_convolution_and_global_pooling_do_not_notice_a_move_and_a_dense_network_does(rng):
     images, labels = rng.random((6, 8, 8, 1), np.float32), np.zeros(6, int)
-    body = Conv(8, 3, padding="SAME", pad_mode="circular"), relu
+    body = Conv(8, 3, padding="SAME", padding_mode="circular"), relu
     invariant = built(serial(*body, global_avg_pool, Dense(3)), (8, 8, 1))
     dense = built(serial(flatten, Dense(8), relu, Dense(3)), (8, 8, 1))
-    options = {"shifts": range(-7, 8), "pad_mode": "circular"}
+    options = {"shifts": range(-7, 8), "padding_mode": "circular"}
     assert all(
-        each.same == 1 and each.distance < 1e-5
+        each.consistency == 1 and each.feature_distance < 1e-5
         for each in explain.translation_test(*invariant, images, labels, **options)
     )
     moves = [each for each in explain.translation_test(*dense, images, labels, **options) if each.shift]
-    assert min(each.distance for each in moves) > 0.1
+    assert min(each.feature_distance for each in moves) > 0.1
 
 
 def test_without_a_kernel_the_logits_are_the_features_and_dark_ones_are_at_no_distance(rng):
@@ -123,7 +123,7 @@ def test_without_a_kernel_the_logits_are_the_features_and_dark_ones_are_at_no_di
     by_hand = np.linalg.norm(
         [images[0, 0, 0] - 0, images[0, 0, 1] - images[0, 0, 0], images[0, 0, 2] - images[0, 0, 1]]
     )
-    assert each.distance == pytest.approx(by_hand / np.linalg.norm(images[0, 0, :3]) / 2, rel=1e-5)
+    assert each.feature_distance == pytest.approx(by_hand / np.linalg.norm(images[0, 0, :3]) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_without_a_kernel_the_logits_are_the_features_and_dark_ones_are_at_no_di
         (r"translation_test: labels int\d+\(2,\) should be 3 integers", {"labels": np.zeros(2, int)}),
         (r"translation_test: labels go from 0 to 4", {"labels": np.array([0, 4, 1])}),
         (r"unknown axis 'z'.* Known: x, y, both", {"axis": "z"}),
-        (r"unknown pad_mode 'zero': did you mean 'zeros'\?", {"pad_mode": "zero"}),
+        (r"unknown padding_mode 'zero': did you mean 'zeros'\?", {"padding_mode": "zero"}),
         (r"a shift of 7 should be an int from -6 to 6", {"shifts": [7]}),
         (r"a shift of 0.5 should be an int", {"shifts": [0.5]}),
         (r"translation_test: batch_size=0", {"batch_size": 0}),
@@ -147,7 +147,7 @@ def test_the_translation_test_tells_what_cannot_be(small, said, change):
 
 def test_convolution_around_the_border_commutes_with_rolling_exactly(rng):
     """Lecture row 001-04: an 8 is an 8 no matter where."""
-    model, params, state = built(serial(Conv(4, (3, 2), padding="SAME", pad_mode="circular"), relu), (7, 6, 2))
+    model, params, state = built(serial(Conv(4, (3, 2), padding="SAME", padding_mode="circular"), relu), (7, 6, 2))
     x = rng.normal(size=(2, 7, 6, 2)).astype(np.float32)
     rolled = model.apply(params, state, np.roll(x, (3, -2), (1, 2)))[0]
     np.testing.assert_allclose(rolled, np.roll(model.apply(params, state, x)[0], (3, -2), (1, 2)), atol=1e-6)
@@ -158,7 +158,7 @@ def test_a_dense_layer_that_sees_the_pixels_flattened_does_not(rng):
     x = rng.normal(size=(2, 6, 6, 1)).astype(np.float32)
     errors = {}
     for name, layers in {
-        "shared": (Conv(1, 3, padding="SAME", pad_mode="circular"),),
+        "shared": (Conv(1, 3, padding="SAME", padding_mode="circular"),),
         "dense": (flatten, Dense(36), lambda y: y.reshape(-1, 6, 6, 1)),
     }.items():
         model, params, state = built(serial(*layers), (6, 6, 1))
@@ -245,23 +245,25 @@ def test_it_works_under_jit_and_says_where_nothing_is_left(rng):
 
 
 @pytest.mark.parametrize(
-    ("layers", "in_shape"),
+    ("layers", "input_shape"),
     [
         ((Conv(2, 3), AvgPool(2), Conv(1, (2, 3), stride=(2, 1), padding="SAME")), (12, 10, 1)),
         ((Conv(1, 3, stride=2, padding=1), residual(Conv(1, 3, padding="SAME"))), (8, 9, 1)),
         ((Conv(1, 4, padding=((1, 2), (0, 3))), AvgPool(3, stride=2)), (7, 8, 2)),
     ],
 )
-def test_coverage_is_how_many_outputs_have_a_gradient_at_each_pixel(layers, in_shape):
-    model, params, state = built(serial(*layers), in_shape)
+def test_coverage_is_how_many_outputs_have_a_gradient_at_each_pixel(layers, input_shape):
+    model, params, state = built(serial(*layers), input_shape)
     params = jax.tree.map(lambda p: jnp.abs(p) + 0.1, params)  # so that nothing cancels
     last = explain.layer_names(model)[-1]
-    gradient = np.asarray(jax.jacrev(lambda x: model.apply(params, state, x)[0][0, ..., 0])(jnp.ones((1, *in_shape))))
-    counts = np.zeros(in_shape[:2], int)
+    gradient = np.asarray(
+        jax.jacrev(lambda x: model.apply(params, state, x)[0][0, ..., 0])(jnp.ones((1, *input_shape)))
+    )
+    counts = np.zeros(input_shape[:2], int)
     for place in np.ndindex(gradient.shape[:2]):
         counts += gradient[place][0].any(-1)
-    np.testing.assert_array_equal(explain.coverage_map(model, in_shape), counts)
-    np.testing.assert_array_equal(explain.coverage_map(model, in_shape, layer=last), counts)
+    np.testing.assert_array_equal(explain.coverage_map(model, input_shape), counts)
+    np.testing.assert_array_equal(explain.coverage_map(model, input_shape, layer=last), counts)
 
 
 def test_coverage_of_one_convolution_is_that_of_its_window():
@@ -320,21 +322,21 @@ def test_figures_show_the_boxes_the_counts_and_the_curves(rng):
     np.testing.assert_array_equal(axes.images[0].get_array(), counts)
     shown = {(text.get_position()[1], text.get_position()[0]): int(text.get_text()) for text in axes.texts}
     assert shown == dict(np.ndenumerate(counts))
-    rows = [explain.Shifted(1, 0.5, 0.6, 0.7), explain.Shifted(-1, 0.2, 0.3, 0.4)]
-    for axes, *wanted in zip(plot.against_shift({"cnn": rows}).axes, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)):
+    rows = [explain.ShiftResult(1, 0.5, 0.6, 0.7), explain.ShiftResult(-1, 0.2, 0.3, 0.4)]
+    for axes, *wanted in zip(plot.accuracy_vs_shift({"cnn": rows}).axes, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7)):
         assert axes.lines[0].get_xydata().tolist() == [[-1, wanted[0]], [1, wanted[1]]]
-    curve = plots.against_samples({"mlp": {1000: [0.9, 0.7], 10: [0.5, 0.5]}}).axes[0]
+    curve = plots.accuracy_vs_num_samples({"mlp": {1000: [0.9, 0.7], 10: [0.5, 0.5]}}).axes[0]
     assert curve.lines[0].get_xydata().tolist() == [[10, 0.5], [1000, pytest.approx(0.8)]]
 
 
 def test_the_figure_of_distortions_has_the_image_at_each_strength_above_each_panel(rng):
     image = rng.integers(0, 256, (14, 10, 1), np.uint8)
     results = {"cnn": {"contrast": [(1.0, 0.9), (0.5, 0.4)], "own": [(0, 1.0)]}}
-    figure = plot.robustness(results, image)
+    figure = plot.accuracy_vs_severity(results, image)
     above, panel = (next(axes for axes in figure.axes if axes.get_subplotspec().rowspan.start == row) for row in (0, 1))
     assert above.get_title() == "contrast" and panel.lines[0].get_xydata().tolist() == [[0.5, 0.4], [1.0, 0.9]]
     strip = above.images[0].get_array()
-    assert strip.shape == (14, 21, 3)  # the stronger first, a gap of one pixel, and the image as it is
+    assert strip.input_shape == (14, 21, 3)  # the stronger first, a gap of one pixel, and the image as it is
     np.testing.assert_array_equal(strip[:, 11:, 0], image[..., 0])
     wanted = image.mean() + 0.5 * (image[..., 0] - image.mean())
     assert np.abs(strip[:, :10, 1] - wanted).max() < 1
@@ -345,11 +347,14 @@ def test_figures_tell_what_cannot_be():
         ("receptive_field: give at least one layer's box", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {})),
         ("receptive_field: give at least", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {"conv1": (1, 2)})),
         (r"coverage: counts \(3,\) should be \(H, W\)", lambda: plot.coverage(np.zeros(3))),
-        ("against_shift: there is no network", lambda: plot.against_shift({})),
-        ("against_samples: there is no network", lambda: plots.against_samples({})),
-        ("robustness: give at least one network", lambda: plot.robustness({})),
-        ("robustness: give at least one network and one", lambda: plot.robustness({"a": {}})),
-        ("the same ones for all", lambda: plot.robustness({"a": {"blur": [(0, 1)]}, "b": {"noise": [(0, 1)]}})),
+        ("against_shift: there is no network", lambda: plot.accuracy_vs_shift({})),
+        ("against_samples: there is no network", lambda: plots.accuracy_vs_num_samples({})),
+        ("robustness: give at least one network", lambda: plot.accuracy_vs_severity({})),
+        ("robustness: give at least one network and one", lambda: plot.accuracy_vs_severity({"a": {}})),
+        (
+            "the same ones for all",
+            lambda: plot.accuracy_vs_severity({"a": {"blur": [(0, 1)]}, "b": {"noise": [(0, 1)]}}),
+        ),
     ]:
         with pytest.raises(InputError, match=said):
             call()
@@ -357,10 +362,10 @@ def test_figures_tell_what_cannot_be():
 
 def test_the_mean_of_translation_tests_is_taken_shift_by_shift(rng):
     numbers = rng.random((3, 4, 3))  # networks, shifts, measures
-    tests = [[explain.Shifted(k - 1, *row) for k, row in enumerate(each)] for each in numbers]
-    means = explain.mean_shifted(tests)
+    tests = [[explain.ShiftResult(k - 1, *row) for k, row in enumerate(each)] for each in numbers]
+    means = explain.mean_shift_results(tests)
     assert [row.shift for row in means] == [-1, 0, 1, 2]
     np.testing.assert_allclose([row[1:] for row in means], numbers.mean(0))
     for wrong in ([], [tests[0], tests[1][:-1]], [tests[0], tests[1][::-1]]):
         with pytest.raises(InputError, match="mean_shifted: give at least one translation test, and all by the same"):
-            explain.mean_shifted(wrong)
+            explain.mean_shift_results(wrong)

@@ -32,7 +32,7 @@ def test_it_climbs_in_a_network_with_the_options_as_they_are(rng, promoting):  #
     params, state = CONVS.init(jax.random.key(0), (8, 8, 1))
     for layer, channels in (("conv2", (3, 1)), ("dense1", None)):
         images = explain.maximize_activation(
-            *(CONVS, params, state, (8, 8, 1)), layer=layer, channels=channels, key=jax.random.key(1), steps=60
+            *(CONVS, params, state, (8, 8, 1)), layer=layer, channels=channels, key=jax.random.key(1), num_steps=60
         )
         noise = rng.uniform(size=(200, 8, 8, 1)).astype(np.float32)
         answer = lambda x: np.asarray(explain.feature_maps(CONVS, params, state, x, layers=(layer,))[layer])  # noqa: B023, E731
@@ -67,13 +67,15 @@ def test_the_nearest_patches_are_those_of_a_search_by_hand(rng):  # rows 003-09,
     kernel = rng.normal(size=(3, 3, 2, 3)).astype(np.float32)
     kernel[1:, 1:, :, 0] += 2
     params = {"conv1": {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(3)}}
-    found = explain.nearest_patches(model, params, {}, images, layer="conv1", channels=[2, 0], count=4, batch_size=4)
+    found = explain.top_activating_patches(
+        model, params, {}, images, layer="conv1", channels=[2, 0], count=4, batch_size=4
+    )
     assert found.patches.shape == (2, 4, 3, 3, 2) and found.patches.dtype == np.uint8
     wanted = brute_force(images / 255, kernel.astype(np.float64), 4)
     at_border = 0
     for row, k in enumerate((2, 0)):
         for column, (value, n, (i, j)) in enumerate(wanted[k]):
-            assert found.index[row, column] == n and found.place[row, column].tolist() == [i, j]
+            assert found.index[row, column] == n and found.position[row, column].tolist() == [i, j]
             np.testing.assert_allclose(found.activation[row, column], value, rtol=1e-4)
             for u, v in np.ndindex(3, 3):
                 y, x = i - 1 + u, j - 1 + v
@@ -86,19 +88,21 @@ def test_the_nearest_patches_are_those_of_a_search_by_hand(rng):  # rows 003-09,
 def test_deeper_patches_hold_all_that_the_filter_saw(rng):
     params, state = CONVS.init(jax.random.key(0), (8, 8, 1))
     images = rng.uniform(size=(6, 8, 8, 1)).astype(np.float32)
-    found = explain.nearest_patches(CONVS, params, state, images, layer="conv2", count=2)
+    found = explain.top_activating_patches(CONVS, params, state, images, layer="conv2", count=2)
     assert found.patches.shape == (4, 2, 6, 6, 1) and found.patches.dtype == np.float32
     # What is outside of the patch may be anything: the answer is the same.
     for k, c in np.ndindex(4, 2):
         image = rng.uniform(size=(8, 8, 1)).astype(np.float32)
-        (top, bottom), (left, right) = explain.field_of(CONVS, (8, 8, 1), "conv2").box(found.place[k, c])
+        (top, bottom), (left, right) = explain.receptive_field_of(CONVS, (8, 8, 1), "conv2").bounds(
+            found.position[k, c]
+        )
         for i in range(max(top, 0), min(bottom, 8)):
             for j in range(max(left, 0), min(right, 8)):
                 image[i, j] = found.patches[k, c, i - top, j - left]
         y = explain.feature_maps(CONVS, params, state, image[None], layers=("conv2",))["conv2"]
-        np.testing.assert_allclose(y[(0, *found.place[k, c], k)], found.activation[k, c], rtol=1e-4, atol=1e-5)
-    whole = explain.nearest_patches(CONVS, params, state, images, layer="dense1", channels=[1], count=6)
-    assert whole.place.shape == (1, 6, 0)
+        np.testing.assert_allclose(y[(0, *found.position[k, c], k)], found.activation[k, c], rtol=1e-4, atol=1e-5)
+    whole = explain.top_activating_patches(CONVS, params, state, images, layer="dense1", channels=[1], count=6)
+    assert whole.position.shape == (1, 6, 0)
     np.testing.assert_array_equal(whole.patches[0], images[whole.index[0]])
     assert (np.diff(whole.activation[0]) <= 0).all()
 
@@ -112,8 +116,10 @@ def test_the_figures_show_each_image_and_each_patch(rng):
         plot.attributions(images, {"grad_cam": np.ones((2, 3, 3))})
     with pytest.raises(InputError, match=r"attributions: images \(0, 6, 5, 3\) should be at least one"):
         plot.attributions(images[:0], {})
-    found = explain.Patches(images[None], np.zeros((1, 2), int), np.zeros((1, 2, 2), int), np.array([[3.14159, 2.0]]))
-    figure = plot.patches(found, "conv1", names=["edges"])
+    found = explain.ActivatingPatches(
+        images[None], np.zeros((1, 2), int), np.zeros((1, 2, 2), int), np.array([[3.14159, 2.0]])
+    )
+    figure = plot.activating_patches(found, "conv1", names=["edges"])
     assert [axes.get_xlabel() for axes in figure.axes] == ["3.14", "2"] and figure.axes[0].get_ylabel() == "edges"
 
 
@@ -132,11 +138,11 @@ def test_an_attribution_that_asks_the_network_changes_when_it_forgets(promoting)
     images = np.asarray(digits.test[0][:40])
     asked = jax.jit(explain.saliency, static_argnums=0)
     given = (model, fitted.params, fitted.state, images)
-    steps = explain.randomization_test(asked, *given, key=jax.random.key(5))
+    steps = explain.model_randomization_test(asked, *given, key=jax.random.key(5))
     assert [step.layer for step in steps] == ["dense1", "conv2", "conv1"]
     assert steps[-1].correlation < 0.5
     deaf = lambda model, params, state, images, label: np.asarray(images) * 1.0  # noqa: E731
-    for step in explain.randomization_test(deaf, *given, key=jax.random.key(5)):
+    for step in explain.model_randomization_test(deaf, *given, key=jax.random.key(5)):
         assert step.correlation == pytest.approx(1)
 
 
@@ -148,7 +154,7 @@ def test_layers_forget_one_after_another_from_the_last(rng):
         seen.append((params, np.asarray(label)))
         return rng.normal(size=(3, 4, 4))
 
-    steps = explain.randomization_test(attribute, CONVS, params, state, x, key=jax.random.key(7))
+    steps = explain.model_randomization_test(attribute, CONVS, params, state, x, key=jax.random.key(7))
     new, _ = CONVS.init(jax.random.key(7), (8, 8, 1))
     order = ["dense1", "conv2", "conv1"]
     assert [step.layer for step in steps] == order and len(seen) == 4
@@ -165,7 +171,9 @@ def test_the_correlation_is_spearmans_of_absolute_values(rng):
     x = np.zeros((3, 8, 8, 1), np.float32)
     made = [np.round(rng.normal(size=(3, 5, 5)), 1) for _ in range(3)] + [np.ones((3, 5, 5))]  # with ties; and constant
     answers = iter(made)
-    steps = explain.randomization_test(lambda *given: next(answers), CONVS, params, state, x, key=jax.random.key(7))
+    steps = explain.model_randomization_test(
+        lambda *given: next(answers), CONVS, params, state, x, key=jax.random.key(7)
+    )
     for step, after in zip(steps[:2], made[1:3]):
         wanted = [spearmanr(np.abs(made[0][n]).ravel(), np.abs(after[n]).ravel()).statistic for n in range(3)]
         assert step.correlation == pytest.approx(np.mean(wanted))
@@ -193,14 +201,14 @@ def test_what_cannot_be_is_told(said, name, options):
         if name == "max":
             explain.maximize_activation(CONVS, params, state, (8, 8, 1), key=jax.random.key(0), **options)
         else:
-            explain.nearest_patches(CONVS, params, state, np.zeros((3, 8, 8, 1), np.uint8), **options)
+            explain.top_activating_patches(CONVS, params, state, np.zeros((3, 8, 8, 1), np.uint8), **options)
 
 
 def test_what_has_nothing_to_forget_is_told():
     model = serial(relu, flatten)
     with pytest.raises(InputError, match="randomization_test: no layer of the model has params"):
-        explain.randomization_test(
+        explain.model_randomization_test(
             explain.saliency, model, {}, {}, np.ones((1, 2, 2, 1), np.float32), key=jax.random.key(0)
         )
     with pytest.raises(InputError, match=r"nearest_patches: images \(0, 8, 8, 1\) hold none"):
-        explain.nearest_patches(model, {}, {}, np.zeros((0, 8, 8, 1), np.uint8), layer="relu1")
+        explain.top_activating_patches(model, {}, {}, np.zeros((0, 8, 8, 1), np.uint8), layer="relu1")

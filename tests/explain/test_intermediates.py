@@ -8,9 +8,9 @@ import pytest
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, models, ops, parallel, relu, residual
 from jaxconv import serial as in_series
 from jaxconv.errors import named_errors
-from jaxconv.explain.attribution.targets import asked
+from jaxconv.explain.attribution.targets import target_function
 from jaxconv.explain.intermediates import each_batch, per_image
-from jaxconv.layers.traversal import walk
+from jaxconv.layers.traversal import intercept
 
 
 def branched():
@@ -37,7 +37,7 @@ def test_going_through_a_model_part_by_part_is_applying_it(name, rng):
     params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(1), spec.input_shape)
     x = rng.normal(size=(2, *spec.input_shape)).astype(np.float32)
     want = jax.jit(lambda x: model.apply(params, state, x)[0])(x)
-    got = jax.jit(lambda x: walk(model, params, state, x, lambda path, layer, x, apply: apply(x)))(x)
+    got = jax.jit(lambda x: intercept(model, params, state, x, lambda path, layer, x, apply: apply(x)))(x)
     np.testing.assert_array_equal(got, want)
 
 
@@ -108,21 +108,21 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
 
     @named_errors(name="f")
     def ask(*args, **options):
-        images, f = asked(model, params, state, x, *args, **options)
+        images, f = target_function(model, params, state, x, *args, **options)
         return f(images)
 
     np.testing.assert_array_equal(ask(), logits.max(1))
     np.testing.assert_array_equal(ask([2, 0, 3]), logits[[0, 1, 2], [2, 0, 3]])
     np.testing.assert_array_equal(ask(1), logits[:, 1])
     conv = np.asarray(explain.feature_maps(model, params, state, x)["conv1"])
-    np.testing.assert_array_equal(ask(layer="conv1", score=explain.strongest(2)), conv[..., 2].max((1, 2)))
+    np.testing.assert_array_equal(ask(layer="conv1", score=explain.max_activation(2)), conv[..., 2].max((1, 2)))
     for said, args, options in [
         (r"f: label 4 is none of the 4 classes", ([0, 4, 1],), {}),
         (r"f: label int32\(2,\) should be a class number, or one for each of the 3", ([0, 1],), {}),
         (r"f: an output \(3, 6, 5, 3\) has no scores of classes", (), {"layer": "conv1"}),
         (r"f: score makes \(\) of \(3, 4\); one number an image is wanted", (), {"score": jnp.sum}),
         (r"f: label and score both say", (1,), {"score": lambda y: y[:, 0]}),
-        (r"strongest: channel 3 is none of the 3", (), {"layer": "conv1", "score": explain.strongest(3)}),
+        (r"strongest: channel 3 is none of the 3", (), {"layer": "conv1", "score": explain.max_activation(3)}),
     ]:
         with pytest.raises(InputError, match=said):
             ask(*args, **options)
@@ -132,7 +132,7 @@ def test_a_regression_head_has_no_classes():
     model = in_series(flatten, Dense(1))
     params, state = model.init(jax.random.key(0), (2, 2, 1))
     with pytest.raises(InputError, match=r"saliency: an output \(3, 1\) has no scores of classes; .* score=lambda y"):
-        named_errors(asked, name="saliency")(model, params, state, jnp.ones((3, 2, 2, 1)))
+        named_errors(target_function, name="saliency")(model, params, state, jnp.ones((3, 2, 2, 1)))
 
 
 def test_a_data_set_is_gone_through_once_and_what_fills_the_last_batch_does_not_count(rng):

@@ -26,7 +26,7 @@ from jaxconv import (
     residual,
     serial,
 )
-from jaxconv.explain.receptive_fields import field_of, fields
+from jaxconv.explain.receptive_fields import all_receptive_fields, receptive_field_of
 from jaxconv.layers.base import Layer, stateless
 from jaxconv.shapes import Window
 
@@ -78,9 +78,9 @@ def corners(pixels):
 def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):  # row 001-17
     model = NETWORKS[name]
     for layer in explain.layer_names(model):
-        field, seen = field_of(model, IN_SHAPE, layer), seen_by(model, layer)
+        field, seen = receptive_field_of(model, IN_SHAPE, layer), seen_by(model, layer)
         for place in np.ndindex(seen.shape[:2]):
-            box = field.box(place)
+            box = field.bounds(place)
             real = tuple((max(low, 0), min(high, n)) for (low, high), n in zip(box, IN_SHAPE))
             inside = tuple(slice(*side) for side in real)
             if name == "dilation" and real != box:
@@ -95,15 +95,15 @@ def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):  # row 001-17
 def test_it_is_as_large_as_the_table_says():
     for name in ("lenet5", "mnist_cnn", "vgg6"):
         spec = models.get_model(name)
-        table = {row.name: row.sees for row in explain.summarize(spec.create(), spec.input_shape).rows}
-        found = fields(spec.create(), spec.input_shape)
-        assert {path: field and field.view.field for path, field in found.items()} == table
+        table = {row.name: row.receptive_field for row in explain.summarize(spec.create(), spec.input_shape).rows}
+        found = all_receptive_fields(spec.create(), spec.input_shape)
+        assert {path: field and field.size.size for path, field in found.items()} == table
         assert tuple(found) == explain.layer_names(spec.create())
 
 
 def unknown_join():
     branches = parallel(Conv(2, 3, padding="SAME"), Conv(2, 1))
-    return branches._replace(join=lambda x, y: x * y["conv1"].mean((1, 2), keepdims=True) + y["conv2"])
+    return branches._replace(merge=lambda x, y: x * y["conv1"].mean((1, 2), keepdims=True) + y["conv2"])
 
 
 @pytest.mark.parametrize(
@@ -119,45 +119,51 @@ def unknown_join():
         (parallel(lambda x: x[:, :5, :5], Conv(1, (9, 7))), "parallel"),
         (parallel(Conv(1, (3, 11), stride=2), Conv(1, (8, 11))), "parallel"),  # (6, 1) of both, stepping unequally
         (unknown_join(), "parallel"),
-        (serial(partial(ops.max_pool, window=3, stride=1, padding="SAME")), "max_pool1"),  # its window is not stated
+        (
+            serial(partial(ops.max_pool, window_shape=3, stride=1, padding="SAME")),
+            "max_pool1",
+        ),  # its window is not stated
     ],
 )
 def test_where_nothing_is_known_there_is_no_view(model, layer):
-    assert field_of(model, (13, 11, 4), layer) is None
+    assert receptive_field_of(model, (13, 11, 4), layer) is None
 
 
 def test_a_part_of_a_branch_is_still_known_where_the_whole_is_not():
     model = parallel(Conv(2, 3, padding="SAME"), serial(Conv(1, 2, padding="SAME"), GroupNorm(1)))
-    found = fields(model, (6, 6, 1))
-    assert found["serial1/conv1"].box((0, 5)) == ((0, 2), (5, 7))
-    assert found["conv1"].box((0, 5)) == ((-1, 2), (4, 7))
+    found = all_receptive_fields(model, (6, 6, 1))
+    assert found["serial1/conv1"].bounds((0, 5)) == ((0, 2), (5, 7))
+    assert found["conv1"].bounds((0, 5)) == ((-1, 2), (4, 7))
     assert found["serial1/gn1"] is None and found["parallel"] is None
 
 
 def test_other_dimensions_and_a_layer_with_a_window_of_its_own():
-    assert field_of(serial(Conv(2, 3, padding="CAUSAL"), Conv(1, 3, padding="CAUSAL")), (9, 1), "conv2").box((4,)) == (
-        (0, 5),
-    )
+    assert receptive_field_of(
+        serial(Conv(2, 3, padding="CAUSAL"), Conv(1, 3, padding="CAUSAL")), (9, 1), "conv2"
+    ).bounds((4,)) == ((0, 5),)
     cube = serial(Conv(1, 2), MaxPool((1, 2, 3)))
-    assert field_of(cube, (5, 5, 7, 1), "max_pool1").box((1, 1, 1)) == ((1, 3), (2, 5), (3, 7))
+    assert receptive_field_of(cube, (5, 5, 7, 1), "max_pool1").bounds((1, 1, 1)) == ((1, 3), (2, 5), (3, 7))
     overhanging = serial(
         MaxPool(3, ceil_mode=True)
     )  # the window is larger than the image, and has its place all the same
-    assert field_of(overhanging, (2, 4, 1), "max_pool1").box((0, 1)) == ((0, 3), (3, 6))
+    assert receptive_field_of(overhanging, (2, 4, 1), "max_pool1").bounds((0, 1)) == ((0, 3), (3, 6))
     every_second: Layer = stateless("every_second", lambda x: x[:, ::2, ::2], window=Window(1, stride=2))
-    assert field_of(serial(Conv(1, 3), every_second), (9, 9, 1), "every_second1").box((1, 2)) == ((2, 5), (4, 7))
+    assert receptive_field_of(serial(Conv(1, 3), every_second), (9, 9, 1), "every_second1").bounds((1, 2)) == (
+        (2, 5),
+        (4, 7),
+    )
 
 
 def test_rows_have_a_view_without_axes():
-    views = fields(serial(flatten, Dense(4), GroupNorm(2), relu), (6,)).values()
-    assert [view.box(()) for view in views] == [()] * 4
+    views = all_receptive_fields(serial(flatten, Dense(4), GroupNorm(2), relu), (6,)).values()
+    assert [view.bounds(()) for view in views] == [()] * 4
 
 
 def test_what_cannot_be_is_told():
     model = serial(Conv(2, 3), relu)
     with pytest.raises(InputError, match=r"field_of: unknown layer 'conv2': did you mean 'conv1'\?"):
-        field_of(model, (8, 8, 1), "conv2")
+        receptive_field_of(model, (8, 8, 1), "conv2")
     with pytest.raises(InputError, match=r"conv1: conv: .*the window spans 3 pixels"):
-        field_of(model, (2, 8, 1), "conv1")
-    with pytest.raises(InputError, match="fields: in_shape=0 should be an int of at least 1"):
-        fields(model, (8, 0, 1))
+        receptive_field_of(model, (2, 8, 1), "conv1")
+    with pytest.raises(InputError, match="fields: input_shape=0 should be an int of at least 1"):
+        all_receptive_fields(model, (8, 0, 1))

@@ -10,7 +10,7 @@ import pytest
 from convolution_cases import CASES
 from jaxconv import InputError, ops
 from jaxconv.explain import arithmetic
-from jaxconv.explain.step_by_step.registry import EXPLAINED
+from jaxconv.explain.step_by_step.registry import EXPLAINERS
 
 
 def some(rng, shape):
@@ -34,7 +34,7 @@ def holds(rng, name, arrays, *fixed, **options):
     asked = [("value", y, None), *zip(arrays, gradients, [dy] * len(gradients), strict=True)]
     for of, wanted, given in asked:
         for at in some(rng, wanted.shape):
-            got = arithmetic(name, *values, *fixed, at=at, of=of, dy=given, **options)
+            got = arithmetic(name, *values, *fixed, index=at, wrt=of, dy=given, **options)
             np.testing.assert_allclose(got.total, wanted[at], rtol=1e-12, atol=1e-13, err_msg=str(got))
 
 
@@ -44,10 +44,10 @@ def test_convolution_comes_to_what_the_op_and_jax_give(x64, rng, case):
     holds(rng, "conv", {"x": x, "kernel": kernel, "bias": rng.normal(size=kernel.shape[-1])}, **case.options)
 
 
-@pytest.mark.parametrize("pad_mode", ["circular", "reflect", "replicate", "symmetric"])
-def test_padding_that_repeats_pixels(x64, rng, pad_mode):
+@pytest.mark.parametrize("padding_mode", ["circular", "reflect", "replicate", "symmetric"])
+def test_padding_that_repeats_pixels(x64, rng, padding_mode):
     arrays = {"x": rng.normal(size=(2, 5, 6, 2)), "kernel": rng.normal(size=(3, 2, 2, 3))}
-    holds(rng, "conv", arrays, stride=(2, 1), padding=((2, 1), (0, 2)), pad_mode=pad_mode)
+    holds(rng, "conv", arrays, stride=(2, 1), padding=((2, 1), (0, 2)), padding_mode=padding_mode)
 
 
 def test_flipped_convolution(x64, rng):
@@ -162,8 +162,8 @@ def test_activations_also_at_their_kinks_and_far_out(x64, op, options):
     # What jax gets by taking two numbers that are nearly the same from each other is rounded as those are.
     atol = {"squareplus": 1e-13, "gelu": 1e-300 if options else 2e-14}.get(op, 1e-300)
     for i in range(len(x)):
-        np.testing.assert_allclose(arithmetic(op, x, at=i, **options).total, y[i], rtol=1e-11, atol=atol)
-        gradient = arithmetic(op, x, at=i, of="x", dy=dy, **options)
+        np.testing.assert_allclose(arithmetic(op, x, index=i, **options).total, y[i], rtol=1e-11, atol=atol)
+        gradient = arithmetic(op, x, index=i, wrt="x", dy=dy, **options)
         np.testing.assert_allclose(gradient.total, dx[i], rtol=1e-11, atol=atol, err_msg=str(gradient))
 
 
@@ -172,7 +172,7 @@ def test_activations_have_a_number_wherever_jax_has_one(x64, op, options):
     x = np.array([-np.inf, -1e200, -1e100, 1e100, 1e200, np.inf, np.nan])
     y, vjp = jax.vjp(lambda x: getattr(ops, op)(x, **options), jnp.asarray(x))
     for i in range(len(x)):
-        said = [arithmetic(op, x, at=i, of=of, dy=dy, **options) for of, dy in [("value", None), ("x", np.ones(7))]]
+        said = [arithmetic(op, x, index=i, wrt=of, dy=dy, **options) for of, dy in [("value", None), ("x", np.ones(7))]]
         for got, wanted in zip(said, (y, vjp(jnp.ones(7))[0])):
             assert not np.isnan(got.total) or np.isnan(wanted[i]), str(got)
 
@@ -194,8 +194,8 @@ def test_dropout(x64, rng, op, shape):
     for at in np.ndindex(shape):
         word = "dropped" if y[at] == 0 else "kept"
         for got, wanted in [
-            (arithmetic(op, x, key, 0.3, at=at), y[at]),
-            (arithmetic(op, x, key, rate=0.3, at=at, of="x", dy=dy), dx[at]),
+            (arithmetic(op, x, key, 0.3, index=at), y[at]),
+            (arithmetic(op, x, key, rate=0.3, index=at, wrt="x", dy=dy), dx[at]),
         ]:
             np.testing.assert_allclose(got.total, wanted, rtol=1e-12)
             assert [group.label for group in got.groups] == [word]
@@ -221,49 +221,55 @@ X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: arithmetic("convv", X, K, at=0), r"unknown op 'convv': did you mean 'conv'\? Known: conv, conv_tr"),
-        (lambda: arithmetic(np.tanh, X, at=0), r"unknown op \"<ufunc 'tanh'>\": .*Known: conv, "),
+        (lambda: arithmetic("convv", X, K, index=0), r"unknown op 'convv': did you mean 'conv'\? Known: conv, conv_tr"),
+        (lambda: arithmetic(np.tanh, X, index=0), r"unknown op \"<ufunc 'tanh'>\": .*Known: conv, "),
         (
-            lambda: arithmetic("conv", X, K, at=(0, 0, 0, 0), of="kernl"),
+            lambda: arithmetic("conv", X, K, index=(0, 0, 0, 0), wrt="kernl"),
             r"^conv: unknown of 'kernl': did you mean 'kern",
         ),
-        (lambda: arithmetic("max_pool", X, 2, at=0, of="kernel"), r"^max_pool: unknown of 'kernel': Known: value, x$"),
         (
-            lambda: arithmetic("conv", X, K, at=(0, 4, 0, 0)),
+            lambda: arithmetic("max_pool", X, 2, index=0, wrt="kernel"),
+            r"^max_pool: unknown of 'kernel': Known: value, x$",
+        ),
+        (
+            lambda: arithmetic("conv", X, K, index=(0, 4, 0, 0)),
             r"^conv: at=\(0, 4, 0, 0\) is no index of the output, whose shape is \(2, 4, 4, 4\)$",
         ),
-        (lambda: arithmetic("conv", X, K, at=(0, -1, 0, 0)), r"^conv: at=\(0, -1, 0, 0\) is no index of the output"),
-        (lambda: arithmetic("conv", X, K, at=0), r"^conv: at=0 is no index of the output"),
+        (lambda: arithmetic("conv", X, K, index=(0, -1, 0, 0)), r"^conv: at=\(0, -1, 0, 0\) is no index of the output"),
+        (lambda: arithmetic("conv", X, K, index=0), r"^conv: at=0 is no index of the output"),
         (
-            lambda: arithmetic("conv", X, K, at=(0, 0, 3, 0), of="kernel", dy=np.zeros((2, 4, 4, 4))),
+            lambda: arithmetic("conv", X, K, index=(0, 0, 3, 0), wrt="kernel", dy=np.zeros((2, 4, 4, 4))),
             r"^conv: at=\(0, 0, 3, 0\) is no index of kernel, whose shape is \(3, 3, 3, 4\)$",
         ),
         (
-            lambda: arithmetic("conv", X, K, at=(0, 0, 0, 0), of="kernel"),
+            lambda: arithmetic("conv", X, K, index=(0, 0, 0, 0), wrt="kernel"),
             r"^conv: of='kernel' needs dy, the gradient of the output, of shape \(2, 4, 4, 4\)$",
         ),
         (
-            lambda: arithmetic("conv", X, K, at=(0, 0, 0, 0), of="x", dy=X),
+            lambda: arithmetic("conv", X, K, index=(0, 0, 0, 0), wrt="x", dy=X),
             r"^conv: dy \(2, 6, 6, 3\) should be \(2, 4, 4, 4\), the shape of the op's output$",
         ),
-        (lambda: arithmetic("conv", X, K, at=(0, 0, 0, 0), dy=X), r"^conv: dy is for a gradient; say which, of='x'$"),
         (
-            lambda: arithmetic("conv", X, K, at=0, of="bias", dy=np.zeros((2, 4, 4, 4))),
+            lambda: arithmetic("conv", X, K, index=(0, 0, 0, 0), dy=X),
+            r"^conv: dy is for a gradient; say which, of='x'$",
+        ),
+        (
+            lambda: arithmetic("conv", X, K, index=0, wrt="bias", dy=np.zeros((2, 4, 4, 4))),
             r"^conv: there is no bias to take the gradient of; give one$",
         ),
-        (lambda: arithmetic("conv", X, K[..., :2, :], at=0), r"^conv: x has 3 channels but kernel"),
-        (lambda: arithmetic("conv", X, K, at=0, padding="SAMEE"), r"^conv: unknown padding 'SAMEE'"),
-        (lambda: arithmetic("conv", X.astype(np.uint8), K, at=0), r"^conv: x is uint8; convert it first"),
+        (lambda: arithmetic("conv", X, K[..., :2, :], index=0), r"^conv: x has 3 channels but kernel"),
+        (lambda: arithmetic("conv", X, K, index=0, padding="SAMEE"), r"^conv: unknown padding 'SAMEE'"),
+        (lambda: arithmetic("conv", X.astype(np.uint8), K, index=0), r"^conv: x is uint8; convert it first"),
         (
-            lambda: arithmetic("softmax", X, at=(0,) * 4, where=X > 0),
+            lambda: arithmetic("softmax", X, index=(0,) * 4, where=X > 0),
             r"^softmax: arithmetic has no words for .* unexpected keyword argument 'where'; leave it out$",
         ),
         (
-            lambda: arithmetic("softmax", X, at=(0,) * 4, axis=(0, 1)),
+            lambda: arithmetic("softmax", X, index=(0,) * 4, axis=(0, 1)),
             r"^softmax: arithmetic is for one axis, not \(0, 1",
         ),
         (
-            lambda: arithmetic("softmax_cross_entropy", X[0, 0], np.full(6, 3), at=0),
+            lambda: arithmetic("softmax_cross_entropy", X[0, 0], np.full(6, 3), index=0),
             r"^softmax_cross_entropy: label 3 is none of the 3 classes of logits",
         ),
     ],
@@ -274,12 +280,12 @@ def test_bad_input_is_told_what_would_work(call, message):
 
 
 def test_how_a_sum_is_computed_does_not_change_it():
-    assert arithmetic("conv", X, K, at=(0, 0, 0, 0), impl="fft", precision="highest").total == 0
+    assert arithmetic("conv", X, K, index=(0, 0, 0, 0), impl="fft", precision="highest").total == 0
 
 
 def test_every_op_has_its_arithmetic():
     computes_no_activation = {"LOWERINGS", "backward", "conv_matrix", "correct", "batch_statistics"}
     converts_parameters = {"from_keras_transpose", "from_lax_transpose"}
-    assert EXPLAINED.keys() == set(ops.__all__) - computes_no_activation - converts_parameters
-    for name, (_, gradients) in EXPLAINED.items():
+    assert EXPLAINERS.keys() == set(ops.__all__) - computes_no_activation - converts_parameters
+    for name, (_, gradients) in EXPLAINERS.items():
         assert gradients and set(gradients) <= inspect.signature(getattr(ops, name)).parameters.keys()

@@ -18,7 +18,7 @@ VERTICAL = np.repeat(np.array(TABLES["s002_vertical_filter"], np.float32)[:, :, 
 def test_75_products_and_a_bias(rng):
     """Lecture row 001-05."""
     x, kernel = (rng.normal(size=size).astype(np.float32) for size in [(1, 32, 32, 3), (5, 5, 3, 2)])
-    got = arithmetic("conv", x, kernel, np.array([1, 2], np.float32), at=(0, 27, 3, 1))
+    got = arithmetic("conv", x, kernel, np.array([1, 2], np.float32), index=(0, 27, 3, 1))
     assert len(got.terms) == 75 and [len(group.terms) for group in got.groups] == [25, 25, 25] and got.bias == 2
     assert [group.label for group in got.groups] == ["channel 0", "channel 1", "channel 2"]
     # The 8th tap of channel 1 is (1, 2), on the pixel one below and two to the right.
@@ -31,38 +31,38 @@ def test_75_products_and_a_bias(rng):
 def test_corners_are_used_least():
     """Lecture row 001-23: pixel (1, 1) feeds 1 output, (2, 2) 4 and (3, 3) 9; and the coverage of any other window."""
     x, kernel, dy = np.ones((1, 7, 7, 1)), np.ones((3, 3, 1, 1)), np.ones((1, 5, 5, 1))
-    used = [len(arithmetic("conv", x, kernel, of="x", dy=dy, at=(0, i, i, 0)).terms) for i in range(4)]
+    used = [len(arithmetic("conv", x, kernel, wrt="x", dy=dy, index=(0, i, i, 0)).terms) for i in range(4)]
     assert used == [1, 4, 9, 9]
     counts = shapes.coverage(shapes.Window((3, 3), 2, 1, 2), (7, 7))
     options = {"stride": 2, "padding": 1, "dilation": 2}
     dy = np.ones(ops.conv(x, kernel, **options).shape)
     for i, j in [(0, 0), (1, 3), (3, 2), (6, 5)]:
-        assert len(arithmetic("conv", x, kernel, of="x", dy=dy, at=(0, i, j, 0), **options).terms) == counts[i, j]
+        assert len(arithmetic("conv", x, kernel, wrt="x", dy=dy, index=(0, i, j, 0), **options).terms) == counts[i, j]
 
 
 def test_padding_is_written_and_flagged():
     x, kernel = np.arange(1.0, 4)[None, :, None], np.array([5.0, 6, 7])[:, None, None]
-    got = arithmetic("conv", x, kernel, at=(0, 0, 0), padding="SAME")
+    got = arithmetic("conv", x, kernel, index=(0, 0, 0), padding="SAME")
     assert str(got) == "conv: y[0, 0, 0]\n  channel 0: 0·5 + 1·6 + 2·7 = 20"
     assert [term.padding for term in got.terms] == [True, False, False]
     assert got.terms[0].numbers[0].where == "outside"
-    got = arithmetic("conv", x, kernel, at=(0, 0, 0), padding="SAME", pad_mode="circular")
+    got = arithmetic("conv", x, kernel, index=(0, 0, 0), padding="SAME", padding_mode="circular")
     assert str(got) == "conv: y[0, 0, 0]\n  channel 0: 3·5 + 1·6 + 2·7 = 35"
     assert got.terms[0].padding and got.terms[0].numbers[0].where == "x[0,2,0]"
-    got = arithmetic("conv", x, kernel, of="kernel", dy=x, at=(2, 0, 0), padding="SAME")
+    got = arithmetic("conv", x, kernel, wrt="kernel", dy=x, index=(2, 0, 0), padding="SAME")
     assert str(got) == "conv: d_kernel[2, 0, 0]\n  example 0: 2·1 + 3·2 + 0·3 = 8"
     assert [term.padding for term in got.terms] == [False, False, True]
     # In two dimensions one of them is enough to be on the padding.
     image = np.arange(1.0, 5).reshape(1, 2, 2, 1)
-    for pad_mode in ("zeros", "replicate"):
-        options = {"padding": ((1, 0), (0, 0)), "pad_mode": pad_mode}
-        got = arithmetic("conv", image, np.ones((2, 2, 1, 1)), at=(0, 0, 0, 0), **options)
+    for padding_mode in ("zeros", "replicate"):
+        options = {"padding": ((1, 0), (0, 0)), "padding_mode": padding_mode}
+        got = arithmetic("conv", image, np.ones((2, 2, 1, 1)), index=(0, 0, 0, 0), **options)
         assert [term.padding for term in got.terms] == [True, True, False, False]
 
 
 def test_the_image_and_the_vertical_filter():
     """Lecture row 002-13: R = −448, G = −91, B = 472, total −67, and the whole table."""
-    got = arithmetic(ops.conv, IMAGE, VERTICAL, at=(0, 0, 0, 0))
+    got = arithmetic(ops.conv, IMAGE, VERTICAL, index=(0, 0, 0, 0))
     assert [group.subtotal for group in got.groups] == [-448, -91, 472]
     assert str(got) == (
         "conv: y[0, 0, 0, 0]\n"
@@ -71,16 +71,16 @@ def test_the_image_and_the_vertical_filter():
         "  channel 2: 252·1 + 252·0 + 207·(-1) + 252·1 + 147·0 + 10·(-1) + 203·1 + 13·0 + 18·(-1) = 472\n"
         "  total: -448 - 91 + 472 = -67"
     )
-    biased = arithmetic("conv", IMAGE, VERTICAL, np.ones(1, np.float32), at=(0, 0, 0, 0))
+    biased = arithmetic("conv", IMAGE, VERTICAL, np.ones(1, np.float32), index=(0, 0, 0, 0))
     assert str(biased).endswith("  total: -448 - 91 + 472 + 1 (bias) = -66")
-    table = [[arithmetic("conv", IMAGE, VERTICAL, at=(0, i, j, 0)).total for j in range(8)] for i in range(8)]
+    table = [[arithmetic("conv", IMAGE, VERTICAL, index=(0, i, j, 0)).total for j in range(8)] for i in range(8)]
     np.testing.assert_array_equal(table, TABLES["s002_valid_8x8"])
 
 
 def test_the_edge():
     """Lecture row 002-07: each channel gives 75, together 225."""
     edge = np.repeat(np.array(TABLES["s002_edge_image_10x10"], np.float32)[None, :, :, None], 3, axis=3)
-    got = arithmetic("conv", edge, VERTICAL, at=(0, 2, 3, 0))
+    got = arithmetic("conv", edge, VERTICAL, index=(0, 2, 3, 0))
     ones = "25·1 + 25·0 + 0·(-1) + 25·1 + 25·0 + 0·(-1) + 25·1 + 25·0 + 0·(-1) = 75"
     assert [group.line for group in got.groups] == [f"channel {c}: {ones}" for c in range(3)]
     assert str(got).endswith("  total: 75 + 75 + 75 = 225")
@@ -92,7 +92,7 @@ def test_the_padded_digit():
     kernel = np.array(TABLES["s004_filter"], np.float32)[:, :, None, None]
 
     def at(i, j):
-        return arithmetic("conv", digit, kernel, np.zeros(1, np.float32), at=(0, i, j, 0), padding=1)
+        return arithmetic("conv", digit, kernel, np.zeros(1, np.float32), index=(0, i, j, 0), padding=1)
 
     assert str(at(0, 0)) == (
         "conv: y[0, 0, 0, 0]\n"
@@ -109,7 +109,7 @@ def test_the_lines_of_backpropagation():
     dy = np.array([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
 
     def factors(of, *at):
-        terms = arithmetic("conv", x, kernel, of=of, at=at, dy=dy).terms
+        terms = arithmetic("conv", x, kernel, wrt=of, index=at, dy=dy).terms
         return [
             tuple(number.at[1:3] if number.of != "kernel" else number.at[:2] for number in t.numbers) for t in terms
         ]
@@ -119,7 +119,7 @@ def test_the_lines_of_backpropagation():
     # ∂E/∂X23 = ∂O12·F22 + ∂O22·F12, ∂E/∂X33 = ∂O22·F22
     assert factors("x", 0, 1, 2, 0) == [((1, 1), (0, 1)), ((0, 1), (1, 1))]
     assert factors("x", 0, 2, 2, 0) == [((1, 1), (1, 1))]
-    assert str(arithmetic("conv", x, kernel, of="x", at=(0, 1, 1, 0), dy=dy)) == (
+    assert str(arithmetic("conv", x, kernel, wrt="x", index=(0, 1, 1, 0), dy=dy)) == (
         "conv: dx[0, 1, 1, 0]\n  filter 0: 4·1 + 3·2 + 2·3 + 1·4 = 20"
     )
 
@@ -127,67 +127,71 @@ def test_the_lines_of_backpropagation():
 def test_who_wins_a_window():
     """Lecture rows 001-24 and 002-29."""
     y = np.array(TABLES["s002_valid_8x8"], np.float32)[None, :, :, None]
-    assert str(arithmetic("max_pool", y, 2, at=(0, 0, 0, 0))) == (
+    assert str(arithmetic("max_pool", y, 2, index=(0, 0, 0, 0))) == (
         "max_pool: y[0, 0, 0, 0]\n  max(-67, 23, 313, 343) = 343"
     )
-    assert str(arithmetic("avg_pool", y, 2, at=(0, 3, 3, 0))) == (
+    assert str(arithmetic("avg_pool", y, 2, index=(0, 3, 3, 0))) == (
         "avg_pool: y[0, 3, 3, 0]\n  (-367 - 296 - 35 + 76) / 4 = -155.5"
     )
     for op, name in [("max_pool", "s002_maxpool_4x4"), ("avg_pool", "s002_avgpool_4x4")]:
-        table = [[arithmetic(op, y, 2, at=(0, i, j, 0)).total for j in range(4)] for i in range(4)]
+        table = [[arithmetic(op, y, 2, index=(0, i, j, 0)).total for j in range(4)] for i in range(4)]
         np.testing.assert_array_equal(table, TABLES[name])
     x, dy = np.array([7.0, 1, 7, 3])[None, :, None], np.array([2.0, 5])[None, :, None]
-    first = arithmetic("max_pool", x, 3, stride=1, at=(0, 2, 0), of="x", dy=dy)
+    first = arithmetic("max_pool", x, 3, stride=1, index=(0, 2, 0), wrt="x", dy=dy)
     assert str(first) == (
         "max_pool: dx[0, 2, 0]\n"
         "  max(7, 1, 7): dy[0,0,0] = 2 goes to x[0,0,0], the largest (first of ties)\n"
         "  max(1, 7, 3): dy[0,1,0] = 5 goes to x[0,2,0], the largest\n"
         "  total: 0 + 5 = 5"
     )
-    split = arithmetic("max_pool", x, 3, stride=1, at=(0, 2, 0), of="x", dy=dy, ties="split")
+    split = arithmetic("max_pool", x, 3, stride=1, index=(0, 2, 0), wrt="x", dy=dy, ties="split")
     assert "dy[0,0,0] = 2 goes to x[0,0,0] and x[0,2,0], the largest, 1 to each" in str(split) and split.total == 6
-    unseen = arithmetic("max_pool", x, 1, stride=3, at=(0, 2, 0), of="x", dy=dy)
+    unseen = arithmetic("max_pool", x, 1, stride=3, index=(0, 2, 0), wrt="x", dy=dy)
     assert str(unseen) == "max_pool: dx[0, 2, 0]\n  total: nothing meets it = 0"
-    hole = arithmetic("max_pool", np.array([1, np.nan, 2])[None, :, None], 3, at=(0, 1, 0), of="x", dy=dy[:, :1])
+    hole = arithmetic("max_pool", np.array([1, np.nan, 2])[None, :, None], 3, index=(0, 1, 0), wrt="x", dy=dy[:, :1])
     assert "max(1, nan, 2): dy[0,0,0] = 2 goes to x[0,1,0]" in str(hole) and hole.total == 2
 
 
 @pytest.mark.parametrize(
     ("call", "lines"),
     [
-        (lambda x: arithmetic("tanh", x, at=(0, 1), of="x", dy=x), ["(1 - (-0.7616)²)·(-1) = -0.42"]),
-        (lambda x: arithmetic("relu", x, at=(0, 0), of="x", dy=x), ["[3 > 0]·3 = 3"]),
-        (lambda x: arithmetic("sigmoid", x, at=(0, 0)), ["1 / (1 + exp(-3)) = 0.9526"]),
-        (lambda x: arithmetic("selu", x, at=(0, 1)), ["1.051·(1.673·exp(-1) - 1.673) = -1.111"]),
-        (lambda x: arithmetic("hard_silu", x, at=(0, 1)), ["(-1)·min(max(-1 + 3, 0), 6) / 6 = -0.3333"]),
+        (lambda x: arithmetic("tanh", x, index=(0, 1), wrt="x", dy=x), ["(1 - (-0.7616)²)·(-1) = -0.42"]),
+        (lambda x: arithmetic("relu", x, index=(0, 0), wrt="x", dy=x), ["[3 > 0]·3 = 3"]),
+        (lambda x: arithmetic("sigmoid", x, index=(0, 0)), ["1 / (1 + exp(-3)) = 0.9526"]),
+        (lambda x: arithmetic("selu", x, index=(0, 1)), ["1.051·(1.673·exp(-1) - 1.673) = -1.111"]),
+        (lambda x: arithmetic("hard_silu", x, index=(0, 1)), ["(-1)·min(max(-1 + 3, 0), 6) / 6 = -0.3333"]),
         (
-            lambda x: arithmetic("hard_silu", x, at=(0, 1), of="x", dy=x),
+            lambda x: arithmetic("hard_silu", x, index=(0, 1), wrt="x", dy=x),
             ["(0.3333 + (-1)·[-3 < -1 < 3] / 6)·(-1) = -0.1667"],
         ),
         (
-            lambda x: arithmetic("gelu", x, at=(0, 1), of="x", dy=x, approximate=False),
+            lambda x: arithmetic("gelu", x, index=(0, 1), wrt="x", dy=x, approximate=False),
             ["(0.1587 + (-1)·exp(-(-1)² / 2) / √(2π))·(-1) = 0.08332"],
         ),
-        (lambda x: arithmetic("glu", x[:, :2], at=(0, 0)), ["3·1 / (1 + exp(1)) = 0.8068"]),
+        (lambda x: arithmetic("glu", x[:, :2], index=(0, 0)), ["3·1 / (1 + exp(1)) = 0.8068"]),
         (
-            lambda x: arithmetic("glu", x[:, :2], at=(0, 1), of="x", dy=np.full((1, 1), 2.0)),
+            lambda x: arithmetic("glu", x[:, :2], index=(0, 1), wrt="x", dy=np.full((1, 1), 2.0)),
             ["3·0.2689·(1 - 0.2689)·2 = 1.18"],
         ),
-        (lambda x: arithmetic("lp_pool", x[..., None], 2, at=(0, 0, 0)), ["(|3|^2 + |-1|^2)^(1/2) = 3.162"]),
+        (lambda x: arithmetic("lp_pool", x[..., None], 2, index=(0, 0, 0)), ["(|3|^2 + |-1|^2)^(1/2) = 3.162"]),
         (
-            lambda x: arithmetic("softmax_cross_entropy", x, np.array([1]), at=0),
+            lambda x: arithmetic("softmax_cross_entropy", x, np.array([1]), index=0),
             ["log-sum: log(exp(3) + exp(-1) + exp(0.5)) = 3.096", "3.096 - (-1) = 4.096"],
         ),
         (
-            lambda x: arithmetic("softmax_cross_entropy", x, np.array([1]), at=(0, 1), of="logits", dy=np.array([2.0])),
+            lambda x: arithmetic(
+                "softmax_cross_entropy", x, np.array([1]), index=(0, 1), wrt="logits", dy=np.array([2.0])
+            ),
             ["softmax: exp(-1) / (exp(3) + exp(-1) + exp(0.5)) = 0.01664", "(0.01664 - 1)·2 = -1.967"],
         ),
         (
-            lambda x: arithmetic("dense", x, np.array([[2.0], [-1.0], [4.0]]), np.ones(1), at=(0, 0)),
+            lambda x: arithmetic("dense", x, np.array([[2.0], [-1.0], [4.0]]), np.ones(1), index=(0, 0)),
             ["3·2 + (-1)·(-1) + 0.5·4 = 9", "total: 9 + 1 (bias) = 10"],
         ),
         (
-            lambda x: arithmetic("local_response_norm", x, at=(0, 1), of="x", dy=x, size=2, k=1.0, alpha=0.5, beta=1.0),
+            lambda x: arithmetic(
+                "local_response_norm", x, index=(0, 1), wrt="x", dy=x, size=2, k=1.0, alpha=0.5, beta=1.0
+            ),
             [
                 "sum of squares near channel 0: 3² + (-1)² = 10",
                 "sum of squares near channel 1: 3² + (-1)² + 0.5² = 10.25",
@@ -197,7 +201,7 @@ def test_who_wins_a_window():
             ],
         ),
         (
-            lambda x: arithmetic("layer_norm", x, np.ones(3), -np.ones(3), at=(0, 2)),
+            lambda x: arithmetic("layer_norm", x, np.ones(3), -np.ones(3), index=(0, 2)),
             [
                 "mean: (3 - 1 + 0.5) / 3 = 0.8333",
                 "var: ((3 - 0.8333)² + (-1 - 0.8333)² + (0.5 - 0.8333)²) / 3 = 2.722",
@@ -215,27 +219,27 @@ def test_what_is_kept_and_what_is_dropped():
     x, key = np.full((1, 50), 3.0), jax.random.key(0)
     y = ops.dropout(x, key, 0.5)[0]
     kept, dropped = int(np.argmax(y != 0)), int(np.argmax(y == 0))
-    assert str(arithmetic("dropout", x, key, 0.5, at=(0, kept))) == (
+    assert str(arithmetic("dropout", x, key, 0.5, index=(0, kept))) == (
         f"dropout: y[0, {kept}]\n  kept: 3 / (1 - 0.5) = 6"
     )
-    assert str(arithmetic("dropout", x, key, 0.5, at=(0, dropped))) == f"dropout: y[0, {dropped}]\n  dropped: 0"
+    assert str(arithmetic("dropout", x, key, 0.5, index=(0, dropped))) == f"dropout: y[0, {dropped}]\n  dropped: 0"
     dy = -x[:, :, None]
-    got = arithmetic("spatial_dropout", x[:, :, None], key, 0.0, at=(0, 1, 0), of="x", dy=dy)
+    got = arithmetic("spatial_dropout", x[:, :, None], key, 0.0, index=(0, 1, 0), wrt="x", dy=dy)
     assert str(got) == "spatial_dropout: dx[0, 1, 0]\n  kept: -3 / (1 - 0) = -3"
     assert got.terms[0].numbers[0].where == "dy[0,1,0]"
 
 
 def test_the_two_numbers_of_a_gate():
     x = np.arange(12.0).reshape(1, 2, 6)
-    (term,) = arithmetic("glu", x, at=(0, 1, 2)).terms
+    (term,) = arithmetic("glu", x, index=(0, 1, 2)).terms
     assert [number.where for number in term.numbers] == ["x[0,1,2]", "x[0,1,5]"]
-    (term,) = arithmetic("glu", x, of="x", dy=x[..., :3], at=(0, 1, 5)).terms
+    (term,) = arithmetic("glu", x, wrt="x", dy=x[..., :3], index=(0, 1, 5)).terms
     assert [number.where for number in term.numbers] == ["x[0,1,2]", "x[0,1,5]", "dy[0,1,2]"]
 
 
 def test_long_lines_wrap_between_terms(rng):
     x, kernel = rng.integers(-99, 99, (2, 1, 9, 9, 1)).astype(np.float32)[:, 0], np.ones((9, 9, 1, 1), np.float32)
-    got = arithmetic("conv", x, kernel, at=(1, 0, 0, 0))
+    got = arithmetic("conv", x, kernel, index=(1, 0, 0, 0))
     first, *lines = str(got).split("\n")[1:]
     assert first.startswith("  channel 0: ") and len(lines) > 4
     assert all(len(line) <= 100 and line.startswith("    ") and not line.startswith("     ") for line in lines)

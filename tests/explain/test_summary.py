@@ -21,18 +21,20 @@ from jaxconv import (
     residual,
     serial,
 )
-from jaxconv.explain import Row, summarize, write_summary
+from jaxconv.explain import LayerSummary, format_summary, summarize
 
 
 def test_mnist_cnn_is_the_lectures():  # rows 004-19, 004-20, 001-17
     table = summarize(models.mnist_cnn(), (28, 28, 1))
     assert [row.params for row in table.rows if row.params] == [320, 18_496, 36_928, 36_928, 650]
-    assert (table.params, table.state, table.multiply_adds) == (93_322, 0, 2_794_240)
+    assert (table.params, table.state, table.macs) == (93_322, 0, 2_794_240)
     kinds = "conv relu max_pool conv relu max_pool conv relu flatten dense relu dense"
     assert [row.kind for row in table.rows] == kinds.split()
     shapes = [row.shape for row in table.rows if row.kind != "relu"]
     assert shapes == [(26, 26, 32), (13, 13, 32), (11, 11, 64), (5, 5, 64), (3, 3, 64), (576,), (64,), (10,)]
-    assert [row.sees for row in table.rows if row.kind in ("conv", "max_pool")] == [(n, n) for n in (3, 4, 8, 10, 18)]
+    assert [row.receptive_field for row in table.rows if row.kind in ("conv", "max_pool")] == [
+        (n, n) for n in (3, 4, 8, 10, 18)
+    ]
 
 
 def test_lenet5_is_the_lectures():  # rows 000-15 to 000-20
@@ -47,7 +49,7 @@ def test_lenet5_is_the_lectures():  # rows 000-15 to 000-20
 
 def test_alexnets_first_layer():  # row 000-07
     table = summarize(Conv(96, 11, stride=4), (227, 227, 3))
-    assert (table.rows[0].shape, table.params, table.multiply_adds) == ((55, 55, 96), 34_944, 105_415_200)
+    assert (table.rows[0].shape, table.params, table.macs) == ((55, 55, 96), 34_944, 105_415_200)
 
 
 def test_ten_filters_cost_the_same_on_any_image():  # row 002-25
@@ -96,19 +98,19 @@ def test_receptive_field_is_where_the_gradient_is_not_zero():
         used = np.argwhere(np.asarray(gradient(jax.random.normal(jax.random.key(seed), (1, 40, 40, 1))))[0, :, :, 0])
         height, width = used.max(0) - used.min(0) + 1
         rows, columns = max(rows, height), max(columns, width)
-    assert summarize(model, (40, 40, 1)).rows[-1].sees == (rows, columns)
+    assert summarize(model, (40, 40, 1)).rows[-1].receptive_field == (rows, columns)
 
 
 def test_branches_together_see_what_the_widest_sees_in_each_dimension():
     tall, wide = Conv(1, (5, 1), padding="SAME"), Conv(1, (3, 7), padding="SAME")
-    assert summarize(serial(residual(tall, shortcut=wide), Conv(1, 1)), (9, 9, 1)).rows[-1].sees == (5, 7)
+    assert summarize(serial(residual(tall, shortcut=wide), Conv(1, 1)), (9, 9, 1)).rows[-1].receptive_field == (5, 7)
 
 
 def test_channels_of_branches_side_by_side_add_up():
     pooled = serial(MaxPool(3, stride=2, padding="SAME"), Conv(4, 1))
     block = parallel(Conv(2, (5, 3), stride=2, padding="SAME"), pooled, AvgPool(2, padding="SAME"))
     table = summarize(serial(Conv(3, 1), block, Conv(5, 3)), (9, 8, 1))
-    branches = [(row.name, row.shape, row.params, row.multiply_adds, row.sees) for row in table.rows[1:-1]]
+    branches = [(row.name, row.shape, row.params, row.macs, row.receptive_field) for row in table.rows[1:-1]]
     assert branches == [
         ("parallel1/conv1", (5, 4, 2), 5 * 3 * 3 * 2 + 2, 5 * 4 * (5 * 3 * 3 * 2), (5, 3)),
         ("parallel1/serial1/max_pool1", (5, 4, 3), 0, 0, (3, 3)),
@@ -116,10 +118,10 @@ def test_channels_of_branches_side_by_side_add_up():
         ("parallel1/avg_pool1", (5, 4, 3), 0, 0, (2, 2)),
     ]
     last = table.rows[-1]  # sees 2 + 4 + 3 channels, each pixel of which stands for 5 × 3 of the image, 2 apart
-    assert (last.shape, last.params, last.sees) == ((3, 2, 5), 3 * 3 * 9 * 5 + 5, (9, 7))
-    assert last.multiply_adds == 3 * 2 * (3 * 3 * 9 * 5)
+    assert (last.shape, last.params, last.receptive_field) == ((3, 2, 5), 3 * 3 * 9 * 5 + 5, (9, 7))
+    assert last.macs == 3 * 2 * (3 * 3 * 9 * 5)
     stamped = summarize(serial(parallel(ConvTranspose(1, 3, padding=1), relu), Conv(1, 2)), (4, 4, 2))
-    assert [row.sees for row in stamped.rows] == [None, (1, 1), None]
+    assert [row.receptive_field for row in stamped.rows] == [None, (1, 1), None]
     assert (stamped.rows[-1].shape, stamped.rows[-1].params) == ((3, 3, 1), 2 * 2 * 3 + 1)
 
 
@@ -135,13 +137,15 @@ def test_rows_are_named_by_their_path_and_count_state_apart():
         "dense1",
     ]
     assert table.state == 8 and table.rows[1].params == 8
-    assert [row.sees for row in table.rows][-2:] == [None, None]
+    assert [row.receptive_field for row in table.rows][-2:] == [None, None]
 
 
 def test_a_model_that_does_not_fit_is_told():
     with pytest.raises(InputError, match=r"conv3: conv: window \(3, 3\) on an input of \(1, 1\)"):
         summarize(models.mnist_cnn(), (12, 12, 1))
-    with pytest.raises(InputError, match=r"in_shape \(0, 28, 1\): every size should be a whole number of at least 1"):
+    with pytest.raises(
+        InputError, match=r"input_shape \(0, 28, 1\): every size should be a whole number of at least 1"
+    ):
         summarize(models.mlp(), (0, 28, 1))
     with pytest.raises(InputError, match="unknown model 'lenet': did you mean 'lenet5'"):
         models.get_model("lenet")
@@ -150,17 +154,17 @@ def test_a_model_that_does_not_fit_is_told():
 def test_a_transposed_convolution_works_at_its_inputs_and_ends_what_is_known_of_the_view():
     table = summarize(serial(Conv(4, 3), ConvTranspose(2, (2, 3), stride=2)), (8, 7, 3))
     first, second = table.rows
-    assert first.sees == (3, 3) and second.sees is None
-    assert second.shape == (12, 11, 2) and second.multiply_adds == 6 * 5 * (2 * 3 * 4 * 2)
+    assert first.receptive_field == (3, 3) and second.receptive_field is None
+    assert second.shape == (12, 11, 2) and second.macs == 6 * 5 * (2 * 3 * 4 * 2)
 
 
 def test_what_a_fully_connected_layer_would_take():  # rows 000-16, 002-02, 003-12, 003-13
     lenet = summarize(models.lenet5(), (32, 32, 1)).rows
-    assert (lenet[0].dense_equivalent, lenet[0].shape) == (4_816_896, (28, 28, 6))
-    assert lenet[7].dense_equivalent == lenet[7].weights == 48_000  # a dense layer is one already
-    assert summarize(serial(ops.flatten, Dense(1000)), (150, 150, 3)).rows[1].dense_equivalent == 67_500_000
+    assert (lenet[0].dense_params, lenet[0].shape) == (4_816_896, (28, 28, 6))
+    assert lenet[7].dense_params == lenet[7].weights == 48_000  # a dense layer is one already
+    assert summarize(serial(ops.flatten, Dense(1000)), (150, 150, 3)).rows[1].dense_params == 67_500_000
     words = summarize(Conv(100, 5, padding="SAME"), (1000, 100))  # nothing of that size is allocated
-    assert (words.rows[0].dense_equivalent, words.params) == (10_000_000_000, 50_100)
+    assert (words.rows[0].dense_params, words.params) == (10_000_000_000, 50_100)
 
 
 def test_weights_and_biases_are_counted_apart():
@@ -181,13 +185,15 @@ def test_weights_and_biases_are_counted_apart():
 def test_training_takes_three_times_the_work_but_where_nothing_before_is_learned():
     model = serial(MaxPool(2), parallel(Conv(2, 1), relu), residual(Conv(5, 1)), ops.flatten, Dense(3))
     rows = {row.name: row for row in summarize(model, (8, 8, 3)).rows}
-    multiples = {name: row.training_multiply_adds / row.multiply_adds for name, row in rows.items() if row.params}
+    multiples = {name: row.training_macs / row.macs for name, row in rows.items() if row.params}
     assert multiples == {"parallel1/conv1": 2, "res1/body/conv1": 3, "dense1": 3}
 
 
 def test_jumps_are_the_lectures():  # row 001-17
     rows = summarize(models.mnist_cnn(), (28, 28, 1)).rows
-    assert [row.jump for row in rows if row.kind in ("conv", "max_pool")] == [(n, n) for n in (1, 2, 2, 4, 4)]
+    assert [row.effective_stride for row in rows if row.kind in ("conv", "max_pool")] == [
+        (n, n) for n in (1, 2, 2, 4, 4)
+    ]
 
 
 def _flops(f, *args):
@@ -196,16 +202,16 @@ def _flops(f, *args):
 
 def test_xla_counts_the_same_work():
     """XLA counts a multiply-add as two; of padded images it leaves the padding out, so there is none here."""
-    for layer, in_shape in [
+    for layer, input_shape in [
         (Conv(6, 5, use_bias=False, impl="lax"), (14, 13, 3)),
         (Conv(8, (3, 2), stride=2, groups=2, use_bias=False, impl="lax"), (11, 12, 4)),
         (Dense(30, use_bias=False), (70,)),
     ]:
-        params, state = layer.init(jax.random.key(0), in_shape)
-        x = np.zeros((4, *in_shape), np.float32)
-        row = summarize(layer, in_shape).rows[0]
+        params, state = layer.init(jax.random.key(0), input_shape)
+        x = np.zeros((4, *input_shape), np.float32)
+        row = summarize(layer, input_shape).rows[0]
         forward = _flops(lambda p, x, layer=layer, state=state: layer.apply(p, state, x)[0], params, x)
-        assert forward == 2 * 4 * row.multiply_adds
+        assert forward == 2 * 4 * row.macs
 
 
 def test_xla_counts_the_same_work_in_a_whole_network():
@@ -215,24 +221,24 @@ def test_xla_counts_the_same_work_in_a_whole_network():
     flops = _flops(lambda p, x: model.apply(p, state, x)[0], params, x)
     # The rest: a bias for every output of a layer, and three comparisons for every pooled one. (tanh is counted apart.)
     rest = sum(np.prod(row.shape) * {"conv": 1, "dense": 1, "max_pool": 3}.get(row.kind, 0) for row in table.rows)
-    assert flops == 2 * table.multiply_adds + rest
+    assert flops == 2 * table.macs + rest
 
 
 def test_a_summary_is_written_in_four_forms():
     table = summarize(models.lenet5(), (32, 32, 1))
-    found = json.loads(write_summary(table, "json"))
-    assert found["total"]["params"] == 61_706 and found["total"]["multiply_adds"] == 416_520
-    assert found["layers"][0]["dense_equivalent"] == 4_816_896 and found["layers"][3]["sees"] == [14, 14]
+    found = json.loads(format_summary(table, "json"))
+    assert found["total"]["params"] == 61_706 and found["total"]["macs"] == 416_520
+    assert found["layers"][0]["dense_params"] == 4_816_896 and found["layers"][3]["sees"] == [14, 14]
     for form in ("terminal", "text", "markdown"):
-        said = write_summary(table, form)
+        said = format_summary(table, form)
         assert "4,816,896" in said and "61,470" in said and "(28, 28, 6)" in said
-    markdown = write_summary(table, "markdown").splitlines()
+    markdown = format_summary(table, "markdown").splitlines()
     assert len(markdown) == 2 + 12 + 1 and len({line.count("|") for line in markdown}) == 1
-    narrow = write_summary(table, "terminal", width=80)
+    narrow = format_summary(table, "terminal", width=80)
     assert max(map(len, narrow.splitlines()[:-1])) <= 80 and "if dense" in narrow.splitlines()[-1]
     assert "4,816,896" not in narrow
     with pytest.raises(InputError, match="summary: unknown form 'html'"):
-        write_summary(table, "html")
+        format_summary(table, "html")
 
 
 def test_nothing_is_compiled_and_nothing_allocated():
@@ -250,4 +256,4 @@ def test_nothing_is_compiled_and_nothing_allocated():
 def test_facts_are_on_the_rows_and_not_in_the_json():
     table = summarize(serial(Conv(2, 3), relu), (5, 5, 1))
     assert table.rows[0].facts.kernel_use == "slide" and table.rows[1].facts.rectifies
-    assert set(table.as_json()["layers"][0]) == {*Row._fields, "params", "share"} - {"facts"}
+    assert set(table.to_dict()["layers"][0]) == {*LayerSummary._fields, "params", "share"} - {"facts"}

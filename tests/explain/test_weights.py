@@ -42,7 +42,7 @@ def test_two_groups_are_the_two_streams_of_alexnet():
 @pytest.mark.parametrize("per", ["filter", "layer"])
 def test_a_filter_is_an_image_around_the_grey_in_the_middle(rng, channels, per):
     kernel = rng.normal(size=(2, 3, channels, 4)).astype(np.float32) * np.array([1, 5, 0.1, 0], np.float32)
-    shown = np.asarray(explain.filter_images(kernel, per=per))
+    shown = np.asarray(explain.kernel_images(kernel, normalize_by=per))
     assert shown.shape == (4, 2, 3, channels)
     for o in range(4):
         largest = np.abs(kernel[..., o] if per == "filter" else kernel).max() or 1
@@ -53,11 +53,11 @@ def test_a_filter_is_an_image_around_the_grey_in_the_middle(rng, channels, per):
 
 def test_deeper_filters_are_shown_a_channel_at_a_time(rng):
     kernel = rng.normal(size=(3, 2, 5, 4)).astype(np.float32)
-    shown = np.asarray(explain.channel_images(kernel))
+    shown = np.asarray(explain.kernel_channel_images(kernel))
     assert shown.shape == (4, 5, 3, 2)
     for o, c in np.ndindex(4, 5):
         np.testing.assert_allclose(shown[o, c], kernel[:, :, c, o] / np.abs(kernel[..., o]).max(), rtol=1e-6)
-    whole = np.asarray(explain.channel_images(kernel, per="layer"))
+    whole = np.asarray(explain.kernel_channel_images(kernel, per="layer"))
     np.testing.assert_allclose(whole[1, 2], kernel[:, :, 2, 1] / np.abs(kernel).max(), rtol=1e-6)
 
 
@@ -69,13 +69,13 @@ def test_colourfulness_is_the_share_that_is_left_without_grey(rng):
     kernel[:, :, 1:, 2] = 0  # looks at red alone
     kernel[..., 3] = 0
     kernel[..., 4] *= 1e-25  # whose squares are 0 in float32
-    found = np.asarray(explain.colourfulness(kernel))
+    found = np.asarray(explain.colorfulness(kernel))
     wide = kernel.astype(np.float64)
     # By the variance between the channels, as an analysis of variance has it.
     wanted = [3 * wide[..., o].var(axis=2).sum() / ((wide[..., o] ** 2).sum() or 1) for o in range(6)]
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(found[:4], [0, 1, 2 / 3, 0], rtol=1e-5, atol=1e-7)
-    many = explain.colourfulness(rng.normal(size=(3, 3, 3, 2000)).astype(np.float32))
+    many = explain.colorfulness(rng.normal(size=(3, 3, 3, 2000)).astype(np.float32))
     np.testing.assert_allclose(np.mean(many), 2 / 3, atol=0.01)
 
 
@@ -83,7 +83,7 @@ def test_change_is_length_and_angle(rng):
     before, after = rng.normal(size=(2, 3, 2, 2, 5)).astype(np.float32)
     after[..., 0], after[..., 1], after[..., 2] = before[..., 0], 3 * before[..., 1], -before[..., 2]
     before[..., 3] = 0
-    found = explain.change(before, after)
+    found = explain.kernel_change(before, after)
     for o in range(5):
         a, b = before[..., o].ravel().astype(np.float64), after[..., o].ravel().astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -98,16 +98,19 @@ def test_change_is_length_and_angle(rng):
     [
         (
             r"filter_images: kernel \(3, 3, 2, 4\) looks at 2 channels.*channel_images",
-            lambda k: explain.filter_images(k),
+            lambda k: explain.kernel_images(k),
         ),
         (
             r"filter_images: unknown per 'all'.*Known: filter, layer",
-            lambda k: explain.filter_images(k[:, :, :1], per="all"),
+            lambda k: explain.kernel_images(k[:, :, :1], normalize_by="all"),
         ),
-        (r"filter_images: kernel float32\(3, 3, 2\) should be floats", lambda k: explain.filter_images(k[..., 0])),
-        (r"channel_images: kernel float32\(0, 3, 2, 4\) should be", lambda k: explain.channel_images(k[:0])),
-        (r"colourfulness: kernel \(3, 3, 2, 4\) has not the three channels", lambda k: explain.colourfulness(k)),
-        (r"change: kernels \(3, 3, 2, 4\) and \(2, 3, 2, 4\) are not of one", lambda k: explain.change(k, k[:2])),
+        (r"filter_images: kernel float32\(3, 3, 2\) should be floats", lambda k: explain.kernel_images(k[..., 0])),
+        (r"channel_images: kernel float32\(0, 3, 2, 4\) should be", lambda k: explain.kernel_channel_images(k[:0])),
+        (r"colourfulness: kernel \(3, 3, 2, 4\) has not the three channels", lambda k: explain.colorfulness(k)),
+        (
+            r"change: kernels \(3, 3, 2, 4\) and \(2, 3, 2, 4\) are not of one",
+            lambda k: explain.kernel_change(k, k[:2]),
+        ),
     ],
 )
 def test_what_is_no_such_kernel_is_refused(said, call):

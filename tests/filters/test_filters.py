@@ -33,7 +33,7 @@ def test_any_kernel_and_any_padding_do(x64, rng):
     x, kernel = rng.normal(size=(1, 6, 5, 2)), rng.normal(size=(2, 3))
     y = filters.apply_filter(x, kernel, padding="VALID")
     np.testing.assert_allclose(y[0, :, :, 1], correlate2d(x[0, :, :, 1], kernel, mode="valid"), rtol=1e-12)
-    y = filters.apply_filter(x, kernel, padding="FULL", pad_mode="zeros")
+    y = filters.apply_filter(x, kernel, padding="FULL", padding_mode="zeros")
     np.testing.assert_allclose(y[0, :, :, 0], correlate2d(x[0, :, :, 0], kernel, mode="full"), rtol=1e-12)
 
 

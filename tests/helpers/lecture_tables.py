@@ -45,9 +45,9 @@ def compiled(op, *arrays, **options):
     return jax.jit(functools.partial(op, **options))(*arrays)
 
 
-def parameters(rng, model, in_shape):
+def parameters(rng, model, input_shape):
     """Random parameters of a model; its own init takes longer to compile than these tests do."""
-    params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))
+    params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))
     return jax.tree.map(lambda p: rng.normal(0, 0.1, p.shape).astype(p.dtype), params)
 
 

@@ -5,28 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv import BatchNorm, Conv, Dense, flatten, serial
-from jaxconv.train import (
-    Plan,
-    Position,
-    Snapshot,
-    Stopping,
-    init_state,
-    make_optimizer,
-)
+from jaxconv.train import EarlyStoppingState, EpochPlan, Snapshot, TrainProgress, create_train_state, make_optimizer
 
 MODEL = serial(Conv(3, 2), BatchNorm(), flatten, Dense(2))
-POSITION = Position(
-    plan=Plan(50, 8, 7, 3, 3),
+POSITION = TrainProgress(
+    plan=EpochPlan(50, 8, 7, 3, 3),
     epoch=1,
-    chunk=2,
-    measured=(
+    execution=2,
+    metric_sums=(
         {"loss": 0.1, "accuracy": 2.0, "count": 3.0},
         {"loss": 1e-45, "accuracy": 5.0, "count": 6.0},
     ),
-    stopping=(Stopping(0.1, 0.0, 1, 2, True), Stopping()),
+    early_stopping=(EarlyStoppingState(0.1, 0.0, 1, 2, True), EarlyStoppingState()),
     seconds=1.5,
     chunk_seconds=0.25,
-    reader={"next_index": 2},
+    loader_state={"next_index": 2},
 )
 
 
@@ -37,9 +30,11 @@ def records(count):
     )
 
 
-def made(step=3, model=MODEL, optimizer="adam", seed=0, average=False):
+def made(step=3, model=MODEL, optimizer="adam", seed=0, ema=False):
     """A snapshot of random numbers in the right places, so that no two arrays are alike."""
-    init = lambda key: init_state(model, make_optimizer(optimizer, clip_norm=1.0), key, (4, 4, 1), average=average)  # noqa: E731
+    init = lambda key: create_train_state(
+        model, make_optimizer(optimizer, max_grad_norm=1.0), key, (4, 4, 1), ema=average
+    )  # noqa: E731
     several = isinstance(seed, list)
     keys = jnp.stack([jax.random.key(each) for each in seed]) if several else jax.random.key(seed)
     like = jax.eval_shape(jax.vmap(init) if several else init, keys)
@@ -62,7 +57,7 @@ def assert_same(found, wanted):
     for here, there in zip(*map(jax.tree.leaves, (found[:2], wanted[:2])), strict=True):
         assert here.dtype == there.dtype and here.shape == there.shape
         assert np.asarray(here).tobytes() == np.asarray(there).tobytes()
-    assert found.position == wanted.position
+    assert found.progress == wanted.progress
 
 
 def flip(path, at):

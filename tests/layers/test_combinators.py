@@ -31,7 +31,7 @@ def test_residual_with_a_shortcut():
 def test_parallel_lays_the_channels_of_its_branches_end_to_end():
     layer = parallel(Conv(2, 1), ops.relu, Conv(4, (3, 1), padding="SAME", name="tall"), Conv(1, 1), AvgPool(1))
     params, state = layer.init(KEY, (5, 4, 3))
-    assert [name for name, _ in layer.parts] == ["conv1", "relu1", "tall", "conv3", "avg_pool1"]
+    assert [name for name, _ in layer.children] == ["conv1", "relu1", "tall", "conv3", "avg_pool1"]
     assert layer.kind == "parallel" and params.keys() == {"conv1", "tall", "conv3"} and state == {}
 
     def by_hand(params, x):
@@ -48,7 +48,7 @@ def test_parallel_lays_the_channels_of_its_branches_end_to_end():
 
 
 def test_each_branch_has_its_own_parameters_state_and_randomness():
-    branches = [serial(BatchNorm(decay=decay), Dropout(0.5), Dense(3)) for decay in (0.75, 0.5)]
+    branches = [serial(BatchNorm(momentum=decay), Dropout(0.5), Dense(3)) for decay in (0.75, 0.5)]
     layer = parallel(*branches, Dropout(0.5), Dropout(0.5), ops.relu)
     params, state = layer.init(KEY, (50,))
     assert not np.allclose(params["serial1"]["dense1"]["kernel"], params["serial2"]["dense1"]["kernel"])

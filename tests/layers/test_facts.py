@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
     layer: Layer
     window: tuple[int, int, int] = (1, 1, 0)
-    in_shape: tuple[int, ...] = IMAGE
+    input_shape: tuple[int, ...] = IMAGE
 
 
 LAYERS = {
@@ -56,7 +56,7 @@ LAYERS = {
     "Conv padded": Case(Conv(C, 3, padding="SAME"), (3, 1, 1)),
     "ConvTranspose": Case(ConvTranspose(C, 3, stride=2)),
     "ConvTranspose padded": Case(ConvTranspose(C, 3, stride=2, padding="SAME")),
-    "Dense": Case(Dense(C), in_shape=ROW),
+    "Dense": Case(Dense(C), input_shape=ROW),
     "BatchNorm": Case(BatchNorm()),
     "LayerNorm": Case(LayerNorm()),
     "GroupNorm": Case(GroupNorm(2)),
@@ -76,24 +76,24 @@ FUNCTIONS = {name: getattr(ops, name) for name in ops.activations.__all__} | {
     "flatten": ops.flatten,
     "global_avg_pool": ops.global_avg_pool,
     "global_max_pool": ops.global_max_pool,
-    "adaptive_avg_pool": partial(ops.adaptive_avg_pool, out=4),
-    "adaptive_max_pool": partial(ops.adaptive_max_pool, out=4),
-    "max_pool": partial(ops.max_pool, window=3, stride=1, padding="SAME"),
-    "avg_pool": partial(ops.avg_pool, window=3, stride=1, padding="SAME"),
-    "lp_pool": partial(ops.lp_pool, window=3, stride=1, padding="SAME"),
+    "adaptive_avg_pool": partial(ops.adaptive_avg_pool, output_size=4),
+    "adaptive_max_pool": partial(ops.adaptive_max_pool, output_size=4),
+    "max_pool": partial(ops.max_pool, window_shape=3, stride=1, padding="SAME"),
+    "avg_pool": partial(ops.avg_pool, window_shape=3, stride=1, padding="SAME"),
+    "lp_pool": partial(ops.lp_pool, window_shape=3, stride=1, padding="SAME"),
     "conv": partial(ops.conv, kernel=KERNEL, padding="SAME"),
     "conv_transpose": partial(ops.conv_transpose, kernel=KERNEL, padding="SAME"),
     "batch_norm": partial(ops.batch_norm, **VECTORS),
     "layer_norm": ops.layer_norm,
     "rms_norm": ops.rms_norm,
-    "group_norm": partial(ops.group_norm, groups=2),
+    "group_norm": partial(ops.group_norm, num_groups=2),
     "instance_norm": ops.instance_norm,
     "local_response_norm": ops.local_response_norm,
     "dropout": partial(ops.dropout, key=KEY, rate=0.5),
     "spatial_dropout": partial(ops.spatial_dropout, key=KEY, rate=0.5),
 }
 CASES = LAYERS | {name: Case(as_layer(function)) for name, function in FUNCTIONS.items()}
-CASES["dense"] = Case(as_layer(partial(ops.dense, kernel=KERNEL[0, 0])), in_shape=ROW)
+CASES["dense"] = Case(as_layer(partial(ops.dense, kernel=KERNEL[0, 0])), input_shape=ROW)
 
 # Facts that hold but that a layer does not state, and why.
 UNSTATED = {
@@ -104,12 +104,12 @@ UNSTATED = {
 
 
 def function_of(case):
-    params, state = case.layer.init(KEY, case.in_shape)
+    params, state = case.layer.init(KEY, case.image_shape)
     return jax.jit(lambda x: case.layer.apply(params, state, x)[0])
 
 
 def sample(case, seed=1):
-    return np.random.default_rng(seed).normal(size=(1, *case.in_shape)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(1, *case.image_shape)).astype(np.float32)
 
 
 def changes(f, x, index):
@@ -157,8 +157,8 @@ def identity_at_inference(case):
 
 
 def rectifies(case):
-    f, x = function_of(case), np.linspace(0.1, 9, 2 * np.prod(case.in_shape)).astype(np.float32)
-    x = x[::2].reshape(1, *case.in_shape)
+    f, x = function_of(case), np.linspace(0.1, 9, 2 * np.prod(case.image_shape)).astype(np.float32)
+    x = x[::2].reshape(1, *case.image_shape)
     slope = jax.grad(lambda x: f(x).sum())
     return not f(-x).any() and not slope(-x).any() and bool(f(x).all())
 
@@ -196,15 +196,15 @@ def pools(case):
 
 def kernel_use(case):
     """Count the products of one entry of the kernel: the slope by it, of the sum of y, for an x of ones."""
-    params, state = case.layer.init(KEY, case.in_shape)
+    params, state = case.layer.init(KEY, case.image_shape)
     if "kernel" not in params:
         return None
-    x = jnp.ones((1, *case.in_shape))
+    x = jnp.ones((1, *case.image_shape))
     y, back = jax.vjp(lambda kernel: case.layer.apply(params | {"kernel": kernel}, state, x)[0], params["kernel"])
     uses = float(back(jnp.ones_like(y))[0].max())
     if params["kernel"].ndim == 2:
         return "dense" if uses == 1 else None
-    positions = {"slide": np.prod(y.shape[1:-1]), "scatter": np.prod(case.in_shape[:-1])}
+    positions = {"slide": np.prod(y.shape[1:-1]), "scatter": np.prod(case.image_shape[:-1])}
     return next((name for name, count in positions.items() if uses == count), None)
 
 
@@ -212,7 +212,7 @@ def merges(case):
     if case.layer.join is None:
         return None
     x = sample(case)
-    params, state = case.layer.init(KEY, case.in_shape)
+    params, state = case.layer.init(KEY, case.image_shape)
     y, _ = case.layer.apply(params, state, x)
     branches = [part.apply(params.get(name, {}), {}, x)[0] for name, part in case.layer.parts]
     expected = {"sum": sum(branches)} if len({b.shape for b in branches}) == 1 else {}
@@ -221,7 +221,7 @@ def merges(case):
 
 
 def has_state(case):
-    return bool(case.layer.init(KEY, case.in_shape)[1])
+    return bool(case.layer.init(KEY, case.image_shape)[1])
 
 
 COMPUTED = {f.__name__: f for f in (keeps_channels, keeps_positions, identity_at_inference, rectifies, saturates_at)}
@@ -281,7 +281,7 @@ def test_facts_of_a_function_of_ones_own():
     assert pool.facts == Facts(pools="max") and pool.window == MaxPool(2).window
 
 
-def own_init(key, in_shape):
+def own_init(key, input_shape):
     return {}, {}
 
 

@@ -40,7 +40,7 @@ def test_every_kind_has_its_name_and_its_parameters():
         ConvTranspose(2, 1, name="last"),
     )
     params, state = model.init(KEY, (5, 6, 6))
-    assert state == {} and [name for name, _ in model.parts] == [
+    assert state == {} and [name for name, _ in model.children] == [
         "conv_transpose1",
         "ln1",
         "gn1",
@@ -68,7 +68,7 @@ OPTIONS = {"stride": (2, 1), "padding": 1, "dilation": (1, 2)}
 @pytest.mark.parametrize(
     ("layer", "op", "options"),
     [
-        (Conv, ops.conv, {**OPTIONS, "groups": 2, "pad_mode": "reflect", "flip": True, "impl": "explicit"}),
+        (Conv, ops.conv, {**OPTIONS, "groups": 2, "padding_mode": "reflect", "flip_kernel": True, "impl": "explicit"}),
         (
             ConvTranspose,
             ops.conv_transpose,
@@ -96,7 +96,7 @@ def test_every_option_reaches_the_op(rng, layer, op, options):
     made = layer(*args, **options)
     params, state = made.init(KEY, (6, 6, 4))
     params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
-    window = {} if params else {"window": args[0]}
+    window = {} if params else {"window_shape": args[0]}
     got = both(lambda x: made.apply(params, state, x)[0])
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
@@ -140,7 +140,7 @@ def test_batch_norm_trains_in_float32_on_bfloat16(rng):
 @pytest.mark.parametrize("train", [True, False])
 def test_a_batch_norm_without_a_scale_is_one_whose_scale_stays_1(train, rng):
     x = jnp.asarray(rng.normal(size=(3, 4, 5, 2)), jnp.float32)
-    bare, full = BatchNorm(use_scale=False, decay=0.6), BatchNorm(decay=0.6)
+    bare, full = BatchNorm(use_scale=False, momentum=0.6), BatchNorm(momentum=0.6)
     params, state = bare.init(KEY, x.shape[1:])
     assert list(params) == ["bias"]
     params = {"bias": jnp.asarray([3.0, -1.0])}

@@ -70,21 +70,21 @@ MODELS = {
         (9, 8, 2),
     ),
     "decoder": (
-        serial(ConvTranspose(4, (3, 2), stride=2, padding=1, output_padding=1), ops.relu, Conv(2, 3, flip=True)),
+        serial(ConvTranspose(4, (3, 2), stride=2, padding=1, output_padding=1), ops.relu, Conv(2, 3, flip_kernel=True)),
         (4, 5, 2),
     ),
     "strided": (serial(Conv(4, 3, stride=2, padding="SAME", groups=2), ops.relu, AvgPool((2, 1))), (8, 9, 2)),
 }
-EVERY_MODEL = pytest.mark.parametrize(("model", "in_shape"), MODELS.values(), ids=MODELS)
+EVERY_MODEL = pytest.mark.parametrize(("model", "input_shape"), MODELS.values(), ids=MODELS)
 
 
 @EVERY_MODEL
-def test_laws_of_every_model(model, in_shape):
-    params, state = jax.jit(model.init, static_argnums=1)(KEY, in_shape)
-    x = jax.random.normal(KEY, (3, *in_shape))
+def test_laws_of_every_model(model, input_shape):
+    params, state = jax.jit(model.init, static_argnums=1)(KEY, input_shape)
+    x = jax.random.normal(KEY, (3, *input_shape))
     apply = jax.jit(model.apply, static_argnames="train")
     y, kept = apply(params, state, x)
-    assert y.shape[1:] == output_shape(model, params, state, in_shape)
+    assert y.shape[1:] == output_shape(model, params, state, input_shape)
     jax.tree.map(np.testing.assert_array_equal, kept, state)  # inference leaves the state alone
     alone = jnp.concatenate([apply(params, state, one[None])[0] for one in x])
     np.testing.assert_allclose(alone, y, rtol=2e-5, atol=2e-5)  # examples do not see each other
@@ -96,11 +96,11 @@ def test_laws_of_every_model(model, in_shape):
 
 @pytest.mark.parametrize("name", ["inception", "decoder"])
 def test_compiled_or_not_it_is_the_same(name):
-    model, in_shape = MODELS[name]
-    params, state = model.init(KEY, in_shape)
-    compiled, _ = jax.jit(model.init, static_argnums=1)(KEY, in_shape)
+    model, input_shape = MODELS[name]
+    params, state = model.init(KEY, input_shape)
+    compiled, _ = jax.jit(model.init, static_argnums=1)(KEY, input_shape)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, compiled)
-    x = jax.random.normal(KEY, (2, *in_shape))
+    x = jax.random.normal(KEY, (2, *input_shape))
     y, _ = jax.jit(model.apply)(params, state, x)
     np.testing.assert_allclose(model.apply(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
 
@@ -145,7 +145,7 @@ def test_parts_do_not_share_randomness():
 
 
 def test_batch_norm_keeps_running_statistics_and_heeds_the_mask(rng):
-    layer = BatchNorm(decay=0.75)
+    layer = BatchNorm(momentum=0.75)
     params, state = layer.init(KEY, (2,))
     x = jnp.asarray(rng.normal(5, 2, size=(6, 2)), jnp.float32)
     mask = jnp.arange(6) < 4
@@ -201,7 +201,7 @@ def test_flax_linen_gives_the_same_from_the_same_tree():
 def test_a_layer_written_by_hand_needs_no_mask():
     scale = Layer(
         "scale",
-        lambda key, in_shape: ({"scale": jnp.ones(())}, {}),
+        lambda key, input_shape: ({"scale": jnp.ones(())}, {}),
         lambda params, state, x, *, train=False, key=None: (2 * params["scale"] * x, state),
     )
     assert as_layer(scale).apply is as_layer(scale).apply  # or jit would compile it anew every time
@@ -221,8 +221,11 @@ def test_a_layer_written_by_hand_needs_no_mask():
             lambda: serial(Conv(4, 3), MaxPool(2), Conv(4, 3)).init(KEY, (5, 5, 1)),
             r"^conv2: conv: window \(3, 3\) on an input of \(1, 1\)",
         ),
-        (lambda: serial(Conv(4, 3), Dense(3)).init(KEY, (5, 5, 1)), r"^dense1: Dense: in_shape \(3, 3, 4\) .* flatten"),
-        (lambda: Conv(4, (3, 3)).init(KEY, (28, 28)), r"in_shape \(28, 28\) should be one example's, \(H, W, C\)"),
+        (
+            lambda: serial(Conv(4, 3), Dense(3)).init(KEY, (5, 5, 1)),
+            r"^dense1: Dense: input_shape \(3, 3, 4\) .* flatten",
+        ),
+        (lambda: Conv(4, (3, 3)).init(KEY, (28, 28)), r"input_shape \(28, 28\) should be one example's, \(H, W, C\)"),
         (lambda: Conv(4, 3, groups=2).init(KEY, (5, 5, 3)), r"groups=2 does not divide the 3 channels"),
         (lambda: Conv(0, 3).init(KEY, (5, 5, 3)), r"features=0 should be an int of at least 1"),
         (lambda: Conv(2.5, 3).init(KEY, (5, 5, 3)), r"features=2.5 should be an int of at least 1"),
@@ -235,7 +238,7 @@ def test_a_layer_written_by_hand_needs_no_mask():
         (lambda: ConvTranspose(4, (3,)).init(KEY, (5, 5, 3)), r"^ConvTranspose: kernel_size \(3,\): give an int"),
         (
             lambda: serial(GroupNorm(4)).init(KEY, (5, 5, 6)),
-            r"^gn1: group_norm: groups=4 does not divide the 6 channels",
+            r"^gn1: group_norm: num_groups=4 does not divide the 6 channels",
         ),
         (
             lambda: serial(MaxPool(2, ties="last")).init(KEY, (4, 4, 1)),

@@ -27,9 +27,9 @@ def rows(*kinds):
     return [row for row in LENET.rows if row.kind in kinds]
 
 
-def by_hand_matrix(kernel, in_shape, stride):
+def by_hand_matrix(kernel, input_shape, stride):
     """The dense layer that a convolution is: one row an output, zero wherever the window does not reach."""
-    (h, w, c), (kh, kw, _, features) = in_shape, kernel.shape
+    (h, w, c), (kh, kw, _, features) = input_shape, kernel.shape
     out = (h - kh) // stride + 1, (w - kw) // stride + 1
     matrix = np.zeros((*out, features, h, w, c), np.float32)
     for i, j in np.ndindex(*out):
@@ -84,7 +84,7 @@ def test_000_07_alexnets_first_layer():
     """227×227×3 under 96 filters of 11×11, stride 4, is 55×55×96. (The printed formula lost its minus, E1.)"""
     table = summarize(Conv(96, 11, stride=4), (227, 227, 3))
     assert table.rows[0].shape == (55, 55, 96)
-    assert (table.params, table.params - 96, table.multiply_adds) == (34_944, 34_848, 105_415_200)
+    assert (table.params, table.params - 96, table.macs) == (34_944, 34_848, 105_415_200)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_000_08_sparse_connectivity(rng, stride, place, seen):
     kernel = np.ones((2, 2, 1, 1), np.float32)
     touched = jax.grad(lambda x: ops.conv(x, kernel, stride=stride)[(0, *place, 0)])(x)
     assert set(1 + np.flatnonzero(touched)) == seen
-    pixels = shapes.tap_pixels(shapes.resolve(shapes.Window(2, stride), (4, 4)))
+    pixels = shapes.tap_indices(shapes.resolve_window(shapes.Window(2, stride), (4, 4)))
     assert {1 + 4 * i + j for i, j in itertools.product(pixels[0][place[0]], pixels[1][place[1]])} == seen
     dense = rng.normal(size=(16, 4)).astype(np.float32)
     assert set(1 + np.flatnonzero(jax.grad(lambda x: ops.dense(flatten(x), dense)[0, 0])(x))) == set(range(1, 17))
@@ -108,13 +108,13 @@ def test_000_09_weights_are_shared(rng):
     assert {summarize(Conv(4, (3, 2)), (h, w, 5)).params for h, w in [(3, 2), (8, 9), (300, 200)]} == {124}
     kernel = rng.permutation(3 * 2 * 2 * 4).reshape(3, 2, 2, 4).astype(np.float32) + 1
     for size in [(4, 3), (6, 7)]:
-        assert len(np.unique(ops.conv_matrix(kernel, (*size, 2)).data)) == kernel.size
+        assert len(np.unique(ops.convolution_matrix(kernel, (*size, 2)).data)) == kernel.size
 
 
 def test_000_10_a_convolution_is_a_dense_layer_of_which_few_weights_are_active(rng):
     """LeNet's first layer as a matrix: 4,816,896 entries, 117,600 (2.44 %) not zero, 150 distinct."""
     kernel = 1 + rng.permutation(150).reshape(5, 5, 1, 6).astype(np.float32)
-    matrix = ops.conv_matrix(kernel, (32, 32, 1))
+    matrix = ops.convolution_matrix(kernel, (32, 32, 1))
     assert matrix.shape == (28 * 28 * 6, 32 * 32) and math.prod(matrix.shape) == 4_816_896
     assert matrix.nse == np.count_nonzero(matrix.data) == 117_600
     assert round(100 * matrix.nse / math.prod(matrix.shape), 2) == 2.44
@@ -127,7 +127,7 @@ def test_000_10_the_matrix_is_the_one_written_by_hand(rng):
     """Position by position, with stride and several channels."""
     kernel = integers(rng, 3, 2, 2, 3)
     wanted = by_hand_matrix(kernel, (7, 5, 2), stride=2)
-    np.testing.assert_array_equal(ops.conv_matrix(kernel, (7, 5, 2), stride=2).todense(), wanted)
+    np.testing.assert_array_equal(ops.convolution_matrix(kernel, (7, 5, 2), stride=2).todense(), wanted)
 
 
 def test_000_10_the_gradient_of_a_shared_weight_is_the_sum_over_its_copies(rng):
@@ -149,7 +149,7 @@ POOLS = [((6,), (2,)), ((4, 4), (2, 2)), ((4, 6, 2), (2, 3, 2))]
 def test_000_11_and_12_pooling_takes_one_number_of_each_quadrant(rng, size, window, pool, reduce):
     """2×2 with stride 2: 4×4 becomes 2×2, the largest (row 11) or the mean (row 12) of each quadrant."""
     x = (12.0 * rng.permutation(2 * math.prod(size))).reshape(1, *size, 2).astype(np.float32)  # means stay whole
-    y = compiled(pool, x, window=window)
+    y = compiled(pool, x, window_shape=window)
     assert y.shape == (1, *(n // f for n, f in zip(size, window)), 2)
     for place in np.ndindex(*y.shape[1:-1]):
         region = x[(0, *(slice(p * f, (p + 1) * f) for p, f in zip(place, window)))]
@@ -189,7 +189,7 @@ def test_000_15_lenets_first_convolution():
 def test_000_16_the_fully_connected_equivalent():
     """32×32 inputs to 28×28×6 outputs are 4,816,896 weights (and 4,704 biases, E4)."""
     dense = serial(flatten, Dense(math.prod(rows("conv")[0].shape)))
-    assert summarize(dense, (32, 32, 1)).multiply_adds == 4_816_896
+    assert summarize(dense, (32, 32, 1)).macs == 4_816_896
     assert summarize(dense, (32, 32, 1)).params == 4_816_896 + 4_704 == 4_821_600
 
 
@@ -236,7 +236,7 @@ def test_000_22_loss_backpropagation_and_an_update(promoting, rng):
         logits, _ = model.apply(params, {}, images / np.float32(255))
         return ops.softmax_cross_entropy(logits, labels).mean()
 
-    ts = train.init_state(model, optimizer, jax.random.key(0), (8, 8, 1))
+    ts = train.create_train_state(model, optimizer, jax.random.key(0), (8, 8, 1))
     # Copies, since a step uses the memory of its input again.
     before, gradient = jax.tree.map(np.array, (ts.params, jax.jit(jax.grad(loss))(ts.params)))
     step, losses = train.make_train_step(model, optimizer), []

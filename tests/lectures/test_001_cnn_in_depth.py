@@ -39,7 +39,7 @@ def test_001_04_an_eight_is_an_eight_wherever_it_is(rng):
     eight, kernel = image(table("s001_digit8_18x18")), integers(rng, 3, 3, 1, 4)
 
     def conv(x):
-        return relu(ops.conv(x, kernel, padding="SAME", pad_mode="circular"))
+        return relu(ops.conv(x, kernel, padding="SAME", padding_mode="circular"))
 
     moved = jnp.roll(eight, (5, -3), axis=(1, 2))
     np.testing.assert_array_equal(conv(moved), jnp.roll(conv(eight), (5, -3), axis=(1, 2)))
@@ -52,9 +52,9 @@ def test_001_05_one_output_is_a_dot_product_of_75_numbers(rng):
     """A 5×5×3 filter on 32×32×3 gives 28×28×1 numbers, each of 75 products and a bias."""
     kernel = 1 + rng.permutation(75).reshape(5, 5, 3, 1).astype(np.float32)
     row = summarize(Conv(1, 5), (32, 32, 3)).rows[0]
-    assert row.shape == (28, 28, 1) and row.multiply_adds == 75 * 28 * 28
+    assert row.shape == (28, 28, 1) and row.macs == 75 * 28 * 28
     x = jnp.asarray(integers(rng, 1, 32, 32, 3))
-    written = arithmetic("conv", x, kernel, np.float32([10]), at=(0, 13, 8, 0))
+    written = arithmetic("conv", x, kernel, np.float32([10]), index=(0, 13, 8, 0))
     assert len(written.terms) == 75 and written.bias == 10
     assert written.total == (x[0, 13:18, 8:13] * kernel[..., 0]).sum() + 10
     for place in [(0, 0), (27, 27), (13, 8)]:
@@ -113,17 +113,17 @@ def test_001_10_the_typical_architecture():
 def test_001_11_pooling_changes_the_size_and_not_the_depth(rng, pool, h, w, d, f, s):
     """W2 = (W1 − F)/S + 1, D2 = D1, and every map on its own: so channels may change places."""
     x = rng.permutation(h * w * d).reshape(1, h, w, d).astype(np.float32)
-    y = compiled(pool, x, window=f, stride=s)
+    y = compiled(pool, x, window_shape=f, stride=s)
     assert y.shape == (1, (h - f) // s + 1, (w - f) // s + 1, d)
-    np.testing.assert_array_equal(compiled(pool, x[..., ::-1], window=f, stride=s), y[..., ::-1])
+    np.testing.assert_array_equal(compiled(pool, x[..., ::-1], window_shape=f, stride=s), y[..., ::-1])
 
 
 def test_001_12_max_average_and_l2_norm_pooling():
     """Three reductions of one window; the norm has a finite gradient even where all is zero."""
     x = jnp.array([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[None, :, :, None]
-    assert compiled(ops.max_pool, x, window=2).ravel().tolist() == [4, 0]
-    assert compiled(ops.avg_pool, x, window=2).ravel().tolist() == [1.75, 0]
-    np.testing.assert_allclose(compiled(ops.lp_pool, x, window=2).ravel(), [5, 0], rtol=1e-6)
+    assert compiled(ops.max_pool, x, window_shape=2).ravel().tolist() == [4, 0]
+    assert compiled(ops.avg_pool, x, window_shape=2).ravel().tolist() == [1.75, 0]
+    np.testing.assert_allclose(compiled(ops.lp_pool, x, window_shape=2).ravel(), [5, 0], rtol=1e-6)
     slope = jax.jit(jax.grad(lambda x: ops.lp_pool(x, 2).sum()))(x)[0, :, :, 0]
     np.testing.assert_allclose(slope, [[0.6, 0.8, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
 
@@ -201,7 +201,7 @@ def test_001_20_the_gradient_of_the_weights_is_a_cross_correlation(rng):
     correlated = ops.conv(by_channel, taps, dilation=2)[:, :3, :2].transpose(1, 2, 0, 3)
     np.testing.assert_array_equal(vjp(dy)[0], correlated)
     np.testing.assert_array_equal(ops.backward.conv(x, kernel, dy, stride=2)[1], correlated)
-    convolved = ops.conv(by_channel, taps, dilation=2, flip=True)[:, :3, :2].transpose(1, 2, 0, 3)
+    convolved = ops.conv(by_channel, taps, dilation=2, flip_kernel=True)[:, :3, :2].transpose(1, 2, 0, 3)
     assert (convolved != correlated).any()
 
 
@@ -253,7 +253,7 @@ def test_001_23_the_corner_is_seen_by_one_hidden_unit_and_the_middle_by_nine():
     """(1,1) feeds 1 unit, (2,2) feeds 2×2 and (3,3) feeds 3×3, as every pixel further in does."""
     coverage = shapes.coverage(Window(3), (7, 7))
     assert coverage[[0, 1, 2, 3], [0, 1, 2, 3]].tolist() == [1, 4, 9, 9]
-    matrix = np.asarray(ops.conv_matrix(np.ones((3, 3, 1, 1), np.float32), (7, 7, 1)).todense())
+    matrix = np.asarray(ops.convolution_matrix(np.ones((3, 3, 1, 1), np.float32), (7, 7, 1)).todense())
     np.testing.assert_array_equal(np.count_nonzero(matrix, axis=0).reshape(7, 7), coverage)
 
 

@@ -15,7 +15,7 @@ import pytest
 from scipy.signal import convolve2d, correlate2d
 
 from jaxconv import AvgPool, Conv, Dense, InputError, MaxPool, filters, flatten, ops, relu, serial, shapes
-from jaxconv.explain import arithmetic, summarize, write_summary
+from jaxconv.explain import arithmetic, format_summary, summarize
 from lecture_tables import TABLES, compiled, image, integers, kernel, plane, table, whole
 
 EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
@@ -34,7 +34,7 @@ def test_002_02_a_dense_layer_on_a_small_photograph():
     """150×150×3 is 67,500 values (22,500 pixels, E18); 1000 hidden units make 67,500,000 weights."""
     summary = summarize(serial(flatten, Dense(1000)), (150, 150, 3))
     assert summary.rows[0].shape == (67_500,) == (3 * 22_500,)
-    assert summary.multiply_adds == 67_500_000 and summary.params == 67_501_000
+    assert summary.macs == 67_500_000 and summary.params == 67_501_000
 
 
 def test_002_03_a_small_detector_moves_around(rng):
@@ -71,7 +71,7 @@ def test_002_06_two_convolutions_are_no_more_powerful_than_one(rng):
     """conv(conv(x, a), b) = conv(x, full_conv(a, b)); with relu between them it is not."""
     x, a, b = integers(rng, 2, 9, 8, 2), integers(rng, 3, 2, 2, 3), integers(rng, 2, 3, 3, 4)
     # a's filters, an image for each input channel, convolved with b: true convolution, since the windows add up.
-    both = np.moveaxis(ops.conv(np.moveaxis(a, 2, 0), b, padding="FULL", flip=True), 0, 2)
+    both = np.moveaxis(ops.conv(np.moveaxis(a, 2, 0), b, padding="FULL", flip_kernel=True), 0, 2)
     assert both.shape == (4, 4, 2, 4)
     for c, o in np.ndindex(2, 4):
         by_scipy = sum(convolve2d(a[:, :, c, m], b[:, :, m, o]) for m in range(3))
@@ -154,8 +154,8 @@ def test_002_12_odd_filters_need_no_asymmetric_padding():
 )
 def test_002_12_an_even_filter_that_keeps_the_size_is_told(options, said):
     summary = summarize(serial(Conv(3, **options), relu), (10, 9, 2))
-    assert (said or "") in summary.rows[0].note and bool(summary.rows[0].note) == bool(said)
-    assert (summary.rows[0].note in write_summary(summary)) and not summary.rows[1].note
+    assert (said or "") in summary.rows[0].warning and bool(summary.rows[0].warning) == bool(said)
+    assert (summary.rows[0].warning in format_summary(summary)) and not summary.rows[1].warning
 
 
 @EVERY_IMPL
@@ -166,7 +166,7 @@ def test_002_13_ten_by_ten_by_three(impl):
 
 def test_002_13_the_first_cell_colour_by_colour():
     """R = 3 + 3 + 102 − 98 − 206 − 252 = −448, G = −91, B = 472: together −67."""
-    written = arithmetic("conv", COLOURS, VERTICAL, at=(0, 0, 0, 0))
+    written = arithmetic("conv", COLOURS, VERTICAL, index=(0, 0, 0, 0))
     assert [colour.subtotal for colour in written.groups] == [-448, -91, 472] and written.total == -67
     each = filters.apply_filter(COLOURS, filters.VERTICAL, padding="VALID")
     assert each[0, 0, 0].tolist() == [-448, -91, 472]
@@ -237,7 +237,7 @@ def test_002_22_convolution_mirrors_the_filter_on_both_axes(rng, impl):
     x = integers(rng, 8, 9)
 
     def conv(x, taps, padding, flip=False):
-        y = compiled(ops.conv, image(x), kernel(taps), padding=padding, flip=flip, impl=impl)
+        y = compiled(ops.conv, image(x), kernel(taps), padding=padding, flip_kernel=flip, impl=impl)
         return whole(plane(y), impl)
 
     np.testing.assert_array_equal(conv(x, taps, "FULL", flip=True), convolve2d(x, taps))
@@ -253,7 +253,7 @@ def test_002_23_convolution_is_associative_and_correlation_is_not(rng):
     a, b, c = integers(rng, 6, 5), integers(rng, 3, 2), integers(rng, 2, 4)
 
     def full(x, taps, flip):
-        return plane(ops.conv(image(x), kernel(taps), padding="FULL", flip=flip))
+        return plane(ops.conv(image(x), kernel(taps), padding="FULL", flip_kernel=flip))
 
     np.testing.assert_array_equal(full(full(a, b, True), c, True), full(a, full(b, c, True), True))
     np.testing.assert_array_equal(full(full(a, b, True), c, True), convolve2d(convolve2d(a, b), c))

@@ -157,7 +157,7 @@ def test_003_06_in_training_it_does_not_matter_whether_the_kernel_is_mirrored(rn
         @jax.jit
         @jax.grad
         def gradient(taps):
-            return jnp.square(relu(ops.conv(x, taps, flip=flip)) - target).mean()
+            return jnp.square(relu(ops.conv(x, taps, flip_kernel=flip)) - target).mean()
 
         for _ in range(5):
             taps = taps - 0.1 * gradient(taps)
@@ -214,7 +214,7 @@ def test_003_10_a_dense_network_for_speech():
     """21 frames of 40 bands through 128, 128, 128 to 138: 157,952 weights ("~160k"), 158,474 with biases (E27)."""
     summary = summarize(models.mlp(138, hidden=(128, 128, 128)), (21, 40, 1))
     assert summary.rows[-1].shape == (138,)
-    assert (summary.multiply_adds, summary.params) == (157_952, 158_474)
+    assert (summary.macs, summary.params) == (157_952, 158_474)
 
 
 def weights(summary):
@@ -237,7 +237,7 @@ def test_003_11_a_convolutional_network_for_speech():
 def test_003_12_a_dense_layer_on_a_thousand_words():
     """(1000·100)² weights and 1000·100 biases: 10,000,100,000 parameters, counted and not made."""
     summary = summarize(serial(flatten, Dense(1000 * 100)), (1000, 100))
-    assert (summary.multiply_adds, summary.params) == (10_000_000_000, 10_000_100_000)
+    assert (summary.macs, summary.params) == (10_000_000_000, 10_000_100_000)
 
 
 def test_003_13_a_convolution_on_a_thousand_words():
@@ -250,7 +250,7 @@ def test_003_13_a_convolution_on_a_thousand_words():
 
 def test_003_14_nothing_further_than_two_words_away():
     """The receptive field is 5 words: two on either side."""
-    assert summarize(Conv(100, 5, padding="SAME"), (1000, 100)).rows[0].sees == (5,)
+    assert summarize(Conv(100, 5, padding="SAME"), (1000, 100)).rows[0].receptive_field == (5,)
     x, taps = jnp.ones((1, 20, 3)), jnp.ones((5, 3, 2))
     seen = jax.grad(lambda x: ops.conv(x, taps, padding="SAME")[0, 9, 0])(x)
     assert np.flatnonzero(seen[0, :, 0]).tolist() == [7, 8, 9, 10, 11]
@@ -298,7 +298,7 @@ def test_003_21_a_residual_of_zero_is_the_identity(rng):
 
 
 @pytest.mark.parametrize(
-    ("layer", "in_shape", "out", "params"),
+    ("layer", "input_shape", "out", "params"),
     [
         (Conv(256, 5, padding=2, groups=2), (27, 27, 96), (27, 27, 256), 307_456),
         (Conv(384, 3, padding=1), (13, 13, 256), (13, 13, 384), 885_120),
@@ -307,9 +307,9 @@ def test_003_21_a_residual_of_zero_is_the_identity(rng):
     ],
     ids=["conv2", "conv3", "conv4", "conv5"],
 )
-def test_003_23_alexnets_two_streams(layer, in_shape, out, params):
+def test_003_23_alexnets_two_streams(layer, input_shape, out, params):
     """In its second, fourth and fifth layer a filter sees half of the channels: half the weights."""
-    summary = summarize(layer, in_shape)
+    summary = summarize(layer, input_shape)
     assert summary.rows[0].shape == out and summary.params == params
 
 

@@ -36,7 +36,7 @@ def test_004_01_five_positions_in_either_direction():
     """7×7 under 3×3 has 5 positions (4 shifts, E30), so 5×5 hidden neurons; with stride 2 there are 3×3."""
     x, taps = image(np.zeros((7, 7))), kernel(np.ones((3, 3)))
     assert ops.conv(x, taps).shape == (1, 5, 5, 1) and ops.conv(x, taps, stride=2).shape == (1, 3, 3, 1)
-    starts = shapes.tap_pixels(shapes.resolve(shapes.Window(3), (7, 7)))[0][:, 0]
+    starts = shapes.tap_indices(shapes.resolve_window(shapes.Window(3), (7, 7)))[0][:, 0]
     assert starts.tolist() == [0, 1, 2, 3, 4] and np.diff(starts).tolist() == [1] * 4
 
 
@@ -69,7 +69,7 @@ def test_004_06_the_digit_and_its_horizontal_strokes(impl):
 def test_004_06_the_first_two_sums():
     """Both are 0. The second is printed with 1, 0, −1 as the filter's first row, over zeros (E31)."""
     for place, products in [(0, [0, 0, 0, 0, -1, 1, 0, 1, -1]), (1, [0, 0, 0, -1, 1, -1, 1, -1, 1])]:
-        written = arithmetic("conv", DIGIT, FILTER, padding=1, at=(0, 0, place, 0))
+        written = arithmetic("conv", DIGIT, FILTER, padding=1, index=(0, 0, place, 0))
         assert [term.value for term in written.terms] == products and written.total == sum(products) == 0
 
 
@@ -110,7 +110,7 @@ def test_004_10_a_four_to_one_compression(rng):
     np.testing.assert_array_equal(plane(y), plane(x).reshape(4, 2, 3, 2).max(axis=(1, 3)))
     with_pooling, without = (serial(Conv(4, 3), *pool, flatten, Dense(10)) for pool in ([MaxPool(2)], []))
     dense = [summarize(model, (10, 10, 1)).rows[-1] for model in (with_pooling, without)]
-    assert [row.multiply_adds for row in dense] == [16 * 4 * 10, 64 * 4 * 10]
+    assert [row.macs for row in dense] == [16 * 4 * 10, 64 * 4 * 10]
 
 
 def test_004_12_the_last_dense_layer_is_a_convolution_over_the_whole_map(rng):
@@ -146,7 +146,7 @@ def test_004_18_labels_as_numbers_or_one_hot(rng):
 def test_004_19_the_parameters_of_every_layer():
     """320, 18,496, 36,928, 36,928 and 650: 93,322, all of them trainable."""
     assert [row.params for row in MNIST.rows if row.params] == [320, 18_496, 36_928, 36_928, 650]
-    assert (MNIST.params, MNIST.state, MNIST.multiply_adds) == (93_322, 0, 2_794_240)
+    assert (MNIST.params, MNIST.state, MNIST.macs) == (93_322, 0, 2_794_240)
     assert [3 * 3 * 32 + 32, 3 * 3 * 32 * 64 + 64, 576 * 64 + 64, 64 * 10 + 10] == [320, 18_496, 36_928, 650]
 
 
@@ -174,7 +174,7 @@ def test_004_23_a_sixth_for_validation_and_batches_of_256():
     number = np.arange(60_000)
     training, validation = hold_out(Split(number[:, None, None, None], number), 10_000)
     assert training.labels.tolist() == list(range(50_000)) and validation.labels[0] == 50_000
-    steps = list(train.batches(*training, 256, train.epoch_order(0, 1, 50_000)))
+    steps = list(train.iterate_batches(*training, 256, train.epoch_permutation(0, 1, 50_000)))
     assert len(steps) == 196 and [int(batch.mask.sum()) for batch in steps] == [256] * 195 + [80]
     assert {batch.image.shape for batch in steps} == {(256, 1, 1, 1)}  # one shape: compiled once
 
@@ -183,7 +183,7 @@ def test_004_26_evaluate_gives_loss_and_accuracy_of_every_image():
     """10,000 test images are 39 batches of 256 and one of 16, and all of them count."""
     labels = np.arange(10_000, dtype=np.int32) % 3
     images = np.eye(3, dtype=np.float32)[labels].reshape(-1, 3, 1, 1)
-    assert [int(batch.mask.sum()) for batch in train.batches(images, labels, 256)] == [256] * 39 + [16]
+    assert [int(batch.mask.sum()) for batch in train.iterate_batches(images, labels, 256)] == [256] * 39 + [16]
     model, params = serial(flatten, Dense(3)), {"dense1": {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}}
     labels[-8:] = (labels[-8:] + 1) % 3  # eight mistakes, all in the last batch
     scored = train.evaluate(model, params, {}, images, labels, batch_size=256)
@@ -195,7 +195,7 @@ def test_004_26_evaluate_gives_loss_and_accuracy_of_every_image():
 def test_004_27_what_the_notebook_imports_is_there():
     """ModelCheckpoint, Dropout and Adam (imported, and not used)."""
     assert Dropout(0.5).kind == "dropout" and "adam" in train.OPTIMIZERS
-    assert callable(train.save_checkpoint) and callable(train.load_checkpoint)
+    assert callable(train.save_checkpoint) and callable(train.restore_best)
 
 
 @pytest.mark.parametrize("author", ["Nielsen", "Goodfellow", "Abu-Mostafa", "Chollet"])

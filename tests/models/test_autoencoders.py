@@ -13,8 +13,8 @@ from jaxconv import InputError, data, models
 from jaxconv.explain import summarize
 
 
-def shapes(model, in_shape, kinds=("conv", "conv_transpose")):
-    return [row.shape for row in summarize(model, in_shape).rows if row.kind in kinds]
+def shapes(model, input_shape, kinds=("conv", "conv_transpose")):
+    return [row.shape for row in summarize(model, input_shape).rows if row.kind in kinds]
 
 
 def test_strides_halve_and_transposed_ones_undo_them():  # row 001-14
@@ -130,7 +130,7 @@ def test_a_code_is_drawn_with_its_mean_and_variance(tiny, promoting):
     np.testing.assert_allclose(np.log(np.var(drawn, axis=0)), log_var, atol=0.5)
 
 
-CONFIG = generative.Config(code=3, epochs=12, seeds=2, batch_size=16)
+CONFIG = generative.Config(code=3, epochs=12, num_seeds=2, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def digits():
 
 @pytest.mark.parametrize("variational", [False, True])
 def test_training_makes_the_costs_small(digits, promoting, caplog, variational):
-    coder, told = generative.coder(digits.in_shape, 3, variational), []
+    coder, told = generative.coder(digits.image_shape, 3, variational), []
     images = digits.train.images[:400]
     with jax.log_compiles():
         fitted = generative.fit(coder, images, CONFIG, told.append)
@@ -156,7 +156,7 @@ def test_training_makes_the_costs_small(digits, promoting, caplog, variational):
 
 
 def test_training_is_a_function_of_the_seed(digits, promoting):
-    coder, config = generative.coder(digits.in_shape, 3, True), dataclasses.replace(CONFIG, epochs=2)
+    coder, config = generative.coder(digits.image_shape, 3, True), dataclasses.replace(CONFIG, epochs=2)
     once, again = (generative.fit(coder, digits.train.images[:64], config, lambda share: None) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once, again)
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxconv import AvgPool, InputError, LpPool, models, ops, relu, serial
 from jaxconv.explain import summarize
-from jaxconv.models.lenets import C3, SparseConv, Subsample, digit_codes, fan_in_uniform, squared_distances, squash
+from jaxconv.models.lenets import C3, SparseConv, Subsample, fan_in_uniform, rbf_codes, rbf_distances, scaled_tanh
 
 MODEL = models.lenet5_1998()
 IN_SHAPE = (32, 32, 1)
@@ -31,7 +31,7 @@ def test_000_21_the_papers_numbers():
     assert [row.shape for row in layers] == [(28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (84,)]
     assert table.rows[-1].shape == (10,) and table.rows[-1].params == 0
     c1, c3, c5, f6 = (row for row in layers if row.kind != "subsample")
-    connections = [row.multiply_adds + np.prod(row.shape) for row in (c1, c3, c5, f6)]
+    connections = [row.macs + np.prod(row.shape) for row in (c1, c3, c5, f6)]
     assert connections == [122_304, 151_600, 48_120, 10_164]
     s2, s4 = ((4 + 1) * np.prod(row.shape) for row in layers if row.kind == "subsample")
     assert (s2, s4) == (5_880, 2_000) and sum(connections) + s2 + s4 + 84 * 10 == 340_908
@@ -41,7 +41,9 @@ def test_000_21_the_papers_numbers():
 def test_what_each_layer_sees():
     """Of the image: 5, 6, 14, 16 and all 32 pixels, as in the network that is taught."""
     rows = summarize(MODEL, IN_SHAPE).rows
-    assert [row.sees for row in rows if row.params and row.sees] == [(n, n) for n in (5, 6, 14, 16, 32)]
+    assert [row.receptive_field for row in rows if row.params and row.receptive_field] == [
+        (n, n) for n in (5, 6, 14, 16, 32)
+    ]
 
 
 def test_the_table_of_c3():
@@ -131,7 +133,7 @@ def test_the_whole_network_in_pytorch(params, rng):
         maps.append(torch.conv2d(y[:, list(seen)], weight, c3["bias"][o : o + 1]))
     y = conv(subsample(f(torch.cat(maps, dim=1)), s4), c5).flatten(1)
     y = f(y @ f6["kernel"] + f6["bias"])
-    wanted = -(torch.cdist(y, torch.tensor(digit_codes()), compute_mode="donot_use_mm_for_euclid_dist") ** 2)
+    wanted = -(torch.cdist(y, torch.tensor(rbf_codes()), compute_mode="donot_use_mm_for_euclid_dist") ** 2)
     got, _ = jax.jit(MODEL.apply)(params, {}, pixels)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=2e-5)
 
@@ -156,7 +158,7 @@ def test_compiled_or_not_it_is_the_same_and_its_gradients_are_finite(params, rng
 def test_it_learns(promoting):
     """To read the digits that it is to draw."""
     x = np.zeros((10, *IN_SHAPE), np.float32)
-    x[:, 4:28, 9:23, 0] = (digit_codes().reshape(10, 12, 7) > 0).repeat(2, axis=1).repeat(2, axis=2)
+    x[:, 4:28, 9:23, 0] = (rbf_codes().reshape(10, 12, 7) > 0).repeat(2, axis=1).repeat(2, axis=2)
     params, _ = jax.jit(MODEL.init, static_argnums=1)(jax.random.key(0), IN_SHAPE)
     optimizer = optax.adam(3e-3)
 
@@ -196,11 +198,11 @@ def test_it_starts_within_the_papers_bounds():
 
 def test_the_squashing_function():
     """1 at 1 and −1 at −1, where it bends most."""
-    assert abs(float(squash(jnp.array(1.0))) - 1) < 1e-4 and float(squash(jnp.array(-1.0))) == -float(
-        squash(jnp.array(1.0))
+    assert abs(float(scaled_tanh(jnp.array(1.0))) - 1) < 1e-4 and float(scaled_tanh(jnp.array(-1.0))) == -float(
+        scaled_tanh(jnp.array(1.0))
     )
     x = jnp.linspace(0, 3, 3001)
-    second = jax.vmap(jax.grad(jax.grad(squash)))(x)
+    second = jax.vmap(jax.grad(jax.grad(scaled_tanh)))(x)
     assert abs(float(x[jnp.argmax(jnp.abs(second))]) - 1) < 0.02
 
 
@@ -208,18 +210,18 @@ def test_distances(x64, rng):
     from scipy.spatial.distance import cdist
 
     x, codes = rng.normal(size=(5, 7)), rng.normal(size=(3, 7))
-    np.testing.assert_allclose(squared_distances(x, codes), cdist(x, codes, "sqeuclidean"), rtol=1e-12)
+    np.testing.assert_allclose(rbf_distances(x, codes), cdist(x, codes, "sqeuclidean"), rtol=1e-12)
 
 
 def test_the_digits_are_drawn_and_different():
-    codes = digit_codes()
+    codes = rbf_codes()
     assert codes.shape == (10, 84) and set(codes.ravel().tolist()) == {-1.0, 1.0}
     pictures = codes.reshape(10, 12, 7) > 0
     assert pictures[:, [0, -1]].sum() == 0 and pictures[7, 1].all() and pictures[7].sum() == 16
     apart = (codes[:, None] != codes[None]).sum(-1)
     assert apart[~np.eye(10, dtype=bool)].min() >= 4
     # The logit of a class is its own: what F6 would draw as a 4 is at distance 0 from it, and from no other.
-    assert np.argmin(squared_distances(codes[4:5], codes)) == 4
+    assert np.argmin(rbf_distances(codes[4:5], codes)) == 4
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from jaxconv.models import manual_backprop
 SMALL = {"lenet5": (32, 32, 1), "mnist_cnn": (20, 20, 1)}
 
 
-def start(model, in_shape):
-    params, _ = jax.jit(model.init, static_argnums=1)(jax.random.key(0), in_shape)
+def start(model, input_shape):
+    params, _ = jax.jit(model.init, static_argnums=1)(jax.random.key(0), input_shape)
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
 
 
@@ -27,11 +27,11 @@ def by_autodiff(name, params, images, label):
     return jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize("name", manual_backprop.NETWORKS)
+@pytest.mark.parametrize("name", manual_backprop.MANUAL_NETWORKS)
 def test_gradients_equal_autodiff(x64, rng, name):
     params = start(models.create_model(name), SMALL[name])
     images, label = jnp.asarray(rng.normal(size=(3, *SMALL[name]))), jnp.array([3, 0, 9])
-    loss, gradients = jax.jit(partial(manual_backprop.loss_and_gradients, name))(params, images, label)
+    loss, gradients = jax.jit(partial(manual_backprop.value_and_grad, name))(params, images, label)
     wanted_loss, wanted = jax.jit(partial(by_autodiff, name))(params, images, label)
     np.testing.assert_allclose(loss, wanted_loss, rtol=1e-13)
     assert jax.tree.structure(gradients) == jax.tree.structure(wanted)
@@ -48,7 +48,7 @@ def test_lenet5_trains_as_with_autodiff(x64):
     batches = list(zip(images.reshape(8, 32, 32, 32, 1), jnp.asarray(label[:256]).reshape(8, 32), strict=True))
     begun = start(models.lenet5(), (32, 32, 1))
     trained, losses = {}, {}
-    for way in (manual_backprop.loss_and_gradients, by_autodiff):
+    for way in (manual_backprop.value_and_grad, by_autodiff):
 
         @jax.jit
         def step(params, images, label, way=way):
@@ -78,4 +78,4 @@ def test_no_automatic_differentiation_is_used():
 
 def test_a_network_that_is_not_derived_is_refused():
     with pytest.raises(InputError, match="unknown network derived by hand 'lenet': did you mean 'lenet5'"):
-        manual_backprop.loss_and_gradients("lenet", {}, jnp.ones((1, 8, 8, 1)), jnp.zeros(1, int))
+        manual_backprop.value_and_grad("lenet", {}, jnp.ones((1, 8, 8, 1)), jnp.zeros(1, int))

@@ -16,9 +16,9 @@ from jaxconv.models import all_cnn_c, convnetjs, registry, vgg6
 KEY = jax.random.key(0)
 
 
-def filled(model, in_shape, rng):
+def filled(model, input_shape, rng):
     """Parameters and state of the model's shapes at which no scale is 1, no bias 0 and no variance negative."""
-    shapes = jax.eval_shape(functools.partial(model.init, in_shape=in_shape), KEY)
+    shapes = jax.eval_shape(functools.partial(model.init, input_shape=input_shape), KEY)
 
     def draw(leaf):
         if leaf.ndim == 1:
@@ -127,7 +127,7 @@ def test_every_registered_model_is_created_with_its_classes(name):
     spec = models.get_model(name)
     assert spec.name == name and spec.description.endswith(".") and "\n" not in spec.description
     for model, outputs in ((models.create_model(name), 10), (models.create_model(name, 3), 3)):
-        params, state = jax.eval_shape(functools.partial(model.init, in_shape=spec.input_shape), KEY)
+        params, state = jax.eval_shape(functools.partial(model.init, input_shape=spec.input_shape), KEY)
         assert output_shape(model, params, state, spec.input_shape) == (outputs,)
 
 
@@ -167,8 +167,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(look_up):
 
 
 def test_options_reach_the_model():
-    assert [part.kind for _, part in models.create_model("mlp", 3, hidden=()).parts] == ["flatten", "dense"]
-    kinds = [part.kind for _, part in models.create_model("vgg6_bn", batch_norm=False).parts]
+    assert [part.kind for _, part in models.create_model("mlp", 3, hidden=()).children] == ["flatten", "dense"]
+    kinds = [part.kind for _, part in models.create_model("vgg6_bn", batch_norm=False).children]
     assert "bn" not in kinds and "dropout" in kinds  # what is fixed can be given otherwise, the rest stays
     shortcuts = [models.create_model("resnet20", shortcut=shortcut).init(KEY, (8, 8, 3))[0] for shortcut in "AB"]
     assert jax.tree.structure(shortcuts[0]) != jax.tree.structure(shortcuts[1])
@@ -209,7 +209,7 @@ def test_all_cnn_c_has_no_pooling_and_drops_where_the_paper_does():
 
 def test_all_cnn_c_drops_a_fifth_of_the_image_and_half_of_what_is_smaller():
     rates = []
-    for name, part in all_cnn_c().parts:
+    for name, part in all_cnn_c().children:
         if part.kind == "dropout":
             y, _ = part.apply({}, {}, np.ones((8, 20, 30, 5), np.float32), train=True, key=KEY)
             rates.append((name, round(float(np.mean(np.asarray(y) == 0)), 1)))
@@ -238,7 +238,7 @@ def test_impl_reaches_every_convolution(make, monkeypatch):
 
     monkeypatch.setitem(ops.LOWERINGS, "explicit", counted)
     model = make(impl="explicit")
-    params, state = jax.eval_shape(functools.partial(model.init, in_shape=(12, 13, 3)), KEY)
+    params, state = jax.eval_shape(functools.partial(model.init, input_shape=(12, 13, 3)), KEY)
     calls.clear()
     jax.eval_shape(model.apply, params, state, jax.ShapeDtypeStruct((2, 12, 13, 3), np.float32))
     assert len(calls) == sum(row.kind == "conv" for row in summarize(make(), (12, 13, 3)).rows)

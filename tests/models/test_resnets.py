@@ -24,9 +24,9 @@ def by_paper(n):
     return total + 64 * 10 + 10
 
 
-def filled(model, in_shape, rng):
+def filled(model, input_shape, rng):
     """Parameters and state of the model's shapes at which no scale is 1, no bias 0 and no variance negative."""
-    shapes = jax.eval_shape(functools.partial(model.init, in_shape=in_shape), KEY)
+    shapes = jax.eval_shape(functools.partial(model.init, input_shape=input_shape), KEY)
     draw = {True: functools.partial(rng.normal, 0, 0.2), False: functools.partial(rng.uniform, 0.5, 1.5)}
     return jax.tree.map(lambda leaf: draw[leaf.ndim > 1](size=leaf.shape).astype(np.float32), shapes)
 
@@ -43,7 +43,7 @@ def test_parameters_are_the_papers(depth, millions):  # its table 6
 
 def test_resnet20_layer_by_layer():
     table = summarize(resnet(20), (32, 32, 3))
-    assert (table.params, table.state, table.multiply_adds) == (269_722, 2 * 688, 40_551_040)
+    assert (table.params, table.state, table.macs) == (269_722, 2 * 688, 40_551_040)
     shapes = [row.shape for row in table.rows if row.kind == "conv"]
     assert shapes == [(32, 32, 16)] * 7 + [(16, 16, 32)] * 6 + [(8, 8, 64)] * 6
     names = [row.name for row in table.rows]
@@ -52,7 +52,7 @@ def test_resnet20_layer_by_layer():
         *("res1/body/conv2", "res1/body/bn2", "res1/shortcut"),
     ]
     assert names[-3:] == ["relu10", "global_avg_pool1", "dense1"]
-    params, _ = jax.eval_shape(functools.partial(resnet(20).init, in_shape=(32, 32, 3)), KEY)
+    params, _ = jax.eval_shape(functools.partial(resnet(20).init, input_shape=(32, 32, 3)), KEY)
     assert params["conv1"].keys() == {"kernel"}  # the batch norm after it has the bias
     assert params["res9"].keys() == {"body"}
 
@@ -108,7 +108,7 @@ def test_values_by_torch(size, plain, rng):
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (6, 9), (1, 2)])
 def test_shortcut_a_by_numpy(size):
-    shortcut = dict(dict(resnet(8).parts)["res2"].parts)["shortcut"]
+    shortcut = dict(dict(resnet(8).children)["res2"].children)["shortcut"]
     x = np.random.default_rng(0).normal(size=(2, *size, 16)).astype(np.float32)
     wanted = np.zeros((2, -(-size[0] // 2), -(-size[1] // 2), 32), np.float32)
     for i in range(0, size[0], 2):
@@ -119,11 +119,11 @@ def test_shortcut_a_by_numpy(size):
     assert state == {} and shortcut.init(KEY, (*size, 16)) == ({}, {})
 
 
-@pytest.mark.parametrize("in_shape", [(28, 28, 1), (33, 17, 3), (5, 4, 2)])
-def test_other_images_will_do(in_shape):
+@pytest.mark.parametrize("input_shape", [(28, 28, 1), (33, 17, 3), (5, 4, 2)])
+def test_other_images_will_do(input_shape):
     model = resnet(14, 7)
-    params, state = jax.eval_shape(functools.partial(model.init, in_shape=in_shape), KEY)
-    images = jax.ShapeDtypeStruct((2, *in_shape), jnp.float32)
+    params, state = jax.eval_shape(functools.partial(model.init, input_shape=input_shape), KEY)
+    images = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
     logits, new = jax.eval_shape(functools.partial(model.apply, train=True), params, state, images)
     assert logits.shape == (2, 7) and jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
 
@@ -132,7 +132,7 @@ def test_other_images_will_do(in_shape):
 def test_from_zero_a_block_is_relu_and_passes_its_gradient_on(train):  # row 003-21
     model = resnet(8, zero_init_residual=True)
     params, state = jax.jit(model.init, static_argnums=1)(KEY, (6, 5, 3))
-    block = dict(model.parts)["res1"]
+    block = dict(model.children)["res1"]
     x, dy = jax.random.normal(KEY, (2, 3, 6, 5, 16))
     y, vjp = jax.vjp(lambda x: block.apply(params["res1"], state["res1"], x, train=train)[0], x)
     np.testing.assert_array_equal(relu(y), relu(x))
@@ -147,7 +147,7 @@ def test_from_zero_a_block_is_relu_and_passes_its_gradient_on(train):  # row 003
 
 
 def test_impl_reaches_every_convolution(monkeypatch):
-    params, state = jax.eval_shape(functools.partial(resnet(8, shortcut="B").init, in_shape=(8, 8, 3)), KEY)
+    params, state = jax.eval_shape(functools.partial(resnet(8, shortcut="B").init, input_shape=(8, 8, 3)), KEY)
     lowering, calls = ops.LOWERINGS["explicit"], []
     monkeypatch.setitem(
         ops.LOWERINGS, "explicit", lambda *args, **options: calls.append(1) or lowering(*args, **options)

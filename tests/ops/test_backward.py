@@ -27,10 +27,10 @@ def test_conv_equals_plain_loops(x64, case):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("pad_mode", ["zeros", "circular", "reflect", "replicate", "symmetric"])
-def test_conv_goes_back_through_every_pad_mode_and_flipped(x64, rng, pad_mode, flip):
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect", "replicate", "symmetric"])
+def test_conv_goes_back_through_every_padding_mode_and_flipped(x64, rng, padding_mode, flip):
     x, kernel = jnp.asarray(rng.normal(size=(2, 5, 4, 2))), jnp.asarray(rng.normal(size=(3, 4, 2, 3)))
-    options = {"padding": ((2, 1), (1, 3)), "stride": (1, 2), "pad_mode": pad_mode, "flip": flip}
+    options = {"padding": ((2, 1), (1, 3)), "stride": (1, 2), "padding_mode": padding_mode, "flip_kernel": flip}
     y, vjp = jax.vjp(jax.jit(lambda x, k: ops.conv(x, k, **options)), x, kernel)
     dy = jnp.asarray(rng.normal(size=y.shape))
     by_hand = jax.jit(lambda *a: backward.conv(*a, **options))(x, kernel, dy)
@@ -57,14 +57,14 @@ def test_conv_transpose_equals_autodiff(x64, rng, options):
 
 
 POOLS = {
-    "plain": ((2, 6, 4, 3), {"window": 2}),
-    "overlap": ((1, 7, 6, 2), {"window": (3, 2), "stride": (2, 1)}),
-    "padded": ((1, 6, 5, 2), {"window": 3, "stride": 2, "padding": ((1, 0), (1, 1))}),
-    "dilated": ((1, 8, 9, 2), {"window": 2, "stride": 1, "dilation": (2, 3)}),
-    "ceil": ((1, 7, 5, 2), {"window": 2, "ceil_mode": True}),
-    "gaps": ((1, 7, 8, 1), {"window": 2, "stride": 3}),
-    "1-D": ((2, 9, 3), {"window": 3, "padding": "SAME"}),
-    "3-D": ((1, 4, 4, 6, 2), {"window": 2}),
+    "plain": ((2, 6, 4, 3), {"window_shape": 2}),
+    "overlap": ((1, 7, 6, 2), {"window_shape": (3, 2), "stride": (2, 1)}),
+    "padded": ((1, 6, 5, 2), {"window_shape": 3, "stride": 2, "padding": ((1, 0), (1, 1))}),
+    "dilated": ((1, 8, 9, 2), {"window_shape": 2, "stride": 1, "dilation": (2, 3)}),
+    "ceil": ((1, 7, 5, 2), {"window_shape": 2, "ceil_mode": True}),
+    "gaps": ((1, 7, 8, 1), {"window_shape": 2, "stride": 3}),
+    "1-D": ((2, 9, 3), {"window_shape": 3, "padding": "SAME"}),
+    "3-D": ((1, 4, 4, 6, 2), {"window_shape": 2}),
 }
 EVERY_POOL = pytest.mark.parametrize(("shape", "options"), POOLS.values(), ids=POOLS)
 
@@ -115,7 +115,7 @@ def test_the_first_of_several_nans_gets_the_gradient():
     assert jnp.isnan(y[0, 0, 0]) and y[0, 1, 0] == 3
     for dx in (vjp(dy)[0], backward.max_pool(x, dy, 3)):
         np.testing.assert_array_equal(dx.ravel(), [0, 5, 0, 0, 0, 7])
-    totals = [arithmetic("max_pool", x, 3, of="x", dy=dy, at=(0, i, 0)).total for i in range(6)]
+    totals = [arithmetic("max_pool", x, 3, wrt="x", dy=dy, index=(0, i, 0)).total for i in range(6)]
     assert totals == [0, 5, 0, 0, 0, 7]
 
 

@@ -81,15 +81,15 @@ def test_one_trace_a_shape(impl):
 
 
 @pytest.mark.parametrize(
-    ("pad_mode", "numpy_mode"),
+    ("padding_mode", "numpy_mode"),
     [("circular", "wrap"), ("reflect", "reflect"), ("replicate", "edge"), ("symmetric", "symmetric")],
 )
 @EVERY_IMPL
-def test_pad_modes_are_those_of_numpy(x64, rng, impl, pad_mode, numpy_mode):
+def test_padding_modes_are_those_of_numpy(x64, rng, impl, padding_mode, numpy_mode):
     x, kernel = rng.normal(size=(1, 5, 6, 2)), rng.normal(size=(3, 2, 2, 3))
     padded = np.pad(x, ((0, 0), (1, 1), (0, 1), (0, 0)), mode=numpy_mode)
     wanted = reference.conv(padded, kernel, (1, 1), ((0, 0),) * 2, (1, 1), 1)
-    got = ops.conv(jnp.asarray(x), jnp.asarray(kernel), padding="SAME", pad_mode=pad_mode, impl=impl)
+    got = ops.conv(jnp.asarray(x), jnp.asarray(kernel), padding="SAME", padding_mode=padding_mode, impl=impl)
     np.testing.assert_allclose(got, wanted, rtol=1e-12)
 
 
@@ -197,16 +197,16 @@ X, K = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32)
             {"impl": "laxx"},
             r"^conv: unknown impl 'laxx': did you mean 'lax'\? Known: auto, lax, explicit, im2col, toeplitz, fft",
         ),
-        ((X, K), {"pad_mode": "mirror"}, r"^conv: unknown pad_mode 'mirror'"),
+        ((X, K), {"padding_mode": "mirror"}, r"^conv: unknown padding_mode 'mirror'"),
         ((X, K), {"precision": "best"}, r"^conv: unknown precision 'best': Known: default, high, highest"),
-        ((X, K), {"flip": "no"}, r"^conv: flip='no' should be True or False"),
+        ((X, K), {"flip_kernel": "no"}, r"^conv: flip_kernel='no' should be True or False"),
         ((None, K), {}, r"^conv: x should be an array of numbers, not None"),
         ((X, [[1], [2, 3]]), {}, r"^conv: kernel should be an array of numbers, not \[\[1\], \[2, 3\]\]"),
         ((X, K, "none"), {}, r"^conv: bias should be an array of numbers, not 'none'"),
         (
             (X[:, :0], K),
-            {"pad_mode": "reflect", "padding": 2},
-            r"^conv: pad_mode='reflect' has no pixel to repeat in x \(2, 0, 6, 3\)",
+            {"padding_mode": "reflect", "padding": 2},
+            r"^conv: padding_mode='reflect' has no pixel to repeat in x \(2, 0, 6, 3\)",
         ),
         ((X, K, np.zeros(3, np.float32)), {}, r"conv: bias \(3,\) should be \(4,\)"),
         ((X, K[..., :0]), {}, r"conv: kernel \(3, 3, 3, 0\) is empty"),
@@ -247,7 +247,7 @@ def test_an_empty_batch_is_an_empty_answer(impl):
 def test_flip_is_convolution_as_scipy_has_it(x64, rng, impl):
     x, kernel = rng.normal(size=(1, 6, 7, 1)), rng.normal(size=(3, 2, 1, 1))
     wanted = scipy.signal.convolve2d(x[0, :, :, 0], kernel[:, :, 0, 0], mode="full")
-    got = ops.conv(jnp.asarray(x), jnp.asarray(kernel), padding="FULL", flip=True, impl=impl)
+    got = ops.conv(jnp.asarray(x), jnp.asarray(kernel), padding="FULL", flip_kernel=True, impl=impl)
     np.testing.assert_allclose(got[0, :, :, 0], wanted, rtol=1e-11, atol=1e-13)
 
 
@@ -258,7 +258,7 @@ def test_conv_matrix_is_the_convolution_of_one_example(x64, case):
 
     @jax.jit
     def products(x, kernel):
-        matrix = ops.conv_matrix(kernel, x.shape, **case.options)
+        matrix = ops.convolution_matrix(kernel, x.shape, **case.options)
         return matrix, matrix @ x.ravel(), matrix.todense() @ x.ravel()
 
     matrix, *both = products(x[0], kernel)
@@ -273,20 +273,20 @@ def test_conv_matrix_is_the_convolution_of_one_example(x64, case):
 def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_copies(x64, rng):
     kernel, x = jnp.asarray(rng.normal(size=(3, 2, 2, 3))), jnp.asarray(rng.normal(size=(5, 4, 2)))
     dy = jnp.asarray(rng.normal(size=3 * 3 * 3))
-    matrix = ops.conv_matrix(kernel, x.shape)
+    matrix = ops.convolution_matrix(kernel, x.shape)
     of_each_copy = np.outer(dy, x.ravel())  # ∂(dy · M x) / ∂M
-    numbers = ops.conv_matrix(jnp.arange(1.0, kernel.size + 1).reshape(kernel.shape), x.shape).todense()
+    numbers = ops.convolution_matrix(jnp.arange(1.0, kernel.size + 1).reshape(kernel.shape), x.shape).todense()
     summed = np.array([of_each_copy[numbers == i].sum() for i in range(1, kernel.size + 1)])
-    got = jax.grad(lambda k: dy @ (ops.conv_matrix(k, x.shape) @ x.ravel()))(kernel)
+    got = jax.grad(lambda k: dy @ (ops.convolution_matrix(k, x.shape) @ x.ravel()))(kernel)
     np.testing.assert_allclose(got.ravel(), summed, rtol=1e-12)
     assert matrix.shape == (27, 40)
 
 
 def test_conv_matrix_refuses_what_conv_refuses():
     with pytest.raises(InputError, match=r"conv_matrix: x has 2 channels but kernel \(3, 3, 3, 4\) takes 3"):
-        ops.conv_matrix(K, (6, 6, 2))
+        ops.convolution_matrix(K, (6, 6, 2))
     with pytest.raises(InputError, match=r"conv_matrix: window \(3, 3\) on an input of \(2, 6\)"):
-        ops.conv_matrix(K, (2, 6, 3))
+        ops.convolution_matrix(K, (2, 6, 3))
 
 
 def test_im2col_copies_nothing_for_a_1x1_kernel():

@@ -16,7 +16,7 @@ from jaxconv import ops
 from jaxconv.ops.convolution import lowerings as common_lowerings
 from jaxconv.ops.convolution import primitives
 from jaxconv.ops.convolution.cpu import autotune, dispatch, lowerings
-from jaxconv.shapes import Window, resolve
+from jaxconv.shapes import Window, resolve_window
 
 # What CASES, which are small, do not reach: parts of a batch, more channels than a few, groups of every kind.
 NONE = ((0, 0), (0, 0))
@@ -53,7 +53,7 @@ def three(case, dtype=jnp.float32):
 
 def form_of(case, dtype=jnp.float32, sums=jnp.float32):
     size = case.x[1:-1]
-    window = resolve(Window(case.kernel[:-2], case.stride, case.padding, case.dilation), size)
+    window = resolve_window(Window(case.kernel[:-2], case.stride, case.padding, case.dilation), size)
     return primitives.Form(window, size, case.groups, (jnp.dtype(dtype), jnp.dtype(dtype), jnp.dtype(sums)), None)
 
 
@@ -87,8 +87,8 @@ def test_every_lowering_for_a_cpu_is_the_same_sum(case):
     factors = {"x": x, "kernel": kernel, "y": dy}
     for wanted in primitives.FACTORS:
         given = [factors[name] for name in primitives.others(wanted)]
-        for name in autotune.able(
-            wanted, autotune.case(kernel.shape[-2], kernel.shape[-1] // case.groups, case.groups)
+        for name in autotune.supported_lowerings(
+            wanted, autotune.conv_category(kernel.shape[-2], kernel.shape[-1] // case.groups, case.groups)
         ):
             close(jax.jit(dispatch.LOWERINGS[name][wanted], static_argnums=2)(*given, form), want[wanted])
 
@@ -109,7 +109,7 @@ def test_a_cpu_takes_what_the_table_names(x64, monkeypatch, dtype):
     (x, kernel, dy), _ = three(case, dtype)
     jax.jit(lambda x, kernel, dy: jax.vjp(partial(ops.conv, **case.options), x, kernel)[1](dy)).lower(x, kernel, dy)
     jax.jit(partial(ops.conv, **case.options)).lower(x, kernel)
-    single = {wanted: autotune.choice(wanted, "depthwise") for wanted in primitives.FACTORS}
+    single = {wanted: autotune.best_lowering(wanted, "depthwise") for wanted in primitives.FACTORS}
     assert taken == (single if dtype == jnp.float32 else dict.fromkeys(single, "products"))
 
 
@@ -210,7 +210,7 @@ def test_no_route_is_left_out():
     """Each kind that the table for a CPU knows is among the cases: a planted error in any of them is seen above."""
     seen = set()
     for case in [*CASES, *WAYS]:
-        seen.add(autotune.case(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
+        seen.add(autotune.conv_category(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
         if case.x[0] >= 2 * lowerings.PART:
             seen.add("parts")
         if max(case.stride) > 1 and max(case.dilation) == 1:

@@ -13,7 +13,7 @@ import numpy_reference as reference
 from convolution_cases import CASES
 from jaxconv import ops
 from jaxconv.ops.numerics import swap_channels
-from jaxconv.shapes import span
+from jaxconv.shapes import dilated_size
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 EVERY_IMPL = pytest.mark.parametrize("impl", ["auto", *ops.LOWERINGS])
@@ -31,7 +31,7 @@ def test_conv_transpose_is_the_adjoint(x64, case):
     y = ops.conv(x, kernel, **options)
     z = jnp.asarray(np.random.default_rng(2).normal(size=y.shape))
     natural = [
-        (out - 1) * s + span(f, d) - low - high
+        (out - 1) * s + dilated_size(f, d) - low - high
         for out, s, f, d, (low, high) in zip(y.shape[1:-1], case.stride, case.kernel, case.dilation, case.pads)
     ]
     extra = tuple(n - m for n, m in zip(x.shape[1:-1], natural))
@@ -59,7 +59,7 @@ def test_what_moves_in_moves_out(x64, rng, impl):
     x, kernel = jnp.asarray(rng.normal(size=(1, 6, 8, 2))), jnp.asarray(rng.normal(size=(3, 3, 2, 2)))
 
     def f(x, stride):
-        return ops.conv(x, kernel, padding=1, pad_mode="circular", stride=stride, impl=impl)
+        return ops.conv(x, kernel, padding=1, padding_mode="circular", stride=stride, impl=impl)
 
     np.testing.assert_allclose(
         f(jnp.roll(x, (2, 3), (1, 2)), 1), jnp.roll(f(x, 1), (2, 3), (1, 2)), rtol=1e-10, atol=1e-13

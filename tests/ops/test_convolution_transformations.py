@@ -15,7 +15,7 @@ from jax.experimental.jet import jet
 from jaxconv import BatchNorm, Conv, Dense, flatten, ops, relu, serial
 from jaxconv.ops.convolution import lowerings, primitives
 from jaxconv.ops.convolution.cpu import dispatch
-from jaxconv.shapes import Window, resolve
+from jaxconv.shapes import Window, resolve_window
 
 
 def close(got, want, tolerance=1e-5):
@@ -162,7 +162,7 @@ def test_large_windows_and_strides_are_few_operations(name, rng):
 def test_pieces_are_those_of_the_programs(rng, monkeypatch):
     """So that what is counted is what is compiled: at the limit nothing is left to lax, and beyond it all is."""
     x, kernel = arrays(rng, (2, 12, 12, 4), (3, 3, 4, 4))
-    form = primitives.Form(resolve(Window(3, 3), (12, 12)), (12, 12), 1, (x.dtype,) * 3, None)
+    form = primitives.Form(resolve_window(Window(3, 3), (12, 12)), (12, 12), 1, (x.dtype,) * 3, None)
     assert (
         dispatch.pieces("y", "products", 4, form) == 9
         and dispatch.pieces("x", "library", 4, form) == 9 * dispatch.PHASE

@@ -14,7 +14,7 @@ from jaxconv import Conv, Dense, flatten, models, ops, relu, serial, train
 from jaxconv.data import augment
 from jaxconv.ops.convolution.cpu import autotune
 from jaxconv.train.engine import make_chunk
-from jaxconv.train.loaders import Resident
+from jaxconv.train.loaders import DeviceLoader
 from jaxconv.train.pixels import to_float
 from jaxconv.train.tasks import measure
 
@@ -26,23 +26,23 @@ BATCH, STEPS, EXAMPLES = 8, 3, 20
 array = jax.ShapeDtypeStruct
 
 
-def lowered(what, model, in_shape, platforms=ACCELERATORS, *, optimizer=None, mesh=None, **options):
+def lowered(what, model, input_shape, platforms=ACCELERATORS, *, optimizer=None, mesh=None, **options):
     """A program as it is handed to XLA; nothing of it runs, nothing is compiled."""
     optimizer = optimizer or optax.adam(1e-3)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    init = functools.partial(train.init_state, model, optimizer, in_shape=in_shape)
-    ts = jax.eval_shape(lambda key: init(key, average=options.get("average") is not None), key)
+    init = functools.partial(train.create_train_state, model, optimizer, input_shape=input_shape)
+    ts = jax.eval_shape(lambda key: init(key, ema=options.get("ema_decay") is not None), key)
     everywhere, cut = None, None
     if mesh is not None:
         everywhere, cut = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "data"))
         key, ts = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype, sharding=everywhere), (key, ts))
-    batch = train.Batch(array((BATCH, *in_shape), np.uint8), array((BATCH,), np.int32), array((BATCH,), bool))
-    step = train.make_step(model, optimizer, **options)
+    batch = train.Batch(array((BATCH, *input_shape), np.uint8), array((BATCH,), np.int32), array((BATCH,), bool))
+    step = train.make_train_step(model, optimizer, jit=False, **options)
     if what == "chunk":
-        images = array((EXAMPLES, *in_shape), np.uint8, sharding=everywhere)
+        images = array((EXAMPLES, *input_shape), np.uint8, sharding=everywhere)
         labels = array((EXAMPLES,), np.int32, sharding=everywhere)
         rows = array((STEPS, BATCH), np.int32, sharding=cut)
-        program, args = make_chunk(step, Resident.fetch), (ts, key, True, rows, images, labels)
+        program, args = make_chunk(step, DeviceLoader.fetch), (ts, key, True, rows, images, labels)
     elif what == "step":
         program, args = (lambda ts, key, batch: step(ts, batch, key)), (ts, key, batch)
     else:
@@ -68,11 +68,11 @@ def times(n):
 PRODUCTS = {"lenet5": (2, 3), "mnist_cnn": (3, 2), "resnet20": (19, 1)}
 
 
-def otherwise(model, in_shape, passes):
+def otherwise(model, input_shape, passes):
     """How many passes of the first layer, whose channels are few, a CPU takes by something else than a convolution."""
-    kernel = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape))[0]["conv1"]["kernel"]
-    kind = autotune.case(*kernel.shape[-2:], 1)
-    return sum(autotune.choice(wanted, kind) != "library" for wanted in passes)
+    kernel = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))[0]["conv1"]["kernel"]
+    kind = autotune.conv_category(*kernel.shape[-2:], 1)
+    return sum(autotune.best_lowering(wanted, kind) != "library" for wanted in passes)
 
 
 @pytest.mark.parametrize(
@@ -90,17 +90,17 @@ def otherwise(model, in_shape, passes):
     ],
 )
 def test_every_convolution_is_of_the_form_that_its_platform_is_fast_at(name, what, dtype):
-    model, in_shape = models.create_model(name, 10), models.get_model(name).input_shape
+    model, input_shape = models.create_model(name, 10), models.get_model(name).input_shape
     conv, dense = PRODUCTS[name]
     if what != "eval":
         conv, dense = 3 * conv - 1, 3 * dense
-    elsewhere = lowered(what, model, in_shape, dtype=dtype)
+    elsewhere = lowered(what, model, input_shape, dtype=dtype)
     assert elsewhere.platforms == ACCELERATORS
     assert count(elsewhere, "convolution") in times(conv) and count(elsewhere, "dot_general") in times(dense)
     if what != "step":  # a chunk has the same
-        here = lowered(what, model, in_shape, ("cpu",), dtype=dtype).mlir_module()
+        here = lowered(what, model, input_shape, ("cpu",), dtype=dtype).mlir_module()
         convolutions = re.findall(r"stablehlo\.convolution.*", here)
-        assert len(convolutions) >= conv - otherwise(model, in_shape, ("y",) if what == "eval" else ("y", "kernel"))
+        assert len(convolutions) >= conv - otherwise(model, input_shape, ("y",) if what == "eval" else ("y", "kernel"))
         for each in convolutions:
             assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in each and "xf32>, tensor" in each
             assert not re.search(r"lhs_dilate|reverse = \[true|pad = [^}]*\[-|pad = [^}]*, -", each)
@@ -112,31 +112,31 @@ def test_every_convolution_is_of_the_form_that_its_platform_is_fast_at(name, wha
 
 @pytest.mark.parametrize("name", train.OPTIMIZERS)
 def test_every_optimiser_is_lowered(name):
-    optimizer = train.make_optimizer(name, 1e-3, "one_cycle", 10, warmup=2, weight_decay=1e-3, clip_norm=1.0)
+    optimizer = train.make_optimizer(name, 1e-3, "one_cycle", 10, warmup_steps=2, weight_decay=1e-3, max_grad_norm=1.0)
     exported = lowered("step", serial(Conv(4, 3), relu, flatten, Dense(3)), (7, 6, 1), optimizer=optimizer)
     assert count(exported, "convolution") in times(2)
 
 
 def test_every_augmentation_and_option_is_lowered():
-    image, mix = augment.find(("flip", "shift:1", "rotate:15", "cutout:2", "mixup:0.2"))
+    image, mix = augment.parse_augmentations(("hflip", "translate:1", "rotate:15", "cutout:2", "mixup:0.2"))
     exported = lowered(
         "chunk",
         serial(Conv(4, 3), relu, flatten, Dense(3)),
         (7, 6, 3),
         augment=image,
-        mix=mix,
+        mixup_fn=mix,
         label_smoothing=0.1,
-        accumulate=2,
-        average=0.99,
+        grad_accumulation=2,
+        ema_decay=0.99,
     )
     assert count(exported, "convolution") in times(2)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "all_cnn_c_48", "vgg6_bn", "resnet20"])
 def test_a_network_is_exported_for_batches_of_any_size(name, rng):
-    model, in_shape = models.create_model(name, 10), models.get_model(name).input_shape
-    params, state = model.init(jax.random.key(0), in_shape)
-    check_any_batch(lambda x: model.apply(params, state, x)[0], in_shape, rng)
+    model, input_shape = models.create_model(name, 10), models.get_model(name).input_shape
+    params, state = model.init(jax.random.key(0), input_shape)
+    check_any_batch(lambda x: model.apply(params, state, x)[0], input_shape, rng)
 
 
 @pytest.mark.parametrize("impl", ops.LOWERINGS)
@@ -155,11 +155,11 @@ def test_every_pool_is_exported_for_batches_of_any_size(rng):
         check_any_batch(lambda x, pool=pool: pool(x, (3, 2)), (7, 6, 2), rng)
 
 
-def check_any_batch(function, in_shape, rng):
+def check_any_batch(function, input_shape, rng):
     batch = export.symbolic_shape("batch")[0]
-    exported = export.export(jax.jit(function))(array((batch, *in_shape), np.float32))
+    exported = export.export(jax.jit(function))(array((batch, *input_shape), np.float32))
     for n in (1, 3):
-        x = rng.normal(size=(n, *in_shape)).astype(np.float32)
+        x = rng.normal(size=(n, *input_shape)).astype(np.float32)
         np.testing.assert_allclose(exported.call(x), function(x), rtol=1e-4, atol=1e-5)
 
 

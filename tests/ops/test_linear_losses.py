@@ -98,7 +98,7 @@ def test_a_label_that_is_none_of_the_classes_is_nan_where_it_cannot_be_refused(l
 
 def test_a_network_that_says_nan_is_never_right():
     logits = jnp.array([[np.nan, np.nan], [1.0, 0.0], [0.0, np.nan]])
-    assert ops.correct(logits, jnp.array([0, 0, 1])).tolist() == [False, True, False]
+    assert ops.is_correct(logits, jnp.array([0, 0, 1])).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def response(pixel, reach=1):
 
 NORMS = {
     "layer": (functools.partial(ops.layer_norm, eps=EPS), lambda x: by_pixel(x, normal)),
-    "group 1": (functools.partial(ops.group_norm, groups=1, eps=EPS), lambda x: grouped(x, 1)),
-    "group 3": (functools.partial(ops.group_norm, groups=3, eps=EPS), lambda x: grouped(x, 3)),
+    "group 1": (functools.partial(ops.group_norm, num_groups=1, eps=EPS), lambda x: grouped(x, 1)),
+    "group 3": (functools.partial(ops.group_norm, num_groups=3, eps=EPS), lambda x: grouped(x, 3)),
     "instance": (functools.partial(ops.instance_norm, eps=EPS), lambda x: grouped(x, x.shape[-1])),
     "rms": (
         functools.partial(ops.rms_norm, eps=EPS),
@@ -128,7 +128,7 @@ def test_variance_of_an_example_survives_a_large_mean(rng, name):
 
 def test_a_constant_example_is_zero_with_a_finite_gradient():
     x = jnp.full((1, 3, 2, 4), 7.0)
-    for op in (ops.layer_norm, ops.instance_norm, functools.partial(ops.group_norm, groups=2)):
+    for op in (ops.layer_norm, ops.instance_norm, functools.partial(ops.group_norm, num_groups=2)):
         y, slope = jax.jit(lambda x, op=op: (op(x), jax.grad(lambda x: (op(x) * jnp.cos(x)).sum())(x)))(x)
         assert not y.any() and jnp.isfinite(slope).all()
     assert jnp.isfinite(jax.jit(jax.grad(lambda x: ops.rms_norm(x).sum()))(0 * x)).all()
@@ -261,10 +261,10 @@ def test_what_a_mask_hides_has_no_part_in_anything():
         (lambda: ops.layer_norm(X[..., :1]), r"layer_norm: of x \(2, 3, 3, 1\) each mean is over 1 channel;"),
         (lambda: ops.instance_norm(X[:, 0, 0]), r"instance_norm: of x \(2, 4\) each mean is over 1 pixel"),
         (lambda: ops.instance_norm(X[:, :0]), r"instance_norm: of x \(2, 0, 3, 4\) each mean is over 0 pixel"),
-        (lambda: ops.group_norm(X[:, 0, 0], groups=4), r"group_norm: of x \(2, 4\) each mean is over 1 value"),
-        (lambda: ops.group_norm(X, groups=3), r"group_norm: groups=3 does not divide the 4 channels of x \(2, 3"),
-        (lambda: ops.group_norm(X, groups=0), r"^group_norm: groups=0 should be an int of at least 1"),
-        (lambda: ops.group_norm(X, groups=2.0), r"^group_norm: groups=2\.0 should be an int"),
+        (lambda: ops.group_norm(X[:, 0, 0], num_groups=4), r"group_norm: of x \(2, 4\) each mean is over 1 value"),
+        (lambda: ops.group_norm(X, num_groups=3), r"group_norm: num_groups=3 does not divide the 4 channels of x \(2, 3"),
+        (lambda: ops.group_norm(X, num_groups=0), r"^group_norm: num_groups=0 should be an int of at least 1"),
+        (lambda: ops.group_norm(X, num_groups=2.0), r"^group_norm: num_groups=2\.0 should be an int"),
         (lambda: ops.local_response_norm(X, size=0), r"local_response_norm: size=0 should be an int of at least 1"),
         (lambda: ops.local_response_norm(X, size=2.5), r"local_response_norm: size=2\.5 should be an int"),
     ],

@@ -14,13 +14,13 @@ import numpy_reference as reference
 from jaxconv import DtypeError, InputError, ops
 
 CASES = {
-    "plain": ((2, 6, 8, 3), {"window": 2}, (2, 2), ((0, 0), (0, 0)), (1, 1)),
-    "overlap": ((1, 7, 6, 2), {"window": (3, 2), "stride": (2, 1)}, (2, 1), ((0, 0), (0, 0)), (1, 1)),
-    "padded": ((1, 6, 5, 2), {"window": 3, "stride": 2, "padding": 1}, (2, 2), ((1, 1), (1, 1)), (1, 1)),
-    "same": ((1, 7, 6, 2), {"window": 2, "padding": "SAME"}, (2, 2), ((0, 1), (0, 0)), (1, 1)),
-    "dilated": ((1, 8, 9, 2), {"window": 2, "stride": 1, "dilation": (2, 3)}, (1, 1), ((0, 0), (0, 0)), (2, 3)),
-    "1-D": ((2, 9, 3), {"window": 3}, (3,), ((0, 0),), (1,)),
-    "3-D": ((1, 4, 4, 6, 2), {"window": 2}, (2, 2, 2), ((0, 0),) * 3, (1, 1, 1)),
+    "plain": ((2, 6, 8, 3), {"window_shape": 2}, (2, 2), ((0, 0), (0, 0)), (1, 1)),
+    "overlap": ((1, 7, 6, 2), {"window_shape": (3, 2), "stride": (2, 1)}, (2, 1), ((0, 0), (0, 0)), (1, 1)),
+    "padded": ((1, 6, 5, 2), {"window_shape": 3, "stride": 2, "padding": 1}, (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    "same": ((1, 7, 6, 2), {"window_shape": 2, "padding": "SAME"}, (2, 2), ((0, 1), (0, 0)), (1, 1)),
+    "dilated": ((1, 8, 9, 2), {"window_shape": 2, "stride": 1, "dilation": (2, 3)}, (1, 1), ((0, 0), (0, 0)), (2, 3)),
+    "1-D": ((2, 9, 3), {"window_shape": 3}, (3,), ((0, 0),), (1,)),
+    "3-D": ((1, 4, 4, 6, 2), {"window_shape": 2}, (2, 2, 2), ((0, 0),) * 3, (1, 1, 1)),
 }
 EVERY_CASE = pytest.mark.parametrize(("shape", "options", "stride", "pads", "dilation"), CASES.values(), ids=CASES)
 
@@ -144,13 +144,13 @@ def test_integers_negatives_and_nan_keep_their_meaning():
 
 
 FORMS = {
-    "max": functools.partial(ops.max_pool, window=(3, 2), stride=1, padding=1),
-    "max, split": functools.partial(ops.max_pool, window=(3, 2), stride=1, padding=1, ties="split"),
-    "avg": functools.partial(ops.avg_pool, window=(3, 2), stride=1, padding=1),
-    "l2": functools.partial(ops.lp_pool, window=(3, 2), stride=1, padding=1),
-    "l3": functools.partial(ops.lp_pool, window=(2, 3), stride=1, dilation=2, p=3),
-    "adaptive avg": functools.partial(ops.adaptive_avg_pool, out=(3, 5)),
-    "adaptive max": functools.partial(ops.adaptive_max_pool, out=(3, 5)),
+    "max": functools.partial(ops.max_pool, window_shape=(3, 2), stride=1, padding=1),
+    "max, split": functools.partial(ops.max_pool, window_shape=(3, 2), stride=1, padding=1, ties="split"),
+    "avg": functools.partial(ops.avg_pool, window_shape=(3, 2), stride=1, padding=1),
+    "l2": functools.partial(ops.lp_pool, window_shape=(3, 2), stride=1, padding=1),
+    "l3": functools.partial(ops.lp_pool, window_shape=(2, 3), stride=1, dilation=2, p=3),
+    "adaptive avg": functools.partial(ops.adaptive_avg_pool, output_size=(3, 5)),
+    "adaptive max": functools.partial(ops.adaptive_max_pool, output_size=(3, 5)),
     "global avg": ops.global_avg_pool,
     "global max": ops.global_max_pool,
 }
@@ -229,7 +229,7 @@ def test_whatever_is_legal_equals_plain_loops(data):
     size = tuple(d * (f - 1) + 1 + more for d, f, more in zip(dilation, window, ints(0, 2, ndim)))
     pads = tuple(tuple(min(p, f - 1) for p in ints(0, 2, 2)) for f in window)
     x = np.random.default_rng(sum(size)).normal(size=(2, *size, 2)).astype(np.float32)
-    options = {"window": window, "stride": stride, "padding": pads, "dilation": dilation}
+    options = {"window_shape": window, "stride": stride, "padding": pads, "dilation": dilation}
     got = jax.jit(lambda x: [op(x, **options) for op, _ in POOLS.values()])(x)
     for y, (_, reduce) in zip(got, POOLS.values()):
         wanted = reference.pool(x.astype(np.float64), window, stride, pads, dilation, reduce)
@@ -241,10 +241,10 @@ def test_whatever_is_legal_equals_plain_loops(data):
 def test_whatever_is_illegal_is_refused(data):
     name = data.draw(st.sampled_from(["max_pool", "avg_pool", "lp_pool"]))
     ndim = data.draw(st.integers(1, 3))
-    options = {"window": 2, "stride": 1, "padding": 0, "dilation": 1}
+    options = {"window_shape": 2, "stride": 1, "padding": 0, "dilation": 1}
     sizes = [0, -1, 1.5, "2", True, (), (1,) * (ndim + 1), (2, 0, 2, 2)[:ndim] if ndim > 1 else (0,)]
     illegal = {
-        "window": [*sizes, None, 5, (4,) * (ndim - 1) + (6,)],
+        "window_shape": [*sizes, None, 5, (4,) * (ndim - 1) + (6,)],
         "stride": sizes,
         "dilation": [*sizes, 4],
         "padding": [-1, 1.5, "SAMEE", None, (1,) * (ndim + 1), ((1, -1),) * ndim, 2, ((0, 2),) * ndim],

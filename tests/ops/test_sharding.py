@@ -20,7 +20,9 @@ KINDS = ("Auto", "Explicit", "shard_map", "shard_map, unchecked", "shard_map, Ex
 CONV = {"stride": (2, 1), "padding": 1, "groups": 2}
 OPS = {impl: partial(ops.conv, impl=impl, **CONV) for impl in ("auto", *ops.LOWERINGS)}
 OPS |= {
-    "turned, circular, bias": lambda x, k: ops.conv(x, k, k[0, 0, 0], flip=True, pad_mode="circular", groups=2),
+    "turned, circular, bias": lambda x, k: ops.conv(
+        x, k, k[0, 0, 0], flip_kernel=True, padding_mode="circular", groups=2
+    ),
     "transpose, lax": lambda x, k: ops.conv_transpose(x, k, stride=2, groups=2),
     "transpose, explicit": lambda x, k: ops.conv_transpose(x, k, impl="explicit", stride=2, groups=2),
     "max_pool, side by side": lambda x, k: ops.max_pool(x, 2) * k.sum(),
@@ -64,10 +66,10 @@ def results(kind, op, mesh):
 def chosen(name):
     """Have ``auto`` take one of a CPU's lowerings, or lax's."""
     dispatch.MOST_PIECES = 0 if name == "elsewhere" else 10**6
-    autotune.choice = (lambda wanted, case: name) if name in dispatch.LOWERINGS else CHOICE
+    autotune.best_lowering = (lambda wanted, case: name) if name in dispatch.LOWERINGS else CHOICE
 
 
-CHOICE = autotune.choice
+CHOICE = autotune.best_lowering
 
 
 def program(kind, mesh):

@@ -15,7 +15,7 @@ SHAPE = (4, 3, 5, 6)
 SIZES = [10.0**power for power in range(-30, 31, 5)]
 NORMS = {  # the op; the axes it averages over, where the last is cut into so many groups; whether it is centred
     "layer": (ops.layer_norm, (3, 4), 1, True),
-    "group": (functools.partial(ops.group_norm, groups=2), (1, 2, 4), 2, True),
+    "group": (functools.partial(ops.group_norm, num_groups=2), (1, 2, 4), 2, True),
     "instance": (ops.instance_norm, (1, 2), 1, True),
     "rms": (ops.rms_norm, (3, 4), 1, False),
     "batch": (lambda x, *, eps: ops.batch_norm(x, jnp.ones(6), jnp.zeros(6), eps=eps), (0, 1, 2), 1, True),

@@ -36,41 +36,46 @@ def same(ours, theirs, x, *vectors):
 
 POOLS = {
     "max": (
-        functools.partial(ops.max_pool, window=(3, 2), stride=(2, 1), padding=1),
+        functools.partial(ops.max_pool, window_shape=(3, 2), stride=(2, 1), padding=1),
         lambda x: F.max_pool2d(x, (3, 2), (2, 1), 1),
     ),
     "max, dilated, ceil": (
-        functools.partial(ops.max_pool, window=2, stride=3, dilation=(2, 3), ceil_mode=True),
+        functools.partial(ops.max_pool, window_shape=2, stride=3, dilation=(2, 3), ceil_mode=True),
         lambda x: F.max_pool2d(x, 2, 3, dilation=(2, 3), ceil_mode=True),
     ),
     "max, wider than the image": (
-        functools.partial(ops.max_pool, window=(9, 10), stride=(3, 2), ceil_mode=True),
+        functools.partial(ops.max_pool, window_shape=(9, 10), stride=(3, 2), ceil_mode=True),
         lambda x: F.max_pool2d(x, (9, 10), (3, 2), ceil_mode=True),
     ),
     "avg": (
-        functools.partial(ops.avg_pool, window=(3, 2), stride=2, padding=1, ceil_mode=True),
+        functools.partial(ops.avg_pool, window_shape=(3, 2), stride=2, padding=1, ceil_mode=True),
         lambda x: F.avg_pool2d(x, (3, 2), 2, 1, ceil_mode=True, count_include_pad=False),
     ),
     "avg, padding counted": (
-        functools.partial(ops.avg_pool, window=(3, 2), stride=2, padding=1, ceil_mode=True, count_include_pad=True),
+        functools.partial(
+            ops.avg_pool, window_shape=(3, 2), stride=2, padding=1, ceil_mode=True, count_include_pad=True
+        ),
         lambda x: F.avg_pool2d(x, (3, 2), 2, 1, ceil_mode=True),
     ),
-    "l2": (functools.partial(ops.lp_pool, window=(3, 2), stride=(1, 2)), lambda x: F.lp_pool2d(x, 2, (3, 2), (1, 2))),
-    "l4": (functools.partial(ops.lp_pool, window=(3, 2), p=4), lambda x: F.lp_pool2d(x, 4, (3, 2))),
+    "l2": (
+        functools.partial(ops.lp_pool, window_shape=(3, 2), stride=(1, 2)),
+        lambda x: F.lp_pool2d(x, 2, (3, 2), (1, 2)),
+    ),
+    "l4": (functools.partial(ops.lp_pool, window_shape=(3, 2), p=4), lambda x: F.lp_pool2d(x, 4, (3, 2))),
     "adaptive avg": (
-        functools.partial(ops.adaptive_avg_pool, out=(3, 5)),
+        functools.partial(ops.adaptive_avg_pool, output_size=(3, 5)),
         lambda x: F.adaptive_avg_pool2d(x, (3, 5)),
     ),
     "adaptive avg, more than there are": (
-        functools.partial(ops.adaptive_avg_pool, out=(10, 20)),
+        functools.partial(ops.adaptive_avg_pool, output_size=(10, 20)),
         lambda x: F.adaptive_avg_pool2d(x, (10, 20)),
     ),
     "adaptive max": (
-        functools.partial(ops.adaptive_max_pool, out=(3, 5)),
+        functools.partial(ops.adaptive_max_pool, output_size=(3, 5)),
         lambda x: F.adaptive_max_pool2d(x, (3, 5)),
     ),
     "adaptive max, more than there are": (
-        functools.partial(ops.adaptive_max_pool, out=(10, 20)),
+        functools.partial(ops.adaptive_max_pool, output_size=(10, 20)),
         lambda x: F.adaptive_max_pool2d(x, (10, 20)),
     ),
 }
@@ -94,7 +99,7 @@ def test_pools_of_both_signs(x64, rng, name):
 
 def test_norms_of_odd_order_leave_no_sign_here(x64, rng):
     """PyTorch's has no |x|: it agrees where nothing is negative, and cancels where something is."""
-    ours, theirs = functools.partial(ops.lp_pool, window=2, p=3), lambda x: F.lp_pool2d(x, 3, 2)
+    ours, theirs = functools.partial(ops.lp_pool, window_shape=2, p=3), lambda x: F.lp_pool2d(x, 3, 2)
     x = rng.uniform(0.1, 1, size=(2, 4, 6, 3))
     same(ours, theirs, x)
     cancelling = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
@@ -135,7 +140,7 @@ NORMS = {
         2,
     ),
     "group": (
-        functools.partial(ops.group_norm, groups=3, eps=1e-3),
+        functools.partial(ops.group_norm, num_groups=3, eps=1e-3),
         lambda x, w, b: F.group_norm(x, 3, w, b, 1e-3),
         2,
     ),

@@ -10,21 +10,23 @@ from jaxconv import InputError, explain, plot
 def test_correlation_has_its_mean_in_the_title_and_leaves_constant_channels_out(rng):
     matrix = np.corrcoef(rng.normal(size=(4, 9)))
     matrix[2] = matrix[:, 2] = np.nan
-    axes = plot.correlation(matrix, title="conv1").axes[0]
+    axes = plot.correlation_matrix(matrix, title="conv1").axes[0]
     mean = np.mean([abs(matrix[i, j]) for i in (0, 1, 3) for j in (0, 1, 3) if i != j])
     assert axes.get_title() == f"conv1: mean |ρ| {mean:.2f}, 1 constant (grey)"
     np.testing.assert_array_equal(np.ma.filled(axes.images[0].get_array(), np.nan), matrix)
     assert axes.images[0].get_clim() == (-1, 1)
-    assert plot.correlation([[np.nan]]).axes[0].get_title() == "no two channels that vary, 1 constant (grey)"
+    assert plot.correlation_matrix([[np.nan]]).axes[0].get_title() == "no two channels that vary, 1 constant (grey)"
 
 
 def test_norms_are_lines_on_a_logarithmic_scale_from_the_first_layer_to_the_last():
-    axes = plot.norms({"plain": {"conv1": 1e-6, "conv10": 0.0, "conv2": 1}, "res": {"conv1": 2}}, title="t").axes[0]
+    axes = plot.norms_by_layer(
+        {"plain": {"conv1": 1e-6, "conv10": 0.0, "conv2": 1}, "res": {"conv1": 2}}, title="t"
+    ).axes[0]
     assert axes.get_yscale() == "log" and axes.get_title() == "t"
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [1e-6, np.nan, 1])
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), [2])
     assert [line.get_label() for line in axes.lines] == ["plain", "res"]
-    named = plot.norms({"a": {"conv1": 1, "dense1": 2}}).axes[0]
+    named = plot.norms_by_layer({"a": {"conv1": 1, "dense1": 2}}).axes[0]
     assert [label.get_text() for label in named.get_xticklabels()] == ["conv1", "dense1"]
 
 
@@ -38,7 +40,7 @@ def test_histograms_have_a_panel_each(rng):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_first_filters_are_shown_in_order_in_their_own_colours(rng, channels):  # row 002-05
     kernel = rng.normal(size=(3, 2, channels, 5)).astype(np.float32)
-    figure = plot.filters(kernel, title="conv1", most=4)
+    figure = plot.kernels(kernel, title="conv1", most=4)
     figure.draw_without_rendering()
     assert figure.get_suptitle() == "conv1: 4 of 5 filters"
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
@@ -52,7 +54,7 @@ def test_before_and_after_stand_one_above_the_other(rng):
     before = rng.normal(size=(3, 3, 1, 18)).astype(np.float32)
     after = before.copy()
     after[..., 17] *= -1
-    axes = plot.filters(after, before=before).axes
+    axes = plot.kernels(after, before=before).axes
     titles = [each.get_title() for each in axes]
     assert titles[:16] == [str(o) for o in range(16)] and titles[16:32] == ["cos 1.00"] * 16
     assert titles[32:35] == ["16", "17", ""] and titles[48:50] == ["cos 1.00", "cos -1.00"]
@@ -62,22 +64,22 @@ def test_before_and_after_stand_one_above_the_other(rng):
 
 def test_deeper_filters_are_a_row_each_and_what_is_left_out_is_said(rng):
     kernel = rng.normal(size=(3, 3, 4, 10)).astype(np.float32)
-    figure = plot.filters(kernel, channels=2, most=24)
+    figure = plot.kernels(kernel, channels=2, most=24)
     assert figure.get_suptitle() == "3 of 10 filters, 2 of the 4 channels each sees"
     assert [axes.get_title() for axes in figure.axes] == [f"{o}, of {c}" for o in range(3) for c in range(2)]
-    wanted = plot.rgb.signed(kernel[:, :, 1, 2] / np.abs(kernel[..., 2]).max(), 1.0)
+    wanted = plot.rgb.diverging(kernel[:, :, 1, 2] / np.abs(kernel[..., 2]).max(), 1.0)
     np.testing.assert_array_equal(figure.axes[5].images[0].get_array()[1:-1:16, 1:-1:16], wanted)
 
 
 @pytest.mark.parametrize(
     ("said", "call"),
     [
-        (r"correlation: a matrix \(C, C\) is wanted, not \(2, 3\)", lambda: plot.correlation(np.ones((2, 3)))),
-        (r"norms: a number for at least one layer", lambda: plot.norms({"a": {}})),
+        (r"correlation: a matrix \(C, C\) is wanted, not \(2, 3\)", lambda: plot.correlation_matrix(np.ones((2, 3)))),
+        (r"norms: a number for at least one layer", lambda: plot.norms_by_layer({"a": {}})),
         (r"histograms: there is none to show", lambda: plot.histograms({})),
-        (r"filters: before and after .* first layer only", lambda: plot.filters(np.ones((3, 3, 2, 4)), before=1)),
-        (r"change: kernels .* not of one", lambda: plot.filters(np.ones((3, 3, 1, 4)), before=np.ones((3, 3, 1, 2)))),
-        (r"channel_images: kernel float32\(3, 3\) should be floats", lambda: plot.filters(np.ones((3, 3), np.float32))),
+        (r"filters: before and after .* first layer only", lambda: plot.kernels(np.ones((3, 3, 2, 4)), before=1)),
+        (r"change: kernels .* not of one", lambda: plot.kernels(np.ones((3, 3, 1, 4)), before=np.ones((3, 3, 1, 2)))),
+        (r"channel_images: kernel float32\(3, 3\) should be floats", lambda: plot.kernels(np.ones((3, 3), np.float32))),
     ],
 )
 def test_what_cannot_be_drawn_is_told(said, call):

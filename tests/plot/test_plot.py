@@ -13,20 +13,23 @@ def test_mistakes_come_surest_first_and_right_answers_not_at_all():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7], [0.01, 0.99]])
     labels = np.array([1, 1, 1, 0, 0])  # the third is right
-    shown = [axes for axes in plot.mistakes(images, labels, probabilities, "ab").axes if axes.images]
+    shown = [axes for axes in plot.misclassified(images, labels, probabilities, "ab").axes if axes.images]
     assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == [4, 0, 3, 1]
     assert shown[0].get_title() == "a\n→ b 99%" and shown[1].get_title() == "b\n→ a 90%"
-    few = plot.mistakes(images, labels, probabilities, "ab", most=2)
+    few = plot.misclassified(images, labels, probabilities, "ab", most=2)
     assert sum(bool(axes.images) for axes in few.axes) == 2
     assert few.get_suptitle() == "4 of 5 wrong, the 2 surest: true class → what the network said"
-    assert plot.mistakes(images[2:3], labels[2:3], probabilities[2:3], "ab").get_suptitle() == "no mistake on 1 images"
+    assert (
+        plot.misclassified(images[2:3], labels[2:3], probabilities[2:3], "ab").get_suptitle()
+        == "no mistake on 1 images"
+    )
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, ()), (2, ()), (3, (3,)), (4, (3,)), (5, (3,))])
 @pytest.mark.parametrize("size", [(4, 6), (1, 6)])
 def test_mistakes_on_images_of_any_channels_are_shown(rng, channels, shape, size):
     image = rng.integers(0, 256, (1, *size, channels), np.uint8)
-    figure = plot.mistakes(image, np.array([1]), np.array([[0.9, 0.1]]), "ab")
+    figure = plot.misclassified(image, np.array([1]), np.array([[0.9, 0.1]]), "ab")
     figure.draw_without_rendering()
     [shown] = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     np.testing.assert_array_equal(shown, image[0, ..., :3] if shape else image[0, ..., 0])
@@ -39,7 +42,7 @@ def test_curves_show_the_history_and_what_was_kept():
         {"epoch": 2, "loss": 0.3, "accuracy": 0.9, "val_loss": 0.4, "val_accuracy": 0.8},
         {"epoch": 3, "loss": 0.1, "accuracy": 1.0, "val_loss": 0.5, "val_accuracy": 0.7},
     ]
-    loss, accuracy = plot.curves(history, best_epoch=2).axes
+    loss, accuracy = plot.training_curves(history, best_epoch=2).axes
     assert [line.get_ydata().tolist() for line in loss.lines[:2]] == [[0.9, 0.3, 0.1], [0.8, 0.4, 0.5]]
     assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [[0.5, 0.9, 1.0], [0.6, 0.8, 0.7]]
     assert [line.get_label() for line in accuracy.lines] == ["training", "validation", "kept: 0.8000"]
@@ -51,7 +54,7 @@ def cells(figure):
 
 def test_confusion_has_a_row_a_true_class_and_colours_by_its_share(rng):
     counts = np.array([[900, 100, 0], [1, 8, 1], [0, 0, 0]])
-    figure = plot.confusion(counts, ["cat", "dog", "gnu"], title="pets")
+    figure = plot.confusion_matrix(counts, ["cat", "dog", "gnu"], title="pets")
     axes, bar = figure.axes
     assert cells(figure) == {(0, 0): "900", (0, 1): "100", (1, 0): "1", (1, 1): "8", (1, 2): "1"}  # nothing where 0 is
     shares = np.array([[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0, 0, 0]])
@@ -59,7 +62,7 @@ def test_confusion_has_a_row_a_true_class_and_colours_by_its_share(rng):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "gnu"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("said", "true class")
     assert axes.get_title() == "pets\n908 of 1,010 right"
-    assert plot.confusion(counts, "abc").axes[0].get_title() == "908 of 1,010 right"
+    assert plot.confusion_matrix(counts, "abc").axes[0].get_title() == "908 of 1,010 right"
     assert bar.get_ylabel() == "share of the true class"
 
 
@@ -75,7 +78,7 @@ def test_confusion_has_a_row_a_true_class_and_colours_by_its_share(rng):
 )
 def test_the_names_of_the_classes_do_not_overlap(names, turned):
     """Asked of the drawn figure: the box of every label, of every count, and of the title."""
-    figure = plot.confusion(np.full((len(names),) * 2, 1234), names, title="a title")
+    figure = plot.confusion_matrix(np.full((len(names),) * 2, 1234), names, title="a title")
     figure.draw_without_rendering()
     axes = figure.axes[0]
     assert all(label.get_rotation() == 90 * turned for label in axes.get_xticklabels())
@@ -95,7 +98,7 @@ def test_the_names_of_the_classes_do_not_overlap(names, turned):
 def test_confusion_refuses_names_that_are_not_of_its_rows():
     message = r"^confusion: counts \(2, 2\) should be \(3, 3\), for 3 names of classes$"
     with pytest.raises(InputError, match=message):
-        plot.confusion(np.ones((2, 2), int), "abc")
+        plot.confusion_matrix(np.ones((2, 2), int), "abc")
 
 
 def records(errors, training):
@@ -111,7 +114,7 @@ def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_k
         "cnn": [records([0.5, 0.25, 0.375], [0.5, 0.25, 0.0]), records([0.25, 0.125], [0.75, 0.001])],
         "dense": [records([0.75, 0.5], [0.5, 0.5])],
     }
-    figure = plots.against_epochs(histories, kept={"cnn": [2, 1], "dense": [2]}, title="here")
+    figure = plots.metric_vs_epoch(histories, kept={"cnn": [2, 1], "dense": [2]}, title="here")
     (axes,) = figure.axes
     solid = [line for line in axes.lines if line.get_linestyle() == "-"]
     assert [line.get_ydata().tolist() for line in solid] == [[0.5, 0.25, 0.375], [0.25, 0.125], [0.75, 0.5]]
@@ -128,19 +131,19 @@ def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_k
     assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "error" and figure.get_suptitle() == "here"
     figure.draw_without_rendering()
 
-    (axes,) = plots.against_epochs(histories, training=False).axes
+    (axes,) = plots.metric_vs_epoch(histories, training=False).axes
     assert len(axes.lines) == 3 and axes.get_ylabel() == "validation error"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cnn", "dense"]
 
 
 def test_networks_against_epochs_need_a_network():
     with pytest.raises(InputError, match=r"^against_epochs: there is no network to show$"):
-        plots.against_epochs({})
+        plots.metric_vs_epoch({})
 
 
 def test_rows_show_every_image_beside_its_name(rng):
     images = rng.random((3, 2, 4, 5, 1))
-    figure = plot.rows(dict(zip("abc", images)), ["left", "right"], title="all")
+    figure = plot.image_rows(dict(zip("abc", images)), ["left", "right"], title="all")
     shown = np.array([axes.images[0].get_array()[..., 0] for axes in figure.axes]).reshape(3, 2, 4, 5)
     np.testing.assert_array_equal(shown, np.round(255 * images[..., 0]))
     assert [axes.get_ylabel() for axes in figure.axes] == ["a", "", "b", "", "c", ""]
@@ -151,4 +154,4 @@ def test_rows_show_every_image_beside_its_name(rng):
 @pytest.mark.parametrize("named", [{}, {"a": []}, {"a": np.zeros((2, 4, 4, 1)), "b": np.zeros((1, 4, 4, 1))}])
 def test_rows_are_of_one_length(named):
     with pytest.raises(InputError, match="rows: of pictures"):
-        plot.rows(named)
+        plot.image_rows(named)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from chromium import browser, listened
 from jaxconv import InputError, data, explain
-from jaxconv.report import attribution_sections, diagnostic_sections, explain_run, page
-from jaxconv.report.context import read_subject
+from jaxconv.report import attribution_sections, diagnostic_sections, page, write_report
+from jaxconv.report.context import load_context
 from jaxconv.runs import TrainConfig, load_run, run_training
 from report_html import rows, section, tiles
 
@@ -21,9 +21,9 @@ from report_html import rows, section, tiles
 def runs(tmp_path_factory):
     """Two quick runs on the digits: a convolutional network, and two seeds of one without convolutions."""
     folder = tmp_path_factory.mktemp("runs")
-    small = TrainConfig(epochs=2, batch_size=128, learning_rate=0.01, out=folder / "small")
-    flat = TrainConfig(model="mlp", epochs=1, batch_size=128, seeds=2, out=folder / "flat")
-    return {config.out.name: run_training(config, progress=False)[0] for config in (small, flat)}
+    small = TrainConfig(epochs=2, batch_size=128, learning_rate=0.01, run_dir=folder / "small")
+    flat = TrainConfig(model="mlp", epochs=1, batch_size=128, num_seeds=2, run_dir=folder / "flat")
+    return {config.run_dir.name: run_training(config, progress=False)[0] for config in (small, flat)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +49,7 @@ def less():
 def written(runs, tmp_path_factory):
     picture = tmp_path_factory.mktemp("pictures") / "seven & <co>.png"
     Image.fromarray(np.kron(data.load("digits").test.images[0, ..., 0], np.ones((5, 4), np.uint8))).save(picture)
-    return explain_run(runs["small"], images=[picture], progress=False)
+    return write_report(runs["small"], images=[picture], progress=False)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_page_says_what_the_run_says(runs, html):
     result = json.loads((runs["small"] / "result.json").read_text())
     assert f"<dd>{result['test_accuracy']:.4f}</dd>" in html and "<dd>30,634</dd>" in html
     charts = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', html)]
-    counts = json.loads((runs["small"] / "report.json").read_text())["confusion"]
+    counts = json.loads((runs["small"] / "classification_report.json").read_text())["confusion"]
     [confusion] = [trace for chart in charts for trace in chart["data"] if trace["type"] == "heatmap"]
     assert confusion["customdata"] == counts
     lines = [json.loads(line) for line in (runs["small"] / "metrics.jsonl").read_text().splitlines()]
@@ -250,15 +250,15 @@ def test_a_browser_shows_all_of_it_without_a_network(written):
 
 
 def test_what_a_network_has_not_is_left_out_and_of_several_the_first_is_shown(runs, tmp_path):
-    report = explain_run(runs["flat"], out=tmp_path / "page", progress=False)
+    report = write_report(runs["flat"], output_dir=tmp_path / "page", progress=False)
     html = report.page.read_text()
     assert report.page == tmp_path / "page" / "index.html"
     assert report.notes == ["This run trained 2 networks; the page looks at the first, of seed 0."]
     for title in ("Filters", "What the filters wait for", "Where it looks", "The arithmetic of one pixel"):
         assert f"<h2>{title}</h2>" not in html
     assert "<h2>What it looked at</h2>" in html and "grad cam" not in html
-    first = read_subject(runs["flat"])
-    members = json.loads((runs["flat"] / "result.json").read_text())["test_accuracies"]
+    first = load_context(runs["flat"])
+    members = json.loads((runs["flat"] / "result.json").read_text())["test_accuracy_per_seed"]
     assert f"<dd>{members[0]:.4f}</dd>" in html
     assert (first.probabilities.argmax(1) == first.labels).mean() == pytest.approx(members[0])
 
@@ -292,7 +292,7 @@ def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
         (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
         (f"{small} --images gone.png", "there is no image gone.png"),
-        (f"{small} --out file", "the folder file cannot be made"),
+        (f"{small} --output-dir file", "the folder file cannot be made"),
         (f"{runs['flat']} --layer dense1", "explain --layer: grad_cam: layer dense1"),
     ]:
         code, _, err = jaxconv(f"explain {line}")
@@ -305,7 +305,7 @@ def test_a_run_that_did_not_end_is_told(runs, tmp_path):
     shutil.copytree(runs["small"], half, ignore=shutil.ignore_patterns("explain"))
     (half / "result.json").write_text("{")
     with pytest.raises(InputError, match=r"result.json is not JSON"):
-        explain_run(half, progress=False)
+        write_report(half, progress=False)
     (half / "result.json").unlink()
     with pytest.raises(InputError, match=r"has no result.json: its training did not end; jaxconv train --resume"):
-        explain_run(half, progress=False)
+        write_report(half, progress=False)

@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = TrainConfig(model="mlp", epochs=3, batch_size=128, out=tmp_path_factory.mktemp("runs") / "finished")
+    config = TrainConfig(model="mlp", epochs=3, batch_size=128, run_dir=tmp_path_factory.mktemp("runs") / "finished")
     return run_training(config, progress=False)
 
 
@@ -39,7 +39,7 @@ def lines(folder):
 
 def assert_equal_runs(folder, finished):
     result = json.loads((folder / "result.json").read_text())
-    for name in ("params_sha256", "last_params_sha256", "test_accuracy", "test_loss", "best_epoch", "steps"):
+    for name in ("params_sha256", "final_params_sha256", "test_accuracy", "test_loss", "best_epoch", "steps"):
         assert result[name] == finished[1][name]
     assert lines(folder) == lines(finished[0])
 
@@ -50,7 +50,7 @@ def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, writt
     saves, really = [], train.save_checkpoint
 
     def interrupted(folder, snapshot, *, keep):
-        saves.append(snapshot.position.epoch)
+        saves.append(snapshot.progress.epoch)
         if written or len(saves) < save:
             really(folder, snapshot, keep=keep)
         if len(saves) == save:
@@ -58,7 +58,7 @@ def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, writt
 
     monkeypatch.setattr(train, "save_checkpoint", interrupted)
     folder = tmp_path / "run"
-    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
+    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
     if save == 1 and not written:  # nothing came of it, so nothing is left
         assert (code, said) == (130, "jaxconv: interrupted\n") and not folder.exists()
         return
@@ -86,15 +86,15 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     saves, really, folder = [], train.save_checkpoint, tmp_path / "run"
 
     def full(where, snapshot, *, keep):
-        saves.append(snapshot.position.epoch)
+        saves.append(snapshot.progress.epoch)
         limited(1000 if len(saves) == save else resource.RLIM_INFINITY)
         really(where, snapshot, keep=keep)
 
     monkeypatch.setattr(train, "save_checkpoint", full)
-    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
-    good = f"; the one before it, {folder}/checkpoint/10, is as it was" if save == 2 else ""
+    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
+    good = f"; the one before it, {folder}/checkpoints/10, is as it was" if save == 2 else ""
     assert code == 2 and said == (
-        f"jaxconv: error: the checkpoint {folder}/checkpoint/{save}0 cannot be written: File too large{good}\n"
+        f"jaxconv: error: the checkpoint {folder}/checkpoints/{save}0 cannot be written: File too large{good}\n"
     )
     limited(resource.RLIM_INFINITY)
     assert jaxconv("train", "--resume", folder)[0] == 0
@@ -103,7 +103,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
 
 def test_a_disk_that_is_full_from_the_start_is_said(jaxconv, tmp_path, limited):
     limited(10)
-    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 1, "--out", tmp_path / "run")
+    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 1, "--run-dir", tmp_path / "run")
     assert code == 2 and said == f"jaxconv: error: {tmp_path}/run/.lock.json cannot be written: File too large\n"
     assert not (tmp_path / "run").exists()
 
@@ -136,15 +136,15 @@ def test_a_run_killed_after_its_last_epoch_only_tells_its_result(jaxconv, stoppe
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder", "half a checkpoint"])
 def test_a_run_without_a_checkpoint_begins_again(jaxconv, stopped, finished, left):
-    half = shutil.copytree(stopped / "checkpoint" / "20", stopped / "half")
-    shutil.rmtree(stopped / "checkpoint")
+    half = shutil.copytree(stopped / "checkpoints" / "20", stopped / "half")
+    shutil.rmtree(stopped / "checkpoints")
     if left != "nothing":
-        (stopped / "checkpoint").mkdir()
+        (stopped / "checkpoints").mkdir()
     if left == "half a checkpoint":
-        half.rename(stopped / "checkpoint" / "partial-10")
+        half.rename(stopped / "checkpoints" / "partial-10")
     assert jaxconv("train", "--resume", stopped)[0] == 0
     assert_equal_runs(stopped, finished)
-    assert train.saved_steps(stopped / "checkpoint") == [20, 30]
+    assert train.all_steps(stopped / "checkpoints") == [20, 30]
 
 
 def test_a_finished_run_is_left_alone(jaxconv, finished):
@@ -159,12 +159,12 @@ def test_a_finished_run_is_left_alone(jaxconv, finished):
 
 
 def test_a_damaged_checkpoint_is_named_and_after_deleting_it_the_run_goes_on(jaxconv, stopped, finished):
-    newest = stopped / "checkpoint" / "30" / "position.json"
+    newest = stopped / "checkpoints" / "30" / "progress.json"
     newest.write_bytes(newest.read_bytes()[:-1])
     code, _, said = jaxconv("train", "--resume", stopped)
-    checkpoint = stopped / "checkpoint"
+    checkpoint = stopped / "checkpoints"
     assert code == 2 and said == (
-        f"jaxconv: error: the checkpoint {checkpoint}/30 is damaged (position.json has changed): "
+        f"jaxconv: error: the checkpoint {checkpoint}/30 is damaged (progress.json has changed): "
         f"delete {checkpoint}/30, and {checkpoint}/20, which is whole, is used\n"
     )
     shutil.rmtree(checkpoint / "30")
@@ -186,7 +186,7 @@ def test_another_model_data_set_or_batch_size_is_refused(jaxconv, stopped):
 
 
 def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished):
-    more = ("--keep", "1", "--devices", "1", "--pause-minutes", "3", "--tensorboard")
+    more = ("--max-checkpoints", "1", "--num-devices", "1", "--checkpoint-minutes", "3", "--tensorboard")
     assert jaxconv("train", "--resume", stopped, *more)[0] == 0
     assert_equal_runs(stopped, finished)
     config = json.loads((stopped / "config.json").read_text())
@@ -232,7 +232,7 @@ def test_a_checkpoint_of_another_model_is_refused(jaxconv, stopped, monkeypatch)
     config = json.loads((stopped / "config.json").read_text())
     (stopped / "config.json").write_text(json.dumps(config | {"model": "small_cnn"}))
     code, _, said = jaxconv("train", "--resume", stopped)
-    assert code == 2 and "checkpoint/30 is of another model: " in said and said.count("\n") == 1
+    assert code == 2 and "checkpoints/30 is of another model: " in said and said.count("\n") == 1
     assert "; params/conv1/kernel is missing where float32(3, 3, 1," in said
 
 
@@ -245,7 +245,7 @@ def test_data_that_changed_is_refused(jaxconv, tmp_path, what):
         np.savez(file, x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
 
     write(images, labels)
-    config = TrainConfig(dataset=f"npz:{file}", model="mlp", epochs=1, batch_size=64, out=folder)
+    config = TrainConfig(dataset=f"npz:{file}", model="mlp", epochs=1, batch_size=64, run_dir=folder)
     run_training(config, progress=False)
     (folder / "result.json").unlink()
     if what == "fewer":
@@ -272,44 +272,47 @@ def test_every_option_of_a_run_is_remembered(tmp_path):
         dataset="mnist",
         model="lenet5",
         epochs=2,
-        augment=("flip", "mixup:0.2"),
-        average=0.9,
+        augment=("hflip", "mixup:0.2"),
+        ema_decay=0.9,
         patience=3,
-        pause_minutes=0.5,
-        out=tmp_path,
+        checkpoint_minutes=0.5,
+        run_dir=tmp_path,
     )
-    assert TrainConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
-    assert {field.name for field in dataclasses.fields(TrainConfig)} == set(config.as_json())
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert {field.name for field in dataclasses.fields(TrainConfig)} == set(config.to_dict())
 
 
 def test_the_run_of_a_config_is_begun_gone_on_with_or_read(finished, stopped, tmp_path):
-    config = TrainConfig(model="mlp", epochs=3, batch_size=128, keep=1, out=tmp_path / "new")
+    config = TrainConfig(model="mlp", epochs=3, batch_size=128, max_checkpoints=1, run_dir=tmp_path / "new")
     folder, _ = train_or_resume(config, progress=False)
-    assert folder == config.out
+    assert folder == config.run_dir
     assert_equal_runs(folder, finished)
     written = (folder / "result.json").read_text()
-    folder, result = train_or_resume(dataclasses.replace(config, keep=2), progress=False)  # which changes no number
+    folder, result = train_or_resume(
+        dataclasses.replace(config, max_checkpoints=2), progress=False
+    )  # which changes no number
     assert json.dumps(result) == json.dumps(json.loads(written))
 
-    before = len(list((stopped / "checkpoint").iterdir()))
-    folder, _ = train_or_resume(dataclasses.replace(config, out=stopped, pause_minutes=3.0), progress=False)
+    before = len(list((stopped / "checkpoints").iterdir()))
+    folder, _ = train_or_resume(dataclasses.replace(config, run_dir=stopped, checkpoint_minutes=3.0), progress=False)
     assert_equal_runs(folder, finished)
-    assert before == len(list((stopped / "checkpoint").iterdir()))  # nothing was left to train
+    assert before == len(list((stopped / "checkpoints").iterdir()))  # nothing was left to train
     assert json.loads((stopped / "config.json").read_text())["pause_minutes"] == 3.0
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 4}, {"augment": ("flip", "shift:1")}, {"seed": 1}, {"baseline": "mlp"}, {"average": 0.9}]
+    "change",
+    [{"epochs": 4}, {"augment": ("hflip", "translate:1")}, {"seed": 1}, {"baseline": "mlp"}, {"ema_decay": 0.9}],
 )
 def test_a_folder_in_which_something_else_was_asked_for_is_left_alone(finished, stopped, change):
     files = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
-    config = dataclasses.replace(TrainConfig(model="mlp", epochs=3, batch_size=128, out=stopped), **change)
+    config = dataclasses.replace(TrainConfig(model="mlp", epochs=3, batch_size=128, run_dir=stopped), **change)
     ((name, value),) = change.items()
     asked = list(value) if isinstance(value, tuple) else value
     with pytest.raises(InputError) as refused:
         train_or_resume(config, progress=False)
     then = json.loads((stopped / "config.json").read_text())[name]
-    assert str(refused.value) == f"{stopped} holds a run with {name}={then!r}, not {asked!r}: give another --out"
+    assert str(refused.value) == f"{stopped} holds a run with {name}={then!r}, not {asked!r}: give another --run-dir"
     assert files == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
 
 

@@ -31,7 +31,7 @@ OPTIONS = {"model": "mlp", "epochs": 2, "batch_size": 128}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return run_training(TrainConfig(**OPTIONS, out=tmp_path_factory.mktemp("runs") / "run"), progress=False)
+    return run_training(TrainConfig(**OPTIONS, run_dir=tmp_path_factory.mktemp("runs") / "run"), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def without_memory(mutate):
 
     def both(folder):
         mutate(folder)
-        for position in folder.glob("checkpoint/*/position.json"):
+        for position in folder.glob("checkpoints/*/progress.json"):
             content = json.loads(position.read_text())
             del content["extra"]
             position.write_text(json.dumps(content))
             sums = json.loads(position.with_name("manifest.json").read_text())
-            sums["position.json"] = hashlib.sha256(position.read_bytes()).hexdigest()
+            sums["progress.json"] = hashlib.sha256(position.read_bytes()).hexdigest()
             position.with_name("manifest.json").write_text(json.dumps(sums))
 
     return both
@@ -121,18 +121,18 @@ CORRUPTIONS = {
     "config a pipe": (replace("config.json", os.mkfifo), ALL, "config.json is not a file"),
     "config a device": (replace("config.json", lambda p: p.symlink_to("/dev/zero")), ALL, "config.json is not a file"),
     "config endless": (write("config.json", b" " * (2**26 + 1)), ALL, "config.json is larger than 67,108,864 bytes"),
-    "in_shape zero": (edit("config.json", in_shape=[0, 0, 1]), ALL, "Expected `int` >= 1 - at `$.in_shape["),
-    "in_shape huge": (edit("config.json", in_shape=[10**5, 10**5, 1]), ALL, "Expected `int` <= 16384"),
-    "in_shape short": (edit("config.json", in_shape=[8, 8]), ALL, "Expected `array` of length 3, got 2"),
-    "in_shape other": (edit("config.json", in_shape=[8, 8, 5]), ALL, "has in_shape=[8, 8, 5], but the run was trained"),
+    "input_shape zero": (edit("config.json", input_shape=[0, 0, 1]), ALL, "Expected `int` >= 1 - at `$.input_shape["),
+    "input_shape huge": (edit("config.json", input_shape=[10**5, 10**5, 1]), ALL, "Expected `int` <= 16384"),
+    "input_shape short": (edit("config.json", input_shape=[8, 8]), ALL, "Expected `array` of length 3, got 2"),
+    "input_shape other": (edit("config.json", input_shape=[8, 8, 5]), ALL, "has input_shape=[8, 8, 5], but the run was trained"),
     "image_shape other": (edit("config.json", image_shape=[9, 9, 1]), ALL, "has image_shape=[9, 9, 1], but the"),
-    "in_shape large, old": (
-        without_memory(edit("config.json", in_shape=[9000, 9000, 1])),
+    "input_shape large, old": (
+        without_memory(edit("config.json", input_shape=[9000, 9000, 1])),
         READERS,
-        "in_shape=[9000, 9000, 1], but mlp takes images [8, 8, 1] as [8, 8, 1]",
+        "input_shape=[9000, 9000, 1], but mlp takes images [8, 8, 1] as [8, 8, 1]",
     ),
     "channels, old": (
-        without_memory(edit("config.json", in_shape=[8, 8, 5], image_shape=[8, 8, 5])),
+        without_memory(edit("config.json", input_shape=[8, 8, 5], image_shape=[8, 8, 5])),
         READERS,
         "is of another model: ",
     ),
@@ -149,7 +149,7 @@ CORRUPTIONS = {
     "result {}": (write("result.json", b"{}"), ("explain", "finished"), "delete it, and --resume makes it again"),
     "result lacks": (edit("result.json", device=REMOVED), ("explain", "finished"), "missing required field `device`"),
     "result beyond": (edit("result.json", test_accuracy=2), ("explain", "finished"), "Expected `float` <= 1.0"),
-    "result by half": (edit("result.json", test_accuracies=[0.5]), ("explain", "finished"), "no test_accuracy_std"),
+    "result by half": (edit("result.json", test_accuracy_per_seed=[0.5]), ("explain", "finished"), "no test_accuracy_std"),
     "result nested": (write("result.json", DEEP), ("explain", "finished"), "result.json is "),
     "result gone": (lambda f: (f / "result.json").unlink(), ("explain",), "has no result.json: its training did not"),
     "metrics gone": (lambda f: (f / "metrics.jsonl").unlink(), ("explain",), "has no metrics.jsonl: delete "),
@@ -159,16 +159,16 @@ CORRUPTIONS = {
     "metrics lacks": (lines(lambda all: [all[0], '{"epoch": 2}\n']), ("explain",), "missing required field `loss`"),
     "metrics text": (lines(lambda all: [all[0], all[1].replace(": ", ': "x')]), ("explain",), "line 2"),
     "newest gone": (
-        lambda f: shutil.rmtree(f / "checkpoint" / "20"),
+        lambda f: shutil.rmtree(f / "checkpoints" / "20"),
         READERS,
         "holds another network than ",
     ),
     "newest renamed": (
-        lambda f: (f / "checkpoint" / "10").rename(f / "checkpoint" / "99"),
+        lambda f: (f / "checkpoints" / "10").rename(f / "checkpoints" / "99"),
         READERS,
-        "checkpoint/99 is that of step 10: give it that name again",
+        "checkpoints/99 is that of step 10: give it that name again",
     ),
-    "no checkpoint": (lambda f: shutil.rmtree(f / "checkpoint"), READERS, "has no checkpoint"),
+    "no checkpoint": (lambda f: shutil.rmtree(f / "checkpoints"), READERS, "has no checkpoint"),
 }  # fmt: skip
 
 
@@ -192,12 +192,12 @@ def test_a_damaged_run_is_refused_in_one_line_by_every_command(jaxconv, folder, 
         {"learning_rate": 0.1},
         {"schedule": "constant"},
         {"label_smoothing": 0.5},
-        {"augment": ["flip"]},
+        {"augment": ["hflip"]},
         {"dtype": "bfloat16"},
         {"epochs": 3},
         {"batch_size": 64},
         {"optimizer": "sgd"},
-        {"average": 0.9},
+        {"ema_decay": 0.9},
         {"patience": 1},
         {"stream": True},
         {"counts": {"train": 1, "validation": 1, "test": 1}},
@@ -224,14 +224,22 @@ def test_a_run_of_a_version_whose_snapshots_lack_the_config_is_read(jaxconv, fol
     without_memory(edit("config.json", data_sha256=REMOVED, sha256="of its time"))(folder)
     assert jaxconv("predict", folder, digit)[0] == 0
     after = load_run(folder)
-    assert train.sha256(after.params) == train.sha256(before.params)
+    assert train.tree_sha256(after.params) == train.tree_sha256(before.params)
     assert not evaluate_run(after)["test_data_changed"]
     (folder / "result.json").unlink()
     code, _, said = jaxconv("train", "--resume", folder)
     assert code == 2 and "config.json has no data_sha256" in said
 
 
-FILES = ("config.json", "metrics.jsonl", "result.json", "report.json", "curves.png", "mistakes.png", "confusion.png")
+FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "result.json",
+    "classification_report.json",
+    "training_curves.png",
+    "misclassified.png",
+    "confusion_matrix.png",
+)
 
 
 def test_nothing_is_written_through_a_symbolic_link_in_a_run(jaxconv, folder, tmp_path):
@@ -295,7 +303,7 @@ def test_a_run_folder_that_is_taken_away_ends_its_training(jaxconv, monkeypatch,
             (folder / ".lock.json").write_text('{"host": "another", "process": 1, "since": "now"}')
 
     monkeypatch.setattr(train, "save_checkpoint", save)
-    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--out", folder)
+    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
     assert code == 2 and "saved in" not in out and len(saves) == 1
     assert f"the run folder {folder} was removed, moved or replaced while it was trained in" in said
     assert (folder / "metrics.jsonl").exists() == (how == "replaced")
@@ -315,7 +323,7 @@ def test_a_folder_removed_in_the_last_epoch_is_said(jaxconv, monkeypatch, tmp_pa
             shutil.rmtree(folder)
 
     monkeypatch.setattr(runner, "append_jsonl", remove)
-    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--out", folder)
+    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--run-dir", folder)
     assert code == 2 and "saved in" not in out and f"the run folder {folder} was removed" in said
     assert not folder.exists()
 
@@ -328,7 +336,7 @@ def test_lines_that_were_lost_meanwhile_are_in_the_finished_run(monkeypatch, tmp
         path.unlink()
 
     monkeypatch.setattr(runner, "append_jsonl", lose)
-    assert jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--out", folder)[0] == 0
+    assert jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--run-dir", folder)[0] == 0
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 2]
 
 
@@ -349,7 +357,7 @@ COUNTS = {"train": 1000, "val": 60, "test": 60}
 @pytest.fixture
 def of_file(tmp_path):
     images_file(tmp_path / "data.npz")
-    config = TrainConfig(f"npz:{tmp_path / 'data.npz'}", **OPTIONS | {"epochs": 1}, out=tmp_path / "npz_run")
+    config = TrainConfig(f"npz:{tmp_path / 'data.npz'}", **OPTIONS | {"epochs": 1}, run_dir=tmp_path / "npz_run")
     return run_training(config, progress=False)[0]
 
 
@@ -392,7 +400,7 @@ def streamed(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).save(path, compress_level=0)  # all of one size
     config = TrainConfig(
-        f"folder:{pictures}", **OPTIONS | {"epochs": 1, "batch_size": 64}, stream=True, out=tmp_path / "run"
+        f"folder:{pictures}", **OPTIONS | {"epochs": 1, "batch_size": 64}, streaming=True, run_dir=tmp_path / "run"
     )
     folder, _ = run_training(config, progress=False)
     (folder / "result.json").unlink()
@@ -406,7 +414,7 @@ def test_streamed_pictures_that_changed_are_seen(jaxconv, streamed):
         "training files", "training file times", "training labels", "sample of the training images",
         "validation images", "test images",
     }  # fmt: skip
-    raw = data.load(f"folder:{pictures}", stream=True).train
+    raw = data.load(f"folder:{pictures}", streaming=True).train
     taken = set(np.linspace(0, len(raw) - 1, 256).astype(int).tolist())
     path = pictures / raw.items[next(i for i in range(len(raw)) if i not in taken)]
     os.utime(path, (1, 1))
@@ -466,12 +474,12 @@ def test_two_new_runs_in_one_folder_are_one(tmp_path):
     try:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=f"is being trained in by process {process.pid} on "):
-            run_training(TrainConfig(**OPTIONS, out=folder), progress=False)
+            run_training(TrainConfig(**OPTIONS, run_dir=folder), progress=False)
         assert sorted(path.name for path in folder.iterdir()) == [".lock", ".lock.json"]
     finally:
         process.kill()
         process.communicate()
-    assert run_training(TrainConfig(**OPTIONS, out=folder), progress=False)[0] == folder
+    assert run_training(TrainConfig(**OPTIONS, run_dir=folder), progress=False)[0] == folder
 
 
 def test_a_lock_is_given_back_after_an_error(folder):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxconv import Conv, InputError, data, models, runs, serial, train
 from jaxconv.runs import TrainConfig, load_run, predict_files, resume_training, run_training
-from jaxconv.runs.run_folder import make_folder
+from jaxconv.runs.run_folder import create_run_folder
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.usefixtures("promoting")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Eight epochs on the real digits; every test below looks at what it left."""
-    config = TrainConfig(epochs=8, runs=tmp_path_factory.mktemp("runs"))
+    config = TrainConfig(epochs=8, runs_dir=tmp_path_factory.mktemp("runs"))
     return run_training(config, progress=False)
 
 
 def test_it_learns_to_read(run):
     _, result = run
-    assert result["test_accuracy"] >= 0.96 and result["test_count"] == 360
+    assert result["test_accuracy"] >= 0.96 and result["num_test_examples"] == 360
 
 
 def test_the_run_folder_is_whole(run):
@@ -36,10 +36,10 @@ def test_the_run_folder_is_whole(run):
         "config.json",
         "metrics.jsonl",
         "checkpoint",
-        "curves.png",
-        "mistakes.png",
-        "confusion.png",
-        "report.json",
+        "training_curves.png",
+        "misclassified.png",
+        "confusion_matrix.png",
+        "classification_report.json",
         "result.json",
     }
     assert json.loads((folder / "result.json").read_text()) == result
@@ -54,25 +54,25 @@ def test_the_run_folder_is_whole(run):
         "steps",
         "train_seconds",
         "compile_seconds",
-        "first_step_seconds",
+        "time_to_first_step_seconds",
         "total_seconds",
         "images_per_second",
         "device",
         "versions",
         "command",
         "params_sha256",
-        "compilations",
-        "calibration_error",
+        "num_compilations",
+        "expected_calibration_error",
     }
-    assert result["compilations"] == {"train": 1, "eval": 1}
+    assert result["num_compilations"] == {"train": 1, "eval": 1}
     assert (result["epochs"], result["steps"]) == (8, 8 * 40)
-    assert 0 < result["first_step_seconds"] < result["total_seconds"] - result["train_seconds"]
+    assert 0 < result["time_to_first_step_seconds"] < result["total_seconds"] - result["train_seconds"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
     assert best["epoch"] == result["best_epoch"] and best["val_accuracy"] == result["val_accuracy"]
-    assert train.saved_steps(folder / "checkpoint") == [280, 320]
-    report = json.loads((folder / "report.json").read_text())
+    assert train.all_steps(folder / "checkpoints") == [280, 320]
+    report = json.loads((folder / "classification_report.json").read_text())
     assert sum(map(sum, report["confusion"])) == 360 and report["accuracy"] == result["test_accuracy"]
     assert result["params_sha256"] == by_path_order(load_run(folder).params)
 
@@ -85,7 +85,7 @@ def by_path_order(params):
 
 def test_the_pictures_show_something(run):
     folder, result = run
-    for name in ("curves.png", "mistakes.png", "confusion.png"):
+    for name in ("training_curves.png", "misclassified.png", "confusion_matrix.png"):
         pixels = np.asarray(Image.open(folder / name).convert("L"))
         assert min(pixels.shape) > 150 and pixels.std() > 10
     wrong = round((1 - result["test_accuracy"]) * 360)
@@ -94,7 +94,7 @@ def test_the_pictures_show_something(run):
     from jaxconv import plot, train
 
     probabilities = train.predict(loaded.model, loaded.params, loaded.state, digits.images)
-    figure = plot.mistakes(*digits, probabilities, loaded.config["classes"])
+    figure = plot.misclassified(*digits, probabilities, loaded.config["classes"])
     assert sum(bool(axes.images) for axes in figure.axes) == wrong > 0
 
 
@@ -112,9 +112,9 @@ def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
         path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(path)
-    config = TrainConfig(f"folder:{tmp_path / 'pictures'}", "mlp", epochs=1, batch_size=8, out=tmp_path / "run")
+    config = TrainConfig(f"folder:{tmp_path / 'pictures'}", "mlp", epochs=1, batch_size=8, run_dir=tmp_path / "run")
     folder, _ = run_training(config, progress=False)
-    read, whole = [], data.LazySplit.whole
+    read, whole = [], data.LazySplit.to_memory
     monkeypatch.setattr(data.LazySplit, "whole", lambda split, title: read.append(title) or whole(split, title))
     assert runs.evaluate_run(load_run(folder))["count"] == 4
     assert [title.split()[-1] for title in read] == ["validation", "test"]
@@ -168,7 +168,7 @@ def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
     [
         ({"model": []}, r"Expected `str`, got `array` - at `\$\.model`"),
         ({"dataset": None}, r"Expected `str`, got `null` - at `\$\.dataset`"),
-        ({"in_shape": [0, 0, 1]}, r"Expected `int` >= 1 - at `\$\.in_shape"),
+        ({"input_shape": [0, 0, 1]}, r"Expected `int` >= 1 - at `\$\.input_shape"),
         ({"image_shape": "abc"}, r"Expected `array`, got `str` - at `\$\.image_shape`"),
         ({"classes": 5}, r"Expected `array`, got `int` - at `\$\.classes`"),
         ({"model": "lenet"}, r"unknown model 'lenet'"),
@@ -189,9 +189,9 @@ def test_a_config_that_is_none_is_refused(tmp_path, content):
 
 
 def test_models_that_want_more_pixels_get_them(tmp_path):
-    folder, _ = run_training(TrainConfig(model="lenet5", epochs=1, batch_size=512, runs=tmp_path), progress=False)
+    folder, _ = run_training(TrainConfig(model="lenet5", epochs=1, batch_size=512, runs_dir=tmp_path), progress=False)
     config = json.loads((folder / "config.json").read_text())
-    assert config["image_shape"] == [8, 8, 1] and config["in_shape"] == [32, 32, 1]
+    assert config["image_shape"] == [8, 8, 1] and config["input_shape"] == [32, 32, 1]
     path = tmp_path / "digit.png"
     Image.fromarray(data.load("digits").test.images[0, :, :, 0]).save(path)
     assert predict_files(load_run(folder), [path]).shape == (1, 10)
@@ -202,15 +202,17 @@ def test_models_that_want_more_pixels_get_them(tmp_path):
 )
 def test_bad_input_leaves_nothing_behind(tmp_path, change):
     with pytest.raises(InputError):
-        run_training(TrainConfig(runs=tmp_path / "runs", **change), progress=False)
+        run_training(TrainConfig(runs_dir=tmp_path / "runs", **change), progress=False)
     assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     """A run that fails before its first checkpoint removes its folder: it must not be anybody else's."""
     (tmp_path / "thesis.txt").write_text("years of work")
-    config = TrainConfig(model="mlp", batch_size=5000, out=tmp_path)  # more than there are images
-    with pytest.raises(InputError, match=r"is a folder with other things in it: give --out one that is new or empty"):
+    config = TrainConfig(model="mlp", batch_size=5000, run_dir=tmp_path)  # more than there are images
+    with pytest.raises(
+        InputError, match=r"is a folder with other things in it: give --run-dir one that is new or empty"
+    ):
         run_training(config, progress=False)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -221,7 +223,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"fit: step 82 \(epoch 3\): the loss is nan; the first parameter to go bad is "
     ):
-        run_training(TrainConfig(model="mlp", runs=tmp_path, epochs=4), progress=False)
+        run_training(TrainConfig(model="mlp", runs_dir=tmp_path, epochs=4), progress=False)
     [folder] = tmp_path.iterdir()
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     assert not (folder / "result.json").exists()
@@ -230,8 +232,8 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
 
 def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda form: "20260101-000000")
-    config = TrainConfig(runs=tmp_path)
-    folders = [make_folder(config).name for _ in range(3)]
+    config = TrainConfig(runs_dir=tmp_path)
+    folders = [create_run_folder(config).name for _ in range(3)]
     assert folders == [f"digits-small_cnn-20260101-000000{n}" for n in ("", "-2", "-3")]
 
 
@@ -240,10 +242,14 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
     monkeypatch.setattr(models.registry, "_SPECS", dict(models.registry._SPECS))
     models.register_model("autoencoder", input_shape=(8, 8, 1))(lambda num_classes: serial(Conv(1, 1)))
     options = {"model": "autoencoder", "task": "reconstruction", "monitor": "val_loss", "epochs": 2, "batch_size": 256}
-    folder, result = run_training(TrainConfig(**options, out=tmp_path / "run"), progress=False)
+    folder, result = run_training(TrainConfig(**options, run_dir=tmp_path / "run"), progress=False)
     assert {"test_loss", "test_mae", "val_loss", "val_mae"} <= result.keys() and "test_accuracy" not in result
     names = {path.name for path in folder.iterdir()}
-    assert "curves.png" in names and not names & {"report.json", "mistakes.png", "confusion.png"}
+    assert "training_curves.png" in names and not names & {
+        "classification_report.json",
+        "misclassified.png",
+        "confusion_matrix.png",
+    }
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert records[result["best_epoch"] - 1]["val_mae"] == result["val_mae"]
     assert resume_training(folder)[1]["test_mae"] == result["test_mae"]
@@ -266,4 +272,4 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
 )
 def test_a_task_that_cannot_work_is_refused(options, message):
     with pytest.raises(InputError, match=message):
-        TrainConfig(**options).check()
+        TrainConfig(**options).validate()

@@ -15,7 +15,7 @@ X, KERNEL = jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 1))
 CALLS = {
     "padding": (lambda: ops.conv(X, KERNEL, padding=HUGE), "^conv: the padded input would have 2000000000006 ×"),
     "one side": (lambda: ops.conv(X, KERNEL, padding=((HUGE, 0), (0, 0))), "1000000000006 × 6 pixels, and at most 2³¹"),
-    "mode": (lambda: ops.conv(X, KERNEL, padding=HUGE, pad_mode="circular"), "^conv: the padded input would have"),
+    "mode": (lambda: ops.conv(X, KERNEL, padding=HUGE, padding_mode="circular"), "^conv: the padded input would have"),
     "in 2-D": (lambda: ops.conv(X, KERNEL, padding=10**5), "200006 × 200006 pixels"),
     "stride": (lambda: ops.conv(X, KERNEL, stride=HUGE), "^conv: stride 1000000000000 is too large: give at most"),
     "dilation": (lambda: ops.conv(X, KERNEL, dilation=2**31 - 1, padding="SAME"), "^conv: the padded input would"),
@@ -29,9 +29,9 @@ CALLS = {
     ),
     "transpose": (lambda: ops.conv_transpose(X, KERNEL, stride=10**9), "^conv_transpose: the output would have 5"),
     "transpose dilation": (lambda: ops.conv_transpose(X, KERNEL, dilation=10**9), "^conv_transpose: the output would"),
-    "matrix": (lambda: ops.conv_matrix(KERNEL, (HUGE, HUGE, 1)), "^conv_matrix: the padded input would have"),
+    "matrix": (lambda: ops.convolution_matrix(KERNEL, (HUGE, HUGE, 1)), "^conv_matrix: the padded input would have"),
     "large matrix": (
-        lambda: ops.conv_matrix(KERNEL, (5000, 5000, 1)),
+        lambda: ops.convolution_matrix(KERNEL, (5000, 5000, 1)),
         "^conv_matrix: the matrix of a kernel .* 224,820",
     ),
     "toeplitz": (

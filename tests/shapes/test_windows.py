@@ -74,12 +74,12 @@ def test_the_lectures_numbers():
     assert shapes.output_size(10, 3, stride=2) == 4  # 002-10
     assert shapes.output_size(227, 11, stride=4) == 55  # 000-07
     assert shapes.resolve_padding("SAME", 28, 3, stride=2) == (0, 1)
-    assert shapes.resolve(Window(5, padding=1), (10, 10)).out == (8, 8)  # 002-21
+    assert shapes.resolve_window(Window(5, padding=1), (10, 10)).out_size == (8, 8)  # 002-21
     assert shapes.coverage(Window(3), (7, 7))[[0, 1, 2, 3], [0, 1, 2, 3]].tolist() == [1, 4, 9, 9]  # 001-23
 
 
 def test_receptive_inputs_of_a_small_kernel():
-    rows, columns = shapes.tap_pixels(shapes.resolve(Window(2, stride=2), (4, 4)))
+    rows, columns = shapes.tap_indices(shapes.resolve_window(Window(2, stride=2), (4, 4)))
     numbers = 1 + 4 * np.arange(4)[:, None] + np.arange(4)
     assert numbers[np.ix_(rows[0], columns[0])].ravel().tolist() == [1, 2, 5, 6]  # 000-08
     assert numbers[np.ix_(rows[0], columns[1])].ravel().tolist() == [3, 4, 7, 8]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError, ops
-from jaxconv.testing import check_gradients, compare, compare_all, with_gradient
+from jaxconv.testing import check_grads, compare, compare_all, with_custom_gradient
 
 
 def test_what_is_closed_over_cannot_be_converted(rng):
@@ -24,7 +24,7 @@ def test_trees_are_named_by_their_paths(x64, rng):
     x, label = jnp.asarray(rng.normal(size=(4, 2))), jnp.array([0, 1, 2, 0])
     found = compare(f, lambda *a: f(*a), params, x, label)
     assert {row.quantity for row in found.rows} == {"value", "d params/conv1/bias", "d params/conv1/kernel", "d x"}
-    assert [row.name for row in check_gradients(f, params, x, label).rows] == [
+    assert [row.name for row in check_grads(f, params, x, label).rows] == [
         "params/conv1/bias",
         "params/conv1/kernel",
         "x",
@@ -39,12 +39,12 @@ def test_what_is_no_floating_array_is_left_as_it_is(x64, rng):
         assert all(one is other or one == other for one, other in zip(rest, given, strict=True))
         return ops.max_pool(x, rest[0], padding=rest[1])
 
-    assert compare(f, f, x, *given).ok and check_gradients(f, x, *given, entries=4).ok
+    assert compare(f, f, x, *given).ok and check_grads(f, x, *given, num_entries=4).ok
 
 
 def test_a_window_is_an_argument_like_any_other(x64, rng):
     x = jnp.asarray(rng.normal(size=(1, 4, 4, 1)))
-    assert compare(ops.max_pool, ops.max_pool, x, 2).ok and check_gradients(ops.max_pool, x, 2, entries=4).ok
+    assert compare(ops.max_pool, ops.max_pool, x, 2).ok and check_grads(ops.max_pool, x, 2, num_entries=4).ok
 
 
 def test_pythons_floats_are_arguments_too_and_nothing_is_nothing(x64):
@@ -53,7 +53,7 @@ def test_pythons_floats_are_arguments_too_and_nothing_is_nothing(x64):
     f = lambda x, a, b, none: a * x * jnp.asarray(b, x.dtype) + none.sum()  # noqa: E731
     found = compare(f, f, *args)
     assert found.ok and {row.quantity for row in found.rows} == {"value", "d x", "d a", "d b", "d none"}
-    assert [row.name for row in check_gradients(f, *args).rows] == ["x", "a", "b"]
+    assert [row.name for row in check_grads(f, *args).rows] == ["x", "a", "b"]
     assert compare(lambda x: 1.0, lambda x: jnp.ones(()), jnp.ones(2)).ok
 
 
@@ -75,7 +75,7 @@ def test_of_several_dtypes_the_least_precise_is_the_measure(x64, f, dtypes):
         d_a, d_b = jax.vjp(f, a, b)[1](dy)
         return d_a * jnp.asarray(1.05, d_a.dtype), d_b * jnp.asarray(0.95, d_b.dtype)
 
-    found = compare(f, with_gradient(f, off), a, b)
+    found = compare(f, with_custom_gradient(f, off), a, b)
     assert {row.quantity for row in found.rows if not row.ok} == {"d a", "d b"}
 
 
@@ -94,11 +94,14 @@ def test_of_several_dtypes_the_least_precise_is_the_measure(x64, f, dtypes):
         (lambda x: compare(None, None, x), r"compare: function 1 is None, which is no function"),
         (lambda x: compare(jnp.sin, jnp.sin, x, repeats=-1), r"compare: repeats=-1 should be an int of at least 0"),
         (lambda x: compare_all({"sin": jnp.sin}, x, seed=0.5), r"compare: seed=0.5 should be an int of at least 0"),
-        (lambda x: check_gradients(jnp.sin, x, directions=0, entries=0), r"check_gradients: .* leave nothing to check"),
-        (lambda x: check_gradients(jnp.sin, x, entries=-1), r"check_gradients: entries=-1 should be an int"),
-        (lambda x: check_gradients(jnp.sin, 3), r"check_gradients: no argument is or holds a floating array with a nu"),
-        (lambda x: check_gradients(jnp.argmax, x), r"check_gradients: f should return one floating array"),
-        (lambda x: check_gradients(None, x), r"check_gradients: f is None, which is no function"),
+        (
+            lambda x: check_grads(jnp.sin, x, num_directions=0, num_entries=0),
+            r"check_gradients: .* leave nothing to check",
+        ),
+        (lambda x: check_grads(jnp.sin, x, num_entries=-1), r"check_gradients: entries=-1 should be an int"),
+        (lambda x: check_grads(jnp.sin, 3), r"check_gradients: no argument is or holds a floating array with a nu"),
+        (lambda x: check_grads(jnp.argmax, x), r"check_gradients: f should return one floating array"),
+        (lambda x: check_grads(None, x), r"check_gradients: f is None, which is no function"),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.train import history, load_checkpoint, load_snapshot, save_checkpoint, saved_steps
+from jaxconv.train import all_steps, history, restore_best, restore_snapshot, save_checkpoint
 from jaxconv.train.snapshots import read_arrays, write_arrays
 from snapshots import assert_same, files, flip, like, made, records
 
 
 def test_all_of_a_snapshot_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_path, monkeypatch):
     """By inode and size, so that it does not matter how the files were called meanwhile."""
-    events, folder = [], tmp_path / "checkpoint"
+    events, folder = [], tmp_path / "checkpoints"
 
     def synced(fd):
         state = os.fstat(fd)
@@ -49,7 +49,7 @@ def test_all_of_a_snapshot_is_on_the_disk_before_it_has_its_name_and_the_name_af
 @pytest.mark.parametrize("read", ["snapshot", "best"])
 def test_a_reader_whose_snapshot_is_removed_meanwhile_has_a_whole_one(tmp_path, monkeypatch, opened, read):
     """The training saves twice, and keeps one, just before the reader opens a file: the first, the second, …"""
-    folder, wanted, count = tmp_path / "checkpoint", {step: made(step) for step in (1, 2, 3)}, []
+    folder, wanted, count = tmp_path / "checkpoints", {step: made(step) for step in (1, 2, 3)}, []
     save_checkpoint(folder, wanted[1])
     real = os.open
 
@@ -58,52 +58,52 @@ def test_a_reader_whose_snapshot_is_removed_meanwhile_has_a_whole_one(tmp_path, 
             count.append(path)
             if len(count) == opened + 1:
                 for step in (2, 3):
-                    save_checkpoint(folder, wanted[step], keep=1)
+                    save_checkpoint(folder, wanted[step], max_to_keep=1)
         return real(path, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", interrupted)
         if read == "snapshot":
-            assert_same(load_snapshot(folder, like(wanted[1])), wanted[3])
+            assert_same(restore_snapshot(folder, like(wanted[1])), wanted[3])
         else:
-            found = load_checkpoint(folder, like(wanted[1])[1])
+            found = restore_best(folder, like(wanted[1])[1])
             jax.tree.map(np.testing.assert_array_equal, found, wanted[3].best)
-    assert saved_steps(folder) == [3]
+    assert all_steps(folder) == [3]
 
 
 def test_a_reader_that_is_always_too_late_says_so(tmp_path, monkeypatch):
     (tmp_path / "c").mkdir()
     monkeypatch.setattr(os, "listdir", lambda folder: ["1", "2"])
     with pytest.raises(InputError, match=r"the checkpoints in .*/c are replaced faster than they can be read: try aga"):
-        load_checkpoint(tmp_path / "c", like(made())[1])
+        restore_best(tmp_path / "c", like(made())[1])
 
 
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("manifest.json", "{}", "manifest.json does not list train.npz"),
+        ("manifest.json", "{}", "manifest.json does not list train_state.npz"),
         ("manifest.json", "[]", "manifest.json is damaged: Expected `object`, got `array`"),
         ("manifest.json", "{", "manifest.json is not JSON: "),
-        ("manifest.json", '{"train.npz": 5}', "manifest.json is damaged: Expected `str`, got `int`"),
-        ("position.json", "{", "position.json: it is not JSON"),
-        ("position.json", "[]", "position.json: it is damaged: Expected `object`"),
-        ("position.json", '{"history": {"bytes": -1, "sha256": ""}}', "position.json: Expected `int` >= 0"),
-        ("position.json", '{"history": {"bytes": 1000000000000000000, "sha256": ""}}', "history.jsonl is cut short"),
-        ("position.json", '{"epoch": 2}', "position.json: Expected `object`, got `null`"),
-        ("position.json", '{"history": [], "epoch": "two"}', "position.json: Expected `int`, got `str`"),
-        ("position.json", '{"history": [], "measured": [[1, 2]]}', "position.json: Expected `object`, got `array`"),
+        ("manifest.json", '{"train_state.npz": 5}', "manifest.json is damaged: Expected `str`, got `int`"),
+        ("progress.json", "{", "progress.json: it is not JSON"),
+        ("progress.json", "[]", "progress.json: it is damaged: Expected `object`"),
+        ("progress.json", '{"history": {"bytes": -1, "sha256": ""}}', "progress.json: Expected `int` >= 0"),
+        ("progress.json", '{"history": {"bytes": 1000000000000000000, "sha256": ""}}', "history.jsonl is cut short"),
+        ("progress.json", '{"epoch": 2}', "progress.json: Expected `object`, got `null`"),
+        ("progress.json", '{"history": [], "epoch": "two"}', "progress.json: Expected `int`, got `str`"),
+        ("progress.json", '{"history": [], "measured": [[1, 2]]}', "progress.json: Expected `object`, got `array`"),
         (
-            "position.json",
+            "progress.json",
             '{"history": [], "measured": [{"count": [1, 2]}, {"count": 3}]}',
-            "position.json: setting an array element",
+            "progress.json: setting an array element",
         ),
-        ("position.json", '{"history": [], "measured": [{"count": 1}, {}]}', "position.json: 'count'"),
-        ("train.npz", "PK", "train.npz: it is no archive of arrays: "),
+        ("progress.json", '{"history": [], "measured": [{"count": 1}, {}]}', "progress.json: 'count'"),
+        ("train_state.npz", "PK", "train_state.npz: it is no archive of arrays: "),
     ],
 )
 def test_a_file_that_somebody_wrote_is_told_in_a_line(tmp_path, name, content, why):
     """With the right SHA-256 in the manifest, so that its content is looked at; and the one before is offered."""
-    folder = tmp_path / "checkpoint"
+    folder = tmp_path / "checkpoints"
     for step in (2, 3):
         save_checkpoint(folder, made(step))
     (folder / "3" / name).write_text(content)
@@ -112,16 +112,16 @@ def test_a_file_that_somebody_wrote_is_told_in_a_line(tmp_path, name, content, w
         sums[name] = hashlib.sha256(content.encode()).hexdigest()
         (folder / "3" / "manifest.json").write_text(json.dumps(sums))
     with pytest.raises(InputError) as caught:
-        load_snapshot(folder, like(made()))
+        restore_snapshot(folder, like(made()))
     assert str(caught.value).startswith(f"the checkpoint {folder}/3 is damaged ({why}")
     assert str(caught.value).endswith(f"): delete {folder}/3, and {folder}/2, which is whole, is used")
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path, monkeypatch):
-    file = tmp_path / "checkpoint"
+    file = tmp_path / "checkpoints"
     file.write_text("")
-    for call in (lambda: saved_steps(file), lambda: load_checkpoint(file, like(made())[1])):
+    for call in (lambda: all_steps(file), lambda: restore_best(file, like(made())[1])):
         with pytest.raises(InputError) as caught:
             call()
         assert str(caught.value) == f"the checkpoints in {file} cannot be read: Not a directory"
@@ -134,10 +134,10 @@ def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:  # root may read anything
         patch.setattr(os, "listdir", denied)
         with pytest.raises(InputError, match=f"^the checkpoints in {folder} cannot be read: Permission denied$"):
-            load_snapshot(folder, like(made()))
+            restore_snapshot(folder, like(made()))
     monkeypatch.setattr(os, "open", denied)
     with pytest.raises(InputError, match=f"^{folder}/3/manifest.json cannot be read: Permission denied$"):
-        load_snapshot(folder, like(made()))
+        restore_snapshot(folder, like(made()))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -177,7 +177,7 @@ def test_an_epoch_adds_a_line_and_no_more(tmp_path):
         before = lines.read_bytes()
         save_checkpoint(tmp_path, made(step))
         assert lines.read_bytes().startswith(before) and lines.stat().st_ino == inode
-        sizes.append((tmp_path / str(step) / "position.json").stat().st_size)
+        sizes.append((tmp_path / str(step) / "progress.json").stat().st_size)
     assert max(sizes) - min(sizes) < 5  # digits of the length
     assert [json.loads(line) for line in lines.read_text().splitlines()] == list(records(39))
 
@@ -192,43 +192,25 @@ def test_a_record_that_its_owner_changes_later_is_written_as_it_is(tmp_path):
 
 def test_damage_to_the_history_is_told_where_it_matters(tmp_path):
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, made(step), keep=3)
+        save_checkpoint(tmp_path, made(step), max_to_keep=3)
     lines = tmp_path / "history.jsonl"
     flip(lines, lines.stat().st_size - 20)  # in the last record, which the second does not have
     with pytest.raises(InputError, match=r"3 is damaged \(history.jsonl has changed\): delete .*/3, and .*/2, "):
-        load_snapshot(tmp_path, like(made()))
-    jax.tree.map(np.testing.assert_array_equal, load_checkpoint(tmp_path, like(made())[1]), made(3).best)
+        restore_snapshot(tmp_path, like(made()))
+    jax.tree.map(np.testing.assert_array_equal, restore_best(tmp_path, like(made())[1]), made(3).best)
     lines.unlink()
     with pytest.raises(InputError, match=r"3 is damaged \(history.jsonl is missing\): there is no other that is whole"):
-        load_snapshot(tmp_path, like(made()))
+        restore_snapshot(tmp_path, like(made()))
 
 
-def save_by_orbax(folder, snapshot):
-    """As jaxconv 0.1.0 did at first: folders of orbax, and the history in the position."""
-    import orbax.checkpoint as ocp
-
-    path = folder / str(snapshot.train_state.step)
-    trees = {"train": snapshot.train_state._asdict(), "best": dict(zip(("params", "state"), snapshot.best))}
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        for name, tree in trees.items():
-            checkpointer.save(path.absolute() / name, args=ocp.args.StandardSave(tree))
-    (path / "position.json").write_text(json.dumps(snapshot.position.as_json()))
-    sums = {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files(path)}
-    (path / "manifest.json").write_text(json.dumps(sums, indent=0))
-
-
-def test_a_snapshot_that_orbax_wrote_is_read_and_training_goes_on_from_it(tmp_path):
-    save_by_orbax(tmp_path, made(1))
-    save_by_orbax(tmp_path, made(2))
-    assert_same(load_snapshot(tmp_path, like(made())), made(2))
-    jax.tree.map(np.testing.assert_array_equal, load_checkpoint(tmp_path, like(made())[1]), made(2).best)
-    with pytest.raises(InputError, match=r"2 is of another model: .*opt_state/1/0/mu/bn1/bias is float32"):
-        load_snapshot(tmp_path, like(made(optimizer="sgd")))
-    flip(next((tmp_path / "2" / "train" / "d").iterdir()), 5)
-    with pytest.raises(InputError, match=r"2 is damaged \(train/d/\w+ has changed\): delete .*/2, and .*/1, which is"):
-        load_snapshot(tmp_path, like(made()))
-    save_checkpoint(tmp_path, made(3), keep=3)
-    assert_same(load_snapshot(tmp_path, like(made())), made(3))
+def test_a_snapshot_of_an_older_version_is_refused(tmp_path):
+    save_checkpoint(tmp_path, made(2))
+    for old, new in (("position.json", "progress.json"), ("train.npz", "train_state.npz")):
+        (tmp_path / "2" / new).rename(tmp_path / "2" / old)
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files(tmp_path / "2")}
+    (tmp_path / "2" / "manifest.json").write_text(json.dumps(sums))
+    with pytest.raises(InputError, match=r"^the checkpoint .*2 was written by an older jaxconv: train again$"):
+        restore_snapshot(tmp_path, like(made()))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int4", "uint2", "bool", "complex64", "float16"])
@@ -247,7 +229,7 @@ def test_random_keys_come_back(tmp_path, kind):
     snapshot = made()
     snapshot = snapshot._replace(train_state=snapshot.train_state._replace(state={"noise": keys}))
     save_checkpoint(tmp_path, snapshot)
-    found = load_snapshot(tmp_path, jax.eval_shape(lambda: snapshot[:2])).train_state.state["noise"]
+    found = restore_snapshot(tmp_path, jax.eval_shape(lambda: snapshot[:2])).train_state.state["noise"]
     assert found.dtype == keys.dtype and bool((found == keys).all())
 
 
@@ -275,7 +257,7 @@ def test_what_lies_where_a_snapshot_is_to_be_written_is_replaced_and_not_followe
     (folder / "partial-3").symlink_to(tmp_path / "else")
     (folder / "partial-1").write_text("")
     save_checkpoint(folder, made(3))
-    assert_same(load_snapshot(folder, like(made())), made(3))
+    assert_same(restore_snapshot(folder, like(made())), made(3))
     assert not list((tmp_path / "else").iterdir()) and {path.name for path in folder.iterdir()} == {
         "3",
         "history.jsonl",

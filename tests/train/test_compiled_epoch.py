@@ -38,12 +38,14 @@ def same(first, second, rtol=2e-4, atol=1e-5):
 def short_chunks(monkeypatch):
     """Seven steps an epoch in chunks of three: the last chunk has two steps without an example."""
     monkeypatch.setattr(CUTTING, "VALUES_A_CHUNK", 3 * 8 * 16)
-    assert train.plan(50, 8, (4, 4, 1)) == train.Plan(50, 8, 7, 3, 3)
+    assert train.plan_epoch(50, 8, (4, 4, 1)) == train.EpochPlan(50, 8, 7, 3, 3)
 
 
-@pytest.mark.parametrize("options", [{}, {"augment": flip, "average": 0.9, "accumulate": 2, "label_smoothing": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"augment": flip, "ema_decay": 0.9, "grad_accumulation": 2, "label_smoothing": 0.1}]
+)
 def test_the_compiled_epoch_makes_the_numbers_of_the_plain_loop(short_chunks, options):
-    compiled, plain = (fit(compiled=compiled, **options) for compiled in (True, False))
+    compiled, plain = (fit(jit=compiled, **options) for compiled in (True, False))
     same(learned(compiled), learned(plain))
     assert compiled.steps == plain.steps == 14
     for one, other in zip(compiled.history, plain.history, strict=True):
@@ -54,7 +56,7 @@ def test_the_compiled_epoch_makes_the_numbers_of_the_plain_loop(short_chunks, op
 def test_the_length_of_the_chunks_changes_nothing(short_chunks, monkeypatch):
     first = fit()
     monkeypatch.setattr(CUTTING, "VALUES_A_CHUNK", 2**22)
-    assert train.plan(50, 8, (4, 4, 1)).chunks == 1
+    assert train.plan_epoch(50, 8, (4, 4, 1)).executions == 1
     same(learned(first), learned(fit()), rtol=1e-5, atol=1e-6)
 
 
@@ -68,7 +70,7 @@ class Files:
     """Examples that are read one by one; it notes which."""
 
     def __init__(self, images, labels):
-        self.images, self.labels, self.in_shape, self.read = images, labels, images.shape[1:], []
+        self.images, self.labels, self.image_shape, self.read = images, labels, images.shape[1:], []
 
     def __len__(self):
         return len(self.images)
@@ -103,8 +105,8 @@ def test_a_stream_that_cannot_be_read_says_so_where_it_is_read():
 
 def test_several_seeds_are_trained_as_each_would_be_alone(short_chunks):
     seeds = [3, 0]
-    together = fit(seeds=seeds, average=0.9)
-    alone = [fit(seed=seed, average=0.9) for seed in seeds]
+    together = fit(seeds=seeds, ema_decay=0.9)
+    alone = [fit(seed=seed, ema_decay=0.9) for seed in seeds]
     for i, one in enumerate(alone):
         same(jax.tree.map(lambda leaf, i=i: leaf[i], learned(together)), learned(one))
         for epoch in (0, 1):
@@ -135,11 +137,11 @@ def test_one_of_several_that_stopped_stands_still():
     seen = []
 
     def watch(record, snapshot, is_best):
-        stopped = [each.stopped for each in snapshot.position.stopping]
+        stopped = [each.stopped for each in snapshot.progress.stopping]
         seen.append((jax.tree.map(np.array, snapshot.train_state), stopped))
 
     options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
-    fit(seeds=[0, 1], on_epoch=watch, **options)
+    fit(seeds=[0, 1], on_epoch_end=watch, **options)
     first = next(i for i, (_, stopped) in enumerate(seen) if any(stopped))
     state, stopped = seen[first]
     assert sum(stopped) == 1 and len(seen) > first + 1
@@ -154,8 +156,8 @@ def test_early_stopping_ends_training_and_gives_the_best_back():
     fitted = fit(
         epochs=30,
         optimizer=optax.adam(0.05),
-        stopping=train.EarlyStopping(2, "val_loss"),
-        on_epoch=lambda record, snapshot, is_best: seen.append(
+        early_stopping=train.EarlyStopping(2, "val_loss"),
+        on_epoch_end=lambda record, snapshot, is_best: seen.append(
             (record["val_loss"], jax.tree.map(np.array, snapshot.train_state.params))
         ),
     )
@@ -170,7 +172,7 @@ def test_a_step_goes_wrong_and_is_named_with_the_first_parameter():
     images, labels = toy(50)
     images = images / np.float32(255)
     images[17] = 3e38
-    order = train.epoch_order(0, 1, 50).tolist()
+    order = train.epoch_permutation(0, 1, 50).tolist()
     step = order.index(17) // 8 + 1
     model = serial(flatten, Dense(3))
     with pytest.raises(InputError) as caught:
@@ -195,7 +197,7 @@ def test_of_several_networks_the_one_that_goes_wrong_is_named():
         ({"seeds": []}, r"fit_seeds: seeds=\[\] must be whole numbers from 0 to 2³² − 1"),
         ({"seeds": 3}, r"fit_seeds: seeds=3 must be whole numbers from 0 to 2³² − 1"),
         ({"seeds": [0, 2**32]}, r"fit_seeds: seeds=\[0, 4294967296\] must be whole numbers from 0 to 2³² − 1"),
-        ({"seeds": [0, 1], "compiled": False}, r"fit_seeds: compiled=False trains one network at a time: use fit"),
+        ({"seeds": [0, 1], "jit": False}, r"fit_seeds: jit=False trains one network at a time: use fit"),
         ({"seeds": [0, 1], "data": Files(*toy(50))}, r"fit_seeds: each seed reads the data in its own order, which a"),
         ({"seeds": [0, 1], "seed": 1}, r"fit_seeds: no argument is called seed: did you mean seeds\?"),
         ({"seeds": [0, 1], "epoch": 1}, r"fit_seeds: no argument is called epoch: did you mean epochs\?"),

@@ -17,7 +17,7 @@ TRAIN = ["train", "--epochs", "6"]
 # The same with checkpoints within the epochs, of which the digits would have none: an epoch is one chunk of theirs.
 PAUSING = (
     "import sys; from jaxconv import cli, train; train.plan.__globals__.update(VALUES_A_CHUNK=2**14); "
-    "sys.exit(cli.main([*sys.argv[1:], '--pause-minutes', '0']))"
+    "sys.exit(cli.main([*sys.argv[1:], '--checkpoint-minutes', '0']))"
 )
 PROGRAMS = {"plain": ["-m", "jaxconv.cli"], "pausing": ["-c", PAUSING]}
 KILLS = int(os.environ.get("JAXCONV_KILLS", 2))
@@ -41,8 +41,8 @@ def finish(process):
 def seen(folder):
     """What there is in a run folder: each save changes it several times, and each epoch's end once."""
     try:
-        names = {path.name for path in folder.glob("checkpoint/*")} | {path.name for path in folder.glob("*")}
-        writing = [path.name for path in folder.glob("checkpoint/partial-*/*")]
+        names = {path.name for path in folder.glob("checkpoints/*")} | {path.name for path in folder.glob("*")}
+        writing = [path.name for path in folder.glob("checkpoints/partial-*/*")]
     except FileNotFoundError:  # a save was done while we looked, and its folder has another name now
         return seen(folder)
     lines = folder / "metrics.jsonl"
@@ -77,14 +77,14 @@ def without_times(folder):
 
 def what_came_of_it(folder):
     result = json.loads((folder / "result.json").read_text())
-    names = ("params_sha256", "last_params_sha256", "best_epoch", "steps", "test_loss", "val_loss")
+    names = ("params_sha256", "final_params_sha256", "best_epoch", "steps", "test_loss", "val_loss")
     return {name: result[name] for name in names} | {"records": without_times(folder)}
 
 
 @pytest.mark.parametrize("program", PROGRAMS if "JAXCONV_KILLS" in os.environ else ["pausing"])
 def test_a_run_that_is_killed_and_resumed_is_the_unbroken_run(program, tmp_path, capsys):
     rng = random.Random(f"{program} {KILLS}")
-    finish(start(program, *TRAIN, "--out", tmp_path / "unbroken"))
+    finish(start(program, *TRAIN, "--run-dir", tmp_path / "unbroken"))
     whole = what_came_of_it(tmp_path / "unbroken")
     assert len(whole["records"]) == 6
     kills, runs = 0, 0
@@ -93,7 +93,9 @@ def test_a_run_that_is_killed_and_resumed_is_the_unbroken_run(program, tmp_path,
         folder = tmp_path / f"killed-{runs}"
         while not (folder / "result.json").exists():
             resume = (folder / "config.json").exists()
-            process = start(program, "train", "--resume", folder) if resume else start(program, *TRAIN, "--out", folder)
+            process = (
+                start(program, "train", "--resume", folder) if resume else start(program, *TRAIN, "--run-dir", folder)
+            )
             if kills == KILLS:
                 finish(process)
             elif where := kill(process, folder, rng, kills + 1):

@@ -24,7 +24,7 @@ def planted(params, bias, layer="conv2"):
 def kept(snapshot):
     """A copy: the next step uses its memory."""
     copied = jax.tree.map(jnp.copy, (snapshot.train_state, snapshot.best))
-    return train.Snapshot(*copied, snapshot.position)
+    return train.Snapshot(*copied, snapshot.progress)
 
 
 def two_convs():
@@ -59,7 +59,7 @@ def test_of_several_networks_each_has_its_own_dead():
     networks = [model.init(jax.random.key(seed), (4, 4, 1)) for seed in range(2)]
     networks[1] = planted(networks[1][0], -1e3), networks[1][1]
     together = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
-    evaluator = Evaluator(model, 8, members=2)
+    evaluator = Evaluator(model, 8, num_members=2)
     scores = evaluator(*together, list(evaluator.batches(images, labels)), alive=True)
     assert (scores.dead(0), scores.dead(1), scores.dead()) == ([], ["relu61"], ["relu61"])
 
@@ -147,14 +147,14 @@ def test_a_run_that_goes_on_does_not_tell_again():
     fit = lambda **options: train.fit(  # noqa: E731
         model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=3, **options
     )
-    fit(on_epoch=lambda record, snapshot, best: saved.append(kept(snapshot)))
+    fit(on_epoch_end=lambda record, snapshot, best: saved.append(kept(snapshot)))
     ts, best, position = saved[0]
     dying = train.Snapshot(ts._replace(params=planted(ts.params, -1e3)), best, position)
     with pytest.warns(DeadLayerWarning, match="fit: epoch 2: relu61 is dead") as told:
-        first = fit(start=dying)
+        first = fit(resume_from=dying)
     assert len(told) == 1 and [record.get("dead") for record in first.history] == [None, ["relu61"], ["relu61"]]
-    again = dying._replace(position=position._replace(history=({**position.history[0], "dead": ["relu61"]},)))
-    assert fit(start=again).history[-1]["dead"] == ["relu61"]  # a warning would be an error
+    again = dying._replace(progress=position._replace(history=({**position.history[0], "dead": ["relu61"]},)))
+    assert fit(resume_from=again).history[-1]["dead"] == ["relu61"]  # a warning would be an error
 
 
 def test_of_several_seeds_the_record_says_whose_layer_is_dead():
@@ -162,9 +162,9 @@ def test_of_several_seeds_the_record_says_whose_layer_is_dead():
     fit = lambda **options: train.fit_seeds(  # noqa: E731
         model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=2, seeds=[0, 1], **options
     )
-    fit(on_epoch=lambda record, snapshot, best: saved.append(kept(snapshot)))
+    fit(on_epoch_end=lambda record, snapshot, best: saved.append(kept(snapshot)))
     params = saved[0].train_state.params
     one = params | {"conv2": params["conv2"] | {"bias": params["conv2"]["bias"].at[1].set(-1e3)}}
     with pytest.warns(DeadLayerWarning, match="relu61 is dead"):
-        last = fit(start=saved[0]._replace(train_state=saved[0].train_state._replace(params=one))).history[-1]
+        last = fit(resume_from=saved[0]._replace(train_state=saved[0].train_state._replace(params=one))).history[-1]
     assert last["dead"] == ["relu61"] and [each.get("dead") for each in last["members"]] == [None, ["relu61"]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.train.early_stopping import EarlyStopping, Stopping
+from jaxconv.train.early_stopping import EarlyStopping, EarlyStoppingState
 
 
 def follow(rule, records):
@@ -88,7 +88,7 @@ def test_for_accuracies_that_differ_it_is_keras_s_rule_too(keras, min_delta):
 def test_by_hand():
     states, best = follow(EarlyStopping(2), losses(0.9, 0.5, 0.7, 0.5, 0.1))
     assert best == [1, 2] and [state.wait for state in states] == [0, 0, 1, 2]  # the same loss is no improvement
-    assert states[-1] == Stopping(best=0.5, tie=0.0, epoch=2, wait=2, stopped=True)
+    assert states[-1] == EarlyStoppingState(best_value=0.5, tie_break=0.0, best_epoch=2, wait=2, stopped=True)
     states, best = follow(EarlyStopping(2, min_delta=0.2), losses(0.9, 0.8, 0.6, 0.5, 0.45))
     assert best == [1, 3] and len(states) == 5  # 0.8 is too little better than 0.9, 0.6 is enough
     states, best = follow(EarlyStopping(1, "loss"), losses(0.9, 0.8, 1.0, name="loss"))
@@ -114,7 +114,7 @@ def test_no_patience_never_stops_and_still_knows_the_best():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, np.float32("nan")])
 def test_what_is_no_number_is_no_improvement(bad):
     states, best = follow(EarlyStopping(3), losses(bad, 0.5, bad, bad, bad))
-    assert best == [2] and states[0] == Stopping(wait=1) and states[-1].stopped and len(states) == 5
+    assert best == [2] and states[0] == EarlyStoppingState(wait=1) and states[-1].stopped and len(states) == 5
     broken = [{"epoch": 1, "val_accuracy": 0.9, "val_loss": bad}, {"epoch": 2, "val_accuracy": 0.1, "val_loss": 1.0}]
     assert follow(EarlyStopping(None, "val_accuracy"), broken)[1] == [2]
 
@@ -127,10 +127,10 @@ def test_a_state_goes_through_json_and_on_as_if_nothing_had_happened():
         {"epoch": t, "val_accuracy": np.float32(a), "val_loss": np.float64(x)}
         for t, (a, x) in enumerate(rng.integers(0, 5, (12, 2)), start=1)
     ]
-    whole = plain = rule.start()
+    whole = plain = rule.init()
     for record in records:
         whole, first = rule.update(whole, record)
-        plain, second = rule.update(Stopping(*json.loads(json.dumps(plain, allow_nan=False))), record)
+        plain, second = rule.update(EarlyStoppingState(*json.loads(json.dumps(plain, allow_nan=False))), record)
         assert plain == whole and first is second
 
 
@@ -142,11 +142,11 @@ def test_a_state_goes_through_json_and_on_as_if_nothing_had_happened():
         (lambda: EarlyStopping(2, "val_los"), r"early stopping: unknown monitor 'val_los': did you mean 'val_loss'\?"),
         (lambda: EarlyStopping(2, min_delta=-0.1), r"early stopping: min_delta=-0\.1 should be a number of at least 0"),
         (
-            lambda: EarlyStopping(2).update(Stopping(), {"epoch": 1, "loss": 0.5}),
+            lambda: EarlyStopping(2).update(EarlyStoppingState(), {"epoch": 1, "loss": 0.5}),
             r"early stopping: the record has no val_loss; it has epoch, loss",
         ),
         (
-            lambda: EarlyStopping(2, "val_accuracy").update(Stopping(), {"val_accuracy": 0.5}),
+            lambda: EarlyStopping(2, "val_accuracy").update(EarlyStoppingState(), {"val_accuracy": 0.5}),
             r"early stopping: the record has no epoch and no val_loss; it has val_accuracy",
         ),
     ],

@@ -51,7 +51,7 @@ def test_several_networks_are_scored_as_each_would_be_alone():
     images, labels = toy(21)
     networks = [model.init(jax.random.key(seed), SHAPE) for seed in range(3)]
     together = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
-    evaluator = train.Evaluator(model, 8, members=3)
+    evaluator = train.Evaluator(model, 8, num_members=3)
     scores = evaluator(*together, evaluator.batches(images, labels), logits=True)
     assert scores.examples == 21 and scores.logits.shape == (3, 21, 3)
     for i, (params, state) in enumerate(networks):

@@ -58,12 +58,12 @@ def test_evaluate_and_predict_take_them(axes):
     np.testing.assert_allclose(train.predict(model, run.params, run.state, x, batch_size=8), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("in_shape", [(3, 9), (3, 5, 6, 2)])
-def test_three_steps_or_frames_are_no_channels(in_shape):
+@pytest.mark.parametrize("input_shape", [(3, 9), (3, 5, 6, 2)])
+def test_three_steps_or_frames_are_no_channels(input_shape):
     """Of images, 3 at the front is taken for channels; these have it by right."""
-    x = np.random.default_rng(0).random((4, *in_shape)).astype(np.float32)
-    model = serial(Conv(2, (1,) * (len(in_shape) - 1)), global_avg_pool, Dense(2))
-    params, state = model.init(jax.random.key(0), in_shape)
+    x = np.random.default_rng(0).random((4, *input_shape)).astype(np.float32)
+    model = serial(Conv(2, (1,) * (len(input_shape) - 1)), global_avg_pool, Dense(2))
+    params, state = model.init(jax.random.key(0), input_shape)
     assert train.predict(model, params, state, x).shape == (4, 2)
 
 
@@ -88,7 +88,7 @@ def test_an_image_without_its_batch_axis_is_refused_by_the_network():
 
 def test_what_moves_images_refuses_series():
     run, (x, labels) = trained("series"), examples("series", 5)
-    for look in (explain.translation_test, explain.robustness):
+    for look in (explain.translation_test, explain.corruption_accuracy):
         with pytest.raises(InputError, match=rf"{look.__name__}: images \(5, 9, 2\) should be \(N, H, W, C\)"):
             options = {"shifts": [1]} if look is explain.translation_test else {}
             look(network("series"), run.params, run.state, x, labels, **options)

@@ -21,7 +21,7 @@ PARAMS, STATE = MODEL.init(KEY, (4, 4, 1))
 def dataset(lazy=False):
     part = data.Split(IMAGES, LABELS)
     names = ("left", "middle", "right")
-    return data.Dataset("toy", names, part.lazy() if lazy else part, data.Split(*toy(9, seed=1)), part)
+    return data.Dataset("toy", names, part.to_lazy() if lazy else part, data.Split(*toy(9, seed=1)), part)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -30,7 +30,7 @@ def test_a_data_set_is_its_parts(lazy):
     whole = dataset(lazy)
     by_parts = train.fit(MODEL, tuple(dataset().train), tuple(whole.validation), **options)
     fitted = train.fit(MODEL, whole, **options)
-    assert train.sha256(fitted.params) == train.sha256(by_parts.params)
+    assert train.tree_sha256(fitted.params) == train.tree_sha256(by_parts.params)
     assert fitted.history[0]["val_loss"] == by_parts.history[0]["val_loss"]
     other = train.fit(MODEL, whole, (IMAGES, LABELS), **options)
     assert other.history[0]["val_loss"] != fitted.history[0]["val_loss"]
@@ -113,23 +113,31 @@ def test_a_snapshot_can_be_kept_and_trained_on():
         net(),
         toy(),
         toy(),
-        on_epoch=lambda record, snapshot, best: kept.append(snapshot),
-        on_pause=paused.append,
-        pause_seconds=0,
+        on_epoch_end=lambda record, snapshot, best: kept.append(snapshot),
+        on_checkpoint=paused.append,
+        checkpoint_seconds=0,
         **options,
     )
     assert len(kept) == 3
     for start in (kept[0], kept[1], *paused[:1]):
-        again = train.fit(net(), toy(), toy(), start=start, **options)
-        assert train.sha256((again.params, again.last.opt_state)) == train.sha256((whole.params, whole.last.opt_state))
+        again = train.fit(net(), toy(), toy(), resume_from=start, **options)
+        assert train.tree_sha256((again.params, again.final_state.opt_state)) == train.tree_sha256(
+            (whole.params, whole.final_state.opt_state)
+        )
     assert [int(snapshot.train_state.step) for snapshot in kept] == [7, 14, 21]
 
 
 def test_a_start_whose_memory_is_gone_says_so():
-    ts = train.init_state(MODEL, optax.sgd(0.1), KEY, (4, 4, 1))
-    start = train.Snapshot(ts, (PARAMS, STATE), train.Position())
+    ts = train.create_train_state(MODEL, optax.sgd(0.1), KEY, (4, 4, 1))
+    start = train.Snapshot(ts, (PARAMS, STATE), train.TrainProgress())
     jax.tree.map(lambda leaf: leaf.delete(), ts)
     with pytest.raises(InputError, match=r"^fit: start has arrays whose memory a step has used again: copy"):
         train.fit(
-            MODEL, (IMAGES, LABELS), (IMAGES, LABELS), optimizer=optax.sgd(0.1), epochs=1, batch_size=8, start=start
+            MODEL,
+            (IMAGES, LABELS),
+            (IMAGES, LABELS),
+            optimizer=optax.sgd(0.1),
+            epochs=1,
+            batch_size=8,
+            resume_from=start,
         )

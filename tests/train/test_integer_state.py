@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 DATA = toy(32)
 
 
-def odd_init(key, in_shape):
+def odd_init(key, input_shape):
     return {}, {
         "count": jnp.zeros((), jnp.int32),
         "bytes": jnp.zeros(3, jnp.uint8),
@@ -40,13 +40,13 @@ def odd_apply(params, state, x, *, train=False, key=None):
 MODEL = serial(Layer("odd", odd_init, odd_apply), flatten, Dense(3))
 OPTIONS = [
     {},
-    {"average": 0.9},
+    {"ema_decay": 0.9},
     {"dtype": "bfloat16"},
-    {"accumulate": 2},
+    {"grad_accumulation": 2},
     {"seeds": [3, 4]},
-    {"compiled": False},
-    {"mesh": True, "average": 0.9},
-    {"dtype": "bfloat16", "accumulate": 2, "average": 0.5, "seeds": [3, 4]},
+    {"jit": False},
+    {"mesh": True, "ema_decay": 0.9},
+    {"dtype": "bfloat16", "grad_accumulation": 2, "ema_decay": 0.5, "seeds": [3, 4]},
 ]
 
 
@@ -57,7 +57,7 @@ def fit_of(options):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_counters_flags_and_keys_go_through_every_option(options):
     if options.get("mesh"):
-        options = options | {"mesh": distributed.mesh(1)}
+        options = options | {"mesh": distributed.create_mesh(1)}
     fitted = fit_of(options)(MODEL, DATA, DATA, optimizer=optax.sgd(0.1), epochs=2, batch_size=16, **options)
     updates = 4 * options.get("accumulate", 1)
     for params_and_state in ((None, fitted.last.state), fitted.last.network):
@@ -70,7 +70,7 @@ def test_counters_flags_and_keys_go_through_every_option(options):
         }
         assert (odd["count"] == updates).all() and (odd["bytes"] == 2 * updates).all() and odd["seen"].all()
         for i, seed in enumerate(options.get("seeds", [0])):
-            key = jax.random.fold_in(train.root_keys(seed)[0], 0)
+            key = jax.random.fold_in(train.split_seed(seed)[0], 0)
             for count in range(updates):
                 key = jax.random.fold_in(key, count)
             got = odd["key"][i] if "seeds" in options else odd["key"]
@@ -78,17 +78,15 @@ def test_counters_flags_and_keys_go_through_every_option(options):
 
 
 def test_of_the_averaged_network_only_floats_are_averaged():
-    [batch] = train.batches(*toy(16), 16)
-    ts = train.init_state(MODEL, optax.sgd(0.1), KEY, (4, 4, 1), average=True)
-    new, _ = train.make_train_step(MODEL, optax.sgd(0.1), KEY, average=0.9)(ts, batch)
-    assert new.average[1]["odd1"]["count"] == 1
-    np.testing.assert_allclose(
-        new.average[1]["odd1"]["mean"], 0.9 * batch.image.mean() / 255, rtol=1e-5
-    )  # (1+0)/(10+0)
+    [batch] = train.iterate_batches(*toy(16), 16)
+    ts = train.create_train_state(MODEL, optax.sgd(0.1), KEY, (4, 4, 1), ema=True)
+    new, _ = train.make_train_step(MODEL, optax.sgd(0.1), ema_decay=0.9)(ts, batch, KEY)
+    assert new.ema[1]["odd1"]["count"] == 1
+    np.testing.assert_allclose(new.ema[1]["odd1"]["mean"], 0.9 * batch.image.mean() / 255, rtol=1e-5)  # (1+0)/(10+0)
 
 
 def test_a_parameter_without_a_gradient_is_refused_by_name():
-    layer = Layer("count", lambda key, in_shape: ({"n": jnp.zeros((), jnp.int32)}, {}), odd_apply)
+    layer = Layer("count", lambda key, input_shape: ({"n": jnp.zeros((), jnp.int32)}, {}), odd_apply)
     with pytest.raises(
         InputError, match=r"train step: .*parameter count1/n is int32, which has no gradient: keep it in"
     ):
@@ -123,9 +121,9 @@ def told(seen):
 def test_an_optimiser_is_given_the_loss_its_gradient_and_the_function(accumulate, examples):
     seen = []
     images, labels = toy(examples)
-    [batch] = train.batches(images, labels, 16)
-    ts = train.init_state(PLAIN, told(seen), KEY, (4, 4, 1))
-    train.make_train_step(PLAIN, told(seen), KEY, accumulate=accumulate)(jax.tree.map(jnp.copy, ts), batch)
+    [batch] = train.iterate_batches(images, labels, 16)
+    ts = train.create_train_state(PLAIN, told(seen), KEY, (4, 4, 1))
+    train.make_train_step(PLAIN, told(seen), grad_accumulation=accumulate)(jax.tree.map(jnp.copy, ts), batch, KEY)
     jax.effects_barrier()
     [(value, same, of_half, slopes)] = seen
     halved = jax.tree.map(lambda leaf: leaf / 2, ts.params)
@@ -143,7 +141,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "seeds": [0, 1]}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"grad_accumulation": 2, "seeds": [0, 1]}], ids=str)
 def test_optimisers_that_take_the_loss_learn(name, options):
     fitted = fit_of(options)(PLAIN, DATA, DATA, optimizer=OPTIMIZERS[name], epochs=4, batch_size=32, **options)
     first, *_, last = (record["loss"] for record in fitted.history)
@@ -158,7 +156,7 @@ def test_a_line_search_is_the_one_that_optax_does_alone():
         logits, _ = PLAIN.apply(params, {}, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
 
-    ts = train.init_state(PLAIN, optimizer, KEY, (4, 4, 1))
+    ts = train.create_train_state(PLAIN, optimizer, KEY, (4, 4, 1))
     params, state = ts.params, ts.opt_state
     step = train.make_train_step(PLAIN, optimizer)
     for _ in range(3):
@@ -189,4 +187,4 @@ def test_an_optimiser_without_room_for_more_gets_no_more():
     optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
     fitted = train.fit(PLAIN, DATA, DATA, optimizer=optimizer, epochs=1, batch_size=32)
     plain = train.fit(PLAIN, DATA, DATA, optimizer=optax.sgd(0.1), epochs=1, batch_size=32)
-    assert train.sha256(fitted.params) == train.sha256(plain.params)
+    assert train.tree_sha256(fitted.params) == train.tree_sha256(plain.params)

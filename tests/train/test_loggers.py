@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxconv import InputError
-from jaxconv.train.loggers import TensorBoard
+from jaxconv.train.loggers import TensorBoardWriter
 
 RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "seconds": 2.5}
 
@@ -55,7 +55,7 @@ def test_the_checksum_of_the_test_is_castagnoli_s():
 
 
 def test_tensorboard_shows_every_number_under_its_tag(tmp_path):
-    with TensorBoard(tmp_path / "a" / "b") as board:
+    with TensorBoardWriter(tmp_path / "a" / "b") as board:
         board.write(RECORD | {"note": "text", "best": True})
         board.write(RECORD | {"epoch": 2, "loss": np.float32(0.125)})
         curves = shown(tmp_path / "a" / "b")  # while it is open: a killed run has lost nothing
@@ -74,7 +74,7 @@ def test_tensorboard_shows_every_number_under_its_tag(tmp_path):
 def test_epochs_done_again_after_a_resume_are_shown_once(tmp_path):
     """All within one second, in which the files of tensorboardX's own writer would have one name."""
     for first, last, loss in ((1, 4, 0.5), (3, 6, 0.25), (4, 5, 0.125)):
-        with TensorBoard(tmp_path, first=first) as board:
+        with TensorBoardWriter(tmp_path, initial_epoch=first) as board:
             for epoch in range(first, last + 1):
                 board.write({"epoch": epoch, "loss": loss})
     assert len(list(tmp_path.iterdir())) == 3
@@ -84,7 +84,7 @@ def test_epochs_done_again_after_a_resume_are_shown_once(tmp_path):
 def test_a_missing_tensorboard_x_and_a_folder_that_is_a_file_are_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot be made: File exists"):
-        TensorBoard(tmp_path / "file")
+        TensorBoardWriter(tmp_path / "file")
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     with pytest.raises(InputError, match=r'^TensorBoard needs tensorboardX: pip install "jaxconv\[tensorboard\]"$'):
-        TensorBoard(tmp_path)
+        TensorBoardWriter(tmp_path)

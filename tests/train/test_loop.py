@@ -26,7 +26,7 @@ def test_fit_is_gradient_descent():
     weights, bias = (np.asarray(params["dense1"][name], np.float64) for name in ("kernel", "bias"))
     x = images.reshape(22, 16) / 255
     for epoch in (1, 2, 3):
-        order = train.epoch_order(4, epoch, 22)
+        order = train.epoch_permutation(4, epoch, 22)
         losses = []
         for start in (0, 8, 16):
             rows = order[start : start + 8]
@@ -40,7 +40,7 @@ def test_fit_is_gradient_descent():
     z = x @ weights + bias
     wanted = -np.log(np.exp(z)[np.arange(22), labels] / np.exp(z).sum(1)).mean()
     np.testing.assert_allclose(fitted.history[-1]["val_loss"], wanted, rtol=1e-5)
-    assert fitted.steps == 9
+    assert fitted.num_steps == 9
 
 
 def test_same_seed_same_bits_other_seed_other_network():
@@ -54,7 +54,7 @@ def test_same_seed_same_bits_other_seed_other_network():
 
 
 def test_seed_and_epoch_both_change_the_order():
-    orders = {tuple(train.epoch_order(seed, epoch, 50)) for seed in (0, 1, 2) for epoch in (1, 2, 3)}
+    orders = {tuple(train.epoch_permutation(seed, epoch, 50)) for seed in (0, 1, 2) for epoch in (1, 2, 3)}
     assert len(orders) == 9
 
 
@@ -66,7 +66,7 @@ def test_every_function_is_traced_once_however_ragged_the_data(alone):
         seen.append((train, x.shape[0]))
         return (x.reshape(len(x), -1) @ params["kernel"] if alone else x), state
 
-    def init(key, in_shape):
+    def init(key, input_shape):
         return ({"kernel": jnp.ones((16, 3))} if alone else {}), {}
 
     spy = Layer("spy", init, apply)
@@ -81,7 +81,7 @@ def test_an_epoch_sees_every_example_once():
     images, labels = np.arange(10, dtype=np.uint8)[:, None, None, None], np.arange(10)
     seen = [
         label
-        for batch in train.batches(images, labels, 4, train.epoch_order(3, 1, 10))
+        for batch in train.iterate_batches(images, labels, 4, train.epoch_permutation(3, 1, 10))
         for image, label, real in zip(batch.image.ravel(), batch.label, batch.mask)
         if real and image == label
     ]
@@ -98,7 +98,7 @@ def test_the_best_epoch_is_kept_even_when_training_goes_wrong_after_it():
         optimizer=optax.adam(rate),
         epochs=6,
         batch_size=16,
-        on_epoch=lambda record, at, is_best: told.append((record["epoch"], is_best, int(at.train_state.step))),
+        on_epoch_end=lambda record, at, is_best: told.append((record["epoch"], is_best, int(at.train_state.step))),
     )
     ranks = [(record["val_accuracy"], -record["val_loss"]) for record in fitted.history]
     assert fitted.best_epoch <= 4 and ranks[fitted.best_epoch - 1] == max(ranks)
@@ -125,8 +125,8 @@ def test_parameters_that_are_too_large_to_use_are_not_taken_for_trained():
 
 
 def test_saving_is_not_counted_as_training(monkeypatch):
-    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 1)
-    slow = fit(epochs=1, pause_seconds=0, on_pause=lambda snapshot: time.sleep(0.2))
+    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 1)
+    slow = fit(epochs=1, checkpoint_seconds=0, on_checkpoint=lambda snapshot: time.sleep(0.2))
     assert slow.steps > 5 and slow.train_seconds < 0.2 * (slow.steps - 1) / 2
 
 
@@ -137,7 +137,7 @@ def test_numbers_of_numpys_are_seeds_too():
 
 def snapshot_of(**options):
     kept = []
-    fit(epochs=1, on_epoch=lambda record, snapshot, is_best: kept.append(snapshot), **options)
+    fit(epochs=1, on_epoch_end=lambda record, snapshot, is_best: kept.append(snapshot), **options)
     return kept[0]
 
 
@@ -147,7 +147,7 @@ def snapshot_of(**options):
         ({"data": toy(40)}, r"fit: start is of another run: examples=50, not 40$"),
         ({"batch_size": 16}, r"fit: start is of another run: batch_size=8, not 16$"),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
-        ({"average": 0.9}, r"another run: average/0/bn1/bias is missing where float32\(4,\) is wanted"),
+        ({"ema_decay": 0.9}, r"another run: average/0/bn1/bias is missing where float32\(4,\) is wanted"),
     ],
 )
 def test_a_start_of_another_run_is_refused(other, message):
@@ -165,11 +165,11 @@ def test_a_start_of_one_seed_is_refused_for_several():
 
 def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
     kept = []
-    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
-    fit(epochs=1, pause_seconds=0, on_pause=kept.append)
-    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 8 * 16)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
+    fit(epochs=1, checkpoint_seconds=0, on_checkpoint=kept.append)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)
     with pytest.raises(InputError, match=r"fit: start is of another run: chunk=3, not 1$"):
-        fit(epochs=1, start=kept[-1])
+        fit(epochs=1, resume_from=kept[-1])
 
 
 def test_a_network_may_start_from_parameters_alone():
@@ -177,7 +177,7 @@ def test_a_network_may_start_from_parameters_alone():
     params, state = net().init(jax.random.key(9), (4, 4, 1))
     optimizer = optax.sgd(0.1)
     ts = train.TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
-    fresh = fit(epochs=2, optimizer=optimizer, start=train.Snapshot(ts, ts.network, train.Position()))
+    fresh = fit(epochs=2, optimizer=optimizer, resume_from=train.Snapshot(ts, ts.eval_variables, train.TrainProgress()))
     assert fresh.steps == 14 and [record["epoch"] for record in fresh.history] == [1, 2]
 
 
@@ -247,5 +247,5 @@ def test_the_first_parameters_can_be_had_again(seed):
         seeds, members = seed, train.fit_seeds(model, data, data, seeds=seed, **options).members
     same = functools.partial(np.testing.assert_allclose, rtol=1e-5)  # another program rounds them otherwise
     for seed, fitted in zip(seeds, members, strict=True):
-        key, _ = train.root_keys(seed)
-        jax.tree.map(same, fitted.last.params, jax.jit(lambda key: model.init(key, (4, 4, 1))[0])(key))
+        key, _ = train.split_seed(seed)
+        jax.tree.map(same, fitted.final_state.params, jax.jit(lambda key: model.init(key, (4, 4, 1))[0])(key))

@@ -8,7 +8,13 @@ import pytest
 from sklearn import metrics as sklearn
 
 from jaxconv import InputError, ops
-from jaxconv.train.metrics import calibration_error, confusion_matrix, per_class, report, top_k_accuracy
+from jaxconv.train.metrics import (
+    classification_report,
+    confusion_matrix,
+    expected_calibration_error,
+    per_class_scores,
+    top_k_accuracy,
+)
 
 
 def guesses(rng, count=300, classes=7):
@@ -33,19 +39,19 @@ def test_confusion_is_scikit_learn_s(rng):
 def test_precision_recall_and_f1_are_scikit_learn_s(rng):
     probabilities, labels = guesses(rng)
     said = probabilities.argmax(1)
-    got = per_class(confusion_matrix(labels, said, 7))
+    got = per_class_scores(confusion_matrix(labels, said, 7))
     wanted = sklearn.precision_recall_fscore_support(labels, said, labels=range(7), zero_division=np.nan)
     for ours, theirs in zip(got, wanted):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     assert np.isnan(got.precision[5]) and np.isnan(got.recall[6])  # never said; never there
     assert got.f1[5] == got.f1[6] == 0
-    nowhere = per_class([[3, 0], [0, 0]])
+    nowhere = per_class_scores([[3, 0], [0, 0]])
     assert np.isnan([nowhere.precision[1], nowhere.recall[1], nowhere.f1[1]]).all() and nowhere.f1[0] == 1
 
 
 def test_by_hand():
     """Of 4 cats 3 are seen, 1 taken for a dog; of 6 dogs 4 are seen, 2 taken for cats."""
-    got = per_class([[3, 1], [2, 4]])
+    got = per_class_scores([[3, 1], [2, 4]])
     np.testing.assert_allclose(got.precision, [3 / 5, 4 / 5])
     np.testing.assert_allclose(got.recall, [3 / 4, 4 / 6])
     np.testing.assert_allclose(got.f1, [2 / (5 / 3 + 4 / 3), 2 / (5 / 4 + 6 / 4)])
@@ -70,7 +76,7 @@ def test_equal_scores_are_ranked_as_jax_ranks_them(rng, k):
     _, best = jax.lax.top_k(scores, k)
     assert top_k_accuracy(scores, labels, k) == (np.asarray(best) == labels[:, None]).any(1).mean()
     if k == 1:
-        assert top_k_accuracy(scores, labels, k) == np.asarray(ops.correct(scores, labels)).mean()
+        assert top_k_accuracy(scores, labels, k) == np.asarray(ops.is_correct(scores, labels)).mean()
 
 
 @pytest.mark.parametrize("bins", [1, 4, 15])
@@ -83,18 +89,18 @@ def test_calibration_error_is_the_sum_over_bins(rng, bins):
             right = sum(int(np.argmax(probabilities[i])) == labels[i] for i in inside) / len(inside)
             sure = sum(float(max(probabilities[i])) for i in inside) / len(inside)
             wanted += len(inside) / 300 * abs(right - sure)
-    assert calibration_error(probabilities, labels, bins) == pytest.approx(wanted, abs=1e-9)
+    assert expected_calibration_error(probabilities, labels, bins) == pytest.approx(wanted, abs=1e-9)
     assert wanted > 0.01
 
 
 def test_calibration_by_hand():
     half = np.full((8, 2), 0.5)
-    assert calibration_error(half, [0, 1] * 4) == 0  # says 50 %, is right half of the time
-    assert calibration_error(half, [1] * 8) == 0.5  # argmax says 0
-    assert calibration_error([[1.0, 0.0]], [1]) == 1
+    assert expected_calibration_error(half, [0, 1] * 4) == 0  # says 50 %, is right half of the time
+    assert expected_calibration_error(half, [1] * 8) == 0.5  # argmax says 0
+    assert expected_calibration_error([[1.0, 0.0]], [1]) == 1
     edge = [[0.5, 0.5], [0.75, 0.25]]  # of two bins: 0.5 is the end of the first, 0.75 in the second
-    assert calibration_error(edge, [0, 1], bins=2) == (0.5 + 0.75) / 2
-    assert calibration_error(edge, [0, 1], bins=1) == abs(1 - 0.5 - 0.75) / 2  # together they cancel
+    assert expected_calibration_error(edge, [0, 1], bins=2) == (0.5 + 0.75) / 2
+    assert expected_calibration_error(edge, [0, 1], bins=1) == abs(1 - 0.5 - 0.75) / 2  # together they cancel
 
 
 def test_one_bin_knows_only_the_averages_and_more_bins_see_more(rng):
@@ -102,18 +108,21 @@ def test_one_bin_knows_only_the_averages_and_more_bins_see_more(rng):
     probabilities, labels = guesses(rng)
     accuracy = (probabilities.argmax(1) == labels).mean()
     confidence = probabilities.max(1).mean(dtype=np.float64)
-    assert calibration_error(probabilities, labels, 1) == pytest.approx(abs(accuracy - confidence))
-    assert calibration_error(probabilities, labels, 15) >= calibration_error(probabilities, labels, 1) - 1e-12
+    assert expected_calibration_error(probabilities, labels, 1) == pytest.approx(abs(accuracy - confidence))
+    assert (
+        expected_calibration_error(probabilities, labels, 15)
+        >= expected_calibration_error(probabilities, labels, 1) - 1e-12
+    )
 
 
 def test_the_report_goes_into_json_and_says_the_same(rng):
     probabilities, labels = guesses(rng)
     names = [f"class {i}" for i in range(7)]
-    found = json.loads(json.dumps(report(probabilities, labels, names), allow_nan=False))
+    found = json.loads(json.dumps(classification_report(probabilities, labels, names), allow_nan=False))
     said = probabilities.argmax(1)
     assert found["accuracy"] == (said == labels).mean()
     assert found["top5_accuracy"] == top_k_accuracy(probabilities, labels, 5) > found["accuracy"]
-    assert found["calibration_error"] == calibration_error(probabilities, labels, 15)
+    assert found["expected_calibration_error"] == expected_calibration_error(probabilities, labels, 15)
     assert found["confusion"] == confusion_matrix(labels, said, 7).tolist()
     assert [row["class"] for row in found["per_class"]] == names
     assert found["per_class"][5]["precision"] is None and found["per_class"][6]["recall"] is None
@@ -136,21 +145,33 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
         ),
         (lambda: confusion_matrix([], [], 3), r"confusion_matrix: labels float64\(0,\) should be \(N,\) class numbers"),
         (lambda: confusion_matrix([0], [0], 0), r"confusion_matrix: classes=0 should be an int of at least 1"),
-        (lambda: per_class([[1, 2]]), r"per_class: confusion int64\(1, 2\) should be \(classes, classes\) counts"),
-        (lambda: per_class([[0.5]]), r"per_class: confusion float64\(1, 1\) should be"),
-        (lambda: per_class([[-1]]), r"per_class: confusion int64\(1, 1\) should be .* counts of at least 0"),
+        (
+            lambda: per_class_scores([[1, 2]]),
+            r"per_class: confusion int64\(1, 2\) should be \(classes, classes\) counts",
+        ),
+        (lambda: per_class_scores([[0.5]]), r"per_class: confusion float64\(1, 1\) should be"),
+        (lambda: per_class_scores([[-1]]), r"per_class: confusion int64\(1, 1\) should be .* counts of at least 0"),
         (lambda: top_k_accuracy([[0.5, 0.5]], [0], 0), r"top_k_accuracy: k=0 should be an int of at least 1"),
         (lambda: top_k_accuracy([0.5, 0.5], [0]), r"top_k_accuracy: scores \(2,\) should be \(N, classes\)"),
         (lambda: top_k_accuracy([[0.5, np.nan]], [0]), r"top_k_accuracy: scores of example 0 are nan"),
         (lambda: top_k_accuracy([[0.5, 0.5]], [0, 1]), r"top_k_accuracy: 1 rows of scores but 2 labels"),
         (lambda: top_k_accuracy([[0.5, 0.5]], [2]), r"top_k_accuracy: labels go from 2 to 2, but there are 2 classes"),
-        (lambda: calibration_error([[0.5, 0.5]], [0], bins=0), r"calibration_error: bins=0 should be an int of at"),
         (
-            lambda: calibration_error([[0.5, 0.5], [3.0, -2.0]], [0, 1]),
+            lambda: expected_calibration_error([[0.5, 0.5]], [0], bins=0),
+            r"calibration_error: bins=0 should be an int of at",
+        ),
+        (
+            lambda: expected_calibration_error([[0.5, 0.5], [3.0, -2.0]], [0, 1]),
             r"calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: of logits, take jax",
         ),
-        (lambda: report([[0.5, 0.5]], [0], "abc"), r"report: 3 names of classes for 2 probabilities a row"),
-        (lambda: report([[2.0, 2.0]], [0], "ab"), r"report: the probabilities of example 0 should be at least 0"),
+        (
+            lambda: classification_report([[0.5, 0.5]], [0], "abc"),
+            r"report: 3 names of classes for 2 probabilities a row",
+        ),
+        (
+            lambda: classification_report([[2.0, 2.0]], [0], "ab"),
+            r"report: the probabilities of example 0 should be at least 0",
+        ),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):

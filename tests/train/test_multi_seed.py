@@ -17,18 +17,22 @@ NUMBERS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 def test_the_members_are_the_results_of_fit():
     """One of them stops earlier than the other: its history, steps and last state end there."""
-    options = OPTIONS | {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "average": 0.5}
+    options = OPTIONS | {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "ema_decay": 0.5}
     together = train.fit_seeds(net(), toy(50), toy(21, seed=1), seeds=(0, 1), **options)
     alone = [train.fit(net(), toy(50), toy(21, seed=1), seed=seed, **options) for seed in (0, 1)]
-    assert len({one.steps for one in alone}) == 2
+    assert len({one.num_steps for one in alone}) == 2
     for member, one in zip(together.members, alone, strict=True):
-        assert isinstance(member, train.Fitted)
-        assert (member.best_epoch, member.steps, int(member.last.step)) == (one.best_epoch, one.steps, one.steps)
+        assert isinstance(member, train.FitResult)
+        assert (member.best_epoch, member.num_steps, int(member.final_state.step)) == (
+            one.best_epoch,
+            one.num_steps,
+            one.num_steps,
+        )
         assert len(member.history) == len(one.history)
         for here, there in zip(member.history, one.history, strict=True):
             np.testing.assert_allclose(*([record[name] for name in NUMBERS] for record in (here, there)), rtol=1e-3)
         close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)  # noqa: E731
-        jax.tree.map(close, (member.params, member.state, member.last), (one.params, one.state, one.last))
+        jax.tree.map(close, (member.params, member.state, member.final_state), (one.params, one.state, one.final_state))
         images, labels = toy(19, seed=2)
         scores = [each.evaluator(each.params, each.state, each.evaluator.batches(images, labels)) for each in
                   (member, one)]  # fmt: skip
@@ -40,7 +44,7 @@ def test_a_data_set_and_any_sequence_of_seeds_are_taken():
     class Split(tuple):
         """A pair that knows the shape of an example, as the splits of jaxconv.data do."""
 
-        in_shape = (4, 4, 1)
+        input_shape = (4, 4, 1)
 
     class Parts:
         train, validation = Split(toy(50)), toy(21, seed=1)
@@ -58,9 +62,9 @@ def test_a_single_network_is_trained_by_the_function_itself():
     assert single.select(np.array([False]), new, old) is old
     chosen = single.select(np.array([True]), new, old)
     assert (chosen["w"] == 1).all() and chosen["w"] is not new["w"]  # a chunk reuses the memory of new
-    plan = train.plan(10, 4, (4, 4, 1))
+    plan = train.plan_epoch(10, 4, (4, 4, 1))
     rows = Stacked((3, 0)).batch_indices(plan, 2)
-    assert rows.shape == (plan.chunks, 2, plan.chunk, 4)
+    assert rows.shape == (plan.executions, 2, plan.steps_per_execution, 4)
     for i, seed in enumerate((3, 0)):
         np.testing.assert_array_equal(rows[:, i], Single(seed).batch_indices(plan, 2))
-        assert rows[:, i].ravel()[:10].tolist() == train.epoch_order(seed, 2, 10).tolist()
+        assert rows[:, i].ravel()[:10].tolist() == train.epoch_permutation(seed, 2, 10).tolist()

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, InputError, LayerNorm, flatten, serial, train
-from jaxconv.train.optimizers import DECOUPLED, OPTIMIZERS, SCHEDULES, kernels, make_optimizer, make_schedule
+from jaxconv.train.optimizers import DECOUPLED, OPTIMIZERS, SCHEDULES, kernel_mask, make_optimizer, make_schedule
 
 pytestmark = pytest.mark.usefixtures("promoting")
 
@@ -115,18 +115,18 @@ def test_muon_s_step_turns_a_kernel_s_gradient_into_a_matrix_of_singular_values_
 def test_kernels_are_those_of_every_layer_and_nothing_else():
     model = serial(Conv(4, 3), BatchNorm(), LayerNorm(), flatten, Dense(3))
     params = jax.eval_shape(lambda key: model.init(key, (6, 7, 2)), jax.random.key(0))[0]
-    marked = jax.tree_util.tree_leaves_with_path(kernels(params))
+    marked = jax.tree_util.tree_leaves_with_path(kernel_mask(params))
     found = {jax.tree_util.keystr(path, simple=True, separator="/"): is_kernel for path, is_kernel in marked}
     assert found == {path: path.endswith("kernel") for path in found} and sum(found.values()) == 2
     stacked = {"bias": np.ones((5, 4)), "scale": np.ones((5, 4)), "kernel": np.ones((5, 4))}  # five networks at once
-    assert kernels(stacked) == {"bias": False, "scale": False, "kernel": True}
-    assert kernels(np.ones((2, 2))) is True and kernels(np.ones(2)) is False
+    assert kernel_mask(stacked) == {"bias": False, "scale": False, "kernel": True}
+    assert kernel_mask(np.ones((2, 2))) is True and kernel_mask(np.ones(2)) is False
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_jit_scan_and_vmap_give_what_a_plain_loop_gives(name):
     """The state is arrays and nothing else: so it goes through every transformation, and into a checkpoint."""
-    optimizer = make_optimizer(name, 0.05, "cosine", 6, warmup=2, weight_decay=0.1, clip_norm=1.0)
+    optimizer = make_optimizer(name, 0.05, "cosine", 6, warmup_steps=2, weight_decay=0.1, max_grad_norm=1.0)
     float32 = lambda tree: jax.tree.map(lambda leaf: leaf.astype(np.float32), tree)  # noqa: E731
     networks = [float32(random_tree(seed)) for seed in (0, 10)]
     gradients = [[float32(random_tree(seed + n)) for seed in (1, 2, 3, 4)] for n in (0, 10)]
@@ -149,7 +149,7 @@ def test_jit_scan_and_vmap_give_what_a_plain_loop_gives(name):
 
 def test_clipping_shortens_what_is_too_long_and_keeps_its_direction():
     for norm in (0.5, 2.0, 1e3):
-        optimizer = make_optimizer("sgd", 1.0, clip_norm=norm)
+        optimizer = make_optimizer("sgd", 1.0, max_grad_norm=norm)
         gradient = random_tree(3)
         zeros = jax.tree.map(np.zeros_like, gradient)
         step = -np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(run(optimizer, zeros, [gradient]))])
@@ -162,7 +162,7 @@ def test_clipping_shortens_what_is_too_long_and_keeps_its_direction():
 
 def test_the_gradient_is_clipped_before_the_decay_is_added():
     params, gradient = {"kernel": np.full((1, 2), 3.0)}, {"kernel": np.array([[30.0, 40.0]])}
-    moved = run(make_optimizer("sgd", 1.0, weight_decay=0.5, clip_norm=5.0), params, [gradient])["kernel"]
+    moved = run(make_optimizer("sgd", 1.0, weight_decay=0.5, max_grad_norm=5.0), params, [gradient])["kernel"]
     np.testing.assert_allclose(moved, [[3 - (3 + 1.5), 3 - (4 + 1.5)]], rtol=1e-6)
 
 
@@ -201,7 +201,7 @@ def test_warm_up_rises_in_a_line_to_where_the_schedule_starts(name):
 
 def test_the_optimizer_follows_its_schedule():
     gradient = np.ones(1, np.float32)
-    ends = [run(make_optimizer("sgd", 0.1, "step", 8, warmup=4), gradient, [gradient] * n)[0] for n in range(9)]
+    ends = [run(make_optimizer("sgd", 0.1, "step", 8, warmup_steps=4), gradient, [gradient] * n)[0] for n in range(9)]
     np.testing.assert_allclose(-np.diff(ends), [0, 0.025, 0.05, 0.075, 0.1, 0.1, 0.01, 0.001], rtol=1e-3, atol=1e-7)
 
 

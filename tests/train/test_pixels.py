@@ -86,7 +86,7 @@ def test_scale_divides_the_pixels_everywhere(rng):
     scores = train.evaluate(MODEL, PARAMS, STATE, wanted, LABELS)
     for images in (small.astype(np.uint8), small.astype(np.float32)):  # a sixteenth is exact
         scaled = fit(images, images, scale=16)
-        assert train.sha256(scaled.params) == train.sha256(by_hand.params)
+        assert train.tree_sha256(scaled.params) == train.tree_sha256(by_hand.params)
         assert scaled.history[0]["val_loss"] == by_hand.history[0]["val_loss"]
         np.testing.assert_array_equal(train.predict(MODEL, PARAMS, STATE, images, scale=16), probabilities)
         assert train.evaluate(MODEL, PARAMS, STATE, images, LABELS, scale=16) == scores
@@ -107,7 +107,7 @@ def test_a_scale_that_divides_nothing_is_refused(scale):
         lambda: train.predict(MODEL, PARAMS, STATE, IMAGES, scale=scale),
         lambda: train.evaluate(MODEL, PARAMS, STATE, IMAGES, LABELS, scale=scale),
         lambda: train.Evaluator(MODEL, scale=scale),
-        lambda: train.make_step(MODEL, optax.sgd(0.1), scale=scale),
+        lambda: train.make_train_step(MODEL, optax.sgd(0.1), scale=scale),
     ):
         with pytest.raises(InputError, match=r": scale=.* should be a positive number"):
             call()
@@ -138,7 +138,7 @@ def test_pixels_that_are_no_numbers_are_named(value, word):
 class Source:
     """Examples to stream, of a user's own."""
 
-    in_shape, labels = (4, 4, 1), LABELS
+    input_shape, labels = (4, 4, 1), LABELS
 
     def __init__(self, images):
         self.images = images
@@ -151,7 +151,7 @@ class Source:
 
 
 def stream(images, monkeypatch, **options):
-    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 8 * 16)  # a step a chunk
+    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)  # a step a chunk
     data = IMAGES, LABELS
     options = {"optimizer": optax.sgd(0.1), "epochs": 2, "batch_size": 8} | options
     return train.fit(MODEL, Source(images), data, **options)
@@ -160,7 +160,7 @@ def stream(images, monkeypatch, **options):
 @pytest.mark.parametrize("place", [0, 23])
 def test_of_a_stream_the_example_is_named_too(monkeypatch, place):
     """In the first chunk at once, later when the step goes wrong."""
-    example = int(train.epoch_order(0, 1, 24)[place])
+    example = int(train.epoch_permutation(0, 1, 24)[place])
     with pytest.raises(InputError, match=r"^fit: the training images ") as raised:
         stream(spoilt(np.nan, example), monkeypatch)
     if place:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxconv import BatchNorm, Conv, Dense, Dropout, InputError, flatten, relu, serial, train
-from jaxconv.train import EarlyStopping, epoch_order, fit, load_snapshot, make_optimizer, save_checkpoint
+from jaxconv.train import EarlyStopping, epoch_permutation, fit, make_optimizer, restore_snapshot, save_checkpoint
 from toy_training import examples, without_times
 
 pytestmark = pytest.mark.usefixtures("promoting")
@@ -20,7 +20,7 @@ class Source:
 
     def __init__(self):
         self.images, self.labels = examples(52, 0)
-        self.in_shape, self.read = (5, 4, 1), []
+        self.image_shape, self.read = (5, 4, 1), []
 
     def __len__(self):
         return len(self.labels)
@@ -32,7 +32,7 @@ class Source:
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 3 * 8 * 20)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 20)
 
 
 def noisy(key, images):
@@ -48,14 +48,14 @@ def options(case):
     optimizer = {"name": "adam", "learning_rate": 0.01, "steps": EPOCHS * STEPS}
     more = {
         "dropout": {},
-        "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mix": mixed, "average": 0.9},
+        "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mix": mixed, "ema_decay": 0.9},
         "accumulation, bfloat16, warm-up": {
-            "accumulate": 2,
+            "grad_accumulation": 2,
             "dtype": "bfloat16",
-            "optimizer": make_optimizer(**optimizer | {"name": "momentum"}, schedule="cosine", warmup=9),
+            "optimizer": make_optimizer(**optimizer | {"name": "momentum"}, schedule="cosine", warmup_steps=9),
         },
         "stream, one cycle": {"optimizer": make_optimizer(**optimizer, schedule="one_cycle"), "label_smoothing": 0.1},
-        "one step at a time": {"compiled": False},
+        "one step at a time": {"jit": False},
         "early stopping": {"stopping": EarlyStopping(1, "val_loss", min_delta=9.0)},
     }[case]
     return (
@@ -76,7 +76,7 @@ def until(folder, place, case, start=None, source=None):
     """Fit on from a snapshot, save the first one at a place ``(epochs, chunks)``, and stop there."""
 
     def save(snapshot):
-        at = snapshot.position
+        at = snapshot.progress
         if (at.epoch, at.chunk) == place:
             save_checkpoint(folder, snapshot)
             raise Stop
@@ -88,21 +88,21 @@ def until(folder, place, case, start=None, source=None):
         source,
         examples(19, 1),
         **known,
-        start=start,
-        on_epoch=lambda record, snapshot, is_best: save(snapshot),
-        on_pause=save,
-        pause_seconds=0,
+        resume_from=start,
+        on_epoch_end=lambda record, snapshot, is_best: save(snapshot),
+        on_checkpoint=save,
+        checkpoint_seconds=0,
     )
 
 
 def load(folder, case):
     known = options(case)
     average, key = known.get("average") is not None, jax.random.key(0)
-    init = lambda key: train.init_state(MODEL, known["optimizer"], key, (5, 4, 1), average=average)  # noqa: E731
+    init = lambda key: train.create_train_state(MODEL, known["optimizer"], key, (5, 4, 1), ema=average)  # noqa: E731
     if "seeds" in known:
         init, key = jax.vmap(init), jax.random.split(key, len(known["seeds"]))
     like = jax.eval_shape(init, key)
-    return load_snapshot(folder, (like, like.network))
+    return restore_snapshot(folder, (like, like.network))
 
 
 def assert_same(found, wanted):
@@ -123,7 +123,7 @@ def stopped_at(places, case, folder):
         with pytest.raises(Stop):
             until(folder, place, case, start)
         start = load(folder, case)
-        assert (start.position.epoch, start.position.chunk) == place
+        assert (start.progress.epoch, start.progress.chunk) == place
     return until(folder, None, case, start)
 
 
@@ -161,10 +161,10 @@ def test_a_stream_goes_on_where_it_was(tmp_path):
     with pytest.raises(Stop):
         until(tmp_path, (2, 2), "stream, one cycle")
     start = load(tmp_path, "stream, one cycle")
-    assert start.position.reader["next_index"] == 2
+    assert start.progress.reader["next_index"] == 2
     source = Source()
     until(None, None, "stream, one cycle", start, source)
-    order = epoch_order(1, 3, 52)
+    order = epoch_permutation(1, 3, 52)
     assert set(source.read) == {*order[48:], *order[:20]}  # and the padding, which fills up from the start
 
 
@@ -173,7 +173,7 @@ def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
     """In the first step after a checkpoint: it stands still, and there is a checkpoint of that step already."""
     images, labels = examples(52, 0)
     images = images.astype(np.float32) / 255
-    images[epoch_order(1, 1, 52)[3 * 8]] = 3e38  # a number, but its products are beyond float32
+    images[epoch_permutation(1, 1, 52)[3 * 8]] = 3e38  # a number, but its products are beyond float32
     validation = images[labels == 0], labels[labels == 0]
     with pytest.raises(
         InputError, match=r"^fit: step 4 \(epoch 1\): the loss is nan; the first parameter to go bad is"
@@ -184,10 +184,10 @@ def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
             validation,
             **options("dropout"),
             scale=1,
-            on_pause=lambda snapshot: save_checkpoint(tmp_path, snapshot),
-            pause_seconds=0,
+            on_checkpoint=lambda snapshot: save_checkpoint(tmp_path, snapshot),
+            checkpoint_seconds=0,
         )
-    assert train.saved_steps(tmp_path) == [3]
+    assert train.all_steps(tmp_path) == [3]
 
 
 @CHUNKED
@@ -204,9 +204,15 @@ def test_the_snapshot_is_the_state_in_which_training_goes_on(tmp_path):
     def nudged(tree):
         return jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), tree)
 
-    ts, at = start.train_state, start.position
+    ts, at = start.train_state, start.progress
     for part in ("params", "state", "opt_state"):
         differs(start._replace(train_state=ts._replace(**{part: nudged(getattr(ts, part))})))
-    differs(start._replace(position=at._replace(measured=at.measured[:1] * 2)))
-    differs(start._replace(position=at._replace(stopping=(at.stopping[0]._replace(best=2.0, epoch=9), at.stopping[1]))))
-    differs(start._replace(position=at._replace(history=())))
+    differs(start._replace(progress=at._replace(metric_sums=at.metric_sums[:1] * 2)))
+    differs(
+        start._replace(
+            progress=at._replace(
+                early_stopping=(at.early_stopping[0]._replace(best_value=2.0, best_epoch=9), at.early_stopping[1])
+            )
+        )
+    )
+    differs(start._replace(progress=at._replace(history=())))

@@ -90,7 +90,7 @@ def test_regression_is_gradient_descent():
     weights, bias = (np.asarray(params["dense1"][name], np.float64) for name in ("kernel", "bias"))
     x = IMAGES.reshape(22, 16) / 255
     for epoch in (1, 2):
-        order, errors = train.epoch_order(4, epoch, 22), []
+        order, errors = train.epoch_permutation(4, epoch, 22), []
         for start in (0, 8, 16):
             rows = order[start : start + 8]
             error = x[rows] @ weights + bias - LABELS[rows]
@@ -125,7 +125,7 @@ def iou_by_numpy(z):
     return np.mean(each)
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "average": 0.5}, {"compiled": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"grad_accumulation": 2, "ema_decay": 0.5}, {"jit": False}], ids=str)
 def test_sums_of_any_shape_go_through_the_step(options):
     maps = IMAGES[..., 0] // 86
     fitted = fit(PIXELS, maps, Iou(), epochs=4, optimizer=optax.adam(0.1), **options)
@@ -148,7 +148,7 @@ def test_of_several_seeds_each_has_its_metrics():
 
 def test_labels_of_any_rank_are_streamed():
     class Source:
-        labels, in_shape = MAPS, (4, 4, 1)
+        labels, input_shape = MAPS, (4, 4, 1)
 
         def __len__(self):
             return 22
@@ -159,11 +159,11 @@ def test_labels_of_any_rank_are_streamed():
     streamed = train.fit(PIXELS, Source(), (IMAGES, MAPS), task=SEGMENTATION, optimizer=optax.sgd(0.1), **OPTIONS)
     resident = fit(PIXELS, MAPS, SEGMENTATION)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, streamed.last.params, resident.last.params)
+    jax.tree.map(close, streamed.final_state.params, resident.final_state.params)
 
 
 def test_a_run_of_another_task_goes_on_bit_for_bit_within_an_epoch(monkeypatch, tmp_path):
-    monkeypatch.setitem(train.plan.__globals__, "VALUES_A_CHUNK", 8 * 16)  # a step a chunk
+    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)  # a step a chunk
     whole, init = fit(HEAD, LABELS, Regression()), jax.random.key(0)
 
     class Stop(Exception):
@@ -171,15 +171,15 @@ def test_a_run_of_another_task_goes_on_bit_for_bit_within_an_epoch(monkeypatch, 
 
     def save(snapshot):
         train.save_checkpoint(tmp_path, snapshot)
-        if (snapshot.position.epoch, snapshot.position.chunk) == (1, 2):
+        if (snapshot.progress.epoch, snapshot.progress.chunk) == (1, 2):
             raise Stop
 
     with pytest.raises(Stop):
-        fit(HEAD, LABELS, Regression(), on_pause=save, pause_seconds=0)
-    like = jax.eval_shape(lambda: train.init_state(HEAD, optax.sgd(0.1), init, (4, 4, 1)))
-    start = train.load_snapshot(tmp_path, (like, like.network))
-    assert [sorted(chunk) for chunk in start.position.measured] == [["count", "loss", "mae"]] * 2
-    found = fit(HEAD, LABELS, Regression(), start=start)
+        fit(HEAD, LABELS, Regression(), on_checkpoint=save, checkpoint_seconds=0)
+    like = jax.eval_shape(lambda: train.create_train_state(HEAD, optax.sgd(0.1), init, (4, 4, 1)))
+    start = train.restore_snapshot(tmp_path, (like, like.network))
+    assert [sorted(chunk) for chunk in start.progress.metric_sums] == [["count", "loss", "mae"]] * 2
+    found = fit(HEAD, LABELS, Regression(), resume_from=start)
     jax.tree.map(np.testing.assert_array_equal, found.last, whole.last)
     names = "loss", "mae", "val_loss", "val_mae"
     assert [[r[n] for n in names] for r in found.history] == [[r[n] for n in names] for r in whole.history]
@@ -191,7 +191,7 @@ def test_a_run_of_another_task_goes_on_bit_for_bit_within_an_epoch(monkeypatch, 
      ("val_loss", "auto", False), ("val_score", "min", False), ("val_perplexity", "max", True)],
 )  # fmt: skip
 def test_the_name_of_the_monitor_tells_which_way_is_better(monitor, mode, higher):
-    rule, stopping, better = EarlyStopping(None, monitor, mode=mode), train.Stopping(), []
+    rule, stopping, better = EarlyStopping(None, monitor, mode=mode), train.EarlyStoppingState(), []
     for epoch, value in enumerate((0.5, 0.7, 0.3), start=1):
         stopping, is_best = rule.update(stopping, {"epoch": epoch, monitor: value, "val_loss": value})
         better.append(is_best)
@@ -208,7 +208,7 @@ def test_the_name_of_the_monitor_tells_which_way_is_better(monitor, mode, higher
         (lambda: fit(PIXELS, MAPS, Segmentation()), r"fit: labels go from 0 to 255, but the model has 3 outputs"),
         (lambda: fit(HEAD, CLASSES, Reconstruction()), r"the model makes \(2,\) of an image \(4, 4, 1\); they"),
         (lambda: fit(HEAD, LABELS, Regression(), label_smoothing=0.1), r"label_smoothing is for Classification,"),
-        (lambda: fit(PIXELS, MAPS, SEGMENTATION, mix=lambda *given: given[1:]), r"pixels cannot be mixed"),
+        (lambda: fit(PIXELS, MAPS, SEGMENTATION, mixup_fn=lambda *given: given[1:]), r"pixels cannot be mixed"),
         (lambda: fit(HEAD, LABELS[:9], Regression()), r"fit: labels float64\(9, 2\) should be 22 arrays, one an image"),
         (lambda: Regression("cubed"), r"Regression: unknown error 'cubed'.* squared, absolute"),
         (lambda: EarlyStopping(1, mode="maximum"), r"early stopping: unknown mode 'maximum'"),

@@ -19,7 +19,7 @@ def counting(params, state, x, *, train=False, key=None):
     return y, {"mean": 0.5 * mean + 0.5 * x.mean((0, 1, 2))} if train else state
 
 
-COUNT = Layer("count", lambda key, in_shape: ({}, {"mean": jnp.zeros(in_shape[-1:])}), counting)
+COUNT = Layer("count", lambda key, input_shape: ({}, {"mean": jnp.zeros(input_shape[-1:])}), counting)
 BODY = (Conv(3, 2), BatchNorm(), residual(COUNT), relu, flatten)
 MODEL = serial(*BODY, Dense(3))
 OPTIONS = {"optimizer": optax.adam(1e-2), "epochs": 2, "batch_size": 8}
@@ -81,13 +81,13 @@ def test_training_the_head_is_training_it_alone_on_what_the_frozen_part_makes(tr
         plain = serial(*(layer for layer in BODY if getattr(layer, "kind", "") != "res"), Dense(3))
         params, state = ({name: part for name, part in each.items() if name != "res1"} for each in VARIABLES)
         fitted = train.fit(plain, DATA, DATA, variables=(params, state), trainable=tree, **OPTIONS)
-        same(fitted.last.state, state)
+        same(fitted.final_state.state, state)
         function = train.fit(plain, DATA, DATA, variables=(params, state), trainable=head, **OPTIONS)
-        return same(fitted.last, function.last)
+        return same(fitted.final_state, function.final_state)
     fitted = fit()
     assert_frozen(fitted)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
-    jax.tree.map(close, fitted.last.params["dense1"], alone.last.params["dense1"])
+    jax.tree.map(close, fitted.final_state.params["dense1"], alone.final_state.params["dense1"])
     for here, there in zip(fitted.history, alone.history, strict=True):
         np.testing.assert_allclose(here["val_loss"], there["val_loss"], rtol=1e-4)
 
@@ -100,7 +100,7 @@ def test_a_norm_of_which_a_part_is_trained_moves():
     same(fitted.last.params["dense1"], VARIABLES[0]["dense1"])
 
 
-@pytest.mark.parametrize("options", [{"average": 0.9}, {"accumulate": 2, "dtype": "bfloat16"}, {"compiled": False}])
+@pytest.mark.parametrize("options", [{"ema_decay": 0.9}, {"grad_accumulation": 2, "dtype": "bfloat16"}, {"jit": False}])
 def test_what_is_frozen_does_not_move_whatever_the_step_does(options):
     assert_frozen(fit(**options))
 
@@ -108,7 +108,7 @@ def test_what_is_frozen_does_not_move_whatever_the_step_does(options):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        train.make_optimizer("muon", 0.01, weight_decay=0.1, clip_norm=1.0),
+        train.make_optimizer("muon", 0.01, weight_decay=0.1, max_grad_norm=1.0),
         optax.lbfgs(),
         optax.MultiSteps(optax.chain(optax.sgd(0.001), optax.contrib.reduce_on_plateau()), 2),
         optax.polyak_sgd(),
@@ -132,8 +132,8 @@ def test_the_backward_pass_of_what_is_frozen_is_not_computed():
     batch = train.Batch(np.ones((8, 12, 12, 1), np.float32), np.zeros(8, np.int32))
 
     def flops(trainable):
-        ts = train.init_state(model, optax.sgd(0.1), jax.random.key(0), (12, 12, 1), trainable=trainable)
-        step = jax.jit(train.make_step(model, optax.sgd(0.1), trainable=trainable))
+        ts = train.create_train_state(model, optax.sgd(0.1), jax.random.key(0), (12, 12, 1), trainable=trainable)
+        step = jax.jit(train.make_train_step(model, optax.sgd(0.1), trainable=trainable, jit=False))
         return step.lower(ts, batch, None).compile().cost_analysis()["flops"]
 
     assert flops(head) < 0.55 * flops(None)
@@ -149,15 +149,15 @@ def test_all_seeds_start_from_the_variables():
 
 def test_a_run_goes_on_bit_for_bit_and_not_with_other_parameters(tmp_path):
     whole = fit()
-    fit(epochs=1, on_epoch=lambda record, snapshot, best: train.save_checkpoint(tmp_path, snapshot))
-    init = lambda: train.init_state(MODEL, OPTIONS["optimizer"], jax.random.key(0), (4, 4, 1), trainable=head)  # noqa: E731
+    fit(epochs=1, on_epoch_end=lambda record, snapshot, best: train.save_checkpoint(tmp_path, snapshot))
+    init = lambda: train.create_train_state(MODEL, OPTIONS["optimizer"], jax.random.key(0), (4, 4, 1), trainable=head)  # noqa: E731
     like = jax.eval_shape(init)
-    start = train.load_snapshot(tmp_path, (like, like.network))
-    same(fit(start=start).last, whole.last)
+    start = train.restore_snapshot(tmp_path, (like, like.network))
+    same(fit(resume_from=start).last, whole.last)
     mean = lambda path: head(path) or path == "res1/body/count1/mean"  # noqa: E731
     for other in (mean, None, lambda path: path == "dense1/bias"):
         with pytest.raises(InputError, match=r"fit: start is of another run: .*trainable selects other parameters"):
-            fit(start=start, trainable=other)
+            fit(resume_from=start, trainable=other)
 
 
 @pytest.mark.parametrize(

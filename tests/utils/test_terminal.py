@@ -69,12 +69,12 @@ def test_rich_takes_names_as_text(capsys):
     assert all(name in written for name in ["[/title]", "[/column]", "[/red]", "[bold]x", ":smile:"])
     with progress_bar() as bar:
         bar.add_task("[/red]")
-    from jaxconv.train.loaders import Plan
-    from jaxconv.train.snapshots import Position
+    from jaxconv.train.loaders import EpochPlan
+    from jaxconv.train.snapshots import TrainProgress
 
     record = {"epoch": 1, "loss": 1.0, "accuracy": 0.1, "val_loss": 1.0, "val_accuracy": 0.1, "images_per_second": 9.0}
-    plan = Plan(examples=22, batch_size=4, steps=6, chunk=2, chunks=3)
-    with Progress(3, plan, Position(), show=True) as bar:
+    plan = EpochPlan(num_examples=22, batch_size=4, steps_per_epoch=6, steps_per_execution=2, executions=3)
+    with Progress(3, plan, TrainProgress(), show=True) as bar:
         bar.epoch(record | {"dead": ["[/red]", "a\x1b[31m"]}, False)
     out = capsys.readouterr().out
     assert "[/red] is dead" in out and "a\\x1b[31m is dead" in out
@@ -86,12 +86,12 @@ def test_figures_take_names_as_text(tmp_path):
     images, labels = np.zeros((count, 4, 4, 1), np.uint8), np.arange(count)
     probabilities = np.eye(count)[(labels + 1) % count]
     figures = [
-        plot.mistakes(images, labels, probabilities, NASTY),
-        plot.confusion(np.eye(count, dtype=int), NASTY, title="$\\frac{ \udce9"),
-        plot.grid([np.zeros((4, 4, 3), np.uint8)] * count, NASTY, title="$$$"),
-        plot.rows({name: np.zeros((1, 4, 4, 1)) for name in NASTY}, NASTY),
-        plots.bars({name: {name: [0.5]} for name in NASTY[:3]}, title="$\\frac{"),
-        plots.against_samples({name: {1: [0.5]} for name in NASTY}, measure="$\\frac{"),
+        plot.misclassified(images, labels, probabilities, NASTY),
+        plot.confusion_matrix(np.eye(count, dtype=int), NASTY, title="$\\frac{ \udce9"),
+        plot.image_grid([np.zeros((4, 4, 3), np.uint8)] * count, NASTY, title="$$$"),
+        plot.image_rows({name: np.zeros((1, 4, 4, 1)) for name in NASTY}, NASTY),
+        plots.grouped_bars({name: {name: [0.5]} for name in NASTY[:3]}, title="$\\frac{"),
+        plots.accuracy_vs_num_samples({name: {1: [0.5]} for name in NASTY}, measure="$\\frac{"),
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -124,7 +124,7 @@ def test_a_picture_never_costs_a_result(tmp_path):
     with pytest.warns(UserWarning, match=r"the picture .*x\.png is left out: RuntimeError: no memory$"):
         assert not plot.save(tmp_path / "x.png", fail)
     with pytest.warns(UserWarning, match=r"the picture .*is left out: InputError: .*cannot be written"):
-        assert not plot.save(tmp_path / "none" / "x.png", plot.numbers({"a": np.eye(2)}))
+        assert not plot.save(tmp_path / "none" / "x.png", plot.annotated_arrays({"a": np.eye(2)}))
     assert not list(tmp_path.iterdir())
 
 

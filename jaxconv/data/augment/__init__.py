@@ -9,28 +9,36 @@ those of the batch and the options, so it compiles once and runs inside ``jit``,
 device that computes the rest of the step.
 """
 
-from jaxconv.data.augment.base import Augment, Mix
-from jaxconv.data.augment.geometric import affine, alternating_flip, crop, flip, rotate, shift, warp
+from jaxconv.data.augment.base import Augment, BatchMixer
+from jaxconv.data.augment.geometric import (
+    affine_transform,
+    alternating_flip,
+    random_affine,
+    random_crop,
+    random_horizontal_flip,
+    random_rotation,
+    random_translation,
+)
 from jaxconv.data.augment.mixing import cutmix, cutout, mixup
-from jaxconv.data.augment.registry import AUGMENTATIONS, MIXES, compose, find
-from jaxconv.data.augment.tta import test_time
+from jaxconv.data.augment.registry import AUGMENTATIONS, BATCH_MIXERS, compose, parse_augmentations
+from jaxconv.data.augment.tta import test_time_views
 
 __all__ = [
     "AUGMENTATIONS",
-    "MIXES",
+    "BATCH_MIXERS",
     "Augment",
-    "Mix",
-    "affine",
+    "BatchMixer",
+    "affine_transform",
     "alternating_flip",
     "compose",
-    "crop",
     "cutmix",
     "cutout",
-    "find",
-    "flip",
     "mixup",
-    "rotate",
-    "shift",
-    "test_time",
-    "warp",
+    "parse_augmentations",
+    "random_affine",
+    "random_crop",
+    "random_horizontal_flip",
+    "random_rotation",
+    "random_translation",
+    "test_time_views",
 ]

@@ -11,7 +11,7 @@ from jaxconv.errors import InputError
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 # ``(key, images, targets) -> (images, targets)``: the images of two examples in one, and their targets; ``targets`` is
 # ``(N, classes)``, the share of each class, which sum to 1: at first ``jax.nn.one_hot(label, classes)``.
-Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+BatchMixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def batch(images: jax.Array) -> jax.Array:

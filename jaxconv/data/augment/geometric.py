@@ -11,12 +11,12 @@ from jaxconv import checks
 from jaxconv.data.augment.base import Augment, batch, keys, within
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
-from jaxconv.ops.convolution.api import PAD_MODES
-from jaxconv.shapes import Sizes, per_dimension
+from jaxconv.ops.convolution.api import PADDING_MODES
+from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
 
 @named_errors
-def flip(p: float = 0.5) -> Augment:
+def random_horizontal_flip(p: float = 0.5) -> Augment:
     """Swap left and right in a fraction ``p`` of the images: ``y[n, i, j] = x[n, i, W − 1 − j]``.
 
     Not for digits and letters, which read differently then.
@@ -28,12 +28,12 @@ def flip(p: float = 0.5) -> Augment:
         InputError: a p that is no chance.
 
     >>> x = jnp.arange(3.).reshape(1, 1, 3, 1)
-    >>> flip(p=1)(jax.random.key(0), x).ravel()
+    >>> random_horizontal_flip(p=1)(jax.random.key(0), x).ravel()
     Array([2., 1., 0.], dtype=float32)
     """
     within(0, 1, p=p)
 
-    @named_errors(name="flip")
+    @named_errors(name="random_horizontal_flip")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         images = batch(images)
         (key,) = keys(key, 1)
@@ -77,7 +77,7 @@ def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch
 
 
 @named_errors
-def shift(pixels: Sizes = 4, *, pad_mode: str = "zeros") -> Augment:
+def random_translation(pixels: IntOrInts = 4, *, padding_mode: str = "zeros") -> Augment:
     """Move each image by up to ``pixels`` up or down and left or right, every distance as likely as every other.
 
         y[n, i, j] = x[n, i + a, j + b],    a and b from −pixels to pixels
@@ -87,31 +87,31 @@ def shift(pixels: Sizes = 4, *, pad_mode: str = "zeros") -> Augment:
 
     Args:
         pixels: how far at most; an int, or two for height and width.
-        pad_mode: what moves in from outside: ``"zeros"``, ``"reflect"`` or another of :func:`jaxconv.ops.conv`;
+        padding_mode: what moves in from outside: ``"zeros"``, ``"reflect"`` or another of :func:`jaxconv.ops.conv`;
             with ``"circular"`` what leaves on one side comes in on the other.
 
     Raises:
-        InputError: an unknown pad_mode, or (while tracing) a shift that could leave nothing of the image.
+        InputError: an unknown padding_mode, or (while tracing) a shift that could leave nothing of the image.
 
     Source: He et al., 2015, https://arxiv.org/abs/1512.03385, section 4.2; lecture row 004-13.
 
     >>> x = jnp.arange(1., 4.).reshape(1, 1, 3, 1)
-    >>> shift((0, 1))(jax.random.key(0), x).ravel()
+    >>> random_translation((0, 1))(jax.random.key(0), x).ravel()
     Array([2., 3., 0.], dtype=float32)
     """
-    most = per_dimension(pixels, 2, "pixels", least=0)
-    checks.one_of("pad_mode", pad_mode, PAD_MODES)
+    most = canonicalize_sizes(pixels, 2, "pixels", minimum=0)
+    checks.one_of("padding_mode", padding_mode, PADDING_MODES)
 
-    @named_errors(name="shift")
+    @named_errors(name="random_translation")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         images = batch(images)
-        return _window(key, padded(images, most, pad_mode), images.shape[1:3])
+        return _window(key, padded(images, most, padding_mode), images.shape[1:3])
 
     return augment
 
 
 @named_errors
-def crop(size: Sizes, *, padding: Sizes = 0, pad_mode: str = "zeros") -> Augment:
+def random_crop(size: IntOrInts, *, padding: IntOrInts = 0, padding_mode: str = "zeros") -> Augment:
     """Cut a window of ``size`` out of each image, every place as likely as every other.
 
         y[n, i, j] = x[n, i + a, j + b],    a from −padding to H + padding − size, and b likewise
@@ -121,27 +121,27 @@ def crop(size: Sizes, *, padding: Sizes = 0, pad_mode: str = "zeros") -> Augment
     Args:
         size: of the window; an int, or two for height and width.
         padding: pixels added on each side first; an int, or two.
-        pad_mode: what they hold, as in :func:`shift`.
+        padding_mode: what they hold, as in :func:`shift`.
 
     Raises:
-        InputError: an unknown pad_mode, or (while tracing) a window larger than the padded image.
+        InputError: an unknown padding_mode, or (while tracing) a window larger than the padded image.
 
     >>> x = jnp.arange(16.).reshape(1, 4, 4, 1)
-    >>> crop((1, 2))(jax.random.key(0), x).ravel()
+    >>> random_crop((1, 2))(jax.random.key(0), x).ravel()
     Array([14., 15.], dtype=float32)
     """
-    window = per_dimension(size, 2, "size")
-    widths = per_dimension(padding, 2, "padding", least=0)
-    checks.one_of("pad_mode", pad_mode, PAD_MODES)
+    window = canonicalize_sizes(size, 2, "size")
+    widths = canonicalize_sizes(padding, 2, "padding", minimum=0)
+    checks.one_of("padding_mode", padding_mode, PADDING_MODES)
 
-    @named_errors(name="crop")
+    @named_errors(name="random_crop")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        return _window(key, padded(batch(images), widths, pad_mode), window)
+        return _window(key, padded(batch(images), widths, padding_mode), window)
 
     return augment
 
 
-def padded(images: jax.Array, widths: tuple[int, ...], pad_mode: str) -> jax.Array:
+def padded(images: jax.Array, widths: tuple[int, ...], padding_mode: str) -> jax.Array:
     """Images with so many rows and columns more on each side."""
     if any(width >= n for width, n in zip(widths, images.shape[1:3], strict=True)):
         raise InputError(
@@ -149,7 +149,7 @@ def padded(images: jax.Array, widths: tuple[int, ...], pad_mode: str) -> jax.Arr
             "image, or nothing of it may be left"
         )
     around = ((0, 0), *((width, width) for width in widths), (0, 0))
-    return jnp.pad(images, around, mode=PAD_MODES[pad_mode])
+    return jnp.pad(images, around, mode=PADDING_MODES[padding_mode])
 
 
 def _window(key: jax.Array, images: jax.Array, size: tuple[int, ...]) -> jax.Array:
@@ -170,13 +170,13 @@ LARGEST = 1e4  # of a scale or a distance: beyond it every image is blank
 
 
 @named_errors
-def warp(
+def affine_transform(
     images: jax.Array,
     *,
     degrees: float | jax.Array = 0.0,
     scale: float | jax.Array = 1.0,
     shear: float | jax.Array = 0.0,
-    down: float | jax.Array = 0.0,
+    translate: float | jax.Array = 0.0,
     right: float | jax.Array = 0.0,
 ) -> jax.Array:
     """Slant, enlarge, turn and then move images, about their centre; bilinear, with zeros outside.
@@ -191,7 +191,7 @@ def warp(
         degrees: counter-clockwise as seen.
         scale: 2 makes what is seen twice as large.
         shear: degrees by which upright lines lean, to the left at the top.
-        down, right: pixels, also fractions and negative ones.
+        translate, right: pixels, also fractions and negative ones.
 
     Each option is a number for all images, or ``(N,)``.
 
@@ -202,7 +202,7 @@ def warp(
         InputError: an option of another shape, or a scale of 0 or less.
 
     >>> x = jnp.arange(4.).reshape(1, 2, 2, 1)
-    >>> warp(x, right=0.5)[0, :, :, 0]
+    >>> affine_transform(x, right=0.5)[0, :, :, 0]
     Array([[0. , 0.5],
            [1. , 2.5]], dtype=float32)
     """
@@ -233,14 +233,14 @@ def warp(
         jnp.deg2rad(each("degrees", degrees)),
         each("scale", scale),
         jnp.deg2rad(each("shear", shear)),
-        each("down", down),
+        each("down", translate),
         each("right", right),
     ]
     return jax.vmap(one)(images.astype(dtype), *options).astype(images.dtype)
 
 
 @named_errors
-def affine(
+def random_affine(
     degrees: float = 0.0,
     *,
     scale: Sequence[float] = (1.0, 1.0),
@@ -261,7 +261,7 @@ def affine(
     Source: Simard et al., 2003, https://doi.org/10.1109/ICDAR.2003.1227801; lecture row 004-14.
 
     >>> x = jnp.zeros((2, 5, 5, 1)).at[:, 2].set(1)                # a bar, twice
-    >>> y = jax.jit(affine(90, scale=(0.8, 1.2), translate=1))(jax.random.key(0), x)
+    >>> y = jax.jit(random_affine(90, scale=(0.8, 1.2), translate=1))(jax.random.key(0), x)
     >>> y.shape, bool((y[0] == y[1]).all())
     ((2, 5, 5, 1), False)
     """
@@ -269,7 +269,7 @@ def affine(
 
 
 @named_errors
-def rotate(degrees: float = 15.0) -> Augment:
+def random_rotation(degrees: float = 15.0) -> Augment:
     """Turn each image about its centre, by up to ``degrees`` either way; bilinear, with zeros outside.
 
     Args:
@@ -279,7 +279,7 @@ def rotate(degrees: float = 15.0) -> Augment:
         InputError: degrees that are not from 0 to 180.
 
     >>> x = jnp.ones((1, 3, 3, 1))
-    >>> y = jax.jit(rotate(45))(jax.random.key(1), x)[0, :, :, 0]
+    >>> y = jax.jit(random_rotation(45))(jax.random.key(1), x)[0, :, :, 0]
     >>> float(y[1, 1]), bool(y[0, 0] < 1)                          # the centre stays; a corner leaves
     (1.0, True)
     """
@@ -309,6 +309,6 @@ def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate
             option: jax.random.uniform(key, (len(images),), jnp.float32, *limits)
             for key, (option, limits) in zip(keys(key, len(ranges)), ranges.items(), strict=True)
         }
-        return warp(images, **drawn)
+        return affine_transform(images, **drawn)
 
     return augment

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv import checks
-from jaxconv.data.augment.base import Augment, Mix, batch, keys, within
+from jaxconv.data.augment.base import Augment, BatchMixer, batch, keys, within
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
-from jaxconv.shapes import Sizes, per_dimension
+from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
 
 @named_errors
-def cutout(size: Sizes = 8) -> Augment:
+def cutout(size: IntOrInts = 8) -> Augment:
     """Set a square of each image to zero: ``y[n, i, j] = 0`` where ``−size/2 ≤ i − a, j − b < size/2``.
 
     Its centre is any pixel, as likely as every other, so that near the border a part of the square is outside and
@@ -31,7 +31,7 @@ def cutout(size: Sizes = 8) -> Augment:
     >>> cutout((1, 2))(jax.random.key(0), jnp.ones((1, 1, 4, 1))).ravel()
     Array([1., 1., 0., 0.], dtype=float32)
     """
-    sizes = per_dimension(size, 2, "size")
+    sizes = canonicalize_sizes(size, 2, "size")
 
     @named_errors(name="cutout")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -46,7 +46,7 @@ def cutout(size: Sizes = 8) -> Augment:
 
 
 @named_errors
-def cutmix(alpha: float = 1.0) -> Mix:
+def cutmix(alpha: float = 1.0) -> BatchMixer:
     """Put a rectangle of another image into each, and mix their targets by what is seen of the two.
 
         y = x[partner] in the box, x around it;    targets ← λ·targets + (1 − λ)·targets[partner]
@@ -98,7 +98,7 @@ LEAST_ALPHA, MOST_ALPHA = 0.001, 1000  # beyond, every share is as good as whole
 
 
 @named_errors
-def mixup(alpha: float = 0.2) -> Mix:
+def mixup(alpha: float = 0.2) -> BatchMixer:
     """Lay each image over another one, and their targets likewise: straight lines between examples.
 
         y = λ·x + (1 − λ)·x[partner],    targets ← λ·targets + (1 − λ)·targets[partner],    λ ~ Beta(α, α)

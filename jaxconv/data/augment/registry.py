@@ -7,26 +7,26 @@ from typing import Any
 import jax
 
 from jaxconv import checks
-from jaxconv.data.augment.base import Augment, Mix
-from jaxconv.data.augment.geometric import crop, flip, rotate, shift
+from jaxconv.data.augment.base import Augment, BatchMixer
+from jaxconv.data.augment.geometric import random_crop, random_horizontal_flip, random_rotation, random_translation
 from jaxconv.data.augment.mixing import cutmix, cutout, mixup
 from jaxconv.errors import InputError
 
-MIXES: dict[str, Callable[..., Mix]] = {"mixup": mixup, "cutmix": cutmix}
+BATCH_MIXERS: dict[str, Callable[..., BatchMixer]] = {"mixup": mixup, "cutmix": cutmix}
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
-    "flip": flip,
-    "shift": shift,
-    "crop": crop,
-    "rotate": rotate,
+    "flip": random_horizontal_flip,
+    "shift": random_translation,
+    "crop": random_crop,
+    "rotate": random_rotation,
     "cutout": cutout,
-    **MIXES,
+    **BATCH_MIXERS,
 }
 
 
 def compose(*augmentations: Augment) -> Augment:
     """One augmentation after another, each with its own share of the randomness.
 
-    >>> twice = compose(flip(p=1), flip(p=1))
+    >>> twice = compose(random_horizontal_flip(p=1), random_horizontal_flip(p=1))
     >>> twice(jax.random.key(0), jax.numpy.arange(3.).reshape(1, 1, 3, 1)).ravel()
     Array([0., 1., 2.], dtype=float32)
     """
@@ -39,12 +39,12 @@ def compose(*augmentations: Augment) -> Augment:
     return augment
 
 
-def find(names: Sequence[str]) -> tuple[Augment | None, Mix | None]:
+def parse_augmentations(names: Sequence[str]) -> tuple[Augment | None, BatchMixer | None]:
     """The augmentation of images, and the mixing of examples, that a list of names asks for.
 
     Args:
         names: keys of ``AUGMENTATIONS``, each with its first option after a colon or without:
-            ``["flip", "shift:4", "mixup:0.2"]``. Those of images are done in this order.
+            ``["hflip", "translate:4", "mixup:0.2"]``. Those of images are done in this order.
 
     Returns:
         What they come to together: ``(key, images) -> images`` and ``(key, images, targets) -> (images, targets)``;
@@ -54,29 +54,29 @@ def find(names: Sequence[str]) -> tuple[Augment | None, Mix | None]:
         InputError: an unknown name, one that is there twice or changes nothing, an option that does not fit or is
             missing, or two ways of mixing.
 
-    >>> augment, mix = find(["flip", "shift:2"])
+    >>> augment, mix = parse_augmentations(["hflip", "translate:2"])
     >>> augment(jax.random.key(0), jax.numpy.ones((5, 8, 8, 1))).shape, mix
     ((5, 8, 8, 1), None)
-    >>> find(["flop"])
+    >>> parse_augmentations(["flop"])
     Traceback (most recent call last):
     jaxconv.errors.InputError: unknown augmentation 'flop': did you mean 'flip'? Known: flip, shift, crop, rotate, \
 cutout, mixup, cutmix
     """
     augmentations: list[Augment] = []
-    mixes: list[Mix] = []
+    mixes: list[BatchMixer] = []
     entries = [names] if isinstance(names, str) else [str(entry) for entry in names]
     kinds = [entry.partition(":")[0] for entry in entries]
     for entry, name in zip(entries, kinds, strict=True):
         checks.one_of("augmentation", name, AUGMENTATIONS)
-        if kinds.count(name) > 1 and name not in MIXES:
+        if kinds.count(name) > 1 and name not in BATCH_MIXERS:
             raise InputError(f"augmentation {name!r} is there {kinds.count(name)} times: once is enough")
         options = _options(name, entry.partition(":")[2] if ":" in entry else None)
         made = AUGMENTATIONS[name](*options)
         if options == [0]:
             raise InputError(f"augmentation {entry!r} changes nothing: leave it out, or give more than 0")
-        (mixes if name in MIXES else augmentations).append(made)
+        (mixes if name in BATCH_MIXERS else augmentations).append(made)
     if len(mixes) > 1:
-        raise InputError(f"{' and '.join(MIXES)} both mix examples: take one of them")
+        raise InputError(f"{' and '.join(BATCH_MIXERS)} both mix examples: take one of them")
     return compose(*augmentations) if augmentations else None, mixes[0] if mixes else None
 
 

@@ -1,39 +1,43 @@
 """What in an image made a network answer as it did, and what its filters look for."""
 
 from jaxconv.explain.attribution.cam import class_activation_map, grad_cam
-from jaxconv.explain.attribution.feature_visualization import Patches, maximize_activation, nearest_patches
+from jaxconv.explain.attribution.feature_visualization import (
+    ActivatingPatches,
+    maximize_activation,
+    top_activating_patches,
+)
 from jaxconv.explain.attribution.gradient_methods import (
-    Integrated,
+    IntegratedGradients,
     deconvnet,
-    gradient_x_input,
     guided_backprop,
+    input_x_gradient,
     integrated_gradients,
     saliency,
-    smooth_grad,
+    smoothgrad,
 )
-from jaxconv.explain.attribution.perturbation import Occlusion, occlusion
-from jaxconv.explain.attribution.registry import METHODS, enlarge_map, methods_of, to_heat
-from jaxconv.explain.attribution.sanity_checks import Randomized, randomization_test
+from jaxconv.explain.attribution.perturbation import OcclusionResult, occlusion
+from jaxconv.explain.attribution.registry import ATTRIBUTION_METHODS, applicable_methods, to_heatmap, upsample_map
+from jaxconv.explain.attribution.sanity_checks import RandomizedLayer, model_randomization_test
 
 __all__ = [
-    "METHODS",
-    "Integrated",
-    "Occlusion",
-    "Patches",
-    "Randomized",
+    "ATTRIBUTION_METHODS",
+    "ActivatingPatches",
+    "IntegratedGradients",
+    "OcclusionResult",
+    "RandomizedLayer",
+    "applicable_methods",
     "class_activation_map",
     "deconvnet",
-    "enlarge_map",
     "grad_cam",
-    "gradient_x_input",
     "guided_backprop",
+    "input_x_gradient",
     "integrated_gradients",
     "maximize_activation",
-    "methods_of",
-    "nearest_patches",
+    "model_randomization_test",
     "occlusion",
-    "randomization_test",
     "saliency",
-    "smooth_grad",
-    "to_heat",
+    "smoothgrad",
+    "to_heatmap",
+    "top_activating_patches",
+    "upsample_map",
 ]

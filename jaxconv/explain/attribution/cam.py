@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.attribution.targets import Score, chosen, classes
+from jaxconv.explain.attribution.targets import TargetFn, resolve_target, select_scores
 from jaxconv.explain.intermediates import check_images, check_layer, feature_maps, layer_names
 from jaxconv.layers import Layer
-from jaxconv.layers.traversal import named_layers, part_of, walk
+from jaxconv.layers.traversal import get_subtree, intercept, named_layers
 
 
 @named_errors
@@ -19,10 +19,10 @@ def grad_cam(
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
 ) -> jax.Array:
     """The places of a layer that speak for a class: its feature maps A, weighted by how much the logit wants of each.
 
@@ -31,9 +31,9 @@ def grad_cam(
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``, bytes or floats.
-        label: the class, one for all or ``(N,)``; by default the likeliest.
+        target: the class, one for all or ``(N,)``; by default the likeliest.
         layer: whose feature maps; by default the last one that has more than one place.
-        score: ask about something else of the network's output than a class.
+        target_fn: ask about something else of the network's output than a class.
 
     Returns:
         ``(N, h, w)``, not negative, at the layer's resolution: :func:`enlarge_map` brings it to the image's.
@@ -65,19 +65,19 @@ def grad_cam(
             f"layer {looked_at} makes {features.shape}, which has no places; give one that makes "
             f"(N, h, w, c){': ' if spatial else ''}{', '.join(spatial)}"
         )
-    chosen(logits, label, score)
-    label = classes(logits, label) if score is None else None
+    select_scores(logits, target, target_fn)
+    target = resolve_target(logits, target) if target_fn is None else None
 
     def of_features(features: jax.Array) -> jax.Array:
-        y = walk(model, params, state, x, lambda path, part, x, apply: features if path == looked_at else apply(x))
-        return chosen(y, label, score).sum()
+        y = intercept(model, params, state, x, lambda path, part, x, apply: features if path == looked_at else apply(x))
+        return select_scores(y, target, target_fn).sum()
 
     alpha = jax.grad(of_features)(features).mean(axis=(1, 2))
     return jax.nn.relu(jnp.einsum("nhwk,nk->nhw", features, alpha, precision="highest"))
 
 
 @named_errors
-def class_activation_map(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
+def class_activation_map(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
     """How much each place adds to a class's logit, where the network ends with a global mean and one dense layer.
 
     ``map[p] = Σ_k w[k, class] · A_k[p]``, with A the feature maps before the mean; the mean of the map is the logit,
@@ -87,7 +87,7 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
         model: a Layer that ends in ``…, global_avg_pool, Dense(classes)``.
         params, state: its own.
         images: ``(N, H, W, C)``, bytes or floats.
-        label: the class, one for all or ``(N,)``; by default the likeliest.
+        target: the class, one for all or ``(N,)``; by default the likeliest.
 
     Returns:
         ``(N, h, w)`` at the resolution of the feature maps, of both signs.
@@ -120,11 +120,11 @@ def class_activation_map(model: Layer, params: Any, state: Any, images: Any, lab
         found[path] = x
         return apply(x)
 
-    logits = walk(model, params, state, x, keep)
+    logits = intercept(model, params, state, x, keep)
     features = found[mean]
     if features.ndim != 4:
         raise InputError(f"the feature maps {features.shape} should be (N, h, w, c)")
-    weights = part_of(params, dense)["kernel"][:, classes(logits, label)]
+    weights = get_subtree(params, dense)["kernel"][:, resolve_target(logits, target)]
     return jnp.einsum("nhwk,kn->nhw", features, weights, precision="highest")
 
 

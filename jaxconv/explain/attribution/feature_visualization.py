@@ -11,7 +11,7 @@ import optax
 from jaxconv import checks, filters
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_layer, feature_maps, per_image
-from jaxconv.explain.receptive_fields import field_of
+from jaxconv.explain.receptive_fields import receptive_field_of
 from jaxconv.layers import Layer, as_layer
 from jaxconv.shapes import is_int
 
@@ -21,15 +21,15 @@ def maximize_activation(
     model: Layer,
     params: Any,
     state: Any,
-    in_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int],
     *,
     layer: str,
     channels: Sequence[int] | None = None,
     key: jax.Array,
-    steps: int = 256,
+    num_steps: int = 256,
     learning_rate: float = 0.05,
     jitter: int = 2,
-    smoothing: float = 0.2,
+    blur: float = 0.2,
     batch_size: int = 64,
 ) -> jax.Array:
     """For each filter of a layer, an image that drives it most, from grey: ``argmax_x max_p y[p, k]``, x from 0 to 1.
@@ -40,15 +40,15 @@ def maximize_activation(
 
     Args:
         model, params, state: the network.
-        in_shape: of an image, ``(H, W, C)``.
+        input_shape: of an image, ``(H, W, C)``.
         layer: whose filters; of the last layer, the classes' logits. Ask a convolution and not the relu behind it,
             which tells no way up where it answers 0.
         channels: which filters; by default all.
         key: of the noise to start from, and of the moves.
-        steps: of Adam.
+        num_steps: of Adam.
         learning_rate: how far a step moves a pixel, about.
         jitter: before each look the image is moved by up to so many pixels, along both axes.
-        smoothing: the share of the blurred image that is mixed in at every step; 0 for none.
+        blur: the share of the blurred image that is mixed in at every step; 0 for none.
         batch_size: filters at a time.
 
     Returns:
@@ -63,28 +63,28 @@ def maximize_activation(
     >>> from jaxconv import Conv, serial
     >>> kernel = jnp.array([[1., -1.], [-1., 1.]])[:, :, None, None]
     >>> images = maximize_activation(serial(Conv(1, 2)), {"conv1": {"kernel": kernel, "bias": jnp.zeros(1)}}, {},
-    ...     (2, 2, 1), layer="conv1", key=jax.random.key(0), steps=20, jitter=0, smoothing=0)
+    ...     (2, 2, 1), layer="conv1", key=jax.random.key(0), num_steps=20, jitter=0, blur=0)
     >>> images[0, :, :, 0]
     Array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
     check_layer(model, layer)
-    checks.at_least(1, steps=steps, batch_size=batch_size)
+    checks.at_least(1, num_steps=num_steps, batch_size=batch_size)
     checks.at_least(0, jitter=jitter)
     checks.real("learning_rate", learning_rate, above=0)
-    if not checks.is_number(smoothing) or not 0 <= smoothing <= 1:
-        raise InputError(f"smoothing={smoothing!r} should be from 0 to 1")
-    if len(in_shape) != 3:
-        raise InputError(f"in_shape {tuple(in_shape)} should be (H, W, C)")
+    if not checks.is_number(blur) or not 0 <= blur <= 1:
+        raise InputError(f"blur={blur!r} should be from 0 to 1")
+    if len(input_shape) != 3:
+        raise InputError(f"input_shape {tuple(input_shape)} should be (H, W, C)")
     model, optimizer = as_layer(model), optax.adam(learning_rate)
 
     def answers(image: jax.Array) -> jax.Array:
         y = feature_maps(model, params, state, image[None], layers=(layer,))[layer]
         return y.reshape(-1, y.shape[-1]).max(axis=0)
 
-    count = jax.eval_shape(answers, jax.ShapeDtypeStruct(tuple(in_shape), jnp.float32)).shape[0]
+    count = jax.eval_shape(answers, jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)).shape[0]
     numbers = check_channels(layer, channels, count)
-    blur = filters.normalized(filters.BLUR)
+    blur_kernel = filters.normalized(filters.BLUR)
 
     def climb(of: tuple[jax.Array, jax.Array]) -> jax.Array:
         channel, key = of
@@ -100,12 +100,12 @@ def maximize_activation(
             move = jax.random.randint(key, (2,), 0, 2 * jitter + 1)
             updates, moments = optimizer.update(jax.grad(loss)(image, move), moments)
             image = jnp.clip(image + updates, 0, 1)
-            if smoothing:
-                image = (1 - smoothing) * image + smoothing * filters.apply_filter(image[None], blur)[0]
+            if blur:
+                image = (1 - blur) * image + blur * filters.apply_filter(image[None], blur_kernel)[0]
             return (image, moments), None
 
-        image = 0.5 + 0.05 * jax.random.normal(jax.random.fold_in(key, 0), tuple(in_shape))
-        keys = jax.random.split(jax.random.fold_in(key, 1), steps)
+        image = 0.5 + 0.05 * jax.random.normal(jax.random.fold_in(key, 0), tuple(input_shape))
+        keys = jax.random.split(jax.random.fold_in(key, 1), num_steps)
         (image, _), _ = jax.lax.scan(step, (jnp.clip(image, 0, 1), optimizer.init(image)), keys)
         return image
 
@@ -124,24 +124,24 @@ def check_channels(layer: str, channels: Sequence[int] | None, count: int) -> li
     return [int(c) for c in numbers]
 
 
-class Patches(NamedTuple):
+class ActivatingPatches(NamedTuple):
     """What :func:`nearest_patches` found, for each of K filters, the strongest first.
 
     Attributes:
         patches: what the filter saw there, ``(K, count, fh, fw, C)``, of the images' dtype; beyond a border zeros.
         index: of which image, ``(K, count)``.
-        place: where in the layer's output, ``(K, count, ndim)``; of a layer without places ndim is 0.
+        position: where in the layer's output, ``(K, count, ndim)``; of a layer without places ndim is 0.
         activation: the filter's answer there, ``(K, count)``.
     """
 
     patches: np.ndarray
     index: np.ndarray  # type: ignore[assignment]  # of a tuple's own index nobody has need here
-    place: np.ndarray
+    position: np.ndarray
     activation: np.ndarray
 
 
 @named_errors
-def nearest_patches(
+def top_activating_patches(
     model: Layer,
     params: Any,
     state: Any,
@@ -151,12 +151,12 @@ def nearest_patches(
     channels: Sequence[int] | None = None,
     count: int = 9,
     batch_size: int = 256,
-) -> Patches:
+) -> ActivatingPatches:
     """For each filter of a layer the images that excite it most, cropped to what it saw there.
 
     Of every image the filter's strongest place counts, so that an image gives one patch at most; of equal answers the
     earlier image and the first place come first. A patch is the receptive field of that place; where it is not known
-    (:func:`jaxconv.explain.field_of`) it is the whole image.
+    (:func:`jaxconv.explain.receptive_field_of`) it is the whole image.
 
     Args:
         model, params, state: the network.
@@ -178,7 +178,7 @@ def nearest_patches(
     >>> params = {"conv1": {"kernel": jnp.ones((2, 2, 1, 1)), "bias": jnp.zeros(1)}}
     >>> images = np.zeros((3, 4, 4, 1), np.float32)
     >>> images[1, 2:, 2:], images[2, 0, 0] = 1, 1
-    >>> found = nearest_patches(serial(Conv(1, 2)), params, {}, images, layer="conv1", count=2)
+    >>> found = top_activating_patches(serial(Conv(1, 2)), params, {}, images, layer="conv1", count=2)
     >>> found.index.tolist(), found.place.tolist(), found.patches[0, 0, :, :, 0].tolist()
     ([[1, 2]], [[[2, 2], [0, 0]]], [[1.0, 1.0], [1.0, 1.0]])
     """
@@ -204,10 +204,10 @@ def nearest_patches(
     flat = np.take_along_axis(places.T, index, axis=1)
     place = np.stack(np.unravel_index(flat, sizes), axis=-1) if sizes else np.zeros((*flat.shape, 0), int)
 
-    field = field_of(model, images.shape[1:], layer)
-    boxes = [[None if field is None else field.box(tuple(map(int, p))) for p in row] for row in place]
+    field = receptive_field_of(model, images.shape[1:], layer)
+    boxes = [[None if field is None else field.bounds(tuple(map(int, p))) for p in row] for row in place]
     patches = [[crop(images[n], box) for n, box in zip(*pair, strict=True)] for pair in zip(index, boxes, strict=True)]
-    return Patches(np.asarray(patches), index, place, activation)
+    return ActivatingPatches(np.asarray(patches), index, place, activation)
 
 
 def crop(image: np.ndarray, box: Sequence[tuple[int, int]] | None) -> np.ndarray:

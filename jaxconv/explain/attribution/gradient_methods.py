@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.attribution.targets import Asked, Score, asked
+from jaxconv.explain.attribution.targets import Asked, TargetFn, target_function
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers
 
@@ -22,18 +22,18 @@ def saliency(
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
 ) -> jax.Array:
     """The gradient of a class's logit by the image: ``a = ∂ f(x) / ∂ x``.
 
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``, bytes (then the gradient is by pixels from 0 to 1) or floats.
-        label: the class, one for all or ``(N,)``; by default the likeliest.
-        layer, score: ask about something else than a class, such as a filter of a layer: ``score=strongest(3)``.
+        target: the class, one for all or ``(N,)``; by default the likeliest.
+        layer, target_fn: ask about something else than a class, such as a filter of a layer: ``target_fn=strongest(3)``.
 
     Returns:
         ``(N, H, W, C)``; of each image the gradient of its own score.
@@ -48,20 +48,20 @@ def saliency(
     >>> saliency(serial(flatten, Dense(2)), params, {}, jnp.ones((1, 1, 2, 1)), 0).ravel()
     Array([1., 3.], dtype=float32)
     """
-    x, f = asked(model, params, state, images, label, layer=layer, score=score)
+    x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn)
     return gradient(f, x)
 
 
 @named_errors
-def gradient_x_input(
+def input_x_gradient(
     model: Layer,
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
 ) -> jax.Array:
     """What each pixel adds to a class's logit, were the network linear: ``a = x · ∂ f(x) / ∂ x``.
 
@@ -72,35 +72,35 @@ def gradient_x_input(
 
     >>> from jaxconv import Dense, flatten, serial
     >>> params = {"dense1": {"kernel": jnp.array([[1., 2.], [3., 4.]]), "bias": jnp.zeros(2)}}
-    >>> gradient_x_input(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0).ravel()
+    >>> input_x_gradient(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0).ravel()
     Array([0.5, 1.5], dtype=float32)
     """
-    x, f = asked(model, params, state, images, label, layer=layer, score=score)
+    x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn)
     return x * gradient(f, x)
 
 
 @named_errors
-def smooth_grad(
+def smoothgrad(
     model: Layer,
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     key: jax.Array,
-    noise: float = 0.15,
-    samples: int = 32,
+    noise_scale: float = 0.15,
+    num_samples: int = 32,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
 ) -> jax.Array:
     """The mean gradient of images with noise: ``a = mean_i ∂ f / ∂ x (x + σ·ε_i)``, ε normal.
 
     Args:
-        model, params, state, images, label, layer, score: as in :func:`saliency`. The likeliest class is that of the
+        model, params, state, images, target, layer, target_fn: as in :func:`saliency`. The likeliest class is that of the
             image without noise.
         key: of the noise.
-        noise: the standard deviation σ, as a share of each image's range, ``max x − min x``.
-        samples: how many.
+        noise_scale: the standard deviation σ, as a share of each image's range, ``max x − min x``.
+        num_samples: how many.
 
     Returns:
         ``(N, H, W, C)``.
@@ -113,20 +113,20 @@ def smooth_grad(
     >>> from jaxconv import Dense, flatten, serial
     >>> params = {"dense1": {"kernel": jnp.array([[1., 2.], [3., 4.]]), "bias": jnp.zeros(2)}}
     >>> x = jnp.ones((1, 1, 2, 1))
-    >>> smooth_grad(serial(flatten, Dense(2)), params, {}, x, 1, key=jax.random.key(0), samples=2).ravel()
+    >>> smoothgrad(serial(flatten, Dense(2)), params, {}, x, 1, key=jax.random.key(0), num_samples=2).ravel()
     Array([2., 4.], dtype=float32)
     """
-    checks.real("noise", noise, minimum=0)
-    checks.at_least(1, samples=samples)
-    x, f = asked(model, params, state, images, label, layer=layer, score=score)
+    checks.real("noise_scale", noise_scale, minimum=0)
+    checks.at_least(1, num_samples=num_samples)
+    x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn)
     axes = tuple(range(1, x.ndim))
-    deviation = noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
+    deviation = noise_scale * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
 
     def add(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
         return total + gradient(f, x + deviation * jax.random.normal(key, x.shape, x.dtype)), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(x), jax.random.split(key, samples))
-    return total / samples
+    total, _ = jax.lax.scan(add, jnp.zeros_like(x), jax.random.split(key, num_samples))
+    return total / num_samples
 
 
 def gradient(f: Asked, x: jax.Array) -> jax.Array:
@@ -134,18 +134,18 @@ def gradient(f: Asked, x: jax.Array) -> jax.Array:
     return jax.grad(lambda x: f(x).sum())(x)
 
 
-class Integrated(NamedTuple):
+class IntegratedGradients(NamedTuple):
     """What :func:`integrated_gradients` found.
 
     Attributes:
         attribution: what each value of the image adds, ``(N, H, W, C)``.
-        difference: what they should add up to, ``f(x) − f(baseline)``, ``(N,)``.
-        gap: how far they do not, as a share of the difference, ``(N,)``; of a difference of 0, as it is.
+        output_difference: what they should add up to, ``f(x) − f(baseline)``, ``(N,)``.
+        convergence_delta: how far they do not, as a share of the difference, ``(N,)``; of a difference of 0, as it is.
     """
 
     attribution: jax.Array
-    difference: jax.Array
-    gap: jax.Array
+    output_difference: jax.Array
+    convergence_delta: jax.Array
 
 
 @named_errors
@@ -154,22 +154,22 @@ def integrated_gradients(
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     baseline: Any = 0.0,
-    steps: int = 128,
+    num_steps: int = 128,
     layer: str | None = None,
-    score: Score | None = None,
-) -> Integrated:
+    target_fn: TargetFn | None = None,
+) -> IntegratedGradients:
     """What each pixel adds to a class's logit on the way from a baseline b: the parts add up to ``f(x) − f(b)``.
 
     ``a = (x − b) · ∫₀¹ ∂ f / ∂ x (b + t·(x − b)) dt``, the integral as a mean at ``t = (k + ½) / steps``.
 
     Args:
-        model, params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`. The likeliest class
+        model, params, state, images, target, layer, target_fn: as in :func:`jaxconv.explain.saliency`. The likeliest class
             is that of the image.
         baseline: the image of nothing: a number, an image ``(H, W, C)``, or one for each.
-        steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.8 %, with 64 below 2 %.)
+        num_steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.8 %, with 64 below 2 %.)
 
     Returns:
         An :class:`Integrated`, whose ``gap`` tells whether there were steps enough.
@@ -185,8 +185,8 @@ def integrated_gradients(
     >>> found.attribution.ravel(), found.difference
     (Array([0.5, 1.5], dtype=float32), Array([2.], dtype=float32))
     """
-    checks.at_least(1, steps=steps)
-    x, f = asked(model, params, state, images, label, layer=layer, score=score)
+    checks.at_least(1, num_steps=num_steps)
+    x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn)
     baseline = checks.as_array(baseline=baseline).astype(x.dtype)
     if baseline.shape not in ((), x.shape[1:], x.shape):
         raise InputError(
@@ -199,12 +199,12 @@ def integrated_gradients(
     def add(total: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
         return total + gradient(f, baseline + t * way), None
 
-    middles = (jnp.arange(steps, dtype=x.dtype) + 0.5) / steps
+    middles = (jnp.arange(num_steps, dtype=x.dtype) + 0.5) / num_steps
     total, _ = jax.lax.scan(add, jnp.zeros_like(x), middles)
-    attribution = way * total / steps
+    attribution = way * total / num_steps
     difference = f(x) - f(baseline)
     missed = jnp.abs(attribution.reshape(len(x), -1).sum(axis=1) - difference)
-    return Integrated(attribution, difference, missed / jnp.where(difference == 0, 1, jnp.abs(difference)))
+    return IntegratedGradients(attribution, difference, missed / jnp.where(difference == 0, 1, jnp.abs(difference)))
 
 
 Function = Callable[[jax.Array], jax.Array]
@@ -216,10 +216,10 @@ def guided_backprop(
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
 ) -> jax.Array:
     """The gradient, but through a relu only what is positive goes back, and only where its input was.
 
@@ -228,7 +228,7 @@ def guided_backprop(
 
     Args:
         model: a Layer with relu or relu6 among its layers.
-        params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`.
+        params, state, images, target, layer, target_fn: as in :func:`jaxconv.explain.saliency`.
 
     Returns:
         ``(N, H, W, C)``.
@@ -240,11 +240,11 @@ def guided_backprop(
 
     >>> from jaxconv import relu, serial
     >>> model = serial(lambda x: x @ jnp.array([[1., -1.], [-2., 1.]]), relu, lambda x: -x.sum(axis=-1))
-    >>> guided_backprop(model, {}, {}, jnp.array([[1., 2.]]), score=lambda y: y)
+    >>> guided_backprop(model, {}, {}, jnp.array([[1., 2.]]), target_fn=lambda y: y)
     Array([[0., 0.]], dtype=float32)
     """
     back = _by_rule(lambda function, x, dy: jax.vjp(function, x)[1](jnp.maximum(dy, 0))[0])
-    return _rectified(back, model, params, state, images, label, layer, score)
+    return _rectified(back, model, params, state, images, target, layer, target_fn)
 
 
 @named_errors
@@ -253,20 +253,20 @@ def deconvnet(
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
 ) -> jax.Array:
     """What a deconvolutional network projects back to the pixels: relu rectifies on the way back as on the way there.
 
     At every relu ``dx = dy · [dy > 0]``, wherever its input was; max pools send back to the pixel that was the
     largest (the "switches") and convolutions with the transposed kernel, as their gradients do. Of one filter,
-    ``layer="conv2", score=strongest(3)`` projects its strongest answer, up to a factor: that answer.
+    ``layer="conv2", target_fn=strongest(3)`` projects its strongest answer, up to a factor: that answer.
 
     Args:
         model: a Layer with relu or relu6 among its layers.
-        params, state, images, label, layer, score: as in :func:`jaxconv.explain.saliency`.
+        params, state, images, target, layer, target_fn: as in :func:`jaxconv.explain.saliency`.
 
     Returns:
         ``(N, H, W, C)``.
@@ -279,11 +279,11 @@ def deconvnet(
     >>> from jaxconv import relu, serial
     >>> model = serial(lambda x: x @ jnp.array([[1., -1.], [-2., 1.]]), relu, lambda x: x.sum(axis=-1))
     >>> x = jnp.array([[1., 2.]])                                                   # relu sees -3 and 1
-    >>> [f(model, {}, {}, x, score=lambda y: y).tolist() for f in (deconvnet, guided_backprop)]
+    >>> [f(model, {}, {}, x, target_fn=lambda y: y).tolist() for f in (deconvnet, guided_backprop)]
     [[[0.0, -1.0]], [[-1.0, 1.0]]]
     """
     back = _by_rule(lambda function, x, dy: jnp.maximum(dy, 0))
-    return _rectified(back, model, params, state, images, label, layer, score)
+    return _rectified(back, model, params, state, images, target, layer, target_fn)
 
 
 def _by_rule(rule: Callable[[Function, jax.Array, jax.Array], jax.Array]) -> Callable[[Function, jax.Array], jax.Array]:
@@ -303,9 +303,9 @@ def _rectified(
     params: Any,
     state: Any,
     images: Any,
-    label: Any,
+    target: Any,
     layer: str | None,
-    score: Score | None,
+    target_fn: TargetFn | None,
 ) -> jax.Array:
     layers = named_layers(model).values()
     if not any(part.facts.rectifies for part in layers):
@@ -317,5 +317,5 @@ def _rectified(
     def visit(path: str, part: Layer, x: jax.Array, apply: Function) -> jax.Array:
         return relu(apply, x) if part.facts.rectifies else apply(x)
 
-    x, f = asked(model, params, state, images, label, layer=layer, score=score, visit=visit)
+    x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn, visit=visit)
     return gradient(f, x)

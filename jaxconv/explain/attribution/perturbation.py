@@ -8,23 +8,23 @@ import numpy as np
 
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.attribution.targets import Score, asked, check_pictures
+from jaxconv.explain.attribution.targets import TargetFn, check_pictures, target_function
 from jaxconv.layers import Layer
-from jaxconv.shapes import Sizes, per_dimension
+from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
 
-class Occlusion(NamedTuple):
+class OcclusionResult(NamedTuple):
     """What :func:`occlusion` found.
 
     Attributes:
-        before: what is asked about of each image as it is, ``(N,)``: a probability, or the score.
-        probability: the same with the patch at each place, ``(N, rows, columns)``.
-        drop: for each pixel how much is lost, the mean over the patches that cover it, ``(N, H, W)``.
+        base_scores: what is asked about of each image as it is, ``(N,)``: a probability, or the score.
+        occluded_scores: the same with the patch at each place, ``(N, rows, columns)``.
+        attributions: for each pixel how much is lost, the mean over the patches that cover it, ``(N, H, W)``.
     """
 
-    before: jax.Array
-    probability: jax.Array
-    drop: jax.Array
+    base_scores: jax.Array
+    occluded_scores: jax.Array
+    attributions: jax.Array
 
 
 @named_errors
@@ -33,15 +33,15 @@ def occlusion(
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
-    patch: Sizes | None = None,
-    stride: Sizes | None = None,
-    fill: float = 0.5,
+    window_shape: IntOrInts | None = None,
+    stride: IntOrInts | None = None,
+    baseline: float = 0.5,
     layer: str | None = None,
-    score: Score | None = None,
+    target_fn: TargetFn | None = None,
     batch_size: int = 256,
-) -> Occlusion:
+) -> OcclusionResult:
     """How much of the probability of a class is lost when a grey patch covers a part of the image.
 
     ``drop[p] = mean over the patches q that cover p of (probability(x) − probability(x with patch q))``. The patch
@@ -50,12 +50,12 @@ def occlusion(
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``, bytes or floats.
-        label: the class, one for all or ``(N,)``; by default the likeliest of the image as it is.
-        patch: its size, an int or ``(height, width)``; by default a quarter of the image, at least 1.
+        target: the class, one for all or ``(N,)``; by default the likeliest of the image as it is.
+        window_shape: its size, an int or ``(height, width)``; by default a quarter of the image, at least 1.
         stride: from one place to the next, at most the patch; by default half of the patch.
-        fill: the value of the patch, grey.
-        layer, score: ask about something else than the probability of a class, such as a filter of a layer:
-            :func:`jaxconv.explain.strongest`.
+        baseline: the value of the patch, grey.
+        layer, target_fn: ask about something else than the probability of a class, such as a filter of a layer:
+            :func:`jaxconv.explain.max_activation`.
         batch_size: images at a time, about.
 
     Returns:
@@ -70,22 +70,22 @@ def occlusion(
     >>> from jaxconv import Dense, flatten, serial
     >>> model = serial(flatten, Dense(2))
     >>> params = {"dense1": {"kernel": jnp.eye(4)[:, :2], "bias": jnp.zeros(2)}}      # looks at the first two pixels
-    >>> found = occlusion(model, params, {}, jnp.ones((1, 1, 4, 1)), 0, patch=1, fill=0.0)
+    >>> found = occlusion(model, params, {}, jnp.ones((1, 1, 4, 1)), 0, window_shape=1, baseline=0.0)
     >>> found.before, found.drop.round(2)
     (Array([0.5], dtype=float32), Array([[[ 0.23, -0.23,  0.  ,  0.  ]]], dtype=float32))
     """
     checks.at_least(1, batch_size=batch_size)
-    checks.real("fill", fill)
+    checks.real("baseline", baseline)
     x = check_pictures(images)
     size = x.shape[1:3]
-    patches = _patch(size, patch)
+    patches = _patch(size, window_shape)
     starts = [_starts(n, p, s) for n, p, s in zip(size, patches, _stride(patches, stride), strict=True)]
     of_logits = lambda logits: jax.nn.softmax(logits, axis=-1)  # noqa: E731
-    x, f = asked(model, params, state, x, label, layer=layer, score=score, of_logits=of_logits)
+    x, f = target_function(model, params, state, x, target, layer=layer, target_fn=target_fn, of_logits=of_logits)
 
     # Which rows and which columns each patch covers, so that it covers where both do.
     rows, columns = (_covers(n, p, first) for n, p, first in zip(size, patches, starts, strict=True))
-    grey = jnp.full_like(x, fill)
+    grey = jnp.full_like(x, baseline)
 
     def with_patch(place: tuple[jax.Array, jax.Array]) -> jax.Array:
         covered = place[0][:, None] & place[1][None, :]
@@ -99,18 +99,18 @@ def occlusion(
     lost = before[:, None, None] - probability
     r, c = jnp.asarray(rows, lost.dtype), jnp.asarray(columns, lost.dtype)
     sums = jnp.einsum("nij,ih,jw->nhw", lost, r, c, precision="highest")
-    return Occlusion(before, probability, sums / jnp.outer(r.sum(axis=0), c.sum(axis=0))[None])
+    return OcclusionResult(before, probability, sums / jnp.outer(r.sum(axis=0), c.sum(axis=0))[None])
 
 
-def _patch(size: tuple[int, ...], patch: Sizes | None) -> tuple[int, ...]:
-    patches = tuple(max(1, n // 4) for n in size) if patch is None else per_dimension(patch, 2, "patch")
+def _patch(size: tuple[int, ...], patch: IntOrInts | None) -> tuple[int, ...]:
+    patches = tuple(max(1, n // 4) for n in size) if patch is None else canonicalize_sizes(patch, 2, "patch")
     if any(p > n for p, n in zip(patches, size, strict=True)):
         raise InputError(f"patch {patches} is larger than the images, {size}: give a smaller patch")
     return patches
 
 
-def _stride(patches: tuple[int, ...], stride: Sizes | None) -> tuple[int, ...]:
-    strides = tuple(max(1, p // 2) for p in patches) if stride is None else per_dimension(stride, 2, "stride")
+def _stride(patches: tuple[int, ...], stride: IntOrInts | None) -> tuple[int, ...]:
+    strides = tuple(max(1, p // 2) for p in patches) if stride is None else canonicalize_sizes(stride, 2, "stride")
     if any(s > p for s, p in zip(strides, patches, strict=True)):
         raise InputError(
             f"stride {strides} is larger than the patch, {patches}, and would leave pixels uncovered: "

@@ -10,61 +10,61 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.attribution.cam import class_activation_map, grad_cam
 from jaxconv.explain.attribution.gradient_methods import (
     deconvnet,
-    gradient_x_input,
     guided_backprop,
+    input_x_gradient,
     integrated_gradients,
     saliency,
-    smooth_grad,
+    smoothgrad,
 )
 from jaxconv.explain.attribution.perturbation import occlusion
 from jaxconv.layers import Layer, as_layer
-from jaxconv.shapes import Sizes, per_dimension
+from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
 Method = Callable[..., jax.Array]  # (model, params, state, images, label=None) -> (N, H, W), not negative
 
 
 def _enlarged(maps: jax.Array, images: Any) -> jax.Array:
     # Between places of a map of one sign bilinear weights make nothing of the other.
-    return enlarge_map(jax.nn.relu(maps), jnp.shape(images)[1:3])
+    return upsample_map(jax.nn.relu(maps), jnp.shape(images)[1:3])
 
 
-def _occlusion(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return jax.nn.relu(occlusion(model, params, state, images, label).drop)
+def _occlusion(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return jax.nn.relu(occlusion(model, params, state, images, target).attributions)
 
 
-def _saliency(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return to_heat(saliency(model, params, state, images, label))
+def _saliency(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return to_heatmap(saliency(model, params, state, images, target))
 
 
-def _gradient_x_input(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return to_heat(gradient_x_input(model, params, state, images, label))
+def _gradient_x_input(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return to_heatmap(input_x_gradient(model, params, state, images, target))
 
 
-def _smooth_grad(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return to_heat(smooth_grad(model, params, state, images, label, key=jax.random.key(0)))
+def _smooth_grad(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return to_heatmap(smoothgrad(model, params, state, images, target, key=jax.random.key(0)))
 
 
-def _integrated_gradients(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return to_heat(integrated_gradients(model, params, state, images, label).attribution)
+def _integrated_gradients(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return to_heatmap(integrated_gradients(model, params, state, images, target).attribution)
 
 
-def _guided_backprop(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return to_heat(guided_backprop(model, params, state, images, label))
+def _guided_backprop(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return to_heatmap(guided_backprop(model, params, state, images, target))
 
 
-def _deconvnet(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return to_heat(deconvnet(model, params, state, images, label))
+def _deconvnet(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return to_heatmap(deconvnet(model, params, state, images, target))
 
 
-def _grad_cam(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return _enlarged(grad_cam(model, params, state, images, label), images)
+def _grad_cam(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return _enlarged(grad_cam(model, params, state, images, target), images)
 
 
-def _class_activation_map(model: Layer, params: Any, state: Any, images: Any, label: Any = None) -> jax.Array:
-    return _enlarged(class_activation_map(model, params, state, images, label), images)
+def _class_activation_map(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+    return _enlarged(class_activation_map(model, params, state, images, target), images)
 
 
-METHODS: dict[str, Method] = {
+ATTRIBUTION_METHODS: dict[str, Method] = {
     "occlusion": _occlusion,
     "saliency": _saliency,
     "gradient_x_input": _gradient_x_input,
@@ -77,26 +77,26 @@ METHODS: dict[str, Method] = {
 }
 
 
-def methods_of(model: Layer, in_shape: tuple[int, int, int]) -> dict[str, Method]:
+def applicable_methods(model: Layer, input_shape: tuple[int, int, int]) -> dict[str, Method]:
     """Those of :data:`METHODS` that can be asked of a model; nothing is computed.
 
     Args:
         model: a Layer.
-        in_shape: of an image, ``(H, W, C)``.
+        input_shape: of an image, ``(H, W, C)``.
 
     Raises:
         InputError: the model takes no such image, or has no classes, so that none can.
 
     >>> from jaxconv import models
-    >>> [name for name in METHODS if name not in methods_of(models.mlp(), (8, 8, 1))]
+    >>> [name for name in ATTRIBUTION_METHODS if name not in applicable_methods(models.mlp(), (8, 8, 1))]
     ['grad_cam', 'class_activation_map']
     """
     model = as_layer(model)
-    params, state = jax.eval_shape(lambda key: model.init(key, in_shape), jax.random.key(0))
-    one = jax.ShapeDtypeStruct((1, *in_shape), jnp.float32)
+    params, state = jax.eval_shape(lambda key: model.init(key, input_shape), jax.random.key(0))
+    one = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     found: dict[str, Method] = {}
     refused: list[InputError] = []
-    for name, method in METHODS.items():
+    for name, method in ATTRIBUTION_METHODS.items():
         try:
             jax.eval_shape(lambda *given, method=method: method(model, *given), params, state, one)
         except InputError as error:
@@ -109,7 +109,7 @@ def methods_of(model: Layer, in_shape: tuple[int, int, int]) -> dict[str, Method
 
 
 @named_errors
-def to_heat(attribution: Any) -> jax.Array:
+def to_heatmap(attribution: Any) -> jax.Array:
     """One number a pixel of one a value: ``heat[n, p] = max_c |a[n, p, c]|``, as Simonyan et al. show theirs.
 
     Args:
@@ -118,7 +118,7 @@ def to_heat(attribution: Any) -> jax.Array:
     Returns:
         ``(N, H, W)``, not negative.
 
-    >>> to_heat(jnp.array([[[[1., -3.], [0., 2.]]]]))
+    >>> to_heatmap(jnp.array([[[[1., -3.], [0., 2.]]]]))
     Array([[[3., 2.]]], dtype=float32)
     """
     attribution = jnp.asarray(attribution)
@@ -128,7 +128,7 @@ def to_heat(attribution: Any) -> jax.Array:
 
 
 @named_errors
-def enlarge_map(coarse: Any, size: Sizes) -> jax.Array:
+def upsample_map(coarse: Any, size: IntOrInts) -> jax.Array:
     """A map of few places, such as Grad-CAM's, at the image's size: bilinear.
 
     Args:
@@ -138,10 +138,10 @@ def enlarge_map(coarse: Any, size: Sizes) -> jax.Array:
     Returns:
         ``(N, H, W)``.
 
-    >>> enlarge_map(jnp.array([[[0., 4.]]]), (1, 4))
+    >>> upsample_map(jnp.array([[[0., 4.]]]), (1, 4))
     Array([[[0., 1., 3., 4.]]], dtype=float32)
     """
     coarse = jnp.asarray(coarse)
     if coarse.ndim != 3:
         raise InputError(f"a map {coarse.shape} should be (N, h, w)")
-    return jax.image.resize(coarse, (len(coarse), *per_dimension(size, 2, "size")), "bilinear")
+    return jax.image.resize(coarse, (len(coarse), *canonicalize_sizes(size, 2, "size")), "bilinear")

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.attribution.targets import chosen, classes
+from jaxconv.explain.attribution.targets import resolve_target, select_scores
 from jaxconv.explain.intermediates import check_images
 from jaxconv.layers import Layer, as_layer
-from jaxconv.layers.traversal import named_layers, part_of
+from jaxconv.layers.traversal import get_subtree, named_layers
 
 Attribute = Callable[[Layer, Any, Any, Any, Any], Any]  # (model, params, state, images, label) -> (N, …)
 
 
-class Randomized(NamedTuple):
+class RandomizedLayer(NamedTuple):
     """One step of :func:`randomization_test`: the layer that was made new, with all behind it, and what is left."""
 
     layer: str
@@ -23,16 +23,16 @@ class Randomized(NamedTuple):
 
 
 @named_errors
-def randomization_test(
+def model_randomization_test(
     attribute: Attribute,
     model: Layer,
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     key: jax.Array,
-) -> list[Randomized]:
+) -> list[RandomizedLayer]:
     """How much an attribution still resembles itself when the network forgets, layer after layer, from the last one.
 
     A layer forgets by being given new params and state from its ``init``; those behind it have forgotten already. The
@@ -44,7 +44,7 @@ def randomization_test(
             of :data:`METHODS`. (``jax.jit(attribute, static_argnums=0)`` compiles it once for all.)
         model, params, state: the trained network.
         images: ``(N, H, W, C)``.
-        label: the class that is asked about all the time; by default the likeliest of the trained network.
+        target: the class that is asked about all the time; by default the likeliest of the trained network.
         key: of the new params.
 
     Returns:
@@ -60,25 +60,27 @@ def randomization_test(
     >>> params, state = model.init(jax.random.key(0), (5, 5, 1))
     >>> x = jax.random.normal(jax.random.key(1), (3, 5, 5, 1))
     >>> asks_no_network = lambda model, params, state, images, label: images
-    >>> found = randomization_test(asks_no_network, model, params, state, x, key=jax.random.key(2))
+    >>> found = model_randomization_test(asks_no_network, model, params, state, x, key=jax.random.key(2))
     >>> [(layer, round(correlation, 3)) for layer, correlation in found]
     [('dense1', 1.0), ('conv1', 1.0)]
     """
     x = check_images(images)
     model = as_layer(model)
     logits = model.apply(params, state, x)[0]
-    chosen(logits, label)
-    label = classes(logits, label)
+    select_scores(logits, target)
+    target = resolve_target(logits, target)
     new_params, new_state = model.init(key, x.shape[1:])
-    learned = [path for path, part in named_layers(model).items() if not part.parts and part_of(new_params, path)]
+    learned = [
+        path for path, part in named_layers(model).items() if not part.children and get_subtree(new_params, path)
+    ]
     if not learned:
         raise InputError("no layer of the model has params that could be made new")
-    original = np.asarray(attribute(model, params, state, images, label))
+    original = np.asarray(attribute(model, params, state, images, target))
     steps = []
     for path in reversed(learned):
         params, state = _replaced(params, new_params, path), _replaced(state, new_state, path)
-        changed = np.asarray(attribute(model, params, state, images, label))
-        steps.append(Randomized(path, _resemblance(original, changed)))
+        changed = np.asarray(attribute(model, params, state, images, target))
+        steps.append(RandomizedLayer(path, _resemblance(original, changed)))
     return steps
 
 

@@ -10,24 +10,24 @@ from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain.intermediates import check_images, check_layer
 from jaxconv.layers import Layer
-from jaxconv.layers.traversal import Visit, walk
+from jaxconv.layers.traversal import Interceptor, intercept
 
 Asked = Callable[[jax.Array], jax.Array]  # of images (N, H, W, C), one number an image, (N,)
 
 
-Score = Callable[[jax.Array], jax.Array]  # of a layer's output (N, …), one number an image, (N,)
+TargetFn = Callable[[jax.Array], jax.Array]  # of a layer's output (N, …), one number an image, (N,)
 
 
-def asked(
+def target_function(
     model: Layer,
     params: Any,
     state: Any,
     images: Any,
-    label: Any = None,
+    target: Any = None,
     *,
     layer: str | None = None,
-    score: Score | None = None,
-    visit: Visit = lambda path, layer, x, apply: apply(x),
+    target_fn: TargetFn | None = None,
+    visit: Interceptor = lambda path, layer, x, apply: apply(x),
     of_logits: Callable[[jax.Array], jax.Array] = lambda logits: logits,
 ) -> tuple[jax.Array, Asked]:
     """The images as floats, and what is asked about them as a function of them.
@@ -37,10 +37,10 @@ def asked(
 
     Args:
         model, params, state, images: the network and its images.
-        label: the class, one for all or ``(N,)``; by default the likeliest.
+        target: the class, one for all or ``(N,)``; by default the likeliest.
         layer: whose output the score is of; by default the last one's.
-        score: instead of a class, a number an image of the layer's output.
-        visit: how each layer is computed, as in :func:`jaxconv.layers.traversal.walk`.
+        target_fn: instead of a class, a number an image of the layer's output.
+        visit: how each layer is computed, as in :func:`jaxconv.layers.traversal.intercept`.
         of_logits: what to ask about of a class, its logit by default; a score is taken as it is.
     """
     x = check_images(images)
@@ -54,15 +54,15 @@ def asked(
             found[path] = y = visit(path, part, x, apply)
             return y
 
-        y = walk(model, params, state, x, keep)
+        y = intercept(model, params, state, x, keep)
         return y if layer is None else found[layer]
 
-    if score is not None:
-        return x, lambda x: chosen(output(x), label, score)
+    if target_fn is not None:
+        return x, lambda x: select_scores(output(x), target, target_fn)
     y = output(x)
-    chosen(y, label)
-    settled = classes(y, label)
-    return x, lambda x: chosen(of_logits(output(x)), settled)
+    select_scores(y, target)
+    settled = resolve_target(y, target)
+    return x, lambda x: select_scores(of_logits(output(x)), settled)
 
 
 def check_pictures(images: Any) -> jax.Array:
@@ -73,17 +73,17 @@ def check_pictures(images: Any) -> jax.Array:
     return x
 
 
-def strongest(channel: int) -> Score:
+def max_activation(channel: int) -> TargetFn:
     """The score of one filter of a layer: its strongest answer anywhere in the image.
 
     Args:
         channel: the filter's number.
 
-    >>> strongest(1)(jnp.array([[[[1., 5.]], [[9., 7.]]]]))
+    >>> max_activation(1)(jnp.array([[[[1., 5.]], [[9., 7.]]]]))
     Array([7.], dtype=float32)
     """
 
-    @named_errors(name="strongest")
+    @named_errors(name="max_activation")
     def score(y: jax.Array) -> jax.Array:
         if y.ndim < 2 or not 0 <= channel < y.shape[-1]:
             raise InputError(f"channel {channel} is none of the {y.shape[-1]} of {y.shape}")
@@ -92,19 +92,19 @@ def strongest(channel: int) -> Score:
     return score
 
 
-def chosen(y: jax.Array, label: Any = None, score: Score | None = None) -> jax.Array:
-    """What is asked about of an output ``(N, …)``, one number an image: the logit of a class, or what ``score`` makes.
+def select_scores(y: jax.Array, target: Any = None, target_fn: TargetFn | None = None) -> jax.Array:
+    """What is asked about of an output ``(N, …)``, one number an image: the logit of a class, or what ``target_fn`` makes.
 
     Raises:
         InputError: an output that is no row of classes, and no score; a label outside the classes.
 
-    >>> chosen(jnp.array([[1., 3.], [5., 4.]])), chosen(jnp.array([[1., 3.], [5., 4.]]), 0)
+    >>> select_scores(jnp.array([[1., 3.], [5., 4.]])), select_scores(jnp.array([[1., 3.], [5., 4.]]), 0)
     (Array([3., 5.], dtype=float32), Array([1., 5.], dtype=float32))
     """
-    if score is not None:
-        if label is not None:
+    if target_fn is not None:
+        if target is not None:
             raise InputError("label and score both say what to ask about: give one")
-        picked = score(y)
+        picked = target_fn(y)
         if picked.shape != y.shape[:1]:
             raise InputError(f"score makes {picked.shape} of {y.shape}; one number an image is wanted")
         return picked
@@ -113,17 +113,17 @@ def chosen(y: jax.Array, label: Any = None, score: Score | None = None) -> jax.A
             f"an output {y.shape} has no scores of classes; say what to ask about, with a score that makes "
             "one number an image of it: score=lambda y: y[:, 0], or explain.strongest(channel)"
         )
-    return jnp.take_along_axis(y, classes(y, label)[:, None], axis=1)[:, 0]
+    return jnp.take_along_axis(y, resolve_target(y, target)[:, None], axis=1)[:, 0]
 
 
-def classes(logits: jax.Array, label: Any = None) -> jax.Array:
+def resolve_target(logits: jax.Array, target: Any = None) -> jax.Array:
     """The class that is asked about of each image, ``(N,)``: the label, checked, or the likeliest."""
-    if label is None:
+    if target is None:
         return jnp.argmax(logits, axis=1)
-    given, label = label, jnp.asarray(label)
-    if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape not in ((), (len(logits),)):
+    given, target = target, jnp.asarray(target)
+    if not jnp.issubdtype(target.dtype, jnp.integer) or target.shape not in ((), (len(logits),)):
         raise InputError(
-            f"label {label.dtype}{label.shape} should be a class number, or one for each of the {len(logits)} images"
+            f"label {target.dtype}{target.shape} should be a class number, or one for each of the {len(logits)} images"
         )
     checks.known_classes(given, logits.shape[1])
-    return jnp.broadcast_to(checks.class_numbers(label, logits.shape[1]), len(logits))
+    return jnp.broadcast_to(checks.class_numbers(target, logits.shape[1]), len(logits))

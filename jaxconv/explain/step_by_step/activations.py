@@ -15,9 +15,9 @@ from jaxconv import ops
 from jaxconv.errors import InputError
 from jaxconv.explain.step_by_step.terms import (
     Arithmetic,
-    Asked,
     Group,
     Number,
+    Query,
     Term,
     add,
     factor,
@@ -29,25 +29,25 @@ from jaxconv.explain.step_by_step.terms import (
 )
 
 
-def relu(asked: Asked, x: np.ndarray) -> Arithmetic:
+def relu(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     return _curve(asked, max(a, 0.0), f"max({plain(a)}, 0)", float(a > 0), f"[{plain(a)} > 0]")
 
 
-def relu6(asked: Asked, x: np.ndarray) -> Arithmetic:
+def relu6(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     value, slope = min(max(a, 0.0), 6.0), float(0 < a < 6)
     return _curve(asked, value, f"min(max({plain(a)}, 0), 6)", slope, f"[0 < {plain(a)} < 6]")
 
 
-def leaky_relu(asked: Asked, x: np.ndarray, negative_slope: float = 0.01) -> Arithmetic:
+def leaky_relu(asked: Query, x: np.ndarray, negative_slope: float = 0.01) -> Arithmetic:
     a, small = float(x[asked.at]), plain(negative_slope)
     written = plain(a) if a >= 0 else f"{small}·{factor(a)}"
     slope = f"([{plain(a)} ≥ 0] + {small}·[{plain(a)} < 0])"
     return _curve(asked, a if a >= 0 else negative_slope * a, written, 1.0 if a >= 0 else negative_slope, slope)
 
 
-def elu(asked: Asked, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
+def elu(asked: Query, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
     a = float(x[asked.at])
     if a > 0:
         return _curve(asked, a, plain(a), 1.0, "1")
@@ -55,7 +55,7 @@ def elu(asked: Asked, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
     return _curve(asked, alpha * math.expm1(a), f"{exp} - {factor(alpha)}", alpha * math.exp(a), exp)
 
 
-def celu(asked: Asked, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
+def celu(asked: Query, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
     a = float(x[asked.at])
     if a > 0:
         return _curve(asked, a, plain(a), 1.0, "1")
@@ -64,7 +64,7 @@ def celu(asked: Asked, x: np.ndarray, alpha: float = 1.0) -> Arithmetic:
     return _curve(asked, value, f"{factor(alpha)}·{exp} - {factor(alpha)}", math.exp(a / alpha), exp)
 
 
-def selu(asked: Asked, x: np.ndarray) -> Arithmetic:
+def selu(asked: Query, x: np.ndarray) -> Arithmetic:
     """:func:`elu` with the alpha and the scale that keep a mean of 0 and a variance of 1."""
     a, alpha, scale = float(x[asked.at]), 1.6732632423543772, 1.0507009873554805
     if a > 0:
@@ -74,55 +74,55 @@ def selu(asked: Asked, x: np.ndarray) -> Arithmetic:
     return _curve(asked, value, f"{plain(scale)}·({exp} - {plain(alpha)})", slope, f"{plain(scale)}·{exp}")
 
 
-def hard_tanh(asked: Asked, x: np.ndarray) -> Arithmetic:
+def hard_tanh(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     value, slope = min(max(a, -1.0), 1.0), float(-1 <= a <= 1)
     return _curve(asked, value, f"min(max({plain(a)}, -1), 1)", slope, f"[-1 ≤ {plain(a)} ≤ 1]")
 
 
-def hard_sigmoid(asked: Asked, x: np.ndarray) -> Arithmetic:
+def hard_sigmoid(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     value, slope = _ramp(a)
     return _curve(asked, value, _ramp_text(a), slope, f"([-3 < {plain(a)} < 3] / 6)")
 
 
-def hard_silu(asked: Asked, x: np.ndarray) -> Arithmetic:
+def hard_silu(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     s, rise = _ramp(a)
     slope = f"({plain(s)} + {factor(a)}·[-3 < {plain(a)} < 3] / 6)"
     return _curve(asked, a * s, f"{factor(a)}·{_ramp_text(a)}", s + (a * rise if rise else 0.0), slope)
 
 
-def soft_sign(asked: Asked, x: np.ndarray) -> Arithmetic:
+def soft_sign(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     size, written = abs(a) + 1, f"(|{plain(a)}| + 1)"
     return _curve(asked, a / size, f"{plain(a)} / {written}", 1 / size / size, f"(1 / {written}²)")
 
 
-def sigmoid(asked: Asked, x: np.ndarray) -> Arithmetic:
+def sigmoid(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     y = _sigmoid(a)
     return _curve(asked, y, _sigmoid_text(a), y * _sigmoid(-a), f"{plain(y)}·(1 - {plain(y)})")
 
 
-def log_sigmoid(asked: Asked, x: np.ndarray) -> Arithmetic:
+def log_sigmoid(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     value = -_softplus(-a)
     return _curve(asked, value, f"-log(1 + exp({plain(-a)}))", _sigmoid(-a), f"({_sigmoid_text(-a)})")
 
 
-def tanh(asked: Asked, x: np.ndarray) -> Arithmetic:
+def tanh(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     y = math.tanh(a)
     return _curve(asked, y, f"tanh({plain(a)})", (1 - y) * (1 + y), f"(1 - {factor(y)}²)")
 
 
-def softplus(asked: Asked, x: np.ndarray) -> Arithmetic:
+def softplus(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     return _curve(asked, _softplus(a), f"log(1 + exp({plain(a)}))", _sigmoid(a), f"({_sigmoid_text(a)})")
 
 
-def squareplus(asked: Asked, x: np.ndarray, b: float = 4) -> Arithmetic:
+def squareplus(asked: Query, x: np.ndarray, b: float = 4) -> Arithmetic:
     a = float(x[asked.at])
     root, root_text = math.hypot(a, math.sqrt(b)), f"√({factor(a)}² + {plain(b)})"
     # Below 0 the two nearly cancel, but (root + x)·(root − x) = b.
@@ -131,14 +131,14 @@ def squareplus(asked: Asked, x: np.ndarray, b: float = 4) -> Arithmetic:
     return _curve(asked, value, f"({plain(a)} + {root_text}) / 2", slope, f"((1 + {factor(a)} / {root_text}) / 2)")
 
 
-def silu(asked: Asked, x: np.ndarray) -> Arithmetic:
+def silu(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     s = _sigmoid(a)
     slope = f"({plain(s)} + {factor(a)}·{plain(s)}·(1 - {plain(s)}))"
     return _curve(asked, a * s, f"{factor(a)}·{_sigmoid_text(a)}", s + a * s * _sigmoid(-a), slope)
 
 
-def mish(asked: Asked, x: np.ndarray) -> Arithmetic:
+def mish(asked: Query, x: np.ndarray) -> Arithmetic:
     a = float(x[asked.at])
     t, s = math.tanh(_softplus(a)), _sigmoid(a)
     slope = f"({plain(t)} + {factor(a)}·(1 - {plain(t)}²)·{plain(s)})"
@@ -146,7 +146,7 @@ def mish(asked: Asked, x: np.ndarray) -> Arithmetic:
     return _curve(asked, a * t, written, t + a * (1 - t) * (1 + t) * s, slope)
 
 
-def gelu(asked: Asked, x: np.ndarray, approximate: bool = True) -> Arithmetic:
+def gelu(asked: Query, x: np.ndarray, approximate: bool = True) -> Arithmetic:
     """``x · Φ(x)``, or nearly: ``x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))``."""
     a = float(x[asked.at])
     if not approximate:
@@ -162,7 +162,7 @@ def gelu(asked: Asked, x: np.ndarray, approximate: bool = True) -> Arithmetic:
     return _curve(asked, a * s, written, s + 2 * a * s * _sigmoid(-2 * inside) * inner, slope)
 
 
-def glu(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
+def glu(asked: Query, x: np.ndarray, axis: int = -1) -> Arithmetic:
     """``y = x_a · sigmoid(x_b)``, where x_b stands half the axis further on than x_a."""
     axis %= x.ndim
     half = x.shape[axis] // 2
@@ -182,7 +182,7 @@ def glu(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
     return asked.answer([summed("", [term])])
 
 
-def _curve(asked: Asked, value: float, written: str, slope: float, slope_written: str) -> Arithmetic:
+def _curve(asked: Query, value: float, written: str, slope: float, slope_written: str) -> Arithmetic:
     if asked.of == "value":
         return asked.formula(written, value)
     dy = float(asked.dy[asked.at])
@@ -210,7 +210,7 @@ def _ramp_text(a: float) -> str:
     return f"min(max({plain(a)} + 3, 0), 6) / 6"
 
 
-def dropout(asked: Asked, x: np.ndarray, key: Any, rate: float) -> Arithmetic:
+def dropout(asked: Query, x: np.ndarray, key: Any, rate: float) -> Arithmetic:
     """``y = x · keep / (1 − rate)``. No formula says what a key keeps: the op is asked, with ones for x."""
     if not getattr(ops, asked.op)(jnp.ones(x.shape), key, rate)[asked.at]:
         return asked.answer([Group("dropped", (), 0.0, "dropped: 0")])
@@ -219,7 +219,7 @@ def dropout(asked: Asked, x: np.ndarray, key: Any, rate: float) -> Arithmetic:
     return asked.answer([summed("kept", [term])])
 
 
-def softmax(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
+def softmax(asked: Query, x: np.ndarray, axis: int = -1) -> Arithmetic:
     """``y_k = exp(x_k) / Σ_j exp(x_j)``, and ``dx_k = y_k·(dy_k − Σ_j y_j·dy_j)``."""
     k, row, dy = _row(asked, x, axis)
     if asked.of == "value":
@@ -230,7 +230,7 @@ def softmax(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
     return asked.formula(text, y[k].value * (dy[k].value - mean.subtotal), [mean])
 
 
-def log_softmax(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
+def log_softmax(asked: Query, x: np.ndarray, axis: int = -1) -> Arithmetic:
     """``y_k = x_k − log Σ_j exp(x_j)``, and ``dx_k = dy_k − softmax_k·Σ_j dy_j``."""
     k, row, dy = _row(asked, x, axis)
     if asked.of == "value":
@@ -241,7 +241,7 @@ def log_softmax(asked: Asked, x: np.ndarray, axis: int = -1) -> Arithmetic:
     return asked.formula(text, dy[k].value - p.subtotal * every.subtotal, [every, p])
 
 
-def softmax_cross_entropy(asked: Asked, logits: np.ndarray, label: np.ndarray) -> Arithmetic:
+def softmax_cross_entropy(asked: Query, logits: np.ndarray, label: np.ndarray) -> Arithmetic:
     """The log-sum less the logit of the true class; backwards, what was said less what is true, times dy."""
     n = asked.at[: logits.ndim - 1]
     row = logits[n]
@@ -258,7 +258,7 @@ def softmax_cross_entropy(asked: Asked, logits: np.ndarray, label: np.ndarray) -
     return asked.formula(text, (said.subtotal * mass - true[k]) * dy, [said])
 
 
-def _row(asked: Asked, x: np.ndarray, axis: int) -> tuple[int, np.ndarray, list[Number]]:
+def _row(asked: Query, x: np.ndarray, axis: int) -> tuple[int, np.ndarray, list[Number]]:
     """Where in its row the number stands, the row of x along the axis, and dy's."""
     if not isinstance(axis, int):
         raise InputError(f"arithmetic is for one axis, not {axis}")

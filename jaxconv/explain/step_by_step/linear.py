@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxconv.explain.step_by_step.terms import Arithmetic, Asked, product, read, summed
-from jaxconv.ops.convolution.api import PAD_MODES
+from jaxconv.explain.step_by_step.terms import Arithmetic, Query, product, read, summed
+from jaxconv.ops.convolution.api import PADDING_MODES
 from jaxconv.ops.convolution.transposed import lay
-from jaxconv.shapes import Padding, Sizes, Window, resolve, tap_pixels
+from jaxconv.shapes import IntOrInts, Padding, Window, resolve_window, tap_indices
 
 
 class Joint(NamedTuple):
@@ -38,30 +38,30 @@ class Meeting(NamedTuple):
 
 
 def conv(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
     kernel: np.ndarray,
     bias: np.ndarray | None = None,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     groups: int = 1,
-    pad_mode: str = "zeros",
-    flip: bool = False,
+    padding_mode: str = "zeros",
+    flip_kernel: bool = False,
 ) -> Arithmetic:
     """Tap u of place p meets pixel ``p·stride + u·dilation − low``."""
-    window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
+    window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
     # Which pixel stands at each place of the padded image: itself, one that the padding repeats, or none.
-    fill: dict[str, Any] = {"mode": PAD_MODES[pad_mode]}
-    if pad_mode == "zeros":
+    fill: dict[str, Any] = {"mode": PADDING_MODES[padding_mode]}
+    if padding_mode == "zeros":
         fill["constant_values"] = -1
     axes = []
-    for pixels, n, pads, taps in zip(tap_pixels(window), x.shape[1:-1], window.padding, window.size, strict=True):
+    for pixels, n, pads, taps in zip(tap_indices(window), x.shape[1:-1], window.padding, window.size, strict=True):
         stands = np.pad(np.arange(n), pads, **fill)
         axes.append(
             [
-                Joint(int(stands[q + pads[0]]), taps - 1 - u if flip else u, p, padding=not 0 <= q < n)
+                Joint(int(stands[q + pads[0]]), taps - 1 - u if flip_kernel else u, p, padding=not 0 <= q < n)
                 for (p, u), q in np.ndenumerate(pixels)
             ]
         )
@@ -69,15 +69,15 @@ def conv(
 
 
 def conv_transpose(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
     kernel: np.ndarray,
     bias: np.ndarray | None = None,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    output_padding: Sizes = 0,
-    dilation: Sizes = 1,
+    output_padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> Arithmetic:
     """Tap u of pixel p lands on ``p·stride + u·dilation − low`` of the output, or beside it and is cut off."""
@@ -89,12 +89,12 @@ def conv_transpose(
     return _sum(asked, axes, x, kernel, bias, groups)
 
 
-def dense(asked: Asked, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None = None) -> Arithmetic:
+def dense(asked: Query, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None = None) -> Arithmetic:
     """A convolution without dimensions: every input meets every output once."""
     return _sum(asked, [], x, kernel, bias, groups=1)
 
 
-def flatten(asked: Asked, x: np.ndarray) -> Arithmetic:
+def flatten(asked: Query, x: np.ndarray) -> Arithmetic:
     """The same number at another index."""
     if asked.of == "value":
         n, i = asked.at
@@ -106,7 +106,7 @@ def flatten(asked: Asked, x: np.ndarray) -> Arithmetic:
 
 
 def _sum(
-    asked: Asked,
+    asked: Query,
     axes: Sequence[Sequence[Joint]],
     x: np.ndarray,
     kernel: np.ndarray,

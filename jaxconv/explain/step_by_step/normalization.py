@@ -16,9 +16,9 @@ import numpy as np
 
 from jaxconv.explain.step_by_step.terms import (
     Arithmetic,
-    Asked,
     Group,
     Number,
+    Query,
     Term,
     add,
     factor,
@@ -84,7 +84,7 @@ class Norm(NamedTuple):
 
 
 def batch_norm(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
     scale: np.ndarray,
     bias: np.ndarray,
@@ -99,14 +99,14 @@ def batch_norm(
 
 
 def layer_norm(
-    asked: Asked, x: np.ndarray, scale: np.ndarray | None = None, bias: np.ndarray | None = None, *, eps: float = 1e-5
+    asked: Query, x: np.ndarray, scale: np.ndarray | None = None, bias: np.ndarray | None = None, *, eps: float = 1e-5
 ) -> Arithmetic:
     """Each pixel over its channels."""
     return _explain(asked, Norm(x, (), x.shape[-1], eps), scale, bias)
 
 
 def group_norm(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
     scale: np.ndarray | None = None,
     bias: np.ndarray | None = None,
@@ -119,19 +119,19 @@ def group_norm(
 
 
 def instance_norm(
-    asked: Asked, x: np.ndarray, scale: np.ndarray | None = None, bias: np.ndarray | None = None, *, eps: float = 1e-5
+    asked: Query, x: np.ndarray, scale: np.ndarray | None = None, bias: np.ndarray | None = None, *, eps: float = 1e-5
 ) -> Arithmetic:
     """Each channel of an example over its pixels."""
     return _explain(asked, Norm(x, range(1, x.ndim - 1), 1, eps), scale, bias)
 
 
-def rms_norm(asked: Asked, x: np.ndarray, scale: np.ndarray | None = None, *, eps: float = 1e-6) -> Arithmetic:
+def rms_norm(asked: Query, x: np.ndarray, scale: np.ndarray | None = None, *, eps: float = 1e-6) -> Arithmetic:
     """Each pixel over its channels, and nothing is subtracted."""
     return _explain(asked, Norm(x, (), x.shape[-1], eps, centred=False), scale, None)
 
 
 def local_response_norm(
-    asked: Asked, x: np.ndarray, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+    asked: Query, x: np.ndarray, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> Arithmetic:
     """``y = x / D^beta`` with ``D = k + alpha · Σ x²``, the sum over the channels nearby.
 
@@ -167,7 +167,7 @@ def local_response_norm(
     return asked.formula(text, total, [*lines, back])
 
 
-def _explain(asked: Asked, norm: Norm, scale: np.ndarray | None, bias: np.ndarray | None) -> Arithmetic:
+def _explain(asked: Query, norm: Norm, scale: np.ndarray | None, bias: np.ndarray | None) -> Arithmetic:
     if asked.of in ("scale", "bias"):
         return _of_a_parameter(asked, norm)
     at, c = asked.at, asked.at[-1]
@@ -201,7 +201,7 @@ def _explain(asked: Asked, norm: Norm, scale: np.ndarray | None, bias: np.ndarra
     return asked.formula(f"({text} - {factor(hat)}·{factor(along.subtotal)}) / {root}", dx / deviation, lines)
 
 
-def _of_a_parameter(asked: Asked, norm: Norm) -> Arithmetic:
+def _of_a_parameter(asked: Query, norm: Norm) -> Arithmetic:
     """``d_bias[c] = Σ dy`` and ``d_scale[c] = Σ dy·x̂``, over everything in the channel."""
     (c,) = asked.at
     indices = [(*rest, c) for rest in np.ndindex(norm.x.shape[:-1])]

@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxconv.explain.step_by_step.terms import (
     Arithmetic,
-    Asked,
     Group,
     Number,
+    Query,
     Term,
     add,
     factor,
@@ -25,7 +25,7 @@ from jaxconv.explain.step_by_step.terms import (
     signed,
     summed,
 )
-from jaxconv.shapes import Padding, Sizes, Window, per_dimension, resolve, tap_pixels
+from jaxconv.shapes import IntOrInts, Padding, Window, canonicalize_sizes, resolve_window, tap_indices
 
 
 class Views(NamedTuple):
@@ -48,7 +48,7 @@ class Views(NamedTuple):
             *([p for p, seen in enumerate(axis) if q in seen] for axis, q in zip(self.axes, pixel, strict=True))
         )
 
-    def over(self, asked: Asked, x: np.ndarray) -> list[tuple[Number, list[Number]]]:
+    def over(self, asked: Query, x: np.ndarray) -> list[tuple[Number, list[Number]]]:
         """For a gradient: dy of every window that sees the pixel asked for, and everything under that window."""
         n, *pixel, c = asked.at
         return [
@@ -56,83 +56,83 @@ class Views(NamedTuple):
             for place in self.holding(pixel)
         ]
 
-    def under(self, asked: Asked, x: np.ndarray) -> list[Number]:
+    def under(self, asked: Query, x: np.ndarray) -> list[Number]:
         """For a value: everything under its window."""
         n, *place, c = asked.at
         return self.numbers(x, n, (0,) * len(self.axes) if self.whole else place, c)
 
 
 def max_pool(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     ties: str = "first",
 ) -> Arithmetic:
-    return _largest(asked, x, _sliding(x, window, stride, padding, dilation, ceil_mode), ties)
+    return _largest(asked, x, _sliding(x, window_shape, stride, padding, dilation, ceil_mode), ties)
 
 
 def avg_pool(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
 ) -> Arithmetic:
-    return _mean(asked, x, _sliding(x, window, stride, padding, dilation, ceil_mode, count_include_pad))
+    return _mean(asked, x, _sliding(x, window_shape, stride, padding, dilation, ceil_mode, count_include_pad))
 
 
 def lp_pool(
-    asked: Asked,
+    asked: Query,
     x: np.ndarray,
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     p: float = 2.0,
 ) -> Arithmetic:
-    return _norm(asked, x, _sliding(x, window, stride, padding, dilation, ceil_mode), p)
+    return _norm(asked, x, _sliding(x, window_shape, stride, padding, dilation, ceil_mode), p)
 
 
-def global_max_pool(asked: Asked, x: np.ndarray, *, ties: str = "first") -> Arithmetic:
+def global_max_pool(asked: Query, x: np.ndarray, *, ties: str = "first") -> Arithmetic:
     return _largest(asked, x, _global(x), ties)
 
 
-def global_avg_pool(asked: Asked, x: np.ndarray) -> Arithmetic:
+def global_avg_pool(asked: Query, x: np.ndarray) -> Arithmetic:
     return _mean(asked, x, _global(x))
 
 
-def adaptive_max_pool(asked: Asked, x: np.ndarray, out: Sizes, *, ties: str = "first") -> Arithmetic:
-    return _largest(asked, x, _adaptive(x, out), ties)
+def adaptive_max_pool(asked: Query, x: np.ndarray, output_size: IntOrInts, *, ties: str = "first") -> Arithmetic:
+    return _largest(asked, x, _adaptive(x, output_size), ties)
 
 
-def adaptive_avg_pool(asked: Asked, x: np.ndarray, out: Sizes) -> Arithmetic:
-    return _mean(asked, x, _adaptive(x, out))
+def adaptive_avg_pool(asked: Query, x: np.ndarray, output_size: IntOrInts) -> Arithmetic:
+    return _mean(asked, x, _adaptive(x, output_size))
 
 
 def _sliding(
     x: np.ndarray,
-    window: Sizes,
-    stride: Sizes | None,
+    window: IntOrInts,
+    stride: IntOrInts | None,
     padding: Padding,
-    dilation: Sizes,
+    dilation: IntOrInts,
     ceil_mode: bool,
     count_pad: bool = False,
 ) -> Views:
     size = x.shape[1:-1]
-    slide = resolve(Window.of_a_pool(window, stride, padding, dilation), size, ceil_mode=ceil_mode)
+    slide = resolve_window(Window.for_pooling(window, stride, padding, dilation), size, ceil_mode=ceil_mode)
     axes = []
-    for pixels, n, (low, high) in zip(tap_pixels(slide), size, slide.padding, strict=True):
+    for pixels, n, (low, high) in zip(tap_indices(slide), size, slide.padding, strict=True):
         # What hangs over the end of the padding never counts.
         first, end = (-low, n + high) if count_pad else (0, n)
         axes.append([[int(q) if 0 <= q < n else -1 for q in row if first <= q < end] for row in pixels])
@@ -143,14 +143,14 @@ def _global(x: np.ndarray) -> Views:
     return Views([[range(n)] for n in x.shape[1:-1]], whole=True)
 
 
-def _adaptive(x: np.ndarray, out: Sizes) -> Views:
+def _adaptive(x: np.ndarray, out: IntOrInts) -> Views:
     """Window q of ``out`` sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``."""
     size = x.shape[1:-1]
-    places = zip(size, per_dimension(out, len(size), "out"), strict=True)
+    places = zip(size, canonicalize_sizes(out, len(size), "out"), strict=True)
     return Views([[range(q * n // o, -(-(q + 1) * n // o)) for q in range(o)] for n, o in places])
 
 
-def _largest(asked: Asked, x: np.ndarray, views: Views, ties: str) -> Arithmetic:
+def _largest(asked: Query, x: np.ndarray, views: Views, ties: str) -> Arithmetic:
     if asked.of == "value":
         numbers = views.under(asked, x)
         largest = float(np.max([number.value for number in numbers]))
@@ -173,7 +173,7 @@ def _largest(asked: Asked, x: np.ndarray, views: Views, ties: str) -> Arithmetic
     return asked.formula(f"total: {signed(shares) or 'nothing meets it'}", total, lines)
 
 
-def _mean(asked: Asked, x: np.ndarray, views: Views) -> Arithmetic:
+def _mean(asked: Query, x: np.ndarray, views: Views) -> Arithmetic:
     if asked.of == "value":
         numbers = views.under(asked, x)
         terms = tuple(map(product, numbers))
@@ -187,7 +187,7 @@ def _mean(asked: Asked, x: np.ndarray, views: Views) -> Arithmetic:
     return asked.answer([summed("", terms)] if terms else [])
 
 
-def _norm(asked: Asked, x: np.ndarray, views: Views, p: float) -> Arithmetic:
+def _norm(asked: Query, x: np.ndarray, views: Views, p: float) -> Arithmetic:
     power = plain(p)
     if asked.of == "value":
         numbers = views.under(asked, x)

@@ -16,12 +16,12 @@ import numpy as np
 from jaxconv import checks, ops
 from jaxconv.errors import InputError, named_errors, unknown_name_error
 from jaxconv.explain.step_by_step import activations, linear, normalization, pooling
-from jaxconv.explain.step_by_step.terms import Arithmetic, Asked, Group, Number, Term
+from jaxconv.explain.step_by_step.terms import Arithmetic, Group, Number, Query, Term
 
-__all__ = ["EXPLAINED", "Arithmetic", "Group", "Number", "Term", "arithmetic"]
+__all__ = ["EXPLAINERS", "Arithmetic", "Group", "Number", "Term", "arithmetic"]
 
 # Each op: who explains it, and besides its value which arrays' gradients.
-EXPLAINED: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
+EXPLAINERS: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
     "conv": (linear.conv, ("x", "kernel", "bias")),
     "conv_transpose": (linear.conv_transpose, ("x", "kernel", "bias")),
     "dense": (linear.dense, ("x", "kernel", "bias")),
@@ -73,8 +73,8 @@ HOW = ("impl", "precision")  # options that say how to compute a sum, and do not
 def arithmetic(
     op: str | Callable[..., Any],
     *arrays: Any,
-    at: int | Sequence[int],
-    of: str = "value",
+    index: int | Sequence[int],
+    wrt: str = "value",
     dy: Any = None,
     **options: Any,
 ) -> Arithmetic:
@@ -83,8 +83,8 @@ def arithmetic(
     Args:
         op: an op, or its name.
         arrays, options: exactly as the op takes them.
-        at: the index of the one number: in the output, or in the array whose gradient is asked for.
-        of: ``"value"``, or the argument whose gradient it is: ``"x"``, ``"kernel"``, ``"bias"``, …
+        index: the index of the one number: in the output, or in the array whose gradient is asked for.
+        wrt: ``"value"``, or the argument whose gradient it is: ``"x"``, ``"kernel"``, ``"bias"``, …
         dy: for a gradient, how much the loss changes with each number of the output; of the output's shape.
 
     Returns:
@@ -92,34 +92,34 @@ def arithmetic(
         added up in float64, so the total may differ from the op's in the last digits of the op's dtype.
 
     Raises:
-        InputError: an op or an ``of`` without explanation, an ``at`` outside its array, a dy of another shape, and
+        InputError: an op or an ``wrt`` without explanation, an ``index`` outside its array, a dy of another shape, and
             whatever the op itself would refuse.
 
     Lecture rows 001-05, 001-20 to 001-25, 002-07, 002-13, 004-06.
 
     >>> image = np.array([[1., 2., 3.], [4., 5., 6.], [7., 8., 9.]])[None, :, :, None]
     >>> kernel = np.array([[1., 0.], [0., -1.]])[:, :, None, None]
-    >>> print(arithmetic("conv", image, kernel, np.array([10.]), at=(0, 0, 0, 0)))
+    >>> print(arithmetic("conv", image, kernel, np.array([10.]), index=(0, 0, 0, 0)))
     conv: y[0, 0, 0, 0]
       channel 0: 1·1 + 2·0 + 4·0 + 5·(-1) = -4
       total: -4 + 10 (bias) = 6
     >>> dy = np.array([[1., 0.], [0., 3.]])[None, :, :, None]
-    >>> print(arithmetic("conv", image, kernel, of="kernel", at=(0, 1, 0, 0), dy=dy))
+    >>> print(arithmetic("conv", image, kernel, wrt="kernel", index=(0, 1, 0, 0), dy=dy))
     conv: d_kernel[0, 1, 0, 0]
       example 0: 2·1 + 3·0 + 5·0 + 6·3 = 20
-    >>> print(arithmetic("max_pool", image, 2, stride=1, of="x", at=(0, 2, 2, 0), dy=dy))
+    >>> print(arithmetic("max_pool", image, 2, stride=1, wrt="x", index=(0, 2, 2, 0), dy=dy))
     max_pool: dx[0, 2, 2, 0]
       max(5, 6, 8, 9): dy[0,1,1,0] = 3 goes to x[0,2,2,0], the largest
       total: 3
     """
     name = _name(op)
-    return named_errors(_explained, name=name)(name, arrays, at, of, dy, options)
+    return named_errors(_explained, name=name)(name, arrays, index, wrt, dy, options)
 
 
 def _explained(
     name: str, arrays: tuple[Any, ...], at: int | Sequence[int], of: str, dy: Any, options: dict[str, Any]
 ) -> Arithmetic:
-    explain, gradients = EXPLAINED[name]
+    explain, gradients = EXPLAINERS[name]
     if of not in ("value", *gradients):
         raise unknown_name_error("of", of, ("value", *gradients))
     y = jax.eval_shape(functools.partial(getattr(ops, name), *arrays, **options))
@@ -135,13 +135,13 @@ def _explained(
     array = y if of == "value" else given.arguments.get(of)
     if array is None:
         raise InputError(f"there is no {of} to take the gradient of; give one")
-    given.arguments["asked"] = Asked(name, of, _index(of, at, array.shape), _gradient(of, dy, y.shape))
+    given.arguments["asked"] = Query(name, of, _index(of, at, array.shape), _gradient(of, dy, y.shape))
     return explain(*given.args, **given.kwargs)
 
 
 def _name(op: str | Callable[..., Any]) -> str:
-    name = op if isinstance(op, str) else next((name for name in EXPLAINED if getattr(ops, name) is op), repr(op))
-    checks.one_of("op", name, EXPLAINED)
+    name = op if isinstance(op, str) else next((name for name in EXPLAINERS if getattr(ops, name) is op), repr(op))
+    checks.one_of("op", name, EXPLAINERS)
     return name
 
 

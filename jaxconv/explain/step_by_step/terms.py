@@ -105,7 +105,7 @@ class Arithmetic(NamedTuple):
         return "\n".join([self.title, *wrapped])
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """The number that is asked for.
 
     Attributes:

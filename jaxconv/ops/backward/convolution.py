@@ -15,14 +15,14 @@ from jaxtyping import Array, Float
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
-from jaxconv.ops.convolution.api import PAD_MODES
+from jaxconv.ops.convolution.api import PADDING_MODES
 from jaxconv.ops.convolution.api import conv as forward
 from jaxconv.ops.convolution.lowerings import explicit_conv as explicit_sum
 from jaxconv.ops.convolution.transposed import conv_transpose as forward_transpose
 from jaxconv.ops.convolution.transposed import lay
 from jaxconv.ops.numerics import pair, swap_channels
 from jaxconv.ops.sliding_window import full_edges, pad, taps
-from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
+from jaxconv.shapes import IntOrInts, Padding, ResolvedWindow, Window, resolve_window
 
 
 @named_errors(name="backward.conv")
@@ -31,12 +31,12 @@ def conv(
     kernel: Float[Array, "*window c_per_group o"],
     dy: Float[Array, "n *out o"],
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     groups: int = 1,
-    pad_mode: str = "zeros",
-    flip: bool = False,
+    padding_mode: str = "zeros",
+    flip_kernel: bool = False,
 ) -> tuple[Float[Array, "n *spatial c"], Float[Array, "*window c_per_group o"], Float[Array, " o"]]:
     """The gradients of ``y = conv(x, kernel, bias)``: ``dx, d_kernel, d_bias``.
 
@@ -47,7 +47,7 @@ def conv(
     Args:
         x, kernel: what went in.
         dy: the loss's gradient by y, of y's shape.
-        stride, padding, dilation, groups, pad_mode, flip: as they were in :func:`jaxconv.ops.conv`.
+        stride, padding, dilation, groups, padding_mode, flip_kernel: as they were in :func:`jaxconv.ops.conv`.
 
     Raises:
         InputError: dy has not the shape of y, or whatever the op itself would refuse.
@@ -66,18 +66,18 @@ def conv(
     """
     x, kernel, dy = checks.as_arrays(x=x, kernel=kernel, dy=dy)
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    y = jax.eval_shape(lambda: forward(x, kernel, pad_mode=pad_mode, flip=flip, **options))
+    y = jax.eval_shape(lambda: forward(x, kernel, padding_mode=padding_mode, flip_kernel=flip_kernel, **options))
     checks.cotangent(dy, y)
-    if flip:
+    if flip_kernel:
         axes = range(kernel.ndim - 2)
-        dx, d_kernel, d_bias = conv(x, jnp.flip(kernel, axes), dy, pad_mode=pad_mode, **options)
+        dx, d_kernel, d_bias = conv(x, jnp.flip(kernel, axes), dy, padding_mode=padding_mode, **options)
         return dx, jnp.flip(d_kernel, axes), d_bias
-    window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
-    if pad_mode != "zeros":
+    window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
+    if padding_mode != "zeros":
         # The padding is made of pixels, so its gradient goes back to the pixels that it repeats.
-        padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PAD_MODES[pad_mode])
+        padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PADDING_MODES[padding_mode])
         dx, d_kernel, d_bias = conv(padded, kernel, dy, **options | {"padding": "VALID"})
-        return _fold(dx, window.padding, pad_mode), d_kernel, d_bias
+        return _fold(dx, window.padding, padding_mode), d_kernel, d_bias
     return (
         conv_input(dy, kernel, window, x.shape[1:-1], groups=groups),
         conv_kernel(x, dy, window, groups=groups),
@@ -113,7 +113,7 @@ def conv_input(
     ]
     z = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     rotated = jnp.flip(swap_channels(kernel, groups), range(kernel.ndim - 2))
-    slide = resolve(Window(window.size, dilation=window.dilation), z.shape[1:-1])
+    slide = resolve_window(Window(window.size, dilation=window.dilation), z.shape[1:-1])
     return explicit_sum(z, rotated, slide, groups=groups, precision="highest").astype(dy.dtype)
 
 
@@ -137,10 +137,10 @@ def conv_transpose(
     kernel: Float[Array, "*window c_per_group o"],
     dy: Float[Array, "n *out o"],
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    output_padding: Sizes = 0,
-    dilation: Sizes = 1,
+    output_padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> tuple[Float[Array, "n *spatial c"], Float[Array, "*window c_per_group o"], Float[Array, " o"]]:
     """The gradients of ``y = conv_transpose(x, kernel, bias)``: a convolution, there and back, with the roles swapped.
@@ -168,11 +168,11 @@ def conv_transpose(
     return dx, d_kernel, bias(dy)
 
 
-def _fold(dx: jax.Array, padding: tuple[tuple[int, int], ...], pad_mode: str) -> jax.Array:
+def _fold(dx: jax.Array, padding: tuple[tuple[int, int], ...], padding_mode: str) -> jax.Array:
     """Add the gradient of every padded pixel to that of the pixel it repeats, one dimension after another."""
     for axis, (low, high) in enumerate(padding, start=1):
         n = dx.shape[axis] - low - high
-        source = np.pad(np.arange(n), (low, high), mode=PAD_MODES[pad_mode])  # type: ignore[call-overload]
+        source = np.pad(np.arange(n), (low, high), mode=PADDING_MODES[padding_mode])  # type: ignore[call-overload]
         along = jnp.moveaxis(dx, axis, 0)
         dx = jnp.moveaxis(jnp.zeros((n, *along.shape[1:]), dx.dtype).at[source].add(along), 0, axis)
     return dx

@@ -85,27 +85,27 @@ def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Arra
 @named_errors(name="backward.softmax_cross_entropy")
 def softmax_cross_entropy(
     logits: Float[Array, "n *places k"],
-    label: Int[Array, "n *places"] | Float[Array, "n *places k"],
+    labels: Int[Array, "n *places"] | Float[Array, "n *places k"],
     dy: Float[Array, "n *places"],
 ) -> Float[Array, "n *places k"]:
     """What was said minus what was true: ``d_logits[n, j] = dy[n] · (softmax(logits)[n, j] − label[n, j])``.
 
     Args:
-        logits, label: what went in; class numbers stand for rows with a single one.
+        logits, labels: what went in; class numbers stand for rows with a single one.
         dy: the gradient by each example's loss: ``1 / N`` each for their mean.
 
     >>> softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), jnp.array([1.]))
     Array([[ 0.25,  0.25, -0.75,  0.25]], dtype=float32)
     """
-    given = label
-    logits, label, dy = checks.as_arrays(logits=logits, label=label, dy=dy)
+    given = labels
+    logits, labels, dy = checks.as_arrays(logits=logits, labels=labels, dy=dy)
     y = jax.eval_shape(lambda: forward_loss(logits, given))
     checks.cotangent(dy, y)
-    if jnp.issubdtype(label.dtype, jnp.integer):
+    if jnp.issubdtype(labels.dtype, jnp.integer):
         classes = logits.shape[-1]
-        true = jax.nn.one_hot(checks.class_numbers(label, classes), classes, dtype=logits.dtype)
+        true = jax.nn.one_hot(checks.class_numbers(labels, classes), classes, dtype=logits.dtype)
     else:
-        true = label
+        true = labels
     said = jax.nn.softmax(logits)
     # Probabilities that do not add up to 1 weigh what was said by what they do add up to.
     return dy[..., None] * (said * true.sum(axis=-1, keepdims=True) - true)

@@ -16,18 +16,18 @@ from jaxconv.ops import numerics
 from jaxconv.ops import pooling as forward
 from jaxconv.ops.pooling import global_avg_pool as forward_global
 from jaxconv.ops.sliding_window import pad, put, taps
-from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, resolve
+from jaxconv.shapes import IntOrInts, Padding, ResolvedWindow, Window, resolve_window
 
 
 @named_errors(name="backward.max_pool")
 def max_pool(
     x: Float[Array, "n *spatial c"],
     dy: Float[Array, "n *out c"],
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     ties: str = "first",
 ) -> Float[Array, "n *spatial c"]:
@@ -36,7 +36,7 @@ def max_pool(
     Args:
         x: what went in.
         dy: the loss's gradient by the pooled image, of its shape.
-        window, stride, padding, dilation, ceil_mode, ties: as they were in :func:`jaxconv.ops.max_pool`.
+        window_shape, stride, padding, dilation, ceil_mode, ties: as they were in :func:`jaxconv.ops.max_pool`.
 
     Raises:
         InputError: dy has not the shape of the op's output, or whatever the op itself would refuse.
@@ -55,8 +55,8 @@ def max_pool(
         "ceil_mode": ceil_mode,
         "ties": ties,
     }
-    x, dy, slide = _lay("max_pool", x, dy, window, **options)
-    y = forward.max_pool(x, window, **options)
+    x, dy, slide = _lay("max_pool", x, dy, window_shape, **options)
+    y = forward.max_pool(x, window_shape, **options)
     wide = numerics.upcast(dy)
     slices = (pixels for _, pixels in taps(pad(x, slide, -jnp.inf), slide))
     winners = [
@@ -78,11 +78,11 @@ def max_pool(
 def avg_pool(
     x: Float[Array, "n *spatial c"],
     dy: Float[Array, "n *out c"],
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
 ) -> Float[Array, "n *spatial c"]:
@@ -94,7 +94,7 @@ def avg_pool(
     Array([3., 3., 5., 5.], dtype=float32)
     """
     options: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
-    x, dy, slide = _lay("avg_pool", x, dy, window, count_include_pad=count_include_pad, **options)
+    x, dy, slide = _lay("avg_pool", x, dy, window_shape, count_include_pad=count_include_pad, **options)
     counts = forward.counts(slide, x.shape[1:-1], include_pad=count_include_pad)
     wide = numerics.upcast(dy)
     spread = wide / jnp.asarray(counts[None, ..., None], wide.dtype)
@@ -105,11 +105,11 @@ def avg_pool(
 def lp_pool(
     x: Float[Array, "n *spatial c"],
     dy: Float[Array, "n *out c"],
-    window: Sizes,
+    window_shape: IntOrInts,
     *,
-    stride: Sizes | None = None,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     ceil_mode: bool = False,
     p: float = 2.0,
 ) -> Float[Array, "n *spatial c"]:
@@ -127,9 +127,9 @@ def lp_pool(
         "ceil_mode": ceil_mode,
         "p": p,
     }
-    x, dy, slide = _lay("lp_pool", x, dy, window, **options)
+    x, dy, slide = _lay("lp_pool", x, dy, window_shape, **options)
     wide, wide_dy = numerics.upcast(x), numerics.upcast(dy)
-    y = forward.lp_pool(wide, window, **options)
+    y = forward.lp_pool(wide, window_shape, **options)
     y = jnp.where(y == 0, 1, y)
     spread = [jnp.sign(v) * (jnp.abs(v) / y) ** (p - 1) * wide_dy for _, v in taps(pad(wide, slide), slide)]
     return _upsample(spread, slide, x)
@@ -150,14 +150,14 @@ def global_avg_pool(x: Float[Array, "n *spatial c"], dy: Float[Array, "n c"]) ->
 
 
 def _lay(
-    op: str, x: jax.Array, dy: jax.Array, window: Sizes, **options: Any
+    op: str, x: jax.Array, dy: jax.Array, window: IntOrInts, **options: Any
 ) -> tuple[jax.Array, jax.Array, ResolvedWindow]:
     """Both arrays, and the window as the forward op lays it, with the op's own errors for what it refuses."""
     x, dy = checks.as_arrays(x=x, dy=dy)
     y = jax.eval_shape(lambda: getattr(forward, op)(x, window, **options))
     checks.cotangent(dy, y)
-    slide = Window.of_a_pool(window, options["stride"], options["padding"], options["dilation"])
-    return x, dy, resolve(slide, x.shape[1:-1], ceil_mode=options["ceil_mode"])
+    slide = Window.for_pooling(window, options["stride"], options["padding"], options["dilation"])
+    return x, dy, resolve_window(slide, x.shape[1:-1], ceil_mode=options["ceil_mode"])
 
 
 def _upsample(shares: list[jax.Array], slide: ResolvedWindow, x: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution import dispatch, lowerings
 from jaxconv.ops.sharding import over_devices
-from jaxconv.shapes import Padding, ResolvedWindow, Sizes, Window, is_int, resolve
+from jaxconv.shapes import IntOrInts, Padding, ResolvedWindow, Window, is_int, resolve_window
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -33,7 +33,7 @@ LOWERINGS: dict[str, Callable[..., jax.Array]] = {
     "fft": lowerings.fft_conv,
 }
 # Our names, which are PyTorch's, and numpy's for the same.
-PAD_MODES = {
+PADDING_MODES = {
     "zeros": "constant",
     "circular": "wrap",
     "reflect": "reflect",
@@ -48,12 +48,12 @@ def conv(
     kernel: Float[Array, "*window c_per_group o"],
     bias: Float[Array, " o"] | None = None,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     groups: int = 1,
-    pad_mode: str = "zeros",
-    flip: bool = False,
+    padding_mode: str = "zeros",
+    flip_kernel: bool = False,
     impl: str = "auto",
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "n *out o"]:
@@ -75,9 +75,9 @@ def conv(
         dilation: pixels from one tap to the next.
         groups: split the channels into so many groups, each seen by its own share of the filters. ``groups=C`` is
             a depthwise convolution.
-        pad_mode: what the padding holds: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
+        padding_mode: what the padding holds: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
             ``"replicate"`` or ``"symmetric"`` (edge pixel repeated).
-        flip: mirror the kernel along every window axis first: convolution in the mathematician's sense, which is
+        flip_kernel: mirror the kernel along every window axis first: convolution in the mathematician's sense, which is
             commutative and associative (row 002-22).
         impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
             above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``:
@@ -105,14 +105,14 @@ def conv(
     """
     x, kernel = checks.as_arrays(x=x, kernel=kernel)
     _check(x, kernel, groups)
-    checks.boolean("flip", flip)
+    checks.boolean("flip_kernel", flip_kernel)
     checks.precision(precision)
     checks.one_of("impl", impl, ["auto", *LOWERINGS])
-    checks.one_of("pad_mode", pad_mode, PAD_MODES)
-    window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
-    if pad_mode != "zeros":
-        x, window = _pad(x, window, pad_mode)
-    if flip:
+    checks.one_of("padding_mode", padding_mode, PADDING_MODES)
+    window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
+    if padding_mode != "zeros":
+        x, window = _pad(x, window, padding_mode)
+    if flip_kernel:
         kernel = jnp.flip(kernel, range(kernel.ndim - 2))
     lowering = dispatch.conv if impl == "auto" else LOWERINGS[impl]
     y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
@@ -120,13 +120,13 @@ def conv(
 
 
 @named_errors
-def conv_matrix(
+def convolution_matrix(
     kernel: Float[Array, "*window c_per_group o"],
-    in_shape: Sequence[int],
+    input_shape: Sequence[int],
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> "BCOO":
     """The matrix of the fully connected layer that a convolution is: sparse, and with shared weights.
@@ -135,10 +135,10 @@ def conv_matrix(
 
     Args:
         kernel, stride, padding, dilation, groups: as in :func:`conv`.
-        in_shape: one example's shape, ``(*spatial, C)``.
+        input_shape: one example's shape, ``(*spatial, C)``.
 
     Returns:
-        A ``jax.experimental.sparse.BCOO`` of shape ``(prod(out)·O, prod(in_shape))`` that stores the taps that meet
+        A ``jax.experimental.sparse.BCOO`` of shape ``(prod(out)·O, prod(input_shape))`` that stores the taps that meet
         a real pixel, and can be differentiated like any array; ``.todense()`` shows it whole.
 
     Raises:
@@ -146,29 +146,29 @@ def conv_matrix(
 
     Lecture rows 000-08 to 000-10.
 
-    >>> conv_matrix(jnp.array([1., 2., 3.])[:, None, None], (5, 1)).todense()
+    >>> convolution_matrix(jnp.array([1., 2., 3.])[:, None, None], (5, 1)).todense()
     Array([[1., 2., 3., 0., 0.],
            [0., 1., 2., 3., 0.],
            [0., 0., 1., 2., 3.]], dtype=float32)
-    >>> lenet1 = conv_matrix(jax.random.normal(jax.random.key(0), (5, 5, 1, 6)), (32, 32, 1))
+    >>> lenet1 = convolution_matrix(jax.random.normal(jax.random.key(0), (5, 5, 1, 6)), (32, 32, 1))
     >>> lenet1.size, lenet1.nse, len(set(lenet1.data.tolist()))
     (4816896, 117600, 150)
     """
     kernel = checks.as_array(kernel=kernel)
-    sizes = in_shape if isinstance(in_shape, Sequence) else ()
+    sizes = input_shape if isinstance(input_shape, Sequence) else ()
     if len(sizes) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in sizes):
-        raise InputError(f"in_shape {in_shape!r} should be one example's, (*spatial, C), for {kernel.shape}")
-    _check(jax.ShapeDtypeStruct((0, *in_shape), kernel.dtype), kernel, groups)
-    size = tuple(in_shape[:-1])
-    window = resolve(Window(kernel.shape[:-2], stride, padding, dilation), size)
+        raise InputError(f"input_shape {input_shape!r} should be one example's, (*spatial, C), for {kernel.shape}")
+    _check(jax.ShapeDtypeStruct((0, *input_shape), kernel.dtype), kernel, groups)
+    size = tuple(input_shape[:-1])
+    window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), size)
     return lowerings.toeplitz_matrix(kernel, size, window, groups)
 
 
-def _pad(x: jax.Array, window: ResolvedWindow, pad_mode: str) -> tuple[jax.Array, ResolvedWindow]:
+def _pad(x: jax.Array, window: ResolvedWindow, padding_mode: str) -> tuple[jax.Array, ResolvedWindow]:
     """Pad with something else than zeros now, so that no lowering needs to know of it."""
     if 0 in x.shape[1:-1]:
-        raise InputError(f"pad_mode={pad_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
-    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PAD_MODES[pad_mode])
+        raise InputError(f"padding_mode={padding_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
+    x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PADDING_MODES[padding_mode])
     return x, window._replace(padding=((0, 0),) * len(window.size))
 
 

@@ -13,17 +13,17 @@ import jax.numpy as jnp
 
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors, unknown_name_error
-from jaxconv.shapes import Sizes, is_int, per_dimension, span
+from jaxconv.shapes import IntOrInts, canonicalize_sizes, dilated_size, is_int
 
 
 @named_errors
-def from_keras_transpose(
+def from_keras_conv_transpose(
     kernel: jax.Array,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: str = "valid",
-    output_padding: Sizes | None = None,
-    dilation: Sizes = 1,
+    output_padding: IntOrInts | None = None,
+    dilation: IntOrInts = 1,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Keras's ``Conv2DTranspose`` (and 1-D, 3-D): its kernel is ``(*window, O, C)``.
 
@@ -37,25 +37,25 @@ def from_keras_transpose(
     Returns:
         The kernel and the options for :func:`jaxconv.ops.conv_transpose`.
 
-    >>> kernel, options = from_keras_transpose(jnp.ones((4, 3, 8, 16)), stride=2, padding="same")
+    >>> kernel, options = from_keras_conv_transpose(jnp.ones((4, 3, 8, 16)), stride=2, padding="same")
     >>> kernel.shape, options["padding"], options["output_padding"]
     ((4, 3, 16, 8), ((1, 1), (0, 1)), (0, 0))
     """
     kernel, reach, strides = _taken(kernel, stride, dilation)
     extras: Sequence[int | None] = [None] * len(reach)
     if output_padding is not None:
-        extras = per_dimension(output_padding, len(reach), "output_padding", least=0)
+        extras = canonicalize_sizes(output_padding, len(reach), "output_padding", minimum=0)
     pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, extras, strict=True)]
     return jnp.swapaxes(kernel, -1, -2), _options(reach, stride, dilation, pads)
 
 
 @named_errors
-def from_lax_transpose(
+def from_lax_conv_transpose(
     kernel: jax.Array,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: str | Sequence[tuple[int, int]],
-    dilation: Sizes = 1,
+    dilation: IntOrInts = 1,
     transpose_kernel: bool = False,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """``lax.conv_transpose``, which correlates the stretched image with the kernel as it is: mirrored, in our words.
@@ -72,7 +72,7 @@ def from_lax_transpose(
     Raises:
         InputError: pairs so large that they add pixels before the first stamp, which no padding of ours can.
 
-    >>> kernel, options = from_lax_transpose(jnp.arange(3.)[:, None, None], stride=2, padding="VALID")
+    >>> kernel, options = from_lax_conv_transpose(jnp.arange(3.)[:, None, None], stride=2, padding="VALID")
     >>> kernel[:, 0, 0].tolist(), options["padding"]
     ([2.0, 1.0, 0.0], ((0, 0),))
     """
@@ -88,14 +88,14 @@ def from_lax_transpose(
     return ours, _options(reach, stride, dilation, pairs)
 
 
-def _taken(kernel: jax.Array, stride: Sizes, dilation: Sizes) -> tuple[jax.Array, list[int], tuple[int, ...]]:
+def _taken(kernel: jax.Array, stride: IntOrInts, dilation: IntOrInts) -> tuple[jax.Array, list[int], tuple[int, ...]]:
     """The kernel as an array, and in each dimension how far it reaches and how far apart its stamps are."""
     kernel = checks.as_array(kernel=kernel)
     checks.kernel(kernel)
     window = kernel.shape[:-2]
-    dilations = per_dimension(dilation, len(window), "dilation")
-    strides = per_dimension(stride, len(window), "stride")
-    return kernel, [span(f, d) for f, d in zip(window, dilations, strict=True)], strides
+    dilations = canonicalize_sizes(dilation, len(window), "dilation")
+    strides = canonicalize_sizes(stride, len(window), "stride")
+    return kernel, [dilated_size(f, d) for f, d in zip(window, dilations, strict=True)], strides
 
 
 def _is_pair(value: object) -> bool:
@@ -113,7 +113,9 @@ def _named_padding(padding: str, reach: int, stride: int, extra: int | None = No
     return low, total - low
 
 
-def _options(reach: Sequence[int], stride: Sizes, dilation: Sizes, pads: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def _options(
+    reach: Sequence[int], stride: IntOrInts, dilation: IntOrInts, pads: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
     """What is added to the stretched image before a convolution, as what is cut off the stamped one or kept."""
     cuts = [(r - 1 - low, r - 1 - high) for r, (low, high) in zip(reach, pads, strict=True)]
     if any(low < 0 for low, _ in cuts):

@@ -22,7 +22,7 @@ from jaxconv.ops.convolution.primitives import Form, Lowering, shape_of
 from jaxconv.ops.numerics import mix
 from jaxconv.ops.sharding import varying_alike
 from jaxconv.ops.sliding_window import layout, pad, tap_numbers, taps
-from jaxconv.shapes import ResolvedWindow, span, tap_pixels
+from jaxconv.shapes import ResolvedWindow, dilated_size, tap_indices
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -67,7 +67,7 @@ def fft_conv(
     length, c, features = x.shape[1:-1], kernel.shape[-2], kernel.shape[-1]
     # Zeros between the taps (dilation) and after the last, so that the kernel is as large as the image.
     zeros = jnp.zeros((), kernel.dtype)
-    reaches = map(span, window.size, window.dilation)
+    reaches = map(dilated_size, window.size, window.dilation)
     gaps = [(0, n - reach, d - 1) for n, reach, d in zip(length, reaches, window.dilation, strict=True)]
     kernel = lax.pad(kernel, zeros, [*gaps, (0, 0, 0), (0, 0, 0)])
 
@@ -78,7 +78,7 @@ def fft_conv(
     response = response.reshape(*response.shape[:-1], groups, features // groups)
     product = jnp.einsum("n...gc,...cgo->n...go", waves, response, precision=precision)
     y = jnp.fft.irfftn(product.reshape(*product.shape[:-2], features), s=length, axes=axes)
-    last = [(out - 1) * stride + 1 for out, stride in zip(window.out, window.stride, strict=True)]
+    last = [(out - 1) * stride + 1 for out, stride in zip(window.out_size, window.stride, strict=True)]
     return lax.slice(y, (0,) * y.ndim, (x.shape[0], *last, features), (1, *window.stride, 1))
 
 
@@ -141,10 +141,10 @@ def toeplitz_matrix(kernel: jax.Array, size: tuple[int, ...], window: ResolvedWi
     from jax.experimental import sparse  # slow to load, and importing jaxconv should not pay for it
 
     *_, c, features = kernel.shape
-    most = max(math.prod(window.out) * kernel.size, math.prod(size) * c * groups)
+    most = max(math.prod(window.out_size) * kernel.size, math.prod(size) * c * groups)
     if most > MOST_NUMBERS:
         raise InputError(
-            f"the matrix of a kernel {kernel.shape} at {' × '.join(map(str, window.out))} places has up to {most:,} "
+            f"the matrix of a kernel {kernel.shape} at {' × '.join(map(str, window.out_size))} places has up to {most:,} "
             f"numbers, or columns, and at most {MOST_NUMBERS:,} can be: take smaller images or another impl"
         )
     rows, columns, taps = (np.concatenate(part) for part in zip(*_meetings(window, size), strict=True))
@@ -154,20 +154,20 @@ def toeplitz_matrix(kernel: jax.Array, size: tuple[int, ...], window: ResolvedWi
     input = columns[:, None, None] * c * groups + o // (features // groups) * c + k
     where = np.stack(np.broadcast_arrays(neuron, input), axis=-1).reshape(-1, 2)
     weights = kernel.reshape(-1, c, features).transpose(0, 2, 1)[taps]
-    shape = (math.prod(window.out) * features, math.prod(size) * c * groups)
+    shape = (math.prod(window.out_size) * features, math.prod(size) * c * groups)
     return sparse.BCOO((weights.ravel(), jnp.asarray(where, jnp.int32)), shape=shape)
 
 
 def _meetings(window: ResolvedWindow, size: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """For each tap, the places and the pixels that it joins, as flat indices; what falls on padding is no pixel."""
-    pixels = tap_pixels(window)
+    pixels = tap_indices(window)
     for tap in tap_numbers(window.size):
         places, met = [], []
         for axis, u in enumerate(tap):
             real = np.flatnonzero((pixels[axis][:, u] >= 0) & (pixels[axis][:, u] < size[axis]))
             places.append(real)
             met.append(pixels[axis][real, u])
-        rows = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), window.out).ravel()
+        rows = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), window.out_size).ravel()
         columns = np.ravel_multi_index(np.meshgrid(*met, indexing="ij"), size).ravel()
         yield rows, columns, np.full(rows.size, np.ravel_multi_index(tap, window.size))
 
@@ -177,7 +177,7 @@ def toeplitz_conv(
 ) -> jax.Array:
     """Convolution as a fully connected layer: one large matrix, nearly empty, whose few numbers repeat.
 
-        y.ravel() = conv_matrix(kernel, in_shape) @ x.ravel()
+        y.ravel() = conv_matrix(kernel, input_shape) @ x.ravel()
 
     Each output is a neuron connected to the pixels of its window and to no other (sparse connectivity), and all neurons
     of one feature map have the same weights (weight sharing). The matrix of a one-dimensional convolution is constant
@@ -189,7 +189,7 @@ def toeplitz_conv(
     pixels = x.reshape(x.shape[0], math.prod(x.shape[1:])).T
     # The product written out, because jax's own has no gradient on meshes of Explicit axes.
     y = jax.ops.segment_sum(connections.data[:, None] * pixels[inputs], neurons, connections.shape[0])
-    return y.T.reshape(x.shape[0], *window.out, kernel.shape[-1])
+    return y.T.reshape(x.shape[0], *window.out_size, kernel.shape[-1])
 
 
 def lax_forward(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:

@@ -59,7 +59,7 @@ def others(wanted: str) -> tuple[str, str]:
 def shape_of(wanted: str, first: tuple[int, ...], second: tuple[int, ...], form: Form) -> tuple[int, ...]:
     """The shape of one factor, by those of the other two."""
     if wanted == "y":
-        return (first[0], *form.window.out, second[-1])
+        return (first[0], *form.window.out_size, second[-1])
     if wanted == "kernel":
         return (*form.window.size, first[-1] // form.groups, second[-1])
     return (second[0], *form.size, first[-2] * form.groups)

@@ -22,7 +22,15 @@ from jaxconv.ops import numerics
 from jaxconv.ops.numerics import mix
 from jaxconv.ops.sharding import over_devices
 from jaxconv.ops.sliding_window import full_edges, layout, put, tap_numbers
-from jaxconv.shapes import Padding, Sizes, countable, padding_per_dimension, per_dimension, resolve_padding, span
+from jaxconv.shapes import (
+    IntOrInts,
+    Padding,
+    canonicalize_padding,
+    canonicalize_sizes,
+    countable,
+    dilated_size,
+    resolve_padding,
+)
 
 
 class Stamp(NamedTuple):
@@ -41,10 +49,10 @@ def conv_transpose(
     kernel: Float[Array, "*window c_per_group o"],
     bias: Float[Array, " o"] | None = None,
     *,
-    stride: Sizes = 1,
+    stride: IntOrInts = 1,
     padding: Padding = "VALID",
-    output_padding: Sizes = 0,
-    dilation: Sizes = 1,
+    output_padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
     groups: int = 1,
     impl: str = "auto",
     precision: jax.lax.PrecisionLike = None,
@@ -55,7 +63,7 @@ def conv_transpose(
 
     The output has ``(size − 1)·stride + span − low − high + output_padding`` pixels, where the span of F taps is
     ``dilation·(F − 1) + 1``. Every argument means what it means in PyTorch; for Keras's and lax's meanings see
-    :func:`jaxconv.ops.from_keras_transpose` and :func:`jaxconv.ops.from_lax_transpose`.
+    :func:`jaxconv.ops.from_keras_conv_transpose` and :func:`jaxconv.ops.from_lax_conv_transpose`.
 
     Args:
         x: the images, channels last.
@@ -101,23 +109,23 @@ def conv_transpose(
 def lay(
     window: tuple[int, ...],
     size: tuple[int, ...],
-    stride: Sizes,
+    stride: IntOrInts,
     padding: Padding,
-    output_padding: Sizes,
-    dilation: Sizes,
+    output_padding: IntOrInts,
+    dilation: IntOrInts,
 ) -> Stamp:
     """Every form canonicalised once, every size checked."""
-    strides, dilations = (per_dimension(v, len(size), n) for v, n in ((stride, "stride"), (dilation, "dilation")))
-    extras = per_dimension(output_padding, len(size), "output_padding", least=0)
+    strides, dilations = (canonicalize_sizes(v, len(size), n) for v, n in ((stride, "stride"), (dilation, "dilation")))
+    extras = canonicalize_sizes(output_padding, len(size), "output_padding", minimum=0)
     lows, outs = [], []
     for n, f, s, d, extra, pads in zip(
-        size, window, strides, dilations, extras, padding_per_dimension(padding, len(size)), strict=True
+        size, window, strides, dilations, extras, canonicalize_padding(padding, len(size)), strict=True
     ):
         if extra and extra >= max(s, d):
             raise InputError(
                 f"output_padding {output_padding!r} should be less than the stride {s} or the dilation {d}"
             )
-        natural = (n - 1) * s + span(f, d)
+        natural = (n - 1) * s + dilated_size(f, d)
         if isinstance(pads, str) and pads.upper().startswith("SAME"):
             if extra:
                 raise InputError(
@@ -130,7 +138,7 @@ def lay(
             out = natural - low - high + extra
         if n < 1 or out < 1:
             raise InputError(
-                f"stamps of {span(f, d)} pixels on an input of {size} cover {natural} pixels, of which padding "
+                f"stamps of {dilated_size(f, d)} pixels on an input of {size} cover {natural} pixels, of which padding "
                 f"{padding!r} cuts off {natural - out}: nothing is left; pad less"
             )
         lows.append(low)

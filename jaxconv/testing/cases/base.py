@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxconv.shapes import Padding, Sizes
+from jaxconv.shapes import IntOrInts, Padding
 
 
-class Contest(NamedTuple):
+class OpCase(NamedTuple):
     """Implementations of one function, the reference first, and arguments for all of them."""
 
     functions: Mapping[str, Callable[..., jax.Array]]
@@ -19,27 +19,27 @@ class Contest(NamedTuple):
     names: tuple[str, ...]
 
 
-class Asked(NamedTuple):
+class OpCaseOptions(NamedTuple):
     """What a contest is asked for; each op takes from it what it needs."""
 
     op: str
     shape: tuple[int, ...]
     features: int
-    kernel: Sizes
-    stride: Sizes | None
+    kernel: IntOrInts
+    stride: IntOrInts | None
     padding: Padding
-    output_padding: Sizes
-    dilation: Sizes
+    output_padding: IntOrInts
+    dilation: IntOrInts
     groups: int
-    pad_mode: str
-    flip: bool
+    padding_mode: str
+    flip_kernel: bool
     p: float
     kinks: bool
     dtype: Any
     seed: int
 
 
-class Entry(NamedTuple):
+class OpCaseSpec(NamedTuple):
     """A line in the table of contests.
 
     Attributes:
@@ -49,18 +49,18 @@ class Entry(NamedTuple):
         shape: of x, unless another is asked for.
     """
 
-    make: Callable[[Asked], Contest]
+    make: Callable[[OpCaseOptions], OpCase]
     uses: frozenset[str]
     spatial: bool
     shape: tuple[int, ...] = (8, 28, 28, 3)
 
 
-def with_gradient(forward: Callable[..., jax.Array], gradient: Callable[..., Any]) -> Callable[..., jax.Array]:
+def with_custom_gradient(forward: Callable[..., jax.Array], gradient: Callable[..., Any]) -> Callable[..., jax.Array]:
     """A function whose gradient is the one given: ``gradient(*args, dy) -> (d_arg1, d_arg2, …)``.
 
     The args are those of the call, all of them positional; what it leaves out, the gradient is not given either.
 
-    >>> doubled = with_gradient(lambda x: x * x, lambda x, dy: (4 * x * dy,))                 # twice too large
+    >>> doubled = with_custom_gradient(lambda x: x * x, lambda x, dy: (4 * x * dy,))                 # twice too large
     >>> jax.grad(doubled)(3.0)
     Array(12., dtype=float32, weak_type=True)
     """
@@ -70,20 +70,23 @@ def with_gradient(forward: Callable[..., jax.Array], gradient: Callable[..., Any
     return functools.wraps(forward)(lambda *args: function(*args))
 
 
-def of_x(
-    asked: Asked, functions: Mapping[str, Callable[..., jax.Array]], gradient: Callable[..., jax.Array], name: str = "x"
-) -> Contest:
+def unary_case(
+    asked: OpCaseOptions,
+    functions: Mapping[str, Callable[..., jax.Array]],
+    gradient: Callable[..., jax.Array],
+    name: str = "x",
+) -> OpCase:
     """Functions of x alone, and the first of them with the gradient given, ``(x, dy) -> dx``."""
     first = next(iter(functions.values()))
-    by_hand = with_gradient(first, lambda x, dy: (gradient(x, dy),))
-    return Contest({**functions, "by hand": by_hand}, (random_x(asked),), (name,))
+    by_hand = with_custom_gradient(first, lambda x, dy: (gradient(x, dy),))
+    return OpCase({**functions, "manual": by_hand}, (random_x(asked),), (name,))
 
 
-def random_x(asked: Asked) -> jax.Array:
+def random_x(asked: OpCaseOptions) -> jax.Array:
     x = np.random.default_rng(asked.seed).normal(size=asked.shape)
     return jnp.asarray(np.round(2 * x) if asked.kinks else x, asked.dtype)
 
 
-def random_parameters(asked: Asked, *shapes: Sequence[int]) -> list[jax.Array]:
+def random_parameters(asked: OpCaseOptions, *shapes: Sequence[int]) -> list[jax.Array]:
     rng = np.random.default_rng(asked.seed + 1)
     return [jnp.asarray(rng.normal(size=shape), asked.dtype) for shape in shapes]

@@ -12,14 +12,22 @@ from jaxconv import checks, ops
 from jaxconv.errors import error_context
 from jaxconv.ops import backward
 from jaxconv.ops.convolution.transposed import TRANSPOSE_LOWERINGS
-from jaxconv.shapes import per_dimension
-from jaxconv.testing.cases.base import Asked, Contest, Entry, of_x, random_parameters, random_x, with_gradient
+from jaxconv.shapes import canonicalize_sizes
+from jaxconv.testing.cases.base import (
+    OpCase,
+    OpCaseOptions,
+    OpCaseSpec,
+    random_parameters,
+    random_x,
+    unary_case,
+    with_custom_gradient,
+)
 
 
-def _convolution(asked: Asked, lowerings: Sequence[str], **options: Any) -> Contest:
+def _convolution(asked: OpCaseOptions, lowerings: Sequence[str], **options: Any) -> OpCase:
     with error_context(asked.op):
         channels = checks.channels_per_group(asked.shape, asked.groups)
-        window = per_dimension(asked.kernel, len(asked.shape) - 2, "kernel")
+        window = canonicalize_sizes(asked.kernel, len(asked.shape) - 2, "kernel")
     args = (random_x(asked), *random_parameters(asked, (*window, channels, asked.features), (asked.features,)))
     options |= {
         "stride": 1 if asked.stride is None else asked.stride,
@@ -35,49 +43,51 @@ def _convolution(asked: Asked, lowerings: Sequence[str], **options: Any) -> Cont
     def by_hand(x: jax.Array, kernel: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
         return gradient(x, kernel, dy, **options)
 
-    functions["by hand"] = with_gradient(functions["explicit"], by_hand)
-    return Contest(functions, args, ("x", "kernel", "bias"))
+    functions["manual"] = with_custom_gradient(functions["explicit"], by_hand)
+    return OpCase(functions, args, ("x", "kernel", "bias"))
 
 
-def _conv(asked: Asked) -> Contest:
-    return _convolution(asked, [*ops.LOWERINGS, "auto"], pad_mode=asked.pad_mode, flip=asked.flip)
+def _conv(asked: OpCaseOptions) -> OpCase:
+    return _convolution(asked, [*ops.LOWERINGS, "auto"], padding_mode=asked.padding_mode, flip_kernel=asked.flip_kernel)
 
 
-def _conv_transpose(asked: Asked) -> Contest:
+def _conv_transpose(asked: OpCaseOptions) -> OpCase:
     return _convolution(asked, list(TRANSPOSE_LOWERINGS), output_padding=asked.output_padding)
 
 
 USES = frozenset({"features", "kernel", "stride", "padding", "dilation", "groups"})
 CONVOLUTIONS = {
-    "conv": Entry(_conv, USES | {"pad_mode", "flip"}, spatial=True),
-    "conv_transpose": Entry(_conv_transpose, USES | {"output_padding"}, spatial=True),
+    "conv": OpCaseSpec(_conv, USES | {"padding_mode", "flip"}, spatial=True),
+    "conv_transpose": OpCaseSpec(_conv_transpose, USES | {"output_padding"}, spatial=True),
 }
 
 
-def _dense(asked: Asked) -> Contest:
+def _dense(asked: OpCaseOptions) -> OpCase:
     parameters = random_parameters(asked, (asked.shape[1], asked.features), (asked.features,))
     functions: dict[str, Callable[..., jax.Array]] = {
         "matmul": partial(ops.dense, precision="highest"),
         "sum": lambda x, kernel, bias: (x[:, :, None] * kernel[None]).sum(axis=1) + bias[None],
-        "by hand": with_gradient(
+        "manual": with_custom_gradient(
             partial(ops.dense, precision="highest"), lambda x, kernel, bias, dy: backward.dense(x, kernel, dy)
         ),
     }
-    return Contest(functions, (random_x(asked), *parameters), ("x", "kernel", "bias"))
+    return OpCase(functions, (random_x(asked), *parameters), ("x", "kernel", "bias"))
 
 
-def _loss(asked: Asked) -> Contest:
+def _loss(asked: OpCaseOptions) -> OpCase:
     label = jnp.asarray(np.random.default_rng(asked.seed + 1).integers(0, asked.shape[1], asked.shape[0]), jnp.int32)
     true = jax.nn.one_hot(label, asked.shape[1], dtype=asked.dtype)
     functions: dict[str, Callable[..., jax.Array]] = {
         "optax": lambda logits: ops.softmax_cross_entropy(logits, label),
         "-log softmax": lambda logits: -(true * jnp.log(jax.nn.softmax(logits))).sum(axis=1),
     }
-    return of_x(asked, functions, lambda logits, dy: backward.softmax_cross_entropy(logits, label, dy), name="logits")
+    return unary_case(
+        asked, functions, lambda logits, dy: backward.softmax_cross_entropy(logits, label, dy), name="logits"
+    )
 
 
-def _elementwise(functions: Mapping[str, Callable[..., jax.Array]], gradient: Callable[..., jax.Array]) -> Entry:
-    return Entry(lambda asked: of_x(asked, functions, gradient), frozenset({"kinks"}), spatial=False)
+def _elementwise(functions: Mapping[str, Callable[..., jax.Array]], gradient: Callable[..., jax.Array]) -> OpCaseSpec:
+    return OpCaseSpec(lambda asked: unary_case(asked, functions, gradient), frozenset({"kinks"}), spatial=False)
 
 
 DENSE = {
@@ -91,6 +101,6 @@ DENSE = {
     ),
     "tanh": _elementwise({"jax.nn": ops.tanh, "exp": lambda x: 1 - 2 / (jnp.exp(2 * x) + 1)}, backward.tanh),
     "sigmoid": _elementwise({"jax.nn": ops.sigmoid, "exp": lambda x: 1 / (1 + jnp.exp(-x))}, backward.sigmoid),
-    "dense": Entry(_dense, frozenset({"features"}), spatial=False, shape=(64, 10)),
-    "softmax_cross_entropy": Entry(_loss, frozenset({"kinks"}), spatial=False, shape=(64, 10)),
+    "dense": OpCaseSpec(_dense, frozenset({"features"}), spatial=False, shape=(64, 10)),
+    "softmax_cross_entropy": OpCaseSpec(_loss, frozenset({"kinks"}), spatial=False, shape=(64, 10)),
 }

@@ -18,7 +18,14 @@ import jax.numpy as jnp
 
 from jaxconv import ops
 from jaxconv.ops import numerics
-from jaxconv.testing.cases.base import Asked, Contest, Entry, random_parameters, random_x, with_gradient
+from jaxconv.testing.cases.base import (
+    OpCase,
+    OpCaseOptions,
+    OpCaseSpec,
+    random_parameters,
+    random_x,
+    with_custom_gradient,
+)
 
 EPS = 1e-5
 
@@ -32,7 +39,7 @@ AXES: dict[str, Callable[[int], tuple[int, ...]]] = {
 }
 
 
-def _norm(asked: Asked) -> Contest:
+def _norm(asked: OpCaseOptions) -> OpCase:
     centred, grouped = asked.op != "rms_norm", asked.op == "group_norm"
     op = partial(getattr(ops, asked.op), eps=EPS, **{"groups": asked.groups} if grouped else {})
     groups = asked.groups if grouped else 1
@@ -63,11 +70,11 @@ def _norm(asked: Asked) -> Contest:
     functions: dict[str, Callable[..., jax.Array]] = {
         "op": op,
         "mean and var": plain,
-        "by hand": with_gradient(op, gradient),
+        "manual": with_custom_gradient(op, gradient),
     }
     names = ("x", "scale", "bias") if centred else ("x", "scale")
     args = (random_x(asked), *random_parameters(asked, *[asked.shape[-1:]] * (len(names) - 1)))
-    return Contest(functions, args, names)
+    return OpCase(functions, args, names)
 
 
 def _row(vector: jax.Array, x: jax.Array) -> jax.Array:
@@ -76,5 +83,6 @@ def _row(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 NORMS = {
-    op: Entry(_norm, frozenset({"groups"} if op == "group_norm" else ()), spatial=op == "instance_norm") for op in AXES
+    op: OpCaseSpec(_norm, frozenset({"groups"} if op == "group_norm" else ()), spatial=op == "instance_norm")
+    for op in AXES
 }

@@ -13,29 +13,29 @@ from jaxconv import ops
 from jaxconv.errors import error_context
 from jaxconv.ops import backward
 from jaxconv.ops.pooling import counts
-from jaxconv.shapes import ResolvedWindow, Window, resolve
-from jaxconv.testing.cases.base import Asked, Contest, Entry, of_x
+from jaxconv.shapes import ResolvedWindow, Window, resolve_window
+from jaxconv.testing.cases.base import OpCase, OpCaseOptions, OpCaseSpec, unary_case
 
 Slide = Callable[[jax.Array, np.ndarray, Callable[..., Any]], jax.Array]
 
 
 def _pooling(
-    asked: Asked,
+    asked: OpCaseOptions,
     ways: Mapping[str, Mapping[str, Any]],
     by_lax: Callable[[jax.Array, Slide, np.ndarray], jax.Array],
     **options: Any,
-) -> Contest:
+) -> OpCase:
     """The op in its ways, the first of which is its default, and the same made of what slides in lax."""
     size = asked.shape[1:-1]
     with error_context(asked.op):
-        window = resolve(Window.of_a_pool(asked.kernel, asked.stride, asked.padding, asked.dilation), size)
-    options |= {"window": asked.kernel, "stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
+        window = resolve_window(Window.for_pooling(asked.kernel, asked.stride, asked.padding, asked.dilation), size)
+    options |= {"window_shape": asked.kernel, "stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
     pool = partial(getattr(ops, asked.op), **options)
     functions: dict[str, Callable[..., jax.Array]] = {name: partial(pool, **more) for name, more in ways.items()}
     if set(window.dilation) == {1}:  # jax 0.10 has no derivative of reduce_window with dilation
         count = counts(window, size, include_pad=False)[None, ..., None]
         functions["reduce_window"] = lambda x: by_lax(x, _slide(window), count)
-    return of_x(asked, functions, partial(getattr(backward, asked.op), **options))
+    return unary_case(asked, functions, partial(getattr(backward, asked.op), **options))
 
 
 def _slide(window: ResolvedWindow) -> Slide:
@@ -47,21 +47,21 @@ def _slide(window: ResolvedWindow) -> Slide:
     )
 
 
-def _max_pool(asked: Asked) -> Contest:
+def _max_pool(asked: OpCaseOptions) -> OpCase:
     def by_lax(x: jax.Array, slide: Slide, count: np.ndarray) -> jax.Array:
         return slide(x, np.array(-np.inf, x.dtype), lax.max)
 
     return _pooling(asked, {"first": {}, "split": {"ties": "split"}}, by_lax)
 
 
-def _avg_pool(asked: Asked) -> Contest:
+def _avg_pool(asked: OpCaseOptions) -> OpCase:
     def by_lax(x: jax.Array, slide: Slide, count: np.ndarray) -> jax.Array:
         return slide(x, np.array(0, x.dtype), lax.add) / jnp.asarray(count, x.dtype)
 
     return _pooling(asked, {"taps": {}}, by_lax)
 
 
-def _lp_pool(asked: Asked) -> Contest:
+def _lp_pool(asked: OpCaseOptions) -> OpCase:
     def by_lax(x: jax.Array, slide: Slide, count: np.ndarray) -> jax.Array:
         total = slide(jnp.abs(x) ** asked.p, np.array(0, x.dtype), lax.add)
         return jnp.where(total == 0, total, jnp.where(total == 0, jnp.ones((), x.dtype), total) ** (1 / asked.p))
@@ -69,12 +69,12 @@ def _lp_pool(asked: Asked) -> Contest:
     return _pooling(asked, {"taps": {}}, by_lax, p=asked.p)
 
 
-def _global_avg_pool(asked: Asked) -> Contest:
+def _global_avg_pool(asked: OpCaseOptions) -> OpCase:
     functions = {"mean": ops.global_avg_pool, "avg_pool": lambda x: _of_all(ops.avg_pool, x)}
-    return of_x(asked, functions, backward.global_avg_pool)
+    return unary_case(asked, functions, backward.global_avg_pool)
 
 
-def _global_max_pool(asked: Asked) -> Contest:
+def _global_max_pool(asked: OpCaseOptions) -> OpCase:
     functions: dict[str, Callable[..., jax.Array]] = {
         "first": partial(ops.global_max_pool, ties="first"),
         "split": partial(ops.global_max_pool, ties="split"),
@@ -87,7 +87,7 @@ def _global_max_pool(asked: Asked) -> Contest:
         won = jnp.arange(pixels.shape[1])[None, :, None] == pixels.argmax(axis=1, keepdims=True)
         return jnp.where(won, dy[:, None], jnp.zeros((), dy.dtype)).reshape(x.shape)
 
-    return of_x(asked, functions, gradient)
+    return unary_case(asked, functions, gradient)
 
 
 def _of_all(pool: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
@@ -97,9 +97,9 @@ def _of_all(pool: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
 
 USES = frozenset({"kernel", "stride", "padding", "dilation", "kinks"})
 POOLS = {
-    "max_pool": Entry(_max_pool, USES, spatial=True),
-    "avg_pool": Entry(_avg_pool, USES, spatial=True),
-    "lp_pool": Entry(_lp_pool, USES | {"p"}, spatial=True),
-    "global_avg_pool": Entry(_global_avg_pool, frozenset({"kinks"}), spatial=True, shape=(8, 7, 7, 16)),
-    "global_max_pool": Entry(_global_max_pool, frozenset({"kinks"}), spatial=True, shape=(8, 7, 7, 16)),
+    "max_pool": OpCaseSpec(_max_pool, USES, spatial=True),
+    "avg_pool": OpCaseSpec(_avg_pool, USES, spatial=True),
+    "lp_pool": OpCaseSpec(_lp_pool, USES | {"p"}, spatial=True),
+    "global_avg_pool": OpCaseSpec(_global_avg_pool, frozenset({"kinks"}), spatial=True, shape=(8, 7, 7, 16)),
+    "global_max_pool": OpCaseSpec(_global_max_pool, frozenset({"kinks"}), spatial=True, shape=(8, 7, 7, 16)),
 }

@@ -12,36 +12,36 @@ import numpy as np
 
 from jaxconv import checks
 from jaxconv.errors import InputError, error_context
-from jaxconv.shapes import Padding, Sizes, is_int
+from jaxconv.shapes import IntOrInts, Padding, is_int
 from jaxconv.testing.arguments import floating_dtype
-from jaxconv.testing.cases.base import Asked, Contest, Entry, with_gradient
+from jaxconv.testing.cases.base import OpCase, OpCaseOptions, OpCaseSpec, with_custom_gradient
 from jaxconv.testing.cases.linear import CONVOLUTIONS, DENSE
 from jaxconv.testing.cases.normalization import NORMS
 from jaxconv.testing.cases.pooling import POOLS
 
-__all__ = ["CONTESTS", "Contest", "contest", "with_gradient"]
+__all__ = ["OP_CASES", "OpCase", "make_op_case", "with_custom_gradient"]
 
-CONTESTS: dict[str, Entry] = CONVOLUTIONS | POOLS | NORMS | DENSE
+OP_CASES: dict[str, OpCaseSpec] = CONVOLUTIONS | POOLS | NORMS | DENSE
 
 
-def contest(
+def make_op_case(
     op: str,
     shape: Sequence[int] | None = None,
     *,
     features: int = 16,
-    kernel: Sizes = 3,
-    stride: Sizes | None = None,
+    kernel: IntOrInts = 3,
+    stride: IntOrInts | None = None,
     padding: Padding = "VALID",
-    output_padding: Sizes = 0,
-    dilation: Sizes = 1,
+    output_padding: IntOrInts = 0,
+    dilation: IntOrInts = 1,
     groups: int = 1,
-    pad_mode: str = "zeros",
-    flip: bool = False,
+    padding_mode: str = "zeros",
+    flip_kernel: bool = False,
     p: float = 2.0,
     kinks: bool = False,
     dtype: Any = jnp.float64,
     seed: int = 0,
-) -> Contest:
+) -> OpCase:
     """The implementations of an op that this library knows, with random arguments, for ``compare_all(*contest(…))``.
 
     Args:
@@ -50,7 +50,7 @@ def contest(
         features: filters of a convolution, outputs of a dense layer.
         kernel: taps of the kernel, or of the pooling window.
         stride: by default 1 for convolutions, and the window for pooling.
-        padding, output_padding, dilation, groups, pad_mode, flip, p: as the op takes them.
+        padding, output_padding, dilation, groups, padding_mode, flip_kernel, p: as the op takes them.
         kinks: round x to whole numbers, so that relu meets zeros and pools meet ties.
         dtype: of all arguments.
         seed: of the arguments.
@@ -59,12 +59,12 @@ def contest(
         InputError: an op that is not known, or arguments that cannot be made. What the op itself refuses, such as a
             window larger than x, it refuses when it is called.
 
-    >>> sorted(contest("relu", (2, 3)).functions)
-    ['by hand', 'jax.nn', 'maximum', 'where']
+    >>> sorted(make_op_case("relu", (2, 3)).functions)
+    ['manual', 'jax.nn', 'maximum', 'where']
     """
     with error_context("compare"):
-        checks.one_of("op", op, CONTESTS)
-    entry = CONTESTS[op]
+        checks.one_of("op", op, OP_CASES)
+    entry = OP_CASES[op]
     shape = entry.shape if shape is None else shape
     sizes = tuple(shape) if isinstance(shape, Sequence | np.ndarray) else (shape,)
     least, wanted = (3, "(N, *spatial, C)") if entry.spatial else (2, "(N, values)")
@@ -75,6 +75,6 @@ def contest(
         checks.at_least(0, seed=seed)
         checks.boolean("kinks", kinks)
         floating_dtype(dtype)
-    options = (features, kernel, stride, padding, output_padding, dilation, groups, pad_mode, flip, p, kinks)
+    options = (features, kernel, stride, padding, output_padding, dilation, groups, padding_mode, flip_kernel, p, kinks)
     with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
-        return entry.make(Asked(op, sizes, *options, dtype, seed))
+        return entry.make(OpCaseOptions(op, sizes, *options, dtype, seed))

@@ -11,7 +11,7 @@ from jaxconv.data import augment
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 11, 2)).astype(np.float32)
-warp = jax.jit(augment.warp)
+warp = jax.jit(augment.affine_transform)
 
 
 @pytest.mark.parametrize("degrees", [30.0, -75.0, 180.0, 200.0])
@@ -55,7 +55,7 @@ def test_each_image_by_its_own_numbers_is_scipys_affine_transform():
 
 def test_nothing_to_do_changes_nothing():
     np.testing.assert_array_equal(warp(IMAGES), IMAGES)
-    np.testing.assert_array_equal(augment.affine()(KEY, IMAGES), IMAGES)
+    np.testing.assert_array_equal(augment.random_affine()(KEY, IMAGES), IMAGES)
 
 
 def test_coordinates_stay_exact_on_a_large_image():
@@ -75,7 +75,7 @@ def drawn(function, count=400):
 
 
 def test_turns_are_drawn_evenly_from_both_sides():
-    i, j, _ = drawn(augment.rotate(40))
+    i, j, _ = drawn(augment.random_rotation(40))
     degrees = np.rad2deg(np.arctan2(-i, j))
     assert -41 < degrees.min() < -38 and 38 < degrees.max() < 41
     counts, _ = np.histogram(degrees, bins=8, range=(-41, 41))
@@ -83,10 +83,10 @@ def test_turns_are_drawn_evenly_from_both_sides():
 
 
 def test_scale_and_translation_are_drawn_from_their_ranges():
-    _, j, _ = drawn(augment.affine(scale=(0.5, 1.5)))
+    _, j, _ = drawn(augment.random_affine(scale=(0.5, 1.5)))
     scale = j / 11.5  # the line's own centroid
     assert 0.47 < scale.min() < 0.53 and 1.2 < scale.max() < 1.51  # a part of the largest leaves
-    i, j, _ = drawn(augment.affine(translate=2))
+    i, j, _ = drawn(augment.random_affine(translate=2))
     assert abs(i.mean()) < 0.3 and abs((j - 11.5).mean()) < 0.3
     assert -2.01 < i.min() < -1.9 and 1.9 < i.max() < 2.01
     assert abs(np.corrcoef(i, j)[0, 1]) < 0.25  # up or down says nothing about left or right
@@ -95,7 +95,7 @@ def test_scale_and_translation_are_drawn_from_their_ranges():
 def test_shear_leans():
     images = np.zeros((200, 21, 21, 1), np.float32)
     images[:, :, 10] = 1  # upright
-    y = np.asarray(jax.jit(augment.affine(shear=30))(KEY, images))[..., 0]
+    y = np.asarray(jax.jit(augment.random_affine(shear=30))(KEY, images))[..., 0]
     columns = (y * np.arange(21)).sum(2) / y.sum(2)
     lean = np.rad2deg(np.arctan((columns[:, 20] - columns[:, 0]) / 20))
     assert -30.5 < lean.min() < -28 and 28 < lean.max() < 30.5
@@ -104,6 +104,6 @@ def test_shear_leans():
 
 def test_numbers_that_will_not_do():
     with pytest.raises(InputError, match=r"warp: degrees \(2,\) should be a number, or one for each of 3 images"):
-        augment.warp(IMAGES, degrees=np.zeros(2, np.float32))
+        augment.affine_transform(IMAGES, degrees=np.zeros(2, np.float32))
     with pytest.raises(InputError, match="warp: scale=0 should be above 0"):
-        augment.warp(IMAGES, scale=0)
+        augment.affine_transform(IMAGES, scale=0)

@@ -12,12 +12,14 @@ KEY = jax.random.key(0)
 SHAPE = (24, 9, 7, 2)  # N, H, W, C
 
 EVERY = {
-    "flip": augment.flip(),
-    "shift": augment.shift((2, 3)),
-    "crop": augment.crop((5, 6), padding=1),
-    "affine": augment.affine(20, scale=(0.8, 1.3), shear=10, translate=1.5),
+    "flip": augment.random_horizontal_flip(),
+    "shift": augment.random_translation((2, 3)),
+    "crop": augment.random_crop((5, 6), padding=1),
+    "affine": augment.random_affine(20, scale=(0.8, 1.3), shear=10, translate=1.5),
     "cutout": augment.cutout((4, 3)),
-    "compose": augment.compose(augment.flip(), augment.shift(2, pad_mode="reflect"), augment.cutout(3)),
+    "compose": augment.compose(
+        augment.random_horizontal_flip(), augment.random_translation(2, padding_mode="reflect"), augment.cutout(3)
+    ),
 }
 MIXES = {"mixup": augment.mixup(1.0), "cutmix": augment.cutmix()}
 # Compiled once for all the laws; of a mix only Beta's loops, which take longest, and jax keeps those itself.
@@ -95,7 +97,7 @@ def test_the_gradient_is_that_of_a_linear_function(name):
 
 def test_float64_stays(x64):
     images = np.random.default_rng(0).uniform(size=(2, 4, 5, 1))
-    for function in (augment.shift(1), augment.affine(20, scale=(0.5, 2))):
+    for function in (augment.random_translation(1), augment.random_affine(20, scale=(0.5, 2))):
         assert jax.jit(function)(KEY, images).dtype == np.float64
     y, targets = jax.eval_shape(augment.mixup(), KEY, images, np.eye(2, dtype=np.float32))
     assert (y.dtype, targets.dtype) == (np.float64, np.float32)
@@ -107,24 +109,33 @@ SMALL = jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32)
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: augment.shift(4), "shift: (4, 4) pixels on the sides of (4, 5) images"),
-        (lambda: augment.shift((1, 5), pad_mode="reflect"), "shift: (1, 5) pixels on the sides of (4, 5)"),
-        (lambda: augment.shift(-1), "shift: pixels -1: give an int of at least 0"),
-        (lambda: augment.shift(1, pad_mode="reflct"), "shift: unknown pad_mode 'reflct': did you mean 'reflect'"),
-        (lambda: augment.crop(6, padding=0), "crop: size (6, 6) is larger than the image, (4, 5) with its padding"),
-        (lambda: augment.crop((4, 8), padding=1), "crop: size (4, 8) is larger than the image, (6, 7)"),
-        (lambda: augment.crop(3, padding=4), "crop: (4, 4) pixels on the sides of (4, 5) images"),
-        (lambda: augment.crop(0), "crop: size 0: give"),
-        (lambda: augment.crop(2, pad_mode=None), "crop: unknown pad_mode None"),
+        (lambda: augment.random_translation(4), "translate: (4, 4) pixels on the sides of (4, 5) images"),
+        (
+            lambda: augment.random_translation((1, 5), padding_mode="reflect"),
+            "translate: (1, 5) pixels on the sides of (4, 5)",
+        ),
+        (lambda: augment.random_translation(-1), "translate: pixels -1: give an int of at least 0"),
+        (
+            lambda: augment.random_translation(1, padding_mode="reflct"),
+            "translate: unknown padding_mode 'reflct': did you mean 'reflect'",
+        ),
+        (
+            lambda: augment.random_crop(6, padding=0),
+            "crop: size (6, 6) is larger than the image, (4, 5) with its padding",
+        ),
+        (lambda: augment.random_crop((4, 8), padding=1), "crop: size (4, 8) is larger than the image, (6, 7)"),
+        (lambda: augment.random_crop(3, padding=4), "crop: (4, 4) pixels on the sides of (4, 5) images"),
+        (lambda: augment.random_crop(0), "crop: size 0: give"),
+        (lambda: augment.random_crop(2, padding_mode=None), "crop: unknown padding_mode None"),
         (lambda: augment.cutout(5), "cutout: size (5, 5) is larger than the image, (4, 5)"),
         (lambda: augment.cutout((1, 2, 3)), "cutout: size (1, 2, 3): give"),
-        (lambda: augment.affine(scale=1.2), "affine: scale=1.2 should be two factors"),
-        (lambda: augment.affine(scale=(1.2, 0.8)), "affine: scale=0.8 should be a number from 1.2"),
-        (lambda: augment.affine(scale=(0, 1)), "affine: scale=0 should be a number from"),
-        (lambda: augment.affine(shear=90), "affine: shear=90 should be a number from 0 to 89"),
-        (lambda: augment.affine("10"), "affine: degrees='10' should be a number"),
-        (lambda: augment.affine(translate=float("inf")), "affine: translate=inf should be"),
-        (lambda: augment.flip(p=True), "flip: p=True should be a number"),
+        (lambda: augment.random_affine(scale=1.2), "affine: scale=1.2 should be two factors"),
+        (lambda: augment.random_affine(scale=(1.2, 0.8)), "affine: scale=0.8 should be a number from 1.2"),
+        (lambda: augment.random_affine(scale=(0, 1)), "affine: scale=0 should be a number from"),
+        (lambda: augment.random_affine(shear=90), "affine: shear=90 should be a number from 0 to 89"),
+        (lambda: augment.random_affine("10"), "affine: degrees='10' should be a number"),
+        (lambda: augment.random_affine(translate=float("inf")), "affine: translate=inf should be"),
+        (lambda: augment.random_horizontal_flip(p=True), "flip: p=True should be a number"),
     ],
 )
 def test_options_that_will_not_do(make, said):

@@ -31,20 +31,22 @@ def evenly(counts, draws):
 @pytest.mark.parametrize("p", [0, 0.3, 0.5, 1])
 def test_flip_mirrors_a_fraction_left_to_right(p):
     images, count = images_of((1, 3, 4, 2)), 2000
-    y = np.asarray(augment.flip(p)(KEY, np.repeat(images, count, axis=0)))
+    y = np.asarray(augment.random_horizontal_flip(p)(KEY, np.repeat(images, count, axis=0)))
     flipped = (y == images[:, :, ::-1]).all((1, 2, 3))
     assert ((y == images).all((1, 2, 3)) | flipped).all()
     assert abs(flipped.mean() - p) <= 5 * np.sqrt(p * (1 - p) / count)
 
 
-@pytest.mark.parametrize("pad_mode", ["zeros", "reflect", "replicate", "symmetric", "circular"])
-def test_every_shift_is_one_of_those_allowed_and_all_occur_alike(pad_mode):
-    numpys = {"zeros": "constant", "replicate": "edge", "circular": "wrap"}.get(pad_mode, pad_mode)
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "symmetric", "circular"])
+def test_every_shift_is_one_of_those_allowed_and_all_occur_alike(padding_mode):
+    numpys = {"zeros": "constant", "replicate": "edge", "circular": "wrap"}.get(padding_mode, padding_mode)
     image, count = images_of((5, 6, 2)), 3000
     around = np.pad(image, ((1, 1), (2, 2), (0, 0)), mode=numpys)
     allowed = {around[a : a + 5, b : b + 6].tobytes(): (a, b) for a, b in itertools.product(range(3), range(5))}
     assert len(allowed) == 15 and allowed[image.tobytes()] == (1, 2)
-    y = np.asarray(augment.shift((1, 2), pad_mode=pad_mode)(KEY, np.repeat(image[None], count, axis=0)))
+    y = np.asarray(
+        augment.random_translation((1, 2), padding_mode=padding_mode)(KEY, np.repeat(image[None], count, axis=0))
+    )
     counts = dict.fromkeys(allowed.values(), 0)
     for each in y:
         counts[allowed[each.tobytes()]] += 1
@@ -53,7 +55,7 @@ def test_every_shift_is_one_of_those_allowed_and_all_occur_alike(pad_mode):
 
 def test_a_circular_shift_is_a_roll():
     images = images_of((20, 5, 4, 1))
-    y = augment.shift(2, pad_mode="circular")(KEY, images)
+    y = augment.random_translation(2, padding_mode="circular")(KEY, images)
     for before, after in zip(images, np.asarray(y)):
         rolls = [np.roll(before, (a, b), (0, 1)) for a in range(-2, 3) for b in range(-2, 3)]
         assert any((after == roll).all() for roll in rolls)
@@ -70,7 +72,7 @@ def test_every_crop_is_one_of_those_allowed_and_all_occur_alike(size, padding):
         for a in range(5 + 2 * rows - height + 1)
         for b in range(4 + 2 * columns - width + 1)
     ]
-    y = augment.crop(size, padding=padding)(KEY, np.repeat(image[None], count, axis=0))
+    y = augment.random_crop(size, padding=padding)(KEY, np.repeat(image[None], count, axis=0))
     assert y.shape == (count, height, width, 2)
     seen = [each.tobytes() for each in np.asarray(y)]
     assert set(seen) == set(allowed)
@@ -79,7 +81,7 @@ def test_every_crop_is_one_of_those_allowed_and_all_occur_alike(size, padding):
 
 def test_composed_parts_do_not_share_their_randomness():
     images = np.repeat(images_of((1, 3, 4, 1)), 1000, axis=0)
-    y = np.asarray(augment.compose(augment.flip(), augment.flip())(KEY, images))
+    y = np.asarray(augment.compose(augment.random_horizontal_flip(), augment.random_horizontal_flip())(KEY, images))
     flipped = (y == images[:, :, ::-1]).all((1, 2, 3)).mean()  # with one key for both, none would be
     assert abs(flipped - 0.5) < 5 * np.sqrt(0.25 / 1000)
     np.testing.assert_array_equal(augment.compose()(KEY, images), images)
@@ -87,10 +89,10 @@ def test_composed_parts_do_not_share_their_randomness():
 
 def test_composed_parts_come_in_order():
     images = images_of((4, 5, 4, 1))
-    small_then_shifted = augment.compose(augment.crop(3), augment.shift(2))
+    small_then_shifted = augment.compose(augment.random_crop(3), augment.random_translation(2))
     assert small_then_shifted(KEY, images).shape == (4, 3, 3, 1)
     with pytest.raises(InputError, match="crop: size"):
-        augment.compose(augment.crop(3), augment.crop(4))(KEY, images)
+        augment.compose(augment.random_crop(3), augment.random_crop(4))(KEY, images)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +102,15 @@ def test_composed_parts_come_in_order():
         ({"flip": False}, [(0, 0, False)]),
         ({"flip": False, "shift": (1, 2)}, [(0, 0, 0), (-1, -2, 0), (-1, 2, 0), (1, -2, 0), (1, 2, 0)]),
         ({"shift": (0, 1)}, [(0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, -1, 1), (0, 1, 1)]),
-        ({"shift": 1, "pad_mode": "circular"}, [(a, b, f) for f in (0, 1) for a in (-1, 0, 1) for b in (-1, 0, 1)]),
+        ({"shift": 1, "padding_mode": "circular"}, [(a, b, f) for f in (0, 1) for a in (-1, 0, 1) for b in (-1, 0, 1)]),
     ],
 )
 def test_views_for_testing(options, views):
     images = images_of((2, 5, 4, 3))
-    y = np.asarray(jax.jit(augment.test_time(**options))(images))
+    y = np.asarray(jax.jit(augment.test_time_views(**options))(images))
 
     def moved(down, right, mirrored):
-        if options.get("pad_mode") == "circular":
+        if options.get("padding_mode") == "circular":
             view = np.roll(images, (down, right), (1, 2))
         else:
             view = np.zeros_like(images)
@@ -117,7 +119,9 @@ def test_views_for_testing(options, views):
                     view[:, i, j] = images[:, i - down, j - right]
         return view[:, :, ::-1] if mirrored else view
 
-    wanted = [moved(*view) for view in views if options.get("pad_mode") != "circular" or abs(view[0]) == abs(view[1])]
+    wanted = [
+        moved(*view) for view in views if options.get("padding_mode") != "circular" or abs(view[0]) == abs(view[1])
+    ]
     np.testing.assert_array_equal(y[0], images)
     assert sorted(view.tobytes() for view in y) == sorted(view.tobytes() for view in wanted)
 
@@ -127,7 +131,7 @@ def test_views_that_will_not_do():
         ({"flip": 1}, "test_time: flip=1 should be True or False"),
         ({"shift": 4}, r"test_time: \(4, 4\) pixels on the sides of \(4, 5\)"),
         ({"shift": -1}, "test_time: shift -1: give"),
-        ({"pad_mode": "wrap"}, "test_time: unknown pad_mode 'wrap'"),
+        ({"padding_mode": "wrap"}, "test_time: unknown padding_mode 'wrap'"),
     ]:
         with pytest.raises(InputError, match=said):
-            jax.eval_shape(augment.test_time(**options), jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32))
+            jax.eval_shape(augment.test_time_views(**options), jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32))

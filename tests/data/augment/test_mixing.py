@@ -65,7 +65,7 @@ def test_mixup_is_a_line_between_an_image_and_its_partner(alpha):
 @pytest.mark.parametrize("alpha", [0.001, 0.2, 1.0, 1000.0])
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_shares_are_finite_at_every_alpha(name, alpha):
-    y, targets = augment.MIXES[name](alpha)(KEY, np.ones((64, 6, 6, 1), np.float32), EYE)
+    y, targets = augment.BATCH_MIXERS[name](alpha)(KEY, np.ones((64, 6, 6, 1), np.float32), EYE)
     np.testing.assert_allclose(y, 1, atol=1e-6)
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
     own = np.diag(targets)
@@ -129,15 +129,15 @@ def test_a_cutmix_box_has_the_proportions_of_the_image():
 def test_soft_targets_are_mixed_too():
     images = np.zeros((64, 2, 2, 1), np.float32)
     targets = np.random.default_rng(0).dirichlet(np.ones(7), 64).astype(np.float32)
-    for name in augment.MIXES:
-        _, mixed = augment.MIXES[name](1.0)(KEY, images, targets)
+    for name in augment.BATCH_MIXERS:
+        _, mixed = augment.BATCH_MIXERS[name](1.0)(KEY, images, targets)
         np.testing.assert_allclose(mixed.sum(1), 1, rtol=1e-5)
         assert mixed.shape == targets.shape and not np.allclose(mixed, targets)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_targets_that_will_not_do(name):
-    mix, images = augment.MIXES[name](), jnp.zeros((4, 3, 3, 1))
+    mix, images = augment.BATCH_MIXERS[name](), jnp.zeros((4, 3, 3, 1))
     with pytest.raises(InputError, match=rf"{name}: targets \(4,\) should be \(N, classes\) for 4 images: jax.nn.one"):
         mix(KEY, images, jnp.arange(4))
     with pytest.raises(InputError, match=rf"{name}: targets \(5, 5\) should be \(N, classes\) for 4 images"):

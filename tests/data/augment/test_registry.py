@@ -18,27 +18,27 @@ def images_of(shape):
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)
 def test_found_by_name(name):
     images, targets = images_of((24, 32, 32, 1)), jnp.eye(24)
-    found, mix = augment.find([f"{name}:28" if name == "crop" else name])
-    assert (found is None) == (name in augment.MIXES) and (mix is None) == (name not in augment.MIXES)
+    found, mix = augment.parse_augmentations([f"{name}:28" if name == "crop" else name])
+    assert (found is None) == (name in augment.BATCH_MIXERS) and (mix is None) == (name not in augment.BATCH_MIXERS)
     if found:
-        made = augment.crop(28) if name == "crop" else augment.AUGMENTATIONS[name]()
+        made = augment.random_crop(28) if name == "crop" else augment.AUGMENTATIONS[name]()
         np.testing.assert_array_equal(found(KEY, images), made(jax.random.fold_in(KEY, 0), images))
     else:
-        y, wanted = (function(KEY, images, targets) for function in (mix, augment.MIXES[name]()))
+        y, wanted = (function(KEY, images, targets) for function in (mix, augment.BATCH_MIXERS[name]()))
         jax.tree.map(np.testing.assert_array_equal, y, wanted)
 
 
 def test_a_list_of_names_is_done_in_its_order_with_its_options():
     images = images_of((24, 8, 8, 1))
-    found, mix = augment.find(("shift:2", "mixup:0.4", "flip:1", "cutout:3"))
+    found, mix = augment.parse_augmentations(("translate:2", "mixup:0.4", "hflip:1", "cutout:3"))
     y = images
-    for i, each in enumerate((augment.shift(2), augment.flip(1), augment.cutout(3))):
+    for i, each in enumerate((augment.random_translation(2), augment.random_horizontal_flip(1), augment.cutout(3))):
         y = each(jax.random.fold_in(KEY, i), y)
     np.testing.assert_array_equal(found(KEY, images), y)
     pairs = [function(KEY, images, jnp.eye(24)) for function in (mix, augment.mixup(0.4))]
     jax.tree.map(np.testing.assert_array_equal, *pairs)
-    assert augment.find([]) == (None, None)
-    np.testing.assert_array_equal(augment.find("flip:1")[0](KEY, images), images[:, :, ::-1])
+    assert augment.parse_augmentations([]) == (None, None)
+    np.testing.assert_array_equal(augment.parse_augmentations("flip:1")[0](KEY, images), images[:, :, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -46,26 +46,26 @@ def test_a_list_of_names_is_done_in_its_order_with_its_options():
     [
         (["flop"], "unknown augmentation 'flop': did you mean 'flip'? Known: flip, shift, crop, rotate, cutout"),
         (["flip", 3], "unknown augmentation '3'"),
-        (["shift:four"], "augmentation 'shift:four': pixels should be a number, not 'four'"),
-        (["shift:"], "augmentation 'shift:': pixels should be a number, not ''"),
-        (["shift:2.5"], "shift: pixels 2.5: give an int of at least 0"),
+        (["translate:four"], "augmentation 'translate:four': pixels should be a number, not 'four'"),
+        (["translate:"], "augmentation 'translate:': pixels should be a number, not ''"),
+        (["translate:2.5"], "translate: pixels 2.5: give an int of at least 0"),
         (["cutout:0"], "cutout: size 0: give an int of at least 1"),
-        (["flip:2"], "flip: p=2 should be a number from 0 to 1"),
-        (["flip:nan"], "flip: p=nan should be a number from 0 to 1"),
+        (["hflip:2"], "flip: p=2 should be a number from 0 to 1"),
+        (["hflip:nan"], "flip: p=nan should be a number from 0 to 1"),
         (["rotate:-5"], "rotate: degrees=-5 should be a number from 0 to 180"),
         (["mixup:0"], "mixup: alpha=0 should be a number from 0.001 to 1000"),
         (["cutmix:inf"], "cutmix: alpha=inf should be"),
         (["crop"], "augmentation 'crop' needs its size: write crop:28 for size=28"),
         (["mixup", "cutmix"], "mixup and cutmix both mix examples: take one of them"),
         (["mixup:1", "mixup:2"], "both mix examples"),
-        (["flip", "shift:2", "flip"], "augmentation 'flip' is there 2 times: once is enough"),
-        (["shift:2", "shift:4"], "augmentation 'shift' is there 2 times"),
-        (["shift:0"], "augmentation 'shift:0' changes nothing: leave it out, or give more than 0"),
+        (["hflip", "translate:2", "hflip"], "augmentation 'flip' is there 2 times: once is enough"),
+        (["translate:2", "translate:4"], "augmentation 'shift' is there 2 times"),
+        (["translate:0"], "augmentation 'translate:0' changes nothing: leave it out, or give more than 0"),
         (["rotate:0.0"], "augmentation 'rotate:0.0' changes nothing"),
-        (["flip:0"], "augmentation 'flip:0' changes nothing"),
+        (["hflip:0"], "augmentation 'flip:0' changes nothing"),
     ],
 )
 def test_names_that_will_not_do(names, said):
     with pytest.raises(InputError) as caught:
-        augment.find(names)
+        augment.parse_augmentations(names)
     assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -110,7 +110,7 @@ def make_run(folder: Path) -> None:
     """A run folder that looks whole, but whose training never began; pictures; and other files."""
     from PIL import Image
 
-    config = {"dataset": "digits", "model": "mlp", "image_shape": [8, 8, 1], "in_shape": [8, 8, 1]}
+    config = {"dataset": "digits", "model": "mlp", "image_shape": [8, 8, 1], "input_shape": [8, 8, 1]}
     (folder / "run").mkdir()
     (folder / "run" / "config.json").write_text(json.dumps(config | {"classes": list("0123456789"), "seed": 0}))
     (folder / "empty").mkdir()

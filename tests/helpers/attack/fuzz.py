@@ -56,7 +56,7 @@ def make(kind, index, seed, quick, folder):
 def read(kind, path):
     """Read a file through the public function for it."""
     from jaxconv import InputError, data
-    from jaxconv.data.safe_pickle import read_pickle
+    from jaxconv.data.safe_pickle import load_arrays
 
     if kind == "pictures":
         folder = path.parent / "set"
@@ -77,7 +77,7 @@ def read(kind, path):
     elif kind == "archives":
         data.load(f"folder:{path}")
     else:
-        read_pickle(path.read_bytes(), "batch")
+        load_arrays(path.read_bytes(), "batch")
 
 
 def attempt(kind, index, seed, quick, root):

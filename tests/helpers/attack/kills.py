@@ -21,20 +21,20 @@ PROGRAM = (
     "import sys; from jaxconv import cli, train; train.plan.__globals__.update(VALUES_A_CHUNK=2**14); "
     "sys.exit(cli.main(sys.argv[1:]))"
 )
-TRAIN = ["--model", "mlp", "--epochs", "6", "--pause-minutes", "0"]
+TRAIN = ["--model", "mlp", "--epochs", "6", "--checkpoint-minutes", "0"]
 DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 CONFIGS: dict[str, tuple[list[str], dict[str, str], int]] = {  # options, environment, processes
     "plain": ([], {}, 1),
-    "3 seeds": (["--seeds", "3"], {}, 1),
-    "stream": (["--stream"], {}, 1),
+    "3 seeds": (["--num-seeds", "3"], {}, 1),
+    "stream": (["--streaming"], {}, 1),
     "2 processes": ([], {}, 2),
     "8 devices": ([], DEVICES, 1),
-    "accumulate": (["--accumulate", "4"], {}, 1),
-    "average": (["--average", "0.9"], {}, 1),
+    "grad_accumulation": (["--grad-accumulation", "4"], {}, 1),
+    "ema_decay": (["--ema-decay", "0.9"], {}, 1),
     "early stopping": (["--patience", "1", "--learning-rate", "0.03"], {}, 1),
 }
 LONGEST = 600.0  # seconds that a run may take
-RESULTS = ("params_sha256", "last_params_sha256", "best_epoch", "steps", "test_loss", "val_loss", "epochs")
+RESULTS = ("params_sha256", "final_params_sha256", "best_epoch", "steps", "test_loss", "val_loss", "epochs")
 TIMES = ("seconds", "images_per_second")
 
 
@@ -48,12 +48,16 @@ def start(name: str, folder: Path, logs: Path) -> list[subprocess.Popen[bytes]]:
     """The training of a configuration: begun, or resumed if it has begun."""
     options, variables, count = CONFIGS[name]
     begun = (folder / "config.json").exists()
-    line = ["--resume", str(folder)] if begun else [*TRAIN, *options, "--out", str(folder)]
+    line = ["--resume", str(folder)] if begun else [*TRAIN, *options, "--run-dir", str(folder)]
     address = f"localhost:{free_port()}"
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | variables
     processes = []
     for process in range(count):
-        many = ["--address", address, "--processes", str(count), "--process", str(process)] if count > 1 else []
+        many = (
+            ["--coordinator-address", address, "--num-processes", str(count), "--process-id", str(process)]
+            if count > 1
+            else []
+        )
         with (logs / f"{process}.txt").open("wb") as log:
             command = [sys.executable, "-c", PROGRAM, "train", *line, *many]
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
@@ -67,12 +71,12 @@ def finish(processes: list[subprocess.Popen[bytes]], logs: Path) -> None:
 
 
 def writing(folder: Path) -> bool:
-    return any(folder.glob("checkpoint/partial-*"))
+    return any(folder.glob("checkpoints/partial-*"))
 
 
 def checkpoints(folder: Path) -> int:
     """Of the newest checkpoint, the number of steps."""
-    return max((int(path.name) for path in folder.glob("checkpoint/*") if path.name.isdecimal()), default=0)
+    return max((int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal()), default=0)
 
 
 def kill(processes: list[subprocess.Popen[bytes]], folder: Path, rng: random.Random, inside: bool) -> str | None:

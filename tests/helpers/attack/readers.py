@@ -29,7 +29,7 @@ print(reads, *failures, sep="\\n")
 
 def wait_for_checkpoint(run: Path, writer: subprocess.Popen[str], seconds: float) -> None:
     begun = time.monotonic()
-    while not any(path.name.isdecimal() for path in run.glob("checkpoint/*")):
+    while not any(path.name.isdecimal() for path in run.glob("checkpoints/*")):
         if writer.poll() is not None or time.monotonic() - begun > seconds:
             raise SystemExit(f"the first writer saved nothing: {writer.communicate()[0]}")
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def main() -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        options = ["--model", "mlp", "--epochs", "1000000", "--keep", "1", "--out", str(run)]
+        options = ["--model", "mlp", "--epochs", "1000000", "--max-checkpoints", "1", "--run-dir", str(run)]
         first = subprocess.Popen([*command, *options], **pipes)  # type: ignore[call-overload]
         second, readers = None, []
         try:

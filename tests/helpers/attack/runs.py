@@ -30,12 +30,12 @@ from matplotlib.figure import Figure
 from jaxconv import data, plot
 from jaxconv.errors import InputError
 from jaxconv.models import registry
-from jaxconv.report.context import read_subject
+from jaxconv.report.context import load_context
 from jaxconv.runs import TrainConfig, evaluate_run, load_run, resume_training, run_training
 
 VALUES = [None, True, -1, 0, 1, 3, 10**6, 10**20, -(10**300), 0.5, 1e300, "", "x", "\x1b[31m", [], {}, [[]], [0, 0, 0],
           [8, 8, 5], [10**5, 10**5, 1], ["a"], {"a": 1}, "../../etc", list("1023456789")]  # fmt: skip
-NUMBERS = ("params_sha256", "last_params_sha256", "test_accuracy", "test_loss", "best_epoch", "epochs", "seed")
+NUMBERS = ("params_sha256", "final_params_sha256", "test_accuracy", "test_loss", "best_epoch", "epochs", "seed")
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
     mlp = registry.get_model("mlp")
     registry._SPECS["mlp"] = mlp._replace(create=functools.cache(mlp.create))
     with tempfile.TemporaryDirectory() as place:
-        config = TrainConfig(model="mlp", epochs=3, batch_size=256, out=Path(place) / "whole")
+        config = TrainConfig(model="mlp", epochs=3, batch_size=256, run_dir=Path(place) / "whole")
         whole, _ = run_training(config, progress=False)
         right = {name: use(whole) for name, use in USES.items()}
         counts, bad = collections.Counter(), []
@@ -105,7 +105,7 @@ def evaluate(folder):
 
 
 def explain(folder):
-    subject = read_subject(folder)
+    subject = load_context(folder)
     numbers = [[record[name] for name in ("epoch", "loss", "val_accuracy")] for record in subject.history]
     return [*(subject.result[name] for name in NUMBERS), numbers, subject.probabilities.tolist(), subject.classes]
 
@@ -120,7 +120,7 @@ def resume(folder):
     read_finished(folder)
     result = json.loads((folder / "result.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [*(result[name] for name in NUMBERS), [line["loss"] for line in lines], result["test_count"]]
+    return [*(result[name] for name in NUMBERS), [line["loss"] for line in lines], result["num_test_examples"]]
 
 
 USES = {"predict": predict, "eval": evaluate, "explain": explain, "finished": read_finished, "resume": resume}
@@ -129,7 +129,9 @@ USES = {"predict": predict, "eval": evaluate, "explain": explain, "finished": re
 def damage(folder, choose):
     """Damage a run folder in one way, by the choices of one generator; its kind, and what was done."""
     paths = sorted(
-        path for path in folder.rglob("*") if path.name not in ("curves.png", "mistakes.png", "confusion.png")
+        path
+        for path in folder.rglob("*")
+        if path.name not in ("training_curves.png", "misclassified.png", "confusion_matrix.png")
     )
     files = [path for path in paths if path.is_file() and path.name != ".lock"]
     tables = [path for path in files if path.suffix == ".json"]
@@ -187,16 +189,16 @@ def damage(folder, choose):
             [*[folder / "config.json"] * 3, *[folder / "result.json"] * 2, folder / "metrics.jsonl", *tables]
         )
         return kind, f"{where(path)} {edit(path, choose)}"
-    snapshots = sorted(path for path in (folder / "checkpoint").iterdir() if path.name.isdecimal())
+    snapshots = sorted(path for path in (folder / "checkpoints").iterdir() if path.name.isdecimal())
     how = choose.choice(["swapped", "renamed", "mixed", "only the older", "empty newest"])
     older, newer = snapshots[-2:]
     if how == "swapped":
         older.rename(folder / "aside"), newer.rename(older), (folder / "aside").rename(newer)
     elif how == "renamed":
-        older.rename(folder / "checkpoint" / "999999")
+        older.rename(folder / "checkpoints" / "999999")
     elif how == "mixed":
-        (newer / "best.npz").unlink()
-        shutil.copy(older / "best.npz", newer / "best.npz")
+        (newer / "best_variables.npz").unlink()
+        shutil.copy(older / "best_variables.npz", newer / "best_variables.npz")
     elif how == "only the older":
         shutil.rmtree(newer)
     else:

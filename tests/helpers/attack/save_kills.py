@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxconv.train import Position, Snapshot, TrainState, load_snapshot, save_checkpoint, saved_steps
+from jaxconv.train import Snapshot, TrainProgress, TrainState, all_steps, restore_snapshot, save_checkpoint
 
 
 def made(step: int, records: tuple[dict[str, float], ...]) -> Snapshot:
@@ -25,16 +25,16 @@ def made(step: int, records: tuple[dict[str, float], ...]) -> Snapshot:
     params, state, moments = ({"conv1": {"kernel": rng.random((50, 7), np.float32)}} for _ in range(3))
     return Snapshot(
         TrainState(np.int32(step) * np.ones((), np.int32), params, state, moments), (params, state),
-        Position(epoch=step, history=records),
+        TrainProgress(epoch=step, history=records),
     )  # fmt: skip
 
 
 def save_on(folder: Path) -> None:
     """Look at what the one before left, and save until the end comes."""
     step, records = 0, ()
-    if saved_steps(folder):
-        found = load_snapshot(folder, made(0, ())[:2])
-        step, records = found.position.epoch, found.position.history
+    if all_steps(folder):
+        found = restore_snapshot(folder, made(0, ())[:2])
+        step, records = found.progress.epoch, found.progress.history
         jax.tree.map(np.testing.assert_array_equal, found[:2], made(step, ())[:2])
         assert [record["epoch"] for record in records] == list(range(1, step + 1))
     while True:
@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     rng, inside, newest = random.Random(args.seed), 0, 0
     with tempfile.TemporaryDirectory(dir=args.folder) as place:
-        folder = Path(place) / "checkpoint"
+        folder = Path(place) / "checkpoints"
         for number in range(args.kills):
             child = os.fork()  # before jax has started any thread
             if not child:
@@ -61,14 +61,14 @@ def main() -> None:
                     traceback.print_exc()
                 os._exit(1)
             begun, further = time.monotonic(), newest + rng.randint(0, 5)
-            while max(saved_steps(folder), default=0) < further and time.monotonic() - begun < 60:
+            while max(all_steps(folder), default=0) < further and time.monotonic() - begun < 60:
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.05))
             os.kill(child, signal.SIGKILL)
             if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
                 raise SystemExit(f"after {number} kills, {inside} in a write, a process failed")
             inside += any(folder.glob("partial-*"))
-            steps = max(saved_steps(folder), default=0)
+            steps = max(all_steps(folder), default=0)
             assert steps >= newest, "a snapshot is lost"
             newest = steps
     print(f"{args.kills} kills, {inside} in a write; {newest} saves; each process found the last snapshot whole")

@@ -1,7 +1,7 @@
 """The choice of a CPU's lowering for each pass: tables of measurements, and the rule by which one is read.
 
 ``measurements/`` has a table for each instruction set and version of jaxlib that was measured, by
-``jaxconv bench --tune``. In it each kind of convolution has one row a pass: the shapes that stand for the kind, the
+``jaxconv bench --autotune``. In it each kind of convolution has one row a pass: the shapes that stand for the kind, the
 milliseconds of every lowering that can do it, and the choice.
 
 The table that is read is that of the processor's instruction set, or :data:`DEFAULT` where that was not measured (on
@@ -41,10 +41,10 @@ ABLE: dict[str, dict[str, tuple[str, ...]]] = {
 CASES = tuple(ABLE)
 
 
-def case(channels: int, filters: int, groups: int) -> str:
+def conv_category(channels: int, filters: int, groups: int) -> str:
     """The kind of a convolution, by the channels and filters of one group.
 
-    >>> case(1, 32, 1), case(3, 32, 1), case(16, 16, 1), case(1, 1, 128)
+    >>> conv_category(1, 32, 1), conv_category(3, 32, 1), conv_category(16, 16, 1), conv_category(1, 1, 128)
     ('one channel', 'few channels', 'dense', 'depthwise')
     """
     if groups == 1:
@@ -56,23 +56,23 @@ def case(channels: int, filters: int, groups: int) -> str:
     return "grouped" if groups <= FEW_GROUPS else "many groups"
 
 
-def able(wanted: str, case: str) -> tuple[str, ...]:
+def supported_lowerings(wanted: str, case: str) -> tuple[str, ...]:
     """The lowerings that can do a pass of this kind.
 
-    >>> able("y", "many groups")
+    >>> supported_lowerings("y", "many groups")
     ('products',)
     """
     return ABLE[case][wanted]
 
 
-def choice(wanted: str, case: str) -> str:
+def best_lowering(wanted: str, case: str) -> str:
     """The lowering to take for a pass.
 
     Args:
         wanted: what the pass gives: ``"y"``, ``"kernel"`` or ``"x"``.
         case: one of :data:`CASES`.
 
-    >>> choice("y", "dense")
+    >>> best_lowering("y", "dense")
     'library'
     """
     return _choices()[wanted, case]
@@ -80,13 +80,13 @@ def choice(wanted: str, case: str) -> str:
 
 @functools.cache
 def _choices() -> dict[tuple[str, str], str]:
-    return {(row["pass"], row["case"]): row["choice"] for row in table()["rows"]}
+    return {(row["pass"], row["case"]): row["choice"] for row in load_table()["rows"]}
 
 
-def table() -> dict[str, Any]:
+def load_table() -> dict[str, Any]:
     """The table for this process: where, when and by which command it was measured, and its rows.
 
-    >>> sorted(table())
+    >>> sorted(load_table())
     ['command', 'emulated', 'instruction_set', 'machine', 'rows', 'versions']
     """
     return read_json(file_in_use(), dict[str, Any])

@@ -41,7 +41,7 @@ def _fastest(wanted: str, first: jax.Array, second: jax.Array, form: Form) -> ja
     first, second = numerics.upcast(first), numerics.upcast(second)
     shapes = dict(zip(others(wanted), (first.shape, second.shape), strict=True))
     *_, c, features = shapes.get("kernel") or shape_of("kernel", first.shape, second.shape, form)
-    lowering = autotune.choice(wanted, autotune.case(c, features // form.groups, form.groups))
+    lowering = autotune.best_lowering(wanted, autotune.conv_category(c, features // form.groups, form.groups))
     if first.dtype != jnp.float32:  # of which XLA compiles convolutions as plain loops, and taps are not measured
         lowering = "products"
     if pieces(wanted, lowering, c, form) > MOST_PIECES:

@@ -23,7 +23,7 @@ from jaxconv.ops.convolution.lowerings import lax_conv
 from jaxconv.ops.convolution.primitives import Form
 from jaxconv.ops.numerics import pair, swap_channels, total
 from jaxconv.ops.sliding_window import full_edges, layout, pad, taps
-from jaxconv.shapes import ResolvedWindow, Window, is_int, resolve, span
+from jaxconv.shapes import ResolvedWindow, Window, dilated_size, is_int, resolve_window
 
 
 class Conv(Protocol):
@@ -52,7 +52,7 @@ def input_gradient(conv: Conv, kernel: jax.Array, dy: jax.Array, form: Form) -> 
         if 0 in part.shape:  # more strides than taps: some pixels are never seen
             phases.append(jnp.zeros((dy.shape[0], *sizes, form.groups * kernel.shape[-2]), dy.dtype))
         else:
-            edges = [(t - 1, n - p) for t, n, p in zip(part.shape, sizes, window.out, strict=False)]
+            edges = [(t - 1, n - p) for t, n, p in zip(part.shape, sizes, window.out_size, strict=False)]
             phases.append(_full(conv, part, dy, edges, form))
     return _interleaved(phases, window.stride, lows, form.size)
 
@@ -61,7 +61,7 @@ def _full(conv: Conv, kernel: jax.Array, dy: jax.Array, edges: list[tuple[int, i
     """dy with so many zeros around it (fewer than none cut off), correlated with the kernel rotated by 180°."""
     rotated = jnp.flip(swap_channels(kernel, form.groups), range(len(edges)))
     dy, padding = cut(dy, edges)
-    window = resolve(Window(kernel.shape[:-2], 1, padding, form.window.dilation), dy.shape[1:-1])
+    window = resolve_window(Window(kernel.shape[:-2], 1, padding, form.window.dilation), dy.shape[1:-1])
     return conv(dy, rotated, window, groups=form.groups, precision=form.precision)
 
 
@@ -125,8 +125,10 @@ def _parts(x: jax.Array) -> list[jax.Array]:
 
 def _correlate(x: jax.Array, dy: jax.Array, window: ResolvedWindow) -> jax.Array:
     reach = [
-        span(places, stride) + span(taps, dilation) - 1
-        for taps, stride, dilation, places in zip(window.size, window.stride, window.dilation, window.out, strict=True)
+        dilated_size(places, stride) + dilated_size(taps, dilation) - 1
+        for taps, stride, dilation, places in zip(
+            window.size, window.stride, window.dilation, window.out_size, strict=True
+        )
     ]
     edges = [(low, r - n - low) for r, n, (low, _) in zip(reach, x.shape[1:], window.padding, strict=False)]
     x, padding = cut(x, edges)
@@ -147,7 +149,7 @@ def products_kernel_gradient(x: jax.Array, dy: jax.Array, form: Form) -> jax.Arr
     if x.shape[-1] > 1:
         products = [pair(pixels, dy, form.groups, form.precision) for pixels in seen]
     else:  # an image at a time, whose pixels are still in the cache
-        n, places = x.shape[0], math.prod(form.window.out)
+        n, places = x.shape[0], math.prod(form.window.out_size)
         rows = jnp.stack([pixels.reshape(n, places) for pixels in seen], axis=1)
         products = [jnp.matmul(rows, dy.reshape(n, places, dy.shape[-1]), precision=form.precision).sum(axis=0)]
     return jnp.stack(products).reshape(*form.window.size, x.shape[-1] // form.groups, dy.shape[-1])
