@@ -47,7 +47,7 @@ class Options:
     """Turns that each has with each network."""
     timeout: float = 300.0
     """Seconds to wait for a peer to be ready, or to end its turn, before it is given up."""
-    no_tune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    no_cpu_tuning: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave allocator and threads of jaxconv's processes as they are."""
     json: Path | None = None
     """Also write the times to this file."""
@@ -84,7 +84,7 @@ def main(options: Options) -> None:
                 tell(f"{model}: the peers have no such network; jaxconv runs alone")
             found = interleave.run_interleaved(
                 there,
-                partial(process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_tune),
+                partial(process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_cpu_tuning),
                 rounds=options.rounds,
                 on_failure=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
                 progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     [contestant] = [each for each in TARGETS if (each.framework, each.mode) == (options.framework, options.mode)]
     if contestant.framework == JAXCONV:
-        runtime.configure(cpu_tuning=not options.no_tune)
+        runtime.configure(cpu_tuning=not options.no_cpu_tuning)
     peer = importlib.import_module(contestant.module)
     runner = peer.build(options.model, options.batch, **contestant.options)
     started = time.perf_counter()

@@ -62,7 +62,7 @@ def contests(smoke: bool) -> dict[str, OpCase]:
     if smoke:
         return {"one convolution": make_op_case("conv", (1, 6, 5, 2), features=3)}
     return {
-        "one convolution": make_op_case("conv", (8, 28, 28, 3), features=16, kernel=3, stride=2),
+        "one convolution": make_op_case("conv", (8, 28, 28, 3), features=16, kernel_size=3, stride=2),
         "LeNet-5": model_case("lenet5"),
         "the MNIST network": model_case("mnist_cnn"),
     }

@@ -56,7 +56,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
             dataset.train,
             dataset.validation,
             seeds=range(config.num_seeds),
-            progress=progress.set_fraction,
+            on_progress=progress.set_fraction,
         )
         histories[title], kept[title] = trained.history, trained.best_epoch
         scores = [train.evaluate(model, *network, *dataset.test) for network in trained.variables]

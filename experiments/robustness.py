@@ -10,7 +10,7 @@ mlp 0.616 ± 0.001. mnist_cnn is the best against all of them.
     python experiments/robustness.py               # needs MNIST; two minutes of processor time
     python experiments/robustness.py --smoke       # the embedded digits, two networks and two distortions: seconds
 
-A distortion's accuracy is the mean over the strengths that change something; ``explain.DISTORTIONS`` has them. Nothing
+A distortion's accuracy is the mean over the strengths that change something; ``explain.CORRUPTIONS`` has them. Nothing
 is chosen but the recipe, Adam with a one-cycle schedule up to 0.003, which was not searched for. Single numbers move
 with the seed, and more with the recipe.
 """

@@ -59,7 +59,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
             dataset.train,
             dataset.validation,
             seeds=range(config.num_seeds),
-            progress=progress.set_fraction,
+            on_progress=progress.set_fraction,
         )
         results[impl] = {
             "val_accuracy": trained.val_accuracy,

@@ -1,6 +1,6 @@
 """Many devices: a mesh of them, and where each array lies on it. The same training step runs on one and on all.
 
-    mesh = distributed.mesh()                                   # all devices of all processes, in a row
+    mesh = distributed.create_mesh()                                   # all devices of all processes, in a row
     fitted = train.fit(…, mesh=mesh)
 
 The batch is cut along its first axis, a piece for each device; everything else is the same everywhere. The compiler
@@ -234,5 +234,5 @@ def check_batch_divisible(mesh: Mesh | None, batch_size: int, who: str) -> None:
         error = InputError(f"batch_size={batch_size} does not divide among {mesh.size} devices; take {near}")
         raise error.from_source(who)
     if mesh is None and jax.process_count() > 1:
-        error = InputError(f"there are {jax.process_count()} processes: give mesh=distributed.mesh()")
+        error = InputError(f"there are {jax.process_count()} processes: give mesh=distributed.create_mesh()")
         raise error.from_source(who)

@@ -93,6 +93,6 @@ def no_pictures():
     from jaxconv import plot
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("curves", "mistakes", "confusion"):
+        for name in ("training_curves", "misclassified", "confusion_matrix"):
             patch.setattr(plot, name, lambda *given, **options: Figure())
         yield

@@ -37,11 +37,11 @@ SGD = optax.sgd(0.1)
         (lambda: Conv(8, 3, strides=2), r"^Conv: no argument is called strides: did you mean stride\? It takes Conv\("),
         (lambda: Conv(8), r"^Conv: kernel_size must be given\. It takes Conv\(features, kernel_size, \*, stride,"),
         (lambda: Conv(8, 3, features=8), r"^Conv: features is given twice"),
-        (lambda: MaxPool(), r"^MaxPool: window must be given"),
-        (lambda: MaxPool(pool_size=2), r"called pool_size: did you mean window\?"),
+        (lambda: MaxPool(), r"^MaxPool: window_shape must be given"),
+        (lambda: MaxPool(pool_size=2), r"called pool_size: did you mean window_shape\?"),
         (lambda: Dense(units=3), r"called units: did you mean features\?"),
         (lambda: Dropout(p=0.5), r"called p: did you mean rate\?"),
-        (lambda: BatchNorm(momentum=0.9), r"called momentum: did you mean decay\?"),
+        (lambda: BatchNorm(momentun=0.9), r"called momentun: did you mean momentum\?"),
         (lambda: BatchNorm(0.9), r"^BatchNorm: 1 arguments, but it takes none without a name"),
         (lambda: models.mlp(classes=3), r"^mlp: no argument is called classes: did you mean num_classes\?"),
         (lambda: models.resnet(20, 10, 3), r"^resnet: 3 arguments"),
@@ -50,7 +50,7 @@ SGD = optax.sgd(0.1)
         (lambda: train.predict(toy()[0], net()), r"^predict: state and images must be given"),
         (lambda: train.fit(net(), toy(), toy()), r"^fit: optimizer and epochs must be given"),
         (lambda: fit(epoch=3), r"^fit: no argument is called epoch: did you mean epochs\?"),
-        (lambda: fit(acumulate=3), r"^fit: no argument is called acumulate: did you mean accumulate\?"),
+        (lambda: fit(grad_acumulation=3), r"^fit: no argument is called grad_acumulation: did you mean grad_accumulation\?"),
     ],
 )
 def test_arguments_that_a_function_has_not(call, message):
@@ -95,7 +95,7 @@ def test_what_is_no_key_is_refused(key):
 
 @pytest.mark.parametrize("key", [7, None, np.int32(7), "7"])
 def test_a_train_state_is_made_of_a_key_too(key):
-    with pytest.raises(InputError, match=r"^init_state: key=\S+ should be a random key: jax\.random\.key\([07]\)$"):
+    with pytest.raises(InputError, match=r"^create_train_state: key=\S+ should be a random key: jax\.random\.key\([07]\)$"):
         train.create_train_state(Layer("mine", made, used), SGD, key, (9, 9, 1))
 
 

@@ -119,7 +119,7 @@ def test_labels_of_any_dtype_are_scored_by_one_program(wide):
     for dtype in ("uint8", "int64"):
         scored = evaluator(params, state, evaluator.batches(images, labels.astype(dtype)))
         np.testing.assert_allclose(scored.loss, scores[0]["loss"], rtol=1e-6)
-    assert evaluator.program.compilations == 1
+    assert evaluator.program.num_compilations == 1
 
 
 def test_a_fit_on_bytes_is_a_fit_on_whole_numbers(wide):

@@ -44,7 +44,7 @@ def test_names_cost_nothing(pictures, tmp_path, capsys):
         path.name for path in folder.iterdir()
     }
     assert "left out" not in err and json.loads((folder / "result.json").read_text())["num_test_examples"] == 3
-    classes = json.loads((folder / "config.json").read_text())["classes"]
+    classes = json.loads((folder / "config.json").read_text())["class_names"]
 
     (folder / "result.json").unlink()
     assert run(capsys, "train", "--resume", folder)[0] == 0 and (folder / "result.json").exists()

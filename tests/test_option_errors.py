@@ -14,22 +14,22 @@ from jaxconv.runs import TrainConfig
     ("options", "message"),
     [
         ({"patience": 0}, "patience=0 should be an int of at least 1"),
-        ({"pause_minutes": float("nan")}, "pause_minutes=nan should be a finite number of at least 0"),
-        ({"pause_minutes": float("inf")}, "pause_minutes=inf should be a finite number"),
-        ({"pause_minutes": -1}, "pause_minutes=-1 should be a finite number"),
-        ({"seeds": 10**20}, "seeds=100000000000000000000 from seed=0 should be at most 1,000"),
-        ({"seeds": 2, "seed": 2**32 - 1}, "should be at most 1,000, and below 2³²"),
+        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes=nan should be a finite number of at least 0"),
+        ({"checkpoint_minutes": float("inf")}, "checkpoint_minutes=inf should be a finite number"),
+        ({"checkpoint_minutes": -1}, "checkpoint_minutes=-1 should be a finite number"),
+        ({"num_seeds": 10**20}, "num_seeds=100000000000000000000 from seed=0 should be at most 1,000"),
+        ({"num_seeds": 2, "seed": 2**32 - 1}, "should be at most 1,000, and below 2³²"),
         ({"seed": [1, 2]}, r"seed=\[1, 2\] should be an int of at least 0"),
         ({"grad_accumulation": 64}, "grad_accumulation=64 is more parts than batch_size=32"),
-        ({"keep": 0}, "keep=0 should be an int of at least 1"),
-        ({"devices": 0}, "devices=0 should be an int of at least 1"),
+        ({"max_checkpoints": 0}, "max_checkpoints=0 should be an int of at least 1"),
+        ({"num_devices": 0}, "num_devices=0 should be an int of at least 1"),
         ({"augment": ("hflip", "flip")}, "augmentation 'flip' is there 2 times"),
         ({"augment": ("translate:0",)}, "augmentation 'translate:0' changes nothing"),
         ({"augment": ("",)}, "unknown augmentation ''"),
         ({"learning_rate": 1e-60}, "learning_rate=1e-60 should be a positive number"),
         ({"learning_rate": 1e60}, r"learning_rate=1e\+60 should be a positive number"),
-        ({"stream": "no"}, "stream='no' should be True or False"),
-        ({"runs": "runs"}, r"runs='runs' should be a Path: pathlib.Path\('runs'\)"),
+        ({"streaming": "no"}, "streaming='no' should be True or False"),
+        ({"runs_dir": "runs"}, r"runs_dir='runs' should be a Path: pathlib.Path\('runs'\)"),
         ({"dataset": 3}, "dataset=3 should be a name"),
     ],
 )
@@ -60,7 +60,7 @@ TRAIN = {
 def test_a_line_that_cannot_work_is_refused(jaxconv, line):
     Path("small").mkdir()
     Path("run").mkdir()
-    config = {"image_shape": [8, 8, 1], "input_shape": [8, 8, 1], "classes": ["a", "b"]}
+    config = {"image_shape": [8, 8, 1], "input_shape": [8, 8, 1], "class_names": ["a", "b"]}
     Path("run/config.json").write_text(json.dumps(TrainConfig().to_dict() | config))
     Path("run/result.json").write_text(json.dumps({"test_accuracy": 0.5}))
     code, _, err = jaxconv(line)

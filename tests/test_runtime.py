@@ -23,14 +23,14 @@ def elsewhere(program, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-TUNE = "import json, os; from jaxconv import runtime; tuned = runtime.tune(); "
+TUNE = "import json, os; from jaxconv import runtime; tuned = runtime.tune_cpu(); "
 
 
 def test_importing_changes_nothing_and_tune_says_what_it_did():
     program = (
         "import json, os; before = dict(os.environ); import jaxconv; from jaxconv import runtime; "
         "assert dict(os.environ) == before and runtime.tuned() is None; "
-        "tuned = runtime.tune(); assert runtime.tuned() == tuned == runtime.tune(); "
+        "tuned = runtime.tune_cpu(); assert runtime.tuned() == tuned == runtime.tune_cpu(); "
         "import jax.numpy as jnp; assert float(jnp.ones(3).sum()) == 3; "
         "print(json.dumps([tuned, os.environ.get('XLA_FLAGS')]))"
     )
@@ -81,7 +81,7 @@ def test_memory_is_kept():
         "print(json.dumps(counts))"
     )
     assert min(elsewhere(program.replace("{}", "pass"))) >= 16
-    assert max(elsewhere(program.replace("{}", "runtime.tune()"))[1:]) < 16
+    assert max(elsewhere(program.replace("{}", "runtime.tune_cpu()"))[1:]) < 16
 
 
 def test_a_program_runs_in_the_thread_that_calls_it():
@@ -92,8 +92,8 @@ def test_a_program_runs_in_the_thread_that_calls_it():
         "print(json.dumps(f(x).is_ready()))"
     )
     assert elsewhere(program.replace("{}", "pass")) is False
-    assert elsewhere(program.replace("{}", "runtime.tune()")) is True
-    assert elsewhere(program.replace("{}", "runtime.tune()"), JAX_CPU_ENABLE_ASYNC_DISPATCH="1") is False
+    assert elsewhere(program.replace("{}", "runtime.tune_cpu()")) is True
+    assert elsewhere(program.replace("{}", "runtime.tune_cpu()"), JAX_CPU_ENABLE_ASYNC_DISPATCH="1") is False
 
 
 def test_where_it_means_nothing_it_is_left_alone(monkeypatch):
@@ -131,7 +131,7 @@ def test_threads(monkeypatch):
 
 def test_xla_has_so_many_threads():
     program = (
-        "import json, os; from jaxconv import runtime; runtime.tune(threads=3); import jax.numpy as jnp; "
+        "import json, os; from jaxconv import runtime; runtime.tune_cpu(threads=3); import jax.numpy as jnp; "
         "jnp.ones((9, 9)).block_until_ready(); tasks = os.listdir('/proc/self/task'); "
         "names = [open(f'/proc/self/task/{each}/comm').read() for each in tasks]; "
         "print(json.dumps(sum('XLAEigen' in name for name in names)))"
@@ -143,7 +143,7 @@ def test_programs_are_kept_and_found_again(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
         "runtime.cached_programs_raise_false_alarms = lambda: False; "
-        f"folder = runtime.keep_programs(Path({str(tmp_path)!r})); assert runtime.programs() == str(folder); "
+        f"folder = runtime.keep_programs(Path({str(tmp_path)!r})); assert runtime.compiled() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
         "kept = sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache')); "
@@ -154,7 +154,7 @@ def test_programs_are_kept_and_found_again(tmp_path):
     asked = program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))"
     assert elsewhere(asked, JAX_COMPILATION_CACHE_DIR="x") == "x"
     alarmed = asked.replace("False", "True").split("assert")[0]
-    assert elsewhere(alarmed + "print(json.dumps([folder, runtime.programs()]))") == [None, None]
+    assert elsewhere(alarmed + "print(json.dumps([folder, runtime.compiled()]))") == [None, None]
 
 
 @pytest.mark.parametrize(

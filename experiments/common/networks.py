@@ -71,7 +71,7 @@ def train_networks(
         epochs, batch_size, stopping: as fit takes them.
         learning_rate: Adam's highest, in one cycle.
         make_optimizer: of the number of steps; instead of Adam.
-        on_progress: told the share that is done after every epoch: ``Progress.share``.
+        on_progress: told the share that is done after every epoch: ``Progress.set_fraction``.
         options: of the step, as fit takes them: augment, mix, label_smoothing and so on.
 
     >>> from jaxconv import data, models
@@ -146,11 +146,11 @@ class TrainingStudy(Study):
     """Adam's highest, for all networks."""
 
     def train(
-        self, model: Layer, examples: Examples, validation: Examples, on_progress: Progress, **options: Any
+        self, model: Layer, examples: Examples, validation: Examples, progress: Progress, **options: Any
     ) -> Networks:
         """As :func:`train_networks`, from every seed, with these options and others; it tells how far it is."""
         asked = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
         seeds = range(self.num_seeds)
         return train_networks(
-            model, examples, validation, seeds=seeds, on_progress=on_progress.share, **asked | options
+            model, examples, validation, seeds=seeds, on_progress=progress.set_fraction, **asked | options
         )

@@ -77,7 +77,7 @@ def implementations(case: Case) -> dict[str, Callable[..., jax.Array]]:
     if isinstance(case, Conv):
         return {impl: _conv(case, impl) for impl in CONV_IMPLS}
     pools: dict[str, Callable[..., jax.Array]] = {
-        impl: partial(pool, window_shape=case.window) for impl, pool in POOL_IMPLS.items()
+        impl: partial(pool, window=case.window) for impl, pool in POOL_IMPLS.items()
     }
     return pools if case.direction == "forward" else {impl: partial(_back, pool) for impl, pool in pools.items()}
 

@@ -133,18 +133,18 @@ def _contest(options: Compare) -> tuple[str, OpCase]:
     return f"{options.op} of {shapes}, seed {options.seed}", asked
 
 
-ALWAYS = {"dtype", "entries", "repeats", "seed", "json"}  # what every comparison looks at
+ALWAYS = {"dtype", "fd_entries", "repeats", "seed", "json"}  # what every comparison looks at
 
 
 def check_comparison(options: Compare) -> None:
     """Refuse an option that would be ignored, and a file that could not be written in the end."""
     if options.model:
-        what, uses = options.model, {"model", "layer", "batch"}
+        what, uses = options.model, {"model", "layer", "batch_size"}
     elif options.layer:
         raise InputError(f"--layer {options.layer} of which model? Give --model lenet5 or another")
     else:
         checks.one_of("op", options.op, OP_CASES)
-        what, uses = options.op, {"op", "shape"} | OP_CASES[options.op].uses
+        what, uses = options.op, {"op", "input_shape"} | OP_CASES[options.op].uses
     for field in dataclasses.fields(options):
         if getattr(options, field.name) != field.default and field.name not in uses | ALWAYS:
             raise InputError(f"--{field.name.replace('_', '-')} means nothing to {what}: leave it out")

@@ -76,7 +76,7 @@ def preprocess_drawing(canvas: Any, shape: tuple[int, int, int], manner: InputSt
     Args:
         canvas: ``(H, W, 4)`` uint8, transparent where nothing was drawn.
         shape: of the data set's images.
-        manner: from :func:`manner_of`.
+        manner: from :func:`input_style_of`.
 
     Returns:
         ``shape`` uint8.

@@ -43,7 +43,7 @@ class Predictor:
 
     def __init__(self, run: TrainedRun) -> None:
         run.check_classifies()
-        self.run, self.seeds = run.first_member(), run.config.get("seeds", 1)
+        self.run, self.seeds = run.first_member(), run.config.get("num_seeds", 1)
         self.params, self.state = jax.device_put((self.run.params, self.run.state))
         self.classes = [str(name) for name in run.config["class_names"]]
         self.image_shape, self.input_shape = tuple(run.config["image_shape"]), tuple(run.config["input_shape"])

@@ -131,7 +131,7 @@ def dead_filters(
 
     >>> from jaxconv import relu, serial
     >>> dead_filters(serial(relu), {}, {}, np.array([[[[-1.0, 2.0]]]], np.float32))
-    [DeadFilter(layer='relu1', channel=0, live=0.0, kernel=None)]
+    [DeadChannel(layer='relu1', channel=0, live=0.0, kernel=None)]
     """
     if not 0 <= max_active_fraction < 1:
         raise InputError(f"max_active_fraction={max_active_fraction!r} should be a share of the images, from 0 to below 1")

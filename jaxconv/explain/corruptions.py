@@ -41,7 +41,7 @@ class Corruption(NamedTuple):
 
 @named_errors
 def corrupt(images: Any, name: str, severity: Strength, *, key: jax.Array | None = None) -> jax.Array:
-    """Images after a distortion of :data:`DISTORTIONS`, each image with its own randomness.
+    """Images after a distortion of :data:`CORRUPTIONS`, each image with its own randomness.
 
     Args:
         images: ``(N, H, W, C)``, bytes or floats from 0 to 1.
@@ -109,7 +109,7 @@ def _shift(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
     """Up, down, left or right, by chance."""
     sign = jnp.where(jax.random.bernoulli(key, shape=(len(images),)), 1, -1).astype(images.dtype) * severity
     upright = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(len(images),))
-    return affine_transform(images, translate=jnp.where(upright, sign, 0), right=jnp.where(upright, 0, sign))
+    return affine_transform(images, translate=(jnp.where(upright, sign, 0), jnp.where(upright, 0, sign)))
 
 
 def _stroke_width(key: jax.Array, images: jax.Array, severity: Strength) -> jax.Array:
@@ -219,7 +219,7 @@ def corruption_accuracy(
         model, params, state: the network.
         images: ``(N, H, W, C)``, bytes or floats from 0 to 1.
         labels: ``(N,)`` class numbers.
-        corruptions: names of :data:`DISTORTIONS`, or a dict of the strengths to ask about; by default all.
+        corruptions: names of :data:`CORRUPTIONS`, or a dict of the strengths to ask about; by default all.
         batch_size: images at a time.
         key: of noise and places; by default always the same.
 
@@ -243,7 +243,7 @@ def corruption_accuracy(
     asked = _asked(corruptions)
     low, high = images.min(), images.max()
     if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
-        raise InputError(f"images from {low:g} to {high:g}: distortions are of floats from 0 to 1")
+        raise InputError(f"images from {low:g} to {high:g}: corruptions are of floats from 0 to 1")
     model, key = as_layer(model), jax.random.key(0) if key is None else key
     options = compiler_options()
     network = jax.jit(lambda *given: jnp.argmax(model.apply(*given)[0], axis=1), compiler_options=options)
@@ -270,7 +270,7 @@ def _asked(distortions: Sequence[str] | Mapping[str, Sequence[float]] | None) ->
         check_strengths(name, [])
         asked[name] = distortions[name] if isinstance(distortions, Mapping) else CORRUPTIONS[name].severities
         if np.ndim(asked[name]) != 1 or not len(asked[name]):
-            raise InputError(f"{name} of {asked[name]!r}: give a list of strengths, [0.1, 0.2]")
+            raise InputError(f"{name} of {asked[name]!r}: give a list of severities, [0.1, 0.2]")
         check_strengths(name, asked[name])
     return asked
 

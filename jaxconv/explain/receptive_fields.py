@@ -50,7 +50,7 @@ def receptive_field_of(model: Layer, input_shape: tuple[int, ...], layer: str) -
 
 @named_errors
 def all_receptive_fields(model: Layer, input_shape: tuple[int, ...]) -> dict[str, PositionedReceptiveField | None]:
-    """:func:`field_of` every layer, by its name, in the order in which they are computed.
+    """:func:`receptive_field_of` every layer, by its name, in the order in which they are computed.
 
     >>> from jaxconv import Conv, MaxPool, flatten, serial
     >>> for name, field in all_receptive_fields(serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten), (4, 4, 1)).items():

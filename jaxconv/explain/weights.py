@@ -40,7 +40,7 @@ def kernel_images(kernel: Any, *, normalize_by: str = "filter") -> jax.Array:
         ``(O, kh, kw, C)``, from 0 to 1.
 
     Raises:
-        InputError: a kernel whose input is no image; :func:`channel_images` shows those.
+        InputError: a kernel whose input is no image; :func:`kernel_channel_images` shows those.
 
     Lecture rows 002-05, 003-23.
 
@@ -51,7 +51,7 @@ def kernel_images(kernel: Any, *, normalize_by: str = "filter") -> jax.Array:
     if kernel.shape[2] not in (1, 3):
         raise InputError(
             f"kernel {kernel.shape} looks at {kernel.shape[2]} channels, which are no image (1 or 3); "
-            "channel_images shows each by itself"
+            "kernel_channel_images shows each by itself"
         )
     return 0.5 + 0.5 * jnp.moveaxis(_scaled(kernel, normalize_by), -1, 0)
 
@@ -62,7 +62,7 @@ def kernel_channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
 
     Args:
         kernel: ``(kh, kw, C, O)``.
-        per: as for :func:`filter_images`.
+        per: as for :func:`kernel_images`.
 
     Returns:
         ``(O, C, kh, kw)``, from −1 to 1.

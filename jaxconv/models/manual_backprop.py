@@ -2,7 +2,7 @@
 
 A network is a list of steps. Going forward, each turns its input into an output, and the inputs are kept. Going
 back, each turns the gradient of its output into the gradients of its input and of its parameters: the chain rule is
-the loop in :func:`loss_and_gradients`, and the derivatives are those of :mod:`jaxconv.ops.backward`.
+the loop in :func:`value_and_grad`, and the derivatives are those of :mod:`jaxconv.ops.backward`.
 
 The parameters are those of the layers' models of the same names, so that both can be asked for the same gradients.
 """

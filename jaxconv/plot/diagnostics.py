@@ -59,7 +59,7 @@ def norms_by_layer(
     """A number for each layer of one network or several, from the first layer to the last, each network a line.
 
     Args:
-        networks: by name, what :func:`jaxconv.explain.gradient_norms` or ``update_norms`` returns. Numbers that are 0
+        networks: by name, what :func:`jaxconv.explain.gradient_norms` or ``update_ratios`` returns. Numbers that are 0
             or not finite have no place on the scale, and are left out.
         label: what is measured.
         title: above it.

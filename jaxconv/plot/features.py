@@ -12,6 +12,8 @@ from jaxconv.plot.images import image_grid
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from jaxconv.explain import ActivatingPatches
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ from jaxconv.plot.images import fill, panels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from jaxconv.explain import ActivatingPatches
 
 
 COLUMNS = 16
@@ -127,7 +131,7 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
         if np.shape(heat) != images.shape[:3]:
             raise InputError(
                 f"heat of {name} {np.shape(heat)} should be {images.shape[:3]}, as the images are: "
-                "explain.to_heat and explain.enlarge_map make it so"
+                "explain.to_heatmap and explain.upsample_map make it so"
             )
     panels, figure = panels_of(len(images), 1 + len(heats), size)
     for axes, name in zip(panels[0], ("image", *heats), strict=True):

@@ -23,7 +23,7 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
 
     Args:
         image: ``(H, W, C)``, bytes or floats from 0 to 1.
-        boxes: for each layer ``((top, below), (left, beyond))`` in pixels, as ``explain.field_of(…).box(place)`` gives
+        boxes: for each layer ``((top, below), (left, beyond))`` in pixels, as ``explain.receptive_field_of(…).box(place)`` gives
             it. What is outside the image is drawn too: it is padding.
         title: above all.
 
@@ -116,7 +116,7 @@ def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: st
     if not results:
         raise InputError("there is no network to show")
     figure = Figure(figsize=(10.5, 3.5), dpi=120, layout="constrained")
-    panels = {"accuracy": "accuracy", "same": "same class as unmoved", "distance": "distance of the features"}
+    panels = {"accuracy": "accuracy", "consistency": "same class as unmoved", "feature_distance": "distance of the features"}
     for axes, (field, heading) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for i, (name, rows) in enumerate(results.items()):
             rows = sorted(rows)
@@ -124,7 +124,7 @@ def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: st
             axes.plot(shifts, values, "o-", ms=3, color=f"C{i}", label=literal(name))
         axes.set(xlabel="shift (pixels)")
         axes.set_title(heading, fontsize=10)
-        axes.set_ylim(0, None if field == "distance" else 1.03)
+        axes.set_ylim(0, None if field == "feature_distance" else 1.03)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(results), frameon=False)
     figure.suptitle(literal(title), fontsize=11)
@@ -138,7 +138,7 @@ def accuracy_vs_severity(
     """Accuracy against the strength of each distortion, a panel for each and a line for each network.
 
     Args:
-        results: for each network what ``explain.robustness`` gives; all of the same distortions.
+        results: for each network what ``explain.corruption_accuracy`` gives; all of the same distortions.
         image: ``(H, W, C)``: above each panel it is shown as it is at these strengths.
         title: above all.
 

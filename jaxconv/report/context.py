@@ -87,7 +87,7 @@ def load_context(
     result = read_result(Path(folder))
     history = read_history(run.folder, result["epochs_run"])
     notes = []
-    if (seeds := run.config.get("seeds", 1)) > 1:
+    if (seeds := run.config.get("num_seeds", 1)) > 1:
         notes.append(f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}.")
     run = run.first_member()
     input_shape = tuple(run.config["input_shape"])

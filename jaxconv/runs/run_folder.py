@@ -42,7 +42,7 @@ class TrainedRun(NamedTuple):
     def predict(self, images: np.ndarray, **options: Any) -> np.ndarray:
         """The probability of each class for each image; of several networks, the mean."""
         self.check_classifies()
-        seeds, network = self.config.get("seeds", 1), (self.params, self.state)
+        seeds, network = self.config.get("num_seeds", 1), (self.params, self.state)
         each = [network] if seeds == 1 else [jax.tree.map(lambda leaf, i=i: leaf[i], network) for i in range(seeds)]
         said = [train.predict(self.model, params, state, images, **options) for params, state in each]
         return np.mean(said, axis=0)
@@ -66,10 +66,10 @@ class TrainedRun(NamedTuple):
 
     def first_member(self) -> "TrainedRun":
         """The run with one network in it: of several, the first."""
-        if self.config.get("seeds", 1) == 1:
+        if self.config.get("num_seeds", 1) == 1:
             return self
         params, state = jax.tree.map(lambda leaf: leaf[0], (self.params, self.state))
-        return self._replace(params=params, state=state, config=self.config | {"seeds": 1})
+        return self._replace(params=params, state=state, config=self.config | {"num_seeds": 1})
 
 
 def load_run(folder: Path) -> TrainedRun:
@@ -84,7 +84,7 @@ def load_run(folder: Path) -> TrainedRun:
     check_config(folder, config, USED)
     with error_context(str(folder / "config.json")):
         spec = models.get_model(config["model"])
-        input_shape, seeds = enlarged_shape(config["image_shape"], spec.input_shape), config.get("seeds", 1)
+        input_shape, seeds = enlarged_shape(config["image_shape"], spec.input_shape), config.get("num_seeds", 1)
         if list(input_shape) != config["input_shape"]:
             raise InputError(
                 f"input_shape={config['input_shape']}, but {config['model']} takes images {config['image_shape']} as "

@@ -22,7 +22,7 @@ class ReceptiveField(NamedTuple):
     def after(self, window: Window) -> "ReceptiveField":
         """The view after one more layer: ``field + (span − 1) · jump`` and ``jump · stride``.
 
-        >>> ReceptiveField.of_a_pixel(1).through(Window(5)).through(Window(2, stride=2))
+        >>> ReceptiveField.identity(1).through(Window(5)).through(Window(2, stride=2))
         View(field=(6,), jump=(2,))
         """
         ndim = len(self.size)

@@ -48,7 +48,7 @@ class Window(_Window):
     def for_pooling(cls, size: IntOrInts, stride: IntOrInts | None, padding: Padding, dilation: IntOrInts) -> "Window":
         """Pooling windows lie side by side unless a stride is given.
 
-        >>> Window.of_a_pool(2, None, "VALID", 1).stride
+        >>> Window.for_pooling(2, None, "VALID", 1).stride
         2
         """
         return cls(size, size if stride is None else stride, padding, dilation)

@@ -4,7 +4,7 @@
     print(compare(jnp.dot, my_dot, a, b))
 
 :func:`compare` asks both functions for their value and the gradient by every argument, and tells how far apart they
-are, beside how far apart rounding alone may put them. :func:`check_gradients` asks one function whether its gradient
+are, beside how far apart rounding alone may put them. :func:`check_grads` asks one function whether its gradient
 is the slope that its own values show. Where a function has a kink, two right answers may differ; such entries are
 found and counted apart.
 """

@@ -113,7 +113,7 @@ def restore_best(folder: Path, target: tuple[Any, Any]) -> tuple[Any, Any]:
         target: params and state of the same structure, or their shapes from ``jax.eval_shape(model.init, …)``.
 
     Raises:
-        InputError: as :func:`load_snapshot`.
+        InputError: as :func:`restore_snapshot`.
     """
 
     def read(path: Path) -> tuple[Any, Any]:

@@ -65,7 +65,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """An optax optimiser whose learning rate follows a schedule.
 
-    First ``g ← g · min(1, clip_norm / ‖g‖)``, the norm being that of all gradients together. Then the kernels decay:
+    First ``g ← g · min(1, max_grad_norm / ‖g‖)``, the norm being that of all gradients together. Then the kernels decay:
     ``g ← g + weight_decay · w`` in sgd, momentum, nesterov, adam and rmsprop, before the gradient is averaged;
     ``w ← w − rate · (u + weight_decay · w)`` in adamw, lion and muon, beside the step u (Loshchilov and Hutter, 2019).
     Biases and the scales of norms never decay. Without decay, adamw is adam.

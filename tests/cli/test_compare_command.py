@@ -20,7 +20,7 @@ def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
     for name in (*implementations, "d kernel", "medians of compiled calls", "finite differences"):
         assert name in out
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["ok"] and max(row["relative"] for row in found["rows"]) <= 1e-12
+    assert found["ok"] and max(row["max_rel_error"] for row in found["rows"]) <= 1e-12
     assert {row["quantity"] for row in found["rows"]} == {"value", "d x", "d kernel", "d bias"}
     assert found["title"] == "conv of x (2, 9, 8, 3), kernel (3, 3, 3, 4), bias (4,), seed 0"
     assert {row["name"] for row in found["finite_differences"]} == {"x", "kernel", "bias"}
@@ -58,7 +58,7 @@ def test_a_layer_of_a_model(jaxconv):
     [
         (
             "--op conv --padding-mode circular --flip-kernel --padding 1 2",
-            {"padding": (1, 2), "padding_mode": "circular", "flip": True},
+            {"padding": (1, 2), "padding_mode": "circular", "flip_kernel": True},
         ),
         ("--op conv_transpose --stride 2 --output-padding 1 0", {"stride": 2, "output_padding": (1, 0)}),
         ("--op lp_pool --p 3 --padding same", {"padding": "same", "p": 3.0}),
@@ -91,9 +91,9 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --model lenet5 --dtype float16", "lenet5: in float16 other pixels win its pools than in float64"),
         ("compare --layer conv1", "compare: --layer conv1 of which model? Give --model lenet5 or another"),
         ("compare --model lenet5 --layer convv1", "unknown layer of lenet5 'convv1': did you mean 'conv1'?"),
-        ("compare --input-shape 8 28", "conv: shape (8, 28) should be (N, *spatial, C), every size at least 1"),
+        ("compare --input-shape 8 28", "conv: input_shape (8, 28) should be (N, *spatial, C), every size at least 1"),
         ("compare --input-shape 2 2 2 3 --kernel-size 3", "conv: window (3, 3) on an input of (2, 2)"),
-        ("compare --kernel-size 3 3 3", "conv: kernel (3, 3, 3): give an int of at least 1, or 2 of them"),
+        ("compare --kernel-size 3 3 3", "conv: kernel_size (3, 3, 3): give an int of at least 1, or 2 of them"),
         ("compare --groups 2", "conv: groups=2 does not divide the 3 channels"),
         ("compare --padding SAMEE", "conv: unknown padding 'SAMEE': did you mean 'SAME'?"),
         ("compare --padding -1", "conv: padding -1 is negative: cut the input instead"),
@@ -116,7 +116,7 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --json .", "compare: --json . is a folder: name a file in it"),
         ("compare --seed -1", "conv: seed=-1 should be an int of at least 0"),
         ("compare --repeats -1", "compare: repeats=-1 should be an int of at least 0"),
-        ("compare --fd-entries -1", "compare: entries=-1 should be an int of at least 0"),
+        ("compare --fd-entries -1", "compare: fd_entries=-1 should be an int of at least 0"),
         ("compare --dtype float8", "float8"),
         ("compare --features 0", "conv: features=0 should be an int of at least 1"),
     ],

@@ -167,10 +167,10 @@ def test_a_process_killed_while_it_unpacks_leaves_no_folder_that_looks_whole(tmp
     program = f"""
 from pathlib import Path
 import tarfile, time
-from jaxconv.data.archives import unpack
+from jaxconv.data.archives import extract_archive
 real = tarfile.TarFile.extractfile
 tarfile.TarFile.extractfile = lambda *a: time.sleep(0.01) or real(*a)
-unpack(Path({str(archive)!r}), Path({str(tmp_path / "into" / "here")!r}))
+extract_archive(Path({str(archive)!r}), Path({str(tmp_path / "into" / "here")!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", program])
     try:

@@ -102,7 +102,7 @@ def test_enlarging_is_what_jax_resizes_to(rng, factor):
 def test_a_lazy_split_gives_what_the_split_has_and_can_be_sent_to_a_worker(rng):
     images, labels = rng.integers(0, 256, (700, 3, 5, 1), np.uint8), rng.integers(0, 9, 700, np.int32)
     lazy = pickle.loads(pickle.dumps(Split(images, labels).to_lazy()))
-    assert len(lazy) == 700 and lazy.image_shape == (3, 5, 1) and lazy.lazy() is lazy
+    assert len(lazy) == 700 and lazy.image_shape == (3, 5, 1) and lazy.to_lazy() is lazy
     for i in (0, 613, np.int64(3), -1):
         image, label = lazy[i]
         np.testing.assert_array_equal(image, images[i])
@@ -112,10 +112,10 @@ def test_a_lazy_split_gives_what_the_split_has_and_can_be_sent_to_a_worker(rng):
     with pytest.raises(InputError, match=r"LazySplit\[slice\(1, 3, None\)\]: give one whole number; several"):
         lazy[1:3]
     np.testing.assert_array_equal(lazy.take([5, 1, 5]), images[[5, 1, 5]])
-    whole = lazy.whole("all")  # in more than one chunk
+    whole = lazy.to_memory("all")  # in more than one chunk
     np.testing.assert_array_equal(whole.images, images)
     np.testing.assert_array_equal(whole.labels, labels)
-    framed = lazy.enlarged((4, 6))
+    framed = lazy.with_min_size((4, 6))
     assert framed.image_shape == (4, 6, 1) == framed[2][0].shape
     np.testing.assert_array_equal(framed.take([2]), data.upscale_and_pad(images[2:3], (4, 6)))
 

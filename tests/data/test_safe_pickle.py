@@ -121,7 +121,7 @@ def test_a_small_pickle_cannot_take_years():
     for _ in range(100):  # so the innermost is in it 2¹⁰⁰ times
         nested = [nested, nested]
     raw = pickle.dumps(nested)
-    program = f"from jaxconv.data.safe_pickle import read_pickle; read_pickle({raw!r}, 'batch')"
+    program = f"from jaxconv.data.safe_pickle import load_arrays; load_arrays({raw!r}, 'batch')"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     nested[0] = nested
     with pytest.raises(InputError, match="RecursionError"):

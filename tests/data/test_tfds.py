@@ -103,7 +103,7 @@ def test_a_stream_is_read_when_it_is_asked_for_and_can_be_sent_to_a_worker(folde
     for i in (0, 31, -1):
         np.testing.assert_array_equal(there[i][0], train[0][i])
     np.testing.assert_array_equal(there.take(np.array([7, 3, 7])), train[0][[7, 3, 7]])
-    assert there.enlarged((10, 14))[0][0].shape == (10, 14, 3)
+    assert there.with_min_size((10, 14))[0][0].shape == (10, 14, 3)
 
 
 @needs_tfds

@@ -55,8 +55,8 @@ def untrained(name, input_shape, image_shape=None, seeds=1, dataset="digits", cl
     config = {
         "dataset": dataset,
         "model": name,
-        "seeds": seeds,
-        "classes": [f"class {i}" for i in range(classes)],
+        "num_seeds": seeds,
+        "class_names": [f"class {i}" for i in range(classes)],
         "input_shape": list(input_shape),
         "image_shape": list(image_shape or input_shape),
     }
@@ -114,7 +114,7 @@ def test_of_several_seeds_the_first_network_is_shown_and_it_says_so(rng):
     run = untrained("mlp", (4, 4, 1), seeds=3)
     image = rng.integers(0, 256, (4, 4, 1), np.uint8)
     one = [
-        run._replace(config=run.config | {"seeds": 1}, params=jax.tree.map(lambda leaf, i=i: leaf[i], run.params))
+        run._replace(config=run.config | {"num_seeds": 1}, params=jax.tree.map(lambda leaf, i=i: leaf[i], run.params))
         for i in range(2)
     ]
     want = [network.predict(image[None])[0] for network in one]

@@ -62,7 +62,7 @@ RUNS = {
 def fit(mesh, *, lazy=False, **options):
     data, validation = examples(), examples(37)
     return (train.fit_seeds if "seeds" in options else train.fit)(
-        network(), data.lazy() if lazy else data, validation, epochs=2, batch_size=BATCH, mesh=mesh, **options
+        network(), data.to_lazy() if lazy else data, validation, epochs=2, batch_size=BATCH, mesh=mesh, **options
     )
 
 
@@ -72,15 +72,15 @@ def runs(mesh):
     for name, options in RUNS.items():
         fitted = fit(mesh, **options)
         batches = fitted.evaluator.batches(*examples(37))
-        scores = fitted.evaluator(*fitted.last.network, batches, logits=True)
+        scores = fitted.evaluator(*fitted.final_state.network, batches, logits=True)
         numbers = {
-            "last": (fitted.last.params, fitted.last.state, fitted.last.average),
+            "last": (fitted.final_state.params, fitted.final_state.state, fitted.final_state.average),
             "best": (fitted.params, fitted.state),
             "history": [[record[name] for name in ("loss", "accuracy", "val_loss")] for record in fitted.history],
             "scores": scores,
         }
-        compilations = {name: program.compilations for name, program in fitted.programs.items()}
-        hlo = {name: program._compiled.as_text() for name, program in fitted.programs.items()}
+        compilations = {name: program.num_compilations for name, program in fitted.compiled.items()}
+        hlo = {name: program._compiled.as_text() for name, program in fitted.compiled.items()}
         found[name] = jax.tree.map(np.asarray, numbers), compilations, hlo
     return found
 
@@ -200,7 +200,7 @@ def test_a_mesh_is_of_devices_that_are_there():
     assert dict(distributed.create_mesh().shape) == {"data": jax.device_count()}
     too_many = jax.device_count() + 1
     for count in (0, -1, too_many):
-        with pytest.raises(InputError, match=f"distributed.mesh: devices={count}, but there are {jax.device_count()}"):
+        with pytest.raises(InputError, match=f"distributed.create_mesh: devices={count}, but there are {jax.device_count()}"):
             distributed.create_mesh(count)
     with pytest.raises(InputError, match=rf'XLA_FLAGS="--xla_force_host_platform_device_count={too_many}" makes'):
         distributed.create_mesh(too_many)
@@ -219,7 +219,7 @@ def test_a_mesh_of_explicit_axes_trains_the_same():
 
 def test_the_command_line_says_that_devices_are_missing(tmp_path, capsys):
     assert cli.main(f"train --model mlp --num-devices 999 --run-dir {tmp_path / 'run'}".split()) == 2
-    assert "jaxconv: error: distributed.mesh: devices=999, but there are" in capsys.readouterr().err
+    assert "jaxconv: error: distributed.create_mesh: devices=999, but there are" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -242,7 +242,7 @@ def test_each_process_provides_its_share(monkeypatch):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         shares += range(6)[distributed.local_batch_slice(6)]
     assert shares == list(range(6))
-    with pytest.raises(InputError, match=r"fit: there are 3 processes: give mesh=distributed.mesh\(\)"):
+    with pytest.raises(InputError, match=r"fit: there are 3 processes: give mesh=distributed.create_mesh\(\)"):
         distributed.check_batch_divisible(None, 6, "fit")
 
 

@@ -106,7 +106,7 @@ def one_of_two(address, process):
         == 0
     )
     told = {"count": jax.process_count(), "read": list(READ), "written": list(WRITTEN)}
-    told["resumed"] = resume_training(Path("by one, then by two"), progress=False)[1]["epochs"]
+    told["resumed"] = resume_training(Path("by one, then by two"), progress=False)[1]["epochs_run"]
     told["in memory"] = in_memory(process)
     config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, run_dir=Path("refused"))
     told["refused"] = {
@@ -186,7 +186,7 @@ def trained(tmp_path_factory):
                 process.kill()
         assert [process.returncode for process in pair] == [0, 0], said
         cut_short(folder / "together", folder / "by two, then by one")
-        assert resume_training(Path("by two, then by one"), progress=False)[1]["epochs"] == EPOCHS
+        assert resume_training(Path("by two, then by one"), progress=False)[1]["epochs_run"] == EPOCHS
         yield folder, [pickle.loads((folder / f"told {process}").read_bytes()) for process in (0, 1)], said
 
 
@@ -210,7 +210,7 @@ def test_two_processes_make_what_one_makes(trained, name):
     for number in ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"):
         close([record[number] for record in one], [record[number] for record in two])
     one, two = (json.loads((folder / run / "result.json").read_text()) for run in ("alone", name))
-    for number in ("test_loss", "test_accuracy", "num_test_examples", "steps", "epochs"):
+    for number in ("test_loss", "test_accuracy", "num_test_examples", "steps", "epochs_run"):
         assert two[number] == pytest.approx(one[number], rel=1e-4)
 
 
@@ -220,7 +220,7 @@ def test_each_process_reads_its_own_half(trained):
     Before, both read all of so few images, for their fingerprint.
     """
     folder, told, _ = trained
-    count = json.loads((folder / "alone" / "config.json").read_text())["counts"]["train"]
+    count = json.loads((folder / "alone" / "config.json").read_text())["num_examples"]["train"]
     steps = -(-count // BATCH)
     assert [each["read"][:count] for each in told] == [list(range(count))] * 2
     halves = [each["read"][count:] for each in told]

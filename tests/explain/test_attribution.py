@@ -238,17 +238,17 @@ def test_a_map_is_enlarged_between_its_places(rng):
         (r"saliency: label -1 is none of", lambda n: jax.jit(lambda x: explain.saliency(*n[:3], x, -1))(n[3])),
         (r"saliency: an output \(3, 6, 8, 4\) has no scores", lambda n: explain.saliency(*n, layer="conv1")),
         (
-            r"smooth_grad: noise=-0.1 should be",
+            r"smoothgrad: noise=-0.1 should be",
             lambda n: explain.smoothgrad(*n, key=jax.random.key(0), noise_scale=-0.1),
         ),
-        (r"smooth_grad: samples=0 should be", lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0)),
+        (r"smoothgrad: samples=0 should be", lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0)),
         (r"integrated_gradients: steps=0 should be", lambda n: explain.integrated_gradients(*n, num_steps=0)),
         (
             r"integrated_gradients: baseline \(6, 8\) should be a number, one image \(6, 8, 2\), or",
             lambda n: explain.integrated_gradients(*n, baseline=np.zeros((6, 8))),
         ),
-        (r"to_heat: an attribution \(6, 8\) should be", lambda n: explain.to_heatmap(np.ones((6, 8)))),
-        (r"enlarge_map: a map \(6, 8\) should be", lambda n: explain.upsample_map(np.ones((6, 8)), 12)),
+        (r"to_heatmap: an attribution \(6, 8\) should be", lambda n: explain.to_heatmap(np.ones((6, 8)))),
+        (r"upsample_map: a map \(6, 8\) should be", lambda n: explain.upsample_map(np.ones((6, 8)), 12)),
     ],
 )
 def test_what_cannot_be_is_told(net, said, ask):

@@ -162,21 +162,21 @@ def test_each_distortion_compiles_once_for_all_strengths_and_batches(network, mo
 @pytest.mark.parametrize(
     ("said", "change"),
     [
-        (r"robustness: images \(0, 9, 11, 2\) hold none", {"images": IMAGES[:0], "labels": []}),
-        (r"robustness: labels int\d+\(3,\) should be 4 integers", {"labels": np.zeros(3, int)}),
-        (r"robustness: labels go from 0 to 3, but the model has 3", {"labels": np.array([0, 1, 3, 0])}),
+        (r"corruption_accuracy: images \(0, 9, 11, 2\) hold none", {"images": IMAGES[:0], "labels": []}),
+        (r"corruption_accuracy: labels int\d+\(3,\) should be 4 integers", {"labels": np.zeros(3, int)}),
+        (r"corruption_accuracy: labels go from 0 to 3, but the model has 3", {"labels": np.array([0, 1, 3, 0])}),
         (
-            r"robustness: images from 0 to 255: distortions are of floats from 0 to 1",
+            r"corruption_accuracy: images from 0 to 255: corruptions are of floats from 0 to 1",
             {"images": np.round(IMAGES) * 255},
         ),
-        (r"robustness: images from nan to nan", {"images": IMAGES * np.nan}),
-        (r"unknown distortion 'rotate': did you mean 'rotation'\? Known: rotation, scale", {"distortions": ["rotate"]}),
-        (r"robustness: scale of 0 should be from 0.01 to 100", {"distortions": {"scale": [1, 0]}}),
-        (r"robustness: blur of 4 should be from 0 to 3 \(pixels", {"distortions": {"blur": [4]}}),
-        (r"robustness: noise of nan should", {"distortions": {"noise": [float("nan")]}}),
-        (r"robustness: noise of 0.1: give a list of strengths", {"distortions": {"noise": 0.1}}),
-        (r"robustness: noise of \[\]: give a list", {"distortions": {"noise": []}}),
-        (r"robustness: batch_size=2.5", {"batch_size": 2.5}),
+        (r"corruption_accuracy: images from nan to nan", {"images": IMAGES * np.nan}),
+        (r"unknown corruption 'rotate': did you mean 'rotation'\? Known: rotation, scale", {"corruptions": ["rotate"]}),
+        (r"corruption_accuracy: scale of 0 should be from 0.01 to 100", {"corruptions": {"scale": [1, 0]}}),
+        (r"corruption_accuracy: blur of 4 should be from 0 to 3 \(pixels", {"corruptions": {"blur": [4]}}),
+        (r"corruption_accuracy: noise of nan should", {"corruptions": {"noise": [float("nan")]}}),
+        (r"corruption_accuracy: noise of 0.1: give a list of severities", {"corruptions": {"noise": 0.1}}),
+        (r"corruption_accuracy: noise of \[\]: give a list", {"corruptions": {"noise": []}}),
+        (r"corruption_accuracy: batch_size=2.5", {"batch_size": 2.5}),
         (r"^dense1: ", {"images": IMAGES[:, :5]}),
     ],
 )
@@ -188,11 +188,11 @@ def test_robustness_tells_what_cannot_be(network, said, change):
 
 def test_distorted_tells_what_cannot_be():
     for said, images, name, strength in [
-        (r"distorted: unknown distortion 'blurr': did you mean 'blur'\?", IMAGES, "blurr", 1.0),
-        (r"distorted: stroke_width of -4 should be from -3 to 3 \(pixels more", IMAGES, "stroke_width", -4),
-        (r"distorted: block of '3' should", IMAGES, "occlusion", "3"),
-        (r"distorted: images \(9, 11, 2\) should be \(N, H, W, C\)", IMAGES[0], "blur", 1.0),
-        (r"distorted: images \(0, 9, 11, 2\) hold none", IMAGES[:0], "blur", 1.0),
+        (r"corrupt: unknown corruption 'blurr': did you mean 'blur'\?", IMAGES, "blurr", 1.0),
+        (r"corrupt: stroke_width of -4 should be from -3 to 3 \(pixels more", IMAGES, "stroke_width", -4),
+        (r"corrupt: occlusion of '3' should", IMAGES, "occlusion", "3"),
+        (r"corrupt: images \(9, 11, 2\) should be \(N, H, W, C\)", IMAGES[0], "blur", 1.0),
+        (r"corrupt: images \(0, 9, 11, 2\) hold none", IMAGES[:0], "blur", 1.0),
     ]:
         with pytest.raises(InputError, match=said):
             explain.corrupt(images, name, strength)

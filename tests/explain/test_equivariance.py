@@ -200,7 +200,7 @@ def test_where_the_jump_does_not_divide_the_shift_no_place_is_the_same_and_the_n
     assert near["conv1"] == error["conv1"] < 1e-5 and 0.2 < near["max_pool1"] < 2
     # By loops: the pooled rows of the moved image, beside those of the image that begin one pixel further down.
     model, params, _ = network
-    pool = serial(*[part for _, part in model.parts[:3]])
+    pool = serial(*[part for _, part in model.children[:3]])
     pooled = [
         np.asarray(pool.apply({"conv1": params["conv1"]}, {}, y)[0]) for y in (moved_by_loops(x, shift, 0, "zeros"), x)
     ]
@@ -336,7 +336,7 @@ def test_the_figure_of_distortions_has_the_image_at_each_strength_above_each_pan
     above, panel = (next(axes for axes in figure.axes if axes.get_subplotspec().rowspan.start == row) for row in (0, 1))
     assert above.get_title() == "contrast" and panel.lines[0].get_xydata().tolist() == [[0.5, 0.4], [1.0, 0.9]]
     strip = above.images[0].get_array()
-    assert strip.input_shape == (14, 21, 3)  # the stronger first, a gap of one pixel, and the image as it is
+    assert strip.shape == (14, 21, 3)  # the stronger first, a gap of one pixel, and the image as it is
     np.testing.assert_array_equal(strip[:, 11:, 0], image[..., 0])
     wanted = image.mean() + 0.5 * (image[..., 0] - image.mean())
     assert np.abs(strip[:, :10, 1] - wanted).max() < 1
@@ -347,10 +347,10 @@ def test_figures_tell_what_cannot_be():
         ("receptive_field: give at least one layer's box", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {})),
         ("receptive_field: give at least", lambda: plot.receptive_field(np.zeros((4, 4, 1)), {"conv1": (1, 2)})),
         (r"coverage: counts \(3,\) should be \(H, W\)", lambda: plot.coverage(np.zeros(3))),
-        ("against_shift: there is no network", lambda: plot.accuracy_vs_shift({})),
-        ("against_samples: there is no network", lambda: plots.accuracy_vs_num_samples({})),
-        ("robustness: give at least one network", lambda: plot.accuracy_vs_severity({})),
-        ("robustness: give at least one network and one", lambda: plot.accuracy_vs_severity({"a": {}})),
+        ("accuracy_vs_shift: there is no network", lambda: plot.accuracy_vs_shift({})),
+        ("accuracy_vs_num_samples: there is no network", lambda: plots.accuracy_vs_num_samples({})),
+        ("accuracy_vs_severity: give at least one network", lambda: plot.accuracy_vs_severity({})),
+        ("accuracy_vs_severity: give at least one network and one", lambda: plot.accuracy_vs_severity({"a": {}})),
         (
             "the same ones for all",
             lambda: plot.accuracy_vs_severity({"a": {"blur": [(0, 1)]}, "b": {"noise": [(0, 1)]}}),
@@ -367,5 +367,5 @@ def test_the_mean_of_translation_tests_is_taken_shift_by_shift(rng):
     assert [row.shift for row in means] == [-1, 0, 1, 2]
     np.testing.assert_allclose([row[1:] for row in means], numbers.mean(0))
     for wrong in ([], [tests[0], tests[1][:-1]], [tests[0], tests[1][::-1]]):
-        with pytest.raises(InputError, match="mean_shifted: give at least one translation test, and all by the same"):
+        with pytest.raises(InputError, match="mean_shift_results: give at least one translation test, and all by the same"):
             explain.mean_shift_results(wrong)

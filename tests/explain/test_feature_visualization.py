@@ -188,11 +188,11 @@ def test_the_correlation_is_spearmans_of_absolute_values(rng):
         (r"maximize_activation: steps=0 should be", "max", {"layer": "conv2", "steps": 0}),
         (r"maximize_activation: smoothing=2 should be from 0 to 1", "max", {"layer": "conv2", "smoothing": 2}),
         (r"maximize_activation: jitter=-1 should be", "max", {"layer": "conv2", "jitter": -1}),
-        (r"nearest_patches: unknown layer", "near", {"layer": "relu7"}),
-        (r"nearest_patches: count=0 should be", "near", {"layer": "conv1", "count": 0}),
-        (r"nearest_patches: count=4 of 3 images", "near", {"layer": "conv1", "count": 4}),
-        (r"nearest_patches: channel -1 is none of the 3", "near", {"layer": "conv1", "channels": [-1], "count": 1}),
-        (r"nearest_patches: channels=\(\) names none", "near", {"layer": "conv1", "channels": [], "count": 1}),
+        (r"top_activating_patches: unknown layer", "near", {"layer": "relu7"}),
+        (r"top_activating_patches: count=0 should be", "near", {"layer": "conv1", "count": 0}),
+        (r"top_activating_patches: count=4 of 3 images", "near", {"layer": "conv1", "count": 4}),
+        (r"top_activating_patches: channel -1 is none of the 3", "near", {"layer": "conv1", "channels": [-1], "count": 1}),
+        (r"top_activating_patches: channels=\(\) names none", "near", {"layer": "conv1", "channels": [], "count": 1}),
     ],
 )
 def test_what_cannot_be_is_told(said, name, options):
@@ -206,9 +206,9 @@ def test_what_cannot_be_is_told(said, name, options):
 
 def test_what_has_nothing_to_forget_is_told():
     model = serial(relu, flatten)
-    with pytest.raises(InputError, match="randomization_test: no layer of the model has params"):
+    with pytest.raises(InputError, match="model_randomization_test: no layer of the model has params"):
         explain.model_randomization_test(
             explain.saliency, model, {}, {}, np.ones((1, 2, 2, 1), np.float32), key=jax.random.key(0)
         )
-    with pytest.raises(InputError, match=r"nearest_patches: images \(0, 8, 8, 1\) hold none"):
+    with pytest.raises(InputError, match=r"top_activating_patches: images \(0, 8, 8, 1\) hold none"):
         explain.top_activating_patches(model, {}, {}, np.zeros((0, 8, 8, 1), np.uint8), layer="relu1")

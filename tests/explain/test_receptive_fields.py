@@ -161,7 +161,7 @@ def test_rows_have_a_view_without_axes():
 
 def test_what_cannot_be_is_told():
     model = serial(Conv(2, 3), relu)
-    with pytest.raises(InputError, match=r"field_of: unknown layer 'conv2': did you mean 'conv1'\?"):
+    with pytest.raises(InputError, match=r"receptive_field_of: unknown layer 'conv2': did you mean 'conv1'\?"):
         receptive_field_of(model, (8, 8, 1), "conv2")
     with pytest.raises(InputError, match=r"conv1: conv: .*the window spans 3 pixels"):
         receptive_field_of(model, (2, 8, 1), "conv1")

@@ -52,7 +52,7 @@ def test_padding_that_repeats_pixels(x64, rng, padding_mode):
 
 def test_flipped_convolution(x64, rng):
     arrays = {"x": rng.normal(size=(1, 6, 5, 2)), "kernel": rng.normal(size=(3, 2, 2, 3))}
-    holds(rng, "conv", arrays, padding="SAME", dilation=(1, 2), flip=True)
+    holds(rng, "conv", arrays, padding="SAME", dilation=(1, 2), flip_kernel=True)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_window_of_zeros_has_the_slope_that_the_op_gives_it(x64, rng):
 @pytest.mark.parametrize("op", ["layer_norm", "group_norm", "instance_norm", "batch_norm", "rms_norm"])
 def test_normalisation(x64, rng, op):
     arrays = {"x": rng.normal(size=(2, 3, 4, 6)), "scale": rng.normal(size=6), "bias": rng.normal(size=6)}
-    options = {"groups": 2} if op == "group_norm" else {}
+    options = {"num_groups": 2} if op == "group_norm" else {}
     if op == "rms_norm":
         del arrays["bias"]
     holds(rng, op, arrays, eps=0.1, **options)
@@ -284,8 +284,8 @@ def test_how_a_sum_is_computed_does_not_change_it():
 
 
 def test_every_op_has_its_arithmetic():
-    computes_no_activation = {"LOWERINGS", "backward", "conv_matrix", "correct", "batch_statistics"}
-    converts_parameters = {"from_keras_transpose", "from_lax_transpose"}
+    computes_no_activation = {"LOWERINGS", "backward", "convolution_matrix", "is_correct", "batch_statistics"}
+    converts_parameters = {"from_keras_conv_transpose", "from_lax_conv_transpose"}
     assert EXPLAINERS.keys() == set(ops.__all__) - computes_no_activation - converts_parameters
     for name, (_, gradients) in EXPLAINERS.items():
         assert gradients and set(gradients) <= inspect.signature(getattr(ops, name)).parameters.keys()

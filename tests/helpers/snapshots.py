@@ -1,5 +1,7 @@
 """Snapshots of random numbers, and what tests do to their files."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,23 +27,23 @@ POSITION = TrainProgress(
 
 def records(count):
     return tuple(
-        {"epoch": epoch, "loss": 1 / (3 * epoch), "val_loss": 5e-324, "members": [{"loss": 0.1}]}
+        {"epoch": epoch, "loss": 1 / (3 * epoch), "val_loss": 5e-324, "per_seed": [{"loss": 0.1}]}
         for epoch in range(1, count + 1)
     )
 
 
 def made(step=3, model=MODEL, optimizer="adam", seed=0, ema=False):
     """A snapshot of random numbers in the right places, so that no two arrays are alike."""
-    init = lambda key: create_train_state(
-        model, make_optimizer(optimizer, max_grad_norm=1.0), key, (4, 4, 1), ema=average
-    )  # noqa: E731
+    init = functools.partial(
+        create_train_state, model, make_optimizer(optimizer, max_grad_norm=1.0), input_shape=(4, 4, 1), ema=ema
+    )
     several = isinstance(seed, list)
     keys = jnp.stack([jax.random.key(each) for each in seed]) if several else jax.random.key(seed)
     like = jax.eval_shape(jax.vmap(init) if several else init, keys)
     rng = np.random.default_rng(step)
     ts, best = jax.tree.map(
         lambda leaf: jnp.asarray(rng.integers(0, 2**31, leaf.shape), jnp.uint32).view(jnp.int32).astype(leaf.dtype),
-        (like, like.network),
+        (like, like.eval_variables),
     )
     return Snapshot(ts._replace(step=jnp.full_like(ts.step, step)), best, POSITION._replace(history=records(step)))
 

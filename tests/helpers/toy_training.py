@@ -19,7 +19,7 @@ def net(rate=0.2):
     return serial(Conv(4, 3, padding="SAME", use_bias=False), BatchNorm(), relu, flatten, Dropout(rate), Dense(3))
 
 
-TIMES = ("seconds", "images_per_second")
+TIMES = ("epoch_seconds", "images_per_second")
 
 
 def examples(count, seed):

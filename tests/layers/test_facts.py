@@ -104,12 +104,12 @@ UNSTATED = {
 
 
 def function_of(case):
-    params, state = case.layer.init(KEY, case.image_shape)
+    params, state = case.layer.init(KEY, case.input_shape)
     return jax.jit(lambda x: case.layer.apply(params, state, x)[0])
 
 
 def sample(case, seed=1):
-    return np.random.default_rng(seed).normal(size=(1, *case.image_shape)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(1, *case.input_shape)).astype(np.float32)
 
 
 def changes(f, x, index):
@@ -157,8 +157,8 @@ def identity_at_inference(case):
 
 
 def rectifies(case):
-    f, x = function_of(case), np.linspace(0.1, 9, 2 * np.prod(case.image_shape)).astype(np.float32)
-    x = x[::2].reshape(1, *case.image_shape)
+    f, x = function_of(case), np.linspace(0.1, 9, 2 * np.prod(case.input_shape)).astype(np.float32)
+    x = x[::2].reshape(1, *case.input_shape)
     slope = jax.grad(lambda x: f(x).sum())
     return not f(-x).any() and not slope(-x).any() and bool(f(x).all())
 
@@ -196,32 +196,32 @@ def pools(case):
 
 def kernel_use(case):
     """Count the products of one entry of the kernel: the slope by it, of the sum of y, for an x of ones."""
-    params, state = case.layer.init(KEY, case.image_shape)
+    params, state = case.layer.init(KEY, case.input_shape)
     if "kernel" not in params:
         return None
-    x = jnp.ones((1, *case.image_shape))
+    x = jnp.ones((1, *case.input_shape))
     y, back = jax.vjp(lambda kernel: case.layer.apply(params | {"kernel": kernel}, state, x)[0], params["kernel"])
     uses = float(back(jnp.ones_like(y))[0].max())
     if params["kernel"].ndim == 2:
         return "dense" if uses == 1 else None
-    positions = {"slide": np.prod(y.shape[1:-1]), "scatter": np.prod(case.image_shape[:-1])}
+    positions = {"slide": np.prod(y.shape[1:-1]), "scatter": np.prod(case.input_shape[:-1])}
     return next((name for name, count in positions.items() if uses == count), None)
 
 
 def merges(case):
-    if case.layer.join is None:
+    if case.layer.merge is None:
         return None
     x = sample(case)
-    params, state = case.layer.init(KEY, case.image_shape)
+    params, state = case.layer.init(KEY, case.input_shape)
     y, _ = case.layer.apply(params, state, x)
-    branches = [part.apply(params.get(name, {}), {}, x)[0] for name, part in case.layer.parts]
+    branches = [part.apply(params.get(name, {}), {}, x)[0] for name, part in case.layer.children]
     expected = {"sum": sum(branches)} if len({b.shape for b in branches}) == 1 else {}
     expected["concat"] = np.concatenate(branches, axis=-1)
     return next((name for name, z in expected.items() if z.shape == y.shape and np.allclose(y, z)), None)
 
 
 def has_state(case):
-    return bool(case.layer.init(KEY, case.image_shape)[1])
+    return bool(case.layer.init(KEY, case.input_shape)[1])
 
 
 COMPUTED = {f.__name__: f for f in (keeps_channels, keeps_positions, identity_at_inference, rectifies, saturates_at)}
@@ -243,8 +243,8 @@ def test_every_public_layer_and_op_has_a_case():
     assert makers - {"as_layer", "with_facts"} <= CASES.keys()
     known = {getattr(ops, name) for name in CASES if hasattr(ops, name)}
     assert FUNCTION_FACTS.keys() <= known
-    others = {"backward", "batch_statistics", "conv_matrix", "correct", "softmax_cross_entropy", "LOWERINGS"}
-    assert set(ops.__all__) - CASES.keys() == others | {"from_keras_transpose", "from_lax_transpose"}
+    others = {"backward", "batch_statistics", "convolution_matrix", "is_correct", "softmax_cross_entropy", "LOWERINGS"}
+    assert set(ops.__all__) - CASES.keys() == others | {"from_keras_conv_transpose", "from_lax_conv_transpose"}
 
 
 def test_a_function_of_the_same_name_states_nothing():
@@ -301,7 +301,7 @@ def own_apply(params, state, x, *, train=False, key=None):
 )
 def test_facts_are_the_same_after_pickle(layer):
     assert pickle.loads(pickle.dumps(layer)).facts == layer.facts
-    assert pickle.loads(pickle.dumps(serial(layer))).parts[0][1].facts == layer.facts
+    assert pickle.loads(pickle.dumps(serial(layer))).children[0][1].facts == layer.facts
 
 
 @pytest.mark.parametrize(

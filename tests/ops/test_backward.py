@@ -84,7 +84,7 @@ EVERY_POOL = pytest.mark.parametrize(("shape", "options"), POOLS.values(), ids=P
 @EVERY_POOL
 def test_pools_equal_autodiff(x64, rng, op, more, shape, options):
     options = options | more
-    window = options.pop("window")
+    window = options.pop("window_shape")
     # Whole numbers, so that there are ties, and a corner of zeros for the norm to stumble on.
     x = jnp.asarray(rng.integers(-3, 4, size=shape).astype(float)).at[:, :3, :3].set(0)
 

@@ -138,7 +138,7 @@ def test_lax_explicit_padding_in_our_words(rng):
     wanted = lax.conv_transpose(x, kernel, (2, 3), [(2, 3), (0, 1)], precision="highest")
     ours, options = ops.from_lax_conv_transpose(kernel, stride=(2, 3), padding=[(2, 3), (0, 1)])
     np.testing.assert_allclose(ops.conv_transpose(x, ours, **options), wanted, rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match=r"from_lax_transpose: padding .* adds pixels before the first stamp"):
+    with pytest.raises(InputError, match=r"from_lax_conv_transpose: padding .* adds pixels before the first stamp"):
         ops.from_lax_conv_transpose(kernel, padding=[(3, 0), (0, 0)])
 
 
@@ -207,20 +207,20 @@ def test_bad_input_is_told_what_would_work(arguments, options, message):
 
 
 def test_unknown_words_of_other_libraries():
-    with pytest.raises(InputError, match=r"^from_keras_transpose: unknown padding 'smae': did you mean 'same'"):
+    with pytest.raises(InputError, match=r"^from_keras_conv_transpose: unknown padding 'smae': did you mean 'same'"):
         ops.from_keras_conv_transpose(K, padding="smae")
-    with pytest.raises(InputError, match=r"^from_lax_transpose: unknown padding 'FULL'"):
+    with pytest.raises(InputError, match=r"^from_lax_conv_transpose: unknown padding 'FULL'"):
         ops.from_lax_conv_transpose(K, padding="FULL")
     for padding in (1, [(1, 1)], [(1, 2, 3), (1, 2)], ["a", "b"], [1, 1]):
         with pytest.raises(
-            InputError, match=r"from_lax_transpose: padding .* should be a name, or a pair \(low, high\)"
+            InputError, match=r"from_lax_conv_transpose: padding .* should be a name, or a pair \(low, high\)"
         ):
             ops.from_lax_conv_transpose(K, padding=padding)
-    with pytest.raises(InputError, match=r"^from_keras_transpose: unknown padding 1:"):
+    with pytest.raises(InputError, match=r"^from_keras_conv_transpose: unknown padding 1:"):
         ops.from_keras_conv_transpose(K, padding=1)
-    with pytest.raises(InputError, match=r"^from_keras_transpose: stride 0: give an int of at least 1"):
+    with pytest.raises(InputError, match=r"^from_keras_conv_transpose: stride 0: give an int of at least 1"):
         ops.from_keras_conv_transpose(K, stride=0)
     with pytest.raises(
-        InputError, match=r"^from_lax_transpose: kernel \(3, 4\) should be \(\*window, C // groups, O\)"
+        InputError, match=r"^from_lax_conv_transpose: kernel \(3, 4\) should be \(\*window, C // groups, O\)"
     ):
         ops.from_lax_conv_transpose(K[0, 0], padding="SAME")

@@ -283,9 +283,9 @@ def test_the_gradient_of_a_shared_weight_is_the_sum_over_its_copies(x64, rng):
 
 
 def test_conv_matrix_refuses_what_conv_refuses():
-    with pytest.raises(InputError, match=r"conv_matrix: x has 2 channels but kernel \(3, 3, 3, 4\) takes 3"):
+    with pytest.raises(InputError, match=r"convolution_matrix: x has 2 channels but kernel \(3, 3, 3, 4\) takes 3"):
         ops.convolution_matrix(K, (6, 6, 2))
-    with pytest.raises(InputError, match=r"conv_matrix: window \(3, 3\) on an input of \(2, 6\)"):
+    with pytest.raises(InputError, match=r"convolution_matrix: window \(3, 3\) on an input of \(2, 6\)"):
         ops.convolution_matrix(K, (2, 6, 3))
 
 

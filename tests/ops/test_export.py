@@ -164,7 +164,7 @@ def check_any_batch(function, input_shape, rng):
 
 
 def test_a_chunk_for_eight_devices_is_lowered():
-    mesh = AbstractMesh((8,), ("data",), axis_types=(AxisType.Auto,))  # as of distributed.mesh
+    mesh = AbstractMesh((8,), ("data",), axis_types=(AxisType.Auto,))  # as of distributed.create_mesh
     exported = lowered("chunk", models.create_model("lenet5", 10), (32, 32, 1), mesh=mesh)
     assert exported.nr_devices == 8 and count(exported, "convolution") in times(5)
 

@@ -26,7 +26,7 @@ EVERY_CASE = pytest.mark.parametrize(("shape", "options", "stride", "pads", "dil
 
 
 def windows(options, stride):
-    window = options["window"]
+    window = options["window_shape"]
     return (window,) * len(stride) if isinstance(window, int) else window
 
 

@@ -137,7 +137,7 @@ def test_networks_against_epochs_have_a_line_a_training_and_a_mark_at_what_was_k
 
 
 def test_networks_against_epochs_need_a_network():
-    with pytest.raises(InputError, match=r"^against_epochs: there is no network to show$"):
+    with pytest.raises(InputError, match=r"^metric_vs_epoch: there is no network to show$"):
         plots.metric_vs_epoch({})
 
 

@@ -33,7 +33,7 @@ def less():
         attribution_sections: {"MOST_FILTERS": 3, "MOST_PATCHES": 3, "MOST_LAYERS": 2, "STEPS": 8},
         diagnostic_sections: {
             "MOST_ROBUSTNESS_IMAGES": 60,
-            "SPOILT": ("rotation", "noise"),
+            "REPORT_CORRUPTIONS": ("rotation", "noise"),
             "MOST_HEALTH_IMAGES": 100,
             "FEW": 16,
         },
@@ -82,7 +82,7 @@ def test_the_page_says_what_the_run_says(runs, html):
     result = json.loads((runs["small"] / "result.json").read_text())
     assert f"<dd>{result['test_accuracy']:.4f}</dd>" in html and "<dd>30,634</dd>" in html
     charts = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', html)]
-    counts = json.loads((runs["small"] / "classification_report.json").read_text())["confusion"]
+    counts = json.loads((runs["small"] / "classification_report.json").read_text())["confusion_matrix"]
     [confusion] = [trace for chart in charts for trace in chart["data"] if trace["type"] == "heatmap"]
     assert confusion["customdata"] == counts
     lines = [json.loads(line) for line in (runs["small"] / "metrics.jsonl").read_text().splitlines()]

@@ -49,10 +49,10 @@ def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, writt
     """Interrupted just before a checkpoint is written, or just after, before its line in metrics.jsonl is."""
     saves, really = [], train.save_checkpoint
 
-    def interrupted(folder, snapshot, *, keep):
+    def interrupted(folder, snapshot, *, max_to_keep):
         saves.append(snapshot.progress.epoch)
         if written or len(saves) < save:
-            really(folder, snapshot, keep=keep)
+            really(folder, snapshot, max_to_keep=max_to_keep)
         if len(saves) == save:
             raise KeyboardInterrupt
 
@@ -85,10 +85,10 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
 ):
     saves, really, folder = [], train.save_checkpoint, tmp_path / "run"
 
-    def full(where, snapshot, *, keep):
+    def full(where, snapshot, *, max_to_keep):
         saves.append(snapshot.progress.epoch)
         limited(1000 if len(saves) == save else resource.RLIM_INFINITY)
-        really(where, snapshot, keep=keep)
+        really(where, snapshot, max_to_keep=max_to_keep)
 
     monkeypatch.setattr(train, "save_checkpoint", full)
     code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
@@ -190,7 +190,7 @@ def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished
     assert jaxconv("train", "--resume", stopped, *more)[0] == 0
     assert_equal_runs(stopped, finished)
     config = json.loads((stopped / "config.json").read_text())
-    assert [config[name] for name in ("keep", "devices", "pause_minutes", "tensorboard")] == [1, 1, 3, True]
+    assert [config[name] for name in ("max_checkpoints", "num_devices", "checkpoint_minutes", "tensorboard")] == [1, 1, 3, True]
     assert config["data_sha256"]  # what else was there still is
 
 
@@ -200,10 +200,10 @@ def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished
         ({"seed": None}, "is damaged: Expected `int`, got `null` - at `$.seed`"),
         ({"seed": -1}, "is damaged: Expected `int` >= 0 - at `$.seed`"),
         ({"augment": 5}, "is damaged: Expected `array | null`, got `int` - at `$.augment`"),
-        ({"devices": "1"}, "is damaged: Expected `int | null`, got `str` - at `$.devices`"),
+        ({"num_devices": "1"}, "is damaged: Expected `int | null`, got `str` - at `$.num_devices`"),
         ({"epochs": True}, "is damaged: Expected `int`, got `bool` - at `$.epochs`"),
         ({"epochs": 0}, ": fit: epochs=0 should be an int of at least 1"),
-        ({"runs": 5}, "is damaged: Expected `Path`, got `int` - at `$.runs`"),
+        ({"runs_dir": 5}, "is damaged: Expected `Path`, got `int` - at `$.runs_dir`"),
         ("epochs", "has no epochs: was it written by another version of jaxconv?"),
     ],
 )
@@ -297,12 +297,12 @@ def test_the_run_of_a_config_is_begun_gone_on_with_or_read(finished, stopped, tm
     folder, _ = train_or_resume(dataclasses.replace(config, run_dir=stopped, checkpoint_minutes=3.0), progress=False)
     assert_equal_runs(folder, finished)
     assert before == len(list((stopped / "checkpoints").iterdir()))  # nothing was left to train
-    assert json.loads((stopped / "config.json").read_text())["pause_minutes"] == 3.0
+    assert json.loads((stopped / "config.json").read_text())["checkpoint_minutes"] == 3.0
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"epochs": 4}, {"augment": ("hflip", "translate:1")}, {"seed": 1}, {"baseline": "mlp"}, {"ema_decay": 0.9}],
+    [{"epochs": 4}, {"augment": ("hflip", "translate:1")}, {"seed": 1}, {"baseline_model": "mlp"}, {"ema_decay": 0.9}],
 )
 def test_a_folder_in_which_something_else_was_asked_for_is_left_alone(finished, stopped, change):
     files = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}

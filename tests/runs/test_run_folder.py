@@ -141,9 +141,9 @@ CORRUPTIONS = {
     "classes numbers": (edit("config.json", classes=[0, 1]), ALL, "Expected `str`, got `int` - at `$.classes[0]`"),
     "model other": (edit("config.json", model="small_cnn"), ALL, "has model='small_cnn', but the run was trained with"),
     "model unknown, old": (without_memory(edit("config.json", model="lenet")), READERS, "unknown model 'lenet'"),
-    "seeds huge": (edit("config.json", seeds=10**20), ALL, "at `$.seeds`"),
-    "seeds other": (edit("config.json", seeds=3), ALL, "has seeds=3, but the run was trained with seeds=1"),
-    "seeds a bool": (edit("config.json", seeds=True), ALL, "Expected `int`, got `bool` - at `$.seeds`"),
+    "seeds huge": (edit("config.json", num_seeds=10**20), ALL, "at `$.num_seeds`"),
+    "seeds other": (edit("config.json", num_seeds=3), ALL, "has seeds=3, but the run was trained with seeds=1"),
+    "seeds a bool": (edit("config.json", num_seeds=True), ALL, "Expected `int`, got `bool` - at `$.num_seeds`"),
     "hashes other": (edit("config.json", data_sha256={"test images": "0"}), ALL, "has data_sha256={'test images':"),
     "result half": (write("result.json", b"{"), ("explain", "finished"), "result.json is not JSON"),
     "result {}": (write("result.json", b"{}"), ("explain", "finished"), "delete it, and --resume makes it again"),
@@ -199,8 +199,8 @@ def test_a_damaged_run_is_refused_in_one_line_by_every_command(jaxconv, folder, 
         {"optimizer": "sgd"},
         {"ema_decay": 0.9},
         {"patience": 1},
-        {"stream": True},
-        {"counts": {"train": 1, "validation": 1, "test": 1}},
+        {"streaming": True},
+        {"num_examples": {"train": 1, "validation": 1, "test": 1}},
     ],
     ids=str,
 )
@@ -259,7 +259,7 @@ def test_nothing_is_written_through_a_symbolic_link_in_a_run(jaxconv, folder, tm
     assert jaxconv("train", "--resume", folder)[0] == 0
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
     assert not any((folder / name).is_symlink() for name in (*FILES, "evaluation.json"))
-    assert json.loads((folder / "evaluation.json").read_text())["count"] == 360
+    assert json.loads((folder / "evaluation.json").read_text())["num_examples"] == 360
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "tensorboard", "baseline", ".lock"])
@@ -291,8 +291,8 @@ def test_a_page_is_not_written_through_a_link(jaxconv, folder, tmp_path):
 def test_a_run_folder_that_is_taken_away_ends_its_training(jaxconv, monkeypatch, tmp_path, how):
     folder, really, saves = tmp_path / "run", train.save_checkpoint, []
 
-    def save(where, snapshot, *, keep):
-        really(where, snapshot, keep=keep)
+    def save(where, snapshot, *, max_to_keep):
+        really(where, snapshot, max_to_keep=max_to_keep)
         saves.append(where)
         if how == "removed":
             shutil.rmtree(folder)

@@ -65,7 +65,7 @@ def test_the_run_folder_is_whole(run):
         "expected_calibration_error",
     }
     assert result["num_compilations"] == {"train": 1, "eval": 1}
-    assert (result["epochs"], result["steps"]) == (8, 8 * 40)
+    assert (result["epochs_run"], result["steps"]) == (8, 8 * 40)
     assert 0 < result["time_to_first_step_seconds"] < result["total_seconds"] - result["train_seconds"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))
@@ -73,7 +73,7 @@ def test_the_run_folder_is_whole(run):
     assert best["epoch"] == result["best_epoch"] and best["val_accuracy"] == result["val_accuracy"]
     assert train.all_steps(folder / "checkpoints") == [280, 320]
     report = json.loads((folder / "classification_report.json").read_text())
-    assert sum(map(sum, report["confusion"])) == 360 and report["accuracy"] == result["test_accuracy"]
+    assert sum(map(sum, report["confusion_matrix"])) == 360 and report["accuracy"] == result["test_accuracy"]
     assert result["params_sha256"] == by_path_order(load_run(folder).params)
 
 
@@ -94,7 +94,7 @@ def test_the_pictures_show_something(run):
     from jaxconv import plot, train
 
     probabilities = train.predict(loaded.model, loaded.params, loaded.state, digits.images)
-    figure = plot.misclassified(*digits, probabilities, loaded.config["classes"])
+    figure = plot.misclassified(*digits, probabilities, loaded.config["class_names"])
     assert sum(bool(axes.images) for axes in figure.axes) == wrong > 0
 
 
@@ -116,7 +116,7 @@ def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
     folder, _ = run_training(config, progress=False)
     read, whole = [], data.LazySplit.to_memory
     monkeypatch.setattr(data.LazySplit, "whole", lambda split, title: read.append(title) or whole(split, title))
-    assert runs.evaluate_run(load_run(folder))["count"] == 4
+    assert runs.evaluate_run(load_run(folder))["num_examples"] == 4
     assert [title.split()[-1] for title in read] == ["validation", "test"]
 
 
@@ -170,7 +170,7 @@ def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
         ({"dataset": None}, r"Expected `str`, got `null` - at `\$\.dataset`"),
         ({"input_shape": [0, 0, 1]}, r"Expected `int` >= 1 - at `\$\.input_shape"),
         ({"image_shape": "abc"}, r"Expected `array`, got `str` - at `\$\.image_shape`"),
-        ({"classes": 5}, r"Expected `array`, got `int` - at `\$\.classes`"),
+        ({"class_names": 5}, r"Expected `array`, got `int` - at `\$\.class_names`"),
         ({"model": "lenet"}, r"unknown model 'lenet'"),
     ],
 )
@@ -266,7 +266,7 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
     [
         ({"task": "regresion"}, r"train: unknown task 'regresion': did you mean 'regression'\?"),
         ({"task": "regression"}, r"early stopping: unknown monitor 'val_accuracy'.*val_loss, val_mae, loss, mae"),
-        ({"task": "regression", "monitor": "val_mae", "baseline": "mlp"}, r"train: baseline compares accuracies"),
+        ({"task": "regression", "monitor": "val_mae", "baseline_model": "mlp"}, r"train: baseline_model compares accuracies"),
         ({"task": "multilabel", "label_smoothing": 0.1}, r"label_smoothing is for Classification, not MultiLabel"),
     ],
 )

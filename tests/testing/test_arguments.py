@@ -92,16 +92,16 @@ def test_of_several_dtypes_the_least_precise_is_the_measure(x64, f, dtypes):
         ),
         (lambda x: compare(lambda x: 3, lambda x: 3, x), r"compare: f should return one floating array; it .*int"),
         (lambda x: compare(None, None, x), r"compare: function 1 is None, which is no function"),
-        (lambda x: compare(jnp.sin, jnp.sin, x, repeats=-1), r"compare: repeats=-1 should be an int of at least 0"),
+        (lambda x: compare(jnp.sin, jnp.sin, x, repeats=-1), r"compare: num_repeats=-1 should be an int of at least 0"),
         (lambda x: compare_all({"sin": jnp.sin}, x, seed=0.5), r"compare: seed=0.5 should be an int of at least 0"),
         (
             lambda x: check_grads(jnp.sin, x, num_directions=0, num_entries=0),
-            r"check_gradients: .* leave nothing to check",
+            r"check_grads: .* leave nothing to check",
         ),
-        (lambda x: check_grads(jnp.sin, x, num_entries=-1), r"check_gradients: entries=-1 should be an int"),
-        (lambda x: check_grads(jnp.sin, 3), r"check_gradients: no argument is or holds a floating array with a nu"),
-        (lambda x: check_grads(jnp.argmax, x), r"check_gradients: f should return one floating array"),
-        (lambda x: check_grads(None, x), r"check_gradients: f is None, which is no function"),
+        (lambda x: check_grads(jnp.sin, x, num_entries=-1), r"check_grads: num_entries=-1 should be an int"),
+        (lambda x: check_grads(jnp.sin, 3), r"check_grads: no argument is or holds a floating array with a nu"),
+        (lambda x: check_grads(jnp.argmax, x), r"check_grads: f should return one floating array"),
+        (lambda x: check_grads(None, x), r"check_grads: f is None, which is no function"),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):

@@ -17,7 +17,7 @@ SHAPES |= {"dense": (5, 4), "softmax_cross_entropy": (5, 4)}
 @pytest.mark.parametrize("op", OP_CASES)
 def test_every_contest_agrees(x64, op):
     groups = 2 if op in ("conv", "conv_transpose", "group_norm") else 1
-    ready = make_op_case(op, SHAPES.get(op, (2, 3, 2, 4)), features=6, kernel=(3, 2), groups=groups)
+    ready = make_op_case(op, SHAPES.get(op, (2, 3, 2, 4)), features=6, kernel_size=(3, 2), groups=groups)
     assert "manual" in ready.functions and len(ready.names) == len(ready.args)
     found = compare_all(ready.functions, *ready.args, names=ready.names)
     assert found.ok and max(row.max_rel_error for row in found.rows) <= 1e-12
@@ -35,9 +35,10 @@ def test_every_contest_agrees(x64, op):
     ],
 )
 def test_what_is_asked_for_is_what_is_compared(x64, op, options):
-    ready = make_op_case(op, (1, 5, 4, 2), features=2, kernel=2, **options)
+    ready = make_op_case(op, (1, 5, 4, 2), features=2, kernel_size=2, **options)
     x, *parameters = ready.args
-    wanted = getattr(ops, op)(x, *parameters or [2], **options)
+    renamed = {"num_groups": options["groups"]} if op == "group_norm" else options
+    wanted = getattr(ops, op)(x, *parameters or [2], **renamed)
     for function in ready.functions.values():
         np.testing.assert_allclose(jax.jit(function)(*ready.args), wanted, rtol=1e-12, atol=1e-12)
     some = {name: ready.functions[name] for name in list(ready.functions)[:2]} | {"manual": ready.functions["manual"]}
@@ -46,7 +47,7 @@ def test_what_is_asked_for_is_what_is_compared(x64, op, options):
 
 @pytest.mark.parametrize("op", ["relu", "max_pool", "global_max_pool"])
 def test_contests_with_kinks(x64, op):
-    ready = make_op_case(op, (1, 6, 7, 2), kernel=2, kinks=True)
+    ready = make_op_case(op, (1, 6, 7, 2), kernel_size=2, kinks=True)
     found = compare_all(ready.functions, *ready.args, names=ready.names)
     assert found.ok and sum(row.kinks for row in found.rows) > 0
 
@@ -89,23 +90,23 @@ def test_a_layer_in_every_lowering(x64, layer):
         (lambda: make_op_case("convv"), r"compare: unknown op 'convv': did you mean 'conv'"),
         (lambda: make_op_case("conv", seed=-1), r"conv: seed=-1 should be an int of at least 0"),
         (lambda: make_op_case("conv", features=2.0), r"conv: features=2.0 should be an int of at least 1"),
-        (lambda: make_op_case("conv", kernel=0), r"conv: kernel 0: give an int of at least 1, or 2 of them"),
-        (lambda: make_op_case("conv", kernel=(1, 2, 3)), r"conv: kernel \(1, 2, 3\): give an int of at least 1, or 2"),
-        (lambda: make_op_case("max_pool", kernel=0), r"max_pool: window 0: give an int"),
+        (lambda: make_op_case("conv", kernel_size=0), r"conv: kernel_size 0: give an int of at least 1, or 2 of them"),
+        (lambda: make_op_case("conv", kernel_size=(1, 2, 3)), r"conv: kernel_size \(1, 2, 3\): give an int of at least 1, or 2"),
+        (lambda: make_op_case("max_pool", kernel_size=0), r"max_pool: window 0: give an int"),
         (lambda: make_op_case("relu", kinks="no"), r"relu: kinks='no' should be True or False"),
         (
             lambda: make_op_case("conv", dtype="int32"),
             r"conv: dtype='int32' should be a floating one, such as jnp.float32",
         ),
         (lambda: make_op_case("conv", dtype="float99"), r"conv: dtype='float99' should be a floating one"),
-        (lambda: make_op_case("conv", (8, 28)), r"conv: shape \(8, 28\) should be \(N, \*spatial, C\)"),
-        (lambda: make_op_case("relu", 8), r"relu: shape \(8,\) should be \(N, values\)"),
+        (lambda: make_op_case("conv", (8, 28)), r"conv: input_shape \(8, 28\) should be \(N, \*spatial, C\)"),
+        (lambda: make_op_case("relu", 8), r"relu: input_shape \(8,\) should be \(N, values\)"),
         (lambda: make_op_case("conv", (8, 9, 9, 3), groups=2), r"conv: groups=2 does not divide the 3 channels"),
-        (lambda: make_op_case("dense", (0, 4)), r"dense: shape \(0, 4\) should be \(N, values\)"),
+        (lambda: make_op_case("dense", (0, 4)), r"dense: input_shape \(0, 4\) should be \(N, values\)"),
         (lambda: model_case("mlp"), r"model 'mlp' has no convolution"),
         (lambda: model_case("lenet5", layer="conv9"), r"unknown layer of lenet5 'conv9': did you mean 'conv"),
-        (lambda: model_case("lenet5", batch_size=0), r"lenet5: batch=0 should be an int of at least 1"),
-        (lambda: model_case("lenet5", batch_size=1.5), r"lenet5: batch=1.5 should be an int of at least 1"),
+        (lambda: model_case("lenet5", batch_size=0), r"lenet5: batch_size=0 should be an int of at least 1"),
+        (lambda: model_case("lenet5", batch_size=1.5), r"lenet5: batch_size=1.5 should be an int of at least 1"),
     ],
 )
 def test_bad_input_is_told_what_would_work(call, message):

@@ -225,5 +225,5 @@ def test_what_is_not_finite_can_be_told(x64):
     x = jnp.zeros(3)
     found = compare(lambda x: 0 * x, lambda x: (x + 1e-3).at[0].set(jnp.nan), x)
     assert wrong(found) == {"value", "d x"} and found.rows[0].max_rel_error == np.inf
-    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rows"][0]["relative"] is None
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rows"][0]["max_rel_error"] is None
     assert "DIFFERS" in str(found)

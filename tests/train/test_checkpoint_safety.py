@@ -90,14 +90,14 @@ def test_a_reader_that_is_always_too_late_says_so(tmp_path, monkeypatch):
         ("progress.json", '{"history": {"bytes": -1, "sha256": ""}}', "progress.json: Expected `int` >= 0"),
         ("progress.json", '{"history": {"bytes": 1000000000000000000, "sha256": ""}}', "history.jsonl is cut short"),
         ("progress.json", '{"epoch": 2}', "progress.json: Expected `object`, got `null`"),
-        ("progress.json", '{"history": [], "epoch": "two"}', "progress.json: Expected `int`, got `str`"),
-        ("progress.json", '{"history": [], "measured": [[1, 2]]}', "progress.json: Expected `object`, got `array`"),
+        ("progress.json", '{"history": {"bytes": 0, "sha256": ""}, "epoch": "two"}', "progress.json: Expected `int`, got `str`"),
+        ("progress.json", '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [[1, 2]]}', "progress.json: Expected `object`, got `array`"),
         (
             "progress.json",
-            '{"history": [], "measured": [{"count": [1, 2]}, {"count": 3}]}',
+            '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [{"count": [1, 2]}, {"count": 3}]}',
             "progress.json: setting an array element",
         ),
-        ("progress.json", '{"history": [], "measured": [{"count": 1}, {}]}', "progress.json: 'count'"),
+        ("progress.json", '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [{"count": 1}, {}]}', "progress.json: 'count'"),
         ("train_state.npz", "PK", "train_state.npz: it is no archive of arrays: "),
     ],
 )
@@ -160,7 +160,7 @@ def test_whatever_happens_each_snapshot_has_the_records_that_were_its_own(tmp_pa
         elif event != "again":
             for _ in range(1 + (event == "two epochs")):
                 number += 1
-                now = (*now, {"epoch": len(now) + 1, "loss": rng.random(), "seconds": number})
+                now = (*now, {"epoch": len(now) + 1, "loss": rng.random(), "epoch_seconds": number})
         if event not in ("kill", "return"):
             saved.append((history.write_history(tmp_path, now), now))
         if (tmp_path / "history.jsonl").exists():
@@ -183,11 +183,11 @@ def test_an_epoch_adds_a_line_and_no_more(tmp_path):
 
 
 def test_a_record_that_its_owner_changes_later_is_written_as_it_is(tmp_path):
-    record = {"epoch": 1, "dead": []}
+    record = {"epoch": 1, "dead_layers": []}
     history.write_history(tmp_path, (record,))
-    record["dead"].append("relu1")
+    record["dead_layers"].append("relu1")
     part = history.write_history(tmp_path, (record,))
-    assert history.read_history(tmp_path, part) == ({"epoch": 1, "dead": ["relu1"]},)
+    assert history.read_history(tmp_path, part) == ({"epoch": 1, "dead_layers": ["relu1"]},)
 
 
 def test_damage_to_the_history_is_told_where_it_matters(tmp_path):

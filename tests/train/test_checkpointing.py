@@ -62,7 +62,7 @@ def test_the_last_few_are_kept_and_the_newest_is_read(tmp_path, keep):
     shutil.rmtree(folder / "10")
     if keep > 1:
         assert_same(restore_snapshot(folder, like(made())), made(9))
-    with pytest.raises(InputError, match="save_checkpoint: keep=0 should be an int of at least 1"):
+    with pytest.raises(InputError, match="save_checkpoint: max_to_keep=0 should be an int of at least 1"):
         save_checkpoint(folder, made(11), max_to_keep=0)
 
 

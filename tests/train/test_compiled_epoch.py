@@ -27,7 +27,7 @@ def flip(key, images):
 
 
 def learned(fitted):
-    return fitted.params, fitted.state, fitted.last
+    return fitted.params, fitted.state, fitted.final_state
 
 
 def same(first, second, rtol=2e-4, atol=1e-5):
@@ -62,8 +62,8 @@ def test_the_length_of_the_chunks_changes_nothing(short_chunks, monkeypatch):
 
 def test_each_program_is_compiled_once(short_chunks):
     fitted = fit(epochs=3)
-    assert {name: program.compilations for name, program in fitted.programs.items()} == {"train": 1, "eval": 1}
-    assert fitted.compile_seconds == sum(program.seconds for program in fitted.programs.values()) > 0
+    assert {name: program.num_compilations for name, program in fitted.compiled.items()} == {"train": 1, "eval": 1}
+    assert fitted.compile_seconds == sum(program.compile_seconds for program in fitted.compiled.values()) > 0
 
 
 class Files:
@@ -110,7 +110,7 @@ def test_several_seeds_are_trained_as_each_would_be_alone(short_chunks):
     for i, one in enumerate(alone):
         same(jax.tree.map(lambda leaf, i=i: leaf[i], learned(together)), learned(one))
         for epoch in (0, 1):
-            member = together.history[epoch]["members"][i]
+            member = together.history[epoch]["per_seed"][i]
             for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
                 np.testing.assert_allclose(member[name], one.history[epoch][name], rtol=1e-4)
     assert together.best_epoch == [one.best_epoch for one in alone]
@@ -120,7 +120,7 @@ def test_several_seeds_are_trained_as_each_would_be_alone(short_chunks):
 
 def test_each_of_several_seeds_stops_by_itself():
     """One goes on until its own patience is at an end; the others stand still."""
-    options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
+    options = {"epochs": 12, "early_stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
     seeds = [0, 1]
     together = fit(seeds=seeds, **options)
     alone = [fit(seed=seed, **options) for seed in seeds]
@@ -129,7 +129,7 @@ def test_each_of_several_seeds_stops_by_itself():
     assert together.best_epoch == [one.best_epoch for one in alone]
     for i, one in enumerate(alone):
         same(jax.tree.map(lambda leaf, i=i: leaf[i], together.params), one.params, rtol=1e-2, atol=1e-3)
-    assert together.last.step.tolist() == [one.steps for one in alone]
+    assert together.final_state.step.tolist() == [one.steps for one in alone]
 
 
 def test_one_of_several_that_stopped_stands_still():
@@ -137,10 +137,10 @@ def test_one_of_several_that_stopped_stands_still():
     seen = []
 
     def watch(record, snapshot, is_best):
-        stopped = [each.stopped for each in snapshot.progress.stopping]
+        stopped = [each.stopped for each in snapshot.progress.early_stopping]
         seen.append((jax.tree.map(np.array, snapshot.train_state), stopped))
 
-    options = {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
+    options = {"epochs": 12, "early_stopping": train.EarlyStopping(1, "val_loss"), "optimizer": optax.adam(0.05)}
     fit(seeds=[0, 1], on_epoch_end=watch, **options)
     first = next(i for i, (_, stopped) in enumerate(seen) if any(stopped))
     state, stopped = seen[first]

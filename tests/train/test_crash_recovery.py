@@ -72,7 +72,7 @@ def kill(process, folder, rng, number):
 
 def without_times(folder):
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in ("seconds", "images_per_second")} for record in records]
+    return [{k: v for k, v in record.items() if k not in ("epoch_seconds", "images_per_second")} for record in records]
 
 
 def what_came_of_it(folder):

@@ -36,10 +36,10 @@ def test_a_rectifier_that_answers_nowhere_is_dead_and_no_other(rng):
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     evaluator = Evaluator(model, 8)
     held = list(evaluator.batches(images, labels))
-    assert evaluator(params, state, held, alive=True).dead() == [] and evaluator.closer.compilations == 0
+    assert evaluator(params, state, held, alive=True).dead() == [] and evaluator.closer.num_compilations == 0
     scores = evaluator(planted(params, -1e3), state, held, alive=True)
     assert scores.dead() == ["relu61"] and list(scores.alive) == ["relu1", "relu61"]
-    assert (evaluator.program.compilations, evaluator.closer.compilations) == (1, 1)
+    assert (evaluator.program.num_compilations, evaluator.closer.num_compilations) == (1, 1)
     assert evaluator(planted(params, -1e3), state, held).alive == {}  # nobody asked
 
 
@@ -120,14 +120,14 @@ def test_a_learning_rate_a_hundred_times_too_high_kills_layers_and_is_told(digit
         warnings.simplefilter("always")
         fitted = trained(digits, 0.3, epochs=3)
     assert all(np.isfinite(record["val_loss"]) for record in fitted.history)
-    dead = [record.get("dead", []) for record in fitted.history]
+    dead = [record.get("dead_layers", []) for record in fitted.history]
     first = {name: 1 + min(i for i, names in enumerate(dead) if name in names) for names in dead for name in names}
     assert first
     assert {w.category for w in told} == {DeadLayerWarning} and len(told) == len(first)
     for name, epoch in first.items():
         [one] = [w for w in told if f"fit: epoch {epoch}: {name} is dead: its output is 0 for" in str(w.message)]
         assert "lower learning rate" in str(one.message) and one.filename == __file__
-    params, state = fitted.last.network
+    params, state = fitted.final_state.network
     maps = explain.feature_maps(lenet_like(), params, state, digits[1][0])
     assert [name for name in maps if name.startswith("relu") and not np.any(maps[name])] == dead[-1]
 
@@ -152,9 +152,9 @@ def test_a_run_that_goes_on_does_not_tell_again():
     dying = train.Snapshot(ts._replace(params=planted(ts.params, -1e3)), best, position)
     with pytest.warns(DeadLayerWarning, match="fit: epoch 2: relu61 is dead") as told:
         first = fit(resume_from=dying)
-    assert len(told) == 1 and [record.get("dead") for record in first.history] == [None, ["relu61"], ["relu61"]]
-    again = dying._replace(progress=position._replace(history=({**position.history[0], "dead": ["relu61"]},)))
-    assert fit(resume_from=again).history[-1]["dead"] == ["relu61"]  # a warning would be an error
+    assert len(told) == 1 and [record.get("dead_layers") for record in first.history] == [None, ["relu61"], ["relu61"]]
+    again = dying._replace(progress=position._replace(history=({**position.history[0], "dead_layers": ["relu61"]},)))
+    assert fit(resume_from=again).history[-1]["dead_layers"] == ["relu61"]  # a warning would be an error
 
 
 def test_of_several_seeds_the_record_says_whose_layer_is_dead():
@@ -167,4 +167,4 @@ def test_of_several_seeds_the_record_says_whose_layer_is_dead():
     one = params | {"conv2": params["conv2"] | {"bias": params["conv2"]["bias"].at[1].set(-1e3)}}
     with pytest.warns(DeadLayerWarning, match="relu61 is dead"):
         last = fit(resume_from=saved[0]._replace(train_state=saved[0].train_state._replace(params=one))).history[-1]
-    assert last["dead"] == ["relu61"] and [each.get("dead") for each in last["members"]] == [None, ["relu61"]]
+    assert last["dead_layers"] == ["relu61"] and [each.get("dead_layers") for each in last["per_seed"]] == [None, ["relu61"]]

@@ -39,7 +39,7 @@ def test_one_evaluator_scores_anything_with_one_compilation():
         assert (scores.examples, scores.accuracy) == (count, accuracy)
         np.testing.assert_allclose(scores.loss, loss, rtol=1e-5)
         np.testing.assert_allclose(scores.logits, logits, rtol=1e-4, atol=1e-5)
-    assert evaluator.program.compilations == 1
+    assert evaluator.program.num_compilations == 1
     with pytest.raises(
         InputError, match=r"evaluation was compiled for uint8\[16,4,4,1\] and now got uint8\[16,5,5,1\]"
     ):

@@ -153,12 +153,12 @@ def snapshot_of(**options):
 def test_a_start_of_another_run_is_refused(other, message):
     start = snapshot_of(optimizer=optax.adam(0.01))
     with pytest.raises(InputError, match=message):
-        fit(**{"optimizer": optax.adam(0.01), "epochs": 2, "start": start} | other)
+        fit(**{"optimizer": optax.adam(0.01), "epochs": 2, "resume_from": start} | other)
 
 
 def test_a_start_of_one_seed_is_refused_for_several():
     start = snapshot_of(optimizer=optax.adam(0.01))
-    options = {"optimizer": optax.adam(0.01), "epochs": 2, "batch_size": 8, "start": start}
+    options = {"optimizer": optax.adam(0.01), "epochs": 2, "batch_size": 8, "resume_from": start}
     with pytest.raises(InputError, match=r"another run: opt_state/0/count is int32\(\) where int32\(2,\) is wanted"):
         train.fit_seeds(net(), toy(), toy(21, seed=1), seeds=[0, 1], **options)
 
@@ -184,7 +184,7 @@ def test_a_network_may_start_from_parameters_alone():
 def test_speed_is_images_by_seconds():
     fitted = train.fit(models.mlp(3), toy(64), toy(64), optimizer=optax.sgd(0.1), epochs=1, batch_size=16)
     [record] = fitted.history
-    np.testing.assert_allclose(record["images_per_second"], 64 / record["seconds"])
+    np.testing.assert_allclose(record["images_per_second"], 64 / record["epoch_seconds"])
 
 
 def fit(data=None, validation=None, **options):

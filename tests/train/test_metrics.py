@@ -158,11 +158,11 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
         (lambda: top_k_accuracy([[0.5, 0.5]], [2]), r"top_k_accuracy: labels go from 2 to 2, but there are 2 classes"),
         (
             lambda: expected_calibration_error([[0.5, 0.5]], [0], bins=0),
-            r"calibration_error: bins=0 should be an int of at",
+            r"expected_calibration_error: bins=0 should be an int of at",
         ),
         (
             lambda: expected_calibration_error([[0.5, 0.5], [3.0, -2.0]], [0, 1]),
-            r"calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: of logits, take jax",
+            r"expected_calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: of logits, take jax",
         ),
         (
             lambda: classification_report([[0.5, 0.5]], [0], "abc"),

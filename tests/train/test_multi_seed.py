@@ -17,7 +17,7 @@ NUMBERS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 def test_the_members_are_the_results_of_fit():
     """One of them stops earlier than the other: its history, steps and last state end there."""
-    options = OPTIONS | {"epochs": 12, "stopping": train.EarlyStopping(1, "val_loss"), "ema_decay": 0.5}
+    options = OPTIONS | {"epochs": 12, "early_stopping": train.EarlyStopping(1, "val_loss"), "ema_decay": 0.5}
     together = train.fit_seeds(net(), toy(50), toy(21, seed=1), seeds=(0, 1), **options)
     alone = [train.fit(net(), toy(50), toy(21, seed=1), seed=seed, **options) for seed in (0, 1)]
     assert len({one.num_steps for one in alone}) == 2

@@ -194,7 +194,7 @@ def test_every_schedule_has_a_rate_for_every_step_however_few(name, steps):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_rises_in_a_line_to_where_the_schedule_starts(name):
-    plain, warm = rates(name, 0.1, 20), rates(name, 0.1, 25, warmup=5)
+    plain, warm = rates(name, 0.1, 20), rates(name, 0.1, 25, warmup_steps=5)
     np.testing.assert_allclose(warm[:6], plain[0] * np.arange(6) / 5, rtol=1e-6)
     np.testing.assert_allclose(warm[5:], plain, rtol=1e-6)
 
@@ -215,17 +215,17 @@ def test_the_optimizer_follows_its_schedule():
         ({"learning_rate": float("nan")}, r"learning_rate=nan should be a positive number"),
         ({"learning_rate": "0.1"}, r"learning_rate='0.1' should be a positive number"),
         ({"learning_rate": True}, r"learning_rate=True should be a positive number"),
-        ({"steps": 2**31}, r"2,147,483,648 steps are more than can be counted; take fewer epochs or larger batches"),
-        ({"steps": 0}, r"schedule: steps=0 should be an int of at least 1"),
-        ({"steps": 2.5}, r"schedule: steps=2\.5 should be an int of at least 1"),
-        ({"steps": 5, "warmup": -1}, r"schedule: warmup=-1 should be an int of at least 0"),
-        ({"steps": 5, "warmup": 5}, r"warmup=5 leaves nothing of 5 steps to the schedule; take less, or more epochs"),
+        ({"total_steps": 2**31}, r"2,147,483,648 steps are more than can be counted; take fewer epochs or larger batches"),
+        ({"total_steps": 0}, r"schedule: total_steps=0 should be an int of at least 1"),
+        ({"total_steps": 2.5}, r"schedule: total_steps=2\.5 should be an int of at least 1"),
+        ({"total_steps": 5, "warmup_steps": -1}, r"schedule: warmup_steps=-1 should be an int of at least 0"),
+        ({"total_steps": 5, "warmup_steps": 5}, r"warmup_steps=5 leaves nothing of 5 steps to the schedule; take less, or more epochs"),
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 should be a number of at least 0, such as 0\.0005"),
         ({"weight_decay": float("inf")}, r"weight_decay=inf should be a number of at least 0"),
         ({"weight_decay": None}, r"weight_decay=None should be a number of at least 0"),
-        ({"clip_norm": 0.0}, r"clip_norm=0\.0 should be a positive number, such as 1\.0, or None"),
-        ({"clip_norm": float("nan")}, r"clip_norm=nan should be a positive number"),
-        ({"clip_norm": "1"}, r"clip_norm='1' should be a positive number"),
+        ({"max_grad_norm": 0.0}, r"max_grad_norm=0\.0 should be a positive number, such as 1\.0, or None"),
+        ({"max_grad_norm": float("nan")}, r"max_grad_norm=nan should be a positive number"),
+        ({"max_grad_norm": "1"}, r"max_grad_norm='1' should be a positive number"),
     ],
 )
 def test_bad_options_are_told_what_would_work(options, message):

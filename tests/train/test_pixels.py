@@ -138,7 +138,7 @@ def test_pixels_that_are_no_numbers_are_named(value, word):
 class Source:
     """Examples to stream, of a user's own."""
 
-    input_shape, labels = (4, 4, 1), LABELS
+    image_shape, labels = (4, 4, 1), LABELS
 
     def __init__(self, images):
         self.images = images

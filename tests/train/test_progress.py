@@ -46,8 +46,8 @@ def test_of_several_networks_it_tells_the_mean():
 
 def test_a_layer_that_dies_has_one_line(capsys):
     record = {"epoch": 1, "loss": 1.0, "accuracy": 0.1, "val_loss": 1.0, "val_accuracy": 0.1, "images_per_second": 9.0}
-    with Progress(3, CUT, TrainProgress(history=({"dead": ["relu1"]},)), show=True) as bar:
-        bar.epoch(record | {"dead": ["relu1", "relu2"]}, False)
-        bar.epoch(record | {"dead": ["relu1", "relu2"]}, False)
+    with Progress(3, CUT, TrainProgress(history=({"dead_layers": ["relu1"]},)), show=True) as bar:
+        bar.epoch(record | {"dead_layers": ["relu1", "relu2"]}, False)
+        bar.epoch(record | {"dead_layers": ["relu1", "relu2"]}, False)
     said = capsys.readouterr().out
     assert said.count("relu2 is dead: its output is 0 for every validation image") == 1 and "relu1 is" not in said

@@ -48,7 +48,7 @@ def options(case):
     optimizer = {"name": "adam", "learning_rate": 0.01, "steps": EPOCHS * STEPS}
     more = {
         "dropout": {},
-        "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mix": mixed, "ema_decay": 0.9},
+        "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mixup_fn": mixed, "ema_decay": 0.9},
         "accumulation, bfloat16, warm-up": {
             "grad_accumulation": 2,
             "dtype": "bfloat16",
@@ -56,7 +56,7 @@ def options(case):
         },
         "stream, one cycle": {"optimizer": make_optimizer(**optimizer, schedule="one_cycle"), "label_smoothing": 0.1},
         "one step at a time": {"jit": False},
-        "early stopping": {"stopping": EarlyStopping(1, "val_loss", min_delta=9.0)},
+        "early stopping": {"early_stopping": EarlyStopping(1, "val_loss", min_delta=9.0)},
     }[case]
     return (
         {"optimizer": make_optimizer(**optimizer), "epochs": EPOCHS, "batch_size": 8}
@@ -77,7 +77,7 @@ def until(folder, place, case, start=None, source=None):
 
     def save(snapshot):
         at = snapshot.progress
-        if (at.epoch, at.chunk) == place:
+        if (at.epoch, at.execution) == place:
             save_checkpoint(folder, snapshot)
             raise Stop
 
@@ -97,12 +97,12 @@ def until(folder, place, case, start=None, source=None):
 
 def load(folder, case):
     known = options(case)
-    average, key = known.get("average") is not None, jax.random.key(0)
+    average, key = known.get("ema_decay") is not None, jax.random.key(0)
     init = lambda key: train.create_train_state(MODEL, known["optimizer"], key, (5, 4, 1), ema=average)  # noqa: E731
     if "seeds" in known:
         init, key = jax.vmap(init), jax.random.split(key, len(known["seeds"]))
     like = jax.eval_shape(init, key)
-    return restore_snapshot(folder, (like, like.network))
+    return restore_snapshot(folder, (like, like.eval_variables))
 
 
 def assert_same(found, wanted):
@@ -123,7 +123,7 @@ def stopped_at(places, case, folder):
         with pytest.raises(Stop):
             until(folder, place, case, start)
         start = load(folder, case)
-        assert (start.progress.epoch, start.progress.chunk) == place
+        assert (start.progress.epoch, start.progress.execution) == place
     return until(folder, None, case, start)
 
 
@@ -161,7 +161,7 @@ def test_a_stream_goes_on_where_it_was(tmp_path):
     with pytest.raises(Stop):
         until(tmp_path, (2, 2), "stream, one cycle")
     start = load(tmp_path, "stream, one cycle")
-    assert start.progress.reader["next_index"] == 2
+    assert start.progress.loader_state["next_index"] == 2
     source = Source()
     until(None, None, "stream, one cycle", start, source)
     order = epoch_permutation(1, 3, 52)

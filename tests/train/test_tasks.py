@@ -99,7 +99,7 @@ def test_regression_is_gradient_descent():
         record = fitted.history[epoch - 1]
         np.testing.assert_allclose(record["loss"], np.mean(np.square(errors)), rtol=1e-4)
         np.testing.assert_allclose(record["mae"], np.abs(errors).mean(), rtol=1e-4)
-    np.testing.assert_allclose(fitted.last.params["dense1"]["kernel"], weights, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted.final_state.params["dense1"]["kernel"], weights, rtol=1e-4, atol=1e-5)
     assert fitted.best_epoch == 1 + np.argmin([record["val_loss"] for record in fitted.history])
 
 
@@ -143,12 +143,12 @@ def test_of_several_seeds_each_has_its_metrics():
         best = member.history[member.best_epoch - 1]["val_mean_iou"]
         np.testing.assert_allclose(best, iou_by_numpy(outputs(PIXELS, member)), rtol=1e-5)
     last = together.history[-1]
-    np.testing.assert_allclose(last["val_mean_iou"], np.mean([each["val_mean_iou"] for each in last["members"]]))
+    np.testing.assert_allclose(last["val_mean_iou"], np.mean([each["val_mean_iou"] for each in last["per_seed"]]))
 
 
 def test_labels_of_any_rank_are_streamed():
     class Source:
-        labels, input_shape = MAPS, (4, 4, 1)
+        labels, image_shape = MAPS, (4, 4, 1)
 
         def __len__(self):
             return 22
@@ -171,16 +171,16 @@ def test_a_run_of_another_task_goes_on_bit_for_bit_within_an_epoch(monkeypatch, 
 
     def save(snapshot):
         train.save_checkpoint(tmp_path, snapshot)
-        if (snapshot.progress.epoch, snapshot.progress.chunk) == (1, 2):
+        if (snapshot.progress.epoch, snapshot.progress.execution) == (1, 2):
             raise Stop
 
     with pytest.raises(Stop):
         fit(HEAD, LABELS, Regression(), on_checkpoint=save, checkpoint_seconds=0)
     like = jax.eval_shape(lambda: train.create_train_state(HEAD, optax.sgd(0.1), init, (4, 4, 1)))
-    start = train.restore_snapshot(tmp_path, (like, like.network))
+    start = train.restore_snapshot(tmp_path, (like, like.eval_variables))
     assert [sorted(chunk) for chunk in start.progress.metric_sums] == [["count", "loss", "mae"]] * 2
     found = fit(HEAD, LABELS, Regression(), resume_from=start)
-    jax.tree.map(np.testing.assert_array_equal, found.last, whole.last)
+    jax.tree.map(np.testing.assert_array_equal, found.final_state, whole.final_state)
     names = "loss", "mae", "val_loss", "val_mae"
     assert [[r[n] for n in names] for r in found.history] == [[r[n] for n in names] for r in whole.history]
 

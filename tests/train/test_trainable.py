@@ -53,7 +53,7 @@ def same(found, wanted):
 
 
 def assert_frozen(fitted):
-    for params, state in ((fitted.params, fitted.state), (fitted.last.params, fitted.last.state), fitted.last.network):
+    for params, state in ((fitted.params, fitted.state), (fitted.final_state.params, fitted.final_state.state), fitted.final_state.network):
         same({name: params[name] for name in FROZEN}, {name: VARIABLES[0][name] for name in FROZEN})
         same(state, VARIABLES[1])
         assert (np.asarray(params["dense1"]["kernel"]) != VARIABLES[0]["dense1"]["kernel"]).all()
@@ -62,8 +62,8 @@ def assert_frozen(fitted):
 def test_training_starts_from_the_given_variables():
     given = jax.tree.map(jnp.asarray, VARIABLES)
     fitted = fit(variables=given, trainable=None, optimizer=optax.sgd(0.0))
-    same(fitted.last.params, given[0])  # not deleted either: the step reuses the memory of copies
-    assert (np.asarray(fitted.last.state["bn1"]["mean"]) != VARIABLES[1]["bn1"]["mean"]).all()
+    same(fitted.final_state.params, given[0])  # not deleted either: the step reuses the memory of copies
+    assert (np.asarray(fitted.final_state.state["bn1"]["mean"]) != VARIABLES[1]["bn1"]["mean"]).all()
 
 
 @pytest.mark.parametrize("trainable", ["function", "tree"])
@@ -94,10 +94,10 @@ def test_training_the_head_is_training_it_alone_on_what_the_frozen_part_makes(tr
 
 def test_a_norm_of_which_a_part_is_trained_moves():
     fitted = fit(trainable=lambda path: path == "bn1/scale")
-    assert (np.asarray(fitted.last.state["bn1"]["mean"]) != VARIABLES[1]["bn1"]["mean"]).all()
-    same(fitted.last.state["res1"], VARIABLES[1]["res1"])
-    same(fitted.last.params["bn1"]["bias"], VARIABLES[0]["bn1"]["bias"])
-    same(fitted.last.params["dense1"], VARIABLES[0]["dense1"])
+    assert (np.asarray(fitted.final_state.state["bn1"]["mean"]) != VARIABLES[1]["bn1"]["mean"]).all()
+    same(fitted.final_state.state["res1"], VARIABLES[1]["res1"])
+    same(fitted.final_state.params["bn1"]["bias"], VARIABLES[0]["bn1"]["bias"])
+    same(fitted.final_state.params["dense1"], VARIABLES[0]["dense1"])
 
 
 @pytest.mark.parametrize("options", [{"ema_decay": 0.9}, {"grad_accumulation": 2, "dtype": "bfloat16"}, {"jit": False}])
@@ -124,7 +124,7 @@ def test_optimizers_of_every_kind_leave_what_is_frozen(optimizer):
 
 def test_the_optimizer_has_no_moments_of_what_is_frozen():
     size = sum(leaf.size for leaf in jax.tree.leaves(VARIABLES[0]["dense1"]))
-    assert sum(leaf.size for leaf in jax.tree.leaves(fit(epochs=1).last.opt_state)) == 2 * size + 1  # and a counter
+    assert sum(leaf.size for leaf in jax.tree.leaves(fit(epochs=1).final_state.opt_state)) == 2 * size + 1  # and a counter
 
 
 def test_the_backward_pass_of_what_is_frozen_is_not_computed():
@@ -152,8 +152,8 @@ def test_a_run_goes_on_bit_for_bit_and_not_with_other_parameters(tmp_path):
     fit(epochs=1, on_epoch_end=lambda record, snapshot, best: train.save_checkpoint(tmp_path, snapshot))
     init = lambda: train.create_train_state(MODEL, OPTIONS["optimizer"], jax.random.key(0), (4, 4, 1), trainable=head)  # noqa: E731
     like = jax.eval_shape(init)
-    start = train.restore_snapshot(tmp_path, (like, like.network))
-    same(fit(resume_from=start).last, whole.last)
+    start = train.restore_snapshot(tmp_path, (like, like.eval_variables))
+    same(fit(resume_from=start).final_state, whole.final_state)
     mean = lambda path: head(path) or path == "res1/body/count1/mean"  # noqa: E731
     for other in (mean, None, lambda path: path == "dense1/bias"):
         with pytest.raises(InputError, match=r"fit: start is of another run: .*trainable selects other parameters"):

@@ -75,7 +75,7 @@ def test_rich_takes_names_as_text(capsys):
     record = {"epoch": 1, "loss": 1.0, "accuracy": 0.1, "val_loss": 1.0, "val_accuracy": 0.1, "images_per_second": 9.0}
     plan = EpochPlan(num_examples=22, batch_size=4, steps_per_epoch=6, steps_per_execution=2, executions=3)
     with Progress(3, plan, TrainProgress(), show=True) as bar:
-        bar.epoch(record | {"dead": ["[/red]", "a\x1b[31m"]}, False)
+        bar.epoch(record | {"dead_layers": ["[/red]", "a\x1b[31m"]}, False)
     out = capsys.readouterr().out
     assert "[/red] is dead" in out and "a\\x1b[31m is dead" in out
 

@@ -176,39 +176,40 @@ def affine_transform(
     degrees: float | jax.Array = 0.0,
     scale: float | jax.Array = 1.0,
     shear: float | jax.Array = 0.0,
-    translate: float | jax.Array = 0.0,
-    right: float | jax.Array = 0.0,
+    translate: tuple[float | jax.Array, float | jax.Array] = (0.0, 0.0),
 ) -> jax.Array:
     """Slant, enlarge, turn and then move images, about their centre; bilinear, with zeros outside.
 
-        y[n, c + R·S·(p − c) + t] = x[n, p]        c: centre, t = (down, right)
+        y[n, c + R·S·(p − c) + t] = x[n, p]        c: centre, t = translate
         R = [[cos, −sin], [sin, cos]](degrees),    S = scale · [[1, 0], [tan(shear), 1]],    on (row, column)
 
-    Nothing here is random: :func:`affine` draws the numbers, and an experiment may fix them.
+    Nothing here is random: :func:`random_affine` draws the numbers, and an experiment may fix them.
 
     Args:
         images: floats, ``(N, H, W, C)``.
         degrees: counter-clockwise as seen.
         scale: 2 makes what is seen twice as large.
         shear: degrees by which upright lines lean, to the left at the top.
-        translate, right: pixels, also fractions and negative ones.
+        translate: pixels ``(rows, columns)`` down and right, also fractions and negative ones.
 
-    Each option is a number for all images, or ``(N,)``.
+    Each option, and each entry of ``translate``, is a number for all images, or ``(N,)``.
 
     Returns:
         Images of the same shape and dtype.
 
     Raises:
-        InputError: an option of another shape, or a scale of 0 or less.
+        InputError: if an option has another shape, ``translate`` is no pair, or a scale is 0 or less.
 
     >>> x = jnp.arange(4.).reshape(1, 2, 2, 1)
-    >>> affine_transform(x, right=0.5)[0, :, :, 0]
+    >>> affine_transform(x, translate=(0, 0.5))[0, :, :, 0]
     Array([[0. , 0.5],
            [1. , 2.5]], dtype=float32)
     """
     images = batch(images)
     if checks.is_number(scale) and not scale > 0:
         raise InputError(f"scale={scale!r} should be above 0; 1 leaves the size as it is")
+    if not isinstance(translate, tuple | list) or len(translate) != 2:
+        raise InputError(f"translate={translate!r} must be two, (rows, columns), such as (0, 0.5)")
     dtype, (height, width) = numerics.accumulator_dtype(images), images.shape[1:3]
 
     def each(option: str, value: float | jax.Array) -> jax.Array:
@@ -233,8 +234,8 @@ def affine_transform(
         jnp.deg2rad(each("degrees", degrees)),
         each("scale", scale),
         jnp.deg2rad(each("shear", shear)),
-        each("down", translate),
-        each("right", right),
+        each("translate", translate[0]),
+        each("translate", translate[1]),
     ]
     return jax.vmap(one)(images.astype(dtype), *options).astype(images.dtype)
 
@@ -247,7 +248,7 @@ def random_affine(
     shear: float = 0.0,
     translate: float = 0.0,
 ) -> Augment:
-    """:func:`warp` by numbers drawn for each image, every value of a range as likely as every other.
+    """:func:`affine_transform` by numbers drawn for each image, every value of a range as likely as every other.
 
     Args:
         degrees: turned by up to so much either way.
@@ -265,7 +266,7 @@ def random_affine(
     >>> y.shape, bool((y[0] == y[1]).all())
     ((2, 5, 5, 1), False)
     """
-    return named_errors(_random_warp(degrees, scale, shear, translate), name="affine")
+    return named_errors(_random_warp(degrees, scale, shear, translate), name="random_affine")
 
 
 @named_errors
@@ -283,7 +284,7 @@ def random_rotation(degrees: float = 15.0) -> Augment:
     >>> float(y[1, 1]), bool(y[0, 0] < 1)                          # the centre stays; a corner leaves
     (1.0, True)
     """
-    return named_errors(_random_warp(degrees, (1.0, 1.0), 0.0, 0.0), name="rotate")
+    return named_errors(_random_warp(degrees, (1.0, 1.0), 0.0, 0.0), name="random_rotation")
 
 
 def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate: float) -> Augment:
@@ -299,8 +300,8 @@ def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate
         "degrees": (-degrees, degrees),
         "scale": (low, high),
         "shear": (-shear, shear),
-        "down": (-translate, translate),
-        "right": (-translate, translate),
+        "rows": (-translate, translate),
+        "columns": (-translate, translate),
     }
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -309,6 +310,7 @@ def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate
             option: jax.random.uniform(key, (len(images),), jnp.float32, *limits)
             for key, (option, limits) in zip(keys(key, len(ranges)), ranges.items(), strict=True)
         }
-        return affine_transform(images, **drawn)
+        rows, columns = drawn.pop("rows"), drawn.pop("columns")
+        return affine_transform(images, **drawn, translate=(rows, columns))
 
     return augment

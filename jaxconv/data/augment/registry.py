@@ -14,8 +14,8 @@ from jaxconv.errors import InputError
 
 BATCH_MIXERS: dict[str, Callable[..., BatchMixer]] = {"mixup": mixup, "cutmix": cutmix}
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {
-    "flip": random_horizontal_flip,
-    "shift": random_translation,
+    "hflip": random_horizontal_flip,
+    "translate": random_translation,
     "crop": random_crop,
     "rotate": random_rotation,
     "cutout": cutout,
@@ -57,9 +57,9 @@ def parse_augmentations(names: Sequence[str]) -> tuple[Augment | None, BatchMixe
     >>> augment, mix = parse_augmentations(["hflip", "translate:2"])
     >>> augment(jax.random.key(0), jax.numpy.ones((5, 8, 8, 1))).shape, mix
     ((5, 8, 8, 1), None)
-    >>> parse_augmentations(["flop"])
+    >>> parse_augmentations(["hflop"])
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown augmentation 'flop': did you mean 'flip'? Known: flip, shift, crop, rotate, \
+    jaxconv.errors.InputError: unknown augmentation 'hflop': did you mean 'hflip'? Known: hflip, translate, crop, rotate, \
 cutout, mixup, cutmix
     """
     augmentations: list[Augment] = []

@@ -36,7 +36,7 @@ def grad_cam(
         target_fn: ask about something else of the network's output than a class.
 
     Returns:
-        ``(N, h, w)``, not negative, at the layer's resolution: :func:`enlarge_map` brings it to the image's.
+        ``(N, h, w)``, not negative, at the layer's resolution: :func:`upsample_map` brings it to the image's.
 
     Raises:
         InputError: a layer without places, or a model without such a layer; an output without classes and no score;

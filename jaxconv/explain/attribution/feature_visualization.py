@@ -125,7 +125,7 @@ def check_channels(layer: str, channels: Sequence[int] | None, count: int) -> li
 
 
 class ActivatingPatches(NamedTuple):
-    """What :func:`nearest_patches` found, for each of K filters, the strongest first.
+    """What :func:`top_activating_patches` found, for each of K filters, the strongest first.
 
     Attributes:
         patches: what the filter saw there, ``(K, count, fh, fw, C)``, of the images' dtype; beyond a border zeros.

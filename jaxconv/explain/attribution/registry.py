@@ -67,8 +67,8 @@ def _class_activation_map(model: Layer, params: Any, state: Any, images: Any, ta
 ATTRIBUTION_METHODS: dict[str, Method] = {
     "occlusion": _occlusion,
     "saliency": _saliency,
-    "gradient_x_input": _gradient_x_input,
-    "smooth_grad": _smooth_grad,
+    "input_x_gradient": _gradient_x_input,
+    "smoothgrad": _smooth_grad,
     "integrated_gradients": _integrated_gradients,
     "guided_backprop": _guided_backprop,
     "deconvnet": _deconvnet,

@@ -131,7 +131,7 @@ def convolution_matrix(
 ) -> "BCOO":
     """The matrix of the fully connected layer that a convolution is: sparse, and with shared weights.
 
-        conv(x, kernel)[0].ravel() == conv_matrix(kernel, x.shape[1:]) @ x[0].ravel()
+        conv(x, kernel)[0].ravel() == convolution_matrix(kernel, x.shape[1:]) @ x[0].ravel()
 
     Args:
         kernel, stride, padding, dilation, groups: as in :func:`conv`.

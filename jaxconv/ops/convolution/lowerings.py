@@ -177,7 +177,7 @@ def toeplitz_conv(
 ) -> jax.Array:
     """Convolution as a fully connected layer: one large matrix, nearly empty, whose few numbers repeat.
 
-        y.ravel() = conv_matrix(kernel, input_shape) @ x.ravel()
+        y.ravel() = convolution_matrix(kernel, input_shape) @ x.ravel()
 
     Each output is a neuron connected to the pixels of its window and to no other (sparse connectivity), and all neurons
     of one feature map have the same weights (weight sharing). The matrix of a one-dimensional convolution is constant

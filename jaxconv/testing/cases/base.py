@@ -23,9 +23,9 @@ class OpCaseOptions(NamedTuple):
     """What a contest is asked for; each op takes from it what it needs."""
 
     op: str
-    shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
     features: int
-    kernel: IntOrInts
+    kernel_size: IntOrInts
     stride: IntOrInts | None
     padding: Padding
     output_padding: IntOrInts
@@ -46,13 +46,13 @@ class OpCaseSpec(NamedTuple):
         make: the contest that is asked for.
         uses: what it looks at, beside op, shape, dtype and seed.
         spatial: whether x must have spatial axes.
-        shape: of x, unless another is asked for.
+        input_shape: shape of x, unless another is asked for.
     """
 
     make: Callable[[OpCaseOptions], OpCase]
     uses: frozenset[str]
     spatial: bool
-    shape: tuple[int, ...] = (8, 28, 28, 3)
+    input_shape: tuple[int, ...] = (8, 28, 28, 3)
 
 
 def with_custom_gradient(forward: Callable[..., jax.Array], gradient: Callable[..., Any]) -> Callable[..., jax.Array]:
@@ -83,7 +83,7 @@ def unary_case(
 
 
 def random_x(asked: OpCaseOptions) -> jax.Array:
-    x = np.random.default_rng(asked.seed).normal(size=asked.shape)
+    x = np.random.default_rng(asked.seed).normal(size=asked.input_shape)
     return jnp.asarray(np.round(2 * x) if asked.kinks else x, asked.dtype)
 
 

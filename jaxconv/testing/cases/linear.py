@@ -26,8 +26,8 @@ from jaxconv.testing.cases.base import (
 
 def _convolution(asked: OpCaseOptions, lowerings: Sequence[str], **options: Any) -> OpCase:
     with error_context(asked.op):
-        channels = checks.channels_per_group(asked.shape, asked.groups)
-        window = canonicalize_sizes(asked.kernel, len(asked.shape) - 2, "kernel")
+        channels = checks.channels_per_group(asked.input_shape, asked.groups)
+        window = canonicalize_sizes(asked.kernel_size, len(asked.input_shape) - 2, "kernel_size")
     args = (random_x(asked), *random_parameters(asked, (*window, channels, asked.features), (asked.features,)))
     options |= {
         "stride": 1 if asked.stride is None else asked.stride,
@@ -55,15 +55,15 @@ def _conv_transpose(asked: OpCaseOptions) -> OpCase:
     return _convolution(asked, list(TRANSPOSE_LOWERINGS), output_padding=asked.output_padding)
 
 
-USES = frozenset({"features", "kernel", "stride", "padding", "dilation", "groups"})
+USES = frozenset({"features", "kernel_size", "stride", "padding", "dilation", "groups"})
 CONVOLUTIONS = {
-    "conv": OpCaseSpec(_conv, USES | {"padding_mode", "flip"}, spatial=True),
+    "conv": OpCaseSpec(_conv, USES | {"padding_mode", "flip_kernel"}, spatial=True),
     "conv_transpose": OpCaseSpec(_conv_transpose, USES | {"output_padding"}, spatial=True),
 }
 
 
 def _dense(asked: OpCaseOptions) -> OpCase:
-    parameters = random_parameters(asked, (asked.shape[1], asked.features), (asked.features,))
+    parameters = random_parameters(asked, (asked.input_shape[1], asked.features), (asked.features,))
     functions: dict[str, Callable[..., jax.Array]] = {
         "matmul": partial(ops.dense, precision="highest"),
         "sum": lambda x, kernel, bias: (x[:, :, None] * kernel[None]).sum(axis=1) + bias[None],
@@ -75,8 +75,8 @@ def _dense(asked: OpCaseOptions) -> OpCase:
 
 
 def _loss(asked: OpCaseOptions) -> OpCase:
-    label = jnp.asarray(np.random.default_rng(asked.seed + 1).integers(0, asked.shape[1], asked.shape[0]), jnp.int32)
-    true = jax.nn.one_hot(label, asked.shape[1], dtype=asked.dtype)
+    label = jnp.asarray(np.random.default_rng(asked.seed + 1).integers(0, asked.input_shape[1], asked.input_shape[0]), jnp.int32)
+    true = jax.nn.one_hot(label, asked.input_shape[1], dtype=asked.dtype)
     functions: dict[str, Callable[..., jax.Array]] = {
         "optax": lambda logits: ops.softmax_cross_entropy(logits, label),
         "-log softmax": lambda logits: -(true * jnp.log(jax.nn.softmax(logits))).sum(axis=1),
@@ -101,6 +101,6 @@ DENSE = {
     ),
     "tanh": _elementwise({"jax.nn": ops.tanh, "exp": lambda x: 1 - 2 / (jnp.exp(2 * x) + 1)}, backward.tanh),
     "sigmoid": _elementwise({"jax.nn": ops.sigmoid, "exp": lambda x: 1 / (1 + jnp.exp(-x))}, backward.sigmoid),
-    "dense": OpCaseSpec(_dense, frozenset({"features"}), spatial=False, shape=(64, 10)),
-    "softmax_cross_entropy": OpCaseSpec(_loss, frozenset({"kinks"}), spatial=False, shape=(64, 10)),
+    "dense": OpCaseSpec(_dense, frozenset({"features"}), spatial=False, input_shape=(64, 10)),
+    "softmax_cross_entropy": OpCaseSpec(_loss, frozenset({"kinks"}), spatial=False, input_shape=(64, 10)),
 }

@@ -41,7 +41,7 @@ AXES: dict[str, Callable[[int], tuple[int, ...]]] = {
 
 def _norm(asked: OpCaseOptions) -> OpCase:
     centred, grouped = asked.op != "rms_norm", asked.op == "group_norm"
-    op = partial(getattr(ops, asked.op), eps=EPS, **{"groups": asked.groups} if grouped else {})
+    op = partial(getattr(ops, asked.op), eps=EPS, **{"num_groups": asked.groups} if grouped else {})
     groups = asked.groups if grouped else 1
 
     def over(statistic: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ def _norm(asked: OpCaseOptions) -> OpCase:
         "manual": with_custom_gradient(op, gradient),
     }
     names = ("x", "scale", "bias") if centred else ("x", "scale")
-    args = (random_x(asked), *random_parameters(asked, *[asked.shape[-1:]] * (len(names) - 1)))
+    args = (random_x(asked), *random_parameters(asked, *[asked.input_shape[-1:]] * (len(names) - 1)))
     return OpCase(functions, args, names)
 
 

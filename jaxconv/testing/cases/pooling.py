@@ -26,10 +26,10 @@ def _pooling(
     **options: Any,
 ) -> OpCase:
     """The op in its ways, the first of which is its default, and the same made of what slides in lax."""
-    size = asked.shape[1:-1]
+    size = asked.input_shape[1:-1]
     with error_context(asked.op):
-        window = resolve_window(Window.for_pooling(asked.kernel, asked.stride, asked.padding, asked.dilation), size)
-    options |= {"window_shape": asked.kernel, "stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
+        window = resolve_window(Window.for_pooling(asked.kernel_size, asked.stride, asked.padding, asked.dilation), size)
+    options |= {"window_shape": asked.kernel_size, "stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
     pool = partial(getattr(ops, asked.op), **options)
     functions: dict[str, Callable[..., jax.Array]] = {name: partial(pool, **more) for name, more in ways.items()}
     if set(window.dilation) == {1}:  # jax 0.10 has no derivative of reduce_window with dilation
@@ -95,11 +95,11 @@ def _of_all(pool: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
     return pool(x, x.shape[1:-1]).reshape(x.shape[0], x.shape[-1])
 
 
-USES = frozenset({"kernel", "stride", "padding", "dilation", "kinks"})
+USES = frozenset({"kernel_size", "stride", "padding", "dilation", "kinks"})
 POOLS = {
     "max_pool": OpCaseSpec(_max_pool, USES, spatial=True),
     "avg_pool": OpCaseSpec(_avg_pool, USES, spatial=True),
     "lp_pool": OpCaseSpec(_lp_pool, USES | {"p"}, spatial=True),
-    "global_avg_pool": OpCaseSpec(_global_avg_pool, frozenset({"kinks"}), spatial=True, shape=(8, 7, 7, 16)),
-    "global_max_pool": OpCaseSpec(_global_max_pool, frozenset({"kinks"}), spatial=True, shape=(8, 7, 7, 16)),
+    "global_avg_pool": OpCaseSpec(_global_avg_pool, frozenset({"kinks"}), spatial=True, input_shape=(8, 7, 7, 16)),
+    "global_max_pool": OpCaseSpec(_global_max_pool, frozenset({"kinks"}), spatial=True, input_shape=(8, 7, 7, 16)),
 }

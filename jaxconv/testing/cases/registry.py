@@ -26,10 +26,10 @@ OP_CASES: dict[str, OpCaseSpec] = CONVOLUTIONS | POOLS | NORMS | DENSE
 
 def make_op_case(
     op: str,
-    shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | None = None,
     *,
     features: int = 16,
-    kernel: IntOrInts = 3,
+    kernel_size: IntOrInts = 3,
     stride: IntOrInts | None = None,
     padding: Padding = "VALID",
     output_padding: IntOrInts = 0,
@@ -45,10 +45,10 @@ def make_op_case(
     """The implementations of an op that this library knows, with random arguments, for ``compare_all(*contest(…))``.
 
     Args:
-        op: a name in :data:`CONTESTS`.
-        shape: of x, ``(N, *spatial, C)``, or ``(N, values)`` for dense layers and losses; by default a usual one.
+        op: a name in :data:`OP_CASES`.
+        input_shape: shape of x, ``(N, *spatial, C)``, or ``(N, values)`` for dense layers and losses; by default a usual one.
         features: filters of a convolution, outputs of a dense layer.
-        kernel: taps of the kernel, or of the pooling window.
+        kernel_size: taps of the kernel, or of the pooling window.
         stride: by default 1 for convolutions, and the window for pooling.
         padding, output_padding, dilation, groups, padding_mode, flip_kernel, p: as the op takes them.
         kinks: round x to whole numbers, so that relu meets zeros and pools meet ties.
@@ -65,16 +65,16 @@ def make_op_case(
     with error_context("compare"):
         checks.one_of("op", op, OP_CASES)
     entry = OP_CASES[op]
-    shape = entry.shape if shape is None else shape
-    sizes = tuple(shape) if isinstance(shape, Sequence | np.ndarray) else (shape,)
+    input_shape = entry.input_shape if input_shape is None else input_shape
+    sizes = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
     least, wanted = (3, "(N, *spatial, C)") if entry.spatial else (2, "(N, values)")
     if len(sizes) < least or not all(is_int(n) and n >= 1 for n in sizes):
-        raise InputError(f"shape {sizes} should be {wanted}, every size at least 1").from_source(op)
+        raise InputError(f"input_shape {sizes} should be {wanted}, every size at least 1").from_source(op)
     with error_context(op):
         checks.at_least(1, features=features)
         checks.at_least(0, seed=seed)
         checks.boolean("kinks", kinks)
         floating_dtype(dtype)
-    options = (features, kernel, stride, padding, output_padding, dilation, groups, padding_mode, flip_kernel, p, kinks)
+    options = (features, kernel_size, stride, padding, output_padding, dilation, groups, padding_mode, flip_kernel, p, kinks)
     with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
         return entry.make(OpCaseOptions(op, sizes, *options, dtype, seed))

@@ -28,7 +28,7 @@ def test_a_quarter_turn_is_counter_clockwise():
 @pytest.mark.parametrize(("down", "right"), [(2.0, -3.0), (-1.0, 0.0), (0.25, 1.75)])
 def test_a_move_is_scipys(down, right):
     wanted = ndimage.shift(IMAGES, (0, down, right, 0), order=1, mode="grid-constant")
-    np.testing.assert_allclose(warp(IMAGES, down=down, right=right), wanted, atol=1e-6)
+    np.testing.assert_allclose(warp(IMAGES, translate=(down, right)), wanted, atol=1e-6)
 
 
 def test_each_image_by_its_own_numbers_is_scipys_affine_transform():
@@ -40,7 +40,9 @@ def test_each_image_by_its_own_numbers_is_scipys_affine_transform():
         "down": rng.uniform(-2, 2, 3),
         "right": rng.uniform(-2, 2, 3),
     }
-    y = warp(IMAGES, **{name: value.astype(np.float32) for name, value in options.items()})
+    given = {name: value.astype(np.float32) for name, value in options.items()}
+    translate = given.pop("down"), given.pop("right")
+    y = warp(IMAGES, **given, translate=translate)
     centre = np.array([3.5, 5.0])
     for n in range(3):
         degrees, scale, shear, down, right = (value[n] for value in options.values())
@@ -60,7 +62,7 @@ def test_nothing_to_do_changes_nothing():
 
 def test_coordinates_stay_exact_on_a_large_image():
     ramp = jnp.broadcast_to(jnp.arange(1024.0)[None, None, :, None], (1, 3, 1024, 1))
-    y = warp(ramp, right=0.5)[0, 1, 1:, 0]
+    y = warp(ramp, translate=(0, 0.5))[0, 1, 1:, 0]
     np.testing.assert_array_equal(y, np.arange(1, 1024) - 0.5)
 
 
@@ -103,7 +105,7 @@ def test_shear_leans():
 
 
 def test_numbers_that_will_not_do():
-    with pytest.raises(InputError, match=r"warp: degrees \(2,\) should be a number, or one for each of 3 images"):
+    with pytest.raises(InputError, match=r"affine_transform: degrees \(2,\) should be a number, or one for each of 3 images"):
         augment.affine_transform(IMAGES, degrees=np.zeros(2, np.float32))
-    with pytest.raises(InputError, match="warp: scale=0 should be above 0"):
+    with pytest.raises(InputError, match="affine_transform: scale=0 should be above 0"):
         augment.affine_transform(IMAGES, scale=0)

@@ -109,15 +109,15 @@ SMALL = jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32)
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: augment.random_translation(4), "translate: (4, 4) pixels on the sides of (4, 5) images"),
+        (lambda: augment.random_translation(4), "random_translation: (4, 4) pixels on the sides of (4, 5) images"),
         (
             lambda: augment.random_translation((1, 5), padding_mode="reflect"),
-            "translate: (1, 5) pixels on the sides of (4, 5)",
+            "random_translation: (1, 5) pixels on the sides of (4, 5)",
         ),
-        (lambda: augment.random_translation(-1), "translate: pixels -1: give an int of at least 0"),
+        (lambda: augment.random_translation(-1), "random_translation: pixels -1: give an int of at least 0"),
         (
             lambda: augment.random_translation(1, padding_mode="reflct"),
-            "translate: unknown padding_mode 'reflct': did you mean 'reflect'",
+            "random_translation: unknown padding_mode 'reflct': did you mean 'reflect'",
         ),
         (
             lambda: augment.random_crop(6, padding=0),
@@ -135,7 +135,7 @@ SMALL = jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32)
         (lambda: augment.random_affine(shear=90), "affine: shear=90 should be a number from 0 to 89"),
         (lambda: augment.random_affine("10"), "affine: degrees='10' should be a number"),
         (lambda: augment.random_affine(translate=float("inf")), "affine: translate=inf should be"),
-        (lambda: augment.random_horizontal_flip(p=True), "flip: p=True should be a number"),
+        (lambda: augment.random_horizontal_flip(p=True), "random_horizontal_flip: p=True should be a number"),
     ],
 )
 def test_options_that_will_not_do(make, said):
@@ -144,12 +144,18 @@ def test_options_that_will_not_do(make, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+FUNCTIONS = {
+    name: f"random_{'horizontal_' * (word == 'flip')}{word}"
+    for name, word in {"compose": "flip", "flip": "flip", "shift": "translation", "crop": "crop", "rotate": "rotation", "affine": "affine"}.items()
+}
+
+
 @pytest.mark.parametrize("name", [*EVERY, *MIXES])
 def test_what_is_given_that_will_not_do(name):
     def given(key, images):
         return (EVERY | MIXES)[name](key, images, *[jnp.eye(24)] * (name in MIXES))
 
-    who = {"compose": "flip"}.get(name, name)
+    who = FUNCTIONS.get(name, name)
     with pytest.raises(DtypeError, match=f"{who}: images is uint8; convert it first.*/ 255"):
         given(KEY, np.zeros(SHAPE, np.uint8))
     with pytest.raises(InputError, match=rf"{who}: images \(9, 7, 2\) should be \(N, H, W, C\).*add the batch axis"):

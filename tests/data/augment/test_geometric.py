@@ -100,9 +100,9 @@ def test_composed_parts_come_in_order():
     [
         ({}, [(0, 0, False), (0, 0, True)]),
         ({"flip": False}, [(0, 0, False)]),
-        ({"flip": False, "shift": (1, 2)}, [(0, 0, 0), (-1, -2, 0), (-1, 2, 0), (1, -2, 0), (1, 2, 0)]),
-        ({"shift": (0, 1)}, [(0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, -1, 1), (0, 1, 1)]),
-        ({"shift": 1, "padding_mode": "circular"}, [(a, b, f) for f in (0, 1) for a in (-1, 0, 1) for b in (-1, 0, 1)]),
+        ({"flip": False, "translate": (1, 2)}, [(0, 0, 0), (-1, -2, 0), (-1, 2, 0), (1, -2, 0), (1, 2, 0)]),
+        ({"translate": (0, 1)}, [(0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, -1, 1), (0, 1, 1)]),
+        ({"translate": 1, "padding_mode": "circular"}, [(a, b, f) for f in (0, 1) for a in (-1, 0, 1) for b in (-1, 0, 1)]),
     ],
 )
 def test_views_for_testing(options, views):
@@ -128,10 +128,10 @@ def test_views_for_testing(options, views):
 
 def test_views_that_will_not_do():
     for options, said in [
-        ({"flip": 1}, "test_time: flip=1 should be True or False"),
-        ({"shift": 4}, r"test_time: \(4, 4\) pixels on the sides of \(4, 5\)"),
-        ({"shift": -1}, "test_time: shift -1: give"),
-        ({"padding_mode": "wrap"}, "test_time: unknown padding_mode 'wrap'"),
+        ({"flip": 1}, "test_time_views: flip=1 should be True or False"),
+        ({"translate": 4}, r"test_time_views: \(4, 4\) pixels on the sides of \(4, 5\)"),
+        ({"translate": -1}, "test_time_views: translate -1: give"),
+        ({"padding_mode": "wrap"}, "test_time_views: unknown padding_mode 'wrap'"),
     ]:
         with pytest.raises(InputError, match=said):
             jax.eval_shape(augment.test_time_views(**options), jax.ShapeDtypeStruct((2, 4, 5, 1), jnp.float32))

@@ -38,31 +38,31 @@ def test_a_list_of_names_is_done_in_its_order_with_its_options():
     pairs = [function(KEY, images, jnp.eye(24)) for function in (mix, augment.mixup(0.4))]
     jax.tree.map(np.testing.assert_array_equal, *pairs)
     assert augment.parse_augmentations([]) == (None, None)
-    np.testing.assert_array_equal(augment.parse_augmentations("flip:1")[0](KEY, images), images[:, :, ::-1])
+    np.testing.assert_array_equal(augment.parse_augmentations("hflip:1")[0](KEY, images), images[:, :, ::-1])
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["flop"], "unknown augmentation 'flop': did you mean 'flip'? Known: flip, shift, crop, rotate, cutout"),
-        (["flip", 3], "unknown augmentation '3'"),
+        (["hflop"], "unknown augmentation 'hflop': did you mean 'hflip'? Known: hflip, translate, crop, rotate, cutout"),
+        (["hflip", 3], "unknown augmentation '3'"),
         (["translate:four"], "augmentation 'translate:four': pixels should be a number, not 'four'"),
         (["translate:"], "augmentation 'translate:': pixels should be a number, not ''"),
-        (["translate:2.5"], "translate: pixels 2.5: give an int of at least 0"),
+        (["translate:2.5"], "random_translation: pixels 2.5: give an int of at least 0"),
         (["cutout:0"], "cutout: size 0: give an int of at least 1"),
-        (["hflip:2"], "flip: p=2 should be a number from 0 to 1"),
-        (["hflip:nan"], "flip: p=nan should be a number from 0 to 1"),
-        (["rotate:-5"], "rotate: degrees=-5 should be a number from 0 to 180"),
+        (["hflip:2"], "random_horizontal_flip: p=2 should be a number from 0 to 1"),
+        (["hflip:nan"], "random_horizontal_flip: p=nan should be a number from 0 to 1"),
+        (["rotate:-5"], "random_rotation: degrees=-5 should be a number from 0 to 180"),
         (["mixup:0"], "mixup: alpha=0 should be a number from 0.001 to 1000"),
         (["cutmix:inf"], "cutmix: alpha=inf should be"),
         (["crop"], "augmentation 'crop' needs its size: write crop:28 for size=28"),
         (["mixup", "cutmix"], "mixup and cutmix both mix examples: take one of them"),
         (["mixup:1", "mixup:2"], "both mix examples"),
-        (["hflip", "translate:2", "hflip"], "augmentation 'flip' is there 2 times: once is enough"),
-        (["translate:2", "translate:4"], "augmentation 'shift' is there 2 times"),
+        (["hflip", "translate:2", "hflip"], "augmentation 'hflip' is there 2 times: once is enough"),
+        (["translate:2", "translate:4"], "augmentation 'translate' is there 2 times"),
         (["translate:0"], "augmentation 'translate:0' changes nothing: leave it out, or give more than 0"),
         (["rotate:0.0"], "augmentation 'rotate:0.0' changes nothing"),
-        (["hflip:0"], "augmentation 'flip:0' changes nothing"),
+        (["hflip:0"], "augmentation 'hflip:0' changes nothing"),
     ],
 )
 def test_names_that_will_not_do(names, said):

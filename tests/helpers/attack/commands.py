@@ -112,7 +112,7 @@ def make_run(folder: Path) -> None:
 
     config = {"dataset": "digits", "model": "mlp", "image_shape": [8, 8, 1], "input_shape": [8, 8, 1]}
     (folder / "run").mkdir()
-    (folder / "run" / "config.json").write_text(json.dumps(config | {"classes": list("0123456789"), "seed": 0}))
+    (folder / "run" / "config.json").write_text(json.dumps(config | {"class_names": list("0123456789"), "seed": 0}))
     (folder / "empty").mkdir()
     (folder / "file.txt").write_text("text")
     Image.new("L", (8, 8)).save(folder / "digit.png")

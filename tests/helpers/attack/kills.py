@@ -34,8 +34,8 @@ CONFIGS: dict[str, tuple[list[str], dict[str, str], int]] = {  # options, enviro
     "early stopping": (["--patience", "1", "--learning-rate", "0.03"], {}, 1),
 }
 LONGEST = 600.0  # seconds that a run may take
-RESULTS = ("params_sha256", "final_params_sha256", "best_epoch", "steps", "test_loss", "val_loss", "epochs")
-TIMES = ("seconds", "images_per_second")
+RESULTS = ("params_sha256", "final_params_sha256", "best_epoch", "steps", "test_loss", "val_loss", "epochs_run")
+TIMES = ("epoch_seconds", "images_per_second")
 
 
 def free_port() -> int:

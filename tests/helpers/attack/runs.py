@@ -35,7 +35,7 @@ from jaxconv.runs import TrainConfig, evaluate_run, load_run, resume_training, r
 
 VALUES = [None, True, -1, 0, 1, 3, 10**6, 10**20, -(10**300), 0.5, 1e300, "", "x", "\x1b[31m", [], {}, [[]], [0, 0, 0],
           [8, 8, 5], [10**5, 10**5, 1], ["a"], {"a": 1}, "../../etc", list("1023456789")]  # fmt: skip
-NUMBERS = ("params_sha256", "final_params_sha256", "test_accuracy", "test_loss", "best_epoch", "epochs", "seed")
+NUMBERS = ("params_sha256", "final_params_sha256", "test_accuracy", "test_loss", "best_epoch", "epochs_run", "seed")
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for name in ("curves", "mistakes", "confusion"):
+    for name in ("training_curves", "misclassified", "confusion_matrix"):
         setattr(plot, name, lambda *given, **named: Figure())
     # One model object, so that it is compiled once.
     mlp = registry.get_model("mlp")
@@ -97,7 +97,7 @@ def same(got, right):
 def predict(folder):
     run = load_run(folder)
     said = run.predict(data.load("digits").test.images[:8])
-    return [dict(zip(run.config["classes"], map(float, row), strict=True)) for row in said]
+    return [dict(zip(run.config["class_names"], map(float, row), strict=True)) for row in said]
 
 
 def evaluate(folder):

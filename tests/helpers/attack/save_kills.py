@@ -39,7 +39,7 @@ def save_on(folder: Path) -> None:
         assert [record["epoch"] for record in records] == list(range(1, step + 1))
     while True:
         step += 1
-        records = (*records, {"epoch": step, "seconds": time.time()})
+        records = (*records, {"epoch": step, "epoch_seconds": time.time()})
         save_checkpoint(folder, made(step, records))
 
 

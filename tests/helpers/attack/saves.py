@@ -31,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         begun = time.perf_counter()
         for epoch in range(1, args.saves + 1):
-            history = (*history, {"epoch": epoch, "loss": 1 / epoch, "val_loss": 2 / epoch, "seconds": 1 / 3})
+            history = (*history, {"epoch": epoch, "loss": 1 / epoch, "val_loss": 2 / epoch, "epoch_seconds": 1 / 3})
             now = ts._replace(step=jnp.int32(epoch))
             train.save_checkpoint(
                 Path(folder), train.Snapshot(now, now.eval_variables, train.TrainProgress(history=history))
