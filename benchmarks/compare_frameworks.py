@@ -84,7 +84,9 @@ def main(options: Options) -> None:
                 tell(f"{model}: the peers have no such network; jaxconv runs alone")
             found = interleave.run_interleaved(
                 there,
-                partial(process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_cpu_tuning),
+                partial(
+                    process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_cpu_tuning
+                ),
                 rounds=options.rounds,
                 on_failure=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
                 progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]

@@ -55,7 +55,9 @@ def initialize(
     asked = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in asked.items() if value is None]
     if 0 < len(missing) < len(asked):
-        raise InputError(f"without {' and '.join(missing)}: give coordinator_address, num_processes and process_id, or none")
+        raise InputError(
+            f"without {' and '.join(missing)}: give coordinator_address, num_processes and process_id, or none"
+        )
     if coordinator_address is not None and num_processes is not None and process_id is not None:
         checks.at_least(1, num_processes=num_processes)
         checks.at_least(0, process_id=process_id)

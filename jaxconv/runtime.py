@@ -78,7 +78,7 @@ def configure(*, cpu_tuning: bool) -> None:
     if cpu_tuning:
         tune_cpu()
     else:
-        os.environ["JAXCONV_TUNE"] = "0"
+        os.environ["JAXCONV_CPU_TUNING"] = "0"
 
 
 def cpu_tuning() -> CpuTuning | None:
@@ -105,7 +105,7 @@ def compiler_options() -> dict[str, Any]:
     """XLA's options for one program, as ``jax.jit(f, compiler_options=…)`` takes them; ``train.fit`` uses them.
 
     They are :data:`CPU_OPTIONS`, on a CPU: those that the installed XLA takes and ``XLA_FLAGS`` does not have. With
-    ``JAXCONV_TUNE=0`` there are none.
+    ``JAXCONV_CPU_TUNING=0`` there are none.
     """
     return xla_options.taken(_unset(CPU_OPTIONS)) if _left_alone() is None else {}
 
@@ -142,8 +142,8 @@ def compiler_report() -> dict[str, str]:
 
 def _left_alone() -> str | None:
     """The reason why programs have none of our options, or None if they have them."""
-    if os.environ.get("JAXCONV_TUNE") == "0":
-        return "JAXCONV_TUNE=0"
+    if os.environ.get("JAXCONV_CPU_TUNING") == "0":
+        return "JAXCONV_CPU_TUNING=0"
     backend = jax.default_backend()
     return None if backend == "cpu" else f"jax runs on a {backend}"
 

@@ -50,7 +50,10 @@ SGD = optax.sgd(0.1)
         (lambda: train.predict(toy()[0], net()), r"^predict: state and images must be given"),
         (lambda: train.fit(net(), toy(), toy()), r"^fit: optimizer and epochs must be given"),
         (lambda: fit(epoch=3), r"^fit: no argument is called epoch: did you mean epochs\?"),
-        (lambda: fit(grad_acumulation=3), r"^fit: no argument is called grad_acumulation: did you mean grad_accumulation\?"),
+        (
+            lambda: fit(grad_acumulation=3),
+            r"^fit: no argument is called grad_acumulation: did you mean grad_accumulation\?",
+        ),
     ],
 )
 def test_arguments_that_a_function_has_not(call, message):
@@ -95,7 +98,9 @@ def test_what_is_no_key_is_refused(key):
 
 @pytest.mark.parametrize("key", [7, None, np.int32(7), "7"])
 def test_a_train_state_is_made_of_a_key_too(key):
-    with pytest.raises(InputError, match=r"^create_train_state: key=\S+ should be a random key: jax\.random\.key\([07]\)$"):
+    with pytest.raises(
+        InputError, match=r"^create_train_state: key=\S+ should be a random key: jax\.random\.key\([07]\)$"
+    ):
         train.create_train_state(Layer("mine", made, used), SGD, key, (9, 9, 1))
 
 

@@ -23,7 +23,7 @@ from jaxconv.runs import TrainConfig
         ({"grad_accumulation": 64}, "grad_accumulation=64 is more parts than batch_size=32"),
         ({"max_checkpoints": 0}, "max_checkpoints=0 should be an int of at least 1"),
         ({"num_devices": 0}, "num_devices=0 should be an int of at least 1"),
-        ({"augment": ("hflip", "flip")}, "augmentation 'flip' is there 2 times"),
+        ({"augment": ("hflip", "flip")}, "augmentation 'hflip' is there 2 times"),
         ({"augment": ("translate:0",)}, "augmentation 'translate:0' changes nothing"),
         ({"augment": ("",)}, "unknown augmentation ''"),
         ({"learning_rate": 1e-60}, "learning_rate=1e-60 should be a positive number"),
@@ -44,7 +44,7 @@ TRAIN = {
     "train --checkpoint-minutes inf": "train: --checkpoint-minutes inf should be",
     f"train --num-seeds {10**20}": "train: --num-seeds 100000000000000000000 should be",
     "train --epochs 3 --epochs=4": "train: --epochs is there twice: leave one out",
-    "train --streaming --no-stream": "train: --streaming and --no-stream contradict: leave one out",
+    "train --streaming --no-streaming": "train: --streaming and --no-streaming contradict: leave one out",
     "train --dataset ./small": "unknown data set './small': to read the files of that name write folder:./small",
     f"summary mlp --num-classes {10**20}": "summary: --num-classes 100000000000000000000 should be",
     "summary mlp --num-classes 4000000000": "summary: --num-classes 4000000000 should be from 1 to 1,000,000",
@@ -52,7 +52,7 @@ TRAIN = {
     "summary mlp --input-shape 1000000 1000000 1": "input_shape (1000000, 1000000, 1): an example of 1,000,000,000,000",
     "summary small": "small is not a run folder: it has no config.json",
     "train --resume run --epochs 20": "run began with --epochs 12, not 20: leave that out, or start a new run; the",
-    "train --resume run --max-checkpoints 0": "train: keep=0 should be an int of at least 1",
+    "train --resume run --max-checkpoints 0": "train: max_checkpoints=0 should be an int of at least 1",
 }
 
 

@@ -29,8 +29,8 @@ TUNE = "import json, os; from jaxconv import runtime; tuned = runtime.tune_cpu()
 def test_importing_changes_nothing_and_tune_says_what_it_did():
     program = (
         "import json, os; before = dict(os.environ); import jaxconv; from jaxconv import runtime; "
-        "assert dict(os.environ) == before and runtime.tuned() is None; "
-        "tuned = runtime.tune_cpu(); assert runtime.tuned() == tuned == runtime.tune_cpu(); "
+        "assert dict(os.environ) == before and runtime.cpu_tuning() is None; "
+        "tuned = runtime.tune_cpu(); assert runtime.cpu_tuning() == tuned == runtime.tune_cpu(); "
         "import jax.numpy as jnp; assert float(jnp.ones(3).sum()) == 3; "
         "print(json.dumps([tuned, os.environ.get('XLA_FLAGS')]))"
     )
@@ -48,8 +48,8 @@ def test_what_the_user_chose_stays():
 
 def test_a_hurried_process_adds_flags_that_the_compiler_knows():
     program = (
-        "import json, os; from jaxconv import runtime; runtime.HASTY += ('--xla_cpu_no_such_flag=1',); "
-        "runtime.hurry(); import jax.numpy as jnp; x = jnp.ones(3); assert float(x @ x) == 3; "
+        "import json, os; from jaxconv import runtime; runtime.FAST_COMPILE_FLAGS += ('--xla_cpu_no_such_flag=1',); "
+        "runtime.enable_fast_compile(); import jax.numpy as jnp; x = jnp.ones(3); assert float(x @ x) == 3; "
         "print(json.dumps(os.environ['XLA_FLAGS']))"
     )
     flags = elsewhere(program).split()
@@ -115,7 +115,7 @@ def test_a_containers_share_of_the_cores(tmp_path, said, cores):
 
 
 def test_threads(monkeypatch):
-    monkeypatch.setattr(runtime, "cores", lambda: 8)
+    monkeypatch.setattr(runtime, "cpu_count", lambda: 8)
     monkeypatch.setattr(runtime, "_quota", lambda: 2)
     for name, value in (("NPROC", "5"), ("NPROC", None)):  # monkeypatch puts back what was there
         monkeypatch.setenv(name, "0")
@@ -143,7 +143,7 @@ def test_programs_are_kept_and_found_again(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
         "runtime.cached_programs_raise_false_alarms = lambda: False; "
-        f"folder = runtime.keep_programs(Path({str(tmp_path)!r})); assert runtime.compiled() == str(folder); "
+        f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); assert runtime.compiled() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
         "kept = sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache')); "
@@ -194,7 +194,11 @@ def test_doctor_sees_what_is_wrong(capsys, monkeypatch):
 def test_age_is_the_time_since_the_process_began():
     began = time.perf_counter()
     said = subprocess.run(
-        [sys.executable, "-c", "import time; time.sleep(0.3); from jaxconv import runtime; print(runtime.age())"],
+        [
+            sys.executable,
+            "-c",
+            "import time; time.sleep(0.3); from jaxconv import runtime; print(runtime.process_uptime())",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -218,15 +222,15 @@ def test_the_program_sets_itself_up_unless_told_not_to():
     [
         ({}, {"xla_cpu_experimental_ynn_fusion_type": ""}),
         ({"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=dot"}, {}),
-        ({"JAXCONV_TUNE": "0"}, {}),
+        ({"JAXCONV_CPU_TUNING": "0"}, {}),
     ],
     ids=str,
 )
 def test_training_is_compiled_with_the_options(environment, options):
     """Without tune, too; what was chosen otherwise stays."""
     program = (
-        "import json; import jax, jax.numpy as jnp; from jaxconv import runtime; from jaxconv.train import Program; "
-        "f, x = lambda x: x @ x + 1, jnp.ones((300, 300)); product = Program('product', f); product(x); "
+        "import json; import jax, jax.numpy as jnp; from jaxconv import runtime; from jaxconv.train import CompiledFunction; "
+        "f, x = lambda x: x @ x + 1, jnp.ones((300, 300)); product = CompiledFunction('product', f); product(x); "
         "texts = product._compiled.as_text(), jax.jit(f).lower(x).compile().as_text(); "
         "print(json.dumps([runtime.compiler_options(), ['ynn' in text for text in texts]]))"
     )
@@ -245,7 +249,9 @@ def test_no_options_for_another_device(monkeypatch):
 def test_doctor_names_the_options_that_are_taken_and_those_that_are_refused(capsys, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setitem(runtime.CPU_OPTIONS, "xla_cpu_no_such_option", True)
-    monkeypatch.setattr(runtime, "HASTY", ("--xla_backend_optimization_level=1", "--xla_cpu_no_such_flag=1"))
+    monkeypatch.setattr(
+        runtime, "FAST_COMPILE_FLAGS", ("--xla_backend_optimization_level=1", "--xla_cpu_no_such_flag=1")
+    )
     assert main(["doctor"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line.strip())
     assert lines["compiler"] == "xla_cpu_experimental_ynn_fusion_type=''"

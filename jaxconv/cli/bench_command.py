@@ -64,7 +64,7 @@ def run_bench(options: Bench) -> None:
 
 def check_bench(options: Bench) -> None:
     """Refuse options that do not go together or cannot work."""
-    for name in ("ops", "models", "batch", "no_cpu_tuning") if options.autotune else ():
+    for name in ("ops", "models", "batch_size", "no_cpu_tuning") if options.autotune else ():
         if getattr(options, name) != getattr(Bench, name):
             raise InputError(f"--{name.replace('_', '-')} means nothing to --autotune: leave it out")
     if not options.models:

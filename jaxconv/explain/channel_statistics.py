@@ -134,7 +134,9 @@ def dead_filters(
     [DeadChannel(layer='relu1', channel=0, live=0.0, kernel=None)]
     """
     if not 0 <= max_active_fraction < 1:
-        raise InputError(f"max_active_fraction={max_active_fraction!r} should be a share of the images, from 0 to below 1")
+        raise InputError(
+            f"max_active_fraction={max_active_fraction!r} should be a share of the images, from 0 to below 1"
+        )
     layers = rectifier_names(model)
     found = _activity(model, params, state, images, layers, (), batch_size)
     kernels = source_kernel_layer(model, params, state, np.shape(images)[1:])

@@ -116,7 +116,11 @@ def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: st
     if not results:
         raise InputError("there is no network to show")
     figure = Figure(figsize=(10.5, 3.5), dpi=120, layout="constrained")
-    panels = {"accuracy": "accuracy", "consistency": "same class as unmoved", "feature_distance": "distance of the features"}
+    panels = {
+        "accuracy": "accuracy",
+        "consistency": "same class as unmoved",
+        "feature_distance": "distance of the features",
+    }
     for axes, (field, heading) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for i, (name, rows) in enumerate(results.items()):
             rows = sorted(rows)

@@ -111,7 +111,7 @@ class TensorBoardWriter:
         InputError: no tensorboardX, or a folder that cannot be written.
     """
 
-    def __init__(self, folder: Path, first: int = 1) -> None:
+    def __init__(self, folder: Path, initial_epoch: int = 1) -> None:
         try:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -123,7 +123,7 @@ class TensorBoardWriter:
         with write_errors(folder):
             # Not SummaryWriter: its thread writes later, and its files of one second have one name.
             self._events = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir())):04d}")
-            self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+            self._write(step=initial_epoch, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write the numbers of one epoch, at the step ``record["epoch"]``."""

@@ -21,8 +21,8 @@ from jaxconv.ops.convolution.cpu import autotune
 @pytest.fixture(autouse=True)
 def as_it_is(monkeypatch):
     """This process is pytest's, and stays as it was set up."""
-    monkeypatch.setattr(runtime, "tune", lambda: None)
-    monkeypatch.setenv("JAXCONV_TUNE", "0")
+    monkeypatch.setattr(runtime, "tune_cpu", lambda: None)
+    monkeypatch.setenv("JAXCONV_CPU_TUNING", "0")
 
 
 def row(case, wanted, choice, x=(2, 5, 5, 1), kernel=(3, 3, 1, 2), groups=1):

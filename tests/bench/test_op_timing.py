@@ -23,8 +23,8 @@ FIELDS = {"op", "pass", "impl", "batch", "shape", "median_ms", "min_ms", "max_ms
 @pytest.fixture(autouse=True)
 def as_it_is(monkeypatch):
     """This process is pytest's, and stays as it was set up."""
-    monkeypatch.setattr(runtime, "tune", lambda: None)
-    monkeypatch.setenv("JAXCONV_TUNE", "0")
+    monkeypatch.setattr(runtime, "tune_cpu", lambda: None)
+    monkeypatch.setenv("JAXCONV_CPU_TUNING", "0")
     monkeypatch.setattr(step_timing, "sgemm_gflops", lambda: 100.0)
 
 

@@ -72,7 +72,7 @@ def runs(mesh):
     for name, options in RUNS.items():
         fitted = fit(mesh, **options)
         batches = fitted.evaluator.batches(*examples(37))
-        scores = fitted.evaluator(*fitted.final_state.network, batches, logits=True)
+        scores = fitted.evaluator(*fitted.final_state.eval_variables, batches, logits=True)
         numbers = {
             "last": (fitted.final_state.params, fitted.final_state.state, fitted.final_state.average),
             "best": (fitted.params, fitted.state),
@@ -200,7 +200,9 @@ def test_a_mesh_is_of_devices_that_are_there():
     assert dict(distributed.create_mesh().shape) == {"data": jax.device_count()}
     too_many = jax.device_count() + 1
     for count in (0, -1, too_many):
-        with pytest.raises(InputError, match=f"distributed.create_mesh: devices={count}, but there are {jax.device_count()}"):
+        with pytest.raises(
+            InputError, match=f"distributed.create_mesh: devices={count}, but there are {jax.device_count()}"
+        ):
             distributed.create_mesh(count)
     with pytest.raises(InputError, match=rf'XLA_FLAGS="--xla_force_host_platform_device_count={too_many}" makes'):
         distributed.create_mesh(too_many)

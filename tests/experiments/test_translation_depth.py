@@ -138,7 +138,7 @@ def test_the_readmes_table_is_renewed_between_its_marks(compared, tmp_path, monk
 def test_networks_of_one_head_or_the_other_share_their_convolutions():
     shapes = {}
     for head in translation.HEADS:
-        params, _ = translation.network(head, 5, 10).init(jax.random.key(0), (28, 28, 1))
+        params, _ = translation.eval_variables(head, 5, 10).init(jax.random.key(0), (28, 28, 1))
         shapes[head] = jax.tree.map(jnp.shape, {name: params[name] for name in ("conv1", "conv2")})
         assert params[sorted(params)[-1]]["kernel"].shape[1] == 10
     assert shapes["flatten"] == shapes["global mean"]

@@ -367,5 +367,7 @@ def test_the_mean_of_translation_tests_is_taken_shift_by_shift(rng):
     assert [row.shift for row in means] == [-1, 0, 1, 2]
     np.testing.assert_allclose([row[1:] for row in means], numbers.mean(0))
     for wrong in ([], [tests[0], tests[1][:-1]], [tests[0], tests[1][::-1]]):
-        with pytest.raises(InputError, match="mean_shift_results: give at least one translation test, and all by the same"):
+        with pytest.raises(
+            InputError, match="mean_shift_results: give at least one translation test, and all by the same"
+        ):
             explain.mean_shift_results(wrong)

@@ -191,7 +191,11 @@ def test_the_correlation_is_spearmans_of_absolute_values(rng):
         (r"top_activating_patches: unknown layer", "near", {"layer": "relu7"}),
         (r"top_activating_patches: count=0 should be", "near", {"layer": "conv1", "count": 0}),
         (r"top_activating_patches: count=4 of 3 images", "near", {"layer": "conv1", "count": 4}),
-        (r"top_activating_patches: channel -1 is none of the 3", "near", {"layer": "conv1", "channels": [-1], "count": 1}),
+        (
+            r"top_activating_patches: channel -1 is none of the 3",
+            "near",
+            {"layer": "conv1", "channels": [-1], "count": 1},
+        ),
         (r"top_activating_patches: channels=\(\) names none", "near", {"layer": "conv1", "channels": [], "count": 1}),
     ],
 )

@@ -105,7 +105,10 @@ def test_change_is_length_and_angle(rng):
             lambda k: explain.kernel_images(k[:, :, :1], normalize_by="all"),
         ),
         (r"kernel_images: kernel float32\(3, 3, 2\) should be floats", lambda k: explain.kernel_images(k[..., 0])),
-        (r"kernel_channel_images: kernel float32\(0, 3, 2, 4\) should be", lambda k: explain.kernel_channel_images(k[:0])),
+        (
+            r"kernel_channel_images: kernel float32\(0, 3, 2, 4\) should be",
+            lambda k: explain.kernel_channel_images(k[:0]),
+        ),
         (r"colourfulness: kernel \(3, 3, 2, 4\) has not the three channels", lambda k: explain.colorfulness(k)),
         (
             r"change: kernels \(3, 3, 2, 4\) and \(2, 3, 2, 4\) are not of one",

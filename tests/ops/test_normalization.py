@@ -262,7 +262,10 @@ def test_what_a_mask_hides_has_no_part_in_anything():
         (lambda: ops.instance_norm(X[:, 0, 0]), r"instance_norm: of x \(2, 4\) each mean is over 1 pixel"),
         (lambda: ops.instance_norm(X[:, :0]), r"instance_norm: of x \(2, 0, 3, 4\) each mean is over 0 pixel"),
         (lambda: ops.group_norm(X[:, 0, 0], num_groups=4), r"group_norm: of x \(2, 4\) each mean is over 1 value"),
-        (lambda: ops.group_norm(X, num_groups=3), r"group_norm: num_groups=3 does not divide the 4 channels of x \(2, 3"),
+        (
+            lambda: ops.group_norm(X, num_groups=3),
+            r"group_norm: num_groups=3 does not divide the 4 channels of x \(2, 3",
+        ),
         (lambda: ops.group_norm(X, num_groups=0), r"^group_norm: num_groups=0 should be an int of at least 1"),
         (lambda: ops.group_norm(X, num_groups=2.0), r"^group_norm: num_groups=2\.0 should be an int"),
         (lambda: ops.local_response_norm(X, size=0), r"local_response_norm: size=0 should be an int of at least 1"),

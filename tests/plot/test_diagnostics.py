@@ -74,12 +74,18 @@ def test_deeper_filters_are_a_row_each_and_what_is_left_out_is_said(rng):
 @pytest.mark.parametrize(
     ("said", "call"),
     [
-        (r"correlation: a matrix \(C, C\) is wanted, not \(2, 3\)", lambda: plot.correlation_matrix(np.ones((2, 3)))),
-        (r"norms: a number for at least one layer", lambda: plot.norms_by_layer({"a": {}})),
+        (
+            r"correlation_matrix: a matrix \(C, C\) is wanted, not \(2, 3\)",
+            lambda: plot.correlation_matrix(np.ones((2, 3))),
+        ),
+        (r"norms_by_layer: a number for at least one layer", lambda: plot.norms_by_layer({"a": {}})),
         (r"histograms: there is none to show", lambda: plot.histograms({})),
-        (r"filters: before and after .* first layer only", lambda: plot.kernels(np.ones((3, 3, 2, 4)), before=1)),
+        (r"kernels: before and after .* first layer only", lambda: plot.kernels(np.ones((3, 3, 2, 4)), before=1)),
         (r"change: kernels .* not of one", lambda: plot.kernels(np.ones((3, 3, 1, 4)), before=np.ones((3, 3, 1, 2)))),
-        (r"kernel_channel_images: kernel float32\(3, 3\) should be floats", lambda: plot.kernels(np.ones((3, 3), np.float32))),
+        (
+            r"kernel_channel_images: kernel float32\(3, 3\) should be floats",
+            lambda: plot.kernels(np.ones((3, 3), np.float32)),
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_told(said, call):

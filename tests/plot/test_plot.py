@@ -96,7 +96,7 @@ def test_the_names_of_the_classes_do_not_overlap(names, turned):
 
 
 def test_confusion_refuses_names_that_are_not_of_its_rows():
-    message = r"^confusion: counts \(2, 2\) should be \(3, 3\), for 3 names of classes$"
+    message = r"^confusion_matrix: counts \(2, 2\) should be \(3, 3\), for 3 names of classes$"
     with pytest.raises(InputError, match=message):
         plot.confusion_matrix(np.ones((2, 2), int), "abc")
 

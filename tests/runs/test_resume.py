@@ -190,7 +190,12 @@ def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished
     assert jaxconv("train", "--resume", stopped, *more)[0] == 0
     assert_equal_runs(stopped, finished)
     config = json.loads((stopped / "config.json").read_text())
-    assert [config[name] for name in ("max_checkpoints", "num_devices", "checkpoint_minutes", "tensorboard")] == [1, 1, 3, True]
+    assert [config[name] for name in ("max_checkpoints", "num_devices", "checkpoint_minutes", "tensorboard")] == [
+        1,
+        1,
+        3,
+        True,
+    ]
     assert config["data_sha256"]  # what else was there still is
 
 
@@ -317,5 +322,5 @@ def test_a_folder_in_which_something_else_was_asked_for_is_left_alone(finished, 
 
 
 def test_a_run_that_is_to_be_found_again_needs_a_folder():
-    with pytest.raises(InputError, match=r"^train_or_resume: the run needs a folder of its own: give out"):
+    with pytest.raises(InputError, match=r"^train_or_resume: the run needs a folder of its own: give run_dir"):
         train_or_resume(TrainConfig(model="mlp"), progress=False)

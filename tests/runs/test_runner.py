@@ -35,7 +35,7 @@ def test_the_run_folder_is_whole(run):
     assert names == {
         "config.json",
         "metrics.jsonl",
-        "checkpoint",
+        "checkpoints",
         "training_curves.png",
         "misclassified.png",
         "confusion_matrix.png",
@@ -115,7 +115,7 @@ def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
     config = TrainConfig(f"folder:{tmp_path / 'pictures'}", "mlp", epochs=1, batch_size=8, run_dir=tmp_path / "run")
     folder, _ = run_training(config, progress=False)
     read, whole = [], data.LazySplit.to_memory
-    monkeypatch.setattr(data.LazySplit, "whole", lambda split, title: read.append(title) or whole(split, title))
+    monkeypatch.setattr(data.LazySplit, "to_memory", lambda split, title: read.append(title) or whole(split, title))
     assert runs.evaluate_run(load_run(folder))["num_examples"] == 4
     assert [title.split()[-1] for title in read] == ["validation", "test"]
 
@@ -266,7 +266,10 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
     [
         ({"task": "regresion"}, r"train: unknown task 'regresion': did you mean 'regression'\?"),
         ({"task": "regression"}, r"early stopping: unknown monitor 'val_accuracy'.*val_loss, val_mae, loss, mae"),
-        ({"task": "regression", "monitor": "val_mae", "baseline_model": "mlp"}, r"train: baseline_model compares accuracies"),
+        (
+            {"task": "regression", "monitor": "val_mae", "baseline_model": "mlp"},
+            r"train: baseline_model compares accuracies",
+        ),
         ({"task": "multilabel", "label_smoothing": 0.1}, r"label_smoothing is for Classification, not MultiLabel"),
     ],
 )

@@ -29,7 +29,10 @@ CALLS = {
     ),
     "transpose": (lambda: ops.conv_transpose(X, KERNEL, stride=10**9), "^conv_transpose: the output would have 5"),
     "transpose dilation": (lambda: ops.conv_transpose(X, KERNEL, dilation=10**9), "^conv_transpose: the output would"),
-    "matrix": (lambda: ops.convolution_matrix(KERNEL, (HUGE, HUGE, 1)), "^convolution_matrix: the padded input would have"),
+    "matrix": (
+        lambda: ops.convolution_matrix(KERNEL, (HUGE, HUGE, 1)),
+        "^convolution_matrix: the padded input would have",
+    ),
     "large matrix": (
         lambda: ops.convolution_matrix(KERNEL, (5000, 5000, 1)),
         "^convolution_matrix: the matrix of a kernel .* 224,820",

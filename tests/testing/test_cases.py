@@ -91,7 +91,10 @@ def test_a_layer_in_every_lowering(x64, layer):
         (lambda: make_op_case("conv", seed=-1), r"conv: seed=-1 should be an int of at least 0"),
         (lambda: make_op_case("conv", features=2.0), r"conv: features=2.0 should be an int of at least 1"),
         (lambda: make_op_case("conv", kernel_size=0), r"conv: kernel_size 0: give an int of at least 1, or 2 of them"),
-        (lambda: make_op_case("conv", kernel_size=(1, 2, 3)), r"conv: kernel_size \(1, 2, 3\): give an int of at least 1, or 2"),
+        (
+            lambda: make_op_case("conv", kernel_size=(1, 2, 3)),
+            r"conv: kernel_size \(1, 2, 3\): give an int of at least 1, or 2",
+        ),
         (lambda: make_op_case("max_pool", kernel_size=0), r"max_pool: window 0: give an int"),
         (lambda: make_op_case("relu", kinks="no"), r"relu: kinks='no' should be True or False"),
         (

@@ -90,14 +90,26 @@ def test_a_reader_that_is_always_too_late_says_so(tmp_path, monkeypatch):
         ("progress.json", '{"history": {"bytes": -1, "sha256": ""}}', "progress.json: Expected `int` >= 0"),
         ("progress.json", '{"history": {"bytes": 1000000000000000000, "sha256": ""}}', "history.jsonl is cut short"),
         ("progress.json", '{"epoch": 2}', "progress.json: Expected `object`, got `null`"),
-        ("progress.json", '{"history": {"bytes": 0, "sha256": ""}, "epoch": "two"}', "progress.json: Expected `int`, got `str`"),
-        ("progress.json", '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [[1, 2]]}', "progress.json: Expected `object`, got `array`"),
+        (
+            "progress.json",
+            '{"history": {"bytes": 0, "sha256": ""}, "epoch": "two"}',
+            "progress.json: Expected `int`, got `str`",
+        ),
+        (
+            "progress.json",
+            '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [[1, 2]]}',
+            "progress.json: Expected `object`, got `array`",
+        ),
         (
             "progress.json",
             '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [{"count": [1, 2]}, {"count": 3}]}',
             "progress.json: setting an array element",
         ),
-        ("progress.json", '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [{"count": 1}, {}]}', "progress.json: 'count'"),
+        (
+            "progress.json",
+            '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [{"count": 1}, {}]}',
+            "progress.json: 'count'",
+        ),
         ("train_state.npz", "PK", "train_state.npz: it is no archive of arrays: "),
     ],
 )

@@ -179,7 +179,7 @@ def test_another_optimizer_number_of_networks_or_dtype_is_refused(tmp_path):
         restore_snapshot(tmp_path / "c", like(made(optimizer="sgd")))
     with pytest.raises(InputError, match=r"params/bn1/bias is float32\(3,\) where float32\(2, 3\) is wanted;"):
         restore_snapshot(tmp_path / "c", like(made(seed=[0, 1])))
-    with pytest.raises(InputError, match="average/0/bn1/bias is missing where"):
+    with pytest.raises(InputError, match="ema/0/bn1/bias is missing where"):
         restore_snapshot(tmp_path / "c", like(made(ema=True)))
     half = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), like(made())[1])
     with pytest.raises(InputError, match=r"params/bn1/bias is float32\(3,\) where bfloat16\(3,\) is wanted;"):

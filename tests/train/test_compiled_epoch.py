@@ -129,7 +129,7 @@ def test_each_of_several_seeds_stops_by_itself():
     assert together.best_epoch == [one.best_epoch for one in alone]
     for i, one in enumerate(alone):
         same(jax.tree.map(lambda leaf, i=i: leaf[i], together.params), one.params, rtol=1e-2, atol=1e-3)
-    assert together.final_state.step.tolist() == [one.steps for one in alone]
+    assert together.final_state.step.tolist() == [one.num_steps for one in alone]
 
 
 def test_one_of_several_that_stopped_stands_still():

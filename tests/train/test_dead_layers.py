@@ -79,7 +79,7 @@ def custom(parts):
         y, state = parts.apply(params, state, x, train=train, key=key, mask=mask)
         return 2 * y, state
 
-    return Layer("mine", parts.init, apply, parts.parts)
+    return Layer("mine", parts.init, apply, parts.children)
 
 
 @pytest.mark.parametrize("around", [lambda layer: layer, lambda layer: serial(layer)])
@@ -127,7 +127,7 @@ def test_a_learning_rate_a_hundred_times_too_high_kills_layers_and_is_told(digit
     for name, epoch in first.items():
         [one] = [w for w in told if f"fit: epoch {epoch}: {name} is dead: its output is 0 for" in str(w.message)]
         assert "lower learning rate" in str(one.message) and one.filename == __file__
-    params, state = fitted.final_state.network
+    params, state = fitted.final_state.eval_variables
     maps = explain.feature_maps(lenet_like(), params, state, digits[1][0])
     assert [name for name in maps if name.startswith("relu") and not np.any(maps[name])] == dead[-1]
 
@@ -167,4 +167,7 @@ def test_of_several_seeds_the_record_says_whose_layer_is_dead():
     one = params | {"conv2": params["conv2"] | {"bias": params["conv2"]["bias"].at[1].set(-1e3)}}
     with pytest.warns(DeadLayerWarning, match="relu61 is dead"):
         last = fit(resume_from=saved[0]._replace(train_state=saved[0].train_state._replace(params=one))).history[-1]
-    assert last["dead_layers"] == ["relu61"] and [each.get("dead_layers") for each in last["per_seed"]] == [None, ["relu61"]]
+    assert last["dead_layers"] == ["relu61"] and [each.get("dead_layers") for each in last["per_seed"]] == [
+        None,
+        ["relu61"],
+    ]

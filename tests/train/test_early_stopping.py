@@ -12,7 +12,7 @@ from jaxconv.train.early_stopping import EarlyStopping, EarlyStoppingState
 
 def follow(rule, records):
     """The states after each epoch, up to the stop, and the epochs that were the best of their time."""
-    stopping, states, best = rule.start(), [], []
+    stopping, states, best = rule.init(), [], []
     for record in records:
         stopping, is_best = rule.update(stopping, record)
         states.append(stopping)

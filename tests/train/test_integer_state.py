@@ -60,7 +60,7 @@ def test_counters_flags_and_keys_go_through_every_option(options):
         options = options | {"mesh": distributed.create_mesh(1)}
     fitted = fit_of(options)(MODEL, DATA, DATA, optimizer=optax.sgd(0.1), epochs=2, batch_size=16, **options)
     updates = 4 * options.get("grad_accumulation", 1)
-    for params_and_state in ((None, fitted.final_state.state), fitted.final_state.network):
+    for params_and_state in ((None, fitted.final_state.state), fitted.final_state.eval_variables):
         odd = params_and_state[1]["odd1"]
         assert {name: leaf.dtype for name, leaf in odd.items() if name != "key"} == {
             "count": jnp.int32,

@@ -9,7 +9,15 @@ import pytest
 from jaxconv import InputError
 from jaxconv.train.loggers import TensorBoardWriter
 
-RECORD = {"epoch": 1, "step": 40, "loss": 0.5, "accuracy": 0.75, "val_loss": 0.25, "val_accuracy": 1.0, "epoch_seconds": 2.5}
+RECORD = {
+    "epoch": 1,
+    "step": 40,
+    "loss": 0.5,
+    "accuracy": 0.75,
+    "val_loss": 0.25,
+    "val_accuracy": 1.0,
+    "epoch_seconds": 2.5,
+}
 
 
 def events(folder):
@@ -65,7 +73,7 @@ def test_tensorboard_shows_every_number_under_its_tag(tmp_path):
         "train/accuracy": {1: 0.75, 2: 0.75},
         "validation/loss": {1: 0.25, 2: 0.25},
         "validation/accuracy": {1: 1.0, 2: 1.0},
-        "train/seconds": {1: 2.5, 2: 2.5},
+        "train/epoch_seconds": {1: 2.5, 2: 2.5},
     }
     first, *_ = events(tmp_path / "a" / "b")
     assert first.file_version == "brain.Event:2" and first.wall_time > 1e9

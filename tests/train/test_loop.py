@@ -147,7 +147,7 @@ def snapshot_of(**options):
         ({"data": toy(40)}, r"fit: start is of another run: examples=50, not 40$"),
         ({"batch_size": 16}, r"fit: start is of another run: batch_size=8, not 16$"),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
-        ({"ema_decay": 0.9}, r"another run: average/0/bn1/bias is missing where float32\(4,\) is wanted"),
+        ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias is missing where float32\(4,\) is wanted"),
     ],
 )
 def test_a_start_of_another_run_is_refused(other, message):

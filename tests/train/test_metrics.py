@@ -123,7 +123,7 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
     assert found["accuracy"] == (said == labels).mean()
     assert found["top5_accuracy"] == top_k_accuracy(probabilities, labels, 5) > found["accuracy"]
     assert found["expected_calibration_error"] == expected_calibration_error(probabilities, labels, 15)
-    assert found["confusion"] == confusion_matrix(labels, said, 7).tolist()
+    assert found["confusion_matrix"] == confusion_matrix(labels, said, 7).tolist()
     assert [row["class"] for row in found["per_class"]] == names
     assert found["per_class"][5]["precision"] is None and found["per_class"][6]["recall"] is None
     assert found["per_class"][2]["recall"] == pytest.approx((said == 2)[labels == 2].mean())
@@ -144,13 +144,16 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
             r"confusion_matrix: labels float64\(1,\) should be \(N,\) class numbers",
         ),
         (lambda: confusion_matrix([], [], 3), r"confusion_matrix: labels float64\(0,\) should be \(N,\) class numbers"),
-        (lambda: confusion_matrix([0], [0], 0), r"confusion_matrix: classes=0 should be an int of at least 1"),
+        (lambda: confusion_matrix([0], [0], 0), r"confusion_matrix: num_classes=0 should be an int of at least 1"),
         (
             lambda: per_class_scores([[1, 2]]),
-            r"per_class: confusion int64\(1, 2\) should be \(classes, classes\) counts",
+            r"per_class_scores: confusion int64\(1, 2\) should be \(classes, classes\) counts",
         ),
-        (lambda: per_class_scores([[0.5]]), r"per_class: confusion float64\(1, 1\) should be"),
-        (lambda: per_class_scores([[-1]]), r"per_class: confusion int64\(1, 1\) should be .* counts of at least 0"),
+        (lambda: per_class_scores([[0.5]]), r"per_class_scores: confusion float64\(1, 1\) should be"),
+        (
+            lambda: per_class_scores([[-1]]),
+            r"per_class_scores: confusion int64\(1, 1\) should be .* counts of at least 0",
+        ),
         (lambda: top_k_accuracy([[0.5, 0.5]], [0], 0), r"top_k_accuracy: k=0 should be an int of at least 1"),
         (lambda: top_k_accuracy([0.5, 0.5], [0]), r"top_k_accuracy: scores \(2,\) should be \(N, classes\)"),
         (lambda: top_k_accuracy([[0.5, np.nan]], [0]), r"top_k_accuracy: scores of example 0 are nan"),
@@ -166,11 +169,11 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
         ),
         (
             lambda: classification_report([[0.5, 0.5]], [0], "abc"),
-            r"report: 3 names of classes for 2 probabilities a row",
+            r"classification_report: 3 names of classes for 2 probabilities a row",
         ),
         (
             lambda: classification_report([[2.0, 2.0]], [0], "ab"),
-            r"report: the probabilities of example 0 should be at least 0",
+            r"classification_report: the probabilities of example 0 should be at least 0",
         ),
     ],
 )

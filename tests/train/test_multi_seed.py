@@ -51,7 +51,7 @@ def test_a_data_set_and_any_sequence_of_seeds_are_taken():
 
     one, other = (train.fit_seeds(net(), Parts, seeds=seeds, epochs=1, **OPTIONS) for seeds in (range(2), np.arange(2)))
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
-    assert one.best_epoch == [1, 1] and one.steps == 7
+    assert one.best_epoch == [1, 1] and one.num_steps == 7
 
 
 def test_a_single_network_is_trained_by_the_function_itself():

@@ -134,7 +134,7 @@ def stopped_at(places, case, folder):
 )
 def test_a_run_stopped_within_epochs_and_between_them_is_the_unbroken_run(case, tmp_path):
     whole = until(None, None, case)
-    assert whole.steps == EPOCHS * STEPS and len(whole.history) == EPOCHS
+    assert whole.num_steps == EPOCHS * STEPS and len(whole.history) == EPOCHS
     assert_same(stopped_at([(0, 2), (1, 0)], case, tmp_path), whole)
 
 

@@ -53,7 +53,11 @@ def same(found, wanted):
 
 
 def assert_frozen(fitted):
-    for params, state in ((fitted.params, fitted.state), (fitted.final_state.params, fitted.final_state.state), fitted.final_state.network):
+    for params, state in (
+        (fitted.params, fitted.state),
+        (fitted.final_state.params, fitted.final_state.state),
+        fitted.final_state.eval_variables,
+    ):
         same({name: params[name] for name in FROZEN}, {name: VARIABLES[0][name] for name in FROZEN})
         same(state, VARIABLES[1])
         assert (np.asarray(params["dense1"]["kernel"]) != VARIABLES[0]["dense1"]["kernel"]).all()
@@ -124,7 +128,9 @@ def test_optimizers_of_every_kind_leave_what_is_frozen(optimizer):
 
 def test_the_optimizer_has_no_moments_of_what_is_frozen():
     size = sum(leaf.size for leaf in jax.tree.leaves(VARIABLES[0]["dense1"]))
-    assert sum(leaf.size for leaf in jax.tree.leaves(fit(epochs=1).final_state.opt_state)) == 2 * size + 1  # and a counter
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(fit(epochs=1).final_state.opt_state)) == 2 * size + 1
+    )  # and a counter
 
 
 def test_the_backward_pass_of_what_is_frozen_is_not_computed():

@@ -75,7 +75,9 @@ def _dense(asked: OpCaseOptions) -> OpCase:
 
 
 def _loss(asked: OpCaseOptions) -> OpCase:
-    label = jnp.asarray(np.random.default_rng(asked.seed + 1).integers(0, asked.input_shape[1], asked.input_shape[0]), jnp.int32)
+    label = jnp.asarray(
+        np.random.default_rng(asked.seed + 1).integers(0, asked.input_shape[1], asked.input_shape[0]), jnp.int32
+    )
     true = jax.nn.one_hot(label, asked.input_shape[1], dtype=asked.dtype)
     functions: dict[str, Callable[..., jax.Array]] = {
         "optax": lambda logits: ops.softmax_cross_entropy(logits, label),

@@ -28,8 +28,15 @@ def _pooling(
     """The op in its ways, the first of which is its default, and the same made of what slides in lax."""
     size = asked.input_shape[1:-1]
     with error_context(asked.op):
-        window = resolve_window(Window.for_pooling(asked.kernel_size, asked.stride, asked.padding, asked.dilation), size)
-    options |= {"window_shape": asked.kernel_size, "stride": asked.stride, "padding": asked.padding, "dilation": asked.dilation}
+        window = resolve_window(
+            Window.for_pooling(asked.kernel_size, asked.stride, asked.padding, asked.dilation), size
+        )
+    options |= {
+        "window_shape": asked.kernel_size,
+        "stride": asked.stride,
+        "padding": asked.padding,
+        "dilation": asked.dilation,
+    }
     pool = partial(getattr(ops, asked.op), **options)
     functions: dict[str, Callable[..., jax.Array]] = {name: partial(pool, **more) for name, more in ways.items()}
     if set(window.dilation) == {1}:  # jax 0.10 has no derivative of reduce_window with dilation

@@ -75,6 +75,18 @@ def make_op_case(
         checks.at_least(0, seed=seed)
         checks.boolean("kinks", kinks)
         floating_dtype(dtype)
-    options = (features, kernel_size, stride, padding, output_padding, dilation, groups, padding_mode, flip_kernel, p, kinks)
+    options = (
+        features,
+        kernel_size,
+        stride,
+        padding,
+        output_padding,
+        dilation,
+        groups,
+        padding_mode,
+        flip_kernel,
+        p,
+        kinks,
+    )
     with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
         return entry.make(OpCaseOptions(op, sizes, *options, dtype, seed))

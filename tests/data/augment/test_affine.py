@@ -105,7 +105,9 @@ def test_shear_leans():
 
 
 def test_numbers_that_will_not_do():
-    with pytest.raises(InputError, match=r"affine_transform: degrees \(2,\) should be a number, or one for each of 3 images"):
+    with pytest.raises(
+        InputError, match=r"affine_transform: degrees \(2,\) should be a number, or one for each of 3 images"
+    ):
         augment.affine_transform(IMAGES, degrees=np.zeros(2, np.float32))
     with pytest.raises(InputError, match="affine_transform: scale=0 should be above 0"):
         augment.affine_transform(IMAGES, scale=0)

@@ -146,7 +146,14 @@ def test_options_that_will_not_do(make, said):
 
 FUNCTIONS = {
     name: f"random_{'horizontal_' * (word == 'flip')}{word}"
-    for name, word in {"compose": "flip", "flip": "flip", "shift": "translation", "crop": "crop", "rotate": "rotation", "affine": "affine"}.items()
+    for name, word in {
+        "compose": "flip",
+        "flip": "flip",
+        "shift": "translation",
+        "crop": "crop",
+        "rotate": "rotation",
+        "affine": "affine",
+    }.items()
 }
 
 

@@ -102,7 +102,10 @@ def test_composed_parts_come_in_order():
         ({"flip": False}, [(0, 0, False)]),
         ({"flip": False, "translate": (1, 2)}, [(0, 0, 0), (-1, -2, 0), (-1, 2, 0), (1, -2, 0), (1, 2, 0)]),
         ({"translate": (0, 1)}, [(0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, -1, 1), (0, 1, 1)]),
-        ({"translate": 1, "padding_mode": "circular"}, [(a, b, f) for f in (0, 1) for a in (-1, 0, 1) for b in (-1, 0, 1)]),
+        (
+            {"translate": 1, "padding_mode": "circular"},
+            [(a, b, f) for f in (0, 1) for a in (-1, 0, 1) for b in (-1, 0, 1)],
+        ),
     ],
 )
 def test_views_for_testing(options, views):

@@ -44,7 +44,10 @@ def test_a_list_of_names_is_done_in_its_order_with_its_options():
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["hflop"], "unknown augmentation 'hflop': did you mean 'hflip'? Known: hflip, translate, crop, rotate, cutout"),
+        (
+            ["hflop"],
+            "unknown augmentation 'hflop': did you mean 'hflip'? Known: hflip, translate, crop, rotate, cutout",
+        ),
         (["hflip", 3], "unknown augmentation '3'"),
         (["translate:four"], "augmentation 'translate:four': pixels should be a number, not 'four'"),
         (["translate:"], "augmentation 'translate:': pixels should be a number, not ''"),
