@@ -23,7 +23,7 @@ from jaxconv.runs import TrainConfig
         ({"grad_accumulation": 64}, "grad_accumulation=64 is more parts than batch_size=32"),
         ({"max_checkpoints": 0}, "max_checkpoints=0 should be an int of at least 1"),
         ({"num_devices": 0}, "num_devices=0 should be an int of at least 1"),
-        ({"augment": ("hflip", "flip")}, "augmentation 'hflip' is there 2 times"),
+        ({"augment": ("hflip", "hflip")}, "augmentation 'hflip' is there 2 times"),
         ({"augment": ("translate:0",)}, "augmentation 'translate:0' changes nothing"),
         ({"augment": ("",)}, "unknown augmentation ''"),
         ({"learning_rate": 1e-60}, "learning_rate=1e-60 should be a positive number"),

@@ -125,7 +125,7 @@ def test_threads(monkeypatch):
             monkeypatch.setenv(name, value)
         assert runtime._limit_threads(None).startswith("5 of" if value else "2 of")
     assert runtime._limit_threads(3).startswith("3 of") and os.environ["NPROC"] == "3"
-    with pytest.raises(InputError, match="tune: threads=0 should be at least 1"):
+    with pytest.raises(InputError, match="tune_cpu: threads=0 should be at least 1"):
         runtime.tune_cpu(threads=0)
 
 
@@ -142,8 +142,8 @@ def test_xla_has_so_many_threads():
 def test_programs_are_kept_and_found_again(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
-        "runtime.cached_programs_raise_false_alarms = lambda: False; "
-        f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); assert runtime.compiled() == str(folder); "
+        "_compat.cached_programs_raise_false_alarms = lambda: False; "
+        f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); assert runtime.compilation_cache_dir() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
         "kept = sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache')); "
@@ -154,7 +154,7 @@ def test_programs_are_kept_and_found_again(tmp_path):
     asked = program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))"
     assert elsewhere(asked, JAX_COMPILATION_CACHE_DIR="x") == "x"
     alarmed = asked.replace("False", "True").split("assert")[0]
-    assert elsewhere(alarmed + "print(json.dumps([folder, runtime.compiled()]))") == [None, None]
+    assert elsewhere(alarmed + "print(json.dumps([folder, runtime.compilation_cache_dir()]))") == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class DeviceLoader:
     def fetch(row: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
         return gather_batch(images, labels, row)
 
-    def chunks(self, epoch: int, initial_epoch: int, position: Any = None) -> Iterator[Any]:
+    def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Any]:
         """What the chunks of an epoch need, from number ``first`` on."""
         part = distributed.local_batch_slice(self.plan.batch_size)
         for chunk in self.order(epoch)[first:]:
@@ -108,7 +108,7 @@ class StreamingLoader:
     def fetch(batch: Batch) -> Batch:
         return batch
 
-    def chunks(self, epoch: int, initial_epoch: int, position: Any = None) -> Iterator[Batch]:
+    def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Batch]:
         """The chunks of an epoch, from number ``first`` on, or from a position that was noted."""
         try:
             import grain.python as grain

@@ -186,7 +186,7 @@ def test_only_a_cpu_has_the_table(monkeypatch):
 
 def test_a_package_that_cannot_be_written_is_said_at_once(jaxconv, file, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(autotuning, "retune", None)  # nothing is measured
+    monkeypatch.setattr(autotuning, "autotune", None)  # nothing is measured
     code, _, err = jaxconv("bench --autotune")
     assert code == 2 and f"bench: --autotune: {file} cannot be written: name another file, --json FILE" in err
 

@@ -68,7 +68,7 @@ def conv_case(way="forward"):
 def test_the_work_of_a_pass_by_hand():
     case = conv_case()
     # Heights: 7 + 3 pixels, 3 taps, every second place: 4. Widths: 6 + 1 pixels, 2 taps that reach over 3: 5.
-    assert case.window.out == (4, 5)
+    assert case.window.out_size == (4, 5)
     products = 2 * (4 * 5) * 6 * (3 * 2) * 2  # images, places, filters, taps, channels a group
     assert case.flops == conv_case("dx").flops == conv_case("dk").flops == 2 * products
     assert case.shape == "7×6×4 → 4×5×6, 3×2, stride 2×1, dilation 1×2, pad 1+2×0+1, 2 groups"

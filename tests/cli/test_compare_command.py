@@ -68,11 +68,11 @@ def test_a_layer_of_a_model(jaxconv):
 def test_options_reach_the_op(jaxconv, monkeypatch, line, wanted):
     asked = {}
 
-    def contest(op, shape, **options):
+    def contest(op, input_shape, **options):
         asked.update(options)
         return testing.make_op_case("relu", (2, 3))
 
-    monkeypatch.setattr("jaxconv.testing.cases.registry.make_op_case", contest)
+    monkeypatch.setattr("jaxconv.cli.compare_command.make_op_case", contest)
     assert jaxconv(f"compare {line} --repeats 0 --fd-entries 0")[0] == 0
     assert {name: asked[name] for name in wanted} == wanted
 

@@ -45,7 +45,7 @@ def mixed(key, images, targets):
 
 
 def options(case):
-    optimizer = {"name": "adam", "learning_rate": 0.01, "steps": EPOCHS * STEPS}
+    optimizer = {"name": "adam", "learning_rate": 0.01, "total_steps": EPOCHS * STEPS}
     more = {
         "dropout": {},
         "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mixup_fn": mixed, "ema_decay": 0.9},
