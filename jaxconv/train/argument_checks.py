@@ -118,12 +118,12 @@ def check_resume_point(start: Snapshot, like: TrainState, cut: EpochPlan, traina
     """Refuse to go on from a snapshot of other data, another model or another optimiser; tell all differences."""
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(start[:2])):
         raise InputError(
-            "start has arrays whose memory a step has used again: copy a train state before a step of "
+            "resume_from has arrays whose memory a step has used again: copy a train state before a step of "
             "make_train_step is given it, jax.tree.map(jnp.copy, train_state)"
         )
-    then, names = start.progress.plan, ["examples", "batch_size"]
+    then, names = start.progress.plan, ["num_examples", "batch_size"]
     if start.progress.execution:
-        names.append("chunk")  # so many steps a chunk: it tells how far into the epoch it is
+        names.append("steps_per_execution")  # it tells how far into the epoch it is
     differing = [
         f"{name}={getattr(then, name)}, not {getattr(cut, name)}"
         for name in names

@@ -47,7 +47,7 @@ def short_chunks(monkeypatch):
 def test_the_compiled_epoch_makes_the_numbers_of_the_plain_loop(short_chunks, options):
     compiled, plain = (fit(jit=compiled, **options) for compiled in (True, False))
     same(learned(compiled), learned(plain))
-    assert compiled.steps == plain.steps == 14
+    assert compiled.num_steps == plain.num_steps == 14
     for one, other in zip(compiled.history, plain.history, strict=True):
         np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-4)
         assert one["accuracy"] == other["accuracy"]

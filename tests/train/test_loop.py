@@ -127,7 +127,7 @@ def test_parameters_that_are_too_large_to_use_are_not_taken_for_trained():
 def test_saving_is_not_counted_as_training(monkeypatch):
     monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 1)
     slow = fit(epochs=1, checkpoint_seconds=0, on_checkpoint=lambda snapshot: time.sleep(0.2))
-    assert slow.steps > 5 and slow.train_seconds < 0.2 * (slow.steps - 1) / 2
+    assert slow.num_steps > 5 and slow.train_seconds < 0.2 * (slow.num_steps - 1) / 2
 
 
 def test_numbers_of_numpys_are_seeds_too():
@@ -144,7 +144,7 @@ def snapshot_of(**options):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"data": toy(40)}, r"fit: start is of another run: examples=50, not 40$"),
+        ({"data": toy(40)}, r"fit: start is of another run: num_examples=50, not 40$"),
         ({"batch_size": 16}, r"fit: start is of another run: batch_size=8, not 16$"),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
         ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias is missing where float32\(4,\) is wanted"),
@@ -178,7 +178,7 @@ def test_a_network_may_start_from_parameters_alone():
     optimizer = optax.sgd(0.1)
     ts = train.TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
     fresh = fit(epochs=2, optimizer=optimizer, resume_from=train.Snapshot(ts, ts.eval_variables, train.TrainProgress()))
-    assert fresh.steps == 14 and [record["epoch"] for record in fresh.history] == [1, 2]
+    assert fresh.num_steps == 14 and [record["epoch"] for record in fresh.history] == [1, 2]
 
 
 def test_speed_is_images_by_seconds():

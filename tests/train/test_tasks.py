@@ -138,7 +138,7 @@ def test_of_several_seeds_each_has_its_metrics():
     maps = IMAGES[..., 0] // 86
     options = {name: value for name, value in OPTIONS.items() if name != "seed"} | {"optimizer": optax.adam(0.1)}
     data = IMAGES, maps
-    together = train.fit_seeds(PIXELS, data, data, seeds=[0, 1], task=Iou(), progress=True, **options)
+    together = train.fit_seeds(PIXELS, data, data, seeds=[0, 1], task=Iou(), progress_bar=True, **options)
     for member in together.members:
         best = member.history[member.best_epoch - 1]["val_mean_iou"]
         np.testing.assert_allclose(best, iou_by_numpy(outputs(PIXELS, member)), rtol=1e-5)
