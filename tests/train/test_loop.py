@@ -168,7 +168,7 @@ def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
     monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
     fit(epochs=1, checkpoint_seconds=0, on_checkpoint=kept.append)
     monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)
-    with pytest.raises(InputError, match=r"fit: start is of another run: chunk=3, not 1$"):
+    with pytest.raises(InputError, match=r"fit: start is of another run: steps_per_execution=3, not 1$"):
         fit(epochs=1, resume_from=kept[-1])
 
 
