@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import plots, sift
-from common.networks import Networks, train_networks
+from common.networks import TrainedNetworks, train_networks
 from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import Conv, Dense, MaxPool, data, explain, filters, flatten, relu, serial
 from jaxconv.data import Dataset, Split
@@ -195,7 +195,7 @@ def of_seed(
 
 
 @named_errors
-def learned(networks: Networks, images: np.ndarray, cell: int) -> np.ndarray:
+def learned(networks: TrainedNetworks, images: np.ndarray, cell: int) -> np.ndarray:
     """What the last layer of the network is given."""
     model, (params, state) = networks.model, networks.variables[0]
     maps = partial(explain.feature_maps, model, params, state, layers=("flatten1",))

@@ -16,7 +16,7 @@ from jaxconv.train import EarlyStopping
 from jaxconv.train.argument_checks import Examples
 
 
-class Networks(NamedTuple):
+class TrainedNetworks(NamedTuple):
     """Networks of one kind, one for each seed, each as it was in its best epoch on the validation images."""
 
     model: Layer
@@ -61,7 +61,7 @@ def train_networks(
     stopping: EarlyStopping | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
     **options: Any,
-) -> Networks:
+) -> TrainedNetworks:
     """Train a network from each seed, one after the other: on a CPU this takes half as long as all at once.
 
     Args:
@@ -102,7 +102,7 @@ def train_networks(
             **options,
         )
         trained.append(fitted)
-    return Networks(
+    return TrainedNetworks(
         model,
         [(fitted.params, fitted.state) for fitted in trained],
         [fitted.history[fitted.best_epoch - 1]["val_accuracy"] for fitted in trained],
@@ -114,7 +114,7 @@ def train_networks(
 
 def train_with_config(
     recipe: TrainConfig, model: Layer, examples: Examples, validation: Examples, **options: Any
-) -> Networks:
+) -> TrainedNetworks:
     """As :func:`train_networks`, but as ``jaxconv train`` would: with a config's optimiser, stopping and step.
 
     Args:
@@ -147,7 +147,7 @@ class TrainingStudy(Study):
 
     def train(
         self, model: Layer, examples: Examples, validation: Examples, progress: Progress, **options: Any
-    ) -> Networks:
+    ) -> TrainedNetworks:
         """As :func:`train_networks`, from every seed, with these options and others; it tells how far it is."""
         asked = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
         seeds = range(self.num_seeds)

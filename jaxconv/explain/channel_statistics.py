@@ -102,7 +102,7 @@ def activation_statistics(
     >>> from jaxconv import relu, serial
     >>> images = np.array([[-1.0, 2.0], [-1.0, 0.0]], np.float32).reshape(2, 1, 1, 2)
     >>> found = activation_statistics(serial(relu), {}, {}, images)["relu1"]
-    >>> found.live.tolist(), found.zeros.tolist(), found.mean.tolist(), found.std.tolist()
+    >>> found.active_fraction.tolist(), found.zero_fraction.tolist(), found.mean.tolist(), found.std.tolist()
     ([0.0, 0.5], [1.0, 0.5], [0.0, 1.0], [0.0, 1.0])
     """
     return _activity(model, params, state, images, layers, correlate, batch_size)

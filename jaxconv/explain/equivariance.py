@@ -81,7 +81,7 @@ def translation_test(
     >>> params, state = model.init(jax.random.key(0), (6, 6, 1))
     >>> images = jax.random.uniform(jax.random.key(1), (5, 6, 6, 1))
     >>> [one] = translation_test(model, params, state, images, [0] * 5, shifts=[2], padding_mode="circular")
-    >>> one.same, one.distance < 1e-5
+    >>> one.consistency, one.feature_distance < 1e-5
     (1.0, True)
     """
     images, labels = check_labelled(model, params, state, images, labels, batch_size)
@@ -123,7 +123,7 @@ def mean_shift_results(tests: Sequence[Sequence[ShiftResult]]) -> list[ShiftResu
         InputError: no test, or tests by other shifts.
 
     >>> mean_shift_results([[ShiftResult(1, 0.5, 1.0, 0.0)], [ShiftResult(1, 1.0, 1.0, 0.5)]])
-    [Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)]
+    [ShiftResult(shift=1, accuracy=0.75, consistency=1.0, feature_distance=0.25)]
     """
     if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
         raise InputError("give at least one translation test, and all by the same shifts")
@@ -134,7 +134,7 @@ def average_by_distance(rows: Sequence[ShiftResult]) -> dict[int, ShiftResult]:
     """By how far the images are moved, the mean of one way and the other.
 
     >>> average_by_distance([ShiftResult(-1, 0.5, 1.0, 0.0), ShiftResult(0, 1.0, 1.0, 0.0), ShiftResult(1, 1.0, 1.0, 0.5)])[1]
-    Shifted(shift=1, accuracy=0.75, same=1.0, distance=0.25)
+    ShiftResult(shift=1, accuracy=0.75, consistency=1.0, feature_distance=0.25)
     """
     distances = sorted({abs(row.shift) for row in rows})
     return {far: _mean(far, [row for row in rows if abs(row.shift) == far]) for far in distances}

@@ -40,8 +40,8 @@ def receptive_field_of(model: Layer, input_shape: tuple[int, ...], layer: str) -
 
     >>> from jaxconv.models import mnist_cnn
     >>> field = receptive_field_of(mnist_cnn(), (28, 28, 1), "conv2")
-    >>> field.view, field.box((0, 10))
-    (View(field=(8, 8), jump=(2, 2)), ((0, 8), (20, 28)))
+    >>> field.field, field.bounds((0, 10))
+    (ReceptiveField(size=(8, 8), effective_stride=(2, 2)), ((0, 8), (20, 28)))
     >>> receptive_field_of(mnist_cnn(), (28, 28, 1), "dense1")
     """
     check_layer(model, layer)
@@ -54,7 +54,7 @@ def all_receptive_fields(model: Layer, input_shape: tuple[int, ...]) -> dict[str
 
     >>> from jaxconv import Conv, MaxPool, flatten, serial
     >>> for name, field in all_receptive_fields(serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten), (4, 4, 1)).items():
-    ...     print(name, field and field.box((0, 0)))
+    ...     print(name, field and field.bounds((0, 0)))
     conv1 ((-1, 2), (-1, 2))
     max_pool1 ((-1, 3), (-1, 3))
     flatten1 None

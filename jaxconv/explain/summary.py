@@ -286,11 +286,11 @@ def format_summary(summary: Summary, format: str = "text", *, title: str = "", w
     >>> from jaxconv.explain import summarize
     >>> from jaxconv.models import mlp
     >>> print(format_summary(summarize(mlp(hidden=()), (2, 2, 1)), "markdown"))
-    | layer    | output shape | parameters | weights | biases | of all | multiply-adds | in training | activations | sees | jump | if dense |
-    |----------|--------------|------------|---------|--------|--------|---------------|-------------|-------------|------|------|----------|
-    | flatten1 |         (4,) |            |         |        |        |               |             |        16 B |  all |      |          |
-    | dense1   |        (10,) |         50 |      40 |     10 | 100.0% |            40 |          80 |        40 B |  all |      |       40 |
-    | total    |              |         50 |      40 |     10 |        |            40 |          80 |        56 B |      |      |          |
+    | layer    | output shape | parameters | weights | biases | % params | MACs | training MACs | activations | receptive field | stride | dense params |
+    |----------|--------------|------------|---------|--------|----------|------|---------------|-------------|-----------------|--------|--------------|
+    | flatten1 |         (4,) |            |         |        |          |      |               |        16 B |             all |        |              |
+    | dense1   |        (10,) |         50 |      40 |     10 |   100.0% |   40 |            80 |        40 B |             all |        |           40 |
+    | total    |              |         50 |      40 |     10 |          |   40 |            80 |        56 B |                 |        |              |
     """  # noqa: E501
     checks.one_of("format", format, FORMATS)
     if format == "json":

@@ -249,7 +249,8 @@ def makes_layer(make: Callable[P, Layer]) -> Callable[P, Layer]:
     >>> Conv(2, 3, strides=2)
     Traceback (most recent call last):
     jaxconv.errors.ArgumentError: Conv: no argument is called strides: did you mean stride? It takes Conv(features, \
-kernel_size, *, stride, padding, dilation, groups, padding_mode, flip, use_bias, kernel_init, impl, precision, name)
+kernel_size, *, stride, padding, dilation, groups, padding_mode, flip_kernel, use_bias, kernel_init, impl, precision, \
+name)
     """
 
     @functools.wraps(make)

@@ -50,7 +50,7 @@ def model_case(
         InputError: a model without convolutions, a layer that it has not, no image, or a whole model in half precision.
 
     >>> sorted(model_case("lenet5", dtype=jnp.float32).functions)
-    ['auto', 'manual', 'explicit', 'fft', 'im2col', 'lax', 'toeplitz']
+    ['auto', 'explicit', 'fft', 'im2col', 'lax', 'manual', 'toeplitz']
     """
     spec = get_model(name)
     if not _has_lowerings(spec):

@@ -49,7 +49,7 @@ def register_model(
     ... def own_mlp(num_classes=10, *, hidden=(128, 128)):
     ...     '''Flatten, then dense layers.'''
     ...     return mlp(num_classes, hidden=hidden)
-    >>> get_model("tiny_mlp").description, create_model("tiny_mlp").parts[1][1].kind
+    >>> get_model("tiny_mlp").description, create_model("tiny_mlp").children[1][1].kind
     ('Flatten, then dense layers.', 'dense')
     >>> del _SPECS["tiny_mlp"]
     """
@@ -103,7 +103,7 @@ def create_model(name: str, num_classes: int = 10, **options: Any) -> Layer:
     Raises:
         InputError: if no model has this name, or the model does not take an option.
 
-    >>> create_model("mlp", 3, hidden=(8,)).parts[-1]
+    >>> create_model("mlp", 3, hidden=(8,)).children[-1]
     ('dense2', <Layer dense>)
     """
     return get_model(name).create(num_classes=num_classes, **options)

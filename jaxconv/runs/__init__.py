@@ -1,15 +1,15 @@
 """An experiment: a config goes in; a run folder comes out, with everything needed to believe it, use it or go on.
 
 runs/<dataset>-<model>-<time>/
-    config.json      what was asked for, and what the data turned out to be
-    metrics.jsonl    one line an epoch, written as it ends
-    checkpoint/      the last two snapshots: all to go on from, and the parameters of the best epoch
-    training_curves.png       loss and accuracy, training and validation
-    misclassified.png     the test images that it got wrong
-    confusion_matrix.png    how often each class was taken for each
-    classification_report.json      precision and recall of each class, calibration error, and more
-    result.json      what came of it; it is there only if everything else is
-    .lock            keeps a second process from writing it; .lock.json tells which one does
+    config.json                 options and properties of the data
+    metrics.jsonl               one line per epoch, written as it ends
+    checkpoints/                the last two snapshots: all to resume from, and the parameters of the best epoch
+    training_curves.png         loss and accuracy, training and validation
+    misclassified.png           misclassified test images
+    confusion_matrix.png        confusion matrix of the test set
+    classification_report.json  precision and recall of each class, calibration error, and more
+    result.json                 results; written only when everything else is
+    .lock                       keeps a second process from writing it; .lock.json tells which one does
 
 Each snapshot holds config.json too, and a run whose config.json differs from it is refused. A run folder may come from
 a stranger: every file in it is replaced, never written through a symbolic link, and a folder in it that is a link is

@@ -22,8 +22,8 @@ class ReceptiveField(NamedTuple):
     def after(self, window: Window) -> "ReceptiveField":
         """The view after one more layer: ``field + (span − 1) · jump`` and ``jump · stride``.
 
-        >>> ReceptiveField.identity(1).through(Window(5)).through(Window(2, stride=2))
-        View(field=(6,), jump=(2,))
+        >>> ReceptiveField.identity(1).after(Window(5)).after(Window(2, stride=2))
+        ReceptiveField(size=(6,), effective_stride=(2,))
         """
         ndim = len(self.size)
         taps = canonicalize_sizes(window.size, ndim, "window")

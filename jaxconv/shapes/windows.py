@@ -246,7 +246,7 @@ def resolve_window(window: Window, size: Sequence[int], *, ceil_mode: bool = Fal
     Raises:
         InputError: a value of the wrong kind, or no place for the window; it names the value and the dimension.
 
-    >>> resolve_window(Window(3, stride=2, padding="SAME"), (28, 28)).out
+    >>> resolve_window(Window(3, stride=2, padding="SAME"), (28, 28)).out_size
     (14, 14)
     >>> resolve_window(Window((3, 2), padding=((1, 2), (0, 0))), (9, 8)).padding
     ((1, 2), (0, 0))

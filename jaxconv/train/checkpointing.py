@@ -95,11 +95,11 @@ def restore_snapshot(folder: Path, target: tuple[TrainState, tuple[Any, Any]], m
     def read(path: Path) -> Snapshot:
         with _whole(path) as files:
             trees = _read_trees(path, files, _trees(*target), mesh)
-            position = _position(path, files["progress.json"])
+            progress = _read_progress(path, files["progress.json"])
         return Snapshot(
             TrainState(**trees["train_state"]),
             (trees["best_variables"]["params"], trees["best_variables"]["state"]),
-            position,
+            progress,
         )
 
     return _newest(folder, read)
@@ -150,10 +150,10 @@ def read_extra(folder: Path) -> tuple[int, Any] | None:
     """
     for step in reversed(all_steps(folder)):
         with suppress(InputError, FileNotFoundError):  # damaged, or removed by the training that goes on
-            position = folder / str(step) / "progress.json"
-            content, sums = read_bytes(position, MAX_JSON_BYTES), read_json(position.with_name("manifest.json"))
-            if isinstance(sums, dict) and sums.get(position.name) == hashlib.sha256(content).hexdigest():
-                return step, from_dict(content, dict[str, Any], name=str(position)).get("extra")
+            path = folder / str(step) / "progress.json"
+            content, sums = read_bytes(path, MAX_JSON_BYTES), read_json(path.with_name("manifest.json"))
+            if isinstance(sums, dict) and sums.get(path.name) == hashlib.sha256(content).hexdigest():
+                return step, from_dict(content, dict[str, Any], name=str(path)).get("extra")
     return None
 
 
@@ -171,7 +171,7 @@ def _here(leaf: Any) -> Any:
     return distributed.process_allgather(leaf) if spread else leaf
 
 
-def _write(whole: Path, trees: dict[str, Any], position: TrainProgress) -> None:
+def _write(whole: Path, trees: dict[str, Any], progress: TrainProgress) -> None:
     folder, half = whole.parent, whole.with_name(f"partial-{whole.name}")
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -181,8 +181,8 @@ def _write(whole: Path, trees: dict[str, Any], position: TrainProgress) -> None:
     for name, tree in trees.items():
         with writing(half / f"{name}.npz") as file:
             write_arrays(file, tree)
-    history = write_history(folder, position.history)
-    write_json(half / "progress.json", position._replace(history=()).to_dict() | {"history": history})
+    history = write_history(folder, progress.history)
+    write_json(half / "progress.json", progress._replace(history=()).to_dict() | {"history": history})
     sums = {}
     for name in FILES:
         with open_file(half / name) as file:
@@ -212,7 +212,7 @@ def _advice(newest: Path, older: list[Path]) -> str:
     for path in older:
         try:
             with _whole(path) as files:
-                _position(path, files["progress.json"])
+                _read_progress(path, files["progress.json"])
             return f"delete {' and '.join(map(str, bad))}, and {path}, which is whole, is used"
         except _DamageError:
             bad.append(path)
@@ -256,13 +256,13 @@ def _read_trees(
     return distributed.replicate(mesh, trees) if mesh else jax.device_put(trees, jax.local_devices()[0])
 
 
-def _position(path: Path, file: BinaryIO) -> TrainProgress:
+def _read_progress(path: Path, file: BinaryIO) -> TrainProgress:
     with _damage_told("progress.json: "):
         facts = from_dict(file.read(), dict[str, Any], name="it")
         part = msgspec.convert(facts.pop("history", None), Part)
-        position = TrainProgress.from_dict(facts)
+        progress = TrainProgress.from_dict(facts)
     with _damage_told():
-        return position._replace(history=read_history(path.parent, part))
+        return progress._replace(history=read_history(path.parent, part))
 
 
 @contextmanager

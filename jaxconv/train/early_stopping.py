@@ -14,7 +14,7 @@ MODES = ("auto", "min", "max")
 
 
 class EarlyStoppingState(NamedTuple):
-    """What has been seen so far, in plain numbers: ``Stopping(*json.loads(json.dumps(stopping)))`` is the same."""
+    """What has been seen so far, in plain numbers: ``EarlyStoppingState(*json.loads(json.dumps(state)))`` is the same."""
 
     best_value: float | None = None  # the monitored value of the best epoch; None: there is none yet
     tie_break: float = 0.0  # its loss, where the accuracy is monitored
@@ -44,11 +44,11 @@ class EarlyStopping:
     Lecture row 004-22.
 
     >>> rule = EarlyStopping(patience=2)
-    >>> stopping = rule.start()
-    >>> for epoch, loss in enumerate([0.9, 0.5, 0.7, 0.6], init=1):
+    >>> stopping = rule.init()
+    >>> for epoch, loss in enumerate([0.9, 0.5, 0.7, 0.6], start=1):
     ...     stopping, is_best = rule.update(stopping, {"epoch": epoch, "val_loss": loss})
     >>> stopping
-    Stopping(best=0.5, tie=0.0, epoch=2, wait=2, stopped=True)
+    EarlyStoppingState(best_value=0.5, tie_break=0.0, best_epoch=2, wait=2, stopped=True)
     """
 
     patience: int | None

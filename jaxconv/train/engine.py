@@ -129,22 +129,15 @@ def run(
             for ts, at in chunks:
                 if on_checkpoint is None or at.execution == cut.executions:
                     continue
-                if distributed.broadcast_from_main(
-                    time.perf_counter() - paused > checkpoint_seconds
-                ):  # their clocks may differ
+                is_due = time.perf_counter() - paused > checkpoint_seconds
+                if distributed.broadcast_from_main(is_due):  # the processes' clocks may differ
                     if not _sound(ts, at, cut):
                         break  # there is nothing to save
                     on_checkpoint(Snapshot(copied(ts), best, at))
                     paused = time.perf_counter()
             if not _sound(ts, at, cut):
-                raise nonfinite_step_error(
-                    make_train_step(model, optimizer, jit=False, **options, skip_nonfinite=False),
-                    ts,
-                    key,
-                    feed,
-                    at,
-                    copies,
-                )
+                unguarded = make_train_step(model, optimizer, jit=False, **options, skip_nonfinite=False)
+                raise nonfinite_step_error(unguarded, ts, key, feed, at, copies)
             params, state = ts.eval_variables
             record = _record(at, ts, cut, evaluator(params, state, held, alive=True), copies, task)
             warn_dead_layers(record, at.history)

@@ -165,7 +165,7 @@ def plan_epoch(count: int, batch_size: int, input_shape: tuple[int, ...]) -> Epo
     """Chunks as long as go through about four million pixels, and as equal as can be.
 
     >>> plan_epoch(50_000, 256, (28, 28, 1))
-    Plan(examples=50000, batch_size=256, steps=196, chunk=20, chunks=10)
+    EpochPlan(num_examples=50000, batch_size=256, steps_per_epoch=196, steps_per_execution=20, executions=10)
     """
     steps = math.ceil(count / batch_size)
     longest = max(1, VALUES_A_CHUNK // (batch_size * math.prod(input_shape)))

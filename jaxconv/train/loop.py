@@ -224,20 +224,13 @@ def fit_seeds(
     at, last = trained.at, trained.last
 
     def member(index: int) -> FitResult:
-        network, epochs = (
-            copies.member(trained.best, index),
-            at.early_stopping[index].best_epoch + at.early_stopping[index].wait,
+        stopper, network = at.early_stopping[index], copies.member(trained.best, index)
+        history = [record["per_seed"][index] for record in at.history[: stopper.best_epoch + stopper.wait]]
+        images, mesh, scale = validation_data[0], options["mesh"], options["scale"]
+        shape, dtype = images.shape[1:], str(images.dtype)
+        evaluator = evaluator_of(
+            model, options["batch_size"], shape, dtype, None, mesh, network, scale, options["task"]
         )
-        of = (
-            options["batch_size"],
-            validation_data[0].shape[1:],
-            str(validation_data[0].dtype),
-            None,
-            options["mesh"],
-            network,
-        )
-        history = [record["per_seed"][index] for record in at.history[:epochs]]
-        evaluator = evaluator_of(model, *of, options["scale"], options["task"])
         return _fitted(trained, copies, index, history, evaluator)
 
     return SeedsResult(

@@ -327,7 +327,13 @@ def test_networks_tell_their_scores_and_how_they_stand_a_shift():
 def test_a_recipe_is_trained_as_its_config_says():
     digits = data.load("digits")
     model, few = models.mlp(hidden=(4,)), (digits.train.subset(slice(90)), digits.validation)
-    made = {"optimizer": "momentum", "learning_rate": 0.1, "schedule": "cosine", "warmup": 1, "weight_decay": 0.01}
+    made = {
+        "optimizer": "momentum",
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "warmup_epochs": 1,
+        "weight_decay": 0.01,
+    }
     step = {"monitor": "val_loss", "patience": 1, "epochs": 3, "batch_size": 20, "label_smoothing": 0.1}
     recipe = TrainConfig(**made, **step)
     trained = train_with_config(recipe, model, *few, seeds=[2])

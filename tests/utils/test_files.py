@@ -14,16 +14,7 @@ import pytest
 from jaxconv import InputError
 from jaxconv.utils import files
 from jaxconv.utils.terminal import printable
-
-RECORD = {
-    "epoch": 1,
-    "step": 40,
-    "loss": 0.5,
-    "accuracy": 0.75,
-    "val_loss": 0.25,
-    "val_accuracy": 1.0,
-    "epoch_seconds": 2.5,
-}
+from toy_training import RECORD
 
 
 def test_lines_are_added_and_rewritten(tmp_path):

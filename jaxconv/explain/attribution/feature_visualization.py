@@ -179,7 +179,7 @@ def top_activating_patches(
     >>> images = np.zeros((3, 4, 4, 1), np.float32)
     >>> images[1, 2:, 2:], images[2, 0, 0] = 1, 1
     >>> found = top_activating_patches(serial(Conv(1, 2)), params, {}, images, layer="conv1", count=2)
-    >>> found.index.tolist(), found.place.tolist(), found.patches[0, 0, :, :, 0].tolist()
+    >>> found.index.tolist(), found.position.tolist(), found.patches[0, 0, :, :, 0].tolist()
     ([[1, 2]], [[[2, 2], [0, 0]]], [[1.0, 1.0], [1.0, 1.0]])
     """
     check_layer(model, layer)

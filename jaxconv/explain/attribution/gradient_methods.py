@@ -182,7 +182,7 @@ def integrated_gradients(
     >>> from jaxconv import Dense, flatten, serial
     >>> params = {"dense1": {"kernel": jnp.array([[1., 2.], [3., 4.]]), "bias": jnp.zeros(2)}}
     >>> found = integrated_gradients(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0)
-    >>> found.attribution.ravel(), found.difference
+    >>> found.attribution.ravel(), found.output_difference
     (Array([0.5, 1.5], dtype=float32), Array([2.], dtype=float32))
     """
     checks.at_least(1, num_steps=num_steps)

@@ -71,7 +71,7 @@ def occlusion(
     >>> model = serial(flatten, Dense(2))
     >>> params = {"dense1": {"kernel": jnp.eye(4)[:, :2], "bias": jnp.zeros(2)}}      # looks at the first two pixels
     >>> found = occlusion(model, params, {}, jnp.ones((1, 1, 4, 1)), 0, window_shape=1, baseline=0.0)
-    >>> found.before, found.drop.round(2)
+    >>> found.base_scores, found.attributions.round(2)
     (Array([0.5], dtype=float32), Array([[[ 0.23, -0.23,  0.  ,  0.  ]]], dtype=float32))
     """
     checks.at_least(1, batch_size=batch_size)
