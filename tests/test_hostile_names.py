@@ -64,9 +64,9 @@ def test_a_picture_that_fails_leaves_the_result(pictures, tmp_path, capsys, monk
     def fail(*args, **options):
         raise ValueError("no font")
 
-    monkeypatch.setattr(plot, "mistakes", fail)
+    monkeypatch.setattr(plot, "misclassified", fail)
     line = ["train", "--dataset", f"folder:{pictures}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
-    with pytest.warns(UserWarning, match=r"the picture .*mistakes\.png is left out: ValueError: no font"):
+    with pytest.warns(UserWarning, match=r"the picture .*misclassified\.png is left out: ValueError: no font"):
         assert run(capsys, *line, "--run-dir", tmp_path / "run")[0] == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"result.json", "training_curves.png", "confusion_matrix.png"} <= names and "misclassified.png" not in names

@@ -160,7 +160,7 @@ def _changes(options: Train, folder: Path) -> dict[str, Any]:
 def evaluate(options: Eval) -> None:
     scored = evaluate_run(load_run(options.run), tta_flip=options.tta_flip, tta_translate=options.tta_translate)
     tell(
-        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['count']:,} images",
+        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['num_examples']:,} images",
         f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['expected_calibration_error']:.4f}",
     )
     if scored["test_data_changed"]:

@@ -70,7 +70,7 @@ class LazySplit:
             place = operator.index(index)
         except TypeError:
             raise InputError(
-                f"LazySplit[{index!r}]: give one whole number; several examples are .part(slice)"
+                f"LazySplit[{index!r}]: give one whole number; several examples are .subset(slice)"
             ) from None
         return self.take([place])[0], int(self.labels[place])
 
@@ -187,7 +187,7 @@ def hold_out(split: Any, count: int) -> tuple[Any, Any]:
     total = len(split.labels)
     if not 0 < count < total:
         raise InputError(f"count={count} should be at least 1 and below the {total} examples")
-    return split.part(slice(None, -count)), split.part(slice(-count, None))
+    return split.subset(slice(None, -count)), split.subset(slice(-count, None))
 
 
 def upscale_and_pad(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

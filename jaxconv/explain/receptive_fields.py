@@ -16,7 +16,7 @@ from jaxconv.shapes import PositionedReceptiveField, resolve_window
 
 @named_errors
 def receptive_field_of(model: Layer, input_shape: tuple[int, ...], layer: str) -> PositionedReceptiveField | None:
-    """Where the receptive field of a layer's outputs lies: ``.box((p, q))`` is what output (p, q) sees.
+    """Where the receptive field of a layer's outputs lies: ``.bounds((p, q))`` is what output (p, q) sees.
 
     Layer by layer ``field + (span − 1) · jump``, and the first window begins ``low · jump`` before the one before it;
     branches together see all from the first to the last pixel of any. Only shapes are computed.

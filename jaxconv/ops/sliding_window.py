@@ -38,7 +38,7 @@ def taps(x: jax.Array, window: ResolvedWindow) -> Iterator[tuple[tuple[int, ...]
 
     Args:
         x: ``(N, *spatial, C)``, padded already.
-        window: how it slides; ``window.out`` is the spatial size of every slice.
+        window: how it slides; ``window.out_size`` is the spatial size of every slice.
     """
     for tap in tap_numbers(window.size):
         start = [u * dilation for u, dilation in zip(tap, window.dilation, strict=True)]

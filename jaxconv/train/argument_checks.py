@@ -133,7 +133,7 @@ def check_resume_point(start: Snapshot, like: TrainState, cut: EpochPlan, traina
     if start.progress.trainable != trainable:
         differing.append("trainable selects other parameters")
     if differing:
-        raise InputError(f"start is of another run: {'; '.join(differing)}")
+        raise InputError(f"resume_from is of another run: {'; '.join(differing)}")
 
 
 def check_batchable(images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:

@@ -134,7 +134,7 @@ def test_a_name_is_shown_as_it_is():
 
 def test_what_cannot_be_answered_is_told(programs):
     image = np.zeros((8, 8, 1), np.uint8)
-    with pytest.raises(InputError, match=r"answer: unknown method 'salience': did you mean 'saliency'\?"):
+    with pytest.raises(InputError, match=r"predict: unknown method 'salience': did you mean 'saliency'\?"):
         predict(programs, image, "salience")
     for wrong in (np.zeros((9, 8, 1), np.uint8), np.zeros((8, 8, 1))):
         with pytest.raises(

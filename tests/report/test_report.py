@@ -159,7 +159,7 @@ def test_a_filter_is_shown_what_excites_it(runs, html, promoting):
     padded = np.pad(images[..., 0] / 255, [(0, 0), (1, 1), (1, 1)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     answer = lambda patch, k: (patch * kernel[:, :, 0, k]).sum() + bias[k]  # noqa: E731
-    options = {"layer": "conv1", "channels": range(3), "key": jax.random.key(0), "steps": 8}
+    options = {"layer": "conv1", "channels": range(3), "key": jax.random.key(0), "num_steps": 8}
     wished = np.asarray(explain.maximize_activation(run.model, run.params, run.state, (8, 8, 1), **options))
     for k, (name, made, *patches) in enumerate(lines):
         best = np.einsum("nhwij,ij->nhw", windows, kernel[:, :, 0, k]).max() + bias[k]

@@ -136,13 +136,13 @@ CORRUPTIONS = {
         READERS,
         "is of another model: ",
     ),
-    "classes swapped": (edit("config.json", classes=[*"1023456789"]), ALL, "has classes=['1', '0', '2'"),
-    "classes empty": (edit("config.json", classes=[]), ALL, "Expected `array` of length >= 1 - at `$.classes`"),
-    "classes numbers": (edit("config.json", classes=[0, 1]), ALL, "Expected `str`, got `int` - at `$.classes[0]`"),
+    "classes swapped": (edit("config.json", class_names=[*"1023456789"]), ALL, "has class_names=['1', '0', '2'"),
+    "classes empty": (edit("config.json", class_names=[]), ALL, "Expected `array` of length >= 1 - at `$.class_names`"),
+    "classes numbers": (edit("config.json", class_names=[0, 1]), ALL, "Expected `str`, got `int` - at `$.class_names[0]`"),
     "model other": (edit("config.json", model="small_cnn"), ALL, "has model='small_cnn', but the run was trained with"),
     "model unknown, old": (without_memory(edit("config.json", model="lenet")), READERS, "unknown model 'lenet'"),
     "seeds huge": (edit("config.json", num_seeds=10**20), ALL, "at `$.num_seeds`"),
-    "seeds other": (edit("config.json", num_seeds=3), ALL, "has seeds=3, but the run was trained with seeds=1"),
+    "seeds other": (edit("config.json", num_seeds=3), ALL, "has num_seeds=3, but the run was trained with num_seeds=1"),
     "seeds a bool": (edit("config.json", num_seeds=True), ALL, "Expected `int`, got `bool` - at `$.num_seeds`"),
     "hashes other": (edit("config.json", data_sha256={"test images": "0"}), ALL, "has data_sha256={'test images':"),
     "result half": (write("result.json", b"{"), ("explain", "finished"), "result.json is not JSON"),
@@ -262,11 +262,11 @@ def test_nothing_is_written_through_a_symbolic_link_in_a_run(jaxconv, folder, tm
     assert json.loads((folder / "evaluation.json").read_text())["num_examples"] == 360
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "tensorboard", "baseline", ".lock"])
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "baseline", ".lock"])
 def test_a_folder_of_a_run_that_is_a_link_is_not_written_into(jaxconv, folder, tmp_path, name):
     (folder / "result.json").unlink()
     outside = tmp_path / "outside"
-    if name == "checkpoint":
+    if name == "checkpoints":
         (folder / name).rename(outside)
     elif name == ".lock":
         outside.write_text("precious")

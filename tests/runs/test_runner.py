@@ -50,7 +50,7 @@ def test_the_run_folder_is_whole(run):
         "test_accuracy",
         "test_loss",
         "val_accuracy",
-        "epochs",
+        "epochs_run",
         "steps",
         "train_seconds",
         "compile_seconds",

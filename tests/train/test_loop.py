@@ -144,8 +144,8 @@ def snapshot_of(**options):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"data": toy(40)}, r"fit: start is of another run: num_examples=50, not 40$"),
-        ({"batch_size": 16}, r"fit: start is of another run: batch_size=8, not 16$"),
+        ({"data": toy(40)}, r"fit: resume_from is of another run: num_examples=50, not 40$"),
+        ({"batch_size": 16}, r"fit: resume_from is of another run: batch_size=8, not 16$"),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
         ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias is missing where float32\(4,\) is wanted"),
     ],
@@ -168,7 +168,7 @@ def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
     monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
     fit(epochs=1, checkpoint_seconds=0, on_checkpoint=kept.append)
     monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)
-    with pytest.raises(InputError, match=r"fit: start is of another run: steps_per_execution=3, not 1$"):
+    with pytest.raises(InputError, match=r"fit: resume_from is of another run: steps_per_execution=3, not 1$"):
         fit(epochs=1, resume_from=kept[-1])
 
 
