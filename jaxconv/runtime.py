@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxconv import _compat, xla_options
+from jaxconv import xla_options
+from jaxconv._compat import cached_programs_raise_false_alarms
+from jaxconv._compat import compilation_cache_dir as compilation_cache_dir
 from jaxconv.errors import InputError, named_errors
 
 # XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
@@ -185,19 +187,14 @@ def enable_compilation_cache(cache_dir: Path) -> Path | None:
     Returns:
         Where they are kept; None with a jaxlib before 0.10.2, which would warn of crashes at each.
     """
-    if chosen := _compat.compilation_cache_dir():
+    if chosen := compilation_cache_dir():
         return Path(chosen)
-    if _compat.cached_programs_raise_false_alarms():
+    if cached_programs_raise_false_alarms():
         return None
     cache_dir = cache_dir / f"programs-{_processor()}"
     jax.config.update("jax_compilation_cache_dir", str(cache_dir))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return cache_dir
-
-
-def compilation_cache_dir() -> str | None:
-    """The folder where compiled programs are kept, if they are."""
-    return _compat.compilation_cache_dir()
 
 
 def _processor() -> str:

@@ -142,7 +142,7 @@ def test_xla_has_so_many_threads():
 def test_programs_are_kept_and_found_again(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
-        "_compat.cached_programs_raise_false_alarms = lambda: False; "
+        "runtime.cached_programs_raise_false_alarms = lambda: False; "
         f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); assert runtime.compilation_cache_dir() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "

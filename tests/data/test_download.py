@@ -182,7 +182,7 @@ def test_a_process_killed_in_mid_download_leaves_no_file_that_looks_whole(server
 from jaxconv.data import download
 download.PATIENCE_SECONDS = 60
 source = download.Source("toy", {source(server, "slow").mirrors!r}, {{"toy.gz": download.File{tuple(FILE)!r}}})
-download.locate(source, "toy.gz")
+download.ensure_file(source, "toy.gz")
 """
     process = subprocess.Popen([sys.executable, "-c", program], env=os.environ, stderr=subprocess.DEVNULL)
     folder = tmp_path / "data" / "toy"

@@ -222,7 +222,7 @@ def test_an_archive_is_the_folder_in_it(pets, cache, tmp_path, monkeypatch):
         for path in sorted(root.rglob("*.png")):
             content.write(path, path.relative_to(tmp_path))
     unpacked = []
-    monkeypatch.setattr(image_folder, "unpack", lambda *where: unpacked.append(where) or extract_archive(*where))
+    monkeypatch.setattr(image_folder, "extract_archive", lambda *where: unpacked.append(where) or extract_archive(*where))
     for number, name in enumerate([*archives, "pets.zip"], 1):
         for _ in range(2):  # the second time it is there
             dataset = data.load(f"folder:{tmp_path / name}")
@@ -262,4 +262,4 @@ def test_what_does_not_fit_in_memory_says_so(pets):
     with pytest.raises(
         InputError, match=r"^x: images \(32, 1099511627776, 1099511627776, 1\) do not fit in memory: .*--st"
     ):
-        dataclasses.replace(train, input_shape=(2**40, 2**40, 1)).to_memory("x")
+        dataclasses.replace(train, image_shape=(2**40, 2**40, 1)).to_memory("x")

@@ -264,7 +264,7 @@ def test_a_data_set_that_cannot_be_is_refused():
 
     def make(**changes):
         return Dataset(
-            **{"name": "toy", "classes": ("a", "b"), "train": good, "validation": good, "test": good} | changes
+            **{"name": "toy", "class_names": ("a", "b"), "train": good, "validation": good, "test": good} | changes
         )
 
     assert make().image_shape == (4, 4, 1)

@@ -138,7 +138,7 @@ def test_what_cannot_be_answered_is_told(programs):
         predict(programs, image, "salience")
     for wrong in (np.zeros((9, 8, 1), np.uint8), np.zeros((8, 8, 1))):
         with pytest.raises(
-            InputError, match=r"answer: an image \(.*\) of (uint8|float64) is none of \(8, 8, 1\) of uint8"
+            InputError, match=r"predict: an image \(.*\) of (uint8|float64) is none of \(8, 8, 1\) of uint8"
         ):
             predict(programs, wrong)
 
