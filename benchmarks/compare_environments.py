@@ -6,7 +6,7 @@ Each environment is a name and the command that starts its Python, with what ``e
     python -m benchmarks.compare_environments new=venv/bin/python \\
         avx2="env XLA_FLAGS=--xla_cpu_max_isa=AVX2 venv/bin/python" --models mnist_cnn
 
-jaxconv has to be installed in all of them; a peer of ``--frameworks`` that one of them lacks is left out there. Times are of
+jaxconv has to be installed in all of them; a framework of ``--frameworks`` that one of them lacks is left out there. Times are of
 one training step (forward, backward, Adam), medians over rounds in which all take turns, each in a process of its own.
 A ratio to the first environment is the median of the ratios of the same round, so that a slow moment divides out.
 """
@@ -46,7 +46,7 @@ class Options:
     """NAME=COMMAND, where the command starts a Python; the first one is what the others are compared with."""
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
     """Networks, by name."""
-    peers: tuple[str, ...] = ()
+    frameworks: tuple[str, ...] = ()
     """Other libraries to time in every environment that has them: those of jaxconv bench, or all."""
     mode: str = "epoch"
     """How jaxconv trains: epoch, as jaxconv.train.fit does, or step, one call a step."""
@@ -80,7 +80,7 @@ def main(options: Options) -> None:
     entries = [
         Entry(name, command, contestant)
         for name, command in environments.items()
-        for contestant in targets.select_targets(options.peers)
+        for contestant in targets.select_targets(options.frameworks)
         if (contestant.framework != JAXCONV or contestant.mode == options.mode)
         and installed(command, contestant.package)
     ]

@@ -40,13 +40,13 @@ class Options:
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
     """Networks, by name. small_cnn and mlp exist in jaxconv alone."""
-    peers: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.FRAMEWORKS)}, or all of them.")] = ("all",)
-    batch: int | None = None
+    frameworks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.FRAMEWORKS)}, or all of them.")] = ("all",)
+    batch_size: int | None = None
     """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
     rounds: int = 15
     """Turns that each has with each network."""
     timeout: float = 300.0
-    """Seconds to wait for a peer to be ready, or to end its turn, before it is given up."""
+    """Seconds to wait for a framework to be ready, or to end its turn, before it is given up."""
     no_cpu_tuning: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave allocator and threads of jaxconv's processes as they are."""
     json: Path | None = None
@@ -70,7 +70,7 @@ def main(options: Options) -> None:
         tell(f"without {name}: {why}")
 
     able = []
-    for contestant in who.select_targets(options.peers):
+    for contestant in who.select_targets(options.frameworks):
         if why := who.missing(contestant):
             leave_out(contestant.name, why)
         else:
@@ -78,10 +78,10 @@ def main(options: Options) -> None:
     with console(stderr=True).status("the machine's ceiling") as status:
         ceiling = step_timing.sgemm_gflops()
         for model in dict.fromkeys(options.models):
-            batch = options.batch or step_timing.batch_of(model)
+            batch = options.batch_size or step_timing.batch_of(model)
             there = [contestant for contestant in able if who.has_net(contestant, model)]
             if len(there) < len(able):
-                tell(f"{model}: the peers have no such network; jaxconv runs alone")
+                tell(f"{model}: the other frameworks have no such network; jaxconv runs alone")
             found = interleave.run_interleaved(
                 there,
                 partial(
@@ -113,14 +113,14 @@ def main(options: Options) -> None:
 def _check(options: Options) -> None:
     for model in options.models:
         models.get_model(model)
-    who.select_targets(options.peers)
+    who.select_targets(options.frameworks)
     if not options.models:
         raise InputError("compare_frameworks: --models: name at least one")
     figure = _figure(options)
     with error_context("compare_frameworks"):
         checks.at_least(1, rounds=options.rounds)
-        if options.batch is not None:
-            checks.at_least(1, batch=options.batch)
+        if options.batch_size is not None:
+            checks.at_least(1, batch_size=options.batch_size)
         checks.real("timeout", options.timeout, above=0)
         check_writable("--json", options.json)
         check_writable("--figure", figure)

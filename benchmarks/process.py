@@ -55,7 +55,7 @@ class WorkerProcess:
         """The next answer.
 
         Raises:
-            Lost: it took too long, or the process is gone.
+            WorkerFailed: it took too long, or the process is gone.
         """
         try:
             line = self._answers.get(timeout=self.timeout)
@@ -73,7 +73,7 @@ class WorkerProcess:
         """Seconds that so many steps take.
 
         Raises:
-            Lost: it took too long, or the process is gone.
+            WorkerFailed: it took too long, or the process is gone.
         """
         assert self._process.stdin is not None
         try:

@@ -24,18 +24,18 @@ def relative_times(rows: Sequence[StepTimes]) -> dict[str, float]:
 
 
 def summary_lines(rows: Sequence[StepTimes]) -> list[str]:
-    """Where jaxconv stands among the peers, in a line for each of its modes; torch is taken in its better layout.
+    """Where jaxconv stands among the frameworks, in a line for each of its modes; torch is taken in its better layout.
 
     Args:
         rows: of one model.
     """
     ours = [row for row in rows if row.framework == JAXCONV]
-    peers = [row for row in rows if row.framework != JAXCONV and row.framework not in TORCH]
+    others = [row for row in rows if row.framework != JAXCONV and row.framework not in TORCH]
     if any(row.framework in TORCH for row in rows):
-        peers.append(baseline(rows))
+        others.append(baseline(rows))
     said = []
-    for row in ours if peers else []:
-        ratios = sorted(((peer.median_ms / row.median_ms, peer.name) for peer in peers), reverse=True)
+    for row in ours if others else []:
+        ratios = sorted(((other.median_ms / row.median_ms, other.name) for other in others), reverse=True)
         faster = [f"{ratio:.2f} times as fast as {name}" for ratio, name in ratios if ratio >= 1]
         slower = [f"{1 / ratio:.2f} times as long as {name}" for ratio, name in reversed(ratios) if ratio < 1]
         clauses = [", ".join(faster)] if faster else []

@@ -47,19 +47,19 @@ TARGETS = (
 FRAMEWORKS = tuple(dict.fromkeys(contestant.framework for contestant in TARGETS if contestant.framework != JAXCONV))
 
 
-def select_targets(peers: Sequence[str]) -> list[Target]:
-    """jaxconv, in both modes, and these peers; ``all`` is all of them.
+def select_targets(frameworks: Sequence[str]) -> list[Target]:
+    """jaxconv, in both modes, and these frameworks; ``all`` is all of them.
 
     Raises:
-        InputError: a peer that is not known.
+        InputError: a framework that is not known.
 
     >>> [contestant.name for contestant in select_targets(["lax"])]
     ['jaxconv step', 'jaxconv epoch', 'lax']
     """
-    for peer in peers:
+    for framework in frameworks:
         with error_context("compare_frameworks"):
-            checks.one_of("peer", peer, [*FRAMEWORKS, "all"])
-    return [each for each in TARGETS if each.framework == JAXCONV or each.framework in peers or "all" in peers]
+            checks.one_of("framework", framework, [*FRAMEWORKS, "all"])
+    return [each for each in TARGETS if each.framework == JAXCONV or each.framework in frameworks or "all" in frameworks]
 
 
 def missing(contestant: Target) -> str | None:

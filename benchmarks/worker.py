@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jaxconv.bench.step_timing import JAXCONV
 
     parser = argparse.ArgumentParser(prog="python benchmarks/worker.py")
-    parser.add_argument("peer")
+    parser.add_argument("framework")
     parser.add_argument("model")
     parser.add_argument("batch", type=int)
     parser.add_argument("--mode", default="step")
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     [contestant] = [each for each in TARGETS if (each.framework, each.mode) == (options.framework, options.mode)]
     if contestant.framework == JAXCONV:
         runtime.configure(cpu_tuning=not options.no_cpu_tuning)
-    peer = importlib.import_module(contestant.module)
-    runner = peer.build(options.model, options.batch, **contestant.options)
+    network = importlib.import_module(contestant.module)
+    runner = network.build(options.model, options.batch, **contestant.options)
     started = time.perf_counter()
     runner.steps(runner.chunk)
     answer(sizes=runner.sizes, chunk=runner.chunk, first_step_s=time.perf_counter() - started)

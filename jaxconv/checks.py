@@ -185,11 +185,11 @@ def cotangent(dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:
         raise DtypeError(f"dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
 
 
-def groups_divide(groups: int, count: int, what: str) -> None:
-    """Refuse groups that do not share out a number of things evenly."""
-    at_least(1, groups=groups)
+def groups_divide(groups: int, count: int, what: str, name: str = "groups") -> None:
+    """Raise InputError unless ``groups``, the value of the argument ``name``, divides a count."""
+    at_least(1, **{name: groups})
     if count % groups:
-        raise InputError(f"groups={groups} does not divide the {count} {what}")
+        raise InputError(f"{name}={groups} does not divide the {count} {what}")
 
 
 def channels_per_group(shape: tuple[int, ...], groups: int) -> int:

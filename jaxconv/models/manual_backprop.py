@@ -95,7 +95,7 @@ def value_and_grad(name: str, params: Params, images: jax.Array, label: jax.Arra
     >>> jax.tree.map(jnp.shape, gradients["conv1"])
     {'bias': (6,), 'kernel': (5, 5, 1, 6)}
     """
-    checks.one_of("manual network", name, MANUAL_NETWORKS)
+    checks.one_of("network derived by hand", name, MANUAL_NETWORKS)
     steps = MANUAL_NETWORKS[name]
     inputs, x = [], images
     for step in steps:

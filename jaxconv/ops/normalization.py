@@ -94,7 +94,7 @@ def group_norm(
     Array([[-0.999995,  0.999995,  0.      ,  0.      ]], dtype=float32)
     """
     x = batched(x)
-    checks.groups_divide(num_groups, x.shape[-1], f"channels of x {x.shape}")
+    checks.groups_divide(num_groups, x.shape[-1], f"channels of x {x.shape}", name="num_groups")
     several(x, math.prod(x.shape[1:]) // num_groups, "value")
     grouped = numerics.upcast(x).reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
     y = standardized(grouped, (*range(1, x.ndim - 1), x.ndim), eps).reshape(x.shape)

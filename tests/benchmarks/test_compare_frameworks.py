@@ -41,7 +41,7 @@ class Fake:
         self.diary, self.name, self.seconds, self.chunk, self.lost_at = diary, name, seconds, chunk, lost_at
         self.turns, self.closed = 0, False
 
-    def answer(self, what):
+    def read_reply(self, what):
         self.diary.append((self.name, "ready"))
         if self.lost_at == 0:
             raise WorkerFailed("it fell over")
@@ -347,7 +347,7 @@ def test_nobody_left_is_an_error_and_a_model_that_peers_lack_is_timed_alone(comp
     )
     code, out, err = compare("--models mlp --frameworks lax")
     assert code == 2 and "compare_frameworks: none of them could be timed" in err
-    assert "mlp: the peers have no such network; jaxconv runs alone\n" in out
+    assert "mlp: the other frameworks have no such network; jaxconv runs alone\n" in out
     assert started == ["jaxconv step", "jaxconv epoch"]
 
 
@@ -403,10 +403,10 @@ def test_ctrl_c_leaves_no_worker_running():
     ("line", "message"),
     [
         ("--models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
-        ("--frameworks torchh", "compare_frameworks: unknown peer 'torchh': did you mean 'torch'?"),
+        ("--frameworks torchh", "compare_frameworks: unknown framework 'torchh': did you mean 'torch'?"),
         ("--models", "compare_frameworks: --models: name at least one"),
         ("--rounds 0", "compare_frameworks: rounds=0 should be an int of at least 1"),
-        ("--batch-size 0", "compare_frameworks: batch=0 should be an int of at least 1"),
+        ("--batch-size 0", "compare_frameworks: batch_size=0 should be an int of at least 1"),
         ("--timeout 0", "compare_frameworks: timeout=0.0 should be a number above 0"),
         ("--json nowhere/b.json", "compare_frameworks: --json nowhere/b.json: there is no folder nowhere"),
         ("--figure .", "compare_frameworks: --figure . is a folder: name a file in it"),

@@ -281,7 +281,7 @@ def test_a_data_set_that_cannot_be_is_refused():
     with pytest.raises(InputError, match="toy: train has 0 images"):
         make(train=good.subset(slice(0, 0)).to_lazy())
     with pytest.raises(InputError, match="toy: train has label 1"):
-        make(train=good.to_lazy(), classes=("a",))
+        make(train=good.to_lazy(), class_names=("a",))
 
 
 def test_the_clothes_are_in_the_official_order():

@@ -74,7 +74,7 @@ def runs(mesh):
         batches = fitted.evaluator.batches(*examples(37))
         scores = fitted.evaluator(*fitted.final_state.eval_variables, batches, logits=True)
         numbers = {
-            "last": (fitted.final_state.params, fitted.final_state.state, fitted.final_state.average),
+            "last": (fitted.final_state.params, fitted.final_state.state, fitted.final_state.ema),
             "best": (fitted.params, fitted.state),
             "history": [[record[name] for name in ("loss", "accuracy", "val_loss")] for record in fitted.history],
             "scores": scores,
@@ -201,7 +201,7 @@ def test_a_mesh_is_of_devices_that_are_there():
     too_many = jax.device_count() + 1
     for count in (0, -1, too_many):
         with pytest.raises(
-            InputError, match=f"distributed.create_mesh: devices={count}, but there are {jax.device_count()}"
+            InputError, match=f"distributed.create_mesh: num_devices={count}, but there are {jax.device_count()}"
         ):
             distributed.create_mesh(count)
     with pytest.raises(InputError, match=rf'XLA_FLAGS="--xla_force_host_platform_device_count={too_many}" makes'):
@@ -221,7 +221,7 @@ def test_a_mesh_of_explicit_axes_trains_the_same():
 
 def test_the_command_line_says_that_devices_are_missing(tmp_path, capsys):
     assert cli.main(f"train --model mlp --num-devices 999 --run-dir {tmp_path / 'run'}".split()) == 2
-    assert "jaxconv: error: distributed.create_mesh: devices=999, but there are" in capsys.readouterr().err
+    assert "jaxconv: error: distributed.create_mesh: num_devices=999, but there are" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -258,27 +258,27 @@ def test_a_batch_has_to_divide_among_the_devices(size, near):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("localhost:1234",), "without processes and process: give address, processes and process, or none"),
-        (("auto", 2), "without address and process: give"),
-        ((None, 2, 0), "without address: give"),
-        (("localhost:1234", 2, 2), "process=2 should be from 0 to 1"),
-        (("localhost:1234", 2, -1), "process=-1 should be an int of at least 0"),
-        (("localhost:1234", 0, 0), "processes=0 should be an int of at least 1"),
-        (("localhost", 2, 0), "address='localhost' should be host:port, such as 10.0.0.1:1234"),
-        (("localhost:70000", 2, 0), "address='localhost:70000' should be host:port"),
-        ((":1234", 2, 0), "address=':1234' should be host:port"),
+        (("localhost:1234",), "without num_processes and process_id: give coordinator_address, num_processes and process_id, or none"),
+        (("auto", 2), "without coordinator_address and process_id: give"),
+        ((None, 2, 0), "without coordinator_address: give"),
+        (("localhost:1234", 2, 2), "process_id=2 should be from 0 to 1"),
+        (("localhost:1234", 2, -1), "process_id=-1 should be an int of at least 0"),
+        (("localhost:1234", 0, 0), "num_processes=0 should be an int of at least 1"),
+        (("localhost", 2, 0), "coordinator_address='localhost' should be host:port, such as 10.0.0.1:1234"),
+        (("localhost:70000", 2, 0), "coordinator_address='localhost:70000' should be host:port"),
+        ((":1234", 2, 0), "coordinator_address=':1234' should be host:port"),
     ],
 )
 def test_a_start_that_cannot_work_is_said(given, message, monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("it went on"))
-    with pytest.raises(InputError, match=r"^distributed.start: ") as raised:
+    with pytest.raises(InputError, match=r"^distributed.initialize: ") as raised:
         distributed.initialize(*given)
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_jax_that_is_in_use_already_cannot_be_joined():
     jax.devices()
-    with pytest.raises(InputError, match=r"start: jax.distributed.initialize\(\) must be called before any"):
+    with pytest.raises(InputError, match=r"initialize: jax.distributed.initialize\(\) must be called before any"):
         distributed.initialize()
 
 
@@ -288,7 +288,7 @@ def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for given in ((), ("auto",)):
-        with pytest.raises(InputError, match=r"start: jax finds no cluster that this is a part of: give addr"):
+        with pytest.raises(InputError, match=r"initialize: jax finds no cluster that this is a part of: give coordinator_addr"):
             distributed.initialize(*given)
     distributed.assert_equal("settings", {"seed": 0})
     assert distributed.broadcast_from_main(True) is True and distributed.broadcast_from_main(False) is False

@@ -276,17 +276,17 @@ def test_examples_in_memory_are_trained_on_as_by_one_process(trained, monkeypatc
 
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_process_that_waits_in_vain_says_so(process):
-    program = f"from jaxconv import distributed; distributed.start('localhost:{free_port()}', 2, {process}, timeout=1)"
+    program = f"from jaxconv import distributed; distributed.initialize('localhost:{free_port()}', 2, {process}, timeout=1)"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and time.monotonic() - started < 60
-    assert "InputError: distributed.start: not all processes have come to localhost:" in done.stderr
+    assert "InputError: distributed.initialize: not all processes have come to localhost:" in done.stderr
 
 
 def test_one_of_three_options_is_not_enough(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--coordinator-address", "localhost:1234", "--process-id", "0"]) == 2
     assert capsys.readouterr().err == (
-        "jaxconv: error: distributed.start: without processes: give address, processes and process, or none of them\n"
+        "jaxconv: error: distributed.initialize: without num_processes: give coordinator_address, num_processes and process_id, or none\n"
     )
     assert not list(tmp_path.iterdir())

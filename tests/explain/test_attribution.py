@@ -133,14 +133,14 @@ def test_smooth_grad_is_the_mean_of_gradients_with_noise_of_each_images_range(ne
     likeliest = probabilities(model, params, state, x).argmax(1)
     ask = lambda **options: explain.smoothgrad(model, params, state, x, key=jax.random.key(3), **options)  # noqa: E731
     plain = explain.saliency(model, params, state, x)
-    np.testing.assert_allclose(ask(noise=0.0, samples=2), plain, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ask(noise_scale=0.0, num_samples=2), plain, rtol=1e-5, atol=1e-6)
     deviation = 0.5 * (x.max((1, 2, 3)) - x.min((1, 2, 3)))
     noisy = [
         x + deviation[:, None, None, None] * np.asarray(jax.random.normal(key, x.shape))
         for key in jax.random.split(jax.random.key(3), 4)
     ]
     wanted = np.mean([explain.saliency(model, params, state, each, likeliest) for each in noisy], axis=0)
-    np.testing.assert_allclose(ask(noise=0.5, samples=4), wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ask(noise_scale=0.5, num_samples=4), wanted, rtol=1e-4, atol=1e-6)
     assert np.abs(wanted - plain).max() > 0.1
 
 
@@ -161,7 +161,7 @@ def test_integrated_gradients_of_a_line_are_exact(rng):
 def test_integrated_gradients_of_squares_are_exact_at_the_middles_of_steps(rng):
     x, b = (rng.normal(size=(2, 3, 4, 1)).astype(np.float32) for _ in range(2))
     squares = serial(lambda x: x * x, flatten)
-    ask = {"score": lambda y: y.sum(axis=1), "baseline": b, "steps": 2}
+    ask = {"target_fn": lambda y: y.sum(axis=1), "baseline": b, "num_steps": 2}
     found = explain.integrated_gradients(squares, {}, {}, x, **ask)
     np.testing.assert_allclose(found.attribution, x * x - b * b, rtol=1e-4, atol=1e-5)
 
@@ -238,11 +238,11 @@ def test_a_map_is_enlarged_between_its_places(rng):
         (r"saliency: label -1 is none of", lambda n: jax.jit(lambda x: explain.saliency(*n[:3], x, -1))(n[3])),
         (r"saliency: an output \(3, 6, 8, 4\) has no scores", lambda n: explain.saliency(*n, layer="conv1")),
         (
-            r"smoothgrad: noise=-0.1 should be",
+            r"smoothgrad: noise_scale=-0.1 should be",
             lambda n: explain.smoothgrad(*n, key=jax.random.key(0), noise_scale=-0.1),
         ),
-        (r"smoothgrad: samples=0 should be", lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0)),
-        (r"integrated_gradients: steps=0 should be", lambda n: explain.integrated_gradients(*n, num_steps=0)),
+        (r"smoothgrad: num_samples=0 should be", lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0)),
+        (r"integrated_gradients: num_steps=0 should be", lambda n: explain.integrated_gradients(*n, num_steps=0)),
         (
             r"integrated_gradients: baseline \(6, 8\) should be a number, one image \(6, 8, 2\), or",
             lambda n: explain.integrated_gradients(*n, baseline=np.zeros((6, 8))),

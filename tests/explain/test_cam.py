@@ -166,7 +166,7 @@ def test_cam_and_grad_cam_agree_where_the_network_ends_with_a_mean(x64, rng):
             r"class_activation_map: the model ends with flatten, dense; it needs global_avg",
             ("class_activation_map", {}),
         ),
-        (r"grad_cam: label 5 is none of the 3", ("grad_cam", {"label": 5})),
+        (r"grad_cam: label 5 is none of the 3", ("grad_cam", {"target": 5})),
     ],
 )
 def test_what_cannot_be_is_told(rng, said, ask):

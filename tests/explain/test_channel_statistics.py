@@ -215,16 +215,16 @@ NO = np.zeros((0, 6, 8, 2), np.float32)
 @pytest.mark.parametrize(
     ("said", "call"),
     [
-        (r"activity: images \(0, 6, 8, 2\) hold none", lambda *n: explain.activation_statistics(*n, NO)),
-        (r"activity: unknown layer 'conv3'", lambda *n: explain.activation_statistics(*n, NO + 1, layers=["conv3"])),
+        (r"activation_statistics: images \(0, 6, 8, 2\) hold none", lambda *n: explain.activation_statistics(*n, NO)),
+        (r"activation_statistics: unknown layer 'conv3'", lambda *n: explain.activation_statistics(*n, NO + 1, layers=["conv3"])),
         (r"dead_filters: images \(0, 6, 8, 2\) hold none", lambda *n: explain.dead_filters(*n, NO)),
-        (r"dead_filters: at_most=1 should be a share", lambda *n: explain.dead_filters(*n, NO, max_active_fraction=1)),
+        (r"dead_filters: max_active_fraction=1 should be a share", lambda *n: explain.dead_filters(*n, NO, max_active_fraction=1)),
         (r"saturation: images \(0, 6, 8, 2\) hold none", lambda *n: explain.saturation(*n, NO)),
         (r"feature_correlation: unknown layer 'con'", lambda *n: explain.feature_correlation(*n, NO, layer="con")),
         (r"feature_correlation: images .* hold none", lambda *n: explain.feature_correlation(*n, NO, layer="conv1")),
-        (r"health: images \(0, 6, 8, 2\) hold none", lambda *n: explain.diagnose(*n, NO)),
+        (r"diagnose: images \(0, 6, 8, 2\) hold none", lambda *n: explain.diagnose(*n, NO)),
         (
-            r"health: labels \(2,\) should be one for each of the 1 ",
+            r"diagnose: labels \(2,\) should be one for each of the 1 ",
             lambda *n: explain.diagnose(*n, np.ones((1, 6, 8, 2)), [0, 1]),
         ),
         (r"gradient_norms: images .* hold none", lambda *n: explain.gradient_norms(*n, NO, [])),

@@ -16,7 +16,7 @@ CONVS = serial(Conv(3, 3, padding="SAME"), relu, MaxPool(2), Conv(4, 2), flatten
 def test_the_best_image_of_a_linear_filter_is_white_where_the_kernel_is_positive(rng, promoting):
     kernel = rng.uniform(0.2, 1, size=(3, 4, 2, 2)).astype(np.float32) * rng.choice([-1, 1], size=(3, 4, 2, 2))
     params = {"conv1": {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.ones(2)}}
-    model, options = serial(Conv(2, (3, 4))), {"layer": "conv1", "steps": 60, "smoothing": 0, "jitter": 0}
+    model, options = serial(Conv(2, (3, 4))), {"layer": "conv1", "num_steps": 60, "blur": 0, "jitter": 0}
     images = explain.maximize_activation(model, params, {}, (6, 7, 2), key=jax.random.key(0), **options)
     assert images.shape == (2, 6, 7, 2)
     for k in range(2):
@@ -185,8 +185,8 @@ def test_the_correlation_is_spearmans_of_absolute_values(rng):
     [
         (r"maximize_activation: unknown layer 'conv9'", "max", {"layer": "conv9"}),
         (r"maximize_activation: channel 4 is none of the 4 of layer conv2", "max", {"layer": "conv2", "channels": [4]}),
-        (r"maximize_activation: steps=0 should be", "max", {"layer": "conv2", "steps": 0}),
-        (r"maximize_activation: smoothing=2 should be from 0 to 1", "max", {"layer": "conv2", "smoothing": 2}),
+        (r"maximize_activation: num_steps=0 should be", "max", {"layer": "conv2", "num_steps": 0}),
+        (r"maximize_activation: blur=2 should be from 0 to 1", "max", {"layer": "conv2", "blur": 2}),
         (r"maximize_activation: jitter=-1 should be", "max", {"layer": "conv2", "jitter": -1}),
         (r"top_activating_patches: unknown layer", "near", {"layer": "relu7"}),
         (r"top_activating_patches: count=0 should be", "near", {"layer": "conv1", "count": 0}),

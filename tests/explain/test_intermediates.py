@@ -115,14 +115,14 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
     np.testing.assert_array_equal(ask([2, 0, 3]), logits[[0, 1, 2], [2, 0, 3]])
     np.testing.assert_array_equal(ask(1), logits[:, 1])
     conv = np.asarray(explain.feature_maps(model, params, state, x)["conv1"])
-    np.testing.assert_array_equal(ask(layer="conv1", score=explain.max_activation(2)), conv[..., 2].max((1, 2)))
+    np.testing.assert_array_equal(ask(layer="conv1", target_fn=explain.max_activation(2)), conv[..., 2].max((1, 2)))
     for said, args, options in [
         (r"f: label 4 is none of the 4 classes", ([0, 4, 1],), {}),
         (r"f: label int32\(2,\) should be a class number, or one for each of the 3", ([0, 1],), {}),
         (r"f: an output \(3, 6, 5, 3\) has no scores of classes", (), {"layer": "conv1"}),
-        (r"f: score makes \(\) of \(3, 4\); one number an image is wanted", (), {"score": jnp.sum}),
-        (r"f: label and score both say", (1,), {"score": lambda y: y[:, 0]}),
-        (r"strongest: channel 3 is none of the 3", (), {"layer": "conv1", "score": explain.max_activation(3)}),
+        (r"f: score makes \(\) of \(3, 4\); one number an image is wanted", (), {"target_fn": jnp.sum}),
+        (r"f: label and score both say", (1,), {"target_fn": lambda y: y[:, 0]}),
+        (r"strongest: channel 3 is none of the 3", (), {"layer": "conv1", "target_fn": explain.max_activation(3)}),
     ]:
         with pytest.raises(InputError, match=said):
             ask(*args, **options)
@@ -131,7 +131,7 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
 def test_a_regression_head_has_no_classes():
     model = in_series(flatten, Dense(1))
     params, state = model.init(jax.random.key(0), (2, 2, 1))
-    with pytest.raises(InputError, match=r"saliency: an output \(3, 1\) has no scores of classes; .* score=lambda y"):
+    with pytest.raises(InputError, match=r"saliency: an output \(3, 1\) has no scores of classes; .* target_fn=lambda y"):
         named_errors(target_function, name="saliency")(model, params, state, jnp.ones((3, 2, 2, 1)))
 
 

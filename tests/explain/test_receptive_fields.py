@@ -97,7 +97,7 @@ def test_it_is_as_large_as_the_table_says():
         spec = models.get_model(name)
         table = {row.name: row.receptive_field for row in explain.summarize(spec.create(), spec.input_shape).rows}
         found = all_receptive_fields(spec.create(), spec.input_shape)
-        assert {path: field and field.size.size for path, field in found.items()} == table
+        assert {path: field and field.field.size for path, field in found.items()} == table
         assert tuple(found) == explain.layer_names(spec.create())
 
 

@@ -228,7 +228,7 @@ def test_a_summary_is_written_in_four_forms():
     table = summarize(models.lenet5(), (32, 32, 1))
     found = json.loads(format_summary(table, "json"))
     assert found["total"]["params"] == 61_706 and found["total"]["macs"] == 416_520
-    assert found["layers"][0]["dense_params"] == 4_816_896 and found["layers"][3]["sees"] == [14, 14]
+    assert found["layers"][0]["dense_params"] == 4_816_896 and found["layers"][3]["receptive_field"] == [14, 14]
     for form in ("terminal", "text", "markdown"):
         said = format_summary(table, form)
         assert "4,816,896" in said and "61,470" in said and "(28, 28, 6)" in said

@@ -109,7 +109,7 @@ def test_change_is_length_and_angle(rng):
             r"kernel_channel_images: kernel float32\(0, 3, 2, 4\) should be",
             lambda k: explain.kernel_channel_images(k[:0]),
         ),
-        (r"colourfulness: kernel \(3, 3, 2, 4\) has not the three channels", lambda k: explain.colorfulness(k)),
+        (r"colorfulness: kernel \(3, 3, 2, 4\) has not the three channels", lambda k: explain.colorfulness(k)),
         (
             r"change: kernels \(3, 3, 2, 4\) and \(2, 3, 2, 4\) are not of one",
             lambda k: explain.kernel_change(k, k[:2]),

@@ -78,7 +78,7 @@ OPTIONS = {"stride": (2, 1), "padding": 1, "dilation": (1, 2)}
         (AvgPool, ops.avg_pool, {**OPTIONS, "ceil_mode": True, "count_include_pad": True}),
         (LpPool, ops.lp_pool, {**OPTIONS, "ceil_mode": True, "p": 3}),
         (LayerNorm, ops.layer_norm, {"eps": 0.5}),
-        (GroupNorm, ops.group_norm, {"groups": 2, "eps": 0.5}),
+        (GroupNorm, ops.group_norm, {"num_groups": 2, "eps": 0.5}),
         (InstanceNorm, ops.instance_norm, {"eps": 0.5}),
         (RMSNorm, ops.rms_norm, {"eps": 0.5}),
     ],

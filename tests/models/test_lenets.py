@@ -35,7 +35,7 @@ def test_000_21_the_papers_numbers():
     assert connections == [122_304, 151_600, 48_120, 10_164]
     s2, s4 = ((4 + 1) * np.prod(row.shape) for row in layers if row.kind == "subsample")
     assert (s2, s4) == (5_880, 2_000) and sum(connections) + s2 + s4 + 84 * 10 == 340_908
-    assert [row.kind for row in table.rows].count("squash") == 6
+    assert [row.kind for row in table.rows].count("scaled_tanh") == 6
 
 
 def test_what_each_layer_sees():

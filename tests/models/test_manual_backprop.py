@@ -71,7 +71,8 @@ def test_no_automatic_differentiation_is_used():
     """The derivation must stay a derivation: nothing in it asks jax for a gradient."""
     sources = [manual_backprop, *(inspect.getmodule(getattr(ops.backward, name)) for name in ops.backward.__all__)]
     for module in sources:
-        code = inspect.getsource(module).split('"""')[2::2]  # without the docstrings
+        source = inspect.getsource(module).replace("def value_and_grad(", "")  # its own name is no call
+        code = source.split('"""')[2::2]  # without the docstrings
         for word in ("grad(", "vjp", "jvp", "linearize", "linear_transpose"):
             assert not any(word in part for part in code), f"{module.__name__} uses {word}"
 

@@ -111,11 +111,11 @@ def group_norm(
     scale: np.ndarray | None = None,
     bias: np.ndarray | None = None,
     *,
-    groups: int,
+    num_groups: int,
     eps: float = 1e-5,
 ) -> Arithmetic:
     """Each group of channels of an example, over its pixels and channels."""
-    return _explain(asked, Norm(x, range(1, x.ndim - 1), x.shape[-1] // groups, eps), scale, bias)
+    return _explain(asked, Norm(x, range(1, x.ndim - 1), x.shape[-1] // num_groups, eps), scale, bias)
 
 
 def instance_norm(
