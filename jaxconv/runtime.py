@@ -38,7 +38,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 class CpuTuning(NamedTuple):
-    """What :func:`tune` did, in words for people: one line each."""
+    """What :func:`tune_cpu` did, in words for people: one line each."""
 
     allocator: str
     calls: str
@@ -76,7 +76,7 @@ def tune_cpu(*, threads: int | None = None) -> CpuTuning:
 
 
 def configure(*, cpu_tuning: bool) -> None:
-    """What ``--no-cpu-tuning`` decides for a process: :func:`tune`, or not even the options of :func:`compiler_options`."""
+    """What ``--no-cpu-tuning`` decides for a process: :func:`tune_cpu`, or not even the options of :func:`compiler_options`."""
     if cpu_tuning:
         tune_cpu()
     else:
@@ -84,7 +84,7 @@ def configure(*, cpu_tuning: bool) -> None:
 
 
 def cpu_tuning() -> CpuTuning | None:
-    """What :func:`tune` did in this process, or None if nobody called it."""
+    """What :func:`tune_cpu` did in this process, or None if nobody called it."""
     return _tuned
 
 
@@ -124,7 +124,7 @@ def fast_compile_options() -> dict[str, Any]:
 def enable_fast_compile() -> None:
     """Have all programs of this process compiled soon rather than well, for one that computes little.
 
-    Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`HASTY` that XLA takes.
+    Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`FAST_COMPILE_FLAGS` that XLA takes.
     """
     xla_options.add_flags(FAST_COMPILE_FLAGS)
 

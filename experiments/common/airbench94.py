@@ -24,7 +24,7 @@ CLASSES = 10
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images, by channel
 WHITEN_SIZE, WHITEN_IMAGES = 2, 5000  # the first layer's windows, and how many images tell what they vary in
 LOOKAHEAD = 5  # steps
-VIEWS = (0, 1, 4, 5, 6, 9)  # of augment.test_time's ten: the image, up-left, down-right; and these three mirrored
+VIEWS = (0, 1, 4, 5, 6, 9)  # of augment.test_time_views' ten: the image, up-left, down-right; and these three mirrored
 WEIGHTS = (0.25, 0.125, 0.125) * 2
 # PyTorch's initializer: uniform, to ±1 / √(inputs of a filter).
 UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -90,7 +90,7 @@ def _shapes(row: Row) -> dict[str, tuple[int, ...]]:
 
 
 def choose(milliseconds: Mapping[str, float], before: str) -> str:
-    """The fastest lowering, unless the one before is not much slower (:data:`KEEP`).
+    """The fastest lowering, unless the one before is not much slower (:data:`SWITCH_RATIO`).
 
     >>> choose({"library": 1.2, "taps": 1.0}, "library"), choose({"library": 1.3, "taps": 1.0}, "library")
     ('library', 'taps')

@@ -29,7 +29,7 @@ class Split(NamedTuple):
         return Split(self.images[where], self.labels[where])
 
     def with_min_size(self, size: tuple[int, int]) -> "Split":
-        """The images at least so large: see :func:`enlarge`."""
+        """The images at least so large: see :func:`upscale_and_pad`."""
         return self._replace(images=upscale_and_pad(self.images, size))
 
     def to_lazy(self) -> "LazySplit":
@@ -89,7 +89,7 @@ class LazySplit:
         return dataclasses.replace(self, items=self.items[where], labels=self.labels[where])
 
     def with_min_size(self, size: tuple[int, int]) -> "LazySplit":
-        """The images at least so large, once they are read: see :func:`enlarge`."""
+        """The images at least so large, once they are read: see :func:`upscale_and_pad`."""
         nothing = np.zeros((0, *self.image_shape), np.uint8)
         image_shape = upscale_and_pad(nothing, size).shape[1:]
         return dataclasses.replace(self, image_shape=image_shape, read=functools.partial(_enlarged, self.read, size))
@@ -167,7 +167,7 @@ class Dataset:
     def with_min_size(self, image_shape: tuple[int, int, int]) -> "Dataset":
         """The same data set, its images enlarged where a model needs more pixels than they have.
 
-        See :func:`enlarge`.
+        See :func:`upscale_and_pad`.
         """
         size = image_shape[:2]
         validation, test = self.validation.with_min_size(size), self.test.with_min_size(size)

@@ -91,7 +91,7 @@ def activation_statistics(
         batch_size: images at a time.
 
     Returns:
-        An :class:`Activity` for each layer, in the order in which they are computed. The last axis of an output is
+        An :class:`ChannelStatistics` for each layer, in the order in which they are computed. The last axis of an output is
         its channels.
 
     Raises:

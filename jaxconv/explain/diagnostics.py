@@ -52,7 +52,7 @@ class LayerDiagnosis(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What :func:`health` found.
+    """What :func:`diagnose` found.
 
     Attributes:
         rows: one a layer; those that only hand on what they are given (pools, flatten, dropout) are left out.

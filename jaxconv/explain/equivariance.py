@@ -68,7 +68,7 @@ def translation_test(
         batch_size: images at a time.
 
     Returns:
-        One :class:`Shifted` for each shift.
+        One :class:`ShiftResult` for each shift.
 
     Raises:
         InputError: no image, labels that do not go with images or network, a shift that leaves nothing of an image,

@@ -58,7 +58,7 @@ def _walk(path: str, layer: Layer, params: Any, state: Any, x: jax.Array, visit:
 
 
 def named_layers(model: Layer) -> dict[str, Layer]:
-    """Every layer that :func:`walk` visits, by its path, in the order in which they are done.
+    """Every layer that :func:`intercept` visits, by its path, in the order in which they are done.
 
     >>> from jaxconv import Conv, relu, residual, serial
     >>> list(named_layers(serial(Conv(2, 3), residual(Conv(2, 3, padding="SAME")), relu)))

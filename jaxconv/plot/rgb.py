@@ -89,7 +89,7 @@ def draw_box(image: Any, box: Sequence[tuple[int, int]], *, side: int = 224) -> 
     """An image, enlarged to about ``side`` pixels, with a frame around a box of it; what is beyond the border is not.
 
     Args:
-        image: as :func:`picture` takes it.
+        image: as :func:`to_rgb` takes it.
         box: rows and columns, from and up to, as :meth:`jaxconv.shapes.PositionedReceptiveField.bounds` tells them.
         side: of the longer side; the image is enlarged by a whole number.
 

@@ -76,7 +76,7 @@ class DeviceLoader:
 class StreamingLoader:
     """Examples that are read by Grain, in threads beside the training, a few chunks ahead of it.
 
-    In a program of several processes each reads only its share of every batch. The order is that of :class:`Resident`.
+    In a program of several processes each reads only its share of every batch. The order is that of :class:`DeviceLoader`.
 
     Args:
         source: the examples. If it has ``take(indices) -> images``, that is used.
@@ -151,7 +151,7 @@ class _Chunks:
 
 
 def epoch_rows(plan: EpochPlan, seed: int, epoch: int) -> np.ndarray:
-    """Return the batches of an epoch, chunk by chunk, as :func:`rows` writes them: ``(chunks, chunk, B)``."""
+    """Return the batches of an epoch, chunk by chunk, as :func:`batch_indices` writes them: ``(chunks, chunk, B)``."""
     order = epoch_permutation(seed, epoch, plan.num_examples)
     return batch_indices(order, plan.batch_size, plan.executions * plan.steps_per_execution).reshape(
         plan.executions, plan.steps_per_execution, plan.batch_size

@@ -47,7 +47,7 @@ RUNS = {
     "adam, noise, average": {"optimizer": optax.adam(1e-2), "augment": noisy, "ema_decay": 0.9},
     "nesterov, mixup, two seeds": {
         "optimizer": train.make_optimizer("nesterov", 0.05, "cosine", 8, max_grad_norm=1.0, weight_decay=1e-3),
-        "mix": augment.mixup(0.4),
+        "mixup_fn": augment.mixup(0.4),
         "label_smoothing": 0.1,
         "seeds": [0, 3],
     },

@@ -122,7 +122,7 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
         (r"f: an output \(3, 6, 5, 3\) has no scores of classes", (), {"layer": "conv1"}),
         (r"f: score makes \(\) of \(3, 4\); one number an image is wanted", (), {"target_fn": jnp.sum}),
         (r"f: label and score both say", (1,), {"target_fn": lambda y: y[:, 0]}),
-        (r"strongest: channel 3 is none of the 3", (), {"layer": "conv1", "target_fn": explain.max_activation(3)}),
+        (r"max_activation: channel 3 is none of the 3", (), {"layer": "conv1", "target_fn": explain.max_activation(3)}),
     ]:
         with pytest.raises(InputError, match=said):
             ask(*args, **options)

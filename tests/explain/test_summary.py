@@ -235,7 +235,7 @@ def test_a_summary_is_written_in_four_forms():
     markdown = format_summary(table, "markdown").splitlines()
     assert len(markdown) == 2 + 12 + 1 and len({line.count("|") for line in markdown}) == 1
     narrow = format_summary(table, "terminal", width=80)
-    assert max(map(len, narrow.splitlines()[:-1])) <= 80 and "if dense" in narrow.splitlines()[-1]
+    assert max(map(len, narrow.splitlines()[:-1])) <= 80 and "dense params" in narrow.splitlines()[-1]
     assert "4,816,896" not in narrow
     with pytest.raises(InputError, match="summary: unknown form 'html'"):
         format_summary(table, "html")

@@ -49,7 +49,7 @@ def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch
 
         y[n] = mirrored x[n]  if  coin(key, number[n]) + epoch  is odd,  x[n] otherwise
 
-    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time (:func:`flip`), half
+    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time (:func:`random_horizontal_flip`), half
     of the images are seen the same way twice.
 
     Args:
@@ -82,7 +82,7 @@ def random_translation(pixels: IntOrInts = 4, *, padding_mode: str = "zeros") ->
 
         y[n, i, j] = x[n, i + a, j + b],    a and b from −pixels to pixels
 
-    With 4 pixels this is the augmentation of He et al. for CIFAR-10, together with :func:`flip`; with 2 that of
+    With 4 pixels this is the augmentation of He et al. for CIFAR-10, together with :func:`random_horizontal_flip`; with 2 that of
     ConvNetJS.
 
     Args:
@@ -121,7 +121,7 @@ def random_crop(size: IntOrInts, *, padding: IntOrInts = 0, padding_mode: str = 
     Args:
         size: of the window; an int, or two for height and width.
         padding: pixels added on each side first; an int, or two.
-        padding_mode: what they hold, as in :func:`shift`.
+        padding_mode: what they hold, as in :func:`random_translation`.
 
     Raises:
         InputError: an unknown padding_mode, or (while tracing) a window larger than the padded image.

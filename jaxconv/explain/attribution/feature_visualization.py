@@ -167,7 +167,7 @@ def top_activating_patches(
         batch_size: images at a time.
 
     Returns:
-        :class:`Patches`, in numpy's memory.
+        :class:`ActivatingPatches`, in numpy's memory.
 
     Raises:
         InputError: an unknown layer, a channel that it has not, no image, or fewer than ``count``.

@@ -172,7 +172,7 @@ def integrated_gradients(
         num_steps: how many points on the way. (With 128 the gap of 200 images of MNIST was below 0.8 %, with 64 below 2 %.)
 
     Returns:
-        An :class:`Integrated`, whose ``gap`` tells whether there were steps enough.
+        An :class:`IntegratedGradients`, whose ``gap`` tells whether there were steps enough.
 
     Raises:
         InputError: a baseline of another shape, steps below 1, or what saliency refuses.

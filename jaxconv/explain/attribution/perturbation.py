@@ -59,7 +59,7 @@ def occlusion(
         batch_size: images at a time, about.
 
     Returns:
-        An :class:`Occlusion`.
+        An :class:`OcclusionResult`.
 
     Raises:
         InputError: a patch larger than the image; a stride larger than the patch, which would leave pixels uncovered;

@@ -78,7 +78,7 @@ ATTRIBUTION_METHODS: dict[str, Method] = {
 
 
 def applicable_methods(model: Layer, input_shape: tuple[int, int, int]) -> dict[str, Method]:
-    """Those of :data:`METHODS` that can be asked of a model; nothing is computed.
+    """Those of :data:`ATTRIBUTION_METHODS` that can be asked of a model; nothing is computed.
 
     Args:
         model: a Layer.

@@ -41,7 +41,7 @@ def model_randomization_test(
 
     Args:
         attribute: ``(model, params, state, images, label) -> (N, …)``, such as :func:`jaxconv.explain.saliency`, or one
-            of :data:`METHODS`. (``jax.jit(attribute, static_argnums=0)`` compiles it once for all.)
+            of :data:`ATTRIBUTION_METHODS`. (``jax.jit(attribute, static_argnums=0)`` compiles it once for all.)
         model, params, state: the trained network.
         images: ``(N, H, W, C)``.
         target: the class that is asked about all the time; by default the likeliest of the trained network.

@@ -111,7 +111,7 @@ def select_scores(y: jax.Array, target: Any = None, target_fn: TargetFn | None =
     if y.ndim != 2 or y.shape[1] < 2:
         raise InputError(
             f"an output {y.shape} has no scores of classes; say what to ask about, with a score that makes "
-            "one number an image of it: score=lambda y: y[:, 0], or explain.strongest(channel)"
+            "one number an image of it: target_fn=lambda y: y[:, 0], or explain.max_activation(channel)"
         )
     return jnp.take_along_axis(y, resolve_target(y, target)[:, None], axis=1)[:, 0]
 
