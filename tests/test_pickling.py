@@ -116,5 +116,5 @@ def test_layers_have_a_hash_and_copies():
     static = jax.jit(lambda layer, x: layer.apply(*layer.init(KEY, (5, 5, 1)), x)[0], static_argnums=0)
     assert static(layer, jnp.ones((1, 5, 5, 1))).shape == (1, 3, 3, 3)
     assert copy.deepcopy(serial(lambda x: x)).kind == "serial"
-    assert repr(serial(Conv(2, 3), relu)) == "<Layer serial, parts=conv1, relu1>"
+    assert repr(serial(Conv(2, 3), relu)) == "<Layer serial, children=conv1, relu1>"
     assert as_layer(layer) is layer

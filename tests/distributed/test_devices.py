@@ -193,7 +193,7 @@ def test_devices_exchange_sums_and_nothing_else(found, name):
 def test_the_command_line_trains_the_same_on_eight_devices(found, folder):
     one, eight = (load_run(folder / f"on{count}") for count in (1, DEVICES))
     close((one.params, one.state), (eight.params, eight.state))
-    assert eight.config["devices"] == DEVICES
+    assert eight.config["num_devices"] == DEVICES
 
 
 def test_a_mesh_is_of_devices_that_are_there():

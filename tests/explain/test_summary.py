@@ -237,7 +237,7 @@ def test_a_summary_is_written_in_four_forms():
     narrow = format_summary(table, "terminal", width=80)
     assert max(map(len, narrow.splitlines()[:-1])) <= 80 and "dense params" in narrow.splitlines()[-1]
     assert "4,816,896" not in narrow
-    with pytest.raises(InputError, match="summary: unknown form 'html'"):
+    with pytest.raises(InputError, match="summary: unknown format 'html'"):
         format_summary(table, "html")
 
 
