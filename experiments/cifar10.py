@@ -58,7 +58,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
     },
 }
-VIEWS: dict[str, dict[str, Any]] = {"convnetjs": {"flip": True, "shift": 2}}  # at test time, as far as in training
+VIEWS: dict[str, dict[str, Any]] = {"convnetjs": {"tta_flip": True, "tta_translate": 2}}  # at test time, as far as in training
 ACCURACIES = {"validation": "val_accuracy", "test accuracy": "test_accuracy", "over ten views": "views_accuracy"}
 
 
@@ -94,8 +94,9 @@ def measure(config: Config, progress: Progress) -> StudyResult:
         folder, result = train_or_resume(asked, progress=False)
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         histories.setdefault(name, []).append([json.loads(line) for line in lines])
-        found = networks.setdefault(name, {"parameters": result["parameters"]})
-        for what in ("val_accuracy", "test_accuracy", "best_epoch", "epochs", "train_seconds"):
+        found = networks.setdefault(name, {"parameters": result["num_params"]})
+        found.setdefault("epochs", []).append(result["epochs_run"])
+        for what in ("val_accuracy", "test_accuracy", "best_epoch", "train_seconds"):
             found.setdefault(what, []).append(result[what])
         if name in VIEWS:
             found.setdefault("views_accuracy", []).append(evaluate_run(load_run(folder), **VIEWS[name])["accuracy"])

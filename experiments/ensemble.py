@@ -153,7 +153,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
 
 def epochs_of(fitted: train.SeedsResult) -> list[list[float]]:
     """The validation accuracy of each network, epoch by epoch."""
-    return [[each["val_accuracy"] for each in record["members"]] for record in fitted.history]
+    return [[each["val_accuracy"] for each in record["per_seed"]] for record in fitted.history]
 
 
 def by_members(probabilities: np.ndarray, labels: np.ndarray) -> dict[int, list[float]]:

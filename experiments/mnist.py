@@ -70,7 +70,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
             "train_seconds": trained.seconds,
         }
     convnet, dense = (results[title]["test_accuracy"] for title in NETWORKS)
-    results["error_decrease"] = [error_decrease(before, after) for before, after in zip(dense, convnet, strict=True)]
+    results["error_reduction"] = [error_reduction(before, after) for before, after in zip(dense, convnet, strict=True)]
     rows = [
         (
             title,
@@ -81,21 +81,21 @@ def measure(config: Config, progress: Progress) -> StudyResult:
         for title in NETWORKS
     ]
     headings = ("network", "parameters", "validation", "test accuracy", "test loss", "best epoch")
-    each = [(f"seed {i}", f"{share:.1%}") for i, share in enumerate(results["error_decrease"])]
+    each = [(f"seed {i}", f"{share:.1%}") for i, share in enumerate(results["error_reduction"])]
     tables = [results_table("", headings, rows), results_table("", ("relative error decrease", ""), each)]
     figure = plots.metric_vs_epoch(histories, kept=kept, title=f"{dataset.name}, by the lecture's recipe")
     return StudyResult(results, {"mnist": figure}, tables)
 
 
-def error_decrease(before: float, after: float) -> float:
+def error_reduction(before: float, after: float) -> float:
     """Of two accuracies: the share of the first one's error that the second has not."""
     return (after - before) / (1 - before) if before < 1 else 0.0
 
 
 def summarize_results(results: dict[str, Any]) -> str:
     convnet, dense = (results[title] for title in NETWORKS)
-    each = ", ".join(f"{share:.0%}" for share in results["error_decrease"])
-    mean = statistics.fmean(results["error_decrease"])
+    each = ", ".join(f"{share:.0%}" for share in results["error_reduction"])
+    mean = statistics.fmean(results["error_reduction"])
     return (
         f"Test accuracy: the convnet ({convnet['parameters']:,} parameters) {mean_std(convnet['test_accuracy'])}, the "
         f"lowest {min(convnet['test_accuracy']):.4f}; the dense network ({dense['parameters']:,}) "

@@ -58,7 +58,7 @@ def train_networks(
     batch_size: int = 64,
     learning_rate: float = 3e-3,
     make_optimizer: Callable[[int], optax.GradientTransformation] | None = None,
-    stopping: EarlyStopping | None = None,
+    early_stopping: EarlyStopping | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
     **options: Any,
 ) -> TrainedNetworks:
@@ -68,11 +68,11 @@ def train_networks(
         model: a layer.
         examples, validation: images and labels, as :func:`jaxconv.train.fit` takes them.
         seeds: of parameters and the order of the data.
-        epochs, batch_size, stopping: as fit takes them.
+        epochs, batch_size, early_stopping: as fit takes them.
         learning_rate: Adam's highest, in one cycle.
         make_optimizer: of the number of steps; instead of Adam.
         on_progress: told the share that is done after every epoch: ``Progress.set_fraction``.
-        options: of the step, as fit takes them: augment, mix, label_smoothing and so on.
+        options: of the step, as fit takes them: augment, mixup_fn, label_smoothing and so on.
 
     >>> from jaxconv import data, models
     >>> digits = data.load("digits")
@@ -97,7 +97,7 @@ def train_networks(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
-            early_stopping=stopping,
+            early_stopping=early_stopping,
             on_epoch_end=on_epoch,
             **options,
         )

@@ -104,7 +104,7 @@ def with_measured(source: str, record: dict[str, Any]) -> str:
     trained = "" if seeds is None else " with one seed" if seeds == 1 else f" with {seeds} seeds"
     kind = "" if record["device"].startswith("gpu") else " of processor time"
     machine = f"{record['device']}, jax {record['versions']['jax']}, {time_of(record)}{kind}"
-    paragraph = textwrap.fill(f"Measured{trained} ({machine}): {record['measured']}", WIDTH, break_long_words=False)
+    paragraph = textwrap.fill(f"Measured{trained} ({machine}): {record['summary']}", WIDTH, break_long_words=False)
     return re.sub(r"^Measured.*?(?=\n\n)", lambda _: paragraph, source, count=1, flags=re.MULTILINE | re.DOTALL)
 
 

@@ -88,7 +88,7 @@ def test_learned_features_are_what_the_last_layer_is_given(rng):
     model = features.convnet()
     params, state = model.init(jax.random.key(0), (8, 9, 1))
     images = rng.integers(0, 256, (5, 8, 9, 1), dtype=np.uint8)
-    found = features.learned(features.Networks(model, [(params, state)], [], [], [], 0.0), images, 2)
+    found = features.learned(features.TrainedNetworks(model, [(params, state)], [], [], [], 0.0), images, 2)
     logits, _ = model.apply(params, state, jnp.asarray(images / np.float32(255)))
     last = params["dense1"]
     np.testing.assert_allclose(found @ np.asarray(last["kernel"]) + np.asarray(last["bias"]), logits, atol=1e-5)

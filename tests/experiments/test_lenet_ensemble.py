@@ -96,7 +96,7 @@ def test_the_settings_are_drawn_from_the_whole_range():
     assert {each.width for each in drawn} == set(ensemble.WIDTHS)
     dropout = [each.dropout for each in drawn]
     assert 0 <= min(dropout) < 0.02 and 0.48 < max(dropout) <= 0.5
-    sizes = {width: ensemble.eval_variables(ensemble.Setting(0.1, width, 0.5), 10).init(jax.random.key(0), (8, 8, 1))[0]
+    sizes = {width: ensemble.network(ensemble.Setting(0.1, width, 0.5), 10).init(jax.random.key(0), (8, 8, 1))[0]
              for width in (8, 16)}  # fmt: skip
     assert [sizes[width]["conv2"]["kernel"].shape for width in (8, 16)] == [(3, 3, 8, 16), (3, 3, 16, 32)]
 

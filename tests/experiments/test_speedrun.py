@@ -201,7 +201,7 @@ def test_scoring_sees_six_views_of_every_image_once(rng):
 
 
 def test_it_learns_what_anyone_can_tell_apart(tmp_path):
-    config = cifar10_speedrun.Config(smoke=True, out=tmp_path).reduced()
+    config = cifar10_speedrun.Config(smoke=True, output_dir=tmp_path).reduced()
     with Progress() as progress:
         found = cifar10_speedrun.measure(config, progress).results
     assert found["steps"] == 36 and found["images"] == 192

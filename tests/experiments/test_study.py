@@ -36,7 +36,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxconv.errors import InputError
-from common.study import Findings, Study, run, spread, table
+from common.study import Study, StudyResult, mean_std, results_table, run_study
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,16 +59,16 @@ def measure(config, progress):
     figure.subplots().imshow(np.random.default_rng(0).random((40, 60, 3)))
     by_length = {config.tosses: heads}
     results = {"heads": by_length, "kinds": np.arange(2), "file": Path("coin.txt")}
-    return Findings(results, {"coin": figure, "other": Figure()}, [table("coins", ("", "heads"), [("mean", 0.5)])])
+    return StudyResult(results, {"coin": figure, "other": Figure()}, [results_table("coins", ("", "heads"), [("mean", 0.5)])])
 
 
 def summarize_results(results):
     [(tosses, heads)] = results["heads"].items()
-    return f"Of {tosses.strip()} tosses, {spread(heads, 2)} are heads."
+    return f"Of {tosses.strip()} tosses, {mean_std(heads, 2)} are heads."
 
 
 if __name__ == "__main__":
-    run(Config, measure, measured)
+    run_study(Config, measure, summarize_results)
 '''
 
 
@@ -83,7 +83,7 @@ def coin(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "coin", module)
     spec.loader.exec_module(module)
     called = []
-    for name in ("tune", "hurry", "keep_programs"):  # they change the process
+    for name in ("tune_cpu", "enable_fast_compile", "enable_compilation_cache"):  # they change the process
         monkeypatch.setattr(runtime, name, lambda *args, name=name: called.append(name))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -146,8 +146,8 @@ def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
     ("line", "said"),
     [
         ("--smoke --record", "--smoke is no evidence, so there is nothing to --record: leave one out"),
-        ("--num-seeds 0", "seeds=0 should be at least 1"),
-        ("--num-seeds 0 --smoke", "seeds=0 should be at least 1"),
+        ("--num-seeds 0", "num_seeds=0 should be at least 1"),
+        ("--num-seeds 0 --smoke", "num_seeds=0 should be at least 1"),
         ("--tosses 0", "tosses=0 should be at least 1"),
         ("--output-dir taken", "the folder taken cannot be made: File exists"),
     ],
@@ -366,7 +366,7 @@ def test_networks_may_be_given_an_optimizer_of_the_number_of_steps():
 def test_a_study_trains_with_its_own_options_unless_told_others(promoting):
     digits, told = data.load("digits"), []
     few = digits.train.subset(slice(90)), digits.validation
-    study = TrainingStudy(seeds=2, epochs=2, batch_size=20, learning_rate=1e-2)
+    study = TrainingStudy(num_seeds=2, epochs=2, batch_size=20, learning_rate=1e-2)
     with Progress() as progress:
         progress.set_fraction = told.append
         trained = study.train(models.mlp(hidden=(4,)), *few, progress, label_smoothing=0.1)

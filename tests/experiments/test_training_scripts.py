@@ -18,14 +18,14 @@ from jaxconv.data import augment
     [(0.97, 0.99, 2 / 3), (0.5, 0.5, 0.0), (0.75, 0.5, -1.0), (0.5, 1.0, 1.0), (1.0, 1.0, 0.0)],
 )
 def test_how_much_of_an_error_is_gone(before, after, share):  # row 004-25: (0.03 − 0.01) / 0.03
-    assert mnist.error_decrease(before, after) == pytest.approx(share)
+    assert mnist.error_reduction(before, after) == pytest.approx(share)
 
 
 def test_mnist_tells_the_lowest_and_the_decrease_of_each_seed():
     results = {
         "convnet": {"parameters": 93322, "test_accuracy": [0.992, 0.99]},
         "dense": {"parameters": 118282, "test_accuracy": [0.98, 0.96]},
-        "error_decrease": [0.6, 0.75],
+        "error_reduction": [0.6, 0.75],
     }
     assert mnist.summarize_results(results) == (
         "Test accuracy: the convnet (93,322 parameters) 0.9910 ± 0.0014, the lowest 0.9900; the dense network "
@@ -67,7 +67,7 @@ def test_cifar10_tells_of_the_images_and_of_the_views():
 
 @pytest.mark.usefixtures("promoting")
 def test_cifar10_started_again_reads_what_is_finished(tmp_path):
-    config = dataclasses.replace(cifar10.Config(smoke=True, out=tmp_path).reduced(), smoke=False, epochs=1)
+    config = dataclasses.replace(cifar10.Config(smoke=True, output_dir=tmp_path).reduced(), smoke=False, epochs=1)
     with Progress() as progress:
         first, again = (cifar10.measure(config, progress).results for _ in range(2))
     assert first == again  # seconds too

@@ -112,9 +112,9 @@ def test_a_comparison_is_summed_up_by_its_largest_error(compared):
         Comparison("a", "float64", "cpu", (), {"a": Timing(forward=1e-3, forward_backward=4e-3)})
     )
     assert timed == {"agree": True, "error": {"a": None}, "milliseconds": {"a": 4.0}}
-    said = compare_gradients.measured({"powers": compared})
+    said = compare_gradients.summarize_results({"powers": compared})
     assert said == "Of 3 implementations on powers, they differ for powers: the largest relative error is 1.3e-04."
-    assert "all agree" in compare_gradients.measured({"powers": compared | {"agree": True}})
+    assert "all agree" in compare_gradients.summarize_results({"powers": compared | {"agree": True}})
 
 
 def test_the_readmes_table_is_renewed_between_its_marks(compared, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_readmes_table_is_renewed_between_its_marks(compared, tmp_path, monk
 def test_networks_of_one_head_or_the_other_share_their_convolutions():
     shapes = {}
     for head in translation.HEADS:
-        params, _ = translation.eval_variables(head, 5, 10).init(jax.random.key(0), (28, 28, 1))
+        params, _ = translation.network(head, 5, 10).init(jax.random.key(0), (28, 28, 1))
         shapes[head] = jax.tree.map(jnp.shape, {name: params[name] for name in ("conv1", "conv2")})
         assert params[sorted(params)[-1]]["kernel"].shape[1] == 10
     assert shapes["flatten"] == shapes["global mean"]

@@ -49,7 +49,7 @@ def seen(monkeypatch):
         right = len(log.fits) * 37 % 101 / 101  # differs from training to training
         record = {"epoch": 1, "loss": 1.0, "accuracy": right, "val_accuracy": right, "val_loss": 1.0}
         if several:
-            record["members"] = [record] * len(seed)
+            record["per_seed"] = [record] * len(seed)
         log.fits.append(
             SimpleNamespace(
                 model=model,
@@ -76,19 +76,19 @@ def seen(monkeypatch):
         log.moved.append(images)
         return [ShiftResult(s, 0.5, 0.5, 0.1) for s in shifts]
 
-    def robust(model, params, state, images, labels, *, distortions, **options):
+    def robust(model, params, state, images, labels, *, corruptions, **options):
         log.distorted.append(images)
-        return {d: [(explain.CORRUPTIONS[d].identity, 1.0), (1.5, 0.5)] for d in distortions}
+        return {d: [(explain.CORRUPTIONS[d].identity, 1.0), (1.5, 0.5)] for d in corruptions}
 
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(train, "fit_seeds", fit_seeds)
     monkeypatch.setattr(train, "evaluate", evaluate)
     monkeypatch.setattr(explain, "translation_test", translation_test)
-    monkeypatch.setattr(explain, "robustness", robust)
+    monkeypatch.setattr(explain, "corruption_accuracy", robust)
     return log
 
 
-def summarize_results(study, **changes):
+def measured(study, **changes):
     config = dataclasses.replace(study.Config(smoke=True).reduced(), **changes)
     with Progress() as progress:
         return study.measure(config, progress).results
@@ -112,7 +112,7 @@ def test_pooling(seen):
     for name, value in wanted.items():
         layer = serial(*pooling.POOLS[name](1))
         assert float(layer.apply(*layer.init(jax.random.key(0), (2, 2, 1)), x)[0].squeeze()) == pytest.approx(value)
-    measured(pooling, pools=tuple(pooling.POOLS), seeds=1)
+    measured(pooling, pools=tuple(pooling.POOLS), num_seeds=1)
     check_parts(seen)
     sizes = dict(zip(pooling.POOLS, (sum(p.size for p in jax.tree.leaves(f.params)) for f in seen.fits), strict=True))
     assert sizes["max"] == sizes["mean"] == sizes["L2"] == sizes["stride 2"]
@@ -188,7 +188,7 @@ def test_generative(monkeypatch):
         raise Caught(loss)
 
     images = data.load("digits").train.images[:64]
-    config = dataclasses.replace(generative.Config(smoke=True).reduced(), seeds=1)
+    config = dataclasses.replace(generative.Config(smoke=True).reduced(), num_seeds=1)
     coder, key = generative.coder((8, 8, 1), config.code, True), jax.random.key(0)
     params = {"encoder": coder.encoder.init(key, (8, 8, 1))[0], "decoder": coder.decoder.init(key, (config.code,))[0]}
     with monkeypatch.context() as patched:

@@ -107,13 +107,13 @@ def load(folder, case):
 
 def assert_same(found, wanted):
     """Every array bit for bit; every number of every epoch but the times."""
-    for part in ("last", "params", "state"):
+    for part in ("final_state", "params", "state"):
         here, there = getattr(found, part), getattr(wanted, part)
         assert jax.tree.structure(here) == jax.tree.structure(there)
         for one, other in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
             assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
     assert without_times(found.history) == without_times(wanted.history)
-    assert (found.best_epoch, found.steps) == (wanted.best_epoch, wanted.steps)
+    assert (found.best_epoch, found.num_steps) == (wanted.best_epoch, wanted.num_steps)
 
 
 def stopped_at(places, case, folder):
