@@ -126,7 +126,7 @@ def test_a_study_leaves_its_results_and_figures_and_says_what_it_found(coin):
     assert report["device"] == runtime.device_name() and report["versions"] == runtime.versions()
     assert "saved in runs/coin: coin.json, coin.png, other.png" in out
     assert not (coin.folder / "scripts/results").exists()
-    assert coin.called == ["tune", "keep_programs"]
+    assert coin.called == ["tune_cpu", "enable_compilation_cache"]
 
 
 def test_the_sentence_can_be_made_of_the_file_again(coin):
@@ -139,7 +139,7 @@ def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
     report, *_ = coin("--smoke --num-seeds 2 --tosses 50 --output-dir there")
     assert report["config"]["tosses"] == 8 and report["results"]["heads"] == {"8": [heads(8, 0), heads(8, 1)]}
     assert (coin.folder / "here/there/coin.json").exists() and not (coin.folder / "here/runs").exists()
-    assert coin.called == ["tune", "keep_programs", "hurry"]
+    assert coin.called == ["tune_cpu", "enable_compilation_cache", "enable_fast_compile"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_mistake_in_the_sentence_does_not_cost_the_work(coin, monkeypatch):
 def test_a_study_that_trains_nothing_has_no_seeds(coin, capsys):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(StudyOptions):
-        seeds = 1  # what the script looks at, no option
+        num_seeds = 1  # what the script looks at, no option
         tosses: int = 20
 
     coin.module.Config = Config
