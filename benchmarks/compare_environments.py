@@ -6,9 +6,10 @@ Each environment is a name and the command that starts its Python, with what ``e
     python -m benchmarks.compare_environments new=venv/bin/python \\
         avx2="env XLA_FLAGS=--xla_cpu_max_isa=AVX2 venv/bin/python" --models mnist_cnn
 
-jaxconv has to be installed in all of them; a framework of ``--frameworks`` that one of them lacks is left out there. Times are of
-one training step (forward, backward, Adam), medians over rounds in which all take turns, each in a process of its own.
-A ratio to the first environment is the median of the ratios of the same round, so that a slow moment divides out.
+jaxconv has to be installed in all of them; a framework of ``--frameworks`` that one of them lacks is left out there.
+Times are of one training step (forward, backward, Adam), medians over rounds in which all take turns, each in a process
+of its own. A ratio to the first environment is the median of the ratios of the same round, so that a slow moment
+divides out.
 """
 
 import dataclasses

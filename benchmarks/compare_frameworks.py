@@ -40,7 +40,7 @@ class Options:
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
     """Networks, by name. small_cnn and mlp exist in jaxconv alone."""
-    frameworks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.FRAMEWORKS)}, or all of them.")] = ("all",)
+    frameworks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.FRAMEWORKS)}, or all.")] = ("all",)
     batch_size: int | None = None
     """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
     rounds: int = 15

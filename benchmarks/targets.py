@@ -59,7 +59,8 @@ def select_targets(frameworks: Sequence[str]) -> list[Target]:
     for framework in frameworks:
         with error_context("compare_frameworks"):
             checks.one_of("framework", framework, [*FRAMEWORKS, "all"])
-    return [each for each in TARGETS if each.framework == JAXCONV or each.framework in frameworks or "all" in frameworks]
+    chosen = FRAMEWORKS if "all" in frameworks else frameworks
+    return [target for target in TARGETS if target.framework in (JAXCONV, *chosen)]
 
 
 def missing(contestant: Target) -> str | None:

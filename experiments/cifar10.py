@@ -58,7 +58,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
     },
 }
-VIEWS: dict[str, dict[str, Any]] = {"convnetjs": {"tta_flip": True, "tta_translate": 2}}  # at test time, as far as in training
+# Test-time augmentation, as far as in training.
+VIEWS: dict[str, dict[str, Any]] = {"convnetjs": {"tta_flip": True, "tta_translate": 2}}
 ACCURACIES = {"validation": "val_accuracy", "test accuracy": "test_accuracy", "over ten views": "views_accuracy"}
 
 

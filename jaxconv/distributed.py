@@ -49,7 +49,8 @@ def initialize(
 
     >>> initialize("localhost:1234", num_processes=2)
     Traceback (most recent call last):
-    jaxconv.errors.InputError: distributed.initialize: without process_id: give coordinator_address, num_processes and process_id, or none
+    jaxconv.errors.InputError: distributed.initialize: without process_id: give coordinator_address, \
+num_processes and process_id, or none
     """
     coordinator_address = None if coordinator_address == "auto" else coordinator_address
     asked = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}

@@ -19,8 +19,9 @@ On a constant image c a kernel gives c times its sum: so an image blurred by the
 
 :func:`whitening_kernel` is the one that is made from images, as the first layer of a network that need not learn it.
 
-The functions keep an image's size, and take it to go on beyond its border as it ends there (``padding_mode="replicate"``):
-with zeros outside, every bright image would have a frame of edges. Sums are taken at full precision on every device.
+The functions keep an image's size, and take it to go on beyond its border as it ends there
+(``padding_mode="replicate"``): with zeros outside, every bright image would have a frame of edges. Sums are taken at
+full precision on every device.
 """
 
 import jax

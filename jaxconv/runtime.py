@@ -20,7 +20,8 @@ from jaxconv._compat import compilation_cache_dir as compilation_cache_dir
 from jaxconv.errors import InputError, named_errors
 
 # XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
-# inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-cpu-tuning, shows by how much.
+# inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-cpu-tuning, shows by how
+# much.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # Those for a program that runs once: few of LLVM's optimisations.
 HASTY_OPTIONS = {"xla_backend_optimization_level": 1}
@@ -76,7 +77,7 @@ def tune_cpu(*, threads: int | None = None) -> CpuTuning:
 
 
 def configure(*, cpu_tuning: bool) -> None:
-    """What ``--no-cpu-tuning`` decides for a process: :func:`tune_cpu`, or not even the options of :func:`compiler_options`."""
+    """Call :func:`tune_cpu`; without ``cpu_tuning`` leave out the options of :func:`compiler_options` too."""
     if cpu_tuning:
         tune_cpu()
     else:
@@ -124,7 +125,8 @@ def fast_compile_options() -> dict[str, Any]:
 def enable_fast_compile() -> None:
     """Have all programs of this process compiled soon rather than well, for one that computes little.
 
-    Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`FAST_COMPILE_FLAGS` that XLA takes.
+    Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`FAST_COMPILE_FLAGS` that XLA
+    takes.
     """
     xla_options.add_flags(FAST_COMPILE_FLAGS)
 

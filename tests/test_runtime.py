@@ -143,7 +143,8 @@ def test_programs_are_kept_and_found_again(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
         "runtime.cached_programs_raise_false_alarms = lambda: False; "
-        f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); assert runtime.compilation_cache_dir() == str(folder); "
+        f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); "
+        "assert runtime.compilation_cache_dir() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
         "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))).block_until_ready(); "
         "kept = sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache')); "
@@ -229,7 +230,8 @@ def test_the_program_sets_itself_up_unless_told_not_to():
 def test_training_is_compiled_with_the_options(environment, options):
     """Without tune, too; what was chosen otherwise stays."""
     program = (
-        "import json; import jax, jax.numpy as jnp; from jaxconv import runtime; from jaxconv.train import CompiledFunction; "
+        "import json; import jax, jax.numpy as jnp; from jaxconv import runtime; "
+        "from jaxconv.train import CompiledFunction; "
         "f, x = lambda x: x @ x + 1, jnp.ones((300, 300)); product = CompiledFunction('product', f); product(x); "
         "texts = product._compiled.as_text(), jax.jit(f).lower(x).compile().as_text(); "
         "print(json.dumps([runtime.compiler_options(), ['ynn' in text for text in texts]]))"

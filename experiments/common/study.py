@@ -149,8 +149,8 @@ def run_study(
 
     Args:
         options: of the study, a frozen dataclass.
-        measure: ``(config, progress) -> StudyResult``; ``progress`` is a :class:`Progress`. It stands in the study's script, whose
-            docstring is the help.
+        measure: ``(config, progress) -> StudyResult``; ``progress`` is a :class:`Progress`. It stands in the study's
+            script, whose docstring is the help.
         summarize_results: ``(results) -> str``, one sentence from nothing but what the JSON holds.
 
     Returns:

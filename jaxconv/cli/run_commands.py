@@ -38,8 +38,8 @@ class Train(TrainConfig):
     resume: Path | None = None
     """Go on with this run, which was stopped or killed, exactly as if it had not been."""
     coordinator_address: str | None = None
-    """Of several processes that train together, host:port of the first; then --num-processes and --process-id too. On a TPU
-    pod slice, or under Slurm, auto is enough."""
+    """Of several processes that train together, host:port of the first; then --num-processes and --process-id too. On a
+    TPU pod slice, or under Slurm, auto is enough."""
     num_processes: int | None = None
     """How many there are."""
     process_id: int | None = None

@@ -144,7 +144,8 @@ class Dataset:
                 or not 0 < len(images) == len(labels)
             ):
                 raise InputError(
-                    f"{self.name}: {part} has {len(images)} images {dtype}{split.image_shape} and {len(labels)} labels; "
+                    f"{self.name}: {part} has {len(images)} images {dtype}{split.image_shape} and "
+                    f"{len(labels)} labels; "
                     "wanted uint8 (H, W, C), at least one, and as many labels"
                 )
             if split.image_shape != self.image_shape:

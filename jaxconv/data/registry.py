@@ -45,8 +45,8 @@ def load(name: str, *, streaming: bool = False) -> Dataset:
     Args:
         name: one of ``DATASETS``, or ``folder:PATH`` (pictures, a folder a class, or an archive of such folders),
             ``npz:FILE``, ``idx:PATH`` (IDX files, as MNIST's), ``tfds:NAME`` (of TensorFlow Datasets).
-        streaming: leave the training images of a folder or of TensorFlow Datasets where they are, and read each as it is
-            needed (:class:`LazySplit`): for what does not fit in memory. The other parts are read.
+        streaming: leave the training images of a folder or of TensorFlow Datasets where they are, and read each as it
+            is needed (:class:`LazySplit`): for what does not fit in memory. The other parts are read.
 
     Raises:
         InputError: an unknown name, damaged files, or files that cannot be had or read; it says what to do.

@@ -39,7 +39,8 @@ def input_style_of(dataset: str, channels: int) -> InputStyle:
         dataset: ``mnist``, ``digits``, ``tfds:emnist``, ``folder:pictures``, …
         channels: of its images.
 
-    >>> input_style_of("mnist", 1).box == 20 / 28, input_style_of("fashion_mnist", 1).inverted, input_style_of("cifar10", 3).box
+    >>> digits, clothes = (input_style_of(name, 1) for name in ("mnist", "fashion_mnist"))
+    >>> digits.box == 20 / 28, clothes.inverted, input_style_of("cifar10", 3).box
     (True, True, None)
     """
     name = dataset.lower()

@@ -91,8 +91,8 @@ def activation_statistics(
         batch_size: images at a time.
 
     Returns:
-        An :class:`ChannelStatistics` for each layer, in the order in which they are computed. The last axis of an output is
-        its channels.
+        An :class:`ChannelStatistics` for each layer, in the order in which they are computed. The last axis of an
+        output is its channels.
 
     Raises:
         InputError: a layer that the model has not, or no image.

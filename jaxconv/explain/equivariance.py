@@ -133,7 +133,8 @@ def mean_shift_results(tests: Sequence[Sequence[ShiftResult]]) -> list[ShiftResu
 def average_by_distance(rows: Sequence[ShiftResult]) -> dict[int, ShiftResult]:
     """By how far the images are moved, the mean of one way and the other.
 
-    >>> average_by_distance([ShiftResult(-1, 0.5, 1.0, 0.0), ShiftResult(0, 1.0, 1.0, 0.0), ShiftResult(1, 1.0, 1.0, 0.5)])[1]
+    >>> left, still, right = (-1, 0.5, 1.0, 0.0), (0, 1.0, 1.0, 0.0), (1, 1.0, 1.0, 0.5)
+    >>> average_by_distance([ShiftResult(*row) for row in (left, still, right)])[1]
     ShiftResult(shift=1, accuracy=0.75, consistency=1.0, feature_distance=0.25)
     """
     distances = sorted({abs(row.shift) for row in rows})
@@ -149,7 +150,8 @@ def shift_images(
 ) -> jax.Array:
     """Images ``(N, H, W, C)`` moved by whole pixels, which may be traced: ``y[n, i, j] = x[n, i − down, j − right]``.
 
-    >>> shift_images(jnp.arange(1., 4.).reshape(1, 1, 3, 1), 0, 1).ravel(), shift_images(jnp.ones((1, 2, 1, 1)), -1, 0).ravel()
+    >>> row, column = jnp.arange(1., 4.).reshape(1, 1, 3, 1), jnp.ones((1, 2, 1, 1))
+    >>> shift_images(row, 0, 1).ravel(), shift_images(column, -1, 0).ravel()
     (Array([0., 1., 2.], dtype=float32), Array([1., 0.], dtype=float32))
     """
     for axis, by in ((1, down), (2, right)):

@@ -53,7 +53,8 @@ def all_receptive_fields(model: Layer, input_shape: tuple[int, ...]) -> dict[str
     """:func:`receptive_field_of` every layer, by its name, in the order in which they are computed.
 
     >>> from jaxconv import Conv, MaxPool, flatten, serial
-    >>> for name, field in all_receptive_fields(serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten), (4, 4, 1)).items():
+    >>> model = serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten)
+    >>> for name, field in all_receptive_fields(model, (4, 4, 1)).items():
     ...     print(name, field and field.bounds((0, 0)))
     conv1 ((-1, 2), (-1, 2))
     max_pool1 ((-1, 3), (-1, 3))

@@ -33,8 +33,8 @@ def kernel_images(kernel: Any, *, normalize_by: str = "filter") -> jax.Array:
 
     Args:
         kernel: ``(kh, kw, C, O)``, with the C of images: 1 or 3.
-        normalize_by: what ``largest`` is the greatest absolute value of, each ``"filter"`` or the whole ``"layer"``, so that
-            weak filters look weak.
+        normalize_by: where ``largest`` is the greatest absolute value, each ``"filter"`` or the whole ``"layer"``,
+            so that weak filters look weak.
 
     Returns:
         ``(O, kh, kw, C)``, from 0 to 1.

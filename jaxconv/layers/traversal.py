@@ -20,9 +20,9 @@ def intercept(model: Layer, params: Tree, state: Tree, x: jax.Array, interceptor
         model: a Layer.
         params, state: its own.
         x: a batch.
-        interceptor: ``(path, layer, x, apply) -> y`` is called for every layer that has no parts, and for the layers whose
-            parts see the same x (``residual``, ``parallel``), after these; ``apply(x)`` is what it computes. Return
-            that to look on, or something else to step in.
+        interceptor: ``(path, layer, x, apply) -> y`` is called for every layer that has no parts, and for the layers
+            whose parts see the same x (``residual``, ``parallel``), after these; ``apply(x)`` is what it computes.
+            Return that to look on, or something else to step in.
 
     >>> from jaxconv import Conv, flatten, relu, serial
     >>> model = serial(Conv(2, 3), relu, flatten)

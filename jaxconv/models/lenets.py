@@ -105,10 +105,10 @@ def lenet5_1998(num_classes: int = 10, *, impl: str = "auto") -> Layer:
         S2  gain · (sum of 2×2) + bias    12        C5  120 filters of 5×5          48,120
         C3  16 maps, connected by C3   1,516        F6  84 units                    10,164
 
-    Every one of these is followed by :func:`scaled_tanh`. The logits are minus the squared distances of what F6 draws from
-    ten fixed digits, so that softmax and cross-entropy are the paper's loss (its equation 9) without the constant for
-    images that are no digit. The paper trained with a second-order method of its own; here any optimiser of optax will
-    do. Biases start at 0.
+    Every one of these is followed by :func:`scaled_tanh`. The logits are minus the squared distances of what F6 draws
+    from ten fixed digits, so that softmax and cross-entropy are the paper's loss (its equation 9) without the constant
+    for images that are no digit. The paper trained with a second-order method of its own; here any optimiser of optax
+    will do. Biases start at 0.
 
     Args:
         num_classes: the number of outputs, 10 at most, since there are so many digits.

@@ -290,7 +290,8 @@ def global_max_pool(x: Num[Array, "n *spatial c"], *, ties: str = "first") -> Nu
 
 @named_errors
 def adaptive_avg_pool(x: Float[Array, "n *spatial c"], output_size: IntOrInts) -> Float[Array, "n *out c"]:
-    """The mean of ``output_size`` windows that cover the image evenly; window q sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``.
+    """The mean of ``output_size`` windows that cover the image evenly; window q sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉
+    − 1``.
 
     These are PyTorch's windows. They overlap by a pixel where out does not divide n, and repeat pixels where out is
     larger. The sum is taken in at least float32.

@@ -154,7 +154,8 @@ def activating_patches(
         size: of one picture, in inches.
 
     >>> from jaxconv.explain import ActivatingPatches
-    >>> two = ActivatingPatches(np.zeros((2, 1, 3, 3, 1)), np.zeros((2, 1)), np.zeros((2, 1, 2)), np.array([[2.5], [1.0]]))
+    >>> patches, index, position = np.zeros((2, 1, 3, 3, 1)), np.zeros((2, 1)), np.zeros((2, 1, 2))
+    >>> two = ActivatingPatches(patches, index, position, np.array([[2.5], [1.0]]))
     >>> figure = activating_patches(two)
     >>> [axes.get_ylabel() for axes in figure.axes], [axes.get_xlabel() for axes in figure.axes]
     (['0', '1'], ['2.5', '1'])

@@ -23,8 +23,9 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
 
     Args:
         image: ``(H, W, C)``, bytes or floats from 0 to 1.
-        boxes: for each layer ``((top, below), (left, beyond))`` in pixels, as ``explain.receptive_field_of(…).bounds(place)`` gives
-            it. What is outside the image is drawn too: it is padding.
+        boxes: for each layer ``((top, below), (left, beyond))`` in pixels, as
+            ``explain.receptive_field_of(…).bounds(place)`` gives it. What is outside the image is drawn too: it is
+            padding.
         title: above all.
 
     Raises:

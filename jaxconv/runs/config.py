@@ -39,8 +39,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """The share of each target that is spread over all classes."""
     augment: tuple[str, ...] | None = None
-    """hflip, translate:4, crop:28, rotate:15, cutout:8, mixup:0.2, cutmix:1, in this order. By default none, and for cifar10
-    hflip translate:4, as He et al. did."""
+    """hflip, translate:4, crop:28, rotate:15, cutout:8, mixup:0.2, cutmix:1, in this order. By default none, and for
+    cifar10 hflip translate:4, as He et al. did."""
     ema_decay: float | None = None
     """Score an average of the weights over the steps, with this decay: 0.999."""
     grad_accumulation: int = 1

@@ -125,8 +125,8 @@ def evaluate_run(run: TrainedRun, *, tta_flip: bool = False, tta_translate: int 
         tta_flip, tta_translate: average over mirrored images too, and over images moved by so many pixels.
 
     Returns:
-        Loss, count and what :func:`jaxconv.train.classification_report` tells; ``test_data_changed`` is True where the test images
-        are not those of its training.
+        Loss, count and what :func:`jaxconv.train.classification_report` tells; ``test_data_changed`` is True where the
+        test images are not those of its training.
     """
     (images, labels), changed = run.test_data()
     views = augment.test_time_views(flip=tta_flip, translate=tta_translate) if tta_flip or tta_translate else None
@@ -159,7 +159,8 @@ def predict_files(run: TrainedRun, paths: list[Path], *, invert: bool = False) -
 
 
 def enlarged_shape(image_shape: Sequence[int], least: Sequence[int]) -> tuple[int, ...]:
-    """The shape that images have once they are as large as a network needs them: see :func:`jaxconv.data.upscale_and_pad`.
+    """The shape that images have once they are as large as a network needs them: see
+    :func:`jaxconv.data.upscale_and_pad`.
 
     >>> enlarged_shape([8, 8, 1], (28, 28, 1))
     (28, 28, 1)

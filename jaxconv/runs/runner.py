@@ -166,7 +166,8 @@ def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path
     for name, wanted in asked.items():
         if name not in ("run_dir", *RESUME_OVERRIDES) and written.get(name) != wanted:
             raise InputError(
-                f"{config.run_dir} holds a run with {name}={written.get(name)!r}, not {wanted!r}: give another --run-dir"
+                f"{config.run_dir} holds a run with {name}={written.get(name)!r}, not {wanted!r}: "
+                "give another --run-dir"
             )
     return resume_training(
         config.run_dir, progress=progress, **{name: getattr(config, name) for name in RESUME_OVERRIDES}

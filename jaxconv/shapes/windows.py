@@ -126,7 +126,8 @@ padding 1 or 4 on both sides would fit, or stride 1, 2 or 4
     room = size + low + high - dilated_size(window, dilation)
     if room < 0 and not (ceil_mode and room > -stride and not exact):
         raise InputError(
-            f"the window spans {dilated_size(window, dilation)} pixels but the padded input has only {size + low + high} "
+            f"the window spans {dilated_size(window, dilation)} pixels but the padded input has only "
+            f"{size + low + high} "
             f"({size} + {low} + {high} of padding): pad more, or take a smaller window"
         )
     rest = room % stride

@@ -14,7 +14,7 @@ MODES = ("auto", "min", "max")
 
 
 class EarlyStoppingState(NamedTuple):
-    """What has been seen so far, in plain numbers: ``EarlyStoppingState(*json.loads(json.dumps(state)))`` is the same."""
+    """State of :class:`EarlyStopping`, in numbers that go into JSON and back."""
 
     best_value: float | None = None  # the monitored value of the best epoch; None: there is none yet
     tie_break: float = 0.0  # its loss, where the accuracy is monitored

@@ -76,7 +76,8 @@ class DeviceLoader:
 class StreamingLoader:
     """Examples that are read by Grain, in threads beside the training, a few chunks ahead of it.
 
-    In a program of several processes each reads only its share of every batch. The order is that of :class:`DeviceLoader`.
+    In a program of several processes each reads only its share of every batch. The order is that of
+    :class:`DeviceLoader`.
 
     Args:
         source: the examples. If it has ``take(indices) -> images``, that is used.
@@ -176,7 +177,8 @@ def plan_epoch(count: int, batch_size: int, input_shape: tuple[int, ...]) -> Epo
 def epoch_permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch sees its examples: a function of seed and epoch, of nothing that went before.
 
-    >>> epoch_permutation(0, 1, 4).tolist() == epoch_permutation(0, 1, 4).tolist() != epoch_permutation(0, 2, 4).tolist()
+    >>> first, again, second = (epoch_permutation(0, epoch, 4).tolist() for epoch in (1, 1, 2))
+    >>> first == again != second
     True
     """
     return np.random.default_rng([seed, epoch]).permutation(count)

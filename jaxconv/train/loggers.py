@@ -104,8 +104,8 @@ class TensorBoardWriter:
 
     Args:
         folder: made if it is not there.
-        initial_epoch: the epoch that comes next. TensorBoard hides what the folder holds of this epoch and later ones, so that
-            a resumed run does not show them twice.
+        initial_epoch: the epoch that comes next. TensorBoard hides what the folder holds of this epoch and later ones,
+            so that a resumed run does not show them twice.
 
     Raises:
         InputError: no tensorboardX, or a folder that cannot be written.

@@ -94,14 +94,15 @@ def fit(
     same parameters, bit for bit on CPU, in one go or in several. Each program is compiled once, which is not counted
     as training; an input of another shape is then an error, not a silent second compilation.
 
-    A layer that dies is told with a ``DeadLayerWarning`` (:mod:`jaxconv.errors`), once, and stands under ``dead_layers`` in
+    A layer that dies is told with a ``DeadLayerWarning`` (:mod:`jaxconv.errors`), once, and stands under
+    ``dead_layers`` in
     the record of every epoch in which it is: a relu or relu6 whose output is 0 for every validation image. Lecture
     row 003-24.
 
     Args:
         model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
-        train_data: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or examples that are
-            read when they are needed, ``source[i]`` being an image and its label: they are streamed. Series
+        train_data: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or examples that
+            are read when they are needed, ``source[i]`` being an image and its label: they are streamed. Series
             ``(N, T, C)`` and volumes ``(N, D, H, W, C)`` are taken too, here and by evaluate and predict. Or a data
             set of :mod:`jaxconv.data`, or another object that has the parts ``train`` and ``validation``.
         validation_data: ``(images, labels)``; by default the data set's.
@@ -116,8 +117,8 @@ def fit(
             ``RangeWarning`` tells if they do not go from 0 to 1.
         jit: False runs one step at a time, to look into; the numbers are the same but for rounding.
         progress_bar: show a progress bar.
-        on_epoch_end: called after every epoch with its record, a snapshot that may be kept, and whether it is the best so
-            far.
+        on_epoch_end: called after every epoch with its record, a snapshot that may be kept, and whether it is the best
+            so far.
         on_checkpoint: called with a snapshot between two chunks, every ``checkpoint_seconds``.
         resume_from: a snapshot of the same run to go on from, instead of the beginning.
         variables: ``(params, state)`` to start from, such as those of a trained network; by default fresh ones.

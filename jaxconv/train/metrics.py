@@ -137,8 +137,8 @@ def classification_report(probabilities: ArrayLike, labels: ArrayLike, classes: 
         classes: their names.
 
     Returns:
-        ``accuracy``, ``top5_accuracy``, ``expected_calibration_error``, ``per_class`` (a dict for each class: ``class``,
-        ``precision``, ``recall``, ``f1``, ``support``), and ``confusion`` (a list of rows).
+        ``accuracy``, ``top5_accuracy``, ``expected_calibration_error``, ``per_class`` (a dict for each class:
+        ``class``, ``precision``, ``recall``, ``f1``, ``support``), and ``confusion`` (a list of rows).
 
     Raises:
         InputError: rows that are no probabilities, or labels or names that do not go with them.
@@ -171,7 +171,8 @@ def _class_numbers(name: str, values: ArrayLike, num_classes: int) -> np.ndarray
         raise InputError(f"{name} {numbers.dtype}{numbers.shape} should be (N,) class numbers, and at least one")
     if numbers.min() < 0 or numbers.max() >= num_classes:
         raise InputError(
-            f"{name} go from {numbers.min()} to {numbers.max()}, but there are {num_classes} classes: 0 to {num_classes - 1}"
+            f"{name} go from {numbers.min()} to {numbers.max()}, but there are {num_classes} classes: "
+            f"0 to {num_classes - 1}"
         )
     return numbers.astype(np.int64)
 

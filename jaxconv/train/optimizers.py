@@ -65,8 +65,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """An optax optimiser whose learning rate follows a schedule.
 
-    First ``g ← g · min(1, max_grad_norm / ‖g‖)``, the norm being that of all gradients together. Then the kernels decay:
-    ``g ← g + weight_decay · w`` in sgd, momentum, nesterov, adam and rmsprop, before the gradient is averaged;
+    First ``g ← g · min(1, max_grad_norm / ‖g‖)``, the norm being that of all gradients together. Then the kernels
+    decay: ``g ← g + weight_decay · w`` in sgd, momentum, nesterov, adam and rmsprop, before the gradient is averaged;
     ``w ← w − rate · (u + weight_decay · w)`` in adamw, lion and muon, beside the step u (Loshchilov and Hutter, 2019).
     Biases and the scales of norms never decay. Without decay, adamw is adam.
 
@@ -126,8 +126,8 @@ def make_schedule(name: str, peak_value: float, total_steps: int, *, warmup_step
         name: a key of ``SCHEDULES``.
         peak_value: the highest learning rate.
         total_steps: how many there will be.
-        warmup_steps: how many of them come before the schedule and go up from 0 to its first value in a line (Goyal et al.,
-            2017). one_cycle starts at a 25th of the peak and has a rise of its own: it needs no other.
+        warmup_steps: how many of them come before the schedule and go up from 0 to its first value in a line (Goyal et
+            al., 2017). one_cycle starts at a 25th of the peak and has a rise of its own: it needs no other.
 
     Raises:
         InputError: an unknown name, a peak that is not positive, or a warm-up that leaves no step.
@@ -146,7 +146,8 @@ def make_schedule(name: str, peak_value: float, total_steps: int, *, warmup_step
         raise InputError(f"{total_steps:,} steps are more than can be counted; take fewer epochs or larger batches")
     if warmup_steps >= total_steps:
         raise InputError(
-            f"warmup_steps={warmup_steps} leaves nothing of {total_steps} steps to the schedule; take less, or more epochs"
+            f"warmup_steps={warmup_steps} leaves nothing of {total_steps} steps to the schedule; "
+            "take less, or more epochs"
         )
     schedule = SCHEDULES[name](peak_value, total_steps - warmup_steps)
     if not warmup_steps:

@@ -146,7 +146,8 @@ def tree_sha256(tree: Any) -> str:
     """SHA-256 over the bytes of every array, in the order of their paths: two networks are equal bit for bit, or not.
 
     >>> params = {"dense1": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)}}
-    >>> tree_sha256(params)[:8], tree_sha256(jax.tree.map(np.copy, params))[:8], tree_sha256({"dense1": params["dense1"]["bias"]})[:8]
+    >>> trees = params, jax.tree.map(np.copy, params), {"dense1": params["dense1"]["bias"]}
+    >>> tuple(tree_sha256(tree)[:8] for tree in trees)
     ('3b8974da', '3b8974da', '374708ff')
     """
     digest = hashlib.sha256()

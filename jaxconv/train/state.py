@@ -57,8 +57,8 @@ def create_train_state(
         input_shape: of one example, ``(H, W, C)``.
         ema: keep the averaged network too.
         variables: params and state to copy, instead of fresh ones.
-        trainable: parameters that are trained, as for :func:`jaxconv.train.make_train_step`; the optimizer keeps state for
-            these only.
+        trainable: parameters that are trained, as for :func:`jaxconv.train.make_train_step`; the optimizer keeps state
+            for these only.
 
     Raises:
         InputError: what is no layer, no optimiser, no key or no shape; or if ``variables`` are of another model, or

@@ -51,13 +51,14 @@ def make_train_step(
         model, optimizer: the network, and how it learns. An optimiser that takes more than gradients is given ``value``
             (the mean loss of the batch), ``grad`` and ``value_fn`` (``params -> value``).
         augment: ``(key, images) -> images``, of floats from 0 to 1: :mod:`jaxconv.data.augment`.
-        mixup_fn: ``(key, images, targets) -> (images, targets)``, with a row of probabilities an example: mixup, cutmix.
+        mixup_fn: ``(key, images, targets) -> (images, targets)``, with a row of probabilities an example: mixup,
+            cutmix.
         label_smoothing: the share s of the target that is spread over all classes (Szegedy et al., 2015,
             https://arxiv.org/abs/1512.00567): ``(1 − s) · one_hot + s / classes``.
         dtype: what to compute in: ``"float32"``, or ``"bfloat16"`` with parameters, their gradients' sums and the
             loss still in float32 (Micikevicius et al., 2017, https://arxiv.org/abs/1710.03740).
-        grad_accumulation: go through the batch in so many parts, one after the other, and add up their gradients: the memory
-            of a part, the gradient of the whole. Batch norm sees parts.
+        grad_accumulation: go through the batch in so many parts, one after the other, and add up their gradients: the
+            memory of a part, the gradient of the whole. Batch norm sees parts.
         ema_decay: keep an exponential moving average of params and state with this decay, such as 0.999; in its first
             steps t a shorter one, (1 + t) / (10 + t). What is not floating, such as a counter, is the newest.
         scale: what the pixels are divided by: see :func:`to_float`.

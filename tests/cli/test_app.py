@@ -44,7 +44,8 @@ def test_train_eval_predict(jaxconv, tmp_path):
     [folder] = (tmp_path / "runs").iterdir()
     result = json.loads((folder / "result.json").read_text())
     assert f"test accuracy {result['test_accuracy']:.4f} on 360 images" in out
-    assert f"saved in runs/{folder.name}: checkpoints, classification_report.json, config.json, confusion_matrix.png" in out
+    names = "checkpoints, classification_report.json, config.json, confusion_matrix.png"
+    assert f"saved in runs/{folder.name}: {names}" in out
     assert "  epoch      loss  accuracy    validation loss  accuracy    images/s" in out
 
     code, out, _ = jaxconv(f"eval runs/{folder.name}")

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.usefixtures("promoting")
 
 
 def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
-    line = "compare --op conv --input-shape 2 9 8 3 --features 4 --kernel-size 3 --stride 2 --repeats 1 --fd-entries 4 --json found.json"
+    line = "compare --op conv --input-shape 2 9 8 3 --features 4 --kernel-size 3 --stride 2 "
+    line += "--repeats 1 --fd-entries 4 --json found.json"
     code, out, _ = jaxconv(line)
     assert code == 0 and "all agree: largest relative error" in out and "saved in found.json" in out
     implementations = (*list(ops.LOWERINGS)[1:], "auto", "manual")

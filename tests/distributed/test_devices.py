@@ -25,6 +25,8 @@ DEVICES, BATCH, CLASSES = 8, 40, 5
 EXAMPLES = 150  # the last batch has 30 of 40: six devices with five examples each, and two with padding alone
 SHAPE = (9, 7, 3)
 
+ALL = "coordinator_address, num_processes and process_id"
+
 
 def examples(count=EXAMPLES):
     rng = np.random.default_rng(0)
@@ -258,7 +260,7 @@ def test_a_batch_has_to_divide_among_the_devices(size, near):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("localhost:1234",), "without num_processes and process_id: give coordinator_address, num_processes and process_id, or none"),
+        (("localhost:1234",), f"without num_processes and process_id: give {ALL}, or none"),
         (("auto", 2), "without coordinator_address and process_id: give"),
         ((None, 2, 0), "without coordinator_address: give"),
         (("localhost:1234", 2, 2), "process_id=2 should be from 0 to 1"),
@@ -288,7 +290,8 @@ def test_alone_there_is_nothing_to_find_and_nobody_to_ask(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     for given in ((), ("auto",)):
-        with pytest.raises(InputError, match=r"initialize: jax finds no cluster that this is a part of: give coordinator_addr"):
+        message = r"initialize: jax finds no cluster that this is a part of: give coordinator_addr"
+        with pytest.raises(InputError, match=message):
             distributed.initialize(*given)
     distributed.assert_equal("settings", {"seed": 0})
     assert distributed.broadcast_from_main(True) is True and distributed.broadcast_from_main(False) is False

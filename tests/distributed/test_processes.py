@@ -99,12 +99,8 @@ def one_of_two(address, process):
     """What one of the two processes does, and can tell of."""
     sys.addaudithook(watch)
     LazySplit.take = counting(LazySplit.take)
-    assert (
-        cli.main(
-            f"{LINE} --run-dir together --coordinator-address {address} --num-processes 2 --process-id {process}".split()
-        )
-        == 0
-    )
+    line = f"{LINE} --run-dir together --coordinator-address {address} --num-processes 2"
+    assert cli.main([*line.split(), "--process-id", str(process)]) == 0
     told = {"count": jax.process_count(), "read": list(READ), "written": list(WRITTEN)}
     told["resumed"] = resume_training(Path("by one, then by two"), progress=False)[1]["epochs_run"]
     told["in memory"] = in_memory(process)
@@ -276,7 +272,8 @@ def test_examples_in_memory_are_trained_on_as_by_one_process(trained, monkeypatc
 
 @pytest.mark.parametrize("process", [0, 1])
 def test_a_process_that_waits_in_vain_says_so(process):
-    program = f"from jaxconv import distributed; distributed.initialize('localhost:{free_port()}', 2, {process}, timeout=1)"
+    address = f"localhost:{free_port()}"
+    program = f"from jaxconv import distributed; distributed.initialize({address!r}, 2, {process}, timeout=1)"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and time.monotonic() - started < 60
@@ -287,6 +284,7 @@ def test_one_of_three_options_is_not_enough(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--coordinator-address", "localhost:1234", "--process-id", "0"]) == 2
     assert capsys.readouterr().err == (
-        "jaxconv: error: distributed.initialize: without num_processes: give coordinator_address, num_processes and process_id, or none\n"
+        "jaxconv: error: distributed.initialize: without num_processes: give "
+        "coordinator_address, num_processes and process_id, or none\n"
     )
     assert not list(tmp_path.iterdir())

@@ -59,7 +59,8 @@ def measure(config, progress):
     figure.subplots().imshow(np.random.default_rng(0).random((40, 60, 3)))
     by_length = {config.tosses: heads}
     results = {"heads": by_length, "kinds": np.arange(2), "file": Path("coin.txt")}
-    return StudyResult(results, {"coin": figure, "other": Figure()}, [results_table("coins", ("", "heads"), [("mean", 0.5)])])
+    table = results_table("coins", ("", "heads"), [("mean", 0.5)])
+    return StudyResult(results, {"coin": figure, "other": Figure()}, [table])
 
 
 def summarize_results(results):

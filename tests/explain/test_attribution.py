@@ -241,7 +241,10 @@ def test_a_map_is_enlarged_between_its_places(rng):
             r"smoothgrad: noise_scale=-0.1 should be",
             lambda n: explain.smoothgrad(*n, key=jax.random.key(0), noise_scale=-0.1),
         ),
-        (r"smoothgrad: num_samples=0 should be", lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0)),
+        (
+            r"smoothgrad: num_samples=0 should be",
+            lambda n: explain.smoothgrad(*n, key=jax.random.key(0), num_samples=0),
+        ),
         (r"integrated_gradients: num_steps=0 should be", lambda n: explain.integrated_gradients(*n, num_steps=0)),
         (
             r"integrated_gradients: baseline \(6, 8\) should be a number, one image \(6, 8, 2\), or",

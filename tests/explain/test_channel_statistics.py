@@ -216,9 +216,15 @@ NO = np.zeros((0, 6, 8, 2), np.float32)
     ("said", "call"),
     [
         (r"activation_statistics: images \(0, 6, 8, 2\) hold none", lambda *n: explain.activation_statistics(*n, NO)),
-        (r"activation_statistics: unknown layer 'conv3'", lambda *n: explain.activation_statistics(*n, NO + 1, layers=["conv3"])),
+        (
+            r"activation_statistics: unknown layer 'conv3'",
+            lambda *n: explain.activation_statistics(*n, NO + 1, layers=["conv3"]),
+        ),
         (r"dead_filters: images \(0, 6, 8, 2\) hold none", lambda *n: explain.dead_filters(*n, NO)),
-        (r"dead_filters: max_active_fraction=1 should be a share", lambda *n: explain.dead_filters(*n, NO, max_active_fraction=1)),
+        (
+            r"dead_filters: max_active_fraction=1 should be a share",
+            lambda *n: explain.dead_filters(*n, NO, max_active_fraction=1),
+        ),
         (r"saturation: images \(0, 6, 8, 2\) hold none", lambda *n: explain.saturation(*n, NO)),
         (r"feature_correlation: unknown layer 'con'", lambda *n: explain.feature_correlation(*n, NO, layer="con")),
         (r"feature_correlation: images .* hold none", lambda *n: explain.feature_correlation(*n, NO, layer="conv1")),

@@ -131,7 +131,8 @@ def test_a_score_is_a_logit_or_what_is_made_of_a_layer(built):
 def test_a_regression_head_has_no_classes():
     model = in_series(flatten, Dense(1))
     params, state = model.init(jax.random.key(0), (2, 2, 1))
-    with pytest.raises(InputError, match=r"saliency: an output \(3, 1\) has no scores of classes; .* target_fn=lambda y"):
+    message = r"saliency: an output \(3, 1\) has no scores of classes; .* target_fn=lambda y"
+    with pytest.raises(InputError, match=message):
         named_errors(target_function, name="saliency")(model, params, state, jnp.ones((3, 2, 2, 1)))
 
 

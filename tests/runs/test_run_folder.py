@@ -124,7 +124,11 @@ CORRUPTIONS = {
     "input_shape zero": (edit("config.json", input_shape=[0, 0, 1]), ALL, "Expected `int` >= 1 - at `$.input_shape["),
     "input_shape huge": (edit("config.json", input_shape=[10**5, 10**5, 1]), ALL, "Expected `int` <= 16384"),
     "input_shape short": (edit("config.json", input_shape=[8, 8]), ALL, "Expected `array` of length 3, got 2"),
-    "input_shape other": (edit("config.json", input_shape=[8, 8, 5]), ALL, "has input_shape=[8, 8, 5], but the run was trained"),
+    "input_shape other": (
+        edit("config.json", input_shape=[8, 8, 5]),
+        ALL,
+        "has input_shape=[8, 8, 5], but the run was trained",
+    ),
     "image_shape other": (edit("config.json", image_shape=[9, 9, 1]), ALL, "has image_shape=[9, 9, 1], but the"),
     "input_shape large, old": (
         without_memory(edit("config.json", input_shape=[9000, 9000, 1])),
@@ -149,7 +153,11 @@ CORRUPTIONS = {
     "result {}": (write("result.json", b"{}"), ("explain", "finished"), "delete it, and --resume makes it again"),
     "result lacks": (edit("result.json", device=REMOVED), ("explain", "finished"), "missing required field `device`"),
     "result beyond": (edit("result.json", test_accuracy=2), ("explain", "finished"), "Expected `float` <= 1.0"),
-    "result by half": (edit("result.json", test_accuracy_per_seed=[0.5]), ("explain", "finished"), "no test_accuracy_std"),
+    "result by half": (
+        edit("result.json", test_accuracy_per_seed=[0.5]),
+        ("explain", "finished"),
+        "no test_accuracy_std",
+    ),
     "result nested": (write("result.json", DEEP), ("explain", "finished"), "result.json is "),
     "result gone": (lambda f: (f / "result.json").unlink(), ("explain",), "has no result.json: its training did not"),
     "metrics gone": (lambda f: (f / "metrics.jsonl").unlink(), ("explain",), "has no metrics.jsonl: delete "),

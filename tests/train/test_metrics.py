@@ -165,7 +165,8 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
         ),
         (
             lambda: expected_calibration_error([[0.5, 0.5], [3.0, -2.0]], [0, 1]),
-            r"expected_calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: of logits, take jax",
+            r"expected_calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: of logits, "
+            "take jax",
         ),
         (
             lambda: classification_report([[0.5, 0.5]], [0], "abc"),

@@ -162,7 +162,8 @@ def test_a_run_goes_on_bit_for_bit_and_not_with_other_parameters(tmp_path):
     same(fit(resume_from=start).final_state, whole.final_state)
     mean = lambda path: head(path) or path == "res1/body/count1/mean"  # noqa: E731
     for other in (mean, None, lambda path: path == "dense1/bias"):
-        with pytest.raises(InputError, match=r"fit: resume_from is of another run: .*trainable selects other parameters"):
+        message = r"fit: resume_from is of another run: .*trainable selects other parameters"
+        with pytest.raises(InputError, match=message):
             fit(resume_from=start, trainable=other)
 
 

@@ -49,8 +49,8 @@ def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch
 
         y[n] = mirrored x[n]  if  coin(key, number[n]) + epoch  is odd,  x[n] otherwise
 
-    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time (:func:`random_horizontal_flip`), half
-    of the images are seen the same way twice.
+    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time
+    (:func:`random_horizontal_flip`), half of the images are seen the same way twice.
 
     Args:
         key: a random key, the same in all epochs.
@@ -82,8 +82,8 @@ def random_translation(pixels: IntOrInts = 4, *, padding_mode: str = "zeros") ->
 
         y[n, i, j] = x[n, i + a, j + b],    a and b from −pixels to pixels
 
-    With 4 pixels this is the augmentation of He et al. for CIFAR-10, together with :func:`random_horizontal_flip`; with 2 that of
-    ConvNetJS.
+    With 4 pixels this is the augmentation of He et al. for CIFAR-10, together with :func:`random_horizontal_flip`; with
+    2 that of ConvNetJS.
 
     Args:
         pixels: how far at most; an int, or two for height and width.

@@ -59,8 +59,8 @@ def parse_augmentations(names: Sequence[str]) -> tuple[Augment | None, BatchMixe
     ((5, 8, 8, 1), None)
     >>> parse_augmentations(["hflop"])
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown augmentation 'hflop': did you mean 'hflip'? Known: hflip, translate, crop, rotate, \
-cutout, mixup, cutmix
+    jaxconv.errors.InputError: unknown augmentation 'hflop': did you mean 'hflip'? Known: hflip, translate, crop, \
+rotate, cutout, mixup, cutmix
     """
     augmentations: list[Augment] = []
     mixes: list[BatchMixer] = []

@@ -16,7 +16,7 @@ Attribute = Callable[[Layer, Any, Any, Any, Any], Any]  # (model, params, state,
 
 
 class RandomizedLayer(NamedTuple):
-    """One step of :func:`model_randomization_test`: the layer that was made new, with all behind it, and what is left."""
+    """One step of :func:`model_randomization_test`: the layer from which on all are new, and what is left."""
 
     layer: str
     correlation: float

@@ -93,7 +93,8 @@ def max_activation(channel: int) -> TargetFn:
 
 
 def select_scores(y: jax.Array, target: Any = None, target_fn: TargetFn | None = None) -> jax.Array:
-    """What is asked about of an output ``(N, …)``, one number an image: the logit of a class, or what ``target_fn`` makes.
+    """What is asked about of an output ``(N, …)``, one number an image: the logit of a class, or what ``target_fn``
+    makes.
 
     Raises:
         InputError: an output that is no row of classes, and no score; a label outside the classes.

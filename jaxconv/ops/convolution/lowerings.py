@@ -144,7 +144,8 @@ def toeplitz_matrix(kernel: jax.Array, size: tuple[int, ...], window: ResolvedWi
     most = max(math.prod(window.out_size) * kernel.size, math.prod(size) * c * groups)
     if most > MOST_NUMBERS:
         raise InputError(
-            f"the matrix of a kernel {kernel.shape} at {' × '.join(map(str, window.out_size))} places has up to {most:,} "
+            f"the matrix of a kernel {kernel.shape} at {' × '.join(map(str, window.out_size))} places "
+            f"has up to {most:,} "
             f"numbers, or columns, and at most {MOST_NUMBERS:,} can be: take smaller images or another impl"
         )
     rows, columns, taps = (np.concatenate(part) for part in zip(*_meetings(window, size), strict=True))

@@ -46,7 +46,8 @@ def make_op_case(
 
     Args:
         op: a name in :data:`OP_CASES`.
-        input_shape: shape of x, ``(N, *spatial, C)``, or ``(N, values)`` for dense layers and losses; by default a usual one.
+        input_shape: shape of x, ``(N, *spatial, C)``, or ``(N, values)`` for dense layers and losses; by default a
+            usual one.
         features: filters of a convolution, outputs of a dense layer.
         kernel_size: taps of the kernel, or of the pooling window.
         stride: by default 1 for convolutions, and the window for pooling.
