@@ -142,7 +142,11 @@ CORRUPTIONS = {
     ),
     "classes swapped": (edit("config.json", class_names=[*"1023456789"]), ALL, "has class_names=['1', '0', '2'"),
     "classes empty": (edit("config.json", class_names=[]), ALL, "Expected `array` of length >= 1 - at `$.class_names`"),
-    "classes numbers": (edit("config.json", class_names=[0, 1]), ALL, "Expected `str`, got `int` - at `$.class_names[0]`"),
+    "classes numbers": (
+        edit("config.json", class_names=[0, 1]),
+        ALL,
+        "Expected `str`, got `int` - at `$.class_names[0]`",
+    ),
     "model other": (edit("config.json", model="small_cnn"), ALL, "has model='small_cnn', but the run was trained with"),
     "model unknown, old": (without_memory(edit("config.json", model="lenet")), READERS, "unknown model 'lenet'"),
     "seeds huge": (edit("config.json", num_seeds=10**20), ALL, "at `$.num_seeds`"),

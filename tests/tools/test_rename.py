@@ -98,6 +98,13 @@ def test_definitions_are_renamed_with_their_uses(rename):
     assert "def as_array(x, name):" in after and "return as_array(x, 1)" in after
 
 
+def test_a_module_in_all_keeps_its_name(rename):
+    index, source, _ = rename
+    text = 'from jaxconv.ops import checks, pool\n\n__all__ = ["checks", "pool"]\n'
+    assert source.rename_source(text, index(names=NAMES), "jaxconv.ops") == text
+    assert '__all__ = ["checks", "pooling"]' in source.rename_source(text, index(MOVES), "jaxconv.ops")
+
+
 def test_pages_have_their_examples_roles_and_files_renamed(rename):
     index, _, pages = rename
     page = "See `jaxconv.ops.pool.max_pool` in [it](jaxconv/ops/pool.py).\n\n"

@@ -204,7 +204,10 @@ class Rename(cst.CSTTransformer):
         value = original_node.value
         if self.exporting and self.module:
             symbol = self.index.resolve(f"{self.module}.{value[1:-1]}")
-            return updated_node.with_changes(value=f'"{self.index.new_name(symbol)}"') if symbol else updated_node
+            if symbol is None:
+                return updated_node
+            name = self.index.new_name(symbol) if symbol.name else self.index.new_module(symbol).rpartition(".")[2]
+            return updated_node.with_changes(value=f'"{name}"')
         if self.annotating and self.module:  # a class that is defined below
             return updated_node.with_changes(value=re.sub(r"\b[A-Z]\w+", self._forward, value))
         if self.module and value.startswith('"""') and self.functions:
