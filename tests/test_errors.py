@@ -167,8 +167,10 @@ def test_a_layers_path_comes_before_the_op():
 
 def test_an_augmentation_names_itself_when_it_is_made_and_when_it_is_used():
     key, image = jax.random.key(0), jnp.ones((4, 4, 1))
-    assert message(data.augment.random_horizontal_flip, 2.0).startswith("flip: p=2.0 should be a number from 0 to 1")
+    assert message(data.augment.random_horizontal_flip, 2.0).startswith(
+        "random_horizontal_flip: p=2.0 should be a number from 0 to 1"
+    )
     for augment in (data.augment.random_horizontal_flip(), data.augment.random_rotation(), data.augment.random_crop(2)):
         assert ": images (4, 4, 1) should be (N, H, W, C)" in message(augment, key, image)
-    assert message(data.augment.random_rotation(), key, image).startswith("rotate: images")
-    assert message(data.augment.random_affine(5.0), key, image).startswith("affine: images")
+    assert message(data.augment.random_rotation(), key, image).startswith("random_rotation: images")
+    assert message(data.augment.random_affine(5.0), key, image).startswith("random_affine: images")
