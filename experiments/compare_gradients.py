@@ -9,7 +9,7 @@ LeNet-5, the MNIST network, all agree: the largest relative error is 4.1e-15.
 
     python experiments/compare_gradients.py              # a minute of processor time
     python experiments/compare_gradients.py --smoke      # one small convolution, seconds
-    python experiments/compare_gradients.py --readme     # also renew the table and the figure that the README shows
+    python experiments/compare_gradients.py --docs       # also update the table and the figure of docs/gradients.md
 
 ``jaxconv compare`` does the same for one op, layer or network, and shows every parameter. On a GPU (NVIDIA H100, jax
 0.11.2) the largest relative error was 1.5e-15.
@@ -40,8 +40,8 @@ class Config(StudyOptions):
 
     repeats: int = 15
     """Rounds of timing."""
-    readme: bool = False
-    """Renew the README's table and figure."""
+    docs: bool = False
+    """Update the table and the figure of docs/gradients.md."""
 
 
 def measure(config: Config, progress: Progress) -> StudyResult:
@@ -95,18 +95,18 @@ def cells(results: dict[str, Any]) -> list[list[str]]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The README's table."""
+    """Return the table of docs/gradients.md."""
     lines = [["", *(f"{title}: error | time" for title in results)], *cells(results)]
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([head, "|---" * (1 + 2 * len(results)) + "|", *body])
 
 
-def renew_readme(table: str, picture: Path) -> None:
-    """Put the table between the README's marks, and the figure beside its other pictures."""
-    readme = PROJECT / "README.md"
-    before, rest = readme.read_text().split(MARKS[0])
+def update_docs(table: str, picture: Path) -> None:
+    """Replace the table between the marks of docs/gradients.md, and copy the figure to its pictures."""
+    page = PROJECT / "docs/gradients.md"
+    before, rest = page.read_text().split(MARKS[0])
     _, after = rest.split(MARKS[1])
-    readme.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+    page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
     shutil.copy(picture, PROJECT / PICTURE)
 
 
@@ -120,5 +120,5 @@ def summarize_results(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     report = run_study(Config, measure, summarize_results)
-    if report["config"]["readme"]:
-        renew_readme(markdown(report["results"]), Path(report["config"]["output_dir"]) / "compare_gradients.png")
+    if report["config"]["docs"]:
+        update_docs(markdown(report["results"]), Path(report["config"]["output_dir"]) / "compare_gradients.png")

@@ -1,40 +1,53 @@
-"""The README's examples run, and print what it says they print."""
+"""README: its examples run and print the text below them, its links and badges are correct, and it stays short."""
 
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.usefixtures("promoting")
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_examples_print_what_is_written_below_them():
-    """One after another, as a reader types them into one session."""
+def test_readme_examples_print_expected_output():
+    """The examples run in order, in one session."""
     session = {}
     assert len(EXAMPLES) == README.count("```python")
-    for code, printed in EXAMPLES:
+    for code, expected in EXAMPLES:
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             exec(compile(code, "README.md", "exec"), session)
-        assert out.getvalue() == printed
+        assert out.getvalue() == expected
 
 
-def test_the_pictures_are_there():
+def test_readme_pictures_exist():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert pictures and all((Path(__file__).parents[1] / picture).is_file() for picture in pictures)
+    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
 
 
-def test_the_comparison_is_there():
-    table = README.split("<!-- compare_gradients -->")[1].split("<!-- end -->")[0]
-    assert [line.split("|")[1].strip() for line in table.strip().splitlines()[2:]] == [
-        *("lax", "explicit", "im2col", "toeplitz", "fft", "auto", "manual")
-    ]
-
-
-def test_the_links_into_the_project_lead_somewhere():
+def test_readme_links_exist():
     for link in re.findall(r"\]\((?!http)(.*?)\)", README):
-        assert (Path(__file__).parents[1] / link).exists(), link
+        assert (ROOT / link).exists(), link
+
+
+def test_readme_badges_match_pyproject():
+    """Badges are files of the repository, so they have to follow pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "Programming Language :: Python :: 3."
+    versions = [entry.rpartition(" ")[2] for entry in project["classifiers"] if entry.startswith(prefix)]
+    badges = {
+        name: re.findall(r"<title>(.*)</title>", (ROOT / f".github/pictures/badge-{name}.svg").read_text())
+        for name in ("python", "license")
+    }
+    assert badges["python"] == [f"python: {' | '.join(versions)}"]
+    assert badges["license"] == [f"license: {project['license']}"]
+
+
+def test_readme_fits_its_budget():
+    assert README.count("\n") <= 150 and len(README.split()) <= 1100
+    assert README.split("```python")[0].count("\n") + 2 <= 40, "the first Python example is on the first screen"

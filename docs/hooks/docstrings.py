@@ -1,10 +1,10 @@
-"""Docstrings as Markdown, for mkdocstrings.
+"""Convert docstrings to Markdown, for mkdocstrings.
 
-They are written to be read in an editor: sections ``Args:``, ``Returns:``, ``Raises:``; examples that begin with
-``>>>``; formulas that are indented; ``:func:`` before a name; tables of text. Here all of that becomes Markdown.
+Docstrings are written for an editor: sections ``Args:``, ``Returns:``, ``Raises:``; examples that start with ``>>>``;
+indented formulas; ``:func:`` roles; text tables. All of these become Markdown.
 
-It is read by mkdocs (as a part of ``pages.py``) and by Griffe (as an extension), and imports nothing of jaxconv: what
-is public, and where, it reads from the files.
+mkdocs loads this module with ``pages.py``, and Griffe loads it as an extension. It imports nothing of jaxconv: it reads
+public names from the source files.
 """
 
 import ast
@@ -19,7 +19,7 @@ import griffe
 
 ROOT = Path(__file__).resolve().parents[2]
 LECTURE_ROWS = "lecture-rows"  # the anchor of their table
-# Public modules that a package does not export by name.
+# Public modules that their package does not import.
 ALSO = {
     "layers": ["traversal"],
     "models": ["manual_backprop"],
@@ -34,12 +34,12 @@ ADDRESS = re.compile(r"https?://[^\s)&]*[^\s)&.,;:]")
 
 
 class Name(NamedTuple):
-    """Something public."""
+    """Public name."""
 
-    public: str  # as people write it: jaxconv.ops.conv
-    path: str  # where it is written: jaxconv.ops.convolution.api.conv
+    public: str  # the import path of users: jaxconv.ops.conv
+    path: str  # the path of its definition: jaxconv.ops.convolution.api.conv
     file: Path
-    summary: str  # the first line of what it says about itself
+    summary: str  # the first line of its docstring
 
     @property
     def name(self) -> str:
@@ -47,16 +47,17 @@ class Name(NamedTuple):
 
 
 def packages() -> list[str]:
-    """Names of the packages, in the order of CONTRIBUTING's table; others at the end."""
+    """Return the names of the packages in the order of CONTRIBUTING's table, others last."""
     folder = ROOT / "jaxconv"
-    there = {path.name.removesuffix(".py") for path in folder.iterdir() if file_of(f"jaxconv.{path.stem}")}
-    there = {name for name in there if not name.startswith("_")}
-    listed = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    return [name for name in listed if name in there] + sorted(there - set(listed))
+    existing = {path.name.removesuffix(".py") for path in folder.iterdir() if file_of(f"jaxconv.{path.stem}")}
+    existing = {name for name in existing if not name.startswith("_")}
+    cells = re.findall(r"^\| (`.+?`) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"`(\w+)(?:\.py|/)`", " ".join(cells))
+    return [name for name in listed if name in existing] + sorted(existing - set(listed))
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module or package, if there is one."""
+    """Return the file of a module or package, or None."""
     path = ROOT.joinpath(*module.split("."))
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
@@ -74,7 +75,7 @@ def docstring_of(module: str) -> str:
 
 @functools.cache
 def names_of(module: str) -> tuple[Name, ...]:
-    """What a module makes public: ``__all__``, or all that is written in it and has no underscore before it."""
+    """Return the public names of a module: ``__all__``, or its functions and classes without a leading underscore."""
     tree = tree_of(module)
     listed = next(
         (node.value for node in tree.body if isinstance(node, ast.Assign) and _targets(node) == ["__all__"]), None
@@ -83,12 +84,12 @@ def names_of(module: str) -> tuple[Name, ...]:
         names = [name for item in listed.elts if isinstance(item, ast.Constant) and (name := str(item.value))]
     else:
         names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    found = [_find(module, name) for name in names if not name.startswith("_")]
-    return tuple(name for name in found if name is not None)
+    located = [_locate(module, name) for name in names if not name.startswith("_")]
+    return tuple(name for name in located if name is not None)
 
 
 def modules_of(package: str) -> list[str]:
-    """Public modules within a package."""
+    """Return the public modules of a package."""
     module = f"jaxconv.{package}"
     inner = [
         f"{node.module}.{alias.name}"
@@ -102,7 +103,7 @@ def modules_of(package: str) -> list[str]:
 
 @functools.cache
 def published() -> dict[str, Name]:
-    """All that has a place in the reference, by the path where it is written."""
+    """Return every name of the reference, by the path of its definition."""
     modules = [module for package in packages() for module in (f"jaxconv.{package}", *modules_of(package))]
     return {name.path: name for module in reversed(modules) for name in names_of(module)}
 
@@ -112,29 +113,29 @@ def _targets(node: ast.AST) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def _find(public: str, name: str, module: str | None = None) -> Name | None:
-    """Where a name is written, by way of imports; None if it is a module, or not ours."""
+def _locate(public: str, name: str, module: str | None = None) -> Name | None:
+    """Follow imports to the definition of a name; None for modules and names of other libraries."""
     module = module or public
     file, tree = file_of(module), tree_of(module)
     assert file is not None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            said = ast.get_docstring(node) or ""
-            return Name(f"{public}.{name}", f"{module}.{name}", file, said.split("\n")[0])
+            docstring = ast.get_docstring(node) or ""
+            return Name(f"{public}.{name}", f"{module}.{name}", file, docstring.split("\n")[0])
         if name in _targets(node):
-            return Name(f"{public}.{name}", f"{module}.{name}", file, _said_beside(file, node))
+            return Name(f"{public}.{name}", f"{module}.{name}", file, _comment_of(file, node))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("jaxconv"):
             for alias in node.names:
                 if (alias.asname or alias.name) == name and not (node.module == module and file_of(f"{module}.{name}")):
-                    return _find(public, alias.name, node.module)
+                    return _locate(public, alias.name, node.module)
     return None
 
 
-def _said_beside(file: Path, node: ast.stmt) -> str:
-    """The comment on the line of an assignment, or on those before it."""
+def _comment_of(file: Path, node: ast.stmt) -> str:
+    """Return the comment on the line of an assignment, or on the lines before it."""
     lines = file.read_text().splitlines()
-    if found := re.search(r"  # (.*)", lines[node.lineno - 1]):
-        return found.group(1)
+    if match := re.search(r"  # (.*)", lines[node.lineno - 1]):
+        return match.group(1)
     above = []
     for line in reversed(lines[: node.lineno - 1]):
         if not line.startswith("# "):
@@ -144,11 +145,11 @@ def _said_beside(file: Path, node: ast.stmt) -> str:
 
 
 def readable(text: str, module: str = "jaxconv") -> str:
-    """A docstring as Markdown.
+    """Convert a docstring to Markdown.
 
     Args:
-        text: as it is written.
-        module: where, so that the names in it can be found.
+        text: docstring.
+        module: module of the docstring, to resolve the names in it.
     """
     return "\n".join(_blocks(inspect.cleandoc(text).splitlines(), module)).strip() + "\n"
 
@@ -158,10 +159,10 @@ def _blocks(lines: list[str], module: str) -> Iterator[str]:
     while i < len(lines):
         line = lines[i]
         end = i + 1
-        if (found := SECTION.match(line)) and _indented(lines, end):
+        if (match := SECTION.match(line)) and _indented(lines, end):
             while end < len(lines) and (not lines[end] or lines[end].startswith(" ")):
                 end += 1
-            yield from _section(found.group(1), lines[i + 1 : end], module)
+            yield from _section(match.group(1), lines[i + 1 : end], module)
         elif line.startswith(">>>"):
             while end < len(lines) and (lines[end] or (end + 1 < len(lines) and lines[end + 1].startswith(">>>"))):
                 end += 1
@@ -192,7 +193,7 @@ def _indented(lines: list[str], i: int) -> bool:
 
 
 def _is_code(lines: list[str]) -> bool:
-    """Whether it is Python: formulas are no Python, and often not even words."""
+    """Return True if the lines are Python and not a formula."""
     try:
         tree = ast.parse("\n".join(lines))
     except SyntaxError:
@@ -201,7 +202,7 @@ def _is_code(lines: list[str]) -> bool:
 
 
 def _section(title: str, lines: list[str], module: str) -> Iterator[str]:
-    """``Args:`` and its like, as a list; ``Returns:`` as a paragraph."""
+    """Format ``Args:`` and similar sections as a list, ``Returns:`` as a paragraph."""
     yield from ("", f"**{title}**{{.doc-section}}", "")
     items: list[list[str]] = []
     for line in lines:
@@ -214,17 +215,17 @@ def _section(title: str, lines: list[str], module: str) -> Iterator[str]:
         text = "\n".join(item)
         if title in ("Returns", "Yields"):
             yield inline(text, module)
-        elif found := ITEM.match(text):
-            names = re.sub(r"[\w*.]+", r"`\g<0>`", (found.group(1) or found.group(2)).replace("`", ""))
-            yield f"- {names}: {inline(text[found.end() :], module)}".replace("\n", "\n    ")
+        elif match := ITEM.match(text):
+            names = re.sub(r"[\w*.]+", r"`\g<0>`", (match.group(1) or match.group(2)).replace("`", ""))
+            yield f"- {names}: {inline(text[match.end() :], module)}".replace("\n", "\n    ")
         else:
             yield f"- {inline(text, module)}".replace("\n", "\n    ")
     yield ""
 
 
 def _table(lines: list[str], module: str) -> Iterator[str]:
-    """Columns below rulers of ``===``, the first ruler over the headings, the last under all."""
-    starts = [found.start() for found in re.finditer(r"=+", lines[0])]
+    """Format a text table: rulers of ``===`` above the headings, below them and at the end."""
+    starts = [match.start() for match in re.finditer(r"=+", lines[0])]
     ends = [*starts[1:], None]
 
     def row(line: str) -> str:
@@ -236,14 +237,14 @@ def _table(lines: list[str], module: str) -> Iterator[str]:
 
 
 def inline(text: str, module: str = "jaxconv") -> str:
-    """A paragraph: names become links, addresses too, and what Markdown would take for its own is escaped."""
+    """Format a paragraph: link names and addresses, and escape Markdown's characters."""
     parts = CODE.split(text)
     return "".join(_code(part, module) if i % 2 else _plain(part) for i, part in enumerate(parts))
 
 
 def _plain(text: str) -> str:
     text = re.sub(r"([*\[\]])", r"\\\1", text).replace("<", "&lt;")
-    text = ADDRESS.sub(lambda found: f"<{found.group()}>", text)
+    text = ADDRESS.sub(lambda match: f"<{match.group()}>", text)
     return re.sub(r"\b([Ll]ecture rows?)\b", rf"[\1][{LECTURE_ROWS}]", text)
 
 
@@ -257,30 +258,30 @@ def _code(text: str, module: str) -> str:
 
 
 def link_of(name: str, module: str) -> str | None:
-    """The anchor of what a docstring calls by this name, or None where the reference has no place for it."""
+    """Return the anchor of a name in a docstring, or None if the reference does not have it."""
     if name.startswith("jaxconv."):
         path, _, last = name.rpartition(".")
         if path == "jaxconv" and last in packages():
             return name
-        found = _find(path, last) if file_of(path) else None
-        known = {each.public: each.public for each in published().values()}
-        shortened = {f"jaxconv.{each.name}": each.public for each in published().values()}
-        if found and found.path in published():
-            return published()[found.path].public
-        return known.get(name) or shortened.get(name)
+        definition = _locate(path, last) if file_of(path) else None
+        if definition and definition.path in published():
+            return published()[definition.path].public
+        public = {entry.public: entry.public for entry in published().values()}
+        top_level = {f"jaxconv.{entry.name}": entry.public for entry in published().values()}
+        return public.get(name) or top_level.get(name)
     package = module.split(".")[1] if "." in module else ""
-    same = [each for each in published().values() if each.name == name]
-    same.sort(key=lambda each: (not each.path.startswith(f"{module}."), f".{package}." not in each.path))
+    same = [entry for entry in published().values() if entry.name == name]
+    same.sort(key=lambda entry: (not entry.path.startswith(f"{module}."), f".{package}." not in entry.path))
     return same[0].public if same else None
 
 
 class Readable(griffe.Extension):
-    """Every docstring as Markdown, before it is rendered; and a field's comment as its docstring."""
+    """Griffe extension that converts every docstring, and turns a field's comment into its docstring."""
 
     def on_object(self, *, obj: griffe.Object, loader: Any, **kwargs: Any) -> None:
         if obj.is_attribute and obj.docstring is None and obj.parent is not None and obj.parent.is_class:
-            found = re.search(r"  # (.+)$", obj.source.rstrip())
-            if found:
-                obj.docstring = griffe.Docstring(found.group(1)[0].upper() + found.group(1)[1:] + ".", parent=obj)
+            match = re.search(r"  # (.+)$", obj.source.rstrip())
+            if match:
+                obj.docstring = griffe.Docstring(match.group(1)[0].upper() + match.group(1)[1:] + ".", parent=obj)
         if obj.docstring is not None:
             obj.docstring.value = readable(obj.docstring.value, obj.module.path)

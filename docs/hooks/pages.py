@@ -1,12 +1,12 @@
-"""The pages of the site that are not written in docs/, made anew each time it is built.
+"""Generate the pages of the site that are not in docs/.
 
 - ``notebooks/`` and ``experiments/``, from the folders of these names; CONTRIBUTING and CHANGELOG;
-- ``api/``, a page for each package, with its public names;
+- ``api/``, one page per package, with its public names;
 - ``models.md``, a table of the registered models;
-- ``source/``, the files of the repository that some page links to, so that a link to a source works on the disk too.
+- ``source/``, the files of the repository that pages link to, so that these links work from the disk too.
 
-All pages, also those in docs/, link to files as they lie in the repository: ``../jaxconv/ops/pool.py``. Here each link
-is turned to the page that there is for the file. A line ``<!-- README: Speed -->`` is replaced by that section.
+Pages, also those in docs/, link to files by their path in the repository: ``../jaxconv/ops/pooling.py``. These hooks
+replace each link with the page of that file.
 """
 
 import ast
@@ -29,11 +29,10 @@ from mkdocs.structure.pages import Page
 from jaxconv.runtime import versions
 from notebooks import offline, without_mathjax
 
-# Files of the repository that are pages, and where.
+# Files of the repository that are pages, by the path of the page.
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "README.md": "index.md",
     "experiments/README.md": "experiments/index.md",
     "experiments/LECTURES.md": "experiments/lectures.md",
 }
@@ -42,16 +41,15 @@ LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?(?=\))")
 ATTRIBUTE = re.compile(r'(?<=href="| src=")(?!https?:|#|mailto:|data:)([^"#]+)(#[^"]*)?(?=")')
 IN_TABLE = re.compile(r"(?<=<code>)\w{24,}(::\w+)?(?=</code>)|(?<=<code>)\w+::\w+(?=</code>)")
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-INCLUDED = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """A folder in the navigation stands for all pages in it. The footer says which versions the reference is of."""
-    config.nav = [_opened(item) for item in config.nav or []]
+    """Replace each folder in the navigation with its pages, and name the versions in the footer."""
+    config.nav = [_expand(item) for item in config.nav or []]
     config.copyright = "Built with " + ", ".join(f"{name} {number}" for name, number in versions().items())
 
 
-@event_priority(100)  # before the plugin that makes pages of notebooks
+@event_priority(100)  # before mkdocs-jupyter
 def on_files(files: Files, config: MkDocsConfig) -> None:
     for uri, text in {**_documents(), **_scripts(), **_reference(), "models.md": _models()}.items():
         files.append(File.generated(config, uri, content=text))
@@ -66,43 +64,43 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    return _relinked(_with_sections(markdown), page.file.src_uri)
+    return _relinked(markdown, page.file.src_uri)
 
 
-@event_priority(-100)  # after that plugin
+@event_priority(-100)  # after mkdocs-jupyter
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Long names in tables break where words end, and the sources are not searched; notebooks are made for the disk."""
-    html = IN_TABLE.sub(lambda found: re.sub(r"(_|::)", r"\1<wbr>", found.group()), html)
+    """Allow line breaks in long names, exclude sources from the search, and make notebooks work offline."""
+    html = IN_TABLE.sub(lambda match: re.sub(r"(_|::)", r"\1<wbr>", match.group()), html)
     html = html.replace(
         '<details class="mkdocstrings-source"', '<details class="mkdocstrings-source" data-search-exclude'
     )
     if not page.file.src_uri.endswith(".ipynb"):
         return html
 
-    def relinked(found: re.Match[str]) -> str:
-        path = _linked_file(found.group(1), page.file.src_uri)
+    def relinked(match: re.Match[str]) -> str:
+        path = _linked_file(match.group(1), page.file.src_uri)
         file = files.get_file_from_path(_uri_of(path)) if path else None
-        return file.url_relative_to(page.file) + (found.group(2) or "") if file else found.group()
+        return file.url_relative_to(page.file) + (match.group(2) or "") if file else match.group()
 
     return ATTRIBUTE.sub(relinked, offline(html))
 
 
-@event_priority(-100)  # after that plugin
+@event_priority(-100)  # after mkdocs-jupyter
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     return without_mathjax(output)
 
 
-def _opened(item: Any) -> Any:
+def _expand(item: Any) -> Any:
     if isinstance(item, dict):
-        [(title, where)] = item.items()
-        if isinstance(where, list):
-            return {title: [_opened(each) for each in where]}
-        if where.endswith("/"):
-            return {title: _folder(where.rstrip("/"))}
+        [(title, target)] = item.items()
+        if isinstance(target, list):
+            return {title: [_expand(entry) for entry in target]}
+        if target.endswith("/"):
+            return {title: _pages_in(target.rstrip("/"))}
     return item
 
 
-def _folder(name: str) -> list[Any]:
+def _pages_in(name: str) -> list[Any]:
     if name == "api":
         return ["api/index.md", *({package: f"api/{package}.md"} for package in packages())]
     if name == "notebooks":
@@ -111,23 +109,23 @@ def _folder(name: str) -> list[Any]:
 
 
 def _documents() -> dict[str, str]:
-    made = {uri: (ROOT / path).read_text() for path, uri in PAGES.items() if path != "README.md"}
-    title, rest = made["experiments/lectures.md"].split("\n", 1)
-    return made | {"experiments/lectures.md": f"{title} {{#{LECTURE_ROWS}}}\n{rest}"}
+    pages = {uri: (ROOT / path).read_text() for path, uri in PAGES.items()}
+    title, rest = pages["experiments/lectures.md"].split("\n", 1)
+    return pages | {"experiments/lectures.md": f"{title} {{#{LECTURE_ROWS}}}\n{rest}"}
 
 
 @functools.cache
 def _scripts() -> dict[str, str]:
-    """Each experiment: what it claims, its picture, its source."""
-    made = {}
+    """Return one page per experiment: claim, figure, source."""
+    pages = {}
     for path in sorted((ROOT / "experiments").glob("*.py")):
         code = path.read_text()
-        title, _, said = docstring_of_file(path).partition("\n")
+        title, _, body = docstring_of_file(path).partition("\n")
         picture = f"results/{path.stem}.png"
         figure = f"![{title}]({picture})\n\n" if (path.parent / picture).is_file() else ""
         head = f"# {path.name}\n\n{inline(title)}\n{{.doc-lead}}\n\n{figure}"
-        made[f"experiments/scripts/{path.stem}.md"] = f"{head}{readable(said)}\n## The script\n\n{_fenced(code)}"
-    return made
+        pages[f"experiments/scripts/{path.stem}.md"] = f"{head}{readable(body)}\n## Source\n\n{_fenced(code)}"
+    return pages
 
 
 def docstring_of_file(path: Path) -> str:
@@ -136,24 +134,24 @@ def docstring_of_file(path: Path) -> str:
 
 @functools.cache
 def _reference() -> dict[str, str]:
-    made = {f"api/{package}.md": _package(package) for package in packages()}
+    pages = {f"api/{package}.md": _package(package) for package in packages()}
     rows = [
         f"| [{package}]({package}.md) | {inline(_lead(f'jaxconv.{package}'), f'jaxconv.{package}')} |"
         for package in packages()
     ]
-    made["api/index.md"] = "\n".join(
+    pages["api/index.md"] = "\n".join(
         [
             "# Reference",
             "",
-            "One page for each package. A package imports only packages above it; `import jaxconv` loads `ops`,",
-            "`layers`, `models` and `shapes`, and the others when they are first used.",
+            "One page per package. A package imports only packages above it. `import jaxconv` loads `ops`, `layers`,",
+            "`models` and `shapes`; the others load on first use.",
             "",
-            "| package | what is in it |",
+            "| package | contents |",
             "|---|---|",
             *rows,
         ]
     )
-    return made
+    return pages
 
 
 def _package(package: str) -> str:
@@ -165,23 +163,23 @@ def _package(package: str) -> str:
     if len(names) > 1:
         parts.append(_overview(names, module))
     parts += _by_file(names, module)
-    for each in modules_of(package):
-        short = each.removeprefix("jaxconv.")
-        parts.append(f"## {short} {{#{each}}}\n\n{readable(docstring_of(each), each)}")
-        parts += [_entry(name) for name in names_of(each)]
+    for inner in modules_of(package):
+        short = inner.removeprefix("jaxconv.")
+        parts.append(f"## {short} {{#{inner}}}\n\n{readable(docstring_of(inner), inner)}")
+        parts += [_entry(name) for name in names_of(inner)]
     return "\n".join(parts)
 
 
 @functools.cache
 def _models() -> str:
-    """Table of the registered models, each linked to its function."""
+    """Return a table of the registered models, each linked to its function."""
     from jaxconv import explain, models
 
     rows = []
     for spec in map(models.get_model, models.list_models()):
         function, options = getattr(spec.create, "func", spec.create), getattr(spec.create, "keywords", {})
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        text = inline(spec.description) + (f" Here with `{given}`." if given else "")
+        arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        text = inline(spec.description) + (f" Here with `{arguments}`." if arguments else "")
         shape = "×".join(map(str, spec.input_shape))
         params = explain.summarize(spec.create(), spec.input_shape).params
         rows.append(f"| [`{spec.name}`][jaxconv.models.{function.__name__}] | {text} | {shape} | {params:,} |")
@@ -189,7 +187,7 @@ def _models() -> str:
         [
             "# Models",
             "",
-            "The registered models, with their parameters at the smallest image that each is meant for.",
+            "The registered models, with their number of parameters at their default input shape.",
             "`models.create_model(name, num_classes)` creates one, `jaxconv summary NAME` shows its layers, and",
             "`jaxconv train --model NAME` trains it.",
             "",
@@ -210,25 +208,27 @@ def _overview(names: list[Name], module: str) -> str:
 
 
 def _by_file(names: list[Name], module: str) -> list[str]:
-    """Names under a heading for the file they are written in, where that is not the package's own."""
+    """Group names by file, with a heading per file other than the package's own."""
     by_file: dict[Path, list[Name]] = {}
     for name in sorted(names, key=lambda name: name.path.rpartition(".")[0]):
         by_file.setdefault(name.file, []).append(name)
     parts = []
     for file, members in by_file.items():
-        where = members[0].path.rpartition(".")[0]
+        module_of_file = members[0].path.rpartition(".")[0]
         link = f"[`{file.relative_to(ROOT)}`](../../{file.relative_to(ROOT)}){{.doc-file}}"
-        if where == module:
+        if module_of_file == module:
             parts.append(f"{link}\n" if len(by_file) == 1 else f"## {module.removeprefix('jaxconv.')}\n\n{link}\n")
         else:
-            title, text = _titled(docstring_of(where))
-            parts.append(f"{_of_jax(where)}## {inline(title)}\n\n{link}\n\n{readable(text, where)}")
+            title, text = _split_title(docstring_of(module_of_file))
+            parts.append(
+                f"{_jax_anchors(module_of_file)}## {inline(title)}\n\n{link}\n\n{readable(text, module_of_file)}"
+            )
         parts += [_entry(name) for name in members]
     return parts
 
 
-def _titled(docstring: str) -> tuple[str, str]:
-    """The first sentence as a heading, up to its colon if it has one, and the rest."""
+def _split_title(docstring: str) -> tuple[str, str]:
+    """Split a docstring into a heading (its first sentence, up to a colon) and the rest."""
     first, dot, rest = docstring.partition(".\n")
     if not dot:
         first, _, rest = docstring.rstrip(".").partition(". ")
@@ -238,36 +238,36 @@ def _titled(docstring: str) -> tuple[str, str]:
 
 
 def _entry(name: Name) -> str:
-    """One name; where a module has the same path as a function in it, as ops.conv, its short path leads there too."""
+    """Return the entry of one name, with an anchor for its public path if that differs."""
     anchor = "" if name.public == name.path else f"[](){{#{name.public}}}\n\n"
     return f"{anchor}::: {name.path}\n"
 
 
-def _of_jax(module: str) -> str:
-    """Anchors of what a module has from jax.nn, and says in its docstring."""
+def _jax_anchors(module: str) -> str:
+    """Return anchors of the names that a module re-exports from jax.nn and documents in its docstring."""
     names = (node for node in tree_of(module).body if isinstance(node, ast.ImportFrom) and node.module == "jax.nn")
     anchors = [f"[](){{#jaxconv.ops.{alias.name}}}" for node in names for alias in node.names]
     return f"{''.join(anchors)}\n\n" if anchors else ""
 
 
 def _commands() -> str:
-    """What each command says with --help."""
+    """Return the --help text of each command."""
     os.environ |= {"COLUMNS": "86", "NO_COLOR": "1", "TERM": "dumb"}
     from jaxconv.cli import app
 
     parts = []
     for name in app.COMMANDS:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
             app.main([name, "--help"])
-        text = "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
+        text = "\n".join(line.rstrip() for line in output.getvalue().strip().splitlines())
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 
 def _source(path: Path) -> str:
     name = path.relative_to(ROOT).as_posix()
-    text = "\n".join(sorted(each.name for each in path.iterdir())) if path.is_dir() else path.read_text()
+    text = "\n".join(sorted(entry.name for entry in path.iterdir())) if path.is_dir() else path.read_text()
     return f"---\nsearch:\n  exclude: true\nhide: [toc]\n---\n\n# {name}\n\n{_fenced(text, path.suffix[1:] or 'text')}"
 
 
@@ -275,22 +275,10 @@ def _fenced(code: str, language: str = "py") -> str:
     return f"~~~~~~~~{language}\n{code.strip()}\n~~~~~~~~\n"
 
 
-def _with_sections(markdown: str) -> str:
-    """Sections of the README in the place of their names."""
-
-    def section(found: re.Match[str]) -> str:
-        text = (ROOT / "README.md").read_text()
-        body = re.search(rf"^##+ {re.escape(found.group(1))}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-        assert body is not None, f"README.md has no section {found.group(1)!r}"
-        return LINK.sub(lambda link: f"../{link.group()}", body.group(1).strip())
-
-    return INCLUDED.sub(section, markdown)
-
-
 def _origin(uri: str) -> str:
-    """Where a page's text comes from: what its links are relative to."""
+    """Return the repository path of a page's source, to which its links are relative."""
     for path, page in PAGES.items():
-        if page == uri and path != "README.md":
+        if page == uri:
             return path
     if uri.startswith("experiments/scripts/"):
         return f"experiments/{posixpath.basename(uri)}"
@@ -298,7 +286,7 @@ def _origin(uri: str) -> str:
 
 
 def _linked_file(link: str, uri: str) -> Path | None:
-    """The file of the repository that a page's link leads to, or None if mkdocs will find it (or not) by itself."""
+    """Return the repository file that a link points to, or None if the link is left to mkdocs."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(_origin(uri)), link))
     if path.startswith(("docs/", "..")) or not (ROOT / path).exists():
         return None
@@ -319,7 +307,7 @@ def _uri_of(path: Path) -> str:
 
 
 def _linked(files: Files) -> set[Path]:
-    """The files of the repository that pages link to and that are no pages yet."""
+    """Return the repository files that pages link to and that have no page yet."""
     linked = set()
     for file in files:
         if file.src_uri.endswith(".ipynb"):
@@ -327,7 +315,7 @@ def _linked(files: Files) -> set[Path]:
         elif not file.is_documentation_page():
             continue
         else:
-            text = _with_sections(file.content_string)
+            text = file.content_string
         text = FENCED.sub("", text)
         links = LINK.findall(text) + ATTRIBUTE.findall(text)
         paths = (_linked_file(link, file.src_uri) for link, _ in links)
@@ -341,13 +329,13 @@ def _cells(path: Path) -> str:
 
 
 def _relinked(markdown: str, uri: str) -> str:
-    """Every link to a file of the repository as one to its page; in HTML, where mkdocs leaves it, to what is built."""
+    """Replace links to repository files with links to their pages; in raw HTML, to the built pages."""
 
-    def relinked(found: re.Match[str], built: bool = False) -> str:
-        path = _linked_file(found.group(1), uri)
+    def relinked(match: re.Match[str], built: bool = False) -> str:
+        path = _linked_file(match.group(1), uri)
         if path is None:
-            return found.group()
+            return match.group()
         target = re.sub(r"\.(md|ipynb)$", ".html", _uri_of(path)) if built else _uri_of(path)
-        return posixpath.relpath(target, posixpath.dirname(uri) or ".") + (found.group(2) or "")
+        return posixpath.relpath(target, posixpath.dirname(uri) or ".") + (match.group(2) or "")
 
     return ATTRIBUTE.sub(functools.partial(relinked, built=True), LINK.sub(relinked, markdown))

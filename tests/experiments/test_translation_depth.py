@@ -117,16 +117,17 @@ def test_a_comparison_is_summed_up_by_its_largest_error(compared):
     assert "all agree" in compare_gradients.summarize_results({"powers": compared | {"agree": True}})
 
 
-def test_the_readmes_table_is_renewed_between_its_marks(compared, tmp_path, monkeypatch):
+def test_docs_table_is_replaced_between_marks(compared, tmp_path, monkeypatch):
     monkeypatch.setattr(compare_gradients, "PROJECT", tmp_path)
     (tmp_path / compare_gradients.PICTURE).parent.mkdir(parents=True)
     (tmp_path / "new.png").write_bytes(b"picture")
     first, last = compare_gradients.MARKS
-    (tmp_path / "README.md").write_text(f"before\n{first}\n| old |\n{last}\nafter\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/gradients.md").write_text(f"before\n{first}\n| old |\n{last}\nafter\n")
     compared["milliseconds"] = {"cube": 1.25, "wrong": 20.0}
     table = compare_gradients.markdown({"powers": compared, "others": compared})
-    compare_gradients.renew_readme(table, tmp_path / "new.png")
-    rows = (tmp_path / "README.md").read_text().splitlines()
+    compare_gradients.update_docs(table, tmp_path / "new.png")
+    rows = (tmp_path / "docs/gradients.md").read_text().splitlines()
     assert rows[:2] == ["before", first] and rows[-2:] == [last, "after"]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:-2]]
     assert cells[0] == ["", "powers: error", "time", "others: error", "time"] and cells[1] == ["---"] * 5
