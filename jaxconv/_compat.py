@@ -83,7 +83,7 @@ def supports_mixed_precision_conv_gradient() -> bool:
 
 
 def register_bilinear_jet(primitive: Primitive) -> None:
-    """Register the rule of products, for primitives linear in both operands, with ``jax.experimental.jet``."""
+    """Register a primitive that is linear in both operands with ``jax.experimental.jet``, by the rule of products."""
     rules: Any = jet.jet_rules
     rules[primitive] = functools.partial(rules[jax.lax.mul_p].func, primitive)
 

@@ -212,9 +212,10 @@ def _instructions(file: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def instruction_set() -> str:
-    """Return the vector instruction set that XLA uses: ``"avx512"``, ``"avx2"`` or ``"other"``, also outside Linux.
+    """Return the vector instruction set that XLA uses: ``"avx512"``, ``"avx2"`` or ``"other"``.
 
-    It is that of the processor, or a smaller one if ``XLA_FLAGS`` contains ``--xla_cpu_max_isa``.
+    It is that of the processor, or a smaller one if ``XLA_FLAGS`` contains ``--xla_cpu_max_isa``; outside Linux it is
+    always ``"other"``.
     """
     max_isa = xla_options.current_flags().get("--xla_cpu_max_isa", "AMX").lower()
     if max_isa in ("sse4_2", "avx"):

@@ -41,7 +41,7 @@ def strict():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget():
+def clear_jax_caches():
     """Clear the caches of jax after each file; keeping all compiled programs would take gigabytes."""
     yield
     jax.clear_caches()
@@ -85,7 +85,7 @@ def jaxconv(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def no_pictures():
+def no_figures():
     """Replace the figures of runs by empty ones; plotting is slow and is tested separately."""
     from matplotlib.figure import Figure
 
@@ -93,5 +93,5 @@ def no_pictures():
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("training_curves", "misclassified", "confusion_matrix"):
-            patch.setattr(plot, name, lambda *given, **options: Figure())
+            patch.setattr(plot, name, lambda *args, **options: Figure())
         yield

@@ -197,7 +197,7 @@ APPLY_OPTIONS: dict[str, Any] = {"train": False, "key": None}  # the keyword arg
 
 @functools.lru_cache(maxsize=256)  # return the same function for the same apply, so that jit finds it in its cache
 def _with_mask(apply: Callable[..., tuple[jax.Array, Tree]]) -> Callable[..., tuple[jax.Array, Tree]]:
-    """Return ``apply`` with a ``mask`` argument, ignored if the original has none (it uses no batch statistics)."""
+    """Return ``apply`` with a ``mask`` argument, which is ignored if ``apply`` itself does not accept one."""
     parameters = inspect.signature(apply).parameters.values()
     if any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in parameters):
         return apply
