@@ -207,7 +207,9 @@ def SparseConv(table: Sequence[Sequence[int]], kernel_size: IntOrInts, *, impl: 
     """
     for o, inputs in enumerate(table):
         if not 0 < len(set(inputs)) == len(inputs) or min(inputs) < 0:
-            raise InputError(f"table[{o}] must list input maps, at least one and each once, got {tuple(inputs)}")
+            raise InputError(
+                f"table[{o}] must list one or more distinct input maps, numbered from 0, got {tuple(inputs)}"
+            )
     pairs = np.array([(c, o) for o, inputs in enumerate(table) for c in inputs])
 
     @named_errors(name="SparseConv")

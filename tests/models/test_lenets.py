@@ -229,8 +229,8 @@ def test_rbf_codes_are_distinct_bitmaps():
     [
         (lambda: models.lenet5_1998(11), "lenet5_1998: num_classes must be at most 10, the number of digit bitmaps"),
         (lambda: models.lenet5_1998(0), "lenet5_1998: num_classes=0"),
-        (lambda: SparseConv([(0,), ()], 3), r"SparseConv: table\[1\] must list input maps, at least one .*, got \(\)$"),
-        (lambda: SparseConv([(0, 0)], 3), r"SparseConv: table\[0\] must list .* each once, got \(0, 0\)$"),
+        (lambda: SparseConv([(0,), ()], 3), r"SparseConv: table\[1\] must list one or more distinct .*, got \(\)$"),
+        (lambda: SparseConv([(0, 0)], 3), r"SparseConv: table\[0\] must list .* distinct .*, got \(0, 0\)$"),
         (
             lambda: serial(SparseConv([(0, 3)], 3)).init(jax.random.key(0), (5, 5, 3)),
             r"sparse_conv1: SparseConv: x \(1, 5, 5, 3\) has no channel 3",
