@@ -1,10 +1,10 @@
 """jaxconv: convolutional networks as pure functions of arrays, compiled by XLA.
 
     from jaxconv import Conv, Dense, MaxPool, flatten, relu, serial      # a network
-    from jaxconv import ops                                              # the functions it is made of
+    from jaxconv import ops                                              # the functions that layers call
 
-Importing this loads nothing but itself: the layers and ops below, and the other packages, ``jaxconv.data``,
-``jaxconv.train``, ``jaxconv.explain``, ``jaxconv.plot`` and so on, load when they are first used.
+Importing jaxconv loads no other module. Layers, ops and the other packages, such as ``jaxconv.data``,
+``jaxconv.train``, ``jaxconv.explain`` and ``jaxconv.plot``, are loaded at first use.
 """
 
 import importlib
@@ -26,13 +26,13 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__") and name != "__all__":  # what the import system looks for
+    if name.startswith("__") and name != "__all__":  # module attributes that the import system looks up
         raise AttributeError(f"module 'jaxconv' has no attribute {name!r}")
     if importlib.util.find_spec(f"jaxconv.{name}"):
         return importlib.import_module(f"jaxconv.{name}")
     layers, ops = (importlib.import_module(f"jaxconv.{package}") for package in ("layers", "ops"))
     public = {name: getattr(package, name) for package in (layers, ops) for name in package.__all__}
-    globals().update(public)  # so that the next look at one of them does not come here
+    globals().update(public)  # later lookups of these names bypass this function
     if name == "__all__":
         return ["DtypeError", "InputError", "layers", "models", "ops", "shapes", *public]
     if name not in public:

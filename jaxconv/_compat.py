@@ -1,7 +1,7 @@
-"""All that jaxconv uses of jax outside its public reference, and all that differs between versions of jax.
+"""Compatibility with versions of jax, and access to parts of jax outside its public API reference.
 
-No other file of the package names a version of jax or imports from these modules: what a new jax moves or renames is
-mended here. The oldest jax that the tests pass on is the lower bound in pyproject.toml.
+No other file of the package tests the version of jax or imports from these modules, so a change in jax is handled here.
+The lower bound in pyproject.toml is the oldest jax on which the tests pass.
 """
 
 import functools
@@ -25,12 +25,12 @@ from jax.interpreters import partial_eval
 
 
 def jaxlib_version() -> str:
-    """The version of the installed jaxlib, such as ``"0.12.0.1"``: XLA is in it."""
+    """Return the version of the installed jaxlib, which contains XLA; such as ``"0.12.0.1"``."""
     return importlib.metadata.version("jaxlib")
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, to compare it with another.
+    """Parse a version into a tuple of ints, for comparison.
 
     >>> version_numbers("0.12.0.1") > version_numbers("0.9.2")
     True
@@ -38,30 +38,30 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)))
 
 
-def cached_programs_raise_false_alarms() -> bool:
-    """Return whether XLA warns of crashes, in 2,500 characters, for each program that it reads from the cache.
+def compilation_cache_warns_spuriously() -> bool:
+    """Return True if XLA prints a false warning of 2,500 characters for every program loaded from the cache.
 
-    jaxlib before 0.10.2 does on some Intel processors, because it takes LLVM's hints for their instructions.
+    jaxlib before 0.10.2 does so on some Intel processors, as it mistakes tuning hints of LLVM for instructions.
     """
     return version_numbers(jaxlib_version()) < (0, 10, 2)
 
 
 def varying_axes(array: Any) -> frozenset[str]:
-    """The axes of the mesh over which an array differs from device to device, inside ``jax.shard_map``.
+    """Return the mesh axes along which an array varies between devices, inside ``jax.shard_map``.
 
-    jax before 0.10 has it as ``vma``.
+    The attribute is called ``vma`` before jax 0.10.
 
     >>> sorted(varying_axes(jax.numpy.ones(3)))
     []
     """
-    kind: Any = jax.typeof(array)
-    return frozenset(kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma)
+    aval: Any = jax.typeof(array)
+    return frozenset(aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else aval.vma)
 
 
 def closed_jaxpr(value: Any) -> ClosedJaxpr | None:
-    """A parameter of an equation as a program with its constants; None if it is no program.
+    """Return an equation parameter as a ClosedJaxpr, a program with its constants; None for other values.
 
-    Since jax 0.12 the two classes are one, so it is the constants that count, and not the class.
+    jax 0.12 merged the classes Jaxpr and ClosedJaxpr, so both are accepted.
     """
     if isinstance(value, ClosedJaxpr):
         return value
@@ -69,40 +69,42 @@ def closed_jaxpr(value: Any) -> ClosedJaxpr | None:
 
 
 @functools.cache
-def half_precision_convolution_has_a_gradient() -> bool:
-    """Return whether lax differentiates a bfloat16 convolution added up in float32; before jax 0.10 it does not."""
+def supports_mixed_precision_conv_gradient() -> bool:
+    """Return True if lax can differentiate a bfloat16 convolution with float32 accumulation (jax 0.10 and later)."""
 
-    def wide(x: jax.Array) -> jax.Array:
+    def float32_sum(x: jax.Array) -> jax.Array:
         return jax.lax.conv(x, jnp.ones((1, 1, 1), x.dtype), (1,), "VALID", preferred_element_type=jnp.float32).sum()
 
     try:
-        jax.eval_shape(jax.grad(wide), jax.ShapeDtypeStruct((1, 1, 1), jnp.bfloat16))
+        jax.eval_shape(jax.grad(float32_sum), jax.ShapeDtypeStruct((1, 1, 1), jnp.bfloat16))
     except TypeError:
         return False
     return True
 
 
-def give_jet_of_products(primitive: Primitive) -> None:
-    """Have ``jax.experimental.jet`` take a primitive of two factors for what it is: linear in each of them."""
+def register_bilinear_jet(primitive: Primitive) -> None:
+    """Register a primitive that is linear in both operands with ``jax.experimental.jet``, by the rule of products."""
     rules: Any = jet.jet_rules
     rules[primitive] = functools.partial(rules[jax.lax.mul_p].func, primitive)
 
 
-def keep_where_kept(primitive: Primitive, like: Primitive) -> None:
-    """Have ``jax.checkpoint`` keep what a primitive gives wherever its policy keeps what ``like`` gives.
+def register_checkpoint_rule(primitive: Primitive, like: Primitive) -> None:
+    """Make ``jax.checkpoint`` save the outputs of a primitive whenever its policy saves those of ``like``.
 
-    Policies compare primitives with those of lax. What a policy would move to another memory is computed again.
+    Policies compare primitives with those of lax. Outputs that a policy would offload are recomputed.
     """
 
     def rule(policy: Any, unknown: Any, available: Any, equation: Any) -> tuple[Any, ...]:
-        """Return the equations of the forward and of the backward pass, and what the second takes of the first."""
+        """Return the equations of the forward and of the backward pass, and the residuals between them."""
         missing = [
-            x for x, there in zip(equation.invars, available, strict=True) if not there and not isinstance(x, Literal)
+            x
+            for x, is_available in zip(equation.invars, available, strict=True)
+            if not is_available and not isinstance(x, Literal)
         ]
         if any(unknown):
             return None, equation, [True], [True], missing
         types = [x.aval for x in equation.invars]
-        if any(policy(each, *types, **equation.params) in (True, Saveable) for each in (primitive, like)):
+        if any(policy(candidate, *types, **equation.params) in (True, Saveable) for candidate in (primitive, like)):
             return equation, None, [False], [False], []
         return equation, equation, [False], [True], missing
 
@@ -111,7 +113,7 @@ def keep_where_kept(primitive: Primitive, like: Primitive) -> None:
 
 
 def type_text(array: Any) -> str:
-    """The type of an array in jax's short notation.
+    """Return the type of an array in the short notation of jax.
 
     >>> type_text(jax.numpy.ones((2, 3)))
     'float32[2,3]'
@@ -120,6 +122,6 @@ def type_text(array: Any) -> str:
 
 
 def compilation_cache_dir() -> str | None:
-    """The folder where jax keeps compiled programs, or None."""
+    """Return the directory of the persistent compilation cache of jax, or None."""
     config: Any = jax.config
     return config.jax_compilation_cache_dir

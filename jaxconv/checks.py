@@ -1,4 +1,4 @@
-"""Checks of arguments: rank, dtype, channels, options. They run while tracing and cost nothing in compiled code."""
+"""Validate arguments: rank, dtype, channels, options. Checks run while tracing and cost nothing in compiled code."""
 
 import reprlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from jaxconv.shapes import is_int
 
 
 def one_of(kind: str, name: object, choices: Iterable[str]) -> None:
-    """Refuse what is not one of the choices.
+    """Raise InputError unless ``name`` is one of the choices.
 
     >>> one_of("model", "mlp", ["lenet5", "mlp"])
     """
@@ -24,7 +24,7 @@ def one_of(kind: str, name: object, choices: Iterable[str]) -> None:
 
 
 def as_array(**value: Any) -> jax.Array:
-    """A list or numpy's array, given by its name, as jax's; refuse what is no array of numbers.
+    """Convert one keyword argument, a list or NumPy array, to a jax array; raise DtypeError if it is not numeric.
 
     >>> as_array(x=[1, 2])
     Array([1, 2], dtype=int32)
@@ -34,7 +34,7 @@ def as_array(**value: Any) -> jax.Array:
 
 
 def as_arrays(**values: Any) -> list[jax.Array]:
-    """Several of them."""
+    """Convert keyword arguments to jax arrays, as :func:`as_array`."""
     arrays = []
     for name, value in values.items():
         try:
@@ -45,7 +45,7 @@ def as_arrays(**values: Any) -> list[jax.Array]:
 
 
 def floating_dtype(**arrays: jax.Array) -> None:
-    """Refuse integers (images straight from a file) and mixed dtypes, both of which would go wrong silently."""
+    """Raise DtypeError for integers, such as uint8 images, and mixed dtypes; both would give wrong results silently."""
     first, *_ = arrays
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -59,24 +59,24 @@ def floating_dtype(**arrays: jax.Array) -> None:
             )
 
 
-def rank(x: jax.Array, wanted: int, meaning: str) -> None:
-    """Refuse an array without its batch or channel axis, and say which of the two is likely to be missing."""
-    if x.ndim == wanted:
+def rank(x: jax.Array, expected: int, axes: str) -> None:
+    """Raise InputError unless x has the expected number of axes; suggest the axis that is probably missing."""
+    if x.ndim == expected:
         return
-    fix = f"x has {x.ndim} axes"
-    if x.ndim == wanted - 1:
-        fix = "add the batch axis, x[None], or the channel axis, x[..., None]"
-    raise InputError(f"x {x.shape} should have {wanted} axes, {meaning}: {fix}")
+    suggestion = f"x has {x.ndim} axes"
+    if x.ndim == expected - 1:
+        suggestion = "add the batch axis, x[None], or the channel axis, x[..., None]"
+    raise InputError(f"x {x.shape} should have {expected} axes, {axes}: {suggestion}")
 
 
 def dropout_rate(rate: float) -> None:
-    """Refuse a rate that drops everything, or is no fraction."""
+    """Raise InputError unless ``rate`` is a number in [0, 1)."""
     if not is_number(rate) or not 0 <= rate < 1:
         raise InputError(f"rate={rate!r} is the fraction dropped: a number of at least 0 and below 1")
 
 
 def at_least(minimum: int, **values: Any) -> None:
-    """Refuse what is no whole number, or too small a one.
+    """Raise InputError unless every keyword argument is an int of at least ``minimum``.
 
     >>> at_least(1, groups=2)
     """
@@ -86,36 +86,36 @@ def at_least(minimum: int, **values: Any) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return True for a real number, Python's or numpy's, that is no bool."""
+    """Return True for a real number of Python or NumPy that is not a bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def real(name: str, value: object, *, above: float | None = None, minimum: float | None = None) -> None:
-    """Refuse a constant of a formula that is no number, or one for which the formula has no value."""
+    """Raise InputError unless ``value`` is a number, greater than ``above`` or at least ``minimum`` if given."""
     if isinstance(value, jax.Array) and value.ndim == 0:
         if isinstance(value, jax.core.Tracer):
-            return  # nobody knows it yet
+            return  # the value is unknown while tracing
         value = value.item()
     limits = f" above {above}" if above is not None else f" of at least {minimum}" if minimum is not None else ""
-    low = is_number(value) and not (value > above if above is not None else minimum is None or value >= minimum)
-    if not is_number(value) or low:
+    too_small = is_number(value) and not (value > above if above is not None else minimum is None or value >= minimum)
+    if not is_number(value) or too_small:
         raise InputError(f"{name}={value!r} should be a number{limits}")
 
 
 def constant(name: str, value: Any, dtype: jnp.dtype, *, minimum: float = 0) -> jax.Array:
-    """A constant of a formula in the dtype that it is computed in; refuse one below ``minimum``."""
+    """Convert a constant to the dtype of a computation; raise InputError if it is below ``minimum``."""
     real(name, value, minimum=minimum)
     return jnp.asarray(value, dtype)
 
 
 def boolean(name: str, value: object) -> None:
-    """Refuse what is neither True nor False: "no" would count as yes."""
+    """Raise InputError unless ``value`` is a bool; a string such as "no" would be truthy."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name}={value!r} should be True or False")
 
 
 def precision(value: lax.PrecisionLike) -> None:
-    """Refuse a precision that jax has no word for; what is not a word is left to jax."""
+    """Raise InputError for an unknown precision string; other values pass through."""
     if isinstance(value, str):
         try:
             lax.Precision(value)
@@ -124,13 +124,13 @@ def precision(value: lax.PrecisionLike) -> None:
 
 
 def per_channel_shape(name: str, array: jax.Array, size: int) -> None:
-    """Refuse a bias or a scale that has not one entry a channel."""
+    """Raise InputError unless a bias or scale has one entry per channel."""
     if jnp.shape(array) != (size,):
         raise InputError(f"{name} {jnp.shape(array)} should be ({size},), one entry for each channel")
 
 
 def kernel(kernel: jax.Array) -> None:
-    """Refuse a kernel without its channel axes, or one that holds nothing."""
+    """Raise InputError unless a kernel has 1 to 3 window axes and two channel axes, and is not empty."""
     if not 3 <= kernel.ndim <= 5:
         raise InputError(
             f"kernel {kernel.shape} should be (*window, C // groups, O) with 1 to 3 window dimensions: "
@@ -141,7 +141,7 @@ def kernel(kernel: jax.Array) -> None:
 
 
 def channels(x: jax.Array, kernel: jax.Array, groups: int) -> None:
-    """Refuse groups that do not divide the filters, and an x whose channels the kernel does not take."""
+    """Raise InputError unless ``groups`` divides the filters and the channels of x match the kernel."""
     *_, c_per_group, features = kernel.shape
     groups_divide(groups, features, f"filters of kernel {kernel.shape}")
     expected = c_per_group * groups
@@ -153,19 +153,19 @@ def channels(x: jax.Array, kernel: jax.Array, groups: int) -> None:
 
 
 def known_classes(label: Any, num_classes: int) -> None:
-    """Refuse a class number that is none of the ``num_classes``; while tracing, nobody knows the numbers."""
+    """Raise InputError unless all labels are in [0, num_classes); while tracing, the values are unknown and pass."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(label)):
         return
-    numbers = np.asarray(label)  # compared by numpy, which neither wraps them into int32 nor traces the comparison
-    wrong = numbers[(numbers < 0) | (numbers >= num_classes)]
-    if wrong.size:
-        raise InputError(f"label {wrong[0]} is none of the {num_classes} classes of logits")
+    indices = np.asarray(label)  # NumPy neither wraps large values to int32 nor traces the comparison
+    invalid = indices[(indices < 0) | (indices >= num_classes)]
+    if invalid.size:
+        raise InputError(f"label {invalid[0]} is none of the {num_classes} classes of logits")
 
 
 def class_numbers(label: Any, num_classes: int) -> jax.Array:
-    """Class numbers of any integer dtype in int32; −1 for what is none of the ``num_classes``.
+    """Convert labels of any integer dtype to int32 class indices; −1 for labels outside [0, num_classes).
 
-    Everything that counts, compares or indexes by class does so with these: in a smaller dtype 256 classes are 0, and
+    Code that counts, compares or indexes by class uses these indices: in uint8 the number 256 wraps to 0, and in int8
     class 128 is negative.
 
     >>> class_numbers(jnp.array([3, 255], jnp.uint8), 256), class_numbers(jnp.array([3, -128], jnp.int8), 200)
@@ -178,21 +178,21 @@ def class_numbers(label: Any, num_classes: int) -> jax.Array:
 
 
 def cotangent(dy: jax.Array, y: jax.Array | jax.ShapeDtypeStruct) -> None:
-    """Refuse a dy that cannot be the gradient of y."""
+    """Raise InputError unless dy has the shape and dtype of y."""
     if dy.shape != y.shape:
         raise InputError(f"dy {dy.shape} should be {y.shape}, the shape of the op's output")
     if dy.dtype != y.dtype:
         raise DtypeError(f"dy is {dy.dtype} but the op's output is {y.dtype}; cast it, dy.astype({y.dtype})")
 
 
-def groups_divide(groups: int, count: int, what: str, name: str = "groups") -> None:
+def groups_divide(groups: int, count: int, description: str, name: str = "groups") -> None:
     """Raise InputError unless ``groups``, the value of the argument ``name``, divides a count."""
     at_least(1, **{name: groups})
     if count % groups:
-        raise InputError(f"{name}={groups} does not divide the {count} {what}")
+        raise InputError(f"{name}={groups} does not divide the {count} {description}")
 
 
 def channels_per_group(shape: tuple[int, ...], groups: int) -> int:
-    """The channels of one group, for a shape that ends with all of them."""
+    """Return the number of channels per group, for a shape whose last axis is the channel axis."""
     groups_divide(groups, shape[-1], f"channels of {shape}")
     return shape[-1] // groups

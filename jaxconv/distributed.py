@@ -1,11 +1,11 @@
-"""Many devices: a mesh of them, and where each array lies on it. The same training step runs on one and on all.
+"""Data parallelism: a mesh of devices, and the sharding of arrays over it. Any number of devices runs the same step.
 
-    mesh = distributed.create_mesh()                                   # all devices of all processes, in a row
+    mesh = distributed.create_mesh()                                   # a 1-D mesh of all devices of all processes
     fitted = train.fit(…, mesh=mesh)
 
-The batch is cut along its first axis, a piece for each device; everything else is the same everywhere. The compiler
-adds what that needs: sums over the batch (the loss, its gradient, the statistics of batch norm) become sums over all
-devices. Without a mesh everything below leaves arrays where jax puts them.
+The batch is sharded along its first axis; all other arrays are replicated. The compiler inserts the communication: sums
+over the batch (loss, gradients, batch norm statistics) become sums over all devices. Without a mesh, the functions
+below leave arrays on the default device.
 """
 
 import hashlib
@@ -32,20 +32,20 @@ def initialize(
     *,
     timeout: float = 120,
 ) -> None:
-    """Join the processes of one program, one a host: call it in each, before anything else of jax.
+    """Connect the processes of a multi-host program: call it in every process, before any other function of jax.
 
-    On a TPU pod slice, and under Slurm or Open MPI, jax finds the other processes by itself: leave all three out, or
-    give ``"auto"`` for the address.
+    On a TPU pod slice, and under Slurm or Open MPI, jax detects the other processes: leave out the three arguments, or
+    pass ``"auto"`` as the address.
 
     Args:
-        coordinator_address: ``host:port`` of process 0, a free port there that the others can reach.
-        num_processes: how many there are.
-        process_id: this one's number, from 0.
-        timeout: how many seconds to wait for the others.
+        coordinator_address: ``host:port`` of process 0, with a free port that the other processes can reach.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
+        timeout: seconds to wait for the other processes.
 
     Raises:
-        InputError: some of the three but not all, a number out of range, a port that is taken, jax already in use, no
-            cluster to be found, or others that do not come.
+        InputError: if only some of the three arguments are given, one is out of range, the port is in use, jax is
+            initialized already, no cluster is detected, or the other processes do not connect in time.
 
     >>> initialize("localhost:1234", num_processes=2)
     Traceback (most recent call last):
@@ -53,9 +53,9 @@ def initialize(
 num_processes and process_id, or none
     """
     coordinator_address = None if coordinator_address == "auto" else coordinator_address
-    asked = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
-    missing = [name for name, value in asked.items() if value is None]
-    if 0 < len(missing) < len(asked):
+    arguments = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
+    missing = [name for name, value in arguments.items() if value is None]
+    if 0 < len(missing) < len(arguments):
         raise InputError(
             f"without {' and '.join(missing)}: give coordinator_address, num_processes and process_id, or none"
         )
@@ -67,9 +67,9 @@ num_processes and process_id, or none
         host, _, port = coordinator_address.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise InputError(f"coordinator_address={coordinator_address!r} should be host:port, such as 10.0.0.1:1234")
-    joined: Future[None] = Future()
+    connected: Future[None] = Future()
 
-    def join() -> None:
+    def connect() -> None:
         try:
             jax.distributed.initialize(
                 coordinator_address,
@@ -78,60 +78,58 @@ num_processes and process_id, or none
                 initialization_timeout=int(timeout) + 60,
                 shutdown_timeout_seconds=60,
             )
-            joined.set_result(None)
+            connected.set_result(None)
         except Exception as error:
-            joined.set_exception(error)
+            connected.set_exception(error)
 
-    # In a thread, which can be given up: jax itself would end the whole program when the others do not come.
-    threading.Thread(target=join, daemon=True).start()
+    # Connect in a thread, which can be abandoned: after its own timeout jax would terminate the whole program.
+    threading.Thread(target=connect, daemon=True).start()
     try:
-        joined.result(timeout)
+        connected.result(timeout)
     except TimeoutError:
         raise InputError(
-            f"not all processes have come to {coordinator_address or 'auto'} in {timeout:g} s: start each with the "
-            "same address and number of processes, and see that they can reach each other"
+            f"not all processes connected to {coordinator_address or 'auto'} within {timeout:g} s: start each with the "
+            "same address and number of processes, and check that they can reach each other"
         ) from None
     except (RuntimeError, ValueError) as error:
         if missing and isinstance(error, ValueError):
-            raise InputError(
-                "jax finds no cluster that this is a part of: give coordinator_address, num_processes and process_id"
-            ) from None
+            raise InputError("jax detects no cluster: give coordinator_address, num_processes and process_id") from None
         raise InputError(f"{str(error).splitlines()[0]} (coordinator_address={coordinator_address!r})") from None
 
 
 @named_errors(name="distributed.create_mesh")
 def create_mesh(num_devices: int | None = None) -> Mesh:
-    """Devices in a row, whose one axis is called ``"data"``.
+    """Create a mesh with one axis, ``"data"``.
 
     Args:
-        num_devices: how many; by default all that there are, of all processes.
+        num_devices: number of devices; by default all devices of all processes.
 
     Raises:
-        InputError: there are not so many.
+        InputError: if ``num_devices`` exceeds the number of devices or, with several processes, is below it.
 
     >>> dict(create_mesh(1).shape)
     {'data': 1}
     """
-    # On a TPU slice a host's devices are not always numbered one after the other: its piece of a batch has to be one.
-    there = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if num_devices is not None and not 1 <= num_devices <= len(there):
-        hint = ""
-        if there[0].platform == "cpu":
-            hint = f'; XLA_FLAGS="--xla_force_host_platform_device_count={num_devices}" makes so many of one CPU'
-        raise InputError(f"num_devices={num_devices}, but there are {len(there)}{hint}")
-    if num_devices not in (None, len(there)) and jax.process_count() > 1:
+    # Sort by process, as the local part of a batch must be contiguous; on a TPU slice, ids of one host may not be.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if num_devices is not None and not 1 <= num_devices <= len(devices):
+        suggestion = ""
+        if devices[0].platform == "cpu":
+            suggestion = f'; XLA_FLAGS="--xla_force_host_platform_device_count={num_devices}" simulates them on one CPU'
+        raise InputError(f"num_devices={num_devices}, but there are {len(devices)}{suggestion}")
+    if num_devices not in (None, len(devices)) and jax.process_count() > 1:
         raise InputError(
-            f"num_devices={num_devices} would leave out some of {jax.process_count()} processes: all "
-            f"{len(there)} devices take part"
+            f"num_devices={num_devices} would leave out some of {jax.process_count()} processes: use all "
+            f"{len(devices)} devices"
         )
-    return Mesh(np.array(there[:num_devices]), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices[:num_devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicate(mesh: Mesh | None, tree: Any) -> Any:
-    """The same arrays on every device; each process gives all of them.
+    """Copy the arrays of a tree to every device; every process passes the complete tree.
 
     Raises:
-        InputError: the processes give different arrays.
+        InputError: if the processes pass different arrays.
     """
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
@@ -143,22 +141,22 @@ def replicate(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def shard(mesh: Mesh | None, tree: Any, axis: int = 0) -> Any:
-    """Arrays cut along an axis, a piece for each device; each process gives the pieces of its own devices."""
+    """Shard the arrays of a tree along an axis; each process passes the part of its own devices."""
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), tree)
 
 
-def assert_equal(what: str, tree: Any) -> None:
-    """Refuse to go on with what is not the same in all processes; each waits here for the others.
+def assert_equal(description: str, tree: Any) -> None:
+    """Raise InputError unless a tree is equal in all processes; a barrier, so call it in every process.
 
     Args:
-        what: it is, in a word.
-        tree: of arrays, or of anything that is written the same where it is the same.
+        description: plural noun for the error message, such as ``"settings"``.
+        tree: arrays, or values whose ``repr`` is equal if they are equal.
 
     Raises:
-        InputError: in every process, if it differs in one; or another process has stopped.
+        InputError: in every process, if the trees differ; or if another process has stopped.
 
     >>> assert_equal("settings", {"seed": 0})
     """
@@ -173,15 +171,17 @@ def assert_equal(what: str, tree: Any) -> None:
         digest.update(f"{path}{np.shape(leaf)}".encode())
         digest.update(np.asarray(leaf).tobytes() if isinstance(leaf, jax.Array | np.ndarray) else repr(leaf).encode())
     try:
-        found = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint32))
+        digests = multihost_utils.process_allgather(np.frombuffer(digest.digest(), np.uint32))
     except jax.errors.JaxRuntimeError as error:
-        raise InputError("another process has stopped; what it said tells why") from error
-    if differing := np.flatnonzero((found != found[0]).any(axis=1)).tolist():
-        raise InputError(f"process {differing[0]} has other {what} than process 0: give all processes the same")
+        raise InputError("another process has stopped; see its output for the reason") from error
+    if differing := np.flatnonzero((digests != digests[0]).any(axis=1)).tolist():
+        raise InputError(
+            f"{description} of process {differing[0]} differ from those of process 0: give all processes the same"
+        )
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes files and speaks, which is number 0.
+    """Return True on process 0, which writes files and logs.
 
     >>> is_main_process()
     True
@@ -189,27 +189,27 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def broadcast_from_main(yes: bool) -> bool:
-    """What process 0 decides, in all: for what depends on a clock or a file of its own.
+def broadcast_from_main(value: bool) -> bool:
+    """Return the value of process 0 in every process, for decisions that depend on its clock or files.
 
     >>> broadcast_from_main(True)
     True
     """
     if jax.process_count() == 1:
-        return yes
+        return value
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.broadcast_one_to_all(np.array(yes)))
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def local_batch_slice(batch_size: int) -> slice:
-    """Which examples of a batch this process has to provide."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    """Return the slice of a global batch that this process provides."""
+    local_size = batch_size // jax.process_count()
+    return slice(jax.process_index() * local_size, (jax.process_index() + 1) * local_size)
 
 
 def process_allgather(array: jax.Array) -> np.ndarray:
-    """A whole array in the memory of every process, wherever its pieces lie."""
+    """Return a complete array in every process, gathering the shards of other processes."""
     if array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils
@@ -218,9 +218,9 @@ def process_allgather(array: jax.Array) -> np.ndarray:
 
 
 def with_auto_axes(mesh: Mesh | None) -> Mesh | None:
-    """The mesh with axes of type Auto, on which XLA decides where each array lies.
+    """Return the mesh with axes of type Auto, on which XLA chooses the sharding of intermediate arrays.
 
-    Those of ``jax.make_mesh`` are Explicit: there every operation of a program would have to say it.
+    Axes of ``jax.make_mesh`` are Explicit: operations would have to specify the sharding of their outputs.
 
     >>> with_auto_axes(jax.make_mesh((1,), ("data",))).axis_types
     (Auto,)
@@ -230,12 +230,12 @@ def with_auto_axes(mesh: Mesh | None) -> Mesh | None:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
-def check_batch_divisible(mesh: Mesh | None, batch_size: int, who: str) -> None:
-    """Refuse a batch that cannot be cut into equal pieces."""
+def check_batch_divisible(mesh: Mesh | None, batch_size: int, caller: str) -> None:
+    """Raise InputError if a batch cannot be sharded equally, or there are several processes but no mesh."""
     if mesh is not None and batch_size % mesh.size:
-        near = max(mesh.size, round(batch_size / mesh.size) * mesh.size)
-        error = InputError(f"batch_size={batch_size} does not divide among {mesh.size} devices; take {near}")
-        raise error.from_source(who)
+        closest = max(mesh.size, round(batch_size / mesh.size) * mesh.size)
+        error = InputError(f"batch_size={batch_size} is not divisible by {mesh.size} devices; use {closest}")
+        raise error.from_source(caller)
     if mesh is None and jax.process_count() > 1:
         error = InputError(f"there are {jax.process_count()} processes: give mesh=distributed.create_mesh()")
-        raise error.from_source(who)
+        raise error.from_source(caller)

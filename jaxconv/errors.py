@@ -1,4 +1,4 @@
-"""The errors that tell a user what was given, what was wanted and what would work."""
+"""Exceptions and warnings of jaxconv, and helpers that build their messages."""
 
 import difflib
 import functools
@@ -11,16 +11,16 @@ R = TypeVar("R")
 
 
 class InputError(ValueError):
-    """What was given cannot work. The message is one line: who says so, what was given, and the fix.
+    """Invalid input. The message is one line: the function, the invalid argument and a suggestion.
 
     Attributes:
-        source: the function that the message names first, once it is known.
+        source: name of the function that the message begins with; None until it is set.
     """
 
     source: str | None = None
 
     def from_source(self, source: str) -> Self:
-        """Return the error with the source before its message; one that has a source is returned as it is.
+        """Return the error with ``source`` before its message; an error that has a source is returned unchanged.
 
         >>> print(InputError("stride 0: give an int of at least 1").from_source("conv").from_source("sobel"))
         conv: stride 0: give an int of at least 1
@@ -34,19 +34,19 @@ class InputError(ValueError):
 
 
 class DtypeError(InputError, TypeError):
-    """An array of the wrong dtype. Both a ``ValueError`` and a ``TypeError``, so either ``except`` finds it."""
+    """An array of the wrong dtype; both a ``ValueError`` and a ``TypeError``, so either ``except`` catches it."""
 
 
 class ArgumentError(InputError, TypeError):
-    """A call with arguments that the function does not take. A ``TypeError`` too, which Python raises for them."""
+    """A call with arguments that the function does not accept; also a ``TypeError``, as in Python itself."""
 
 
 class RangeWarning(UserWarning):
-    """The pixels of images are not in the range that the network is meant for, from 0 to 1."""
+    """Pixels of images are outside the expected range, 0 to 1."""
 
 
 class DeadLayerWarning(UserWarning):
-    """All that a layer makes is 0, whatever it is shown: it passes nothing on, and learns no more."""
+    """All activations of a layer are 0 for every input, so it passes no signal and gets no gradient."""
 
 
 @overload
@@ -58,12 +58,12 @@ def named_errors(
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
     """Put the function's name before the messages of the InputErrors raised in it.
 
-    The innermost named function wins: an error of ``conv`` within ``sobel`` begins with ``conv``. Compiled code is the
-    same, since ops run at tracing only.
+    The innermost function is named: an error of ``conv`` within ``sobel`` begins with ``conv``. Compiled code is not
+    affected, since the wrapper runs while tracing only.
 
     Args:
-        function: the function to decorate.
-        name: the name to use instead of the function's own.
+        function: function to decorate.
+        name: name to use instead of the function's own.
 
     >>> @named_errors
     ... def root(x):
@@ -104,12 +104,12 @@ def error_context(name: str) -> Iterator[None]:
 
 
 def unknown_name_error(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """Return the error for a name that is not among the choices, with the nearest one that is.
+    """Return the error for a name that is not among the choices; the message suggests the closest choice.
 
     >>> print(unknown_name_error("model", "lenet", ["lenet5", "mlp"]))
     unknown model 'lenet': did you mean 'lenet5'? Known: lenet5, mlp
     """
     choices = list(choices)
-    near = difflib.get_close_matches(str(name), choices, n=1)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {name!r}:{hint} Known: {', '.join(choices)}")
+    closest = difflib.get_close_matches(str(name), choices, n=1)
+    suggestion = f" did you mean {closest[0]!r}?" if closest else ""
+    return InputError(f"unknown {kind} {name!r}:{suggestion} Known: {', '.join(choices)}")

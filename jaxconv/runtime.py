@@ -1,4 +1,4 @@
-"""What the computation runs on, and how to make the most of it. Nothing here happens on import."""
+"""Runtime configuration: CPU tuning, compiler options, compilation cache, device information. No effect on import."""
 
 import ctypes
 import hashlib
@@ -15,31 +15,30 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxconv import xla_options
-from jaxconv._compat import cached_programs_raise_false_alarms
 from jaxconv._compat import compilation_cache_dir as compilation_cache_dir
+from jaxconv._compat import compilation_cache_warns_spuriously
 from jaxconv.errors import InputError, named_errors
 
-# XLA's options for a program on a CPU, where its compiler takes them. By default it prefers YNN, a library made for
-# inference, to Eigen, whose convolutions are faster here: jaxconv bench, with and without --no-cpu-tuning, shows by how
-# much.
+# Compiler options for CPU programs, where the installed XLA supports them. By default XLA prefers YNN, a library for
+# inference, to Eigen, whose convolutions are faster here; compare jaxconv bench with and without --no-cpu-tuning.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
-# Those for a program that runs once: few of LLVM's optimisations.
-HASTY_OPTIONS = {"xla_backend_optimization_level": 1}
-# The flags for a process that computes little. Beside that option, not XLA's newer emitters of fused loops, which take
-# longer. (With no optimisation, lax's gradients of a convolution run ten times as long. Several parts of what the older
-# emitters write, side by side, are wrong now and then where nothing is optimised, so there is one part.)
+# Compiler options for programs that run once: few LLVM optimizations.
+FAST_COMPILE_OPTIONS = {"xla_backend_optimization_level": 1}
+# Flags for a process that computes little. The newer fusion emitters compile more slowly. Level 0 would make lax's
+# gradients of a convolution ten times slower. Code of the older emitters that is split for parallel code generation is
+# occasionally wrong without optimization, so the split count is 1.
 FAST_COMPILE_FLAGS = (
     "--xla_backend_optimization_level=1",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-INSTRUCTION_SETS = {"avx512": "avx512f", "avx2": "avx2"}  # what Linux calls them, the widest first
-IMPORTED = time.perf_counter()
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+INSTRUCTION_SETS = {"avx512": "avx512f", "avx2": "avx2"}  # flags in /proc/cpuinfo, the widest first
+IMPORT_TIME = time.perf_counter()
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # constants of malloc.h
 
 
 class CpuTuning(NamedTuple):
-    """What :func:`tune_cpu` did, in words for people: one line each."""
+    """Effects of :func:`tune_cpu`, one line of text each."""
 
     allocator: str
     calls: str
@@ -51,33 +50,33 @@ _tuned: CpuTuning | None = None
 
 @named_errors
 def tune_cpu(*, threads: int | None = None) -> CpuTuning:
-    """Set this process up for training on a CPU. Call it before the first array, with which XLA starts its threads.
+    """Tune this process for training on a CPU. Call it before the first array, as XLA then starts its threads.
 
-    - The allocator keeps the memory of large temporaries. By default glibc gives it back after every step and gets it
-      anew for the next, page by page, each of which the kernel clears.
-    - A program runs in the thread that calls it. By default jax gives it to another, whose large temporaries glibc maps
-      anew all the same: only the main thread's are kept.
-    - As many threads as a container is allowed to use, where that is fewer than the machine has.
+    - The allocator retains the memory of large temporaries. By default glibc returns it to the system after every step
+      and maps it again in the next, page by page, and the kernel clears every page.
+    - Programs run in the calling thread. By default jax dispatches them to another thread, for which glibc maps large
+      temporaries anew in any case: it retains only those of the main thread.
+    - The number of threads is limited to the CPU quota of the container, if that is smaller than the machine.
 
-    Each is left alone where it means nothing: on macOS and Windows, with musl. None of them changes what is computed,
-    but for rounding, and none matters to a GPU or TPU. ``XLA_FLAGS`` stays as it is: XLA's options are those of single
-    programs, :func:`compiler_options`.
+    Settings that do not apply are skipped: on macOS and Windows, and with musl. Results are equal up to rounding, and a
+    GPU or TPU is not affected. ``XLA_FLAGS`` does not change; XLA options are set per program, by
+    :func:`compiler_options`.
 
     Args:
-        threads: of XLA's pool; by default as many as this process may use.
+        threads: size of XLA's thread pool; by default the number of cores available to this process.
 
     Raises:
-        InputError: threads below 1.
+        InputError: if ``threads < 1``.
     """
     global _tuned
     if threads is not None and threads < 1:
         raise InputError(f"threads={threads!r} should be at least 1")
-    _tuned = CpuTuning(_keep_memory(), _call_directly(), _limit_threads(threads))
+    _tuned = CpuTuning(_retain_memory(), _disable_async_dispatch(), _limit_threads(threads))
     return _tuned
 
 
 def configure(*, cpu_tuning: bool) -> None:
-    """Call :func:`tune_cpu`; without ``cpu_tuning`` leave out the options of :func:`compiler_options` too."""
+    """Call :func:`tune_cpu`; with ``cpu_tuning=False`` disable the options of :func:`compiler_options` instead."""
     if cpu_tuning:
         tune_cpu()
     else:
@@ -85,67 +84,67 @@ def configure(*, cpu_tuning: bool) -> None:
 
 
 def cpu_tuning() -> CpuTuning | None:
-    """What :func:`tune_cpu` did in this process, or None if nobody called it."""
+    """Return the effects of :func:`tune_cpu` in this process, or None if it was not called."""
     return _tuned
 
 
-def _keep_memory() -> str:
+def _retain_memory() -> str:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return "left alone: no glibc"
+        return "unchanged: no glibc"
     glibc = ctypes.CDLL(None)
-    done = glibc.mallopt(M_MMAP_MAX, 0) and glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    return "keeps the memory of temporaries" if done else "left alone: glibc refused"
+    succeeded = glibc.mallopt(M_MMAP_MAX, 0) and glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    return "retains the memory of temporaries" if succeeded else "unchanged: mallopt failed"
 
 
-def _call_directly() -> str:
+def _disable_async_dispatch() -> str:
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" in os.environ:
-        return "left alone: JAX_CPU_ENABLE_ASYNC_DISPATCH is set"
+        return "unchanged: JAX_CPU_ENABLE_ASYNC_DISPATCH is set"
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return "a program runs in the thread that calls it"
+    return "programs run in the calling thread"
 
 
 def compiler_options() -> dict[str, Any]:
-    """XLA's options for one program, as ``jax.jit(f, compiler_options=…)`` takes them; ``train.fit`` uses them.
+    """Return XLA options for one program, for ``jax.jit(f, compiler_options=…)``; ``train.fit`` uses them.
 
-    They are :data:`CPU_OPTIONS`, on a CPU: those that the installed XLA takes and ``XLA_FLAGS`` does not have. With
-    ``JAXCONV_CPU_TUNING=0`` there are none.
+    On a CPU these are the :data:`CPU_OPTIONS` that the installed XLA supports and ``XLA_FLAGS`` does not set; on other
+    devices, and with ``JAXCONV_CPU_TUNING=0``, there are none.
     """
-    return xla_options.taken(_unset(CPU_OPTIONS)) if _left_alone() is None else {}
+    return xla_options.supported_options(_unset(CPU_OPTIONS)) if _disabled_reason() is None else {}
 
 
 def fast_compile_options() -> dict[str, Any]:
-    """XLA's options for a program that runs once, and had better be compiled soon than well; none but on a CPU.
+    """Return XLA options for a program that runs once and should compile fast; empty on other devices than a CPU.
 
-    A network's first parameters are such a program: random numbers are long chains of integer operations, of which
-    LLVM's optimiser makes much ado.
+    Parameter initialization is such a program: random numbers are long chains of integer operations, which LLVM is
+    slow to optimize.
     """
-    return xla_options.taken(HASTY_OPTIONS) if jax.default_backend() == "cpu" else {}
+    return xla_options.supported_options(FAST_COMPILE_OPTIONS) if jax.default_backend() == "cpu" else {}
 
 
 def enable_fast_compile() -> None:
-    """Have all programs of this process compiled soon rather than well, for one that computes little.
+    """Make all programs of this process compile fast and run slower, for a process that computes little.
 
-    Call it before the first array is made. It adds to ``XLA_FLAGS`` the flags of :data:`FAST_COMPILE_FLAGS` that XLA
-    takes.
+    Call it before the first array is created. It adds to ``XLA_FLAGS`` the supported flags of
+    :data:`FAST_COMPILE_FLAGS`.
     """
     xla_options.add_flags(FAST_COMPILE_FLAGS)
 
 
 def compiler_report() -> dict[str, str]:
-    """Describe the options that XLA takes on this device, and those that it refuses, in words for people."""
-    if why := _left_alone():
-        return {"compiler": f"left alone: {why}"}
-    ours = CPU_OPTIONS | HASTY_OPTIONS
-    options, flags = xla_options.taken(ours), xla_options.taken_flags(FAST_COMPILE_FLAGS)
-    refused = [name for name in ours if name not in options] + [
+    """Describe the XLA options in use on this device, and those that XLA does not support, as text."""
+    if reason := _disabled_reason():
+        return {"compiler": f"default options: {reason}"}
+    requested = CPU_OPTIONS | FAST_COMPILE_OPTIONS
+    options, flags = xla_options.supported_options(requested), xla_options.supported_flags(FAST_COMPILE_FLAGS)
+    refused = [name for name in requested if name not in options] + [
         flag for flag in FAST_COMPILE_FLAGS if flag not in flags
     ]
     used = ", ".join(f"{name}={value!r}" for name, value in compiler_options().items())
     return {"compiler": used or "no options", "refused": ", ".join(refused) or "none"}
 
 
-def _left_alone() -> str | None:
-    """The reason why programs have none of our options, or None if they have them."""
+def _disabled_reason() -> str | None:
+    """Return the reason why programs are compiled without ``CPU_OPTIONS``, or None if the options are in use."""
     if os.environ.get("JAXCONV_CPU_TUNING") == "0":
         return "JAXCONV_CPU_TUNING=0"
     backend = jax.default_backend()
@@ -153,59 +152,59 @@ def _left_alone() -> str | None:
 
 
 def _unset(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the user has not set in ``XLA_FLAGS``, which come first."""
-    names = xla_options.flags_set()
+    """Return the options that the user has not set in ``XLA_FLAGS``, which takes precedence."""
+    names = xla_options.current_flags()
     return {name: value for name, value in options.items() if f"--{name}" not in names}
 
 
 def _limit_threads(threads: int | None) -> str:
     if threads is None and "NPROC" not in os.environ:
-        allowed = _quota()
-        threads = allowed if allowed is not None and allowed < cpu_count() else None
+        quota = _cpu_quota()
+        threads = quota if quota is not None and quota < cpu_count() else None
     if threads is not None:
-        os.environ["NPROC"] = str(threads)  # what XLA asks for the size of its pool
+        os.environ["NPROC"] = str(threads)  # XLA reads the size of its thread pool from NPROC
     return f"{os.environ.get('NPROC', cpu_count())} of {os.cpu_count()} cores"
 
 
 def cpu_count() -> int:
-    """The cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """The cores' worth of time that a container may use, or None if that is not limited."""
+def _cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Return the CPU quota of the container in cores, rounded up, or None if there is no limit."""
     try:
         quota, period = file.read_text().split()
         return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no cgroups, or "max": no limit
+    except (OSError, ValueError):  # no cgroups, or the quota is "max"
         return None
 
 
 def enable_compilation_cache(cache_dir: Path) -> Path | None:
-    """Keep compiled programs in a folder, so that the same one need not be compiled again in another process.
+    """Store compiled programs in a folder, so that later processes do not compile them again.
 
-    Programs of another kind of processor are kept apart. ``JAX_COMPILATION_CACHE_DIR``, where it is set, comes first.
+    Each kind of processor has its own subfolder. ``JAX_COMPILATION_CACHE_DIR`` takes precedence if it is set.
 
     Returns:
-        Where they are kept; None with a jaxlib before 0.10.2, which would warn of crashes at each.
+        The folder; None with jaxlib before 0.10.2, which prints a false warning for every program that it loads.
     """
-    if chosen := compilation_cache_dir():
-        return Path(chosen)
-    if cached_programs_raise_false_alarms():
+    if configured := compilation_cache_dir():
+        return Path(configured)
+    if compilation_cache_warns_spuriously():
         return None
-    cache_dir = cache_dir / f"programs-{_processor()}"
+    cache_dir = cache_dir / f"programs-{_processor_id()}"
     jax.config.update("jax_compilation_cache_dir", str(cache_dir))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return cache_dir
 
 
-def _processor() -> str:
-    """A short name for the instructions that this processor has."""
+def _processor_id() -> str:
+    """Return a short identifier of the instructions that this processor supports."""
     return f"{platform.machine()}-{hashlib.sha256(_instructions().encode()).hexdigest()[:8]}"
 
 
 def _instructions(file: Path = Path("/proc/cpuinfo")) -> str:
-    """The line in which Linux lists the instructions of this processor; elsewhere the processor's name."""
+    """Return the line of ``/proc/cpuinfo`` that lists the instructions; the name of the processor elsewhere."""
     try:
         return next(line for line in file.read_text().splitlines() if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
@@ -213,18 +212,20 @@ def _instructions(file: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def instruction_set() -> str:
-    """The vector instructions that XLA uses: ``"avx512"``, ``"avx2"`` or ``"other"``, as wherever Linux is not.
+    """Return the vector instruction set that XLA uses: ``"avx512"``, ``"avx2"`` or ``"other"``.
 
-    They are the processor's, or fewer if ``XLA_FLAGS`` has ``--xla_cpu_max_isa``.
+    It is that of the processor, or a smaller one if ``XLA_FLAGS`` contains ``--xla_cpu_max_isa``; outside Linux it is
+    always ``"other"``.
     """
-    most, ours = xla_options.flags_set().get("--xla_cpu_max_isa", "AMX").lower(), _processor_instruction_set()
-    if most in ("sse4_2", "avx"):
+    max_isa = xla_options.current_flags().get("--xla_cpu_max_isa", "AMX").lower()
+    if max_isa in ("sse4_2", "avx"):
         return "other"
-    return "avx2" if most == "avx2" and ours == "avx512" else ours
+    processor_isa = _processor_instruction_set()
+    return "avx2" if max_isa == "avx2" and processor_isa == "avx512" else processor_isa
 
 
 def instruction_set_is_emulated() -> bool:
-    """Return whether XLA is held to fewer vector instructions than the processor has."""
+    """Return True if XLA is restricted to a smaller vector instruction set than that of the processor."""
     return instruction_set() != _processor_instruction_set()
 
 
@@ -234,9 +235,9 @@ def _processor_instruction_set() -> str:
 
 
 def process_uptime() -> float:
-    """Seconds since this process began: loading Python and jax is part of what a person waits for.
+    """Return the seconds since this process started, which include loading Python and jax.
 
-    Where the system does not tell (it is Linux that does), since this module was imported.
+    Outside Linux, return the seconds since this module was imported.
 
     >>> process_uptime() > 0
     True
@@ -245,20 +246,20 @@ def process_uptime() -> float:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
-        return time.perf_counter() - IMPORTED
+        return time.perf_counter() - IMPORT_TIME
 
 
 def device_name() -> str:
-    """The device that jax will use, in words: ``"cpu (Linux x86_64, 2 cores)"``, ``"gpu (NVIDIA H200)"``.
+    """Describe the device that jax uses: ``"cpu (Linux x86_64, 2 cores)"``, ``"gpu (NVIDIA H200)"``.
 
     Raises:
-        InputError: jax was asked for a device that is not there.
+        InputError: if the platform in ``JAX_PLATFORMS`` is not available.
     """
     try:
         device = jax.devices()[0]
     except RuntimeError as error:
-        asked = os.environ.get("JAX_PLATFORMS")
-        raise InputError(f"jax finds no device (JAX_PLATFORMS={asked!r}): {str(error).splitlines()[0]}") from None
+        platforms = os.environ.get("JAX_PLATFORMS")
+        raise InputError(f"jax finds no device (JAX_PLATFORMS={platforms!r}): {str(error).splitlines()[0]}") from None
     if device.platform == "cpu":
         return f"cpu ({platform.system()} {platform.machine()}, {os.cpu_count()} cores)"
     count = f"{jax.device_count()} × " if jax.device_count() > 1 else ""
@@ -266,7 +267,7 @@ def device_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on.
+    """Return the versions of Python and of the packages that results depend on.
 
     >>> sorted(versions())
     ['jax', 'jaxconv', 'jaxlib', 'numpy', 'optax', 'python']

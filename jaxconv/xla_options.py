@@ -1,12 +1,13 @@
-"""XLA's options: which ones the installed jaxlib takes, asked of XLA itself and not read off a version number.
+"""Detect the XLA options that the installed jaxlib supports, by testing them instead of comparing versions.
 
-XLA has two ways to set an option, and they do not take the same names:
+XLA options are set in two ways, with different sets of valid names:
 
-- for one program, ``jax.jit(f, compiler_options=…)``, where an unknown name raises an error that can be caught;
-- for all programs of a process, the environment variable ``XLA_FLAGS``, where an unknown name ends the process.
+- for one program, ``jax.jit(f, compiler_options=…)``, where an unknown name raises an exception;
+- for all programs of a process, the environment variable ``XLA_FLAGS``, where an unknown name aborts the process.
 
-So an option is tried on a program of one addition, and a flag in a process of its own. The answers are kept beside the
-compiled programs, if these are kept (:func:`jaxconv.runtime.enable_compilation_cache`), for each jaxlib.
+An option is therefore tested by compiling one addition, and a flag in a subprocess. Results are cached per jaxlib
+version, in memory and beside the compilation cache if that is enabled
+(:func:`jaxconv.runtime.enable_compilation_cache`).
 """
 
 import contextlib
@@ -25,62 +26,63 @@ from jaxconv.errors import InputError
 from jaxconv.utils.files import make_folder, read_json, write_json
 
 FILE_NAME = "xla_options.json"
-TRIAL = "import jax; jax.config.update('jax_platforms', 'cpu'); jax.devices()"  # XLA reads its flags with the devices
+PROBE = "import jax; jax.config.update('jax_platforms', 'cpu'); jax.devices()"  # XLA parses its flags at jax.devices()
 
-_answers: dict[str, bool] = {}  # of this process, by what was tried
+_support: dict[str, bool] = {}  # results of this process, keyed by "name=value"
 
 
-def taken(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a program that the installed XLA takes; the rest would be an error of ``jax.jit``.
+def supported_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the compiler options that the installed XLA supports; ``jax.jit`` would raise for the others.
 
     Args:
         options: values by name, for ``jax.jit(f, compiler_options=…)``. The names have no leading dashes.
 
-    >>> taken({"xla_backend_optimization_level": 1, "xla_cpu_no_such_option": True})
+    >>> supported_options({"xla_backend_optimization_level": 1, "xla_cpu_no_such_option": True})
     {'xla_backend_optimization_level': 1}
     """
-    return {name: value for name, value in options.items() if _ask(_compiles, {name: value}, f"{name}={value}")}
+    return {name: value for name, value in options.items() if _test(_compiles, {name: value}, f"{name}={value}")}
 
 
-def taken_flags(flags: Iterable[str]) -> list[str]:
-    """The flags that may be put into ``XLA_FLAGS``; any other would end the process.
+def supported_flags(flags: Iterable[str]) -> list[str]:
+    """Return the flags that ``XLA_FLAGS`` may contain; any other would abort the process.
 
-    The first time this starts a Python that loads jax, which takes about a second, and one a flag if XLA refuses any.
+    The first call starts a Python process that loads jax, which takes about a second, and one per flag if XLA rejects
+    any of them.
 
     Args:
-        flags: as ``XLA_FLAGS`` has them: ``"--name=value"``.
+        flags: flags in the form of ``XLA_FLAGS``: ``"--name=value"``.
     """
-    unknown = [flag for flag in flags if _lookup(flag) is None]
-    if len(unknown) > 1 and _starts(unknown):
-        _remember(dict.fromkeys(unknown, True))
-    return [flag for flag in flags if _ask(_starts, [flag], flag)]
+    untested = [flag for flag in flags if _lookup(flag) is None]
+    if len(untested) > 1 and _starts(untested):
+        _store(dict.fromkeys(untested, True))
+    return [flag for flag in flags if _test(_starts, [flag], flag)]
 
 
-def flags_set() -> dict[str, str]:
-    """The flags that ``XLA_FLAGS`` has, by name with its dashes."""
+def current_flags() -> dict[str, str]:
+    """Return the flags in ``XLA_FLAGS``: values by name, with the leading dashes."""
     words = os.environ.get("XLA_FLAGS", "").split()
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def add_flags(flags: Iterable[str]) -> list[str]:
-    """Put flags into ``XLA_FLAGS``: those that XLA knows and that are not set there. Call it before the first array.
+    """Add flags to ``XLA_FLAGS`` that XLA supports and that are not set yet. Call it before the first array.
 
     Returns:
         The flags that were added.
     """
-    present, names = os.environ.get("XLA_FLAGS", ""), flags_set()
-    added = taken_flags([flag for flag in flags if flag.partition("=")[0] not in names])
+    current, names = os.environ.get("XLA_FLAGS", ""), current_flags()
+    added = supported_flags([flag for flag in flags if flag.partition("=")[0] not in names])
     if added:
-        os.environ["XLA_FLAGS"] = " ".join([present, *added]).strip()
+        os.environ["XLA_FLAGS"] = " ".join([current, *added]).strip()
     return added
 
 
 def jit(function: Callable[..., Any], options: Callable[[], Mapping[str, Any]], **arguments: Any) -> Callable[..., Any]:
-    """``jax.jit`` with XLA's options, which jax allows to the outermost program alone: inside another it has none.
+    """Compile a function with XLA options, which apply at the outermost level only: jax rejects them in a nested jit.
 
     Args:
-        function: what to compile, of positional arguments.
-        options: returns the options; called with the first call, when the device is known.
+        function: function of positional arguments.
+        options: function that returns the options; it runs at the first call, when the device is known.
         arguments: other arguments of ``jax.jit``.
     """
     inner = jax.jit(function, **arguments)
@@ -94,21 +96,21 @@ def jit(function: Callable[..., Any], options: Callable[[], Mapping[str, Any]], 
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
         return inner(*args) if traced else outer()(*args)
 
-    # As jax.jit has them, to look inside.
+    # Provide the inspection attributes of a function compiled by jax.jit.
     call.lower = lambda *args: outer().lower(*args)  # type: ignore[attr-defined]
     call._cache_size = lambda: outer()._cache_size()  # type: ignore[attr-defined]
     return call
 
 
-def _ask(trial: Callable[[Any], bool | None], argument: Any, what: str) -> bool:
-    answer = _lookup(what)
-    if answer is None and (answer := trial(argument)) is not None:
-        _remember({what: answer})
-    return bool(answer)
+def _test(probe: Callable[[Any], bool | None], argument: Any, key: str) -> bool:
+    supported = _lookup(key)
+    if supported is None and (supported := probe(argument)) is not None:
+        _store({key: supported})
+    return bool(supported)
 
 
 def _compiles(option: dict[str, Any]) -> bool | None:
-    """Whether a program compiles with an option; None if it does not, for another reason."""
+    """Return True if a program compiles with an option; None if it fails for another reason."""
     try:
         jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((), "float32")).compile(option)
     except jax.errors.JaxRuntimeError as error:
@@ -117,37 +119,37 @@ def _compiles(option: dict[str, Any]) -> bool | None:
 
 
 def _starts(flags: list[str]) -> bool | None:
-    """Whether jax starts with flags; None if it does not, for another reason."""
+    """Return True if jax starts with these flags; None if it fails for another reason."""
     environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
-    done = subprocess.run([sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True)
-    if done.returncode == 0:
+    completed = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True)
+    if completed.returncode == 0:
         return True
-    return False if any(flag in done.stderr for flag in flags) else None
+    return False if any(flag in completed.stderr for flag in flags) else None
 
 
-def _lookup(what: str) -> bool | None:
-    """The answer to an earlier trial, in this process or before."""
-    if what not in _answers:
-        _answers.update(_read() | _answers)
-    return _answers.get(what)
+def _lookup(key: str) -> bool | None:
+    """Return the result of an earlier test, of this process or from the file; None if there is none."""
+    if key not in _support:
+        _support.update(_read_support() | _support)
+    return _support.get(key)
 
 
-def _remember(answers: Mapping[str, bool]) -> None:
-    _answers.update(answers)
+def _store(support: Mapping[str, bool]) -> None:
+    _support.update(support)
     if (file := _file()) is None:
         return
-    with contextlib.suppress(InputError):  # of two that write at once, one asks again next time
+    with contextlib.suppress(InputError):  # if two processes write at once, one of them tests again later
         make_folder(file.parent)
-        write_json(file, _stored() | {jaxlib_version(): _read() | _answers})
+        write_json(file, _read_file() | {jaxlib_version(): _read_support() | _support})
 
 
-def _read() -> dict[str, bool]:
-    """The answers on file that are the installed jaxlib's."""
-    return _stored().get(jaxlib_version(), {})
+def _read_support() -> dict[str, bool]:
+    """Return the stored results for the installed jaxlib."""
+    return _read_file().get(jaxlib_version(), {})
 
 
-def _stored() -> dict[str, dict[str, bool]]:
-    """All of the file, the answers of each jaxlib; nothing if it does not exist or is damaged."""
+def _read_file() -> dict[str, dict[str, bool]]:
+    """Return the stored results per jaxlib version; empty if the file does not exist or is damaged."""
     try:
         return read_json(file, dict[str, dict[str, bool]]) if (file := _file()) else {}
     except (FileNotFoundError, InputError):

@@ -1,11 +1,11 @@
-"""Strict arithmetic for the whole suite: no silent promotion of ranks or dtypes."""
+"""Shared fixtures and settings: no silent promotion of ranks or dtypes, and fast compilation."""
 
 import os
 import signal
 from pathlib import Path
 
-# The suite compiles thousands of small programs, many of them twice, and all of them again in the next run, so they are
-# kept until pytest --cache-clear. Each worker keeps its own: two writers would meet in one file.
+# The suite compiles thousands of small programs, in every run, so they are cached until pytest --cache-clear. Every
+# worker has its own cache, as two processes could write the same file.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(__file__).parents[1] / ".pytest_cache/d/xla" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 )
@@ -18,10 +18,9 @@ import pytest
 
 from jaxconv import xla_options
 
-# What makes programs fast costs the suite more than it gives, since it computes little. (Without LLVM's optimisations
-# and XLA's newer emitters of fused loops it takes half as long. Several parts of what the older emitters write, side by
-# side, are wrong now and then if they are not optimised, so there is one part.) A jaxlib that refuses one of these runs
-# without it.
+# The suite computes little, so fast compilation matters more than fast programs: without LLVM optimization and the
+# newer fusion emitters it takes half as long. Code of the older emitters that is split for parallel code generation is
+# occasionally wrong without optimization, so the split count is 1. Flags that jaxlib does not support are left out.
 xla_options.add_flags(
     [
         "--xla_backend_optimization_level=0",
@@ -30,34 +29,34 @@ xla_options.add_flags(
     ]
 )
 
-# A script that starts the suite in its background makes it deaf to Ctrl-C, and so all that the tests start and stop.
+# A shell ignores SIGINT in background jobs and their child processes; restore the default, as tests send SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def strict():
-    """What a broadcast or a mixed dtype would hide is an error. (optax needs less: see ``promoting``.)"""
+    """Raise errors for implicit broadcasting and mixed dtypes; tests of optax use ``promoting`` instead."""
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget():
-    """What a file compiled is of no use to the next, and keeping it all takes gigabytes."""
+def clear_jax_caches():
+    """Clear the caches of jax after each file; keeping all compiled programs would take gigabytes."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture
 def promoting(strict):
-    """For tests that train: some of optax multiplies floats by ints."""
+    """Allow dtype promotion in tests that train, since optax multiplies floats by ints."""
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("standard"):
         yield
 
 
 @pytest.fixture
 def x64():
-    """Float64 while a test runs: differences between two correct computations shrink to 1e-12."""
+    """Enable float64, so that differences between two correct computations shrink to 1e-12."""
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
@@ -70,7 +69,7 @@ def rng():
 
 @pytest.fixture
 def jaxconv(tmp_path, monkeypatch, capsys):
-    """Run a command line, or its words, in an empty folder: (exit code, what it printed, what it said to stderr)."""
+    """Run a command line, as one string or as arguments, in an empty folder; return (exit code, stdout, stderr)."""
     from jaxconv import cli
 
     monkeypatch.chdir(tmp_path)
@@ -86,13 +85,13 @@ def jaxconv(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def no_pictures():
-    """Runs draw none: that takes longer than a small training, and has tests of its own."""
+def no_figures():
+    """Replace the figures of runs by empty ones; plotting is slow and is tested separately."""
     from matplotlib.figure import Figure
 
     from jaxconv import plot
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("training_curves", "misclassified", "confusion_matrix"):
-            patch.setattr(plot, name, lambda *given, **options: Figure())
+            patch.setattr(plot, name, lambda *args, **options: Figure())
         yield

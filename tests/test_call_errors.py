@@ -1,4 +1,4 @@
-"""Wrong calls are told in a sentence: of layers, of models, of fit, evaluate and predict."""
+"""Invalid calls of layers, models, fit, evaluate and predict raise one-line errors with a suggestion."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ SGD = optax.sgd(0.1)
         ),
     ],
 )
-def test_arguments_that_a_function_has_not(call, message):
+def test_invalid_call_arguments_raise(call, message):
     with pytest.raises(ArgumentError, match=message) as raised:
         call()
     assert isinstance(raised.value, InputError) and isinstance(raised.value, TypeError)
@@ -67,13 +67,13 @@ def fit(**options):
     return train.fit(net(), toy(), toy(), **{"optimizer": SGD, "epochs": 1} | options)
 
 
-def test_a_call_is_refused_where_python_would_refuse_it(rng):
-    """On random calls of random signatures."""
+def test_check_call_agrees_with_python(rng):
+    """Random calls of two signatures raise ArgumentError if and only if Python raises TypeError."""
 
-    def some(a, b=1, /, c=2, *, d, e=3): ...
-    def any_number(a, *rest, b, **others): ...
+    def fixed_arguments(a, b=1, /, c=2, *, d, e=3): ...
+    def variadic(a, *positional, b, **keywords): ...
 
-    for function in (some, any_number):
+    for function in (fixed_arguments, variadic):
         for _ in range(200):
             args = (0,) * int(rng.integers(0, 5))
             options = {name: 0 for name in "abcdex" if rng.random() < 0.3}
@@ -86,32 +86,32 @@ def test_a_call_is_refused_where_python_would_refuse_it(rng):
                 check_call(function, args, options)
 
 
-def test_the_nearest_name_is_one_of_the_names():
+def test_nearest_returns_close_name_only():
     assert nearest("filters", ["rate"]) is None and nearest("filters", ["rate", "features"]) == "features"
 
 
 @pytest.mark.parametrize("key", [0, None, np.int32(3), jax.random.split(KEY), "0", np.random.default_rng(0), (9, 9, 1)])
-def test_what_is_no_key_is_refused(key):
+def test_init_rejects_invalid_keys(key):
     with pytest.raises(InputError, match=r"^init: key"):
         Conv(2, 3).init(key, (9, 9, 1))
 
 
 @pytest.mark.parametrize("key", [7, None, np.int32(7), "7"])
-def test_a_train_state_is_made_of_a_key_too(key):
+def test_create_train_state_rejects_invalid_keys(key):
     with pytest.raises(
         InputError, match=r"^create_train_state: key=\S+ should be a random key: jax\.random\.key\([07]\)$"
     ):
-        train.create_train_state(Layer("mine", made, used), SGD, key, (9, 9, 1))
+        train.create_train_state(Layer("mine", init_fn, apply_fn), SGD, key, (9, 9, 1))
 
 
-def test_old_keys_are_keys():
+def test_init_accepts_legacy_keys():
     assert Conv(2, 3).init(jax.random.PRNGKey(0), (9, 9, 1))[0]["kernel"].shape == (3, 3, 1, 2)
 
 
 @pytest.mark.parametrize(
     "input_shape", [(None, 28, 28, 1), (-1, 28, 28, 1), 28, jnp.ones((28, 28, 1)), (28.0, 28, 1), ()]
 )
-def test_what_is_no_shape_is_refused(input_shape):
+def test_init_rejects_invalid_input_shapes(input_shape):
     with pytest.raises(InputError, match=r"^init: input_shape .* shape of one example without the batch axis, such as"):
         models.lenet5().init(KEY, input_shape)
 
@@ -125,12 +125,12 @@ def test_what_is_no_shape_is_refused(input_shape):
         (Dense(3), (32, 28, 28, 1)),
     ],
 )
-def test_the_batch_axis_is_named_where_a_shape_has_one(model, input_shape):
+def test_init_error_mentions_batch_axis(model, input_shape):
     with pytest.raises(InputError, match=r"batch axis"):
         model.init(KEY, input_shape)
 
 
-def test_shapes_may_be_lists_and_volumes():
+def test_init_accepts_lists_and_volumes():
     assert check_input_shape([3, np.int64(2)]) == (3, 2)
     assert Conv(2, 3).init(KEY, [5, 5, 5, 1])[0]["kernel"].shape == (3, 3, 3, 1, 2)
 
@@ -138,23 +138,29 @@ def test_shapes_may_be_lists_and_volumes():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: serial([Conv(4, 3), flatten]), r"^a list of 2 is no layer: write serial\(\*layers\), with the star"),
-        (lambda: residual((Conv(4, 3),)), r"^a tuple of 1 is no layer: write serial\(\*layers\)"),
-        (lambda: parallel([Conv(4, 3)]), r"^a list of 1 is no layer"),
-        (lambda: Layer(made, used), r"^Layer\(.*\): Layer takes \(kind, init, apply\), such as .*'apply'$"),
         (
-            lambda: Layer(made, used, "mine"),
+            lambda: serial([Conv(4, 3), flatten]),
+            r"^a list of 2 is not a layer: write serial\(\*layers\), with the star",
+        ),
+        (lambda: residual((Conv(4, 3),)), r"^a tuple of 1 is not a layer: write serial\(\*layers\)"),
+        (lambda: parallel([Conv(4, 3)]), r"^a list of 1 is not a layer"),
+        (lambda: Layer(init_fn, apply_fn), r"^Layer\(.*\): Layer takes \(kind, init, apply\), such as .*'apply'$"),
+        (
+            lambda: Layer(init_fn, apply_fn, "mine"),
             r"^Layer: kind=<function .* should be a name: Layer takes \(kind, init",
         ),
-        (lambda: Layer("mine", 3, used), r"^Layer 'mine': init=3 is no function: Layer takes"),
-        (lambda: Layer("mine", made, used, nam="x"), r"^Layer\('mine', .*nam="),
-        (lambda: serial(Layer("mine", lambda key: 0, used)), r"^Layer 'mine': init should take \(key, input_shape\)"),
+        (lambda: Layer("mine", 3, apply_fn), r"^Layer 'mine': init must be a function, got 3: Layer takes"),
+        (lambda: Layer("mine", init_fn, apply_fn, nam="x"), r"^Layer\('mine', .*nam="),
         (
-            lambda: serial(Layer("mine", made, lambda params, state, x: (x, state))),
+            lambda: serial(Layer("mine", lambda key: 0, apply_fn)),
+            r"^Layer 'mine': init should take \(key, input_shape\)",
+        ),
+        (
+            lambda: serial(Layer("mine", init_fn, lambda params, state, x: (x, state))),
             r"^Layer 'mine': apply should take \(params, state, x, \*, train=False, key=None\) .*'train'$",
         ),
         (lambda: serial(Layer), r"^Layer makes a layer and is not one itself"),
-        (lambda: train.fit([Conv(4, 3)], toy(), toy(), optimizer=SGD, epochs=1), r"^fit: a list of 1 is no layer"),
+        (lambda: train.fit([Conv(4, 3)], toy(), toy(), optimizer=SGD, epochs=1), r"^fit: a list of 1 is not a layer"),
         (
             lambda: fit(optimizer="adam"),
             r"^fit: optimizer='adam' is a name: give the optimiser, optax\.adam\(1e-3\)",
@@ -172,14 +178,14 @@ def test_shapes_may_be_lists_and_volumes():
         ),
     ],
 )
-def test_what_cannot_be_meant_says_what_to_write(call, message):
+def test_misused_arguments_error_suggests_fix(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
 
-def made(key, input_shape):
+def init_fn(key, input_shape):
     return {}, {}
 
 
-def used(params, state, x, **options):
+def apply_fn(params, state, x, **options):
     return x, state

@@ -1,4 +1,4 @@
-"""Errors name the function that raised them: the innermost one, once, and the path of its layer before it."""
+"""Error messages begin with the path of the layer and the innermost function that raised the error."""
 
 import doctest
 import functools
@@ -15,11 +15,11 @@ from jaxconv.errors import ArgumentError, DtypeError, InputError, error_context,
 from jaxconv.layers import as_layer
 
 
-class ColourError(InputError, LookupError):
-    """Of two parents, as a user's own may be."""
+class UserError(InputError, LookupError):
+    """An error class with two parents, as a user may define."""
 
 
-def refuse(error):
+def raise_error(error):
     raise error
 
 
@@ -31,7 +31,7 @@ def inner(error):
     Traceback (most recent call last):
     jaxconv.errors.InputError: inner: x is 0
     """
-    refuse(error)
+    raise_error(error)
 
 
 @named_errors
@@ -45,19 +45,19 @@ def message(call, *args, **options):
     return str(caught.value)
 
 
-def test_the_innermost_named_function_wins():
+def test_innermost_function_is_named():
     assert message(outer, InputError("x is 0")) == "inner: x is 0"
-    assert message(functools.partial(outer, call=refuse), InputError("x is 0")) == "outer: x is 0"
+    assert message(functools.partial(outer, call=raise_error), InputError("x is 0")) == "outer: x is 0"
 
 
-def test_another_name_replaces_the_functions_own():
-    renamed = named_errors(name="backward.conv")(refuse)
+def test_named_errors_name_replaces_function_name():
+    renamed = named_errors(name="backward.conv")(raise_error)
     assert message(renamed, InputError("dy is missing")) == "backward.conv: dy is missing"
-    assert message(named_errors(refuse, name="flip"), InputError("p=2")) == "flip: p=2"
+    assert message(named_errors(raise_error, name="flip"), InputError("p=2")) == "flip: p=2"
 
 
-@pytest.mark.parametrize("kind", [InputError, DtypeError, ArgumentError, ColourError])
-def test_the_class_of_an_error_is_kept(kind):
+@pytest.mark.parametrize("kind", [InputError, DtypeError, ArgumentError, UserError])
+def test_named_errors_keep_error_class(kind):
     with pytest.raises(kind) as caught:
         outer(kind("x is 0"))
     assert type(caught.value) is kind
@@ -65,23 +65,23 @@ def test_the_class_of_an_error_is_kept(kind):
     assert caught.value.source == "inner"
 
 
-def test_other_errors_pass_through_as_they_are():
+def test_other_errors_pass_through_unchanged():
     error = ValueError("not of jaxconv")
     with pytest.raises(ValueError, match=r"^not of jaxconv$") as caught:
         outer(error)
     assert caught.value is error
 
 
-def test_the_traceback_ends_where_the_error_was_raised():
+def test_traceback_ends_at_raise():
     with pytest.raises(InputError) as caught:
         outer(InputError("x is 0"))
     frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-    assert frames[-1] == "refuse"
-    assert [name for name in frames if name in ("outer", "inner", "refuse")] == ["outer", "inner", "refuse"]
+    assert frames[-1] == "raise_error"
+    assert [name for name in frames if name in ("outer", "inner", "raise_error")] == ["outer", "inner", "raise_error"]
     assert "During handling" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_cause_of_an_error_is_kept():
+def test_named_errors_keep_cause():
     cause = OSError("disk full")
 
     @named_errors
@@ -93,30 +93,30 @@ def test_the_cause_of_an_error_is_kept():
     assert caught.value.__cause__ is cause
 
 
-def test_a_named_error_can_be_pickled():
+def test_named_error_survives_pickle():
     with pytest.raises(InputError) as caught:
         inner(InputError("x is 0"))
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (type(copy), str(copy), copy.source) == (InputError, "inner: x is 0", "inner")
 
 
-def test_a_context_puts_its_path_outside():
+def test_error_context_prefixes_path():
     with pytest.raises(InputError, match=r"^conv2: inner: x is 0$"), error_context("conv2"):
         inner(InputError("x is 0"))
     with pytest.raises(InputError, match=r"^block1: conv2: x is 0$"), error_context("block1"), error_context("conv2"):
-        refuse(InputError("x is 0"))
+        raise_error(InputError("x is 0"))
 
 
-def test_a_function_around_a_context_adds_nothing():
+def test_function_around_context_adds_no_name():
     @named_errors
     def fit(error):
         with error_context("conv2"):
-            refuse(error)
+            raise_error(error)
 
     assert message(fit, InputError("x is 0")) == "conv2: x is 0"
 
 
-def test_a_decorated_function_is_introspected_as_the_function_itself():
+def test_decorated_function_keeps_metadata():
     def pool(x: jax.Array, window: int, *, stride: int = 1) -> jax.Array:
         """Pool."""
 
@@ -135,7 +135,7 @@ def test_doctests_of_decorated_functions_are_collected():
     assert {"jaxconv.ops.pooling.max_pool", "jaxconv.ops.pooling.global_avg_pool"} <= names
 
 
-def test_compiled_code_is_the_same():
+def test_named_errors_do_not_change_jaxpr():
     def double(x):
         return 2 * x
 
@@ -143,12 +143,12 @@ def test_compiled_code_is_the_same():
     assert str(jax.make_jaxpr(named_errors(double))(x)) == str(jax.make_jaxpr(double)(x))
 
 
-def test_ops_name_themselves_while_tracing():
+def test_op_errors_are_named_while_tracing():
     assert message(jax.jit(lambda x: ops.max_pool(x, 0)), jnp.ones((1, 4, 4, 1))).startswith("max_pool: window 0: ")
     assert message(jax.grad(lambda x: ops.dense(x, x).sum()), jnp.ones((2, 3))).startswith("dense: x has 3 values")
 
 
-def test_of_two_ops_the_inner_one_speaks():
+def test_nested_op_error_names_inner_op():
     image = jnp.ones((1, 4, 4, 1))
     assert message(filters.sobel, image[0]).startswith("sobel: x (4, 4, 1) should have 4 axes")
     assert message(filters.sobel, image, padding="SOME").startswith("conv: unknown padding 'SOME'")
@@ -156,7 +156,7 @@ def test_of_two_ops_the_inner_one_speaks():
     assert message(ops.backward.max_pool, image, image, 2).startswith("backward.max_pool: dy (1, 4, 4, 1) should be")
 
 
-def test_a_layers_path_comes_before_the_op():
+def test_layer_path_precedes_op_name():
     model = serial(serial(Conv(2, 3), name="stem"), Conv(2, 9))
     assert message(model.init, jax.random.key(0), (8, 8, 1)).startswith("conv1: conv: window (9, 9) on an input of")
     inner = serial(serial(Conv(2, 9), name="stem"))
@@ -165,7 +165,7 @@ def test_a_layers_path_comes_before_the_op():
     assert message(series.init, jax.random.key(0), (8,)).startswith("conv1: Conv: kernel_size (3, 3): give an int")
 
 
-def test_an_augmentation_names_itself_when_it_is_made_and_when_it_is_used():
+def test_augmentation_errors_are_named():
     key, image = jax.random.key(0), jnp.ones((4, 4, 1))
     assert message(data.augment.random_horizontal_flip, 2.0).startswith(
         "random_horizontal_flip: p=2.0 should be a number from 0 to 1"

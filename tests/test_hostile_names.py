@@ -1,4 +1,4 @@
-"""A run on a folder and classes with names that terminals, rich, matplotlib and JSON would stumble over."""
+"""Runs with folder and class names that contain escape sequences, rich and TeX markup or invalid UTF-8."""
 
 import json
 import os
@@ -14,7 +14,7 @@ CLASSES = ["$x$", "[red]\x1b[31m", os.fsdecode(b"caf\xe9")]
 
 
 @pytest.fixture
-def pictures(tmp_path, rng):
+def image_folder(tmp_path, rng):
     folder = tmp_path / os.fsdecode(b"my$\\frac{\xe9\x1b[2J")
     try:
         for label in CLASSES:
@@ -22,7 +22,7 @@ def pictures(tmp_path, rng):
             for n in range(10):
                 Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / label / f"{n}.png")
     except OSError:
-        pytest.skip("this file system has no such names")
+        pytest.skip("the file system does not support these names")
     return folder
 
 
@@ -35,8 +35,8 @@ def run(capsys, *words):
     return code, out, err
 
 
-def test_names_cost_nothing(pictures, tmp_path, capsys):
-    train = ["train", "--dataset", f"folder:{pictures}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
+def test_hostile_names_do_not_break_commands(image_folder, tmp_path, capsys):
+    train = ["train", "--dataset", f"folder:{image_folder}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
     folder = tmp_path / "run"
     code, out, err = run(capsys, *train, "--run-dir", folder)
     assert code == 0, err
@@ -49,10 +49,10 @@ def test_names_cost_nothing(pictures, tmp_path, capsys):
     (folder / "result.json").unlink()
     assert run(capsys, "train", "--resume", folder)[0] == 0 and (folder / "result.json").exists()
 
-    code, out, _ = run(capsys, "predict", folder, pictures / CLASSES[0] / "1.png")
+    code, out, _ = run(capsys, "predict", folder, image_folder / CLASSES[0] / "1.png")
     assert code == 0 and "[red]\\x1b[31m" in out and "caf\\udce9" in out and len(classes) == 3
 
-    (folder / "evaluation.json").mkdir()  # it cannot be written, as in a run that may only be read
+    (folder / "evaluation.json").mkdir()  # writing fails, as in a read-only run folder
     code, out, err = run(capsys, "eval", folder)
     assert code == 0 and "on 3 images" in out and err.startswith("jaxconv: warning: the scores are not saved: ")
 
@@ -60,12 +60,12 @@ def test_names_cost_nothing(pictures, tmp_path, capsys):
     assert code == 0 and "mlp on 8×8×1" in out and "387" in out  # 128 · 3 + 3 parameters of the last layer
 
 
-def test_a_picture_that_fails_leaves_the_result(pictures, tmp_path, capsys, monkeypatch):
+def test_failed_figure_keeps_result(image_folder, tmp_path, capsys, monkeypatch):
     def fail(*args, **options):
         raise ValueError("no font")
 
     monkeypatch.setattr(plot, "misclassified", fail)
-    line = ["train", "--dataset", f"folder:{pictures}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
+    line = ["train", "--dataset", f"folder:{image_folder}", "--model", "mlp", "--epochs", "1", "--batch-size", "8"]
     with pytest.warns(UserWarning, match=r"the picture .*misclassified\.png is left out: ValueError: no font"):
         assert run(capsys, *line, "--run-dir", tmp_path / "run")[0] == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -73,10 +73,10 @@ def test_a_picture_that_fails_leaves_the_result(pictures, tmp_path, capsys, monk
 
 
 @pytest.mark.filterwarnings("default:.*the best epoch is chosen on")
-def test_a_small_validation_part_is_warned_of(pictures, tmp_path, capsys):
+def test_small_validation_split_warns(image_folder, tmp_path, capsys):
     from jaxconv import data
     from jaxconv.runs import runner
 
     with pytest.warns(UserWarning, match="the best epoch is chosen on 3 validation images"):
-        runner._warn_of_few(data.load(f"folder:{pictures}"))
+        runner._warn_of_few(data.load(f"folder:{image_folder}"))
     runner._warn_of_few(data.load("digits"))

@@ -1,4 +1,4 @@
-"""Options that cannot work are refused alike on the command line and in Python, before anything is read."""
+"""Invalid options raise the same errors on the command line and in Python, before any file is read."""
 
 import dataclasses
 import json
@@ -33,12 +33,12 @@ from jaxconv.runs import TrainConfig
         ({"dataset": 3}, "dataset=3 should be a name"),
     ],
 )
-def test_a_config_that_cannot_work_is_refused(options, message):
+def test_config_validate_rejects_invalid_options(options, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(**options).validate()
 
 
-TRAIN = {
+MESSAGES = {
     "train --recipe=": "train: --recipe is empty: give it a value, or leave it out",
     "train --checkpoint-minutes nan": "train: --checkpoint-minutes nan should be a number from",
     "train --checkpoint-minutes inf": "train: --checkpoint-minutes inf should be",
@@ -56,27 +56,27 @@ TRAIN = {
 }
 
 
-@pytest.mark.parametrize("line", TRAIN)
-def test_a_line_that_cannot_work_is_refused(jaxconv, line):
+@pytest.mark.parametrize("line", MESSAGES)
+def test_cli_rejects_invalid_options(jaxconv, line):
     Path("small").mkdir()
     Path("run").mkdir()
     config = {"image_shape": [8, 8, 1], "input_shape": [8, 8, 1], "class_names": ["a", "b"]}
     Path("run/config.json").write_text(json.dumps(TrainConfig().to_dict() | config))
     Path("run/result.json").write_text(json.dumps({"test_accuracy": 0.5}))
     code, _, err = jaxconv(line)
-    assert code == 2 and err.startswith(f"jaxconv: error: {TRAIN[line]}") and err.count("\n") == 1
+    assert code == 2 and err.startswith(f"jaxconv: error: {MESSAGES[line]}") and err.count("\n") == 1
 
 
-def test_an_empty_word_is_refused(capsys):
+def test_cli_rejects_empty_arguments(capsys):
     from jaxconv import cli
 
-    for words in (["train", "--run-dir", ""], ["train", ""], ["predict", "run", ""]):
-        assert cli.main(words) == 2
+    for arguments in (["train", "--run-dir", ""], ["train", ""], ["predict", "run", ""]):
+        assert cli.main(arguments) == 2
         assert "is empty: give it a value, or leave it out" in capsys.readouterr().err
 
 
-def test_every_option_of_a_config_is_checked_for_its_type():
-    """None of them takes an object that is none of its types."""
+def test_config_validate_checks_option_types():
+    """No field accepts an arbitrary object."""
     for field in dataclasses.fields(TrainConfig):
         with pytest.raises(InputError):
             TrainConfig(**{field.name: object()}).validate()

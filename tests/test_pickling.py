@@ -1,4 +1,4 @@
-"""A layer goes through pickle, to another process too, and can be hashed, copied and changed."""
+"""Layers can be pickled, also for other processes, hashed, copied and modified."""
 
 import copy
 import multiprocessing
@@ -30,7 +30,7 @@ from jaxconv import (
 KEY = jax.random.key(0)
 
 
-def mine(x):
+def double(x):
     return 2 * x
 
 
@@ -44,7 +44,7 @@ def own_apply(params, state, x, *, train=False, key=None):
 
 NETWORK = serial(
     Conv(4, [3, 3], padding="SAME", name="first"),
-    residual(BatchNorm(), relu, mine),
+    residual(BatchNorm(), relu, double),
     parallel(Conv(2, 1), partial(ops.leaky_relu, negative_slope=0.3)),
     Layer("own", own_init, own_apply),
     MaxPool(2)._replace(name="smaller"),
@@ -54,37 +54,36 @@ NETWORK = serial(
 )
 
 
-def output(model, input_shape=(6, 6, 1)):
+def model_output(model, input_shape=(6, 6, 1)):
     params, state = model.init(KEY, input_shape)
     return np.asarray(model.apply(params, state, jax.random.normal(KEY, (2, *input_shape)))[0])
 
 
-def test_a_model_is_the_same_after_pickle():
-    again = pickle.loads(pickle.dumps(NETWORK))
-    assert [name for name, _ in again.children] == [name for name, _ in NETWORK.children]
-    assert (again.kind, again.name) == ("serial", "all") and again.children[0][1].window == NETWORK.children[0][
-        1
-    ].window
-    np.testing.assert_array_equal(output(again), output(NETWORK))
+def test_model_survives_pickle():
+    restored = pickle.loads(pickle.dumps(NETWORK))
+    assert [name for name, _ in restored.children] == [name for name, _ in NETWORK.children]
+    assert (restored.kind, restored.name) == ("serial", "all")
+    assert restored.children[0][1].window == NETWORK.children[0][1].window
+    np.testing.assert_array_equal(model_output(restored), model_output(NETWORK))
 
 
-def test_a_spawned_process_makes_the_same_of_it():
+def test_model_runs_in_spawned_process():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        np.testing.assert_allclose(pool.apply(output, (NETWORK,)), output(NETWORK), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(pool.apply(model_output, (NETWORK,)), model_output(NETWORK), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", models.list_models())
-def test_every_model_and_every_part_of_it_can_be_pickled(name):
+def test_registered_models_and_layers_pickle(name):
     model = models.create_model(name)
-    again = pickle.loads(pickle.dumps(model))
-    assert [name for name, _ in again.children] == [name for name, _ in model.children]
-    for _, part in model.children[:12] + model.children[-6:]:
-        assert pickle.loads(pickle.dumps(part)).kind == part.kind
+    restored = pickle.loads(pickle.dumps(model))
+    assert [name for name, _ in restored.children] == [name for name, _ in model.children]
+    for _, child in model.children[:12] + model.children[-6:]:
+        assert pickle.loads(pickle.dumps(child)).kind == child.kind
 
 
-def test_what_was_replaced_stays_replaced():
-    again = pickle.loads(pickle.dumps(Conv(2, 3)._replace(init=own_init)._replace(name="b")))
-    assert again.name == "b" and again.init(KEY, (1,))[0].keys() == {"scale"}
+def test_replaced_fields_survive_pickle():
+    restored = pickle.loads(pickle.dumps(Conv(2, 3)._replace(init=own_init)._replace(name="b")))
+    assert restored.name == "b" and restored.init(KEY, (1,))[0].keys() == {"scale"}
 
 
 @pytest.mark.parametrize(
@@ -99,18 +98,18 @@ def test_what_was_replaced_stays_replaced():
         dirac(jax.nn.initializers.normal(2.0)),
     ],
 )
-def test_initializers_are_the_same_after_pickle(kernel_init):
+def test_initializers_survive_pickle(kernel_init):
     layer = Conv(3, 3, kernel_init=kernel_init)
-    again = pickle.loads(pickle.dumps(layer))
-    jax.tree.map(np.testing.assert_array_equal, again.init(KEY, (5, 5, 2)), layer.init(KEY, (5, 5, 2)))
+    restored = pickle.loads(pickle.dumps(layer))
+    jax.tree.map(np.testing.assert_array_equal, restored.init(KEY, (5, 5, 2)), layer.init(KEY, (5, 5, 2)))
 
 
-def test_what_has_no_name_is_refused_by_pickle():
+def test_lambda_layer_cannot_be_pickled():
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(serial(lambda x: x))
 
 
-def test_layers_have_a_hash_and_copies():
+def test_layers_are_hashable_and_copyable():
     layer = Conv(3, [3, 3])
     assert hash(layer) == hash(copy.copy(layer)) and layer == copy.deepcopy(layer) and {layer: 1}[layer] == 1
     static = jax.jit(lambda layer, x: layer.apply(*layer.init(KEY, (5, 5, 1)), x)[0], static_argnums=0)

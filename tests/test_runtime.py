@@ -1,4 +1,4 @@
-"""How a process is set up, in processes of their own: allocator, XLA's options, threads, kept programs."""
+"""Runtime configuration, tested in subprocesses: allocator, XLA options, threads, compilation cache."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from jaxconv.cli import main
 from jaxconv.errors import InputError
 
 
-def elsewhere(program, **environment):
-    """What a program prints that runs in a process without the suite's own options."""
-    ours = ("XLA_FLAGS", "NPROC", "JAX_COMPILATION_CACHE_DIR")
-    clean = {name: value for name, value in os.environ.items() if name not in ours} | environment
-    done = subprocess.run([sys.executable, "-c", program], env=clean, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def run_program(program, **environment):
+    """Run a program in a process without the variables of the test suite; return its last line, parsed as JSON."""
+    suite_variables = ("XLA_FLAGS", "NPROC", "JAX_COMPILATION_CACHE_DIR")
+    variables = {name: value for name, value in os.environ.items() if name not in suite_variables} | environment
+    completed = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
-TUNE = "import json, os; from jaxconv import runtime; tuned = runtime.tune_cpu(); "
+TUNE_PROGRAM = "import json, os; from jaxconv import runtime; tuned = runtime.tune_cpu(); "
 
 
-def test_importing_changes_nothing_and_tune_says_what_it_did():
+def test_tune_cpu_reports_settings_and_import_has_no_effect():
     program = (
         "import json, os; before = dict(os.environ); import jaxconv; from jaxconv import runtime; "
         "assert dict(os.environ) == before and runtime.cpu_tuning() is None; "
@@ -34,44 +34,44 @@ def test_importing_changes_nothing_and_tune_says_what_it_did():
         "import jax.numpy as jnp; assert float(jnp.ones(3).sum()) == 3; "
         "print(json.dumps([tuned, os.environ.get('XLA_FLAGS')]))"
     )
-    (allocator, calls, threads), flags = elsewhere(program)
-    assert flags is None  # which XLA would end the process for, if it did not know one
-    assert calls == "a program runs in the thread that calls it"
-    assert allocator == "keeps the memory of temporaries" and threads.endswith("cores")
+    (allocator, calls, threads), flags = run_program(program)
+    assert flags is None  # XLA aborts the process for an unknown flag
+    assert calls == "programs run in the calling thread"
+    assert allocator == "retains the memory of temporaries" and threads.endswith("cores")
 
 
-def test_what_the_user_chose_stays():
-    program = TUNE + "import jax; jax.devices(); print(json.dumps(os.environ['XLA_FLAGS']))"
-    chosen = "--xla_cpu_experimental_ynn_fusion_type=dot --xla_cpu_multi_thread_eigen=true"
-    assert elsewhere(program, XLA_FLAGS=chosen) == chosen
+def test_tune_cpu_keeps_user_xla_flags():
+    program = TUNE_PROGRAM + "import jax; jax.devices(); print(json.dumps(os.environ['XLA_FLAGS']))"
+    user_flags = "--xla_cpu_experimental_ynn_fusion_type=dot --xla_cpu_multi_thread_eigen=true"
+    assert run_program(program, XLA_FLAGS=user_flags) == user_flags
 
 
-def test_a_hurried_process_adds_flags_that_the_compiler_knows():
+def test_fast_compile_adds_known_flags():
     program = (
         "import json, os; from jaxconv import runtime; runtime.FAST_COMPILE_FLAGS += ('--xla_cpu_no_such_flag=1',); "
         "runtime.enable_fast_compile(); import jax.numpy as jnp; x = jnp.ones(3); assert float(x @ x) == 3; "
         "print(json.dumps(os.environ['XLA_FLAGS']))"
     )
-    flags = elsewhere(program).split()
+    flags = run_program(program).split()
     assert set(flags) <= set(runtime.FAST_COMPILE_FLAGS) and "--xla_backend_optimization_level=1" in flags
 
 
-def test_the_compiler_takes_the_options():
-    """Of a product of matrices YNN makes a fusion of its own where it may."""
+def test_compiler_options_disable_ynn_fusion():
+    """YNN compiles a matrix product into its own fusion if it is enabled."""
     program = (
         "import json; import jax, jax.numpy as jnp; from jaxconv import runtime; x = jnp.ones((300, 300)); "
         "program = jax.jit(lambda x: x @ x + 1, compiler_options={}); "
         "print(json.dumps('ynn' in program.lower(x).compile().as_text()))"
     )
-    may = {next(iter(runtime.CPU_OPTIONS)): "LIBRARY_FUSION_TYPE_DOT"}
-    assert elsewhere(program.replace("{}", str(may))) is True
-    assert elsewhere(program.replace("{}", "runtime.compiler_options()")) is False
+    ynn_enabled = {next(iter(runtime.CPU_OPTIONS)): "LIBRARY_FUSION_TYPE_DOT"}
+    assert run_program(program.replace("{}", str(ynn_enabled))) is True
+    assert run_program(program.replace("{}", "runtime.compiler_options()")) is False
 
 
-def test_memory_is_kept():
-    """Of an array that comes and goes, every page is new each time, or only the first time.
+def test_tune_cpu_retains_memory():
+    """Count the page faults of repeated allocations: by default every page is new each time.
 
-    32 MB are 8,192 pages, or 16 where Linux or numpy makes them large.
+    32 MB are 8,192 pages, or 16 huge pages.
     """
     program = (
         "import json, resource, sys; import numpy as np; from jaxconv import runtime; {}; "
@@ -80,44 +80,44 @@ def test_memory_is_kept():
         "    before = faults(); a = np.ones(2**22); del a; counts.append(faults() - before)\n"
         "print(json.dumps(counts))"
     )
-    assert min(elsewhere(program.replace("{}", "pass"))) >= 16
-    assert max(elsewhere(program.replace("{}", "runtime.tune_cpu()"))[1:]) < 16
+    assert min(run_program(program.replace("{}", "pass"))) >= 16
+    assert max(run_program(program.replace("{}", "runtime.tune_cpu()"))[1:]) < 16
 
 
-def test_a_program_runs_in_the_thread_that_calls_it():
-    """So its result is there when the call returns."""
+def test_tune_cpu_disables_async_dispatch():
+    """The result of a synchronous call is ready when the call returns."""
     program = (
         "import json; from jaxconv import runtime; {}; import jax, jax.numpy as jnp; "
         "f = jax.jit(lambda x: x @ x @ x @ x); x = jnp.ones((2048, 2048)); f(x).block_until_ready(); "
         "print(json.dumps(f(x).is_ready()))"
     )
-    assert elsewhere(program.replace("{}", "pass")) is False
-    assert elsewhere(program.replace("{}", "runtime.tune_cpu()")) is True
-    assert elsewhere(program.replace("{}", "runtime.tune_cpu()"), JAX_CPU_ENABLE_ASYNC_DISPATCH="1") is False
+    assert run_program(program.replace("{}", "pass")) is False
+    assert run_program(program.replace("{}", "runtime.tune_cpu()")) is True
+    assert run_program(program.replace("{}", "runtime.tune_cpu()"), JAX_CPU_ENABLE_ASYNC_DISPATCH="1") is False
 
 
-def test_where_it_means_nothing_it_is_left_alone(monkeypatch):
+def test_tune_cpu_skips_inapplicable_settings(monkeypatch):
     monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("", ""))
-    assert runtime._keep_memory() == "left alone: no glibc"
+    assert runtime._retain_memory() == "unchanged: no glibc"
     monkeypatch.setattr(runtime.sys, "platform", "darwin")
-    assert runtime._keep_memory() == "left alone: no glibc"
+    assert runtime._retain_memory() == "unchanged: no glibc"
     monkeypatch.setenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", "1")
-    assert runtime._call_directly() == "left alone: JAX_CPU_ENABLE_ASYNC_DISPATCH is set"
+    assert runtime._disable_async_dispatch() == "unchanged: JAX_CPU_ENABLE_ASYNC_DISPATCH is set"
 
 
 @pytest.mark.parametrize(
-    ("said", "cores"), [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("400000 100000", 4)]
+    ("text", "cores"), [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("400000 100000", 4)]
 )
-def test_a_containers_share_of_the_cores(tmp_path, said, cores):
-    (tmp_path / "cpu.max").write_text(said + "\n")
-    assert runtime._quota(tmp_path / "cpu.max") == cores
-    assert runtime._quota(tmp_path / "missing") is None
+def test_cpu_quota_of_container(tmp_path, text, cores):
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    assert runtime._cpu_quota(tmp_path / "cpu.max") == cores
+    assert runtime._cpu_quota(tmp_path / "missing") is None
 
 
-def test_threads(monkeypatch):
+def test_limit_threads(monkeypatch):
     monkeypatch.setattr(runtime, "cpu_count", lambda: 8)
-    monkeypatch.setattr(runtime, "_quota", lambda: 2)
-    for name, value in (("NPROC", "5"), ("NPROC", None)):  # monkeypatch puts back what was there
+    monkeypatch.setattr(runtime, "_cpu_quota", lambda: 2)
+    for name, value in (("NPROC", "5"), ("NPROC", None)):  # monkeypatch restores the variable
         monkeypatch.setenv(name, "0")
         if value is None:
             monkeypatch.delenv(name)
@@ -129,20 +129,20 @@ def test_threads(monkeypatch):
         runtime.tune_cpu(threads=0)
 
 
-def test_xla_has_so_many_threads():
+def test_tune_cpu_sets_xla_thread_count():
     program = (
         "import json, os; from jaxconv import runtime; runtime.tune_cpu(threads=3); import jax.numpy as jnp; "
         "jnp.ones((9, 9)).block_until_ready(); tasks = os.listdir('/proc/self/task'); "
-        "names = [open(f'/proc/self/task/{each}/comm').read() for each in tasks]; "
+        "names = [open(f'/proc/self/task/{task}/comm').read() for task in tasks]; "
         "print(json.dumps(sum('XLAEigen' in name for name in names)))"
     )
-    assert elsewhere(program) == 3
+    assert run_program(program) == 3
 
 
-def test_programs_are_kept_and_found_again(tmp_path):
+def test_compilation_cache_is_reused(tmp_path):
     program = (
         "import json, sys; from pathlib import Path; import jax, jax.numpy as jnp; from jaxconv import runtime; "
-        "runtime.cached_programs_raise_false_alarms = lambda: False; "
+        "runtime.compilation_cache_warns_spuriously = lambda: False; "
         f"folder = runtime.enable_compilation_cache(Path({str(tmp_path)!r})); "
         "assert runtime.compilation_cache_dir() == str(folder); "
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); "
@@ -150,51 +150,53 @@ def test_programs_are_kept_and_found_again(tmp_path):
         "kept = sorted(file.name for file in folder.iterdir() if file.name.endswith('-cache')); "
         "print(json.dumps([folder.name, kept]))"
     )
-    first, second = elsewhere(program), elsewhere(program)
-    assert first == second and first[1] and first[0].startswith("programs-")
-    asked = program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))"
-    assert elsewhere(asked, JAX_COMPILATION_CACHE_DIR="x") == "x"
-    alarmed = asked.replace("False", "True").split("assert")[0]
-    assert elsewhere(alarmed + "print(json.dumps([folder, runtime.compilation_cache_dir()]))") == [None, None]
+    first_run, second_run = run_program(program), run_program(program)
+    assert first_run == second_run and first_run[1] and first_run[0].startswith("programs-")
+    program_with_user_dir = program.split("jax.config.update")[0] + "print(json.dumps(str(folder)))"
+    assert run_program(program_with_user_dir, JAX_COMPILATION_CACHE_DIR="x") == "x"
+    program_with_warning = program_with_user_dir.replace("False", "True").split("assert")[0]
+    program_with_warning += "print(json.dumps([folder, runtime.compilation_cache_dir()]))"
+    assert run_program(program_with_warning) == [None, None]
 
 
 @pytest.mark.parametrize(
-    ("jaxlib", "alarm"),
+    ("jaxlib", "warns"),
     [("0.9.0", True), ("0.10.1", True), ("0.10.2", False), ("0.10.2.dev1", False), ("0.12.0.1", False), ("1.0", False)],
 )
-def test_which_jaxlib_raises_false_alarms(monkeypatch, jaxlib, alarm):
+def test_compilation_cache_warning_by_jaxlib_version(monkeypatch, jaxlib, warns):
     monkeypatch.setattr(_compat, "jaxlib_version", lambda: jaxlib)
-    assert _compat.cached_programs_raise_false_alarms() is alarm
+    assert _compat.compilation_cache_warns_spuriously() is warns
 
 
-def test_doctor(capsys):
+def test_doctor_prints_setup(capsys):
     assert main(["doctor"]) == 0
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     for word in (
         "device     cpu",
         "versions   jaxconv",
         "set up     no",
         "conv       is the sum over taps: one channel",
     ):
-        assert word in said
+        assert word in text
 
 
-def test_doctor_sees_what_is_wrong(capsys, monkeypatch):
+def test_doctor_reports_wrong_convolution(capsys, monkeypatch):
     from jaxconv import ops
 
-    right = ops.conv
+    original = ops.conv
 
-    def wrong(x, kernel, *, impl, groups=1, **options):
-        return right(x, kernel, impl=impl, groups=groups, **options) * (1.001 if impl == "auto" and groups > 1 else 1)
+    def scaled(x, kernel, *, impl, groups=1, **options):
+        scale = 1.001 if impl == "auto" and groups > 1 else 1
+        return scale * original(x, kernel, impl=impl, groups=groups, **options)
 
-    monkeypatch.setattr(ops, "conv", wrong)
+    monkeypatch.setattr(ops, "conv", scaled)
     assert main(["doctor"]) == 1
     assert "conv       DIFFERS: depthwise, two groups" in capsys.readouterr().out
 
 
-def test_age_is_the_time_since_the_process_began():
-    began = time.perf_counter()
-    said = subprocess.run(
+def test_process_uptime_counts_from_process_start():
+    start_time = time.perf_counter()
+    completed = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -204,17 +206,17 @@ def test_age_is_the_time_since_the_process_began():
         text=True,
         check=True,
     )
-    waited = time.perf_counter() - began
-    assert 0.3 < float(said.stdout) < waited + 0.02  # the system counts in hundredths
+    elapsed = time.perf_counter() - start_time
+    assert 0.3 < float(completed.stdout) < elapsed + 0.02  # the system clock ticks in hundredths of a second
 
 
-def test_the_program_sets_itself_up_unless_told_not_to():
+def test_cli_tunes_cpu_by_default():
     lines = {}
     for arguments in (["doctor"], ["doctor", "--no-cpu-tuning"]):
-        done = subprocess.run([sys.executable, "-m", "jaxconv.cli", *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        lines[arguments[-1]] = done.stdout
-    assert "allocator  keeps" in lines["doctor"] and "set up     no (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
+        completed = subprocess.run([sys.executable, "-m", "jaxconv.cli", *arguments], capture_output=True, text=True)
+        assert completed.returncode == 0, completed.stderr
+        lines[arguments[-1]] = completed.stdout
+    assert "allocator  retains" in lines["doctor"] and "set up     no (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
     assert jax.config.jax_compilation_cache_dir in lines["doctor"]
 
 
@@ -227,8 +229,8 @@ def test_the_program_sets_itself_up_unless_told_not_to():
     ],
     ids=str,
 )
-def test_training_is_compiled_with_the_options(environment, options):
-    """Without tune, too; what was chosen otherwise stays."""
+def test_compiled_function_uses_compiler_options(environment, options):
+    """The options apply without tune_cpu; settings of the user take precedence."""
     program = (
         "import json; import jax, jax.numpy as jnp; from jaxconv import runtime; "
         "from jaxconv.train import CompiledFunction; "
@@ -236,19 +238,19 @@ def test_training_is_compiled_with_the_options(environment, options):
         "texts = product._compiled.as_text(), jax.jit(f).lower(x).compile().as_text(); "
         "print(json.dumps([runtime.compiler_options(), ['ynn' in text for text in texts]]))"
     )
-    found, (ours, jaxs) = elsewhere(program, **environment)
-    assert found == options and ours == (jaxs and not options)
+    options_in_use, (compiled_has_ynn, jit_has_ynn) = run_program(program, **environment)
+    assert options_in_use == options and compiled_has_ynn == (jit_has_ynn and not options)
 
 
-def test_no_options_for_another_device(monkeypatch):
+def test_compiler_options_are_empty_on_gpu(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     assert runtime.compiler_options() and runtime.fast_compile_options()
     monkeypatch.setattr(runtime.jax, "default_backend", lambda: "gpu")
     assert runtime.compiler_options() == runtime.fast_compile_options() == {}
-    assert runtime.compiler_report() == {"compiler": "left alone: jax runs on a gpu"}
+    assert runtime.compiler_report() == {"compiler": "default options: jax runs on a gpu"}
 
 
-def test_doctor_names_the_options_that_are_taken_and_those_that_are_refused(capsys, monkeypatch):
+def test_doctor_lists_supported_and_refused_options(capsys, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setitem(runtime.CPU_OPTIONS, "xla_cpu_no_such_option", True)
     monkeypatch.setattr(
@@ -261,7 +263,7 @@ def test_doctor_names_the_options_that_are_taken_and_those_that_are_refused(caps
 
 
 @pytest.mark.parametrize(
-    ("flags", "most", "used"),
+    ("flags", "xla_flags", "expected"),
     [
         ("flags : fpu avx avx2 avx512f", "", "avx512"),
         ("flags : fpu avx avx2 avx512f", "--xla_cpu_max_isa=AVX2 --xla_dump_to=x", "avx2"),
@@ -273,7 +275,7 @@ def test_doctor_names_the_options_that_are_taken_and_those_that_are_refused(caps
         ("arm", "", "other"),
     ],
 )
-def test_the_instruction_set_is_the_processors_or_what_xla_is_allowed(monkeypatch, flags, most, used):
+def test_instruction_set_respects_xla_flags(monkeypatch, flags, xla_flags, expected):
     monkeypatch.setattr(runtime, "_instructions", lambda: flags)
-    monkeypatch.setenv("XLA_FLAGS", most)
-    assert runtime.instruction_set() == used
+    monkeypatch.setenv("XLA_FLAGS", xla_flags)
+    assert runtime.instruction_set() == expected

@@ -1,12 +1,12 @@
-"""The upper floor: a layer is a pair of pure functions, one that makes parameters and one that uses them.
+"""Layers: pairs of pure functions, ``init`` and ``apply``.
 
     model = serial(Conv(32, 3), relu, MaxPool(2), flatten, Dense(10))
     params, state = model.init(key, (28, 28, 1))
     logits, state = model.apply(params, state, images)
 
-A layer adds three things to the op it wraps: names for its parameters (the op's own argument names), shapes that
-need not be written (each part is shown the output shape of the part before it) and running statistics that go in
-and come out. CamelCase makes a ``Layer``; snake_case is a function of arrays; a bare function is a layer.
+A layer adds three things to the op that it wraps: parameter names (the op's argument names), shape inference (``init``
+passes the output shape of each layer to the next) and running statistics, passed in and returned as ``state``.
+CamelCase names return a ``Layer``; snake_case names are functions of arrays. A plain function can be used as a layer.
 """
 
 from jaxconv.layers.base import Layer, as_layer, output_shape, with_facts

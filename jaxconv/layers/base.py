@@ -1,6 +1,6 @@
-"""Layers: pairs of pure functions, ``init`` and ``apply``, and the decorator of the functions that make them.
+"""The Layer type, a pair of pure functions ``init`` and ``apply``, and the decorator of functions that return one.
 
-The decorator gives clear errors for wrong calls, and layers that can be pickled.
+The decorator validates calls and makes layers picklable.
 """
 
 import functools
@@ -37,69 +37,73 @@ class _Fields(NamedTuple):
 
 
 class Layer(_Fields):
-    """A pair of pure functions, with what a reader of the model wants to know about it.
+    """A pair of pure functions, ``init`` and ``apply``, with metadata about the layer.
 
-    A layer can be pickled if the functions and layers that it was made of can: so not with a lambda among its parts.
+    A layer can be pickled if the functions and layers that it was created from can be; a lambda cannot.
 
     Attributes:
-        kind: what it is; ``serial`` names its parts ``conv1``, ``conv2``, ``dense1`` after it.
-        init: ``(key, input_shape) -> (params, state)``; ``input_shape`` is one example's, ``(H, W, C)``.
-        apply: ``(params, state, x, *, train=False, key=None, mask=None) -> (y, state)``. ``mask`` marks the
-            examples of a padded batch that count; only statistics over the batch need it.
-        children: ``((name, Layer), …)`` of a layer made of layers, one after another unless there is a ``merge``.
-        merge: of parts that all see the same x: ``(x, {name: y}) -> y``.
-        window: how it slides over the image, if it does; for receptive fields.
-        name: overrides the counted name.
-        recipe: the call that made it, for pickle; None for a layer of a user's own functions.
-        facts: the properties that other packages rely on, :class:`Facts`.
+        kind: kind of the layer, such as ``"conv"``; ``serial`` derives the names ``conv1``, ``conv2`` from it.
+        init: ``(key, input_shape) -> (params, state)``; ``input_shape`` is the shape of one example, ``(H, W, C)``.
+        apply: ``(params, state, x, *, train=False, key=None, mask=None) -> (y, state)``. ``mask`` is True for the
+            valid examples of a padded batch; only batch statistics use it.
+        children: ``((name, Layer), …)`` of a composite layer, applied in order unless ``merge`` is set.
+        merge: ``(x, {name: y}) -> y``, the join of children that all take the same x.
+        window: sliding window of the layer, or None; receptive fields are computed from it.
+        name: name that replaces the numbered one.
+        recipe: the call that created the layer, for pickle; None for a layer made of a user's functions.
+        facts: properties that other packages rely on, :class:`Facts`.
 
     Raises:
-        ArgumentError: no kind, an init or apply that is no function, or facts that are no :class:`Facts`.
+        ArgumentError: if ``kind`` is not a string, ``init`` or ``apply`` is not callable, or ``facts`` is not a
+            :class:`Facts`.
     """
 
     __slots__ = ()
 
     def __new__(cls, *args: Any, **options: Any) -> "Layer":
-        takes = "Layer takes (kind, init, apply), such as Layer('scale', init, apply)"
+        signature = "Layer takes (kind, init, apply), such as Layer('scale', init, apply)"
         try:
             self = super().__new__(cls, *args, **options)
         except TypeError as error:
-            given = ", ".join([*map(reprlib.repr, args), *(f"{name}=" for name in options)])
-            raise ArgumentError(f"Layer({given}): {takes}: {str(error).partition(') ')[2] or error}") from None
+            call = ", ".join([*map(reprlib.repr, args), *(f"{name}=" for name in options)])
+            raise ArgumentError(f"Layer({call}): {signature}: {str(error).partition(') ')[2] or error}") from None
         if not isinstance(self.kind, str):
-            raise ArgumentError(f"Layer: kind={reprlib.repr(self.kind)} should be a name: {takes}")
+            raise ArgumentError(f"Layer: kind={reprlib.repr(self.kind)} should be a name: {signature}")
         for name, function in {"init": self.init, "apply": self.apply}.items():
             if not callable(function):
-                raise ArgumentError(f"Layer {self.kind!r}: {name}={reprlib.repr(function)} is no function: {takes}")
+                raise ArgumentError(
+                    f"Layer {self.kind!r}: {name} must be a function, got {reprlib.repr(function)}: {signature}"
+                )
         check_facts(f"Layer {self.kind!r}", self.facts)
         return self
 
     def _replace(self, **changes: Any) -> "Layer":
-        if "merge" in changes:  # the old facts describe the old merge
+        if "merge" in changes:  # the current facts describe the previous merge
             changes.setdefault("facts", DEFAULTS)
         recipe = self.recipe and self.recipe._replace(changes=self.recipe.changes | changes)
         changes.setdefault("recipe", recipe)
         return super()._replace(**changes)
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.init, self.apply, self.name))  # what a window or a recipe holds may have none
+        # Leave out window and recipe, which may contain unhashable values.
+        return hash((self.kind, self.init, self.apply, self.name))
 
     def __repr__(self) -> str:
-        parts = f", children={', '.join(name for name, _ in self.children)}" if self.children else ""
-        return f"<Layer {self.name or self.kind}{parts}>"
+        children = f", children={', '.join(name for name, _ in self.children)}" if self.children else ""
+        return f"<Layer {self.name or self.kind}{children}>"
 
     def __reduce__(self) -> tuple[Callable[..., "Layer"], tuple[Any, ...]]:
-        return (Layer, tuple(self)) if self.recipe is None else self.recipe.reduced()
+        return (Layer, tuple(self)) if self.recipe is None else self.recipe.reduce()
 
     def __copy__(self) -> "Layer":
-        return self  # nothing of it changes
+        return self  # a layer is immutable
 
     def __deepcopy__(self, memo: Any) -> "Layer":
         return self
 
 
 def output_shape(layer: Layer, params: Tree, state: Tree, input_shape: Shape) -> Shape:
-    """The shape of one example's output, from the layer's own ``apply``, without computing anything.
+    """Return the output shape of one example, by abstract evaluation of ``apply``; nothing is computed.
 
     >>> output_shape(as_layer(jax.nn.relu), {}, {}, (28, 28, 1))
     (28, 28, 1)
@@ -110,11 +114,12 @@ def output_shape(layer: Layer, params: Tree, state: Tree, input_shape: Shape) ->
 
 
 def as_layer(layer: Layer | Callable[..., jax.Array]) -> Layer:
-    """A function of an array as a Layer without parameters; a Layer as it is.
+    """Convert a function of an array into a Layer without parameters; return a Layer unchanged.
 
     Raises:
-        InputError: what is neither, such as a module of another library, a list of layers, or ``Conv`` without a call.
-        ArgumentError: a Layer whose functions do not take what they are given.
+        InputError: if ``layer`` is neither, such as a module of another library, a list of layers, or ``Conv`` itself
+            instead of ``Conv(…)``.
+        ArgumentError: if ``init`` or ``apply`` of a Layer has the wrong signature.
 
     >>> as_layer(jax.nn.relu).kind
     'relu'
@@ -123,15 +128,16 @@ def as_layer(layer: Layer | Callable[..., jax.Array]) -> Layer:
         _check_functions(layer.kind, layer.init, layer.apply)
         apply = _with_mask(layer.apply)
         return layer if apply is layer.apply else layer._replace(apply=apply)
-    foreign.refuse(layer)
+    foreign.reject_foreign_module(layer)
     if isinstance(layer, list | tuple):
-        what = "a list" if isinstance(layer, list) else "a tuple"
+        article_and_type = "a list" if isinstance(layer, list) else "a tuple"
         raise InputError(
-            f"{what} of {len(layer)} is no layer: write serial(*layers), with the star, or Layer(kind, init, apply)"
+            f"{article_and_type} of {len(layer)} is not a layer: write serial(*layers), with the star, "
+            "or Layer(kind, init, apply)"
         )
     if not callable(layer):
         raise InputError(f"{reprlib.repr(layer)} is neither a Layer nor a function of an array")
-    function = getattr(layer, "func", layer)  # of a functools.partial
+    function = getattr(layer, "func", layer)  # unwrap a functools.partial
     kind = getattr(function, "__name__", type(function).__name__).strip("<>_")
     if function is Layer or getattr(function, "__annotations__", {}).get("return") is Layer:
         raise InputError(f"{kind} makes a layer and is not one itself: write {kind}(…)")
@@ -158,36 +164,42 @@ def with_facts(function: Layer | Callable[..., jax.Array], **facts: Any) -> Laye
         if name not in Facts._fields:
             raise no_argument(name, Facts._fields).from_source("with_facts")
     layer = as_layer(function)
-    changed = layer.facts._replace(**facts)
-    check_facts("with_facts", changed)
-    return layer._replace(facts=changed)
+    updated = layer.facts._replace(**facts)
+    check_facts("with_facts", updated)
+    return layer._replace(facts=updated)
 
 
 @functools.lru_cache(maxsize=256)
 def _check_functions(
     kind: str, init: Callable[..., tuple[Tree, Tree]], apply: Callable[..., tuple[jax.Array, Tree]]
 ) -> None:
-    """Refuse a layer's functions if they cannot be called as every layer's are."""
-    for name, function, args, options, takes in (
+    """Raise ArgumentError unless ``init`` and ``apply`` accept the arguments that they will be called with."""
+    for name, function, args, options, signature in (
         ("init", init, (None,) * 2, {}, "(key, input_shape) and return (params, state)"),
-        ("apply", apply, (None,) * 3, CALL, "(params, state, x, *, train=False, key=None) and return (y, state)"),
+        (
+            "apply",
+            apply,
+            (None,) * 3,
+            APPLY_OPTIONS,
+            "(params, state, x, *, train=False, key=None) and return (y, state)",
+        ),
     ):
         try:
             inspect.signature(function).bind(*args, **options)
         except TypeError as error:
-            raise ArgumentError(f"Layer {kind!r}: {name} should take {takes}: {error}") from None
+            raise ArgumentError(f"Layer {kind!r}: {name} should take {signature}: {error}") from None
         except ValueError:
-            pass  # a built-in function, whose signature is not known
+            pass  # a built-in function has no inspectable signature
 
 
-CALL: dict[str, Any] = {"train": False, "key": None}  # what every apply is given by name
+APPLY_OPTIONS: dict[str, Any] = {"train": False, "key": None}  # the keyword arguments that every apply must accept
 
 
-@functools.lru_cache(maxsize=256)  # the same function every time, so that jit knows it again
+@functools.lru_cache(maxsize=256)  # return the same function for the same apply, so that jit finds it in its cache
 def _with_mask(apply: Callable[..., tuple[jax.Array, Tree]]) -> Callable[..., tuple[jax.Array, Tree]]:
-    """A layer written without ``mask`` (it looks at one example at a time) is a layer like any other."""
-    takes = inspect.signature(apply).parameters.values()
-    if any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in takes):
+    """Return ``apply`` with a ``mask`` argument, which is ignored if ``apply`` itself does not accept one."""
+    parameters = inspect.signature(apply).parameters.values()
+    if any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in parameters):
         return apply
     return functools.partial(_without_mask, apply)
 
@@ -208,7 +220,7 @@ def stateless(
     name: str | None = None,
     facts: Facts = DEFAULTS,
 ) -> Layer:
-    """A layer without state: ``y = op(x, **params)``."""
+    """Return a layer without state: ``y = op(x, **params)``."""
 
     def apply(
         params: Tree,
@@ -225,12 +237,12 @@ def stateless(
     return Layer(kind, init, apply, window=window, name=name, facts=facts)
 
 
-def check_entries(what: str, tree: Tree, names: tuple[str, ...]) -> None:
-    """Refuse params or state that some other layer made, before an op meets them."""
+def check_entries(description: str, tree: Tree, names: tuple[str, ...]) -> None:
+    """Raise InputError unless ``tree``, the params or state of one layer, has exactly these keys."""
     if set(tree) != set(names):
         raise InputError(
-            f"{what} holds {', '.join(sorted(tree)) or 'nothing'} where {', '.join(sorted(names)) or 'nothing'} "
-            "is wanted: was it made by the init of another model?"
+            f"{description}: expected keys {', '.join(sorted(names)) or 'none'}, "
+            f"got {', '.join(sorted(tree)) or 'none'}; were they created by another model's init?"
         )
 
 
@@ -240,8 +252,8 @@ P = ParamSpec("P")
 def makes_layer(make: Callable[P, Layer]) -> Callable[P, Layer]:
     """Decorate a function that returns a Layer.
 
-    A call with wrong arguments raises an ``ArgumentError``. The layer remembers the call, by which pickle makes it
-    again, and its ``init`` checks the key and the shape.
+    A call with wrong arguments raises an ``ArgumentError``. The layer stores the call as its recipe, from which pickle
+    recreates it, and its ``init`` validates the key and the shape.
 
     >>> from jaxconv import Conv
     >>> Conv(2, 3).recipe.args
@@ -257,15 +269,15 @@ name)
     def call(*args: P.args, **options: P.kwargs) -> Layer:
         check_call(make, args, options)
         layer = make(*args, **options)
-        return layer._replace(init=_checked(layer.init), recipe=Recipe(call, args, options))
+        return layer._replace(init=_validated_init(layer.init), recipe=Recipe(call, args, options))
 
     return call
 
 
-def _checked(init: Callable[..., tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
-    """Return the same init, which refuses what is no key or no shape."""
+def _validated_init(init: Callable[..., tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
+    """Return ``init`` with validation of the key and the input shape."""
 
-    def checked(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
+    def validated(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         with error_context("init"):
             check_key(key)
             input_shape = check_input_shape(input_shape)
@@ -274,28 +286,28 @@ def _checked(init: Callable[..., tuple[Tree, Tree]]) -> Callable[..., tuple[Tree
         except InputError as error:
             if len(input_shape) != 4 or "batch axis" in str(error):
                 raise
-            hint = f"input_shape {input_shape} is a volume; of an image leave out the batch axis"
-            mended = type(error)(f"{error} ({hint})")
-            mended.source = error.source
-            raise mended from None
+            suggestion = f"input_shape {input_shape} describes a volume; for an image leave out the batch axis"
+            explained = type(error)(f"{error} ({suggestion})")
+            explained.source = error.source
+            raise explained from None
 
-    checked.__name__ = "init"
-    return checked_call(checked)
+    validated.__name__ = "init"
+    return checked_call(validated)
 
 
 def check_key(key: Any) -> None:
-    """Refuse a seed, or several keys, where one random key is needed."""
+    """Raise InputError unless ``key`` is one random key, not a seed or an array of keys."""
     if is_keys(key):
-        raise InputError(f"key is {key.shape} keys, not one: jax.vmap takes one of them at a time")
-    old = getattr(key, "dtype", None) == jnp.uint32 and np.ndim(key) == 1  # as jax.random.PRNGKey makes it
-    if not old and not _is_key(key):
-        number = key if is_int(key) else 0
-        given = repr(key) if is_int(key) or key is None else type(key).__name__
-        raise InputError(f"key={given} should be a random key: jax.random.key({number})")
+        raise InputError(f"key must be one random key, got keys of shape {key.shape}: map over them with jax.vmap")
+    is_legacy_key = getattr(key, "dtype", None) == jnp.uint32 and np.ndim(key) == 1  # of jax.random.PRNGKey
+    if not is_legacy_key and not _is_key(key):
+        seed = key if is_int(key) else 0
+        displayed = repr(key) if is_int(key) or key is None else type(key).__name__
+        raise InputError(f"key={displayed} should be a random key: jax.random.key({seed})")
 
 
 def is_keys(key: Any) -> bool:
-    """Return whether this is an array of several random keys."""
+    """Return True for an array of several random keys."""
     return _is_key(key) and key.shape != ()
 
 
@@ -304,19 +316,22 @@ def _is_key(key: Any) -> bool:
 
 
 def check_input_shape(input_shape: Any) -> Shape:
-    """Return the shape of one example as a tuple; refuse what is none.
+    """Return the shape of one example as a tuple.
+
+    Raises:
+        InputError: if ``input_shape`` is not a tuple or list of positive ints.
 
     >>> check_input_shape([28, 28, 1])
     (28, 28, 1)
     """
-    wanted = "should be the shape of one example without the batch axis, such as (28, 28, 1)"
+    requirement = "should be the shape of one example without the batch axis, such as (28, 28, 1)"
     if not isinstance(input_shape, tuple | list):
-        raise InputError(f"input_shape {_shown(input_shape)} {wanted}")
+        raise InputError(f"input_shape {_format_value(input_shape)} {requirement}")
     sizes = tuple(input_shape)
     if not sizes or not all(n >= 1 if is_int(n) else jax.export.is_symbolic_dim(n) for n in sizes):
-        raise InputError(f"input_shape {sizes} {wanted}")
+        raise InputError(f"input_shape {sizes} {requirement}")
     return sizes
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"array{value.shape}" if hasattr(value, "shape") else repr(value)

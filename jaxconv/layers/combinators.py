@@ -1,4 +1,4 @@
-"""Layers made of layers. Each returns a Layer, so they nest, and treats all its parts alike."""
+"""Composite layers: ``serial``, ``residual`` and ``parallel``. Each returns a Layer, so they nest."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,19 +9,19 @@ from jaxconv.errors import InputError, error_context, named_errors
 from jaxconv.layers.base import Layer, Shape, Tree, as_layer, makes_layer, output_shape
 from jaxconv.layers.facts import Facts, Merges
 
-Parts = tuple[tuple[str, Layer], ...]
+Children = tuple[tuple[str, Layer], ...]
 
 
 @makes_layer
 def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -> Layer:
-    """One layer after another: ``y = layers[-1](… layers[0](x))``.
+    """Apply layers in order: ``y = layers[-1](… layers[0](x))``.
 
     Args:
         layers: Layers, or plain functions of an array.
-        name: in a ``serial`` around this one; by default ``serial1``, ``serial2``, …
+        name: name within a surrounding ``serial``; by default ``serial1``, ``serial2``, …
 
     Returns:
-        A Layer, whose params and state are dicts with an entry for each part that has any.
+        A Layer, whose params and state are dicts with an entry for each child that has any.
 
     >>> from jaxconv import Conv, Dense, MaxPool, flatten, relu
     >>> model = serial(Conv(4, 3), relu, MaxPool(2), flatten, Dense(10))
@@ -32,19 +32,19 @@ def serial(*layers: Layer | Callable[..., jax.Array], name: str | None = None) -
     >>> logits.shape
     (2, 10)
     """
-    return _sequence(_named("serial", layers), name)
+    return _sequence(_named_children("serial", layers), name)
 
 
-def _sequence(parts: Parts, name: str | None) -> Layer:
-    """Parts of which each takes the output of the one before."""
+def _sequence(children: Children, name: str | None) -> Layer:
+    """Return a layer that passes the output of each child to the next."""
 
     def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
-        for i, (name, part) in enumerate(parts):
+        for i, (name, child) in enumerate(children):
             with error_context(name):
-                params[name], state[name] = part.init(jax.random.fold_in(key, i), input_shape)
-                input_shape = output_shape(part, params[name], state[name], input_shape)
-        return _without_empty(params), _without_empty(state)
+                params[name], state[name] = child.init(jax.random.fold_in(key, i), input_shape)
+                input_shape = output_shape(child, params[name], state[name], input_shape)
+        return _drop_empty(params), _drop_empty(state)
 
     def apply(
         params: Tree,
@@ -55,13 +55,13 @@ def _sequence(parts: Parts, name: str | None) -> Layer:
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
-        check_names(parts, params, state)
+        check_names(children, params, state)
         new_state = {}
-        for i, (name, part) in enumerate(parts):
-            x, new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
-        return x, _without_empty(new_state)
+        for i, (name, child) in enumerate(children):
+            x, new_state[name] = _apply_child(i, name, child, params, state, x, train, key, mask)
+        return x, _drop_empty(new_state)
 
-    return Layer("serial", init, apply, parts, name=name)
+    return Layer("serial", init, apply, children, name=name)
 
 
 @makes_layer
@@ -70,12 +70,16 @@ def residual(
     shortcut: Layer | Callable[..., jax.Array] | None = None,
     name: str | None = None,
 ) -> Layer:
-    """Learn the difference: ``y = body(x) + shortcut(x)``, where the shortcut is x itself unless one is given.
+    """Add a shortcut to the body: ``y = body(x) + shortcut(x)``; the shortcut is the identity by default.
 
     Args:
-        body: one layer after another, as in :func:`serial`.
-        shortcut: what brings x to the shape of the body's output where that differs, ``Conv(64, 1, stride=2)``.
-        name: by default ``res1``, ``res2``, …
+        body: layers that are applied in order, as in :func:`serial`.
+        shortcut: projection of x to the shape of the body's output, such as ``Conv(64, 1, stride=2)``; needed if the
+            body changes the shape.
+        name: name within a surrounding layer; by default ``res1``, ``res2``, …
+
+    Raises:
+        InputError: from ``init`` and ``apply``, if body and shortcut return different shapes.
 
     Source: He et al., 2015, https://arxiv.org/abs/1512.03385; lecture rows 003-20, 003-21.
 
@@ -86,33 +90,33 @@ def residual(
     >>> bool((block.apply(params, state, x)[0] == x).all())          # a residual of zero is the identity
     True
     """
-    parts = (("body", serial(*body)), ("shortcut", as_layer(_identity if shortcut is None else shortcut)))
+    children = (("body", serial(*body)), ("shortcut", as_layer(_identity if shortcut is None else shortcut)))
 
     @named_errors(name="residual")
     def add(x: jax.Array, y: dict[str, jax.Array]) -> jax.Array:
-        made, wanted = y["body"].shape[1:], y["shortcut"].shape[1:]
-        if made != wanted:
+        body_shape, shortcut_shape = y["body"].shape[1:], y["shortcut"].shape[1:]
+        if body_shape != shortcut_shape:
             raise InputError(
-                f"of {x.shape[1:]} the body makes {made} but the shortcut {wanted}; "
-                f"give shortcut=Conv({made[-1]}, 1, stride=…) or whatever else makes {made}"
+                f"for an input {x.shape[1:]} the body returns {body_shape} but the shortcut {shortcut_shape}; "
+                f"give shortcut=Conv({body_shape[-1]}, 1, stride=…) or another layer that returns {body_shape}"
             )
         return y["body"] + y["shortcut"]
 
-    return _branches("res", "sum", parts, add, name)
+    return _branches("res", "sum", children, add, name)
 
 
 @makes_layer
 def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = None) -> Layer:
-    """Several layers beside each other: each sees the same x, and their channels are laid end to end, in that order.
+    """Apply branches to the same x and concatenate their outputs along the channel axis, in order.
 
     Args:
-        branches: Layers, or plain functions of an array; their outputs may differ in nothing but the channels.
-        name: by default ``parallel1``, ``parallel2``, …
+        branches: Layers, or plain functions of an array; their outputs may differ in the number of channels only.
+        name: name within a surrounding layer; by default ``parallel1``, ``parallel2``, …
 
     Raises:
-        InputError: there is no branch, or (from ``init`` and ``apply``) their outputs differ in another size.
+        InputError: if there is no branch, or (from ``init`` and ``apply``) their outputs differ in another size.
 
-    Source: the module of Inception, Szegedy et al., 2014, https://arxiv.org/abs/1409.4842.
+    Source: the Inception module, Szegedy et al., 2014, https://arxiv.org/abs/1409.4842.
 
     >>> from jaxconv import Conv, MaxPool
     >>> pooled = serial(MaxPool(3, stride=1, padding="SAME"), Conv(4, 1))
@@ -126,33 +130,33 @@ def parallel(*branches: Layer | Callable[..., jax.Array], name: str | None = Non
 
     @named_errors(name="parallel")
     def concatenate(x: jax.Array, y: dict[str, jax.Array]) -> jax.Array:
-        if len({each.shape[:-1] for each in y.values()}) > 1:
-            made = ", ".join(f"{branch} makes {each.shape[1:]}" for branch, each in y.items())
+        if len({output.shape[:-1] for output in y.values()}) > 1:
+            shapes = ", ".join(f"{branch} returns {output.shape[1:]}" for branch, output in y.items())
             raise InputError(
-                f"of {x.shape[1:]} {made}, which differ in more than their channels; "
-                'give each padding="SAME" and the same stride'
+                f"for an input {x.shape[1:]} {shapes}, which may differ in their channels only; "
+                'give every branch padding="SAME" and the same stride'
             )
         return jnp.concatenate(list(y.values()), axis=-1)
 
-    return _branches("parallel", "concat", _named("parallel", branches), concatenate, name)
+    return _branches("parallel", "concat", _named_children("parallel", branches), concatenate, name)
 
 
 def _branches(
     kind: str,
     merges: Merges | None,
-    parts: Parts,
+    children: Children,
     join: Callable[[jax.Array, dict[str, jax.Array]], jax.Array],
     name: str | None,
 ) -> Layer:
-    """Parts that all see the same x, and whose outputs are joined; a join refuses those that do not fit."""
+    """Return a layer that applies all children to the same x and joins their outputs; ``join`` checks the shapes."""
 
     def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         params, state = {}, {}
-        for i, (name, part) in enumerate(parts):
+        for i, (name, child) in enumerate(children):
             with error_context(name):
-                params[name], state[name] = part.init(jax.random.fold_in(key, i), input_shape)
-        params, state = _without_empty(params), _without_empty(state)
-        output_shape(layer, params, state, input_shape)  # or what does not fit would be told by apply only
+                params[name], state[name] = child.init(jax.random.fold_in(key, i), input_shape)
+        params, state = _drop_empty(params), _drop_empty(state)
+        output_shape(layer, params, state, input_shape)  # raise for incompatible shapes here, not only in apply
         return params, state
 
     def apply(
@@ -164,48 +168,50 @@ def _branches(
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
-        check_names(parts, params, state)
+        check_names(children, params, state)
         y, new_state = {}, {}
-        for i, (name, part) in enumerate(parts):
-            y[name], new_state[name] = _apply_part(i, name, part, params, state, x, train, key, mask)
-        return join(x, y), _without_empty(new_state)
+        for i, (name, child) in enumerate(children):
+            y[name], new_state[name] = _apply_child(i, name, child, params, state, x, train, key, mask)
+        return join(x, y), _drop_empty(new_state)
 
-    layer = Layer(kind, init, apply, parts, name=name, merge=join, facts=Facts(merges=merges))
+    layer = Layer(kind, init, apply, children, name=name, merge=join, facts=Facts(merges=merges))
     return layer
 
 
-def is_combined(layer: Layer) -> bool:
-    """Return True if the layer does what its parts do, in order or joined; False for a layer of a user's own."""
+def is_composite(layer: Layer) -> bool:
+    """Return True for a layer that does nothing but apply its children; False for a user's own layer."""
     return bool(layer.children) and getattr(layer.apply, "__module__", None) == __name__
 
 
-def with_parts(layer: Layer, parts: Parts) -> Layer:
-    """Return a combined layer with other parts of the same names."""
+def with_children(layer: Layer, children: Children) -> Layer:
+    """Return a composite layer with its children replaced by others of the same names."""
     return (
-        _sequence(parts, layer.name)
+        _sequence(children, layer.name)
         if layer.merge is None
-        else _branches(layer.kind, layer.facts.merges, parts, layer.merge, layer.name)
+        else _branches(layer.kind, layer.facts.merges, children, layer.merge, layer.name)
     )
 
 
-def _named(kind: str, layers: Sequence[Layer | Callable[..., jax.Array]]) -> Parts:
-    """Each part with its name: its own, or its kind and a count."""
-    parts = [as_layer(layer) for layer in layers]
+def _named_children(kind: str, layers: Sequence[Layer | Callable[..., jax.Array]]) -> Children:
+    """Pair each layer with a name: its own, or its kind and a number."""
+    children = [as_layer(layer) for layer in layers]
     counts: dict[str, int] = {}
     names = []
-    for layer in parts:
+    for layer in children:
         counts[layer.kind] = counts.get(layer.kind, 0) + 1
         names.append(layer.name or f"{layer.kind}{counts[layer.kind]}")
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise InputError(f"{kind}: more than one part is named {', '.join(sorted(twice))}; give each its own name=")
-    return tuple(zip(names, parts, strict=True))
+    duplicates = {name for name in names if names.count(name) > 1}
+    if duplicates:
+        raise InputError(
+            f"{kind}: more than one layer is named {', '.join(sorted(duplicates))}; give every layer its own name="
+        )
+    return tuple(zip(names, children, strict=True))
 
 
-def _apply_part(
+def _apply_child(
     i: int,
     name: str,
-    part: Layer,
+    child: Layer,
     params: Tree,
     state: Tree,
     x: jax.Array,
@@ -213,24 +219,24 @@ def _apply_part(
     key: jax.Array | None,
     mask: jax.Array | None,
 ) -> tuple[jax.Array, Tree]:
-    """Give a part its own share of params, state and randomness."""
+    """Apply a child with its subtree of params and state, and a key of its own."""
     key = None if key is None else jax.random.fold_in(key, i)
     with error_context(name):
-        return part.apply(params.get(name, {}), state.get(name, {}), x, train=train, key=key, mask=mask)
+        return child.apply(params.get(name, {}), state.get(name, {}), x, train=train, key=key, mask=mask)
 
 
-def check_names(parts: Parts, params: Tree, state: Tree) -> None:
-    """Refuse what belongs to another model; what is missing its own part will miss."""
-    surplus = (params.keys() | state.keys()) - {name for name, _ in parts}
-    if surplus:
+def check_names(children: Children, params: Tree, state: Tree) -> None:
+    """Raise InputError for entries of params or state that no child has; missing entries are left to the children."""
+    unexpected = (params.keys() | state.keys()) - {name for name, _ in children}
+    if unexpected:
         raise InputError(
-            f"params or state has {', '.join(sorted(surplus))}, which this model has not; "
-            f"its parts are {', '.join(name for name, _ in parts)}"
+            f"params or state has unexpected keys {', '.join(sorted(unexpected))}; "
+            f"the layers of this model are {', '.join(name for name, _ in children)}"
         )
 
 
-def _without_empty(tree: Tree) -> Tree:
-    return {name: part for name, part in tree.items() if part}
+def _drop_empty(tree: Tree) -> Tree:
+    return {name: subtree for name, subtree in tree.items() if subtree}
 
 
 def _identity(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Facts on a layer: the properties by which other packages decide, stated where the layer is written.
+"""Layer facts: properties that other packages rely on, declared where the layer is defined.
 
 ``Layer.kind`` names a layer in paths and tables; no other package compares it.
 """
@@ -15,23 +15,24 @@ Merges = Literal["sum", "concat"]
 
 
 class Facts(NamedTuple):
-    """Properties of a layer that other packages rely on. The defaults claim nothing but ``keeps_positions``.
+    """Properties of a layer that other packages rely on. By default only ``keeps_positions`` is assumed.
 
-    They hold for inference. Facts of a layer with parts describe how it combines the outputs of its parts; the parts
-    state their own.
+    They hold for inference. The facts of a composite layer describe the way it combines the outputs of its children;
+    the children have their own facts.
 
     Attributes:
-        keeps_channels: channel c of y is channel c of x, changed or pooled: relu, norms, pools, dropout.
-        keeps_positions: y at p sees x within ``window`` at p alone, or at p alone if there is no window. False where
-            positions mix or end: conv_transpose, group_norm, instance_norm, flatten, global pools.
+        keeps_channels: channel c of y is channel c of x, transformed or pooled: relu, norms, pools, dropout.
+        keeps_positions: y at position p depends on x only within ``window`` at p, or only at p if there is no window.
+            False where positions are mixed or removed: conv_transpose, group_norm, instance_norm, flatten, global
+            pools.
         identity_at_inference: the values pass unchanged: dropout, flatten.
         rectifies: output and gradient are 0 for a negative input: relu, relu6.
-        saturates_at: both ends of the range, near which the slope vanishes: tanh (−1, 1), sigmoid (0, 1) and their hard
+        saturates_at: limits of the range, near which the slope vanishes: tanh (−1, 1), sigmoid (0, 1) and their hard
             variants.
-        pools: the reduction of a pool, over its window or over all positions.
-        kernel_use: layout and work of ``params["kernel"]``: ``"slide"``, once at every output position (conv);
+        pools: reduction of a pooling layer, over its window or over all positions.
+        kernel_use: application of ``params["kernel"]``: ``"slide"``, once at every output position (conv);
             ``"scatter"``, once at every input position (conv_transpose); ``"dense"``, once.
-        merges: the join of parts that take the same x.
+        merges: join of children that take the same x.
         has_state: ``init`` returns state, such as running statistics.
 
     >>> from jaxconv import ops
@@ -54,8 +55,8 @@ class Facts(NamedTuple):
 DEFAULTS = Facts()
 POINTWISE = Facts(keeps_channels=True)
 MIXES_POSITIONS = Facts(keeps_positions=False)
-POOL = Facts(keeps_channels=True, keeps_positions=False)  # without a window: its positions are not those of x
-FUNCTION_FACTS: dict[Callable[..., Any], Facts] = {  # plain functions are layers; jax.nn.relu is ops.relu
+POOL = Facts(keeps_channels=True, keeps_positions=False)  # a plain function has no window that maps positions to x
+FUNCTION_FACTS: dict[Callable[..., Any], Facts] = {  # plain functions can be layers; jax.nn.relu is ops.relu
     **dict.fromkeys((ops.relu, ops.relu6), POINTWISE._replace(rectifies=True)),
     **dict.fromkeys((ops.tanh, ops.hard_tanh), POINTWISE._replace(saturates_at=(-1, 1))),
     **dict.fromkeys((ops.sigmoid, ops.hard_sigmoid), POINTWISE._replace(saturates_at=(0, 1))),
@@ -63,10 +64,10 @@ FUNCTION_FACTS: dict[Callable[..., Any], Facts] = {  # plain functions are layer
     **dict.fromkeys((ops.selu, ops.silu, ops.soft_sign, ops.softplus, ops.squareplus), POINTWISE),
     **dict.fromkeys((ops.batch_norm, ops.layer_norm, ops.rms_norm, ops.local_response_norm), POINTWISE),
     **dict.fromkeys((ops.group_norm, ops.instance_norm), POINTWISE._replace(keeps_positions=False)),
-    **dict.fromkeys((ops.dropout, ops.spatial_dropout), POINTWISE),  # called as a function, it always drops
+    **dict.fromkeys((ops.dropout, ops.spatial_dropout), POINTWISE),  # the plain functions drop at inference too
     **dict.fromkeys((ops.max_pool, ops.global_max_pool), POOL._replace(pools="max")),
     **dict.fromkeys((ops.avg_pool, ops.global_avg_pool), POOL._replace(pools="mean")),
-    **dict.fromkeys((ops.adaptive_avg_pool, ops.adaptive_max_pool), POOL),  # of windows that differ in size
+    **dict.fromkeys((ops.adaptive_avg_pool, ops.adaptive_max_pool), POOL),  # their windows differ in size
     ops.lp_pool: POOL._replace(pools="lp"),
     ops.conv: MIXES_POSITIONS,
     ops.conv_transpose: MIXES_POSITIONS,
@@ -83,20 +84,20 @@ def function_facts(function: Callable[..., Any]) -> Facts:
 CHOICES = {"pools": get_args(Pools), "kernel_use": get_args(KernelUse), "merges": get_args(Merges)}
 
 
-def check_facts(who: str, facts: Any) -> None:
-    """Raise ArgumentError unless ``facts`` is a Facts whose values can be used."""
+def check_facts(caller: str, facts: Any) -> None:
+    """Raise ArgumentError unless ``facts`` is a Facts with valid values."""
     if not isinstance(facts, Facts):
-        raise ArgumentError(f"{who}: facts must be a Facts, such as Facts(keeps_channels=True), got {facts!r}")
+        raise ArgumentError(f"{caller}: facts must be a Facts, such as Facts(keeps_channels=True), got {facts!r}")
     for name, value in facts._asdict().items():
         default = Facts._field_defaults[name]
         if isinstance(default, bool):
-            valid, must = isinstance(value, bool), "True or False"
+            valid, expected = isinstance(value, bool), "True or False"
         elif name in CHOICES:
-            valid, must = value is None or value in CHOICES[name], f"None or one of {', '.join(CHOICES[name])}"
+            valid, expected = value is None or value in CHOICES[name], f"None or one of {', '.join(CHOICES[name])}"
         else:
-            valid, must = value is None or _is_range(value), "None or a pair (low, high)"
+            valid, expected = value is None or _is_range(value), "None or a pair (low, high)"
         if not valid:
-            raise ArgumentError(f"{who}: {name} must be {must}, got {value!r}")
+            raise ArgumentError(f"{caller}: {name} must be {expected}, got {value!r}")
 
 
 def _is_range(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Modules of other libraries: what they are, and how their numbers get into a Layer. No such library is imported."""
+"""Recognize modules of other libraries and suggest a Layer that wraps them; none of these libraries is imported."""
 
 from typing import Any, NamedTuple
 
@@ -6,11 +6,11 @@ from jaxconv.errors import InputError
 
 
 class Library(NamedTuple):
-    """A library of networks.
+    """A neural network library.
 
     Attributes:
-        name: as its authors write it.
-        init, apply: the body of the two functions of a Layer around a ``module`` of it without state, if there is one.
+        name: display name.
+        init, apply: source of the two functions of a Layer that wraps a stateless ``module``; empty if it cannot.
     """
 
     name: str
@@ -18,7 +18,7 @@ class Library(NamedTuple):
     apply: str = ""
 
 
-# By the beginning of the name of the Python module that defines the class.
+# Keyed by the first components of the Python module that defines the class.
 LIBRARIES = {
     "flax.nnx": Library(
         "Flax NNX",
@@ -47,31 +47,32 @@ LIBRARIES = {
 }
 
 
-def refuse(value: Any) -> None:
-    """Refuse a module of another library: it would be taken for a function, and its parameters never be trained.
+def reject_foreign_module(value: Any) -> None:
+    """Raise InputError for a module of another library: as a plain function, its parameters would not be trained.
 
     Args:
-        value: what should be a layer: also a module's class, its method, or what ``jit`` makes of these.
+        value: candidate layer: a module, its class, its method, or a jitted function or partial of these.
 
     Raises:
-        InputError: it says what the module is and how to write a Layer around it.
+        InputError: if ``value`` is a module of another library; the message gives a Layer that wraps it.
     """
     module = _innermost(value)
-    kind = module if isinstance(module, type) else type(module)
-    library = _library(kind)
+    module_type = module if isinstance(module, type) else type(module)
+    library = _library(module_type)
     if library is None:
         return
-    use = "use jaxconv's own layers of the same kind"
+    name = module_type.__name__
+    suggestion = "use jaxconv's own layers of the same kind"
     if library.apply:
-        use += f", or wrap it: {sketch(library, kind.__name__)}"
+        suggestion += f", or wrap it: {wrapper_source(library, name)}"
     raise InputError(
-        f"{kind.__name__} is a module of {library.name} and no Layer, so its parameters would not be trained: {use}"
+        f"{name} is a module of {library.name}, not a Layer, so its parameters would not be trained: {suggestion}"
     )
 
 
 def _innermost(value: Any) -> Any:
-    """Return what a partial or jitted function wraps, or a method is bound to; other values as they are."""
-    for _ in range(8):  # a partial of a jitted method of a module is still the module's
+    """Unwrap partials and jitted functions, and return the object that a method is bound to."""
+    for _ in range(8):  # unwrap nested wrappers, such as a partial of a jitted method
         if isinstance(value, type) or not callable(value):
             break
         inner = (getattr(value, name, None) for name in ("func", "__wrapped__", "__self__"))
@@ -79,13 +80,13 @@ def _innermost(value: Any) -> Any:
     return value
 
 
-def _library(kind: type) -> Library | None:
-    modules = [f"{parent.__module__}." for parent in kind.__mro__]
-    return next((LIBRARIES[start] for start in LIBRARIES for name in modules if name.startswith(f"{start}.")), None)
+def _library(module_type: type) -> Library | None:
+    modules = [f"{parent.__module__}." for parent in module_type.__mro__]
+    return next((LIBRARIES[prefix] for prefix in LIBRARIES for name in modules if name.startswith(f"{prefix}.")), None)
 
 
-def sketch(library: Library, name: str) -> str:
-    """Return the Layer around a ``module`` as a line of Python."""
+def wrapper_source(library: Library, name: str) -> str:
+    """Return one line of Python that wraps a ``module`` of this library in a Layer."""
     return (
         f"Layer({name.lower()!r}, lambda key, input_shape: {library.init}, "
         f"lambda params, state, x, train=False, key=None: {library.apply})"

@@ -1,4 +1,4 @@
-"""How parameters start: what the layers of a kernel, and those of a scale, have in common."""
+"""Initialization of parameters: kernels and biases, scales and biases, and the ``dirac`` initializer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +18,13 @@ HE_NORMAL: Initializer = he_normal()
 
 
 def dirac(fallback: Initializer = HE_NORMAL) -> Initializer:
-    """Kernels that begin by handing their input on: filter o of the first C is 1 at the middle of channel o, else 0.
+    """Return an identity initializer: filter o < C is 1 at the center of channel o and 0 elsewhere.
 
-    With ``padding="SAME"`` and stride 1 the first C channels that come out are those that went in, or the first O of
-    them where there are fewer filters. For a convolution without groups.
+    With ``padding="SAME"`` and stride 1 the first min(C, O) output channels equal the input channels. For a
+    convolution without groups.
 
     Args:
-        fallback: the initializer of the filters beyond C.
+        fallback: initializer of the filters o ≥ C.
 
     Source: Zagoruyko & Komodakis, 2017, https://arxiv.org/abs/1706.00388; as in
     https://arxiv.org/abs/2404.00498.
@@ -37,20 +37,20 @@ def dirac(fallback: Initializer = HE_NORMAL) -> Initializer:
     """
 
     def init(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
-        middle = tuple((n - 1) // 2 for n in shape[:-2])  # where SAME puts a pixel itself, in an even window too
+        center = tuple((n - 1) // 2 for n in shape[:-2])  # the offset at which SAME aligns input and output
         count = min(shape[-2:])
         kernel = fallback(key, shape, dtype).at[..., :count].set(0)
-        return kernel.at[(*middle, slice(count), slice(count))].set(jnp.eye(count, dtype=dtype))
+        return kernel.at[(*center, slice(count), slice(count))].set(jnp.eye(count, dtype=dtype))
 
     return init
 
 
 def kernel_and_bias(init: Initializer, key: jax.Array, shape: Shape, use_bias: bool) -> Tree:
-    """A kernel by its initializer, and zeros for the bias."""
+    """Return an initialized kernel and, with ``use_bias``, a bias of zeros."""
     features = shape[-1]
     if not isinstance(features, int) or features < 1:
         raise InputError(f"features={features} should be an int of at least 1")
-    # In one program: an initializer by itself is a dozen, each compiled for every shape.
+    # Jit the initializer: called eagerly, it compiles about a dozen small programs for every new shape.
     params = {"kernel": jax.jit(init, static_argnums=(1, 2))(key, shape, jnp.float32)}
     return params | {"bias": jnp.zeros(features, jnp.float32)} if use_bias else params
 
@@ -60,7 +60,7 @@ def kernel_names(use_bias: bool) -> tuple[str, ...]:
 
 
 def kernel_shape(kernel_size: IntOrInts, input_shape: Shape, groups: int, features: int) -> Shape:
-    """``(*window, C // groups, features)`` for one example's shape."""
+    """Return the kernel shape ``(*window, C // groups, features)`` for the shape of one example."""
     try:
         window = canonicalize_sizes(kernel_size, len(input_shape) - 1, "kernel_size")
     except InputError as error:
@@ -71,6 +71,6 @@ def kernel_shape(kernel_size: IntOrInts, input_shape: Shape, groups: int, featur
 
 
 def scale_and_bias(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
-    """Ones and zeros, one a channel. Always fresh: a training step may give the memory of each away."""
+    """Return new arrays of ones and zeros, one per channel; not shared, as a training step may donate their memory."""
     channels = input_shape[-1:]
     return {"scale": jnp.ones(channels, jnp.float32), "bias": jnp.zeros(channels, jnp.float32)}, {}

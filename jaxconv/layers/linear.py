@@ -32,10 +32,10 @@ def Conv(
     """:func:`jaxconv.ops.conv` with a kernel of ``features`` filters: F·F·C·K weights and K biases.
 
     Args:
-        features: the number of filters, K.
-        kernel_size: F, an int or one a spatial dimension.
-        use_bias: without one where a batch norm follows, whose bias does the same.
-        kernel_init: ``(key, shape, dtype) -> kernel``; He's by default, for relu.
+        features: number of filters, K.
+        kernel_size: size of the window, F: an int, or one int per spatial dimension.
+        use_bias: add a bias; set it to False before a batch norm, whose bias has the same effect.
+        kernel_init: ``(key, shape, dtype) -> kernel``; He normal by default, which suits relu.
         stride, padding, dilation, groups, padding_mode, flip_kernel, impl, precision: as in the op.
 
     >>> params, _ = Conv(6, 5).init(jax.random.key(0), (32, 32, 1))
@@ -80,11 +80,11 @@ def ConvTranspose(
     precision: jax.lax.PrecisionLike = None,
     name: str | None = None,
 ) -> Layer:
-    """:func:`jaxconv.ops.conv_transpose` with a kernel ``(*window, C // groups, features)``: it makes images larger.
+    """:func:`jaxconv.ops.conv_transpose` with a kernel ``(*window, C // groups, features)``, for upsampling.
 
     Args:
-        features: the number of filters, the channels that come out.
-        kernel_size: the size of a stamp, an int or one a spatial dimension.
+        features: number of filters, which is the number of output channels.
+        kernel_size: size of the window: an int, or one int per spatial dimension.
         use_bias, kernel_init: as in :func:`Conv`.
         stride, padding, output_padding, dilation, groups, impl, precision: as in the op.
 
@@ -122,7 +122,7 @@ def Dense(
     precision: jax.lax.PrecisionLike = None,
     name: str | None = None,
 ) -> Layer:
-    """:func:`jaxconv.ops.dense` with a kernel from all inputs to ``features`` outputs.
+    """:func:`jaxconv.ops.dense` with a kernel ``(inputs, features)``.
 
     >>> params, _ = Dense(64).init(jax.random.key(0), (576,))
     >>> sum(p.size for p in params.values())                             # lecture row 004-19
@@ -133,7 +133,7 @@ def Dense(
     def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         if len(input_shape) != 1:
             raise InputError(
-                f"input_shape {input_shape} should be one row of values, without the batch axis: put flatten before it"
+                f"input_shape {input_shape} should be (inputs,), without the batch axis: put flatten before the layer"
             )
         return kernel_and_bias(kernel_init, key, (*input_shape, features), use_bias), {}
 

@@ -1,4 +1,4 @@
-"""Layers of normalisation: a learned scale and bias for every channel, and for a batch its running statistics."""
+"""Normalization layers: a learned scale and bias per channel; ``BatchNorm`` has running statistics as well."""
 
 import functools
 
@@ -14,14 +14,14 @@ from jaxconv.ops.normalization import batch_norm_with_statistics
 
 @makes_layer
 def BatchNorm(*, momentum: float = 0.9, eps: float = 1e-5, use_scale: bool = True, name: str | None = None) -> Layer:
-    """:func:`jaxconv.ops.batch_norm`, with the batch's statistics in training and running ones otherwise.
+    """:func:`jaxconv.ops.batch_norm` with batch statistics in training and running statistics at inference.
 
-    In training ``running ← momentum · running + (1 − momentum) · batch``, with the batch's own (biased) variance.
+    In training ``running ← momentum · running + (1 − momentum) · batch``, with the biased variance of the batch.
 
     Args:
-        momentum: the share of the old value: 0.9 is PyTorch's ``momentum=0.1``.
-        eps: keeps a constant channel finite.
-        use_scale: without one the deviation of every channel is 1, as before a convolution, which scales by itself.
+        momentum: weight of the previous running value; 0.9 equals PyTorch's ``momentum=0.1``.
+        eps: constant added to the variance; it keeps a constant channel finite.
+        use_scale: learn a scale; set it to False before a convolution, whose kernel scales the channels anyway.
 
     >>> params, state = BatchNorm().init(jax.random.key(0), (8, 8, 4))
     >>> sorted(params), sorted(state)
@@ -54,7 +54,9 @@ def BatchNorm(*, momentum: float = 0.9, eps: float = 1e-5, use_scale: bool = Tru
             return ops.batch_norm(x, **params, **state, eps=eps), state
         y, mean, var = batch_norm_with_statistics(x, **params, mask=mask, eps=eps)
         batch = {"mean": mean, "var": var}
-        running = jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new.astype(old.dtype), state, batch)
+        running = jax.tree.map(
+            lambda running, batch: momentum * running + (1 - momentum) * batch.astype(running.dtype), state, batch
+        )
         return y, running
 
     return Layer("bn", init, apply, name=name, facts=POINTWISE._replace(has_state=True))
@@ -77,8 +79,8 @@ def GroupNorm(num_groups: int, *, eps: float = 1e-5, name: str | None = None) ->
     """:func:`jaxconv.ops.group_norm` with a learned scale and bias.
 
     Args:
-        num_groups: into how many equal shares the channels are split; the paper's is 32.
-        eps: keeps a constant group finite.
+        num_groups: number of groups of equal size that the channels are split into; 32 in the paper.
+        eps: constant added to the variance; it keeps a constant group finite.
 
     >>> layer = GroupNorm(2)
     >>> params, state = layer.init(jax.random.key(0), (4,))

@@ -1,4 +1,4 @@
-"""How a layer was made: what pickle stores of it, since a layer's own functions have no name in any module."""
+"""Pickle layers by the calls that created them, as their inner functions have no importable name."""
 
 import functools
 import inspect
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import jax
 
-# The modules whose functions return initializers.
+# Modules whose functions return initializers.
 INITIALIZERS = (jax.nn.initializers.variance_scaling.__globals__["__name__"], f"{__package__}.initializers")
 
 
 class Recipe(NamedTuple):
-    """The call that made a layer, and what was replaced in it since.
+    """The call that created a layer, and the fields that were replaced since.
 
     Attributes:
-        make: the function that was called.
+        make: function that was called.
         args, options: its arguments.
-        changes: the fields that were replaced.
+        changes: replaced fields and their values.
     """
 
     make: Callable[..., Any]
@@ -27,20 +27,20 @@ class Recipe(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     changes: dict[str, Any] = {}  # noqa: RUF012
 
-    def reduced(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Return what the layer's ``__reduce__`` has to: a function, and arguments in a form that pickle takes."""
-        return make_again, (self.make, *map(_storable, (self.args, self.options, self.changes)))
+    def reduce(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return the value of the layer's ``__reduce__``: a function and its picklable arguments."""
+        return recreate_layer, (self.make, *map(_storable, (self.args, self.options, self.changes)))
 
 
-def make_again(
+def recreate_layer(
     make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], changes: dict[str, Any]
 ) -> Any:
-    """Return the layer of a recipe."""
+    """Recreate the layer of a recipe."""
     return make(*args, **options)._replace(**changes)
 
 
 class _Call(NamedTuple):
-    """A value that pickle stores as the call that makes it."""
+    """A value that is pickled as the call that creates it."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
@@ -51,23 +51,23 @@ class _Call(NamedTuple):
 
 
 def _storable(value: Any) -> Any:
-    """Return the value with calls in place of what pickle does not take: functions of jax, and initializers."""
+    """Replace the parts of a value that pickle rejects, such as functions of jax and initializers, by calls."""
     if type(value) in (tuple, list):
         return type(value)(map(_storable, value))
     if type(value) is dict:
-        return {name: _storable(each) for name, each in value.items()}
+        return {name: _storable(item) for name, item in value.items()}
     if type(value) is functools.partial:
         return _Call(functools.partial, (_storable(value.func), *_storable(value.args)), _storable(value.keywords))
     if not callable(value) or isinstance(value, type | BuiltinFunctionType):
         return value
     module, name = str(getattr(value, "__module__", None)), getattr(value, "__qualname__", "")
     if isinstance(value, FunctionType):
-        if module in INITIALIZERS and "<locals>" in name:  # what glorot_uniform() returns, for one
+        if module in INITIALIZERS and "<locals>" in name:  # an initializer, such as the result of glorot_uniform()
             make = getattr(sys.modules[module], name.partition(".")[0])
             options = inspect.getclosurevars(value).nonlocals
-            takes = inspect.signature(make).parameters
-            return _Call(make, (), _storable({name: options[name] for name in takes if name in options}))
-    elif getattr(sys.modules.get(module), name, None) is value:  # jax.nn.relu: a function that jax has wrapped
+            parameters = inspect.signature(make).parameters
+            return _Call(make, (), _storable({name: options[name] for name in parameters if name in options}))
+    elif getattr(sys.modules.get(module), name, None) is value:  # a function wrapped by jax, such as jax.nn.relu
         return _Call(_named, (module, name))
     return value
 

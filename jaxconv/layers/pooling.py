@@ -1,4 +1,4 @@
-"""Layers of pooling. They have no parameters; the global forms are plain functions, and so layers as they are."""
+"""Pooling layers, without parameters. Global pooling is a plain function, which can be used as a layer directly."""
 
 import functools
 from collections.abc import Callable
@@ -75,13 +75,13 @@ def _pool(
     kind: str,
     pools: Pools,
     op: Callable[..., jax.Array],
-    window: IntOrInts,
+    window_shape: IntOrInts,
     stride: IntOrInts | None,
     padding: Padding,
     dilation: IntOrInts,
     name: str | None,
 ) -> Layer:
-    """An op with its window, which it shows to whoever asks how far the layer sees."""
-    op = functools.partial(op, window_shape=window, stride=stride, padding=padding, dilation=dilation)
-    seen = Window.for_pooling(window, stride, padding, dilation)
-    return stateless(kind, op, window=seen, name=name, facts=POINTWISE._replace(pools=pools))
+    """Return a pooling layer with its window, from which receptive fields are computed."""
+    op = functools.partial(op, window_shape=window_shape, stride=stride, padding=padding, dilation=dilation)
+    window = Window.for_pooling(window_shape, stride, padding, dilation)
+    return stateless(kind, op, window=window, name=name, facts=POINTWISE._replace(pools=pools))

@@ -1,4 +1,4 @@
-"""Layers of dropout: noise in training, nothing otherwise."""
+"""Dropout layers: random in training, the identity at inference."""
 
 from collections.abc import Callable
 
@@ -13,35 +13,35 @@ from jaxconv.layers.facts import POINTWISE
 @makes_layer
 @named_errors
 def Dropout(rate: float, *, name: str | None = None) -> Layer:
-    """:func:`jaxconv.ops.dropout` in training, nothing otherwise.
+    """:func:`jaxconv.ops.dropout` in training, the identity at inference.
 
     Args:
-        rate: the fraction dropped.
+        rate: fraction of the values that is dropped.
 
     >>> Dropout(0.5).apply({}, {}, jax.numpy.ones((1, 3)))[0]
     Array([[1., 1., 1.]], dtype=float32)
     """
     checks.dropout_rate(rate)
-    return _in_training("dropout", ops.dropout, rate, name)
+    return _training_only("dropout", ops.dropout, rate, name)
 
 
 @makes_layer
 @named_errors
 def SpatialDropout(rate: float, *, name: str | None = None) -> Layer:
-    """:func:`jaxconv.ops.spatial_dropout`, of whole channels, in training, nothing otherwise.
+    """:func:`jaxconv.ops.spatial_dropout`, which drops whole channels, in training; the identity at inference.
 
     Args:
-        rate: the fraction dropped.
+        rate: fraction of the channels that is dropped.
 
     >>> y, _ = SpatialDropout(0.5).apply({}, {}, jax.numpy.ones((1, 2, 2, 4)), train=True, key=jax.random.key(0))
     >>> set(y.sum(axis=(1, 2))[0].tolist())
     {0.0, 8.0}
     """
     checks.dropout_rate(rate)
-    return _in_training("spatial_dropout", ops.spatial_dropout, rate, name)
+    return _training_only("spatial_dropout", ops.spatial_dropout, rate, name)
 
 
-def _in_training(kind: str, op: Callable[..., jax.Array], rate: float, name: str | None) -> Layer:
+def _training_only(kind: str, op: Callable[..., jax.Array], rate: float, name: str | None) -> Layer:
     def apply(
         params: Tree,
         state: Tree,

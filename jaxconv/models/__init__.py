@@ -1,4 +1,4 @@
-"""Networks that have a name. Each is a function that returns a Layer, and reads like its diagram."""
+"""Model zoo: functions that return a Layer, registered by name."""
 
 from jaxconv.models.autoencoders import decoder, encoder
 from jaxconv.models.registry import ModelSpec, create_model, get_model, list_models, register_model

@@ -1,4 +1,4 @@
-"""An autoencoder: a convnet that makes an image a few numbers, and one that makes the image of them. Neither pools."""
+"""Convolutional autoencoder: an encoder from images to latent vectors, and its decoder. Neither uses pooling."""
 
 from functools import partial
 from typing import Any
@@ -10,20 +10,21 @@ from jaxconv.layers import Conv, ConvTranspose, Dense, Layer, serial
 from jaxconv.layers.base import makes_layer
 from jaxconv.ops import flatten, relu
 
-HALVE: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}  # 28 → 14 → 7, and what undoes it: 7 → 14 → 28
-FEATURES = (16, 32)  # after the first halving, and after the second
+# A convolution with this window halves the size, 28 → 14 → 7; the transposed convolution doubles it, 7 → 14 → 28.
+HALVE: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
+FEATURES = (16, 32)  # channels after the first and the second convolution of the encoder
 
 
 @makes_layer
 def encoder(latent_dim: int, *, features: tuple[int, int] = FEATURES) -> Layer:
-    """Two convolutions with stride 2, each of which halves the image, and a dense layer to ``latent_dim`` numbers.
+    """Return two convolutions with stride 2, which halve the image twice, and a dense layer to ``latent_dim`` values.
 
-    Windows of 4 pixels with stride 2 and one pixel of padding make exactly half of an even size:
+    A window of 4 pixels with stride 2 and one pixel of padding halves an even size exactly:
     ``(n + 2·1 − 4) / 2 + 1 = n / 2``.
 
     Args:
-        latent_dim: how many numbers an image becomes; twice as many for a variational one, means and log variances.
-        features: filters of the two convolutions.
+        latent_dim: size of the latent vector; for a variational autoencoder twice that, means and log variances.
+        features: numbers of filters of the two convolutions.
 
     Lecture row 001-14.
 
@@ -38,21 +39,21 @@ def encoder(latent_dim: int, *, features: tuple[int, int] = FEATURES) -> Layer:
 @makes_layer
 @named_errors
 def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEATURES) -> Layer:
-    """From a code to an image: the encoder backwards, its convolutions transposed.
+    """Return the mirror image of the encoder: a dense layer and two transposed convolutions.
 
-    A transposed convolution of the same window, stride and padding makes exactly twice of any size:
-    ``(n − 1)·2 + 4 − 2·1 = 2·n``. As the window is twice the stride, every pixel within the border is covered by four
-    stamps, and there is no checkerboard.
+    A transposed convolution of the same window, stride and padding doubles any size exactly:
+    ``(n − 1)·2 + 4 − 2·1 = 2·n``. As the window is twice the stride, four windows overlap at every pixel inside the
+    border, which avoids checkerboard artifacts.
 
     Args:
-        out_shape: of an image, ``(H, W, C)``, H and W multiples of 4.
-        features: filters of the encoder's convolutions, in the encoder's order.
+        out_shape: shape of an image, ``(H, W, C)``; H and W must be multiples of 4.
+        features: numbers of filters of the encoder's convolutions, in the encoder's order.
 
     Returns:
-        A Layer from ``(N, latent_dim)`` to logits ``(N, *out_shape)``: their sigmoid is the image.
+        A Layer from ``(N, latent_dim)`` to logits ``(N, *out_shape)``; the sigmoid of the logits is the image.
 
     Raises:
-        InputError: a size that cannot be halved twice.
+        InputError: if ``out_shape`` is not ``(H, W, C)``, or H or W is not a multiple of 4.
 
     Source: Dumoulin & Visin, 2016, https://arxiv.org/abs/1603.07285; checkerboards: Odena et al., 2016,
     https://distill.pub/2016/deconv-checkerboard. Lecture row 001-14.
@@ -65,11 +66,14 @@ def decoder(out_shape: tuple[int, int, int], *, features: tuple[int, int] = FEAT
         raise InputError(f"out_shape {out_shape} should be (H, W, C), with H and W multiples of 4")
     height, width, channels = out_shape
     first, second = features
-
-    small = Dense(height // 4 * (width // 4) * second)
-    larger, whole = ConvTranspose(first, **HALVE), ConvTranspose(channels, **HALVE)
     return serial(
-        small, relu, partial(_unflatten, shape=(height // 4, width // 4, second)), larger, relu, whole, name="decoder"
+        Dense(height // 4 * (width // 4) * second),
+        relu,
+        partial(_unflatten, shape=(height // 4, width // 4, second)),
+        ConvTranspose(first, **HALVE),
+        relu,
+        ConvTranspose(channels, **HALVE),
+        name="decoder",
     )
 
 

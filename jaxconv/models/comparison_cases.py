@@ -1,4 +1,4 @@
-"""A whole network, or one layer of it, in every lowering and derived by hand: what ``jaxconv compare --model`` runs."""
+"""Cases of ``jaxconv compare --model``: a network or one layer in every lowering and with manual backpropagation."""
 
 import inspect
 from functools import partial
@@ -18,7 +18,7 @@ from jaxconv.testing.arguments import floating_dtype
 
 
 def list_comparable_models() -> list[str]:
-    """Names of the models whose convolutions have lowerings: those with an ``impl`` option.
+    """Return the names of the models with an ``impl`` option, which selects the lowering of their convolutions.
 
     >>> "mlp" in list_comparable_models()
     False
@@ -33,21 +33,24 @@ def _has_lowerings(spec: ModelSpec) -> bool:
 def model_case(
     name: str, *, layer: str | None = None, batch_size: int = 8, dtype: Any = jnp.float64, seed: int = 0
 ) -> OpCase:
-    """The mean cross-entropy of a network by its parameters, or one of its layers by its parameters and its input.
+    """Return the mean cross-entropy of a network as a function of its parameters, or one layer of it.
+
+    A layer is a function of its parameters and its input.
 
     Args:
-        name: a model that has convolutions.
-        layer: the name of one of its parts, ``conv2``; its input is random, of the shape that it has in the model.
-        batch_size: how many random images.
-        dtype: of everything.
-        seed: of parameters, images and labels.
+        name: name of a model with convolutions.
+        layer: name of one layer, such as ``conv2``; its input is random and has the shape that it has in the model.
+        batch_size: number of random images.
+        dtype: dtype of parameters and images.
+        seed: seed of parameters, images and labels.
 
     Returns:
         Implementations and arguments for :func:`jaxconv.testing.compare_all`: one for each lowering of convolution,
-        ``"auto"``, which chooses among its own, and ``"manual"`` where the network is derived so.
+        ``"auto"``, which selects one of its lowerings, and ``"manual"`` if the network has manual backprop.
 
     Raises:
-        InputError: a model without convolutions, a layer that it has not, no image, or a whole model in half precision.
+        InputError: if the model has no convolution or no such layer, ``batch_size < 1``, or a whole model is requested
+            in half precision.
 
     >>> sorted(model_case("lenet5", dtype=jnp.float32).functions)
     ['auto', 'explicit', 'fft', 'im2col', 'lax', 'manual', 'toeplitz']
@@ -61,24 +64,24 @@ def model_case(
         floating_dtype(dtype)
     if layer is None and jnp.dtype(dtype).itemsize < 4:
         raise InputError(
-            f"in {jnp.dtype(dtype)} other pixels win its pools than in float64, which no bound on rounding "
-            "allows for: compare one layer of it, or float32"
+            f"a whole network cannot be compared in {jnp.dtype(dtype)}: its max pools may select other pixels than in "
+            "float64, which no rounding bound covers; give a layer, or float32"
         ).from_source(name)
     models = {impl: spec.create(impl=impl) for impl in [*ops.LOWERINGS, "auto"]}
     model = next(iter(models.values()))
     rng = np.random.default_rng(seed)
-    with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
+    with jax.enable_x64(True):  # without it jax converts float64 to float32, with only a warning
         params, state = jax.jit(model.init, static_argnums=1)(jax.random.key(seed), spec.input_shape)
         if layer is not None:
-            input_shape = _input_of(name, model, layer, params, state, spec.input_shape)
+            input_shape = _layer_input_shape(name, model, layer, params, state, spec.input_shape)
             x = jnp.asarray(rng.normal(size=(batch_size, *input_shape)), dtype)
-            return _layer_contest(name, models, layer, _cast(params.get(layer, {}), dtype), state.get(layer, {}), x)
+            return _layer_case(name, models, layer, _cast(params.get(layer, {}), dtype), state.get(layer, {}), x)
         params = _cast(params, dtype)
         images = jnp.asarray(rng.normal(size=(batch_size, *spec.input_shape)), dtype)
         label = jnp.asarray(rng.integers(0, 10, batch_size), jnp.int32)
 
     def loss(params: Any, model: Layer) -> jax.Array:
-        # The reference runs in float64 too, and then the images, which are no argument, have to go along.
+        # Cast the images to the dtype of the parameters, since the float64 reference casts only the arguments.
         x = images.astype(jax.tree.leaves(params)[0].dtype)
         return ops.softmax_cross_entropy(model.apply(params, state, x)[0], label).mean()
 
@@ -97,23 +100,23 @@ def _cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
-def _input_of(
+def _layer_input_shape(
     name: str, model: Layer, layer: str, params: Any, state: Any, input_shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The shape of what a part of a model is given."""
-    for part_name, part in model.children:
-        if part_name == layer:
+    """Return the shape of the input that a layer gets within the model."""
+    for child_name, child in model.children:
+        if child_name == layer:
             return input_shape
-        input_shape = output_shape(part, params.get(part_name, {}), state.get(part_name, {}), input_shape)
+        input_shape = output_shape(child, params.get(child_name, {}), state.get(child_name, {}), input_shape)
     raise unknown_name_error(f"layer of {name}", layer, dict(model.children))
 
 
-def _layer_contest(name: str, models: dict[str, Layer], layer: str, params: Any, state: Any, x: jax.Array) -> OpCase:
-    def apply(params: Any, x: jax.Array, part: Layer) -> jax.Array:
-        return part.apply(params, state, x)[0]
+def _layer_case(name: str, models: dict[str, Layer], layer: str, params: Any, state: Any, x: jax.Array) -> OpCase:
+    def apply(params: Any, x: jax.Array, child: Layer) -> jax.Array:
+        return child.apply(params, state, x)[0]
 
     functions: dict[str, Any] = {
-        impl: partial(apply, part=dict(model.children)[layer]) for impl, model in models.items()
+        impl: partial(apply, child=dict(model.children)[layer]) for impl, model in models.items()
     }
     steps = {step.name: step for step in manual_backprop.MANUAL_NETWORKS.get(name, ())}
     if params and layer in steps:

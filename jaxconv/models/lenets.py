@@ -1,7 +1,7 @@
-"""LeNet-5: as the lectures draw it (rows 000-14 to 000-21), and as LeCun et al. built it in 1998.
+"""LeNet-5: the version of the lectures (rows 000-14 to 000-21), and the original of LeCun et al., 1998.
 
-The original differs in three places: its pooling adds up and has a gain and a bias of its own, its second convolution
-does not connect every pair of maps, and its output is no dense layer but ten distances to drawn digits.
+The original differs in three respects: its pooling sums and has a trainable gain and bias, its second convolution
+connects selected pairs of feature maps, and its output layer computes distances to ten fixed bitmaps of digits.
 """
 
 import math
@@ -35,14 +35,14 @@ def lenet5(
 ) -> Layer:
     """Two convolutions, two poolings, three dense layers: 61,706 parameters on a 32×32×1 image.
 
-    This is the form that is taught. The original is :func:`jaxconv.models.lenet5_1998`: its pooling adds up and has
-    trainable gains, its second convolution is connected sparsely, and its output measures distances.
+    This is the version of textbooks and lectures. The original is :func:`jaxconv.models.lenet5_1998`: its pooling sums
+    and has trainable gains, its second convolution is sparse, and its outputs are distances.
 
     Args:
-        num_classes: the number of outputs.
-        activation: tanh, or relu, which the lectures prefer; sigmoid works, slowly.
-        pool: makes a layer of a window: ``MaxPool``, ``AvgPool``, or ``LpPool``, the L2 norm.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs.
+        activation: activation function: tanh, or relu, which the lectures recommend; sigmoid trains slowly.
+        pool: function from a window size to a pooling layer: ``MaxPool``, ``AvgPool``, or ``LpPool``, the L2 norm.
+        impl: lowering of the convolutions.
 
     Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf.
 
@@ -67,9 +67,9 @@ def lenet5(
     )
 
 
-# Which maps of S2 each of the 16 maps of C3 sees: the paper's table I. Six see three neighbours (the sixth map is
-# beside the first), six see four, three see two pairs, and the last sees all: maps that see different things have to
-# become different.
+# Table I of the paper: the maps of S2 that are the inputs of each of the 16 maps of C3. Six maps have three cyclically
+# adjacent inputs, six have four, three have two pairs, and the last has all six. Different inputs break the symmetry,
+# so that the maps learn different features.
 C3: tuple[tuple[int, ...], ...] = (
     *[(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)],
     *[(0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)],
@@ -77,8 +77,8 @@ C3: tuple[tuple[int, ...], ...] = (
     (0, 1, 2, 3, 4, 5),
 )
 
-# The digits that the 84 units of F6 are to draw, 7 pixels wide and 12 high. The paper shows such a set, drawn by hand
-# as this one is, but its pixels are not printed.
+# Bitmaps of the digits, 7 pixels wide and 12 high, the targets of the 84 units of F6. They were drawn by hand; the
+# paper displays such a set but does not list its pixels.
 GLYPHS = """
 .......  .......  .......  .......  .......  .......  .......  .......  .......  .......
 ..###..  ...#...  .#####.  .#####.  #....#.  #######  ..####.  #######  .#####.  .#####.
@@ -99,23 +99,23 @@ GLYPHS = """
 @makes_layer
 @named_errors
 def lenet5_1998(num_classes: int = 10, *, impl: str = "auto") -> Layer:
-    """The paper's network of 60,000 parameters on a 32×32×1 image: C1, S2, C3, S4, C5, F6 and the output's distances.
+    """The original network, with 60,000 parameters on a 32×32×1 image: C1, S2, C3, S4, C5, F6 and an RBF output.
 
         C1  6 filters of 5×5             156        S4  as S2                           32
         S2  gain · (sum of 2×2) + bias    12        C5  120 filters of 5×5          48,120
         C3  16 maps, connected by C3   1,516        F6  84 units                    10,164
 
-    Every one of these is followed by :func:`scaled_tanh`. The logits are minus the squared distances of what F6 draws
-    from ten fixed digits, so that softmax and cross-entropy are the paper's loss (its equation 9) without the constant
-    for images that are no digit. The paper trained with a second-order method of its own; here any optimiser of optax
-    will do. Biases start at 0.
+    Each of these layers is followed by :func:`scaled_tanh`. The logits are minus the squared distances between the
+    output of F6 and ten fixed bitmaps of digits, so softmax cross-entropy is the loss of the paper (equation 9)
+    without its constant for images that are not digits. The paper trains with a second-order method; here any optax
+    optimizer can be used. Biases start at 0.
 
     Args:
-        num_classes: the number of outputs, 10 at most, since there are so many digits.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs, at most 10, the number of bitmaps.
+        impl: lowering of the convolutions.
 
     Raises:
-        InputError: another number of classes.
+        InputError: if ``num_classes`` is not in 1 to 10.
 
     Source: LeCun et al., 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf, section II and appendix A. Lecture
     row 000-21.
@@ -127,7 +127,7 @@ def lenet5_1998(num_classes: int = 10, *, impl: str = "auto") -> Layer:
     """
     checks.at_least(1, num_classes=num_classes)
     if num_classes > 10:
-        raise InputError(f"num_classes={num_classes}, but its output has the shapes of 10 digits: take lenet5")
+        raise InputError(f"num_classes must be at most 10, the number of digit bitmaps, got {num_classes}: use lenet5")
     conv = partial(Conv, kernel_size=5, kernel_init=fan_in_uniform, impl=impl)
     return serial(
         normalize_pixels,
@@ -154,13 +154,14 @@ def _distances(x: jax.Array, codes: np.ndarray) -> jax.Array:
 
 @makes_layer
 def Subsample(window: int) -> Layer:
-    """Pooling as in 1998: ``y[n, p, c] = scale[c] · Σ_u x[n, p·window + u, c] + bias[c]``, windows side by side.
+    """Trainable sum pooling: ``y[n, p, c] = scale[c] · Σ_u x[n, p·window + u, c] + bias[c]``, without overlap.
 
     Args:
-        window: how many pixels a side.
+        window: side of the window in pixels.
 
     Returns:
-        A Layer with two parameters a channel. A gain is a weight that the inputs of a window share, and starts as one.
+        A Layer with two parameters per channel. ``scale`` is one weight shared by the inputs of a window, and is
+        initialized like a weight.
 
     >>> params = {"scale": jnp.array([0.5]), "bias": jnp.array([1.0])}
     >>> Subsample(2).apply(params, {}, jnp.arange(4.0).reshape(1, 2, 2, 1))[0].ravel()
@@ -173,9 +174,9 @@ def Subsample(window: int) -> Layer:
         return {"scale": scale, "bias": jnp.zeros(channels, jnp.float32)}, {}
 
     def subsample(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        total = ops.avg_pool(x, window) * window ** (x.ndim - 2)
+        window_sum = ops.avg_pool(x, window) * window ** (x.ndim - 2)
         per_channel = (1,) * (x.ndim - 1) + (-1,)
-        return total * scale.reshape(per_channel) + bias.reshape(per_channel)
+        return window_sum * scale.reshape(per_channel) + bias.reshape(per_channel)
 
     return stateless(
         "subsample", subsample, init, ("scale", "bias"), window=Window.for_pooling(window, None, "VALID", 1)
@@ -185,29 +186,31 @@ def Subsample(window: int) -> Layer:
 @makes_layer
 @named_errors
 def SparseConv(table: Sequence[Sequence[int]], kernel_size: IntOrInts, *, impl: str = "auto") -> Layer:
-    """A convolution whose output map o sees only the input maps ``table[o]``; there is no weight for any other.
+    """Convolution whose output map o depends only on the input maps ``table[o]`` and has no weights for the others.
 
         y[n, p, o] = bias[o] + Σ_u Σ_(c in table[o]) x[n, p + u, c] · kernel[u, (c, o)]
 
-    The kernel ``(*window, pairs)`` has a filter for each pair of maps that are connected, those of output 0 first. To
-    convolve, they are put into a whole kernel ``(*window, C, O)`` of zeros, which is many times as fast on a CPU as a
-    group for each output.
+    The kernel ``(*window, pairs)`` has one filter per connected pair of maps, ordered by output map. It is scattered
+    into a dense kernel ``(*window, C, O)`` of zeros before the convolution, which on a CPU is many times faster than
+    one group per output map.
 
     Args:
-        table: for each output map, the input maps that it sees.
+        table: input maps of each output map.
         kernel_size, impl: as in :func:`jaxconv.Conv`.
 
     Raises:
-        InputError: an output that sees nothing, or a map twice; from ``apply``, an image without one of the maps.
+        InputError: if an output map has no input map or lists one twice, or (from ``apply``) x lacks an input map.
 
     >>> params, _ = SparseConv([(0, 1), (1, 2), (0, 1, 2)], 5).init(jax.random.key(0), (9, 9, 3))
     >>> params["kernel"].shape, params["bias"].shape
     ((5, 5, 7), (3,))
     """
-    for o, seen in enumerate(table):
-        if not 0 < len(set(seen)) == len(seen) or min(seen) < 0:
-            raise InputError(f"output {o} sees {tuple(seen)}; give it inputs from 0 on, each once")
-    pairs = np.array([(c, o) for o, seen in enumerate(table) for c in seen])
+    for o, inputs in enumerate(table):
+        if not 0 < len(set(inputs)) == len(inputs) or min(inputs) < 0:
+            raise InputError(
+                f"table[{o}] must list one or more distinct input maps, numbered from 0, got {tuple(inputs)}"
+            )
+    pairs = np.array([(c, o) for o, inputs in enumerate(table) for c in inputs])
 
     @named_errors(name="SparseConv")
     def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
@@ -220,15 +223,15 @@ def SparseConv(table: Sequence[Sequence[int]], kernel_size: IntOrInts, *, impl: 
     @named_errors(name="SparseConv")
     def sparse_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         if x.shape[-1] <= pairs[:, 0].max():
-            raise InputError(f"x {x.shape} has no channel {pairs[:, 0].max()}, which the table names")
-        whole = jnp.zeros((*kernel.shape[:-1], x.shape[-1], len(table)), kernel.dtype)
-        return ops.conv(x, whole.at[..., pairs[:, 0], pairs[:, 1]].set(kernel), bias, impl=impl)
+            raise InputError(f"x {x.shape} has no channel {pairs[:, 0].max()}, which the table requires")
+        zeros = jnp.zeros((*kernel.shape[:-1], x.shape[-1], len(table)), kernel.dtype)
+        return ops.conv(x, zeros.at[..., pairs[:, 0], pairs[:, 1]].set(kernel), bias, impl=impl)
 
     return stateless("sparse_conv", sparse_conv, init, ("kernel", "bias"), window=Window(kernel_size))
 
 
 def normalize_pixels(x: jax.Array) -> jax.Array:
-    """Pixels from 0 to 1 as the paper has them: paper is −0.1 and ink 1.175, so that digits have mean 0 and variance 1.
+    """Scale pixels from [0, 1] to [−0.1, 1.175], so that MNIST digits have about mean 0 and variance 1.
 
     >>> normalize_pixels(jnp.array([0.0, 1.0]))
     Array([-0.1  ,  1.175], dtype=float32)
@@ -237,7 +240,7 @@ def normalize_pixels(x: jax.Array) -> jax.Array:
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
-    """``1.7159 · tanh(2/3 · x)``: it is 1 at 1 and −1 at −1, where it bends most, and never flat at its targets.
+    """Scaled tanh, ``1.7159 · tanh(2/3 · x)``: it maps ±1 to ±1, where its curvature is largest and it is not flat.
 
     >>> scaled_tanh(jnp.array([0.0, 1.0, -1.0, 100.0])).round(3)
     Array([ 0.   ,  1.   , -1.   ,  1.716], dtype=float32)
@@ -246,7 +249,7 @@ def scaled_tanh(x: jax.Array) -> jax.Array:
 
 
 def rbf_distances(x: jax.Array, codes: jax.Array) -> jax.Array:
-    """How far each row is from each code: ``y[n, k] = Σ_j (x[n, j] − codes[k, j])²``.
+    """Squared distances between rows and codes: ``y[n, k] = Σ_j (x[n, j] − codes[k, j])²``.
 
     >>> rbf_distances(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 2.0], [-1.0, 1.0]]))
     Array([[0., 5.]], dtype=float32)
@@ -255,7 +258,7 @@ def rbf_distances(x: jax.Array, codes: jax.Array) -> jax.Array:
 
 
 def rbf_codes() -> np.ndarray:
-    """The drawn digits ``(10, 84)``: 1 for ink and −1 for paper, row after row of 12 × 7 pixels.
+    """Return the digit bitmaps as codes ``(10, 84)``: 1 for strokes, −1 for background, 12 × 7 pixels row by row.
 
     >>> for row in rbf_codes()[4].reshape(12, 7)[1:7]:
     ...     print("".join("#" if pixel > 0 else "." for pixel in row))
@@ -267,12 +270,12 @@ def rbf_codes() -> np.ndarray:
     #######
     """
     rows = [line.split() for line in GLYPHS.split("\n") if line]
-    pixels = np.array([[list(each) for each in row] for row in rows])  # (12, 10, 7)
+    pixels = np.array([[list(glyph_row) for glyph_row in row] for row in rows])  # (12, 10, 7)
     return np.where(pixels.transpose(1, 0, 2) == "#", 1.0, -1.0).reshape(10, -1).astype(np.float32)
 
 
 def fan_in_uniform(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
-    """Uniform between ±2.4 / F, where F is how many inputs a unit has (appendix A of the paper).
+    """Uniform initializer on ±2.4 / F, where F is the fan-in, the number of inputs of a unit (appendix A).
 
     >>> kernel = fan_in_uniform(jax.random.key(0), (5, 5, 6, 16))
     >>> bool(abs(kernel).max() <= 2.4 / 150), bool(abs(kernel).max() > 2.3 / 150)

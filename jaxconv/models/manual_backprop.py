@@ -1,10 +1,10 @@
-"""Back-propagation by hand: whole networks whose gradients are derived on paper, with no automatic differentiation.
+"""Manual backpropagation: networks with hand-derived gradients, without automatic differentiation.
 
-A network is a list of steps. Going forward, each turns its input into an output, and the inputs are kept. Going
-back, each turns the gradient of its output into the gradients of its input and of its parameters: the chain rule is
-the loop in :func:`value_and_grad`, and the derivatives are those of :mod:`jaxconv.ops.backward`.
+A network is a list of steps. The forward pass applies them in order and stores their inputs. The backward pass applies
+them in reverse: each step maps the gradient of its output to the gradients of its input and parameters. The chain rule
+is the loop in :func:`value_and_grad`; the derivatives are those of :mod:`jaxconv.ops.backward`.
 
-The parameters are those of the layers' models of the same names, so that both can be asked for the same gradients.
+Parameters have the structure of the models of the same names, so their gradients can be compared directly.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ Params = dict[str, Any]
 
 
 class ManualOp(NamedTuple):
-    """One operation, there and back.
+    """One operation with its forward and backward functions.
 
     Attributes:
         forward: ``(x, **parameters) -> y``.
         backward: ``(x, dy, **parameters) -> dx`` or, with parameters, ``(dx, d_kernel, d_bias)``.
-        name: of its kernel and bias among the parameters, if it has any.
+        name: key of its kernel and bias in the params; None if it has no parameters.
     """
 
     forward: Callable[..., jax.Array]
@@ -72,19 +72,19 @@ MANUAL_NETWORKS: dict[str, list[ManualOp]] = {
 
 
 def value_and_grad(name: str, params: Params, images: jax.Array, label: jax.Array) -> tuple[jax.Array, Params]:
-    """The mean cross-entropy of a network, and its gradient by every parameter.
+    """Compute the mean cross-entropy of a network and its gradients with respect to the parameters.
 
     Args:
         name: ``"lenet5"`` or ``"mnist_cnn"``.
-        params: as the model of that name makes them.
-        images: ``(N, H, W, C)``.
-        label: class numbers, ``(N,)``.
+        params: parameters, as returned by the ``init`` of the model with this name.
+        images: batch ``(N, H, W, C)``.
+        label: class indices, ``(N,)``.
 
     Returns:
-        What ``jax.value_and_grad`` of the same loss returns: a number, and a dict like ``params``.
+        The loss, and gradients with the structure of ``params``, as from ``jax.value_and_grad`` of the same loss.
 
     Raises:
-        InputError: a network that is not derived here.
+        InputError: if the network has no manual backpropagation.
 
     Lecture rows 001-20 to 001-25.
 
@@ -95,7 +95,7 @@ def value_and_grad(name: str, params: Params, images: jax.Array, label: jax.Arra
     >>> jax.tree.map(jnp.shape, gradients["conv1"])
     {'bias': (6,), 'kernel': (5, 5, 1, 6)}
     """
-    checks.one_of("network derived by hand", name, MANUAL_NETWORKS)
+    checks.one_of("network with manual backpropagation", name, MANUAL_NETWORKS)
     steps = MANUAL_NETWORKS[name]
     inputs, x = [], images
     for step in steps:

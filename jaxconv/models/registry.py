@@ -1,4 +1,4 @@
-"""The models by name. Each registers itself beside its definition."""
+"""Registry of models by name. Models are registered by a decorator at their definition."""
 
 import functools
 import inspect
@@ -13,10 +13,10 @@ class ModelSpec(NamedTuple):
     """A registered model.
 
     Attributes:
-        name: the name it is registered under.
-        create: ``(*, num_classes=10, **options) -> Layer``, called with keywords only.
-        input_shape: ``(H, W, C)`` of the smallest image that it is meant for.
-        description: first line of its docstring.
+        name: name in the registry.
+        create: ``(*, num_classes=10, **options) -> Layer``, called with keyword arguments only.
+        input_shape: ``(H, W, C)`` of the smallest image that the model is designed for.
+        description: first line of the docstring.
     """
 
     name: str
@@ -32,13 +32,13 @@ _SPECS: dict[str, ModelSpec] = {}
 def register_model(
     name: str | None = None, *, input_shape: tuple[int, int, int], **options: Any
 ) -> Callable[[Create], Create]:
-    """Decorate a function that creates a model, so that the model has a name.
+    """Register the model that the decorated function creates.
 
     Stack the decorator, or call it in a loop, for variants that differ in options.
 
     Args:
-        name: name of the model; by default the function's.
-        input_shape: ``(H, W, C)`` of the smallest image that the model is meant for.
+        name: name of the model; by default the name of the function.
+        input_shape: ``(H, W, C)`` of the smallest image that the model is designed for.
         options: keyword arguments of the function that this model fixes.
 
     Raises:
@@ -66,7 +66,7 @@ def register_model(
 
 
 def list_models() -> list[str]:
-    """Names of all registered models.
+    """Return the names of all registered models.
 
     >>> list_models()[:3]
     ['small_cnn', 'mnist_cnn', 'mlp']
@@ -75,10 +75,10 @@ def list_models() -> list[str]:
 
 
 def get_model(name: str) -> ModelSpec:
-    """Look a model up by its name.
+    """Look up a model by name.
 
     Raises:
-        InputError: if no model has this name; the message gives the nearest one.
+        InputError: if no model has this name; the message suggests the closest one.
 
     >>> get_model("mnist_cnn").input_shape
     (28, 28, 1)
@@ -93,7 +93,7 @@ resnet110
 
 
 def create_model(name: str, num_classes: int = 10, **options: Any) -> Layer:
-    """Create a model by its name.
+    """Create a model by name.
 
     Args:
         name: one of :func:`list_models`.
@@ -101,7 +101,7 @@ def create_model(name: str, num_classes: int = 10, **options: Any) -> Layer:
         options: other arguments of the model's function, such as ``impl``.
 
     Raises:
-        InputError: if no model has this name, or the model does not take an option.
+        InputError: if no model has this name, or the model has no such option.
 
     >>> create_model("mlp", 3, hidden=(8,)).children[-1]
     ('dense2', <Layer dense>)

@@ -1,4 +1,4 @@
-"""Residual networks for small images, and the plain ones they are compared with (lecture rows 003-20 to 003-22)."""
+"""Residual networks for small images, and plain networks without shortcuts (lecture rows 003-20 to 003-22)."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from jaxconv.models.registry import register_model
 from jaxconv.ops import global_avg_pool, relu
 from jaxconv.shapes import Window
 
-Part = Layer | Callable[..., jax.Array]
+LayerLike = Layer | Callable[..., jax.Array]
 
-DEPTHS = (20, 32, 44, 56, 110)  # those of the paper
+DEPTHS = (20, 32, 44, 56, 110)  # the depths in the paper
 
 
 @makes_layer
@@ -29,25 +29,26 @@ def resnet(
     zero_init_residual: bool = False,
     impl: str = "auto",
 ) -> Layer:
-    """Blocks of two 3×3 convolutions, each learning a difference.
+    """ResNet for small images: residual blocks of two 3×3 convolutions.
 
-    A block is ``relu(x + bn(conv(relu(bn(conv(x))))))``. There are ``n = (depth − 2) / 6`` of them at each of three
-    sizes: the image's with 16 channels, half of it with 32, a quarter with 64. The mean of each feature map then goes
-    to one dense layer, so that images of any size will do.
+    A block is ``relu(x + bn(conv(relu(bn(conv(x))))))``. Each of three stages has ``n = (depth − 2) / 6`` blocks: 16
+    channels at the size of the image, 32 at half of it, 64 at a quarter. Global average pooling and one dense layer
+    follow, so images of any size are accepted.
 
     Args:
-        depth: of the layers with kernels, ``6n + 2``; the paper's are 20, 32, 44, 56 and 110.
-        num_classes: the number of outputs.
-        shortcut: what x becomes where the size halves and the channels double: ``"A"``, every second pixel with
-            channels of zeros after its own, which has no parameters and is the paper's choice here, or ``"B"``, a
-            1×1 convolution with a batch norm.
-        plain: leave out the shortcuts, to see what they are for.
-        zero_init_residual: let each block begin as ``relu(x)``: the scale of its last batch norm starts at 0 (Goyal
-            et al., 2017, https://arxiv.org/abs/1706.02677). Not the paper's.
-        impl: the convolutions' lowering.
+        depth: number of layers with kernels, ``6n + 2``; the paper has 20, 32, 44, 56 and 110.
+        num_classes: number of outputs.
+        shortcut: shortcut of the blocks that halve the size and double the channels: ``"A"``, subsampling by 2 and
+            zero-padded channels, which has no parameters and is the choice of the paper for these networks; ``"B"``, a
+            1×1 convolution with batch norm.
+        plain: leave out the shortcuts, for comparison.
+        zero_init_residual: initialize the scale of the last batch norm of each block to 0, so that a block starts as
+            ``relu(x)`` (Goyal et al., 2017, https://arxiv.org/abs/1706.02677); not in the original paper.
+        impl: lowering of the convolutions.
 
     Raises:
-        InputError: a depth that is not 6n + 2, an unknown shortcut, or a plain network that starts at zero.
+        InputError: if ``depth`` is not 6n + 2, the shortcut is unknown, or both ``plain`` and ``zero_init_residual``
+            are True.
 
     Source: He et al., 2015, https://arxiv.org/abs/1512.03385, section 4.2.
 
@@ -63,21 +64,21 @@ def resnet(
     checks.boolean("plain", plain)
     checks.boolean("zero_init_residual", zero_init_residual)
     if plain and zero_init_residual:
-        raise InputError("plain=True with zero_init_residual=True is zero everywhere and learns nothing: take one")
+        raise InputError("plain=True cannot be combined with zero_init_residual=True: every output would be 0")
 
-    parts: list[Part] = [*_conv_bn(16, 3, impl=impl), relu]
+    layers: list[LayerLike] = [*_conv_bn(16, 3, impl=impl), relu]
     features = 16
-    for size in range(3):
+    for stage in range(3):
         for block in range((depth - 2) // 6):
-            halve = size > 0 and block == 0
+            halve = stage > 0 and block == 0
             features *= 2 if halve else 1
             first, last = _conv_bn(features, 3, 2 if halve else 1, impl), _conv_bn(features, 3, impl=impl)
             if zero_init_residual:
-                last[1] = _from_zero(last[1])
-            body: list[Part] = [*first, relu, *last]
-            around = SHORTCUTS[shortcut](features, impl) if halve else None
-            parts += [*body, relu] if plain else [residual(*body, shortcut=around), relu]
-    return serial(*parts, global_avg_pool, Dense(num_classes))
+                last[1] = _zero_init_scale(last[1])
+            body: list[LayerLike] = [*first, relu, *last]
+            projection = SHORTCUTS[shortcut](features, impl) if halve else None
+            layers += [*body, relu] if plain else [residual(*body, shortcut=projection), relu]
+    return serial(*layers, global_avg_pool, Dense(num_classes))
 
 
 for _depth in DEPTHS:
@@ -85,30 +86,31 @@ for _depth in DEPTHS:
 
 
 def _conv_bn(features: int, kernel_size: int, stride: int = 1, impl: str = "auto") -> list[Layer]:
-    # One pixel on each side, also with stride 2, where "SAME" would pad on one side only.
+    # Pad one pixel on each side; with stride 2, "SAME" would pad on one side only.
     padding = kernel_size // 2
     return [Conv(features, kernel_size, stride=stride, padding=padding, use_bias=False, impl=impl), BatchNorm()]
 
 
-def _every_second(x: jax.Array) -> jax.Array:
-    """Every second pixel, and as many channels of zeros as there are."""
+def _subsample_and_pad_channels(x: jax.Array) -> jax.Array:
+    """Take every second pixel and append C channels of zeros."""
     return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, x.shape[-1])))
 
 
 @makes_layer
-def _shortcut_without_parameters() -> Layer:
-    return as_layer(_every_second)._replace(window=Window(1, stride=2))  # so that receptive fields are known
+def _parameter_free_shortcut() -> Layer:
+    # Set the window, from which receptive fields are computed.
+    return as_layer(_subsample_and_pad_channels)._replace(window=Window(1, stride=2))
 
 
-SHORTCUTS: dict[str, Callable[[int, str], Part]] = {
-    "A": lambda features, impl: _shortcut_without_parameters(),
+SHORTCUTS: dict[str, Callable[[int, str], LayerLike]] = {
+    "A": lambda features, impl: _parameter_free_shortcut(),
     "B": lambda features, impl: serial(*_conv_bn(features, 1, 2, impl)),
 }
 
 
 @makes_layer
-def _from_zero(bn: Layer) -> Layer:
-    """The same batch norm, whose scale starts at 0."""
+def _zero_init_scale(bn: Layer) -> Layer:
+    """Return the batch norm with its scale initialized to 0."""
 
     def init(key: jax.Array, input_shape: Shape) -> tuple[Tree, Tree]:
         params, state = bn.init(key, input_shape)

@@ -1,4 +1,4 @@
-"""Plain chains of layers: an MLP, small convolutional networks, a VGG and the All-CNN."""
+"""Sequential networks: an MLP, small convolutional networks, a VGG and the All-CNN."""
 
 from functools import partial
 from typing import Any
@@ -16,11 +16,11 @@ from jaxconv.ops import flatten, global_avg_pool, relu
 @register_model(input_shape=(8, 8, 1))
 @makes_layer
 def small_cnn(num_classes: int = 10, *, impl: str = "auto") -> Layer:
-    """Convolution twice, pooling, convolution, pooling, and one dense layer: 30,634 parameters on 8×8×1.
+    """Three convolutions, two poolings and one dense layer: 30,634 parameters on an 8×8×1 image.
 
     Args:
-        num_classes: the number of outputs.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs.
+        impl: lowering of the convolutions.
 
     >>> from jaxconv.explain import summarize
     >>> summarize(small_cnn(), (8, 8, 1)).params
@@ -46,11 +46,11 @@ def small_cnn(num_classes: int = 10, *, impl: str = "auto") -> Layer:
 def mnist_cnn(num_classes: int = 10, *, impl: str = "auto") -> Layer:
     """Three 3×3 convolutions and two dense layers: 93,322 parameters on a 28×28×1 image.
 
-    Kernels start as Keras starts them (Glorot uniform), since the lecture's network is a Keras one.
+    Kernels are initialized by Glorot uniform, the Keras default, since the lecture uses Keras.
 
     Args:
-        num_classes: the number of outputs.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs.
+        impl: lowering of the convolutions.
 
     >>> from jaxconv.explain import summarize
     >>> summarize(mnist_cnn(), (28, 28, 1)).params
@@ -76,18 +76,18 @@ def mnist_cnn(num_classes: int = 10, *, impl: str = "auto") -> Layer:
 @register_model(input_shape=(8, 8, 1))
 @makes_layer
 def mlp(num_classes: int = 10, *, hidden: tuple[int, ...] = (128, 128)) -> Layer:
-    """Flatten, then dense layers with relu between them. It takes images of any size, and knows nothing of nearness.
+    """Flatten, then dense layers with relu in between: no convolution, and images of any size.
 
     Args:
-        num_classes: the number of outputs.
-        hidden: the width of each layer between input and output.
+        num_classes: number of outputs.
+        hidden: widths of the hidden layers.
 
     >>> from jaxconv.explain import summarize
     >>> summarize(mlp(), (28, 28, 1)).params
     118282
     """
-    between = [part for width in hidden for part in (Dense(width), relu)]
-    return serial(flatten, *between, Dense(num_classes))
+    hidden_layers = [layer for width in hidden for layer in (Dense(width), relu)]
+    return serial(flatten, *hidden_layers, Dense(num_classes))
 
 
 @register_model("vgg6_bn", input_shape=(28, 28, 1), batch_norm=True, dropout=0.3)
@@ -95,19 +95,19 @@ def mlp(num_classes: int = 10, *, hidden: tuple[int, ...] = (128, 128)) -> Layer
 @makes_layer
 @named_errors
 def vgg6(num_classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.0, impl: str = "auto") -> Layer:
-    """Six 3×3 convolutions, a pooling after each second, and one dense layer.
+    """Six 3×3 convolutions, a pooling after every second one, and one dense layer.
 
-    The benchmark's network, and no paper's: the stages of VGG (Simonyan and Zisserman, 2014,
-    https://arxiv.org/abs/1409.1556), of 32, 64 and 128 channels.
+    This is the benchmark network, not from a paper: three stages as in VGG (Simonyan and Zisserman, 2014,
+    https://arxiv.org/abs/1409.1556), with 32, 64 and 128 channels.
 
     Args:
-        num_classes: the number of outputs.
-        batch_norm: normalise what each convolution makes; the norm's bias is then the convolution's too.
-        dropout: the fraction dropped before the dense layer.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs.
+        batch_norm: add a batch norm after each convolution, which then has no bias.
+        dropout: dropout rate before the dense layer.
+        impl: lowering of the convolutions.
 
     Raises:
-        InputError: a batch_norm that is not True or False, or a dropout that is no fraction.
+        InputError: if ``batch_norm`` is not a bool, or ``dropout`` is not in [0, 1).
 
     >>> from jaxconv.explain import summarize
     >>> summarize(vgg6(), (32, 32, 3)).params, summarize(vgg6(batch_norm=True), (28, 28, 1)).params
@@ -117,11 +117,11 @@ def vgg6(num_classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.
 
     def stage(features: int) -> list[Any]:
         conv = Conv(features, (3, 3), padding="SAME", use_bias=not batch_norm, impl=impl)
-        one = [conv, BatchNorm(), relu] if batch_norm else [conv, relu]
-        return [*one, *one, MaxPool(2)]
+        block = [conv, BatchNorm(), relu] if batch_norm else [conv, relu]
+        return [*block, *block, MaxPool(2)]
 
-    before = [Dropout(dropout)] if dropout else []
-    return serial(*stage(32), *stage(64), *stage(128), flatten, *before, Dense(num_classes))
+    dropout_layers = [Dropout(dropout)] if dropout else []
+    return serial(*stage(32), *stage(64), *stage(128), flatten, *dropout_layers, Dense(num_classes))
 
 
 @register_model(input_shape=(32, 32, 3))
@@ -129,12 +129,12 @@ def vgg6(num_classes: int = 10, *, batch_norm: bool = False, dropout: float = 0.
 def convnetjs(num_classes: int = 10, *, impl: str = "auto") -> Layer:
     """Three 5×5 convolutions of 16, 20 and 20 filters, a pooling after each: 22,466 parameters on a 32×32×3 image.
 
-    The demo trains it with images that are shifted by up to 2 pixels and mirrored
+    The demo trains it with data augmentation: translations by up to 2 pixels and horizontal flips
     (:mod:`jaxconv.data.augment`: ``shift(2)``, ``flip()``).
 
     Args:
-        num_classes: the number of outputs.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs.
+        impl: lowering of the convolutions.
 
     Source: A. Karpathy, https://cs.stanford.edu/people/karpathy/convnetjs/demo/cifar10.html; lecture row 004-13.
 
@@ -151,29 +151,30 @@ def convnetjs(num_classes: int = 10, *, impl: str = "auto") -> Layer:
     )
 
 
-# Half as wide, and for trainings too short for dropout: for a CPU.
+# Half the width and no dropout, for short training on a CPU.
 @register_model("all_cnn_c_48", input_shape=(32, 32, 3), width=48, dropout=False)
 @register_model(input_shape=(32, 32, 3))
 @makes_layer
 @named_errors
 def all_cnn_c(num_classes: int = 10, *, width: int = 96, dropout: bool = True, impl: str = "auto") -> Layer:
-    """All-CNN-C: convolutions with stride 2 make the image smaller.
+    """All-CNN-C: convolutions with stride 2 instead of pooling.
 
-    Two 3×3 convolutions of 96 filters and a third with stride 2, then the same of 192; then one of 192 that pads
-    nothing, a 1×1 of 192 and a 1×1 with a filter a class, whose mean over all places is the class's logit. So images
-    of any size from 9 pixels a side will do.
+    Two 3×3 convolutions of 96 filters and a third with stride 2; the same with 192 filters; a 3×3 convolution of 192
+    filters without padding; a 1×1 convolution of 192 filters; and a 1×1 convolution with one filter per class, whose
+    mean over all positions is the logit of the class. Images of at least 9×9 pixels are accepted.
 
-    As in the paper, a fifth of the image's values are dropped in training and half of what each convolution with stride
-    2 makes. Its table has a relu after the last convolution too, which is left out: a logit below 0 could not learn.
+    As in the paper, dropout is applied to the image (rate 0.2) and after each convolution with stride 2 (rate 0.5). The
+    table in the paper lists a relu after the last convolution, which is left out: a negative logit would have no
+    gradient.
 
     Args:
-        num_classes: the number of outputs.
-        width: of the first three convolutions; the later ones have twice as many filters. The paper's is 96.
-        dropout: the paper's.
-        impl: the convolutions' lowering.
+        num_classes: number of outputs.
+        width: number of filters of the first three convolutions, 96 in the paper; later ones have ``2·width``.
+        dropout: apply the dropout of the paper.
+        impl: lowering of the convolutions.
 
     Raises:
-        InputError: a width that is no whole number of at least 1, or a dropout that is not True or False.
+        InputError: if ``width`` is not an int >= 1, or ``dropout`` is not a bool.
 
     Source: Springenberg et al., 2014, https://arxiv.org/abs/1412.6806, tables 1 and 2; lecture row 001-13.
 
@@ -189,13 +190,13 @@ def all_cnn_c(num_classes: int = 10, *, width: int = 96, dropout: bool = True, i
     def drop(rate: float) -> list[Layer]:
         return [Dropout(rate)] if dropout else []
 
-    def smaller(features: int) -> list[Any]:
+    def downsample(features: int) -> list[Any]:
         return [conv(features), relu, conv(features), relu, conv(features, stride=2), relu, *drop(0.5)]
 
     return serial(
         *drop(0.2),
-        *smaller(width),
-        *smaller(2 * width),
+        *downsample(width),
+        *downsample(2 * width),
         *(conv(2 * width, padding=0), relu, conv(2 * width, kernel_size=1, padding=0), relu),
         *(conv(num_classes, kernel_size=1, padding=0), global_avg_pool),
     )

@@ -98,7 +98,7 @@ def dead_layer(name: str) -> str:
 def _does_what_its_parts_do(layer: Layer) -> bool:
     if not layer.children:
         return True
-    return combinators.is_combined(layer) and all(_does_what_its_parts_do(part) for _, part in layer.children)
+    return combinators.is_composite(layer) and all(_does_what_its_parts_do(part) for _, part in layer.children)
 
 
 def nonfinite_step_error(

@@ -89,7 +89,7 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --op convv", "compare: unknown op 'convv': did you mean 'conv'?"),
         ("compare --model lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
         ("compare --model mlp", "model 'mlp' has no convolution, so it has no lowerings to compare"),
-        ("compare --model lenet5 --dtype float16", "lenet5: in float16 other pixels win its pools than in float64"),
+        ("compare --model lenet5 --dtype float16", "lenet5: a whole network cannot be compared in float16"),
         ("compare --layer conv1", "compare: --layer conv1 of which model? Give --model lenet5 or another"),
         ("compare --model lenet5 --layer convv1", "unknown layer of lenet5 'convv1': did you mean 'conv1'?"),
         ("compare --input-shape 8 28", "conv: input_shape (8, 28) should be (N, *spatial, C), every size at least 1"),

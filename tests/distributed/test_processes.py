@@ -1,4 +1,4 @@
-"""Two processes on this machine, joined by jax.distributed: together they make the network that one makes alone."""
+"""Multi-process training: two processes, connected by jax.distributed, give the results of a single process."""
 
 import json
 import math
@@ -41,44 +41,47 @@ from jaxconv.runs import TrainConfig, load_run, resume_training, run_training, r
 pytestmark = [pytest.mark.usefixtures("promoting"), pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on")]
 SHAPE, BATCH, EPOCHS = (9, 7, 3), 20, 2
 LINE = f"train --dataset npz:data.npz --model small_bn --epochs {EPOCHS} --batch-size {BATCH} --seed 3 --ema-decay 0.9"
-READ, WRITTEN = [], []
+READ_INDICES, WRITTEN_FILES = [], []
 
 
 def small_bn(num_classes=10):
     return serial(Conv(4, 3, use_bias=False), BatchNorm(), relu, MaxPool(2), flatten, Dense(num_classes))
 
 
-def counting(take):
-    """Remember which images are read, in the order of the file's."""
+def recording(take):
+    """Record the indices of the images that are read."""
 
-    def counted(split, indices):
-        READ.extend(np.asarray(indices).tolist())
+    def recorded(split, indices):
+        READ_INDICES.extend(np.asarray(indices).tolist())
         return take(split, indices)
 
-    return counted
+    return recorded
 
 
-def watch(event, args):
-    """Remember which files are written."""
+def record_written_files(event, args):
+    """Record the files that are opened for writing, as an audit hook."""
     if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
-        WRITTEN.append(str(args[0]))
+        WRITTEN_FILES.append(str(args[0]))
 
 
-def refused(call, *args):
+def error_message(call, *args):
     try:
         call(*args)
     except InputError as error:
         return str(error)
 
 
-def noisy(key, images):
-    """Of every image other noise: a network that meets an image at another place of its batch is another."""
+def add_noise(key, images):
+    """Add noise that differs between images, so that results depend on the position of an image in its batch."""
     return images + jax.random.uniform(key, images.shape)
 
 
-def in_memory(process):
-    """An epoch of examples that lie on the devices; after which steps it pauses, if process 0 alone has a clock."""
-    dataset, after = data.load("npz:data.npz"), []
+def fit_in_memory(process):
+    """Train one epoch on data in device memory; return the checkpointed steps, a digest and the parameters.
+
+    Only process 0 has a checkpoint interval that has elapsed.
+    """
+    dataset, checkpoint_steps = data.load("npz:data.npz"), []
     with mock.patch.dict(train.plan_epoch.__globals__, VALUES_A_CHUNK=4 * BATCH * math.prod(SHAPE)):
         fitted = train.fit(
             small_bn(5),
@@ -88,61 +91,62 @@ def in_memory(process):
             epochs=1,
             batch_size=BATCH,
             mesh=distributed.create_mesh(),
-            augment=noisy,
-            on_checkpoint=lambda snapshot: after.append(int(snapshot.train_state.step)),
+            augment=add_noise,
+            on_checkpoint=lambda snapshot: checkpoint_steps.append(int(snapshot.train_state.step)),
             checkpoint_seconds=-1 if process == 0 else 1e9,
         )
-    return after, train.tree_sha256(fitted.params), jax.tree.map(np.asarray, fitted.params)
+    return checkpoint_steps, train.tree_sha256(fitted.params), jax.tree.map(np.asarray, fitted.params)
 
 
-def one_of_two(address, process):
-    """What one of the two processes does, and can tell of."""
-    sys.addaudithook(watch)
-    LazySplit.take = counting(LazySplit.take)
-    line = f"{LINE} --run-dir together --coordinator-address {address} --num-processes 2"
+def run_process(address, process):
+    """Run one of the two processes, and return its results."""
+    sys.addaudithook(record_written_files)
+    LazySplit.take = recording(LazySplit.take)
+    line = f"{LINE} --run-dir two-processes --coordinator-address {address} --num-processes 2"
     assert cli.main([*line.split(), "--process-id", str(process)]) == 0
-    told = {"count": jax.process_count(), "read": list(READ), "written": list(WRITTEN)}
-    told["resumed"] = resume_training(Path("by one, then by two"), progress=False)[1]["epochs_run"]
-    told["in memory"] = in_memory(process)
-    config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, run_dir=Path("refused"))
-    told["refused"] = {
-        "same": refused(distributed.assert_equal, "settings", {"seed": 0, "x": np.ones(3)}),
-        "settings": refused(distributed.assert_equal, "settings", {"seed": process}),
-        "places": refused(distributed.assert_equal, "settings", {"a": process or None, "b": None if process else 1}),
-        "arrays": refused(distributed.replicate, distributed.create_mesh(), np.full(3, process)),
-        "no out": refused(run_training, replace(config, run_dir=None)),
-        "taken": refused(run_training, replace(config, run_dir=Path("together"))),
-        "seeds": refused(run_training, replace(config, seed=process)),
-        "batch": refused(run_training, replace(config, batch_size=BATCH + 1)),
+    results = {"count": jax.process_count(), "read": list(READ_INDICES), "written": list(WRITTEN_FILES)}
+    results["resumed"] = resume_training(Path("one-then-two"), progress=False)[1]["epochs_run"]
+    results["in memory"] = fit_in_memory(process)
+    config = TrainConfig(dataset="npz:data.npz", model="small_bn", batch_size=BATCH, run_dir=Path("failed"))
+    none_first, none_last = {"a": None, "b": 1}, {"a": 1, "b": None}
+    results["errors"] = {
+        "equal": error_message(distributed.assert_equal, "settings", {"seed": 0, "x": np.ones(3)}),
+        "settings": error_message(distributed.assert_equal, "settings", {"seed": process}),
+        "keys": error_message(distributed.assert_equal, "settings", none_last if process else none_first),
+        "arrays": error_message(distributed.replicate, distributed.create_mesh(), np.full(3, process)),
+        "no run_dir": error_message(run_training, replace(config, run_dir=None)),
+        "existing run_dir": error_message(run_training, replace(config, run_dir=Path("two-processes"))),
+        "seeds": error_message(run_training, replace(config, seed=process)),
+        "batch": error_message(run_training, replace(config, batch_size=BATCH + 1)),
     }
-    return told
+    return results
 
 
 if __name__ == "__main__":
     models.register_model(input_shape=SHAPE)(small_bn)
     with mock.patch.object(runner, "plot"):
-        told = one_of_two(sys.argv[1], int(sys.argv[2]))
-    Path(f"told {sys.argv[2]}").write_bytes(pickle.dumps(told))
+        results = run_process(sys.argv[1], int(sys.argv[2]))
+    Path(f"results {sys.argv[2]}").write_bytes(pickle.dumps(results))
     sys.exit()
 
 
 def write_data(folder):
     rng = np.random.default_rng(0)
-    parts = {}
-    for part, count in {"train": 230, "test": 31}.items():
+    arrays = {}
+    for split, count in {"train": 230, "test": 31}.items():
         labels = rng.integers(0, 5, count)
         images = rng.normal(90 + 20 * labels[:, None, None, None], 50, (count, *SHAPE))
-        parts |= {f"{part}_images": np.clip(images, 0, 255).astype(np.uint8), f"{part}_labels": labels}
-    np.savez(folder / "data.npz", **parts)
+        arrays |= {f"{split}_images": np.clip(images, 0, 255).astype(np.uint8), f"{split}_labels": labels}
+    np.savez(folder / "data.npz", **arrays)
 
 
-def cut_short(folder, to):
-    """A run as it was when its first epoch had been saved."""
-    shutil.copytree(folder, to)
-    (to / "result.json").unlink()
-    shutil.rmtree(to / "checkpoints" / str(train.all_steps(to / "checkpoints")[-1]))
-    lines = (to / "metrics.jsonl").read_text().splitlines()
-    (to / "metrics.jsonl").write_text(lines[0] + "\n")
+def copy_interrupted_run(folder, target):
+    """Copy a run folder in its state after the checkpoint of the first epoch."""
+    shutil.copytree(folder, target)
+    (target / "result.json").unlink()
+    shutil.rmtree(target / "checkpoints" / str(train.all_steps(target / "checkpoints")[-1]))
+    lines = (target / "metrics.jsonl").read_text().splitlines()
+    (target / "metrics.jsonl").write_text(lines[0] + "\n")
 
 
 def free_port():
@@ -153,17 +157,17 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder in which one process has trained, and then two; and what each of the two tells."""
+    """Train with one process and with two; return the folder, the results and the outputs of the two processes."""
     folder = tmp_path_factory.mktemp("processes")
     write_data(folder)
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.chdir(folder)
         patch.setitem(registry._SPECS, "small_bn", models.ModelSpec("small_bn", small_bn, SHAPE, ""))
-        patch.setattr(runner, "plot", mock.Mock())  # drawing takes longer than training
-        assert cli.main(f"{LINE} --run-dir alone".split()) == 0
-        cut_short(folder / "alone", folder / "by one, then by two")
+        patch.setattr(runner, "plot", mock.Mock())  # plotting takes longer than training
+        assert cli.main(f"{LINE} --run-dir one-process".split()) == 0
+        copy_interrupted_run(folder / "one-process", folder / "one-then-two")
         address = f"localhost:{free_port()}"
-        pair = [
+        processes = [
             subprocess.Popen(
                 [sys.executable, __file__, address, str(process)],
                 cwd=folder,
@@ -175,112 +179,117 @@ def trained(tmp_path_factory):
             for process in (1, 0)
         ]
         try:
-            with ThreadPoolExecutor(2) as pool:  # both are read all the time: a full pipe would hold its process up
-                said = list(pool.map(lambda process: process.communicate(timeout=300), pair))[::-1]
+            with ThreadPoolExecutor(2) as pool:  # read both outputs at once: a full pipe would block its process
+                outputs = list(pool.map(lambda process: process.communicate(timeout=300), processes))[::-1]
         finally:
-            for process in pair:
+            for process in processes:
                 process.kill()
-        assert [process.returncode for process in pair] == [0, 0], said
-        cut_short(folder / "together", folder / "by two, then by one")
-        assert resume_training(Path("by two, then by one"), progress=False)[1]["epochs_run"] == EPOCHS
-        yield folder, [pickle.loads((folder / f"told {process}").read_bytes()) for process in (0, 1)], said
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        copy_interrupted_run(folder / "two-processes", folder / "two-then-one")
+        assert resume_training(Path("two-then-one"), progress=False)[1]["epochs_run"] == EPOCHS
+        yield folder, [pickle.loads((folder / f"results {process}").read_bytes()) for process in (0, 1)], outputs
 
 
-def close(one, two):
+def assert_close(one, two):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5), one, two)
 
 
-@pytest.mark.parametrize("name", ["together", "by one, then by two", "by two, then by one"])
-def test_two_processes_make_what_one_makes(trained, name):
-    """Parameters and running statistics of the best epoch, and the records of both; also across an interruption."""
+@pytest.mark.parametrize("name", ["two-processes", "one-then-two", "two-then-one"])
+def test_two_processes_match_one(trained, name):
+    """Compare parameters and running statistics of the best epoch, and all metrics; also of resumed runs."""
     folder, _, _ = trained
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._SPECS, "small_bn", models.ModelSpec("small_bn", small_bn, SHAPE, ""))
-        alone, other = (load_run(folder / run) for run in ("alone", name))
-    close((alone.params, alone.state), (other.params, other.state))
+        one, two = (load_run(folder / run) for run in ("one-process", name))
+    assert_close((one.params, one.state), (two.params, two.state))
     one, two = (
         [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("alone", name)
+        for run in ("one-process", name)
     )
     assert len(one) == len(two) == EPOCHS
-    for number in ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"):
-        close([record[number] for record in one], [record[number] for record in two])
-    one, two = (json.loads((folder / run / "result.json").read_text()) for run in ("alone", name))
-    for number in ("test_loss", "test_accuracy", "num_test_examples", "steps", "epochs_run"):
-        assert two[number] == pytest.approx(one[number], rel=1e-4)
+    for key in ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"):
+        assert_close([record[key] for record in one], [record[key] for record in two])
+    one, two = (json.loads((folder / run / "result.json").read_text()) for run in ("one-process", name))
+    for key in ("test_loss", "test_accuracy", "num_test_examples", "steps", "epochs_run"):
+        assert two[key] == pytest.approx(one[key], rel=1e-4)
 
 
-def test_each_process_reads_its_own_half(trained):
-    """Ten of every twenty; each image is read once an epoch, and nothing twice but what fills up the last batch.
+def test_each_process_reads_half_of_each_batch(trained):
+    """Each image is read once per epoch, by one process; only the padding of the last batch is read twice.
 
-    Before, both read all of so few images, for their fingerprint.
+    Before training, both processes read the complete dataset, which is small, to compute its fingerprint.
     """
-    folder, told, _ = trained
-    count = json.loads((folder / "alone" / "config.json").read_text())["num_examples"]["train"]
+    folder, results, _ = trained
+    count = json.loads((folder / "one-process" / "config.json").read_text())["num_examples"]["train"]
     steps = -(-count // BATCH)
-    assert [each["read"][:count] for each in told] == [list(range(count))] * 2
-    halves = [each["read"][count:] for each in told]
-    assert [each["count"] for each in told] == [2, 2]
-    assert [len(half) for half in halves] == [EPOCHS * steps * BATCH // 2] * 2
+    assert [result["read"][:count] for result in results] == [list(range(count))] * 2
+    indices_read = [result["read"][count:] for result in results]
+    assert [result["count"] for result in results] == [2, 2]
+    assert [len(indices) for indices in indices_read] == [EPOCHS * steps * BATCH // 2] * 2
     for epoch in range(EPOCHS):
-        here, there = (half[epoch * len(half) // EPOCHS :][: len(half) // EPOCHS] for half in halves)
-        assert set(here) | set(there) == set(range(count))
-        assert len(here) + len(there) - count == steps * BATCH - count > 0
+        first, second = (
+            indices[epoch * len(indices) // EPOCHS :][: len(indices) // EPOCHS] for indices in indices_read
+        )
+        assert set(first) | set(second) == set(range(count))
+        assert len(first) + len(second) - count == steps * BATCH - count > 0
 
 
-def test_the_first_process_writes_and_speaks(trained):
-    folder, told, said = trained
-    (out, _), (quiet, _) = said
-    assert "test accuracy" in out and out.count("saved in together") == 1
-    assert "test accuracy" not in quiet and "epoch" not in quiet
-    assert any("result.json" in path and path.endswith(".partial") for path in told[0]["written"])
-    assert [path for path in told[1]["written"] if "together" in path and "checkpoint" not in path] == []
-    assert {path.name for path in (folder / "together").iterdir()} == {
-        path.name for path in (folder / "alone").iterdir()
+def test_only_main_process_writes_and_logs(trained):
+    folder, results, outputs = trained
+    (main_output, _), (other_output, _) = outputs
+    assert "test accuracy" in main_output and main_output.count("saved in two-processes") == 1
+    assert "test accuracy" not in other_output and "epoch" not in other_output
+    assert any("result.json" in path and path.endswith(".partial") for path in results[0]["written"])
+    assert [path for path in results[1]["written"] if "two-processes" in path and "checkpoint" not in path] == []
+    assert {path.name for path in (folder / "two-processes").iterdir()} == {
+        path.name for path in (folder / "one-process").iterdir()
     }
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("case", "message"),
     {
-        "same": None,
-        "settings": "process 1 has other settings than process 0: give all processes the same",
-        "places": "process 1 has other settings than process 0: give all processes the same",
-        "arrays": "process 1 has other arrays than process 0: give all processes the same",
-        "no out": "several processes write one run folder: give each the same --run-dir",
-        "taken": "together holds a run already: give another --run-dir, or go on with --resume",
-        "seeds": "process 1 has other settings, data or versions than process 0: give all processes the same",
-        "batch": f"fit: batch_size={BATCH + 1} does not divide among 2 devices; take {BATCH}",
+        "equal": None,
+        "settings": "settings of process 1 differ from those of process 0: give all processes the same",
+        "keys": "settings of process 1 differ from those of process 0: give all processes the same",
+        "arrays": "arrays of process 1 differ from those of process 0: give all processes the same",
+        "no run_dir": "several processes write one run folder: give each the same --run-dir",
+        "existing run_dir": "two-processes holds a run already: give another --run-dir, or go on with --resume",
+        "seeds": "settings, data or versions of process 1 differ from those of process 0: give all processes the same",
+        "batch": f"fit: batch_size={BATCH + 1} is not divisible by 2 devices; use {BATCH}",
     }.items(),
 )
-def test_what_cannot_work_is_said_in_both(trained, what, message):
-    """And nothing waits for a process that has given up."""
-    folder, told, _ = trained
-    assert [each["refused"][what] for each in told] == [message, message]
-    assert not (folder / "refused").exists()
+def test_errors_raise_in_both_processes(trained, case, message):
+    """No process waits for one that has failed."""
+    folder, results, _ = trained
+    assert [result["errors"][case] for result in results] == [message, message]
+    assert not (folder / "failed").exists()
 
 
-def test_examples_in_memory_are_trained_on_as_by_one_process(trained, monkeypatch):
-    """Each takes its half of every batch; and one clock decides when to pause. There are three chunks an epoch."""
-    folder, told, _ = trained
+def test_in_memory_training_matches_one_process(trained, monkeypatch):
+    """Each process takes half of every batch, and the clock of process 0 decides when to save a checkpoint.
+
+    An epoch has three executions.
+    """
+    folder, results, _ = trained
     monkeypatch.chdir(folder)
-    after, _, params = in_memory(0)
-    (one, two) = (each["in memory"] for each in told)
-    assert one[:2] == two[:2] and one[0] == after == [4, 8]
-    close(params, one[2])
+    checkpoint_steps, _, params = fit_in_memory(0)
+    (first, second) = (result["in memory"] for result in results)
+    assert first[:2] == second[:2] and first[0] == checkpoint_steps == [4, 8]
+    assert_close(params, first[2])
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_a_process_that_waits_in_vain_says_so(process):
+def test_initialize_timeout_raises(process):
     address = f"localhost:{free_port()}"
     program = f"from jaxconv import distributed; distributed.initialize({address!r}, 2, {process}, timeout=1)"
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and time.monotonic() - started < 60
-    assert "InputError: distributed.initialize: not all processes have come to localhost:" in done.stderr
+    start_time = time.monotonic()
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert completed.returncode == 1 and time.monotonic() - start_time < 60
+    assert "InputError: distributed.initialize: not all processes connected to localhost:" in completed.stderr
 
 
-def test_one_of_three_options_is_not_enough(capsys, monkeypatch, tmp_path):
+def test_cli_train_rejects_incomplete_process_options(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--coordinator-address", "localhost:1234", "--process-id", "0"]) == 2
     assert capsys.readouterr().err == (

@@ -98,7 +98,7 @@ def test_what_cannot_be_is_told(built, said, call):
 def test_of_another_models_parameters_it_says_what_is_wanted(built):
     model, params, state, x = built
     lacking = {"conv1": params["conv1"], "res1": {"body": {"bn1": params["res1"]["body"]["bn1"]}}}
-    with pytest.raises(InputError, match="res1: body: conv1: params holds nothing where bias, kernel is wanted"):
+    with pytest.raises(InputError, match="res1: body: conv1: params: expected keys bias, kernel, got none"):
         explain.feature_maps(model, lacking, state, x)
 
 

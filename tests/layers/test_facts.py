@@ -1,4 +1,4 @@
-"""Facts of every public layer and op are computed: perturb a channel or a position, go to the ends of the range."""
+"""Layer facts: compare the facts of every public layer and op with properties computed by perturbing inputs."""
 
 import pickle
 from functools import partial
@@ -44,7 +44,7 @@ VECTORS = {"mean": jnp.ones(C), "var": jnp.full(C, 4.0), "scale": jnp.full(C, 3.
 
 
 class Case(NamedTuple):
-    """A layer and the window that its positions have, counted without the layer's own: (size, stride, padding)."""
+    """A layer and the expected window of its positions, (size, stride, padding), independent of ``Layer.window``."""
 
     layer: Layer
     window: tuple[int, int, int] = (1, 1, 0)
@@ -95,10 +95,10 @@ FUNCTIONS = {name: getattr(ops, name) for name in ops.activations.__all__} | {
 CASES = LAYERS | {name: Case(as_layer(function)) for name, function in FUNCTIONS.items()}
 CASES["dense"] = Case(as_layer(partial(ops.dense, kernel=KERNEL[0, 0])), input_shape=ROW)
 
-# Facts that hold but that a layer does not state, and why.
-UNSTATED = {
-    ("softmax", "keeps_channels"): "its channels compete",
-    ("log_softmax", "keeps_channels"): "its channels compete",
+# Properties that hold but are not declared as facts, with the reason.
+UNDECLARED = {
+    ("softmax", "keeps_channels"): "its channels depend on each other",
+    ("log_softmax", "keeps_channels"): "its channels depend on each other",
     ("relu6", "saturates_at"): "it rectifies",
 }
 
@@ -113,40 +113,40 @@ def sample(case, seed=1):
 
 
 def changes(f, x, index):
-    """Return the largest change of each output where the inputs at an index are replaced."""
-    most = np.zeros(f(x).shape)
+    """Return the largest change of each output when the inputs at an index are perturbed."""
+    largest_change = np.zeros(f(x).shape)
     for seed in range(6):
-        moved = x.copy()
-        moved[index] += 3 * np.random.default_rng(seed).normal(size=x[index].shape)
-        most = np.maximum(most, abs(f(moved) - f(x)))
-    return most
+        changed = x.copy()
+        changed[index] += 3 * np.random.default_rng(seed).normal(size=x[index].shape)
+        largest_change = np.maximum(largest_change, abs(f(changed) - f(x)))
+    return largest_change
 
 
 def keeps_channels(case):
     f, x = function_of(case), sample(case)
     if f(x).shape[-1] != C:
         return False
-    moved = np.array([changes(f, x, (..., c)).reshape(-1, C).mean(axis=0) for c in range(C)])
-    own, others = moved.diagonal(), np.where(np.eye(C), 0, moved).max(axis=0)
-    return bool((own >= 2 * others).all())
+    changed = np.array([changes(f, x, (..., c)).reshape(-1, C).mean(axis=0) for c in range(C)])
+    own, other_channels = changed.diagonal(), np.where(np.eye(C), 0, changed).max(axis=0)
+    return bool((own >= 2 * other_channels).all())
 
 
 def keeps_positions(case):
-    """Perturb one position: only outputs whose window covers it may change."""
+    """Perturb one position and check that only outputs whose window contains it change."""
     f, x = function_of(case), sample(case)
     if x.ndim == 2:
-        return True  # a row has no positions
+        return True  # a vector has no positions
     y = f(x)
     size, stride, pad = case.window
     if y.shape[1:-1] != ((SIZE + 2 * pad - size) // stride + 1,) * 2:
         return False
     for position in ((0, 0), (2, 3), (5, 1)):
-        moved = changes(f, x, (0, *position)).max(axis=-1)[0] > 1e-5
-        reach = [
+        changed = changes(f, x, (0, *position)).max(axis=-1)[0] > 1e-5
+        covering = [
             np.array([q - (p * stride - pad) in range(size) for p in range(n)])
             for q, n in zip(position, y.shape[1:-1], strict=True)
         ]
-        if (moved & ~np.outer(*reach)).any():
+        if (changed & ~np.outer(*covering)).any():
             return False
     return True
 
@@ -169,13 +169,13 @@ def saturates_at(case):
     y = f(x)
     if y.shape != x.shape:
         return None
-    low, high = y[x < 0], y[x > 0]
-    flat = np.ptp(low) < 1e-3 and np.ptp(high) < 1e-3 and low.mean() < high.mean()
-    return (round(float(low.mean()), 3), round(float(high.mean()), 3)) if flat else None
+    low_values, high_values = y[x < 0], y[x > 0]
+    flat = np.ptp(low_values) < 1e-3 and np.ptp(high_values) < 1e-3 and low_values.mean() < high_values.mean()
+    return (round(float(low_values.mean()), 3), round(float(high_values.mean()), 3)) if flat else None
 
 
 def pools(case):
-    """Compare with numpy: over windows of 2×2, over windows of 3×3 or over all positions."""
+    """Compare with NumPy reductions over 2×2 windows, 3×3 windows or all positions."""
     x = sample(case)
     if x.ndim == 2:
         return None
@@ -195,7 +195,7 @@ def pools(case):
 
 
 def kernel_use(case):
-    """Count the products of one entry of the kernel: the slope by it, of the sum of y, for an x of ones."""
+    """Count the uses of a kernel entry, as the derivative of Σ y with respect to it for an x of ones."""
     params, state = case.layer.init(KEY, case.input_shape)
     if "kernel" not in params:
         return None
@@ -214,7 +214,7 @@ def merges(case):
     x = sample(case)
     params, state = case.layer.init(KEY, case.input_shape)
     y, _ = case.layer.apply(params, state, x)
-    branches = [part.apply(params.get(name, {}), {}, x)[0] for name, part in case.layer.children]
+    branches = [child.apply(params.get(name, {}), {}, x)[0] for name, child in case.layer.children]
     expected = {"sum": sum(branches)} if len({b.shape for b in branches}) == 1 else {}
     expected["concat"] = np.concatenate(branches, axis=-1)
     return next((name for name, z in expected.items() if z.shape == y.shape and np.allclose(y, z)), None)
@@ -229,25 +229,26 @@ COMPUTED |= {f.__name__: f for f in (pools, kernel_use, merges, has_state)}
 
 
 @pytest.mark.parametrize("fact", Facts._fields)
-def test_facts_hold(fact):
-    """And no layer leaves one out, but for those in UNSTATED."""
-    stated = {name: getattr(case.layer.facts, fact) for name, case in CASES.items()}
+def test_facts_match_computed_properties(fact):
+    """Every property that holds is declared, except those in UNDECLARED."""
+    declared = {name: getattr(case.layer.facts, fact) for name, case in CASES.items()}
     computed = {name: COMPUTED[fact](case) for name, case in CASES.items()}
-    silent = {name for name, of in UNSTATED if of == fact}
-    assert {name for name in CASES if stated[name] != computed[name]} == silent
-    assert all(stated[name] == Facts._field_defaults[fact] for name in silent)
+    undeclared = {name for name, undeclared_fact in UNDECLARED if undeclared_fact == fact}
+    assert {name for name in CASES if declared[name] != computed[name]} == undeclared
+    assert all(declared[name] == Facts._field_defaults[fact] for name in undeclared)
 
 
-def test_every_public_layer_and_op_has_a_case():
-    makers = {name for name in layers.__all__ if getattr(layers, name).__annotations__.get("return") is Layer}
-    assert makers - {"as_layer", "with_facts"} <= CASES.keys()
-    known = {getattr(ops, name) for name in CASES if hasattr(ops, name)}
-    assert FUNCTION_FACTS.keys() <= known
-    others = {"backward", "batch_statistics", "convolution_matrix", "is_correct", "softmax_cross_entropy", "LOWERINGS"}
-    assert set(ops.__all__) - CASES.keys() == others | {"from_keras_conv_transpose", "from_lax_conv_transpose"}
+def test_cases_cover_public_layers_and_ops():
+    layer_makers = {name for name in layers.__all__ if getattr(layers, name).__annotations__.get("return") is Layer}
+    assert layer_makers - {"as_layer", "with_facts"} <= CASES.keys()
+    covered = {getattr(ops, name) for name in CASES if hasattr(ops, name)}
+    assert FUNCTION_FACTS.keys() <= covered
+    no_layers = {"backward", "batch_statistics", "convolution_matrix", "is_correct", "softmax_cross_entropy"}
+    no_layers |= {"LOWERINGS", "from_keras_conv_transpose", "from_lax_conv_transpose"}
+    assert set(ops.__all__) - CASES.keys() == no_layers
 
 
-def test_a_function_of_the_same_name_states_nothing():
+def test_function_of_same_name_has_default_facts():
     def relu(x):
         return x
 
@@ -265,17 +266,17 @@ class Unhashable:
         return x
 
 
-def test_an_unhashable_function_is_a_layer():
+def test_as_layer_accepts_unhashable_function():
     assert as_layer(Unhashable()).facts == Facts()
 
 
-def half(x):
+def half_relu(x):
     return jnp.maximum(x, 0) / 2
 
 
-def test_facts_of_a_function_of_ones_own():
-    layer = with_facts(half, keeps_channels=True, rectifies=True)
-    assert layer.kind == "half" and layer.facts == Facts(keeps_channels=True, rectifies=True)
+def test_with_facts_sets_facts():
+    layer = with_facts(half_relu, keeps_channels=True, rectifies=True)
+    assert layer.kind == "half_relu" and layer.facts == Facts(keeps_channels=True, rectifies=True)
 
     pool = with_facts(MaxPool(2), keeps_channels=False)
     assert pool.facts == Facts(pools="max") and pool.window == MaxPool(2).window
@@ -292,14 +293,14 @@ def own_apply(params, state, x, *, train=False, key=None):
 @pytest.mark.parametrize(
     "layer",
     [
-        with_facts(half, rectifies=True),
+        with_facts(half_relu, rectifies=True),
         Layer("own", own_init, own_apply, facts=Facts(saturates_at=(-3, 3))),
         Conv(2, 3)._replace(facts=Facts(keeps_positions=False)),
         *(case.layer for case in LAYERS.values()),
     ],
     ids=repr,
 )
-def test_facts_are_the_same_after_pickle(layer):
+def test_facts_survive_pickle(layer):
     assert pickle.loads(pickle.dumps(layer)).facts == layer.facts
     assert pickle.loads(pickle.dumps(serial(layer))).children[0][1].facts == layer.facts
 
@@ -317,11 +318,11 @@ def test_facts_are_the_same_after_pickle(layer):
         ({"saturates_at": 1}, r"^with_facts: saturates_at must be None or a pair"),
     ],
 )
-def test_facts_that_are_none(facts, message):
+def test_with_facts_rejects_invalid_facts(facts, message):
     with pytest.raises(ArgumentError, match=message):
-        with_facts(half, **facts)
+        with_facts(half_relu, **facts)
 
 
-def test_a_layer_takes_facts_only():
+def test_layer_rejects_facts_of_other_type():
     with pytest.raises(ArgumentError, match=r"^Layer 'own': facts must be a Facts, such as Facts\(.*got {'rectifies'"):
         Layer("own", own_init, own_apply, facts={"rectifies": True})

@@ -1,4 +1,4 @@
-"""Each layer passes its options on, names its parameters as its op does, and is noise only in training."""
+"""Layers pass their options to their ops, and name parameters after the arguments of the ops."""
 
 import functools
 
@@ -27,7 +27,7 @@ from jaxconv import (
 KEY = jax.random.key(0)
 
 
-def test_every_kind_has_its_name_and_its_parameters():
+def test_layer_kinds_have_expected_names_and_params():
     model = serial(
         ConvTranspose(4, (3, 2), groups=2),
         LayerNorm(),
@@ -84,67 +84,67 @@ OPTIONS = {"stride": (2, 1), "padding": 1, "dilation": (1, 2)}
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_every_option_reaches_the_op(rng, layer, op, options):
-    """Value and gradient are the op's, and every option named here changes one of the two."""
+def test_layer_options_reach_op(rng, layer, op, options):
+    """Compare value and gradient with the op; every tested option changes at least one of them."""
 
-    def both(f):
+    def value_and_grads(f):
         return jax.jit(lambda x: (f(x), jax.grad(lambda x: jnp.sin(f(x)).sum())(x)))(x)
 
     x = jnp.asarray(rng.integers(1, 3, size=(2, 6, 6, 4)), jnp.float32)  # many ties
     sizes = {"conv": (6, (3, 2)), "conv_transpose": (6, (3, 2)), "max_pool": (3,), "avg_pool": (3,), "lp_pool": (3,)}
     args = sizes.get(op.__name__, ())
-    made = layer(*args, **options)
-    params, state = made.init(KEY, (6, 6, 4))
+    instance = layer(*args, **options)
+    params, state = instance.init(KEY, (6, 6, 4))
     params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
     window = {} if params else {"window_shape": args[0]}
-    got = both(lambda x: made.apply(params, state, x)[0])
+    actual = value_and_grads(lambda x: instance.apply(params, state, x)[0])
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
-        got,
-        both(functools.partial(op, **params, **window, **options)),
+        actual,
+        value_and_grads(functools.partial(op, **params, **window, **options)),
     )
     for name in options.keys() - {"impl", "groups", "num_groups"}:
-        others = {key: value for key, value in options.items() if key != name}
-        without = both(functools.partial(op, **params, **window, **others))
-        assert any(a.shape != b.shape or not np.allclose(a, b, atol=1e-4) for a, b in zip(got, without)), name
+        other_options = {key: value for key, value in options.items() if key != name}
+        without_option = value_and_grads(functools.partial(op, **params, **window, **other_options))
+        assert any(a.shape != b.shape or not np.allclose(a, b, atol=1e-4) for a, b in zip(actual, without_option)), name
 
 
-def test_windows_say_how_far_a_pool_sees():
+def test_pool_window_matches_arguments():
     for layer in (MaxPool, AvgPool, LpPool):
         assert layer((3, 2), padding=1, dilation=2).window == ((3, 2), (3, 2), 1, 2)
         assert layer(2, stride=1).window == (2, 1, "VALID", 1)
 
 
-def test_spatial_dropout_is_for_training_only():
+def test_spatial_dropout_is_identity_at_inference():
     layer, x = SpatialDropout(0.5), jnp.ones((4, 3, 2, 50))
     assert (layer.apply({}, {}, x)[0] == x).all()
     y = np.asarray(layer.apply({}, {}, x, train=True, key=KEY)[0])
     assert (y == y[:, :1, :1]).all() and set(np.unique(y)) == {0, 2}
 
 
-def test_batch_norm_trains_in_float32_on_bfloat16(rng):
-    """The two ways in which x matters, itself and by the statistics, nearly cancel: not in 8 binary digits."""
+def test_batch_norm_bfloat16_gradient_matches_float32(rng):
+    """The gradient has two terms, by x and by the statistics, that nearly cancel; 8 significant bits are too few."""
     layer = BatchNorm()
     params, state = layer.init(KEY, (3,))
     x, dy = (jnp.asarray(rng.normal(mean, 1, size=(64, 3)), jnp.bfloat16) for mean in (50, 0))
 
     @jax.jit
-    def slope(x, dy):
+    def input_gradient(x, dy):
         return jax.vjp(lambda x: layer.apply(params, state, x, train=True)[0], x)[1](dy)[0]
 
-    got, exact = slope(x, dy), slope(x.astype(jnp.float32), dy.astype(jnp.float32))
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(got, float), exact, rtol=2**-8, atol=1e-4)
+    actual, exact = input_gradient(x, dy), input_gradient(x.astype(jnp.float32), dy.astype(jnp.float32))
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(actual, float), exact, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_batch_norm_without_a_scale_is_one_whose_scale_stays_1(train, rng):
+def test_batch_norm_without_scale_matches_scale_of_one(train, rng):
     x = jnp.asarray(rng.normal(size=(3, 4, 5, 2)), jnp.float32)
-    bare, full = BatchNorm(use_scale=False, momentum=0.6), BatchNorm(momentum=0.6)
-    params, state = bare.init(KEY, x.shape[1:])
+    without_scale, with_scale = BatchNorm(use_scale=False, momentum=0.6), BatchNorm(momentum=0.6)
+    params, state = without_scale.init(KEY, x.shape[1:])
     assert list(params) == ["bias"]
     params = {"bias": jnp.asarray([3.0, -1.0])}
-    wanted = full.apply({"scale": jnp.ones(2), **params}, state, x, train=train)
-    jax.tree.map(np.testing.assert_array_equal, bare.apply(params, state, x, train=train), wanted)
-    with pytest.raises(InputError, match="params holds bias, scale where bias is wanted"):
-        bare.apply({"scale": jnp.ones(2), **params}, state, x)
+    expected = with_scale.apply({"scale": jnp.ones(2), **params}, state, x, train=train)
+    jax.tree.map(np.testing.assert_array_equal, without_scale.apply(params, state, x, train=train), expected)
+    with pytest.raises(InputError, match="params: expected keys bias, got bias, scale"):
+        without_scale.apply({"scale": jnp.ones(2), **params}, state, x)

@@ -1,4 +1,4 @@
-"""Layers: names, shapes, state and randomness go where they should; Flax gives the same numbers from the same tree."""
+"""Layers: names, shapes, state, random keys and error messages; outputs compared with Flax."""
 
 import flax.linen as nn
 import jax
@@ -79,23 +79,23 @@ EVERY_MODEL = pytest.mark.parametrize(("model", "input_shape"), MODELS.values(),
 
 
 @EVERY_MODEL
-def test_laws_of_every_model(model, input_shape):
+def test_models_satisfy_layer_invariants(model, input_shape):
     params, state = jax.jit(model.init, static_argnums=1)(KEY, input_shape)
     x = jax.random.normal(KEY, (3, *input_shape))
     apply = jax.jit(model.apply, static_argnames="train")
-    y, kept = apply(params, state, x)
+    y, unchanged_state = apply(params, state, x)
     assert y.shape[1:] == output_shape(model, params, state, input_shape)
-    jax.tree.map(np.testing.assert_array_equal, kept, state)  # inference leaves the state alone
-    alone = jnp.concatenate([apply(params, state, one[None])[0] for one in x])
-    np.testing.assert_allclose(alone, y, rtol=2e-5, atol=2e-5)  # examples do not see each other
-    trained, new_state = apply(params, state, x, train=True, key=KEY)
-    assert trained.shape == y.shape and paths(new_state) == paths(state)
+    jax.tree.map(np.testing.assert_array_equal, unchanged_state, state)  # inference does not change the state
+    one_by_one = jnp.concatenate([apply(params, state, example[None])[0] for example in x])
+    np.testing.assert_allclose(one_by_one, y, rtol=2e-5, atol=2e-5)  # examples are independent
+    train_output, new_state = apply(params, state, x, train=True, key=KEY)
+    assert train_output.shape == y.shape and paths(new_state) == paths(state)
     gradient = jax.jit(jax.grad(lambda p: model.apply(p, state, x, train=True, key=KEY)[0].std()))(params)
     assert all(jnp.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("name", ["inception", "decoder"])
-def test_compiled_or_not_it_is_the_same(name):
+def test_jit_matches_eager(name):
     model, input_shape = MODELS[name]
     params, state = model.init(KEY, input_shape)
     compiled, _ = jax.jit(model.init, static_argnums=1)(KEY, input_shape)
@@ -105,7 +105,7 @@ def test_compiled_or_not_it_is_the_same(name):
     np.testing.assert_allclose(model.apply(params, state, x)[0], y, rtol=2e-5, atol=2e-5)
 
 
-def test_names_are_the_ops_arguments_counted_by_kind():
+def test_parameter_paths_are_numbered_by_kind():
     params, state = RESNET.init(KEY, (9, 8, 2))
     assert paths(params) == [
         "bn1/bias",
@@ -126,43 +126,43 @@ def test_names_are_the_ops_arguments_counted_by_kind():
     ]
 
 
-def test_order_is_the_models_not_the_dicts():
-    """dense10 sorts before dense2: a loop over names would run the layers in the wrong order."""
+def test_serial_order_ignores_dict_order():
+    """The key dense10 sorts before dense2, so a loop over sorted keys would apply the layers in the wrong order."""
     model = serial(*[Dense(features) for features in range(1, 12)])
     params, state = jax.tree.map(lambda p: p, model.init(KEY, (1,)))
     assert list(params)[1] == "dense10"
     assert model.apply(params, state, jnp.ones((1, 1)))[0].shape == (1, 11)
 
 
-def test_parts_do_not_share_randomness():
+def test_children_use_different_keys():
     model = serial(Dropout(0.5), lambda x: jnp.where(x == 0, jnp.ones_like(x), jnp.zeros_like(x)), Dropout(0.5))
     x = jnp.ones((1, 1000))
     y, _ = model.apply({}, {}, x, train=True, key=KEY)
-    # The second sees ones where the first dropped; with the same mask it would drop every one of them.
+    # The second dropout gets ones where the first dropped; with the same mask it would drop all of them.
     assert 150 < int((y != 0).sum()) < 350
     params, _ = serial(Dense(5), Dense(5)).init(KEY, (5,))
     assert not np.allclose(params["dense1"]["kernel"], params["dense2"]["kernel"])
 
 
-def test_batch_norm_keeps_running_statistics_and_heeds_the_mask(rng):
+def test_batch_norm_running_statistics_respect_mask(rng):
     layer = BatchNorm(momentum=0.75)
     params, state = layer.init(KEY, (2,))
     x = jnp.asarray(rng.normal(5, 2, size=(6, 2)), jnp.float32)
     mask = jnp.arange(6) < 4
-    y, new = layer.apply(params, state, x, train=True, mask=mask)
-    np.testing.assert_allclose(new["mean"], 0.25 * x[:4].mean(0), rtol=1e-5)
-    np.testing.assert_allclose(new["var"], 0.75 + 0.25 * x[:4].var(0), rtol=1e-5)
+    y, new_state = layer.apply(params, state, x, train=True, mask=mask)
+    np.testing.assert_allclose(new_state["mean"], 0.25 * x[:4].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(new_state["var"], 0.75 + 0.25 * x[:4].var(0), rtol=1e-5)
     np.testing.assert_allclose(y[:4], layer.apply(params, state, x[:4], train=True)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_no_two_fresh_arrays_share_their_memory():
-    """Or a step that gives the memory of params and state away would give it twice."""
+def test_init_arrays_do_not_share_memory():
+    """A step that donates params and state would otherwise donate a buffer twice."""
     params, state = BatchNorm().init(KEY, (2,))
     step = jax.jit(lambda p, s: jax.tree.map(lambda a: a + 1, (p, s)), donate_argnums=(0, 1))
     assert len(jax.tree.leaves(step(params, state))) == 4
 
 
-class FlaxTwin(nn.Module):
+class FlaxModel(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = nn.Conv(5, (3, 2), padding="VALID", name="conv1")(x)
@@ -173,7 +173,7 @@ class FlaxTwin(nn.Module):
         return nn.Dense(3, name="dense1")(x.reshape(len(x), -1))
 
 
-def test_flax_linen_gives_the_same_from_the_same_tree():
+def test_flax_linen_output_matches():
     model = serial(
         Conv(5, (3, 2)),
         BatchNorm(),
@@ -191,20 +191,20 @@ def test_flax_linen_gives_the_same_from_the_same_tree():
         y, new_state = model.apply(params, state, x, train=train)
         with jax.numpy_dtype_promotion("standard"):  # Flax's avg_pool divides by an int
             variables = {"params": params, "batch_stats": state}
-            twin, changed = FlaxTwin().apply(variables, x, train, mutable=["batch_stats"])
-        np.testing.assert_allclose(y, twin, rtol=1e-5, atol=1e-5)
+            flax_output, flax_state = FlaxModel().apply(variables, x, train, mutable=["batch_stats"])
+        np.testing.assert_allclose(y, flax_output, rtol=1e-5, atol=1e-5)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), new_state, changed["batch_stats"]
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), new_state, flax_state["batch_stats"]
         )
 
 
-def test_a_layer_written_by_hand_needs_no_mask():
+def test_custom_layer_without_mask_is_accepted():
     scale = Layer(
         "scale",
         lambda key, input_shape: ({"scale": jnp.ones(())}, {}),
         lambda params, state, x, *, train=False, key=None: (2 * params["scale"] * x, state),
     )
-    assert as_layer(scale).apply is as_layer(scale).apply  # or jit would compile it anew every time
+    assert as_layer(scale).apply is as_layer(scale).apply  # otherwise jit would compile it again every time
     model = serial(scale, BatchNorm())
     params, state = model.init(KEY, (3,))
     y, _ = model.apply(params, state, jnp.ones((2, 3)), train=True, mask=jnp.array([True, False]))
@@ -216,7 +216,7 @@ def test_a_layer_written_by_hand_needs_no_mask():
     [
         (lambda: serial(Conv(4, 3), MaxPool), r"MaxPool makes a layer and is not one itself: write MaxPool\(…\)"),
         (lambda: serial(Conv(4, 3), 5), r"5 is neither a Layer nor a function of an array"),
-        (lambda: serial(Conv(4, 3, name="a"), Dense(3, name="a")), r"more than one part is named a"),
+        (lambda: serial(Conv(4, 3, name="a"), Dense(3, name="a")), r"more than one layer is named a"),
         (
             lambda: serial(Conv(4, 3), MaxPool(2), Conv(4, 3)).init(KEY, (5, 5, 1)),
             r"^conv2: conv: window \(3, 3\) on an input of \(1, 1\)",
@@ -246,49 +246,49 @@ def test_a_layer_written_by_hand_needs_no_mask():
         ),
         (
             lambda: serial(RMSNorm()).apply({"rms1": {"scale": jnp.ones(3), "bias": 0}}, {}, jnp.ones((1, 3))),
-            r"^rms1: params holds bias, scale where scale is wanted",
+            r"^rms1: params: expected keys scale, got bias, scale",
         ),
         (
             lambda: serial(ops.relu).apply({"bn1": {}}, {}, jnp.ones((1, 3))),
-            r"params or state has bn1, which this model has not; its parts are relu1",
+            r"params or state has unexpected keys bn1; the layers of this model are relu1",
         ),
         (
             lambda: residual(Conv(4, 3)).init(KEY, (5, 5, 1)),
-            r"of \(5, 5, 1\) the body makes \(3, 3, 4\) but the shortcut",
+            r"for an input \(5, 5, 1\) the body returns \(3, 3, 4\) but the shortcut",
         ),
         (
             lambda: residual(ops.flatten).apply({}, {}, jnp.ones((1, 3, 4))),
-            r"^residual: of \(3, 4\) the body makes \(12,\) but the shortcut \(3, 4\); give shortcut=",
+            r"^residual: for an input \(3, 4\) the body returns \(12,\) but the shortcut \(3, 4\); give shortcut=",
         ),
         (parallel, r"^parallel: there is no branch; give at least one layer$"),
         (lambda: parallel(MaxPool), r"^MaxPool makes a layer and is not one itself"),
-        (lambda: parallel(Conv(4, 3, name="a"), ops.relu, Dense(3, name="a")), r"^parallel: more than one part .* a;"),
+        (lambda: parallel(Conv(4, 3, name="a"), ops.relu, Dense(3, name="a")), r"^parallel: more than one layer .* a;"),
         (
             lambda: serial(parallel(Conv(4, 3), Conv(2, 3, padding="SAME"), ops.relu)).init(KEY, (8, 7, 3)),
-            r"^parallel1: parallel: of \(8, 7, 3\) conv1 makes \(6, 5, 4\), conv2 makes \(8, 7, 2\), relu1 makes "
-            r"\(8, 7, 3\), .* padding=\"SAME\" and the same stride$",
+            r"^parallel1: parallel: for an input \(8, 7, 3\) conv1 returns \(6, 5, 4\), conv2 returns \(8, 7, 2\), "
+            r"relu1 returns \(8, 7, 3\), .* padding=\"SAME\" and the same stride$",
         ),
         (
             lambda: parallel(ops.relu, ops.flatten).apply({}, {}, jnp.ones((1, 3, 4))),
-            r"^parallel: of \(3, 4\) relu1 makes \(3, 4\), flatten1 makes \(12,\)",
+            r"^parallel: for an input \(3, 4\) relu1 returns \(3, 4\), flatten1 returns \(12,\)",
         ),
         (lambda: parallel(ops.relu, Conv(4, 3)).init(KEY, (2, 2, 1)), r"^conv1: conv: window \(3, 3\) on an input"),
-        (lambda: parallel(Dense(2)).apply({"bn1": {}}, {}, jnp.ones((1, 3))), r"has bn1, which this model has not"),
+        (lambda: parallel(Dense(2)).apply({"bn1": {}}, {}, jnp.ones((1, 3))), r"has unexpected keys bn1; the layers"),
         (
             lambda: serial(Dropout(0.5)).apply({}, {}, jnp.ones((1, 3)), train=True),
             r"^dropout1: dropout: needs a key, .*train=True, key=",
         ),
         (
             lambda: serial(residual(BatchNorm())).apply({}, {}, jnp.ones((1, 3))),
-            r"^res1: body: bn1: params holds nothing where bias, scale is wanted",
+            r"^res1: body: bn1: params: expected keys bias, scale, got none",
         ),
     ],
 )
-def test_bad_input_names_the_layer(make, message):
+def test_invalid_input_error_names_layer(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
 
-def test_a_function_is_named_after_itself():
+def test_as_layer_kind_is_function_name():
     assert as_layer(ops.relu).kind == "relu"
     assert as_layer(lambda x: x).kind == "lambda"

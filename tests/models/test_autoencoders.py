@@ -1,4 +1,4 @@
-"""Autoencoders: the sizes come back, the terms of the bound are what they are called, the yardstick is PCA."""
+"""Autoencoders: output sizes, the terms of the evidence lower bound (ELBO), and PCA as the linear reference."""
 
 import dataclasses
 from functools import partial
@@ -17,7 +17,7 @@ def shapes(model, input_shape, kinds=("conv", "conv_transpose")):
     return [row.shape for row in summarize(model, input_shape).rows if row.kind in kinds]
 
 
-def test_strides_halve_and_transposed_ones_undo_them():  # row 001-14
+def test_encoder_halves_and_decoder_doubles_sizes():  # row 001-14
     assert shapes(models.encoder(16), (28, 28, 1)) == [(14, 14, 16), (7, 7, 32)]
     assert shapes(models.decoder((28, 28, 1)), (16,)) == [(14, 14, 16), (28, 28, 1)]
     assert shapes(models.encoder(5, features=(3, 4)), (32, 20, 3)) == [(16, 10, 3), (8, 5, 4)]
@@ -27,52 +27,52 @@ def test_strides_halve_and_transposed_ones_undo_them():  # row 001-14
         for model, shape in ((models.encoder(2), (8, 8, 1)), (models.decoder((8, 8, 1)), (2,)))
         for row in summarize(model, shape).rows
     }
-    assert kinds == {"conv", "relu", "flatten", "dense", "unflatten", "conv_transpose"}  # and no pooling
+    assert kinds == {"conv", "relu", "flatten", "dense", "unflatten", "conv_transpose"}  # no pooling
 
 
 @pytest.mark.frameworks
-def test_the_decoder_is_torchs(rng):
+def test_decoder_matches_torch(rng):
     torch = pytest.importorskip("torch")
     decoder = models.decoder((12, 20, 2), features=(3, 4))
     params, _ = decoder.init(jax.random.key(0), (5,))
     params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
     code = rng.normal(size=(3, 5)).astype(np.float32)
-    dense, first, second = (
-        {name: torch.from_numpy(value) for name, value in params[part].items()}
-        for part in ("dense1", "conv_transpose1", "conv_transpose2")
+    dense, conv_transpose1, conv_transpose2 = (
+        {name: torch.from_numpy(value) for name, value in params[layer].items()}
+        for layer in ("dense1", "conv_transpose1", "conv_transpose2")
     )
     y = torch.relu(torch.from_numpy(code) @ dense["kernel"] + dense["bias"]).reshape(3, 3, 5, 4).permute(0, 3, 1, 2)
-    for part, last in ((first, False), (second, True)):
-        kernel = part["kernel"].permute(2, 3, 0, 1)  # ours has the window first
-        y = torch.nn.functional.conv_transpose2d(y, kernel, part["bias"], stride=2, padding=1)
+    for layer_params, last in ((conv_transpose1, False), (conv_transpose2, True)):
+        kernel = layer_params["kernel"].permute(2, 3, 0, 1)  # in jaxconv the window axes come first
+        y = torch.nn.functional.conv_transpose2d(y, kernel, layer_params["bias"], stride=2, padding=1)
         y = y if last else torch.relu(y)
-    made, _ = decoder.apply(params, {}, jnp.asarray(code))
-    np.testing.assert_allclose(made, y.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-3)
+    decoded, _ = decoder.apply(params, {}, jnp.asarray(code))
+    np.testing.assert_allclose(decoded, y.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(30, 28, 1), (28, 2, 1), (28, 28), (0, 28, 1)])
-def test_a_size_that_cannot_be_halved_twice_is_refused(shape):
+def test_decoder_rejects_sizes_not_divisible_by_4(shape):
     with pytest.raises(InputError, match=r"decoder: out_shape .* multiples of 4"):
         models.decoder(shape)
 
 
 @pytest.mark.frameworks
-def test_divergence_is_torchs_and_what_chance_says(rng):
+def test_kl_divergence_matches_torch_and_monte_carlo(rng):
     torch = pytest.importorskip("torch")
     mean, log_var = (rng.normal(size=(4, 3)).astype(np.float32) for _ in range(2))
-    found = np.asarray(generative.divergence(jnp.asarray(mean), jnp.asarray(log_var)))
-    spread = torch.from_numpy(np.exp(log_var / 2))
-    normal, standard = torch.distributions.Normal(torch.from_numpy(mean), spread), torch.distributions.Normal(0.0, 1.0)
-    np.testing.assert_allclose(found, torch.distributions.kl_divergence(normal, standard), rtol=1e-5, atol=1e-6)
+    divergence = np.asarray(generative.divergence(jnp.asarray(mean), jnp.asarray(log_var)))
+    std = torch.from_numpy(np.exp(log_var / 2))
+    posterior, prior = torch.distributions.Normal(torch.from_numpy(mean), std), torch.distributions.Normal(0.0, 1.0)
+    np.testing.assert_allclose(divergence, torch.distributions.kl_divergence(posterior, prior), rtol=1e-5, atol=1e-6)
     z = mean + np.exp(log_var / 2) * rng.normal(size=(200_000, 4, 3))  # E_q[log q(z) − log p(z)]
-    drawn = -((z - mean) ** 2) / (2 * np.exp(log_var)) - log_var / 2 + z**2 / 2
-    error = drawn.std(axis=0) / np.sqrt(len(z))
-    assert (np.abs(drawn.mean(axis=0) - found) < 5 * error).all()
+    log_ratio = -((z - mean) ** 2) / (2 * np.exp(log_var)) - log_var / 2 + z**2 / 2
+    error = log_ratio.std(axis=0) / np.sqrt(len(z))
+    assert (np.abs(log_ratio.mean(axis=0) - divergence) < 5 * error).all()
 
 
 @pytest.fixture
-def tiny(rng):
-    """A coder of small images, with params that are no start's, and images in bytes."""
+def tiny_coder(rng):
+    """Return a function that creates a coder of small images, perturbed parameters and uint8 images."""
 
     def make(variational):
         coder = generative.coder((8, 12, 1), 3, variational)
@@ -87,47 +87,47 @@ def tiny(rng):
 
 
 def log_p(logits, pixels):
-    """Of black and white pixels, summed over each image, in plain numpy."""
+    """Compute the log-likelihood of binary pixels, summed over each image, in NumPy."""
     p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
     return np.log(np.where(pixels, p, 1 - p)).sum(axis=(1, 2, 3))
 
 
-def test_pixels_cost_what_coins_of_their_brightness_do(rng, tiny, promoting):
-    coder, params, images = tiny(False)
+def test_pixel_nats_match_bernoulli_samples(rng, tiny_coder, promoting):
+    coder, params, images = tiny_coder(False)
     pixels, code = generative.nats(coder, params, images, jax.random.key(0))
     logits = coder.decode(params, coder.encode(params, images)[0])
-    coins = [-log_p(logits, rng.random(images.shape) < images / 255) for _ in range(4000)]
-    assert (np.abs(np.mean(coins, axis=0) - pixels) < 5 * np.std(coins, axis=0) / np.sqrt(len(coins))).all()
+    sampled = [-log_p(logits, rng.random(images.shape) < images / 255) for _ in range(4000)]
+    assert (np.abs(np.mean(sampled, axis=0) - pixels) < 5 * np.std(sampled, axis=0) / np.sqrt(len(sampled))).all()
     assert pixels.shape == (5,) and code.shape == (5, 3) and not code.any()
 
 
-def test_the_bound_is_below_the_probability(rng, tiny, promoting):
-    coder, params, images = tiny(True)
+def test_elbo_is_below_log_likelihood(rng, tiny_coder, promoting):
+    coder, params, images = tiny_coder(True)
     white = images > 127
-    ask = jax.jit(lambda key: generative.nats(coder, params, 255 * white.astype(np.uint8), key))
-    costs = [ask(jax.random.key(k)) for k in range(100)]
-    elbo = -np.mean([np.asarray(pixels + code.sum(axis=-1)) for pixels, code in costs], axis=0)
+    nats = jax.jit(lambda key: generative.nats(coder, params, 255 * white.astype(np.uint8), key))
+    nats_per_key = [nats(jax.random.key(k)) for k in range(100)]
+    elbo = -np.mean([np.asarray(pixels + code.sum(axis=-1)) for pixels, code in nats_per_key], axis=0)
     logits = np.asarray(coder.decode(params, rng.normal(size=(10_000, 3)).astype(np.float32)), np.float64)
-    logits = logits.reshape(len(logits), -1)  # log p(x) = log E_p(z)[p(x | z)]: 3 numbers are few enough for chance
+    logits = logits.reshape(len(logits), -1)  # log p(x) = log E_p(z)[p(x | z)], estimated by Monte Carlo
     for image, bound in zip(white.reshape(5, -1), elbo):
         logs = logits @ image - np.logaddexp(0, logits).sum(axis=1)
         assert bound < np.logaddexp.reduce(logs) - np.log(len(logs)) + 0.05
 
 
-def test_a_code_is_drawn_with_its_mean_and_variance(tiny, promoting):
-    coder, params, images = tiny(True)
-    drawn = []
+def test_latent_samples_have_mean_and_variance(tiny_coder, promoting):
+    coder, params, images = tiny_coder(True)
+    samples = []
 
-    class Seen(generative.Coder):
+    class RecordingCoder(generative.Coder):
         def decode(self, params, code):
-            drawn.append(np.asarray(code))
+            samples.append(np.asarray(code))
             return super().decode(params, code)
 
-    seen, (mean, log_var) = Seen(*coder), coder.encode(params, images)
+    recording, (mean, log_var) = RecordingCoder(*coder), coder.encode(params, images)
     for k in range(400):
-        generative.nats(seen, params, images, jax.random.key(k))
-    np.testing.assert_allclose(np.mean(drawn, axis=0), mean, atol=5 * float(jnp.exp(log_var / 2).max()) / 20)
-    np.testing.assert_allclose(np.log(np.var(drawn, axis=0)), log_var, atol=0.5)
+        generative.nats(recording, params, images, jax.random.key(k))
+    np.testing.assert_allclose(np.mean(samples, axis=0), mean, atol=5 * float(jnp.exp(log_var / 2).max()) / 20)
+    np.testing.assert_allclose(np.log(np.var(samples, axis=0)), log_var, atol=0.5)
 
 
 CONFIG = generative.Config(code=3, epochs=12, num_seeds=2, batch_size=16)
@@ -139,51 +139,52 @@ def digits():
 
 
 @pytest.mark.parametrize("variational", [False, True])
-def test_training_makes_the_costs_small(digits, promoting, caplog, variational):
-    coder, told = generative.coder(digits.image_shape, 3, variational), []
+def test_training_reduces_loss(digits, promoting, caplog, variational):
+    coder, progress = generative.coder(digits.image_shape, 3, variational), []
     images = digits.train.images[:400]
     with jax.log_compiles():
-        fitted = generative.fit(coder, images, CONFIG, told.append)
-    said = [record.getMessage() for record in caplog.records]
-    assert sum("Finished XLA compilation of jit(epoch)" in line for line in said) == 1  # of 24
-    np.testing.assert_allclose(told, np.arange(1, 25) / 24)
+        fitted = generative.fit(coder, images, CONFIG, progress.append)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("Finished XLA compilation of jit(epoch)" in line for line in messages) == 1  # of 24
+    np.testing.assert_allclose(progress, np.arange(1, 25) / 24)
     assert not np.array_equal(fitted[0]["encoder"]["conv1"]["kernel"], fitted[1]["encoder"]["conv1"]["kernel"])
     pixels, code = jax.jit(partial(generative.nats, coder))(fitted[0], images, jax.random.key(0))
-    share = (images / 255).mean(axis=0).clip(1e-9, 1 - 1e-9)
-    blind = -share * np.log(share) - (1 - share) * np.log(1 - share)  # it draws the mean image, whatever it sees
-    assert float((pixels + code.sum(axis=-1)).mean()) < blind.sum()
+    mean_image = (images / 255).mean(axis=0).clip(1e-9, 1 - 1e-9)
+    # The reference is a decoder that returns the mean image for every code.
+    constant_entropy = -mean_image * np.log(mean_image) - (1 - mean_image) * np.log(1 - mean_image)
+    assert float((pixels + code.sum(axis=-1)).mean()) < constant_entropy.sum()
     assert bool((code > 0).any()) == variational
 
 
-def test_training_is_a_function_of_the_seed(digits, promoting):
+def test_training_is_reproducible(digits, promoting):
     coder, config = generative.coder(digits.image_shape, 3, True), dataclasses.replace(CONFIG, epochs=2)
-    once, again = (generative.fit(coder, digits.train.images[:64], config, lambda share: None) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, once, again)
+    first, second = (generative.fit(coder, digits.train.images[:64], config, lambda fraction: None) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def test_the_linear_code_is_pcas(digits):
-    images, others = digits.train.images, digits.test.images
+def test_linear_autoencoder_matches_pca(digits):
+    images, test_images = digits.train.images, digits.test.images
     method = generative.linear(images, 6)
     x = images.reshape(len(images), -1) / 255
     mean = x.mean(axis=0)
     _, _, axes = np.linalg.svd(x - mean, full_matrices=False)
-    flat = others.reshape(len(others), -1) / 255 - mean
-    wanted = np.clip(flat @ axes[:6].T @ axes[:6] + mean, 0, 1).reshape(others.shape)
-    np.testing.assert_allclose(method.draw(method.codes(others)), wanted, atol=1e-4)
-    np.testing.assert_allclose(method.error(others), ((wanted - others / 255) ** 2).mean(), rtol=1e-3)
+    flat = test_images.reshape(len(test_images), -1) / 255 - mean
+    expected = np.clip(flat @ axes[:6].T @ axes[:6] + mean, 0, 1).reshape(test_images.shape)
+    np.testing.assert_allclose(method.draw(method.codes(test_images)), expected, atol=1e-4)
+    np.testing.assert_allclose(method.error(test_images), ((expected - test_images / 255) ** 2).mean(), rtol=1e-3)
 
 
-def test_random_codes_have_the_moments_that_they_should(rng, digits):
+def test_random_codes_have_expected_moments(rng, digits):
     images = digits.train.images
     fitted = generative.linear(images, 4)
     codes = fitted.random(50_000, images)
     np.testing.assert_allclose(np.cov(codes, rowvar=False), np.cov(fitted.codes(images), rowvar=False), atol=0.02)
-    normal = fitted._replace(normal=True).random(50_000, images)
-    np.testing.assert_allclose(np.cov(normal, rowvar=False), np.eye(4), atol=0.03)
-    assert codes.shape == normal.shape == (50_000, 4) and codes.dtype == normal.dtype == np.float32
+    normal_codes = fitted._replace(normal=True).random(50_000, images)
+    np.testing.assert_allclose(np.cov(normal_codes, rowvar=False), np.eye(4), atol=0.03)
+    assert codes.shape == normal_codes.shape == (50_000, 4) and codes.dtype == normal_codes.dtype == np.float32
 
 
-def test_the_way_between_two_images_begins_and_ends_with_them(digits):
+def test_interpolation_starts_and_ends_at_images(digits):
     images = digits.test.images[:10]
     rows = generative.between({"PCA": generative.linear(digits.train.images, 4)}, images)
     assert list(rows) == ["pixels 2 → 7", "PCA 2 → 7", "pixels 4 → 0", "PCA 4 → 0"]

@@ -13,7 +13,7 @@ from jaxconv.runs import TrainConfig, run_training, runner, train_or_resume
 from toy_training import examples, without_times
 
 pytestmark = [
-    pytest.mark.usefixtures("promoting", "no_pictures"),
+    pytest.mark.usefixtures("promoting", "no_figures"),
     pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on"),
 ]
 

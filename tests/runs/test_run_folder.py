@@ -22,7 +22,7 @@ from jaxconv.runs.lock import lock_run
 from jaxconv.utils import files
 
 pytestmark = [
-    pytest.mark.usefixtures("promoting", "no_pictures"),
+    pytest.mark.usefixtures("promoting", "no_figures"),
     pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on"),
 ]
 REMOVED = object()

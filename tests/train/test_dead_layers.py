@@ -68,7 +68,7 @@ def test_what_belongs_to_another_model_is_refused_as_applying_it_does():
     model, (images, labels) = two_convs(), toy(9)
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     evaluator = Evaluator(model, 8)
-    with pytest.raises(InputError, match="params or state has conv9, which this model has not"):
+    with pytest.raises(InputError, match="params or state has unexpected keys conv9; the layers"):
         evaluator(params | {"conv9": params["conv1"]}, state, evaluator.batches(images, labels))
 
 

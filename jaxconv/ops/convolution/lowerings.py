@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxconv._compat import half_precision_convolution_has_a_gradient
+from jaxconv._compat import supports_mixed_precision_conv_gradient
 from jaxconv.errors import InputError
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution.primitives import Form, Lowering, shape_of
@@ -118,7 +118,7 @@ def lax_conv(
     The sum is in at least float32 unless ``dtype`` gives another.
     """
     dtype = numerics.accumulator_dtype(x) if dtype is None else dtype
-    if dtype != x.dtype and not half_precision_convolution_has_a_gradient():
+    if dtype != x.dtype and not supports_mixed_precision_conv_gradient():
         x, kernel = x.astype(dtype), kernel.astype(dtype)  # the same numbers, in more memory
     return lax.conv_general_dilated(
         x,

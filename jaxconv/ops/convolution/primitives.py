@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxconv._compat import Primitive, ad, batching, give_jet_of_products, keep_where_kept, mlir
+from jaxconv._compat import Primitive, ad, batching, mlir, register_bilinear_jet, register_checkpoint_rule
 from jaxconv.shapes import ResolvedWindow
 
 FACTORS = ("x", "kernel", "y")
@@ -126,8 +126,8 @@ PRIMITIVES = {wanted: _make(wanted) for wanted in FACTORS}
 def register(wanted: str) -> None:
     """Give jax the rules of one pass."""
     batching.primitive_batchers[PRIMITIVES[wanted]] = partial(_batch, wanted)
-    give_jet_of_products(PRIMITIVES[wanted])
-    keep_where_kept(PRIMITIVES[wanted], lax.conv_general_dilated_p)
+    register_bilinear_jet(PRIMITIVES[wanted])
+    register_checkpoint_rule(PRIMITIVES[wanted], lax.conv_general_dilated_p)
 
 
 # Where a factor has which index; on an axis that holds two of them the groups come first.
