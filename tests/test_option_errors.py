@@ -45,7 +45,7 @@ TRAIN = {
     f"train --num-seeds {10**20}": "train: --num-seeds 100000000000000000000 should be",
     "train --epochs 3 --epochs=4": "train: --epochs is there twice: leave one out",
     "train --streaming --no-streaming": "train: --streaming and --no-streaming contradict: leave one out",
-    "train --dataset ./small": "unknown data set './small': to read the files of that name write folder:./small",
+    "train --dataset ./small": "unknown dataset './small': to load these files, write folder:./small",
     f"summary mlp --num-classes {10**20}": "summary: --num-classes 100000000000000000000 should be",
     "summary mlp --num-classes 4000000000": "summary: --num-classes 4000000000 should be from 1 to 1,000,000",
     "summary mlp --num-classes 0": "summary: --num-classes 0 should be from 1",
