@@ -53,7 +53,7 @@ def extract_archive(archive: Path, folder: Path) -> Path:
     except InputError:
         raise
     except (gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise InputError(f"{archive} is damaged: {error_line(error):.300}; get it again") from None
+        raise InputError(f"{archive} is damaged: {error_line(error):.300}; download it again") from None
     except RuntimeError as error:  # zipfile raises it for unsupported features: Deflate64, strong encryption
         raise InputError(f"{archive} cannot be unpacked: {error_line(error):.300}; {SUGGESTION}") from None
     except OSError as error:
@@ -62,7 +62,7 @@ def extract_archive(archive: Path, folder: Path) -> Path:
                 f"{archive} cannot be unpacked into {folder}: {error_line(error):.300}; {SUGGESTION}"
             ) from None
     except Exception as error:  # tarfile, zipfile and the decompressors raise many exception types
-        raise InputError(f"{archive} is damaged: {error_line(error):.300}; get it again") from error
+        raise InputError(f"{archive} is damaged: {error_line(error):.300}; download it again") from error
     return folder
 
 

@@ -147,7 +147,7 @@ def read_idx(path: Path) -> np.ndarray:
             with gzip.GzipFile(fileobj=file) as content:
                 return _parse_idx(path, content, MAX_DEFLATE_RATIO * size, ByteBudget(path, size))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}): delete it, and get it again") from None
+        raise InputError(f"{path} is not a complete gzip file ({error}): delete it and download it again") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError:

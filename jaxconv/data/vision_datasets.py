@@ -179,7 +179,7 @@ def _read_cifar10(binary: bool, folder: Path, read: Callable[[str], bytes]) -> t
         try:
             batches.append(parse(read(name), folder / name))
         except (FileNotFoundError, KeyError):
-            raise InputError(f"cifar10: {folder} has no {name}: get it again, or delete the folder") from None
+            raise InputError(f"cifar10: {folder} has no {name}: download it again, or delete the folder") from None
     images, labels = zip(*batches[:5], strict=True)
     return Split(np.concatenate(images), np.concatenate(labels)), batches[5]
 

@@ -51,9 +51,9 @@ LINKS = {
 
 def assert_rejected(tmp_path, archive, name, reason):
     """The error names the member, and no file is left inside, outside or beside the target folder."""
-    before = {path for path in tmp_path.rglob("*")} | {tmp_path / "into"}
+    before = {path for path in tmp_path.rglob("*")} | {tmp_path / "parent"}
     with pytest.raises(InputError) as caught:
-        extract_archive(archive, tmp_path / "into" / "here")
+        extract_archive(archive, tmp_path / "parent" / "target")
     assert f"{archive}: its member {name!r} {reason}; nothing was unpacked" == str(caught.value)
     assert {path for path in tmp_path.rglob("*")} <= before and not os.path.exists("/tmp/evil.txt")
 
@@ -86,9 +86,9 @@ def test_extract_archive_unpacks_files_and_folders(tmp_path, mode):
         write_tar(tmp_path / "x.tar", *members, mode=mode),
         write_zip(tmp_path / "x.zip", ("a/", stat.S_IFDIR | 0o755), ("a/b..c.txt", REGULAR), ("d.txt", 0)),
     ):
-        folder = extract_archive(archive, tmp_path / "into" / archive.suffix)
+        folder = extract_archive(archive, tmp_path / "parent" / archive.suffix)
         assert (folder / "a" / "b..c.txt").read_bytes() == (folder / "d.txt").read_bytes() == b"evil"
-        assert [path.name for path in (tmp_path / "into").iterdir() if "partial" in path.name] == []
+        assert [path.name for path in (tmp_path / "parent").iterdir() if "partial" in path.name] == []
 
 
 def test_extract_archive_drops_permission_bits(tmp_path):
@@ -99,7 +99,7 @@ def test_extract_archive_drops_permission_bits(tmp_path):
         archive.addfile(member)
     archives = tmp_path / "x.tar", write_zip(tmp_path / "x.zip", ("good.txt", stat.S_IFREG | 0o7777))
     for archive in archives:
-        mode = (extract_archive(archive, tmp_path / "into" / archive.suffix) / "good.txt").stat().st_mode
+        mode = (extract_archive(archive, tmp_path / "parent" / archive.suffix) / "good.txt").stat().st_mode
         assert stat.S_IMODE(mode) & 0o7022 == 0, oct(mode)
 
 
@@ -140,29 +140,29 @@ def flipped(path):
         (encrypted, r"is encrypted \(good.txt\): unpack it yourself"),
         (strongly_encrypted, r"cannot be unpacked: strong encryption .*; unpack it yourself and give the folder$"),
         (deflate64, r"cannot be unpacked: .*compression.*; unpack it yourself and give the folder$"),
-        (truncated, r"is damaged: .*get it again"),
-        (flipped, r"is damaged: Bad CRC-32 .*get it again"),
+        (truncated, r"is damaged: .*download it again"),
+        (flipped, r"is damaged: Bad CRC-32 .*download it again"),
         (lambda path: path.write_bytes(b"hello"), "is neither a tar nor a zip: give a .tar, .tar.gz or .zip, or a"),
     ],
 )
 def test_extract_archive_invalid_archive_raises(tmp_path, make, message):
     make(tmp_path / "archive")
     with pytest.raises(InputError, match=message) as caught:
-        extract_archive(tmp_path / "archive", tmp_path / "into" / "here")
-    assert "\n" not in str(caught.value) and list((tmp_path / "into").iterdir()) == []
+        extract_archive(tmp_path / "archive", tmp_path / "parent" / "target")
+    assert "\n" not in str(caught.value) and list((tmp_path / "parent").iterdir()) == []
 
 
 def test_extract_archive_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"x\.tar cannot be unpacked into .*file/here: .*; unpack it yourself and"):
-        extract_archive(write_tar(tmp_path / "x.tar", ("good.txt", FILE, "")), tmp_path / "file" / "here")
+        extract_archive(write_tar(tmp_path / "x.tar", ("good.txt", FILE, "")), tmp_path / "file" / "target")
 
 
 def test_extract_archive_twice_returns_same_folder(tmp_path):
     archive = write_tar(tmp_path / "x.tar", ("good.txt", FILE, ""))
     for _ in range(2):
-        assert extract_archive(archive, tmp_path / "here") == tmp_path / "here"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "x.tar"]
+        assert extract_archive(archive, tmp_path / "target") == tmp_path / "target"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["target", "x.tar"]
 
 
 def test_extract_archive_killed_process_leaves_no_folder(tmp_path):
@@ -173,19 +173,19 @@ import tarfile, time
 from jaxconv.data.archives import extract_archive
 real = tarfile.TarFile.extractfile
 tarfile.TarFile.extractfile = lambda *a: time.sleep(0.01) or real(*a)
-extract_archive(Path({str(archive)!r}), Path({str(tmp_path / "into" / "here")!r}))
+extract_archive(Path({str(archive)!r}), Path({str(tmp_path / "parent" / "target")!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
         deadline = time.monotonic() + 60
-        while len(list((tmp_path / "into").rglob("*.txt"))) < 5:
+        while len(list((tmp_path / "parent").rglob("*.txt"))) < 5:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
     finally:
         process.kill()
         process.wait()
-    assert not (tmp_path / "into" / "here").exists()
-    assert len(list(extract_archive(archive, tmp_path / "into" / "here").iterdir())) == 3000
+    assert not (tmp_path / "parent" / "target").exists()
+    assert len(list(extract_archive(archive, tmp_path / "parent" / "target").iterdir())) == 3000
 
 
 def write_zip_of_zeros(path, megabytes):
@@ -220,24 +220,24 @@ def test_extract_archive_above_limit_raises_and_cleans_up(tmp_path, small_limit,
         limit = max(64_000, 100 * size)
         message = rf"x.zip has {size:,} bytes and unpacks to more than {limit:,}: if you trust it, set the environment "
         with pytest.raises(InputError, match=message.replace("x.zip", path.name)):
-            extract_archive(path, tmp_path / "into" / "here")
-        assert is_empty(tmp_path / "into")
+            extract_archive(path, tmp_path / "parent" / "target")
+        assert is_empty(tmp_path / "parent")
     monkeypatch.setenv("JAXCONV_UNPACK_GB", "0.0021")
-    assert (extract_archive(archive, tmp_path / "into" / "here") / "zeros").stat().st_size == 2 * 10**6
+    assert (extract_archive(archive, tmp_path / "parent" / "target") / "zeros").stat().st_size == 2 * 10**6
 
 
 def test_extract_archive_limits_total_size(tmp_path, small_limit, monkeypatch):
     monkeypatch.setattr(archives, "MAX_LIMIT_BYTES", 50_000)
     write_tar(tmp_path / "x.tar", *[(f"{n}.txt", FILE, "") for n in range(20)])
     with pytest.raises(InputError, match=r"unpacks to more than 50,000"):
-        extract_archive(tmp_path / "x.tar", tmp_path / "into" / "here")
+        extract_archive(tmp_path / "x.tar", tmp_path / "parent" / "target")
 
 
 @pytest.mark.parametrize("value", ["much", "-1", "0", "nan", "inf"])
 def test_unpack_limit_invalid_value_raises(tmp_path, monkeypatch, value):
     monkeypatch.setenv("JAXCONV_UNPACK_GB", value)
     with pytest.raises(InputError, match=f"JAXCONV_UNPACK_GB is {value}: give a number of gigabytes, such as 100"):
-        extract_archive(write_zip_of_zeros(tmp_path / "x.zip", 1), tmp_path / "into" / "here")
+        extract_archive(write_zip_of_zeros(tmp_path / "x.zip", 1), tmp_path / "parent" / "target")
 
 
 def test_extract_archive_counts_decompressed_bytes(tmp_path, small_limit):
@@ -245,8 +245,8 @@ def test_extract_archive_counts_decompressed_bytes(tmp_path, small_limit):
     archive = tmp_path / "x.tar"
     archive.write_bytes(fuzz_files.HOSTILE["archives"]["tar of a hole of 1 TB"]())
     with pytest.raises(InputError, match="unpacks to more than"):
-        extract_archive(archive, tmp_path / "into" / "here")
-    assert is_empty(tmp_path / "into")
+        extract_archive(archive, tmp_path / "parent" / "target")
+    assert is_empty(tmp_path / "parent")
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_extract_archive_hostile_archive_raises(tmp_path, case):
     """With a negative size tarfile seeks back and reads the same member forever."""
     (tmp_path / "x").write_bytes(fuzz_files.HOSTILE["archives"][case]())
     with pytest.raises(InputError, match=r"^\S*x(:| ).*") as caught:
-        extract_archive(tmp_path / "x", tmp_path / "into" / "here")
-    assert "\n" not in str(caught.value) and is_empty(tmp_path / "into")
+        extract_archive(tmp_path / "x", tmp_path / "parent" / "target")
+    assert "\n" not in str(caught.value) and is_empty(tmp_path / "parent")
 
 
 def test_extract_archive_limits_header_memory(tmp_path):
@@ -267,7 +267,7 @@ def test_extract_archive_limits_header_memory(tmp_path):
     archive.write_bytes(fuzz_files.gzip_of(fuzz_files.tar_header(b"pax", 2**26, b"x"), 2**26))
     tracemalloc.start()
     with pytest.raises(InputError, match="neither a tar nor a zip"):
-        extract_archive(archive, tmp_path / "into" / "here")
+        extract_archive(archive, tmp_path / "parent" / "target")
     assert tracemalloc.get_traced_memory()[1] < 2**23
     tracemalloc.stop()
 
@@ -275,4 +275,4 @@ def test_extract_archive_limits_header_memory(tmp_path):
 def test_extract_archive_of_pipe_raises(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="pipe is not a file"):
-        extract_archive(tmp_path / "pipe", tmp_path / "into" / "here")
+        extract_archive(tmp_path / "pipe", tmp_path / "parent" / "target")

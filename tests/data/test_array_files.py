@@ -304,7 +304,7 @@ IDX = {
     "one byte too many": r"declares \(30, 5, 4\) but holds more bytes than that",
     "one byte too few": r"declares \(30, 5, 4\) but holds 599 bytes",
     "gz, a promise of 4 GB": r"declares \(4194304, 32, 32\), but holds at most",
-    "gz, with noise behind": r"is not a whole gzip file",
+    "gz, with noise behind": r"is not a complete gzip file",
 }
 
 

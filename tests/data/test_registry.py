@@ -44,8 +44,8 @@ def test_read_idx_matches_header(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not gzip at all", "not a whole gzip file"),
-        (idx((9, 9), bytes(range(81)))[:-20], "not a whole gzip file"),
+        (b"not gzip at all", "not a complete gzip file"),
+        (idx((9, 9), bytes(range(81)))[:-20], "not a complete gzip file"),
         (gzip.compress(b"\x89PNG.....", mtime=0), r"not an IDX file of bytes: it begins with 89 50 4e 47"),
         (gzip.compress(b"", mtime=0), "not an IDX file of bytes: it begins with nothing"),
         (idx((3, 4), bytes(11)), r"declares \(3, 4\) but holds 11 bytes"),

@@ -211,7 +211,7 @@ def affine_transform(
     if checks.is_number(scale) and not scale > 0:
         raise InputError(f"scale={scale!r} should be above 0; 1 leaves the size as it is")
     if not isinstance(translate, tuple | list) or len(translate) != 2:
-        raise InputError(f"translate={translate!r} must be two, (rows, columns), such as (0, 0.5)")
+        raise InputError(f"translate={translate!r} must be a pair (rows, columns), such as (0, 0.5)")
     dtype, (height, width) = numerics.accumulator_dtype(images), images.shape[1:3]
 
     def per_image(option: str, value: float | jax.Array) -> jax.Array:
