@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 from jaxconv import runtime
 from jaxconv.data.download import cache_dir
-from jaxconv.data.images import open_picture
+from jaxconv.data.images import open_image
 from jaxconv.errors import InputError
 from jaxconv.plot.figures import save_figure
 from jaxconv.utils import terminal
@@ -243,7 +243,7 @@ def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | No
     if figure is not None:
         from PIL import Image
 
-        with open_picture(folder / f"{figure}.png") as image:
+        with open_image(folder / f"{figure}.png") as image:
             few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         with writing(results / f"{script.stem}.png") as file:
             few.save(file, "PNG", optimize=True)

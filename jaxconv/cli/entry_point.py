@@ -16,6 +16,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def console() -> NoReturn:
     """Run the program ``jaxconv``: load it, set this process up, run the command and exit."""
     terminal.set_up()
-    with terminal.leaving_at_once():
+    with terminal.exit_on_interrupt():
         from jaxconv.cli import app
     app.run()

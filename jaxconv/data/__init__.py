@@ -1,4 +1,4 @@
-"""Data sets by name or by place. All give the same thing: a :class:`Dataset` of uint8 images in three parts."""
+"""Load datasets by name or path. Each is a :class:`Dataset` of uint8 images in three splits."""
 
 from jaxconv.data import augment
 from jaxconv.data.base import Dataset, LazySplit, Split, hold_out, upscale_and_pad

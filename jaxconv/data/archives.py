@@ -1,4 +1,4 @@
-"""Extract archives: nothing leaves the target folder, nothing is left half done, and sizes have limits."""
+"""Extract archives safely: inside the target folder only, completely or not at all, and up to a size limit."""
 
 import bz2
 import gzip
@@ -16,73 +16,74 @@ from jaxconv.errors import InputError
 from jaxconv.utils.files import open_file
 from jaxconv.utils.terminal import error_line
 
-INSTEAD = "unpack it yourself and give the folder"
-DEEPEST = 100  # folders in one another: Python removes them by recursion
-LONGEST_HEADER = 2**20
-PIECE = 2**12  # zipfile unpacks as many bytes at once, whatever they become
+SUGGESTION = "unpack it yourself and give the folder"
+MAX_DEPTH = 100  # nested folders; Python removes them by recursion
+MAX_HEADER_BYTES = 2**20
+CHUNK_BYTES = 2**12  # zipfile decompresses this many bytes per read, whatever size they expand to
 
 
 def extract_archive(archive: Path, folder: Path) -> Path:
-    """Unpack a tar (plain, or compressed with gzip, bzip2 or xz) or a zip into a folder that is not there yet.
+    """Unpack a tar (plain, or compressed with gzip, bzip2 or xz) or a zip into a new folder.
 
-    It is unpacked beside and renamed, so that the folder is whole or not there. Files and folders are all that an
-    archive may hold; a link, a device, or a name that leads out of the folder is refused, and with it everything. So is
-    an archive that becomes too large: more than 64 GiB, or than 100 times its own size (64 MiB of a small one), unless
-    the environment variable ``JAXCONV_UNPACK_GB`` says how many gigabytes it may take.
+    The archive is unpacked into a temporary folder, which is then renamed: the target is complete or absent. The
+    archive may contain only files and folders; if a member is a link or a device, or its name leads out of the folder,
+    the whole archive is rejected. The unpacked size is limited to 64 GiB and to 100 times the size of the archive (at
+    least 64 MiB); the environment variable ``JAXCONV_UNPACK_GB`` sets another limit in gigabytes.
 
     Raises:
-        InputError: no archive, a damaged or an encrypted one, one packed in a way that Python does not know, one with
-            such a member, one that becomes too large, or a full disk.
+        InputError: if the file is not an archive, is damaged or encrypted, uses an unsupported compression, contains a
+            forbidden member, exceeds the size limit, or does not fit on the disk.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_file(archive) as file,
-            tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name[:100]}.partial-") as beside,
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name[:100]}.partial-") as temporary,
         ):
-            partial = Path(beside) / "whole"
+            partial = Path(temporary) / "complete"
             partial.mkdir()
-            allowance = Allowance(archive, os.fstat(file.fileno()).st_size)
+            budget = ByteBudget(archive, os.fstat(file.fileno()).st_size)
             if (tar := _as_tar(file)) is not None:
-                _unpack_tar(archive, tar, partial, allowance)
+                _unpack_tar(archive, tar, partial, budget)
             elif zipfile.is_zipfile(file):
-                _unpack_zip(archive, file, partial, allowance)
+                _unpack_zip(archive, file, partial, budget)
             else:
                 raise InputError(f"{archive} is neither a tar nor a zip: give a .tar, .tar.gz or .zip, or a folder")
             os.replace(partial, folder)
     except InputError:
         raise
     except (gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise InputError(f"{archive} is damaged: {error_line(error):.300}; get it again") from None
-    except RuntimeError as error:  # zipfile's, of what it cannot do: Deflate64, strong encryption
-        raise InputError(f"{archive} cannot be unpacked: {error_line(error):.300}; {INSTEAD}") from None
+        raise InputError(f"{archive} is damaged: {error_line(error):.300}; download it again") from None
+    except RuntimeError as error:  # zipfile raises it for unsupported features: Deflate64, strong encryption
+        raise InputError(f"{archive} cannot be unpacked: {error_line(error):.300}; {SUGGESTION}") from None
     except OSError as error:
-        if not folder.is_dir():  # else another process was as far as that a moment sooner
+        if not folder.is_dir():  # a folder here means that another process unpacked the archive first
             raise InputError(
-                f"{archive} cannot be unpacked into {folder}: {error_line(error):.300}; {INSTEAD}"
+                f"{archive} cannot be unpacked into {folder}: {error_line(error):.300}; {SUGGESTION}"
             ) from None
-    except Exception as error:  # tarfile, zipfile and what decompresses for them raise nearly anything
-        raise InputError(f"{archive} is damaged: {error_line(error):.300}; get it again") from error
+    except Exception as error:  # tarfile, zipfile and the decompressors raise many exception types
+        raise InputError(f"{archive} is damaged: {error_line(error):.300}; download it again") from error
     return folder
 
 
 class _Reader:
-    """A tar's bytes. tarfile reads headers as long as they say they are, and those who wrote them may say 8 EiB."""
+    """Byte stream of a tar with limited reads: tarfile trusts the length in a header, which may claim 8 EiB."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= LONGEST_HEADER:
+        if not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         return self.file.read(size)
 
 
 def _as_tar(file: BinaryIO) -> tarfile.TarFile | None:
+    """Open ``file`` as a tar, decompressing by its magic number; return None if it is not a tar."""
     magic = file.read(6)
     file.seek(0)
-    content: Any = file  # or what decompresses it
+    content: Any = file
     if magic.startswith(b"\x1f\x8b"):
         content = gzip.GzipFile(fileobj=file)
     elif magic.startswith(b"BZh"):
@@ -96,111 +97,114 @@ def _as_tar(file: BinaryIO) -> tarfile.TarFile | None:
         return None
 
 
-class Allowance:
-    """The bytes that one compressed file may still become.
+class ByteBudget:
+    """Number of bytes that one compressed file may still expand to.
 
-    At most 64 GiB, and at most 100 times the file's own size (64 MiB of a small one). The environment variable
-    ``JAXCONV_UNPACK_GB`` gives another limit, in gigabytes, instead of both. Bytes are counted as they come out, since
-    what a file says of its size may be wrong.
+    The limit is :func:`max_unpacked_bytes`. Bytes are counted as they are decompressed, since the size that a file
+    declares may be wrong.
 
-    >>> allowance = Allowance(Path("bomb.zip"), 1_000_000)
-    >>> allowance.spend(60_000_000)
-    >>> allowance.spend(60_000_000)
+    >>> budget = ByteBudget(Path("bomb.zip"), 1_000_000)
+    >>> budget.spend(60_000_000)
+    >>> budget.spend(60_000_000)
     Traceback (most recent call last):
     jaxconv.errors.InputError: bomb.zip has 1,000,000 bytes and unpacks to more than 100,000,000: if you trust it, set
-        the environment variable JAXCONV_UNPACK_GB to how many gigabytes it may take
+        the environment variable JAXCONV_UNPACK_GB to a limit in gigabytes
     """
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
-        self.most = self.left = most_unpacked(size)
+        self.limit = self.left = max_unpacked_bytes(size)
 
-    def spend(self, count: int) -> None:
-        """Count bytes that come out.
+    def spend(self, num_bytes: int) -> None:
+        """Subtract decompressed bytes from the budget.
 
         Raises:
-            InputError: they are more than what is left.
+            InputError: if the budget is exceeded.
         """
-        self.left -= count
+        self.left -= num_bytes
         if self.left < 0:
             raise InputError(
-                f"{self.path} has {self.size:,} bytes and unpacks to more than {self.most:,}: if you trust it, set the "
-                f"environment variable {VARIABLE} to how many gigabytes it may take"
+                f"{self.path} has {self.size:,} bytes and unpacks to more than {self.limit:,}: if you trust it, set "
+                f"the environment variable {LIMIT_VARIABLE} to a limit in gigabytes"
             )
 
 
-def _unpack_tar(archive: Path, tar: tarfile.TarFile, folder: Path, allowance: Allowance) -> None:
-    """File by file: ``extractall`` has a filter for what an archive may hold only since Python 3.11.4."""
+def _unpack_tar(archive: Path, tar: tarfile.TarFile, folder: Path, budget: ByteBudget) -> None:
+    """Check and write one member at a time: ``extractall`` has a safety filter only since Python 3.11.4."""
     for member in tar:
         kind = "a link" if member.issym() or member.islnk() else "a device"
-        _refuse(archive, member.name, None if member.isfile() or member.isdir() else kind)
-        if member.size < 0:  # tarfile would go back by as much, and find it again
+        _validate_member(archive, member.name, None if member.isfile() or member.isdir() else kind)
+        if member.size < 0:  # tarfile would seek back by this size and read the same member forever
             raise tarfile.ReadError(f"a member of {member.size} bytes")
         if member.isdir():
-            _write(None, folder / member.name, allowance)
+            _write(None, folder / member.name, budget)
         elif content := tar.extractfile(member):
-            _write(content, folder / member.name, allowance)
+            _write(content, folder / member.name, budget)
 
 
-def _unpack_zip(archive: Path, file: BinaryIO, folder: Path, allowance: Allowance) -> None:
+def _unpack_zip(archive: Path, file: BinaryIO, folder: Path, budget: ByteBudget) -> None:
+    """Check all members, then write them."""
     with zipfile.ZipFile(file) as zipped:
         for member in zipped.infolist():
-            mode = member.external_attr >> 16  # Unix's, if it is from there
+            mode = member.external_attr >> 16  # the Unix mode; 0 in archives from other systems
             plain = not S_IFMT(mode) or S_ISREG(mode) or S_ISDIR(mode)
-            _refuse(archive, member.orig_filename, None if plain else "a link or a device")
+            _validate_member(archive, member.orig_filename, None if plain else "a link or a device")
             if member.flag_bits & 1:
-                raise InputError(f"{archive} is encrypted ({member.filename}): {INSTEAD}")
+                raise InputError(f"{archive} is encrypted ({member.filename}): {SUGGESTION}")
         for member in zipped.infolist():
-            _write(None if member.is_dir() else zipped.open(member), folder / member.filename, allowance)
+            _write(None if member.is_dir() else zipped.open(member), folder / member.filename, budget)
 
 
-def _write(content: Any | None, target: Path, allowance: Allowance) -> None:
-    """Write one member; a folder has no content. What is counted is what comes, not what the archive says."""
-    allowance.spend(BLOCK)
+def _write(content: Any | None, target: Path, budget: ByteBudget) -> None:
+    """Write one member, counting the bytes actually decompressed; ``content`` is None for a folder."""
+    budget.spend(BLOCK_BYTES)
     if content is None:
         target.mkdir(parents=True, exist_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with content, target.open("wb") as file:
-        while piece := content.read(PIECE):
-            allowance.spend(len(piece))
-            file.write(piece)
+        while chunk := content.read(CHUNK_BYTES):
+            budget.spend(len(chunk))
+            file.write(chunk)
 
 
-def _refuse(archive: Path, name: str, kind: str | None) -> None:
-    """Refuse a member by its name, or as what it is."""
-    fault = kind and f"is {kind}"
+def _validate_member(archive: Path, name: str, forbidden: str | None) -> None:
+    """Raise InputError for an unsafe member name, or for a member of a ``forbidden`` kind, such as "a link"."""
+    error = forbidden and f"is {forbidden}"
     for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if len(path.parts) > DEEPEST:
-            fault = f"is more than {DEEPEST} folders deep"
+        if len(path.parts) > MAX_DEPTH:
+            error = f"is more than {MAX_DEPTH} folders deep"
         if path.is_absolute() or path.drive or path.root or ".." in path.parts:
-            fault = "would be written outside of the folder"
-    if fault:
-        raise InputError(f"{archive}: its member {name!r:.300} {fault}; nothing was unpacked")
+            error = "would be written outside of the folder"
+    if error:
+        raise InputError(f"{archive}: its member {name!r:.300} {error}; nothing was unpacked")
 
 
-VARIABLE = "JAXCONV_UNPACK_GB"
-RATIO = 100  # pictures, compressed once already, do not reach 2, and text 20; deflate's highest is 1,032
-SMALL = 64 * 2**20  # whatever the ratio
-LARGEST = 64 * 2**30
-BLOCK = 4096  # what a file takes of a disk, at the least
+LIMIT_VARIABLE = "JAXCONV_UNPACK_GB"
+MAX_RATIO = 100  # already compressed images stay below 2, text below 20; deflate can reach 1,032
+MIN_LIMIT_BYTES = 64 * 2**20  # limit of small files, whose ratio is not bounded
+MAX_LIMIT_BYTES = 64 * 2**30
+BLOCK_BYTES = 4096  # the least disk space that a file takes
 
 
-def most_unpacked(size: int) -> int:
-    """The largest number of bytes that a file of ``size`` bytes may become.
+def max_unpacked_bytes(size: int) -> int:
+    """Return the largest number of bytes that a file of ``size`` bytes may expand to.
+
+    It is 100 times ``size``, but at least 64 MiB and at most 64 GiB. The environment variable ``JAXCONV_UNPACK_GB``
+    replaces it, in gigabytes.
 
     Raises:
-        InputError: ``JAXCONV_UNPACK_GB`` is no positive number.
+        InputError: if ``JAXCONV_UNPACK_GB`` is not a positive number.
 
-    >>> most_unpacked(2**30) == 2**30 * 64, most_unpacked(20) == 2**20 * 64
+    >>> max_unpacked_bytes(2**30) == 2**30 * 64, max_unpacked_bytes(20) == 2**20 * 64
     (True, True)
     """
-    if given := os.environ.get(VARIABLE):
+    if raw := os.environ.get(LIMIT_VARIABLE):
         try:
-            gigabytes = float(given)
+            gigabytes = float(raw)
         except ValueError:
             gigabytes = 0.0
         if not 0 < gigabytes < 1e9:
-            raise InputError(f"{VARIABLE} is {given}: give a number of gigabytes, such as 100")
+            raise InputError(f"{LIMIT_VARIABLE} is {raw}: give a number of gigabytes, such as 100")
         return round(gigabytes * 1e9)
-    return min(LARGEST, max(SMALL, RATIO * size))
+    return min(MAX_LIMIT_BYTES, max(MIN_LIMIT_BYTES, MAX_RATIO * size))

@@ -1,4 +1,4 @@
-"""A folder of pictures, a sub-folder a class, as a data set."""
+"""Load a dataset from a folder of images with one subfolder per class."""
 
 import functools
 import hashlib
@@ -19,163 +19,175 @@ from jaxconv.data.splits import PartialDataset
 from jaxconv.errors import InputError
 from jaxconv.utils.progress import map_chunks
 
-PICTURES = (".png", ".jpg", ".jpeg")
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-LAYOUT = "wanted PATH/class/*.png, or PATH/train/class/*.png and PATH/test/class/*.png"
-THREADS = 8
+SUFFIXES = (".png", ".jpg", ".jpeg")
+SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+LAYOUT = "expected PATH/class/*.png, or PATH/train/class/*.png and PATH/test/class/*.png"
+NUM_THREADS = 8
 
 T = TypeVar("T")
 
 
-def load_image_folder(place: str) -> PartialDataset:
-    """Pictures (png or jpg, all of one size) in a folder for each class, or in an archive of such folders.
+def load_image_folder(location: str) -> PartialDataset:
+    """Load images (png or jpg, all of one size) from a folder with one subfolder per class, or from an archive of it.
 
-    ``PATH/cat/1.png`` is of class "cat"; the classes are in the order of the alphabet. ``PATH/train/cat/1.png`` and
-    ``PATH/test/cat/2.png`` set the parts (``validation``, ``val`` or ``valid`` is the third). Where they are not set,
-    the pictures are shuffled by the SHA-256 of their names, always the same way: of each class the first tenth is in
-    the test part, the second in the validation part, and at least one in each. Grey pictures have one channel; if one
-    of them is in colour, all have three.
+    ``PATH/cat/1.png`` has the class "cat"; the classes are sorted alphabetically. The layout ``PATH/train/cat/1.png``,
+    ``PATH/test/cat/2.png`` defines the splits (the third is ``validation``, ``val`` or ``valid``). Without it the
+    images are shuffled deterministically, by the SHA-256 of their paths: of each class the first tenth is the test
+    split and the second tenth the validation split, at least one image each. Grayscale images have one channel; if any
+    image is in color, all have three.
 
-    A .tar, .tar.gz or .zip is unpacked into the cache folder once, and again when it has changed; one that becomes too
-    large is refused (:func:`jaxconv.data.archives.extract_archive` tells how to allow it).
+    A .tar, .tar.gz or .zip is unpacked into the cache folder, and unpacked again when it changes. Its unpacked size is
+    limited (see :func:`jaxconv.data.archives.extract_archive`).
 
     Raises:
-        InputError: nothing there, no pictures, an empty class, fewer than two classes, a class that the training
-            part does not have, or that has fewer than three pictures for the three parts, a file that is no picture, or
-            pictures of more than one size.
+        InputError: if the path does not exist, a class is empty, there are fewer than two classes, a class is missing
+            in the training split or has fewer than three images to split, a file is not an image, or the images differ
+            in size.
     """
-    name, root = f"folder:{place}", Path(os.path.expanduser(place))
+    name, root = f"folder:{location}", Path(os.path.expanduser(location))
     if not root.exists():
         raise InputError(f"{name}: there is no {root}")
     if not root.is_file():
-        return _load(name, root)
-    folder = _cached(root)
-    there = folder.is_dir()
-    if not there:
+        return _load_folder(name, root)
+    folder = _unpacked_dir(root)
+    was_unpacked = folder.is_dir()
+    if not was_unpacked:
         extract_archive(root, folder)
     try:
-        return _load(name, _inner(folder))
+        return _load_folder(name, _dataset_root(folder))
     except InputError:
-        if not there:  # what is of no use does not stay
+        if not was_unpacked:  # keep no unusable folder in the cache
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _load(name: str, root: Path) -> PartialDataset:
+def _load_folder(name: str, root: Path) -> PartialDataset:
+    """Load a folder of splits, or a folder of classes that is then split."""
     subfolders = _subfolders(root)
-    if not any(part in PARTS for part in subfolders):
-        return _cut(name, root, subfolders)
-    for part in subfolders:
-        if part not in PARTS:
-            raise InputError(f"{name}: {part} is neither train, validation nor test; {LAYOUT}")
+    if not any(folder in SPLITS for folder in subfolders):
+        return _split_classes(name, root, subfolders)
+    for folder in subfolders:
+        if folder not in SPLITS:
+            raise InputError(f"{name}: {folder} is neither train, validation nor test; {LAYOUT}")
     if "train" not in subfolders:
         raise InputError(f"{name} has {', '.join(subfolders)} but no train; {LAYOUT}")
-    if len({PARTS[part] for part in subfolders}) < len(subfolders):
-        raise InputError(f"{name} has {', '.join(subfolders)}: one validation part is enough")
-    classes = _subfolders(root / "train")
+    if len({SPLITS[folder] for folder in subfolders}) < len(subfolders):
+        raise InputError(f"{name} has {', '.join(subfolders)}: keep one validation folder")
+    class_names = _subfolders(root / "train")
     files = {}
-    for part in subfolders:
-        inside = _subfolders(root / part)
-        if odd := set(inside).difference(classes):
-            raise InputError(f"{name}: {part} has a class {min(odd)}, which train has not; known: {', '.join(classes)}")
-        files[PARTS[part]] = _files(name, root, f"{part}/", inside)
-    shape = _one_shape(name, root, [file for part in files.values() for file in part])
-    return PartialDataset(name, classes, **{part: _split(root, found, classes, shape) for part, found in files.items()})
-
-
-def _cut(name: str, root: Path, classes: tuple[str, ...]) -> PartialDataset:
-    """All pictures in three parts: of each class a tenth to test, a tenth to choose, the rest to train."""
-    files = _files(name, root, "", classes)
-    shape = _one_shape(name, root, files)
-    part_of: dict[str, str] = {}
-    for label in classes:
-        own = [file for file in files if file.startswith(f"{label}/")]
-        tenth = max(1, len(own) // 10)
-        if len(own) < 3:
+    for folder in subfolders:
+        split_classes = _subfolders(root / folder)
+        if unexpected := set(split_classes).difference(class_names):
             raise InputError(
-                f"{name} has {len(own)} pictures of the class {label}; one to train, one to choose and one to test "
-                f"are the least: add some, or set the parts: {LAYOUT}"
+                f"{name}: {folder} has a class {min(unexpected)} that train does not have; "
+                f"known: {', '.join(class_names)}"
             )
-        part_of |= dict.fromkeys(own[:tenth], "test") | dict.fromkeys(own[tenth : 2 * tenth], "validation")
-    cuts = {part: [f for f in files if part_of.get(f, "train") == part] for part in ("train", "validation", "test")}
-    return PartialDataset(name, classes, **{part: _split(root, cut, classes, shape) for part, cut in cuts.items()})
+        files[SPLITS[folder]] = _list_images(name, root, f"{folder}/", split_classes)
+    shape = _common_shape(name, root, [file for split_files in files.values() for file in split_files])
+    splits = {split: _lazy_split(root, split_files, class_names, shape) for split, split_files in files.items()}
+    return PartialDataset(name, class_names, **splits)
 
 
-def _cached(archive: Path) -> Path:
-    """Where an archive is unpacked; the folder's name tells it from every other, and from itself if it changes."""
-    facts = archive.stat()
-    mark = hashlib.sha256(os.fsencode(f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}")).hexdigest()[:16]
-    return cache_dir() / "unpacked" / f"{archive.name.split('.')[0]}-{mark}"
+def _split_classes(name: str, root: Path, class_names: tuple[str, ...]) -> PartialDataset:
+    """Split the images of each class: the first tenth for test, the second for validation, the rest for training."""
+    files = _list_images(name, root, "", class_names)
+    shape = _common_shape(name, root, files)
+    split_of: dict[str, str] = {}
+    for class_name in class_names:
+        of_class = [file for file in files if file.startswith(f"{class_name}/")]
+        tenth = max(1, len(of_class) // 10)
+        if len(of_class) < 3:
+            raise InputError(
+                f"{name} has {len(of_class)} images of the class {class_name}; at least 3 are required, one for each "
+                f"of train, validation and test: add some, or define the splits: {LAYOUT}"
+            )
+        split_of |= dict.fromkeys(of_class[:tenth], "test") | dict.fromkeys(of_class[tenth : 2 * tenth], "validation")
+    by_split = {
+        split: [file for file in files if split_of.get(file, "train") == split]
+        for split in ("train", "validation", "test")
+    }
+    splits = {split: _lazy_split(root, split_files, class_names, shape) for split, split_files in by_split.items()}
+    return PartialDataset(name, class_names, **splits)
 
 
-def _inner(folder: Path) -> Path:
-    """The folder of an archive, or the one in it, if the archive is of a folder."""
-    inside = _subfolders(folder)
-    alone = len(inside) == 1 and inside[0] not in PARTS and _subfolders(folder / inside[0])
-    return folder / inside[0] if alone else folder
+def _unpacked_dir(archive: Path) -> Path:
+    """Return the cache folder for an archive; its name depends on the path, size and modification time."""
+    stat = archive.stat()
+    digest = hashlib.sha256(os.fsencode(f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}")).hexdigest()[:16]
+    return cache_dir() / "unpacked" / f"{archive.name.split('.')[0]}-{digest}"
+
+
+def _dataset_root(folder: Path) -> Path:
+    """Return the folder of splits or classes: ``folder``, or its only subfolder if the archive contains one folder."""
+    subfolders = _subfolders(folder)
+    is_nested = len(subfolders) == 1 and subfolders[0] not in SPLITS and _subfolders(folder / subfolders[0])
+    return folder / subfolders[0] if is_nested else folder
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder, without what macOS and Windows leave there."""
-    junk = ("__MACOSX", "Thumbs.db", "desktop.ini")
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in junk)
+    """Return the entries of a folder, without hidden files and the metadata files of macOS and Windows."""
+    ignored = ("__MACOSX", "Thumbs.db", "desktop.ini")
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in ignored)
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the visible subfolders, sorted."""
     return tuple(path.name for path in _visible(folder) if path.is_dir())
 
 
-def _files(name: str, root: Path, part: str, classes: tuple[str, ...]) -> list[str]:
-    """The pictures of a part, by their paths below ``root``, shuffled by the hash of these.
+def _list_images(name: str, root: Path, prefix: str, class_names: tuple[str, ...]) -> list[str]:
+    """Return the image paths of a split relative to ``root``, sorted by their SHA-256.
 
-    So the order is the same on every machine, and a new picture leaves the order of the others as it is: nearly all of
-    them stay in their part.
+    The order is the same on every machine, and a new image does not change the order of the others, so that nearly all
+    of them stay in their split.
     """
-    if len(classes) < 2:
-        has = f"only the class {classes[0]}" if classes else "no sub-folders"
-        raise InputError(f"{name}: {root / part} has {has}; {LAYOUT}, with at least two classes")
-    found = []
-    for label in classes:
-        files = _visible(root / part / label)
+    if len(class_names) < 2:
+        contents = f"only the class {class_names[0]}" if class_names else "no subfolders"
+        raise InputError(f"{name}: {root / prefix} has {contents}; {LAYOUT}, with at least two classes")
+    relative_paths = []
+    for class_name in class_names:
+        files = _visible(root / prefix / class_name)
         for file in files:
-            if file.suffix.lower() not in PICTURES or not file.is_file():
-                raise InputError(f"{name}: {file} is no png and no jpg; {LAYOUT}")
+            if file.suffix.lower() not in SUFFIXES or not file.is_file():
+                raise InputError(f"{name}: {file} is not a png or jpg; {LAYOUT}")
         if not files:
-            raise InputError(f"{name}: class {label} is empty: {root / part / label} has no png and no jpg")
-        found += [f"{part}{label}/{file.name}" for file in files]
-    return sorted(found, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
+            raise InputError(f"{name}: class {class_name} is empty: {root / prefix / class_name} has no png or jpg")
+        relative_paths += [f"{prefix}{class_name}/{file.name}" for file in files]
+    return sorted(relative_paths, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
 
 
-def _one_shape(name: str, root: Path, files: list[str]) -> tuple[int, int, int]:
-    """The shape of all pictures, by their heads."""
+def _common_shape(name: str, root: Path, files: list[str]) -> tuple[int, int, int]:
+    """Return the shape of all images, read from their headers, with the largest number of channels."""
     shapes: list[tuple[int, int, int]] = []
-    for some in map_chunks(functools.partial(_in_threads, read_image_shape, root), files, f"{name}: sizes"):
-        shapes += some
+    for chunk in map_chunks(functools.partial(_map_threads, read_image_shape, root), files, f"{name}: sizes"):
+        shapes += chunk
     height, width, _ = shapes[0]
     for file, shape in zip(files, shapes, strict=True):
         if shape[:2] != (height, width):
             raise InputError(
-                f"{name}: pictures of more than one size: {files[0]} is {height}×{width} (height × width), {file} is "
-                f"{shape[0]}×{shape[1]}; make them all one size first, with Pillow's Image.resize for instance"
+                f"{name}: images of more than one size: {files[0]} is {height}×{width} (height × width), {file} is "
+                f"{shape[0]}×{shape[1]}; resize them to one size first, for example with Pillow's Image.resize"
             )
     return height, width, max(channels for _, _, channels in shapes)
 
 
-def _split(root: Path, files: list[str], classes: tuple[str, ...], shape: tuple[int, int, int]) -> LazySplit:
-    number = {label: n for n, label in enumerate(classes)}
-    labels = np.array([number[file.split("/")[-2]] for file in files], np.int32)
-    return LazySplit(files, labels, shape, functools.partial(_read, root, shape), root)
+def _lazy_split(root: Path, files: list[str], class_names: tuple[str, ...], shape: tuple[int, int, int]) -> LazySplit:
+    """Return a split of ``files``, whose labels are the names of their folders."""
+    index = {class_name: i for i, class_name in enumerate(class_names)}
+    labels = np.array([index[file.split("/")[-2]] for file in files], np.int32)
+    return LazySplit(files, labels, shape, functools.partial(_read_images, root, shape), root)
 
 
-def _read(root: Path, shape: tuple[int, int, int], files: Sequence[str]) -> np.ndarray:
-    images = _in_threads(functools.partial(read_pixels, channels=shape[2]), root, files)
+def _read_images(root: Path, shape: tuple[int, int, int], files: Sequence[str]) -> np.ndarray:
+    """Read the pixels of ``files``, ``(n, H, W, C)``."""
+    images = _map_threads(functools.partial(read_pixels, channels=shape[2]), root, files)
     for file, image in zip(files, images, strict=True):
         if image.shape != shape:
-            raise InputError(f"{root / file} is {image.shape} now, but it was {shape} when the data set was opened")
+            raise InputError(f"{root / file} is {image.shape} now, but was {shape} when the dataset was opened")
     return np.stack(images)
 
 
-def _in_threads(work: Callable[[Path], T], root: Path, files: Sequence[str]) -> list[T]:
-    """Most of reading a picture is waiting, or is done where Python does not have to wait."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, (root / file for file in files)))
+def _map_threads(function: Callable[[Path], T], root: Path, files: Sequence[str]) -> list[T]:
+    """Apply a function to all files in threads: reading waits for the disk, and decoding releases the GIL."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return list(pool.map(function, (root / file for file in files)))

@@ -1,4 +1,4 @@
-"""Pictures from files: :func:`open_picture` is the one place of the package that lets Pillow read."""
+"""Read images from files; the package calls Pillow's readers only in :func:`open_image`."""
 
 import io
 import os
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-# Not all that Pillow reads: EPS starts Ghostscript, and the readers of rare formats fail in ways of their own.
+# A subset of Pillow's formats: EPS starts Ghostscript, and the readers of rare formats raise unusual errors.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-MOST_BYTES = 2**29
-MOST_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb
+MAX_BYTES = 2**29
+MAX_PIXELS = 89_478_485  # Pillow's limit, above which it warns of a decompression bomb
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I", "F"}  # and I;16…
-TURNED = range(5, 9)  # the values of EXIF's orientation that swap height and width
-NOTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow finds an orientation
-# By the packing of a PNG's grey samples: the largest, and the factor by which Pillow brings them to 8 bits.
-PNG_GREY = {"1": (1, 255), "L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}
-WHITE_IS_ZERO = 0  # of TIFF's tag PhotometricInterpretation
+TRANSPOSED_ORIENTATIONS = range(5, 9)  # EXIF orientations that swap height and width
+ORIENTATION_KEYS = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # metadata that Pillow searches for it
+# Packing of a PNG's gray samples: the largest sample, and the factor by which Pillow scales samples to 8 bits.
+PNG_GRAY = {"1": (1, 255), "L;2": (3, 85), "L;4": (15, 17), "L": (255, 1)}
+WHITE_IS_ZERO = 0  # value of the TIFF tag PhotometricInterpretation
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The picture in a file, as a data set's images are: ``(H, W, C)`` uint8.
+    """Read an image file in the form of a dataset's images, ``(H, W, C)`` uint8.
 
-    It is turned upright if the camera noted how, laid on white where it is transparent, scaled from 16 bits to 8,
-    made grey for one channel, and resized without regard to its proportions.
+    The image is rotated upright by its EXIF orientation, composited on white where it is transparent, scaled from 16
+    bits to 8, converted to grayscale for one channel, and resized without preserving its aspect ratio.
 
     Args:
-        path: a PNG, JPEG, GIF (its first frame), BMP, WebP, TIFF or PPM, whatever its name ends with.
-        shape: height, width, and 1 channel for grey or 3 for colour.
+        path: PNG, JPEG, GIF (first frame), BMP, WebP, TIFF or PPM file; its suffix does not matter.
+        shape: height, width, and 1 channel for grayscale or 3 for color.
 
     Raises:
-        InputError: no such file, not an image in one of these formats, a damaged, a huge or a blank one.
+        InputError: if the file is missing, not an image in one of these formats, damaged, too large or blank.
     """
     from PIL.Image import Resampling
 
     height, width, channels = shape
-    with open_picture(path) as image:
-        pixels = _plain(image, path, channels).resize((width, height), Resampling.LANCZOS)
+    with open_image(path) as image:
+        pixels = _normalize(image, path, channels).resize((width, height), Resampling.LANCZOS)
     array = np.asarray(pixels, np.uint8).reshape(shape)
     if array.min() == array.max():
         raise InputError(f"{path} is blank: every pixel is {array.min()} (transparent parts count as white)")
@@ -54,56 +54,57 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def read_pixels(path: Path, channels: int) -> np.ndarray:
-    """The picture in a file as it is, ``(H, W, channels)`` uint8: :func:`read_image` without resizing."""
-    with open_picture(path) as image:
-        pixels = np.asarray(_plain(image, path, channels), np.uint8)
+    """Read an image file in its own size, ``(H, W, channels)`` uint8: :func:`read_image` without resizing."""
+    with open_image(path) as image:
+        pixels = np.asarray(_normalize(image, path, channels), np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def read_image_shape(path: Path) -> tuple[int, int, int]:
-    """Height, width and channels (1 for grey, 3 for colour) by the head of the file, which is quickly read."""
-    with open_picture(path) as image:
+    """Read height, width and channels (1 for grayscale, 3 for color) from the file's header, without decoding it."""
+    with open_image(path) as image:
         width, height = image.size
         channels = 1 if image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16") else 3
-        turned = NOTED & image.info.keys() and image.getexif().get(0x0112) in TURNED
-    return (width, height, channels) if turned else (height, width, channels)
+        transposed = ORIENTATION_KEYS & image.info.keys() and image.getexif().get(0x0112) in TRANSPOSED_ORIENTATIONS
+    return (width, height, channels) if transposed else (height, width, channels)
 
 
 @contextmanager
-def open_picture(source: Path | bytes, *, most_pixels: int = MOST_PIXELS) -> "Iterator[ImageFile]":
-    """Open a picture for the block that follows. Whatever is wrong with it, there too, is one ``InputError``.
+def open_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> "Iterator[ImageFile]":
+    """Open an image for a ``with`` block; every error, also one raised in the block, becomes an ``InputError``.
 
-    Pillow decodes when the pixels are first used, so use them in the block.
+    Pillow decodes on the first access to the pixels, so access them within the block.
 
     Args:
-        source: a file, or the bytes of one, of a format in ``FORMATS`` and at most 512 MiB.
-        most_pixels: the largest height × width; more is refused before anything is decoded.
+        source: file, or the bytes of one, in a format of ``FORMATS`` and of at most 512 MiB.
+        max_pixels: largest height × width; it is checked before decoding.
 
     Raises:
-        InputError: no such file, a pipe, a device or a folder, not a picture, a damaged or a huge one.
+        InputError: if the file is missing, a pipe, a device or a folder, not an image, damaged or too large.
 
-    >>> with open_picture(b"P5 2 1 255 ab") as image:
+    >>> with open_image(b"P5 2 1 255 ab") as image:
     ...     np.asarray(image)
     array([[97, 98]], dtype=uint8)
-    >>> with open_picture(b"P5 2 1 255 a") as image:
+    >>> with open_image(b"P5 2 1 255 a") as image:
     ...     np.asarray(image)
     Traceback (most recent call last):
-    jaxconv.errors.InputError: the picture cannot be read as an image: image file is truncated (1 bytes not processed)
+    jaxconv.errors.InputError: the image data cannot be read as an image: image file is truncated (1 bytes not
+        processed)
     """
     from PIL import Image, UnidentifiedImageError
 
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    name = "the image data" if isinstance(source, bytes) else str(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            if size > MOST_BYTES:
-                raise InputError(f"{name} has {size:,} bytes; a picture may have {MOST_BYTES:,}: save it smaller")
+            if size > MAX_BYTES:
+                raise InputError(f"{name} has {size:,} bytes; the limit is {MAX_BYTES:,}: save it smaller")
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > most_pixels:
+                if width * height > max_pixels:
                     raise InputError(
-                        f"{name} has {width:,}×{height:,} pixels; a picture may have {most_pixels:,}: save it smaller"
+                        f"{name} has {width:,}×{height:,} pixels; the limit is {max_pixels:,}: save it smaller"
                     )
                 yield image
     except InputError:
@@ -114,56 +115,57 @@ def open_picture(source: Path | bytes, *, most_pixels: int = MOST_PIXELS) -> "It
         raise InputError(
             f"{name} is not an image that Pillow can read as {', '.join(FORMATS)}: give a png or a jpg"
         ) from None
-    except Exception as error:  # of damaged pictures Pillow raises nearly anything, MemoryError too
+    except Exception as error:  # Pillow raises many types for damaged images, also MemoryError
         raise InputError(f"{name} cannot be read as an image: {error_line(error):.200}") from error
 
 
-def _plain(image: "ImageFile", path: Path, channels: int) -> "Image":
-    """Upright, opaque, 8 bits, grey or colour."""
+def _normalize(image: "ImageFile", path: Path, channels: int) -> "Image":
+    """Return the image upright, opaque, with 8 bits per channel, in grayscale or color."""
     from PIL import Image, ImageOps
 
-    packing = str(image.tile[0][3]) if image.format == "PNG" and image.tile else None  # forgotten once it is decoded
+    packing = str(image.tile[0][3]) if image.format == "PNG" and image.tile else None  # decoding clears image.tile
     ImageOps.exif_transpose(image, in_place=True)
-    shown: Image.Image = image
-    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")  # Pillow scales PPM's to 16
-    if not deep and image.mode not in MODES:
-        raise InputError(f"{path} has the colours {image.mode}, which are not converted here: save it as RGB")
-    if not deep and image.mode in ("I", "F"):
-        raise InputError(f"{path} has pixels of 32 bits, whose white is unknown: save it with 8 or 16 bits")
-    if deep:
-        shown = _from_16_bits(image)
+    converted: Image.Image = image
+    # Pillow scales the samples of a PPM to 16 bits.
+    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if not has_16_bits and image.mode not in MODES:
+        raise InputError(f"{path} has the color mode {image.mode}, which is not supported: save it as RGB")
+    if not has_16_bits and image.mode in ("I", "F"):
+        raise InputError(f"{path} has 32-bit pixels, whose value of white is unknown: save it with 8 or 16 bits")
+    if has_16_bits:
+        converted = _from_16_bits(image)
     elif packing and "transparency" in image.info:
-        _mend_transparent_colour(image, packing, path)
-    if shown.has_transparency_data:
-        ink = shown.convert("RGBA")
-        shown = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
+        _scale_transparent_color(image, packing, path)
+    if converted.has_transparency_data:
+        foreground = converted.convert("RGBA")
+        converted = Image.alpha_composite(Image.new("RGBA", foreground.size, "white"), foreground)
     mode = "L" if channels == 1 else "RGB"
-    return shown if shown.mode == mode else shown.convert(mode)
+    return converted if converted.mode == mode else converted.convert(mode)
 
 
 def _from_16_bits(image: "ImageFile") -> "Image":
-    """Grey of 8 bits, white where the samples are the transparent colour. Pillow compares that with 8 bits only."""
+    """Convert 16-bit gray to 8 bits, and the transparent color, which Pillow supports for 8 bits only, to white."""
     from PIL import Image
 
     samples = np.asarray(image).astype(np.uint16)
     if image.format == "TIFF" and image.tag_v2.get(262) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
-        samples = 65_535 - samples  # which Pillow does with 8 bits only
-    grey = (samples // 257).astype(np.uint8)
+        samples = 65_535 - samples  # Pillow inverts only 8-bit samples
+    gray = (samples // 257).astype(np.uint8)
     if "transparency" in image.info:
-        grey[samples == image.info["transparency"]] = 255
-    return Image.fromarray(grey)
+        gray[samples == image.info["transparency"]] = 255
+    return Image.fromarray(gray)
 
 
-def _mend_transparent_colour(image: "Image", packing: str, path: Path) -> None:
-    """Bring a PNG's transparent colour to 8 bits, as Pillow brings the pixels; bits beyond the depth do not count."""
-    colour = image.info["transparency"]
+def _scale_transparent_color(image: "Image", packing: str, path: Path) -> None:
+    """Scale a PNG's transparent color to 8 bits, as Pillow scales the pixels; only the low bits of the depth count."""
+    color = image.info["transparency"]
     if packing == "RGB;16B":
         raise InputError(
-            f"{path} has 16 bits a channel and a transparent colour, of which Pillow keeps 8: save it with an alpha "
+            f"{path} has 16 bits per channel and a transparent color, of which Pillow keeps 8: save it with an alpha "
             "channel, or with 8 bits"
         )
-    if packing in PNG_GREY:
-        largest, factor = PNG_GREY[packing]
-        image.info["transparency"] = (colour & largest) * factor
+    if packing in PNG_GRAY:
+        largest, factor = PNG_GRAY[packing]
+        image.info["transparency"] = (color & largest) * factor
     elif packing == "RGB":
-        image.info["transparency"] = tuple(sample & 255 for sample in colour)
+        image.info["transparency"] = tuple(sample & 255 for sample in color)

@@ -1,4 +1,4 @@
-"""The tables of data sets: those that have a name, and the kinds that a place is given for."""
+"""Registries of datasets: those with a name, and the schemes that load files from a path."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "fashion_mnist": load_fashion_mnist,
     "cifar10": load_cifar10,
 }
-SOURCES: dict[str, Source] = {source.name: source for source in (MNIST, FASHION_MNIST, CIFAR10)}  # of those in files
+SOURCES: dict[str, Source] = {source.name: source for source in (MNIST, FASHION_MNIST, CIFAR10)}
 SCHEMES: dict[str, Callable[[str], PartialDataset]] = {
     "folder": load_image_folder,  # folder:PATH
     "tfds": load_tfds,  # tfds:NAME
@@ -40,50 +40,48 @@ SCHEMES: dict[str, Callable[[str], PartialDataset]] = {
 
 
 def load(name: str, *, streaming: bool = False) -> Dataset:
-    """A data set by its name, from this machine or downloaded, or one of your own, by its kind and place.
+    """Load a dataset by name, downloading it if necessary, or from your own files, by scheme and path.
 
     Args:
-        name: one of ``DATASETS``, or ``folder:PATH`` (pictures, a folder a class, or an archive of such folders),
-            ``npz:FILE``, ``idx:PATH`` (IDX files, as MNIST's), ``tfds:NAME`` (of TensorFlow Datasets).
-        streaming: leave the training images of a folder or of TensorFlow Datasets where they are, and read each as it
-            is needed (:class:`LazySplit`): for what does not fit in memory. The other parts are read.
+        name: one of ``DATASETS``, or ``folder:PATH`` (images in one folder per class, or an archive of such folders),
+            ``npz:FILE``, ``idx:PATH`` (IDX files, like those of MNIST), ``tfds:NAME`` (TensorFlow Datasets).
+        streaming: read training images on access (:class:`LazySplit`), for datasets larger than memory. Applies to
+            ``folder`` and ``tfds``; the validation and test split are always loaded into memory.
 
     Raises:
-        InputError: an unknown name, damaged files, or files that cannot be had or read; it says what to do.
+        InputError: if the name is unknown, or files are damaged, unreadable or cannot be downloaded.
 
     >>> load("digits").image_shape
     (8, 8, 1)
     >>> load("digit")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown data set 'digit': did you mean 'digits'? Known: digits, mnist, fashion_mnist,
+    jaxconv.errors.InputError: unknown dataset 'digit': did you mean 'digits'? Known: digits, mnist, fashion_mnist,
         cifar10
-    >>> load("foldr:pictures")
+    >>> load("foldr:images")
     Traceback (most recent call last):
-    jaxconv.errors.InputError: unknown kind of data set 'foldr': did you mean 'folder'? Known: folder, tfds, npz, idx
+    jaxconv.errors.InputError: unknown dataset scheme 'foldr': did you mean 'folder'? Known: folder, tfds, npz, idx
     """
-    kind, colon, place = str(name).partition(":")
+    scheme, colon, location = str(name).partition(":")
     if colon:
-        checks.one_of("kind of data set", kind, SCHEMES)
-        if not place:
-            raise InputError(f"{name} lacks its place: give {kind}:{'NAME' if kind == 'tfds' else 'PATH'}")
-        with readable(name):
-            return complete_splits(SCHEMES[kind](place), stream=streaming)
+        checks.one_of("dataset scheme", scheme, SCHEMES)
+        if not location:
+            raise InputError(f"{name} is incomplete: give {scheme}:{'NAME' if scheme == 'tfds' else 'PATH'}")
+        with read_errors(name):
+            return complete_splits(SCHEMES[scheme](location), streaming=streaming)
     if name not in DATASETS and Path(str(name)).exists():
-        kind = "npz" if Path(str(name)).suffix == ".npz" else "folder"
-        raise InputError(f"unknown data set {name!r}: to read the files of that name write {kind}:{name}")
-    checks.one_of("data set", name, DATASETS)
-    with readable(name):
+        scheme = "npz" if Path(str(name)).suffix == ".npz" else "folder"
+        raise InputError(f"unknown dataset {name!r}: to load these files, write {scheme}:{name}")
+    checks.one_of("dataset", name, DATASETS)
+    with read_errors(name):
         dataset = DATASETS[name]()
     return dataclasses.replace(dataset, train=dataset.train.to_lazy()) if streaming else dataset
 
 
 @contextmanager
-def readable(name: str) -> Iterator[None]:
-    """What the file system refuses, in our words: a folder without permission, a file where a folder should be.
+def read_errors(name: str) -> Iterator[None]:
+    """Raise an ``InputError`` of one printable line where the block raises an ``OSError`` or ``InputError``.
 
-    Errors within become one line of text that a terminal can show.
-
-    >>> with readable("toy"):
+    >>> with read_errors("toy"):
     ...     open("nowhere/toy.npz")
     Traceback (most recent call last):
     jaxconv.errors.InputError: toy cannot be read: [Errno 2] No such file or directory: 'nowhere/toy.npz'
@@ -93,7 +91,7 @@ def readable(name: str) -> Iterator[None]:
     except OSError as error:
         raise InputError(printable(f"{name} cannot be read: {error}")) from None
     except InputError as error:
-        line = printable(error)  # names of files and of classes are whatever their maker liked
+        line = printable(error)  # names of files and classes may contain control characters
         if line == str(error):
             raise
         raise type(error)(line) from None

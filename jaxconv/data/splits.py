@@ -1,4 +1,4 @@
-"""From what a source happens to have to the three parts that every data set has."""
+"""Complete the splits of a dataset: hold out a missing validation or test split, and validate labels."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,80 +12,81 @@ Examples = Split | LazySplit
 
 
 class PartialDataset(NamedTuple):
-    """A data set as its files have it: perhaps without a validation or a test part."""
+    """Dataset as stored, whose validation or test split may be missing."""
 
     name: str
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     train: Examples
     validation: Examples | None = None
     test: Examples | None = None
 
 
-def complete_splits(parts: PartialDataset, *, stream: bool = False) -> Dataset:
-    """Make the parts that are missing, and read them into memory.
+def complete_splits(stored: PartialDataset, *, streaming: bool = False) -> Dataset:
+    """Return a dataset with all three splits, holding out those that are missing.
 
-    Without a test part, the validation part is the test part. A part that is still missing is the last sixth of the
-    training examples: 10,000 of MNIST's 60,000, as in the lectures. Where that sixth has less than half of its share of
-    a class, it is the last sixth of each class instead, and at least one example of it.
+    Without a test split, the validation split becomes the test split. A split that is still missing is the last sixth
+    of the training examples: 10,000 of MNIST's 60,000, as in the lectures. If that sixth contains less than half of its
+    proportional number of examples of a class, the last sixth of each class is held out instead, at least one example.
 
     Args:
-        parts: what there is.
-        stream: leave the training images where they are, to be read as they are needed.
+        stored: splits as the files contain them.
+        streaming: read training images on access instead of loading them into memory.
 
     Raises:
-        InputError: a part that is missing would have to be taken from a single example.
+        InputError: if a split is missing and there is only one example to hold out.
     """
-    name, classes, train, validation, test = parts
+    name, class_names, train, validation, test = stored
     if test is None:
         validation, test = None, validation
     if test is None:
-        train, test = _last_sixth(name, train, "testing")
+        train, test = _hold_out_sixth(name, train, "testing")
     if validation is None:
-        train, validation = _last_sixth(name, train, "validation")
+        train, validation = _hold_out_sixth(name, train, "validation")
     return Dataset(
         name,
-        classes,
-        train.to_lazy() if stream else _in_memory(train, f"{name}: train"),
+        class_names,
+        train.to_lazy() if streaming else _in_memory(train, f"{name}: train"),
         _in_memory(validation, f"{name}: validation"),
         _in_memory(test, f"{name}: test"),
     )
 
 
-def _last_sixth(name: str, train: Examples, what: str) -> tuple[Examples, Examples]:
-    """Hold out the last sixth, or the last sixth of each class, where the classes come one after the other.
+def _hold_out_sixth(name: str, train: Examples, purpose: str) -> tuple[Examples, Examples]:
+    """Hold out the last sixth of the examples, or the last sixth of each class if the examples are sorted by class.
 
-    The last sixth stands if it has at least half of its share of every class.
+    They count as sorted if the last sixth contains less than half of its proportional number of any class.
     """
-    labels, held = train.labels, np.zeros(len(train.labels), bool)
+    labels, held_out = train.labels, np.zeros(len(train.labels), bool)
     if len(labels) < 2:
-        raise InputError(f"{name}: one example is too few for training and {what}")
-    held[-max(1, len(labels) // 6) :] = True
+        raise InputError(f"{name}: one example is too few for training and {purpose}")
+    held_out[-max(1, len(labels) // 6) :] = True
     counts = np.bincount(labels)
-    if (np.bincount(labels[held], minlength=len(counts)) < np.maximum(counts // 12, counts > 1)).any():
-        held[:] = False
+    if (np.bincount(labels[held_out], minlength=len(counts)) < np.maximum(counts // 12, counts > 1)).any():
+        held_out[:] = False
         for label in np.flatnonzero(counts > 1):
-            held[np.flatnonzero(labels == label)[-max(1, counts[label] // 6) :]] = True
-    return _where(train, ~held), _where(train, held)
+            held_out[np.flatnonzero(labels == label)[-max(1, counts[label] // 6) :]] = True
+    return _select(train, ~held_out), _select(train, held_out)
 
 
-def _where(examples: Examples, chosen: np.ndarray) -> Examples:
+def _select(examples: Examples, mask: np.ndarray) -> Examples:
+    """Return the examples where ``mask`` is True."""
     if isinstance(examples, Split):
-        return Split(examples.images[chosen], examples.labels[chosen])
-    places = np.flatnonzero(chosen)
+        return Split(examples.images[mask], examples.labels[mask])
+    indices = np.flatnonzero(mask)
     items = (
-        examples.items[places]
+        examples.items[indices]
         if isinstance(examples.items, np.ndarray)
-        else [examples.items[i] for i in places.tolist()]
+        else [examples.items[i] for i in indices.tolist()]
     )
-    return dataclasses.replace(examples, items=items, labels=examples.labels[chosen])
+    return dataclasses.replace(examples, items=items, labels=examples.labels[mask])
 
 
 def _in_memory(examples: Examples, title: str) -> Split:
     return examples.to_memory(title) if isinstance(examples, LazySplit) else examples
 
 
-def as_class_labels(who: str, labels: np.ndarray) -> np.ndarray:
-    """Labels as ``(N,)`` int32; refuse what are no class numbers, and none at all.
+def as_class_labels(name: str, labels: np.ndarray) -> np.ndarray:
+    """Return labels as ``(N,)`` int32; raise InputError if they are empty or not class indices.
 
     >>> as_class_labels("toy", np.array([[2], [0]], np.uint8)).tolist()
     [2, 0]
@@ -94,19 +95,20 @@ def as_class_labels(who: str, labels: np.ndarray) -> np.ndarray:
         labels = labels[:, 0]
     if labels.ndim != 1 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
-            f"{who}: labels {labels.dtype}{labels.shape} should be one whole number an image, (N,) or (N, 1), and at "
-            "least one; of one-hot rows take labels.argmax(1)"
+            f"{name}: labels {labels.dtype}{labels.shape} must be one integer per image, (N,) or (N, 1), and not "
+            "empty; for one-hot labels use labels.argmax(1)"
         )
-    wrong = np.flatnonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
-    if wrong.size:
+    invalid = np.flatnonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
+    if invalid.size:
         raise InputError(
-            f"{who}: label {labels[wrong[0]]} (example {wrong[0]}) is no class: number the classes from 0 without gaps"
+            f"{name}: label {labels[invalid[0]]} (example {invalid[0]}) is not a class index: number the classes from "
+            "0 without gaps"
         )
     return labels.astype(np.int32)
 
 
-def default_class_names(who: str, labels: np.ndarray) -> tuple[str, ...]:
-    """Names for classes that have none: "0", "1" and so on, up to the highest label.
+def default_class_names(name: str, labels: np.ndarray) -> tuple[str, ...]:
+    """Return the class indices as names: "0", "1" and so on, up to the highest label.
 
     >>> default_class_names("toy", np.array([1, 0, 2]))
     ('0', '1', '2')
@@ -114,7 +116,7 @@ def default_class_names(who: str, labels: np.ndarray) -> tuple[str, ...]:
     highest = int(labels.max())
     if highest >= len(labels):
         raise InputError(
-            f"{who}: label {highest} (example {labels.argmax()}) makes {highest + 1} classes, more than the "
+            f"{name}: label {highest} (example {labels.argmax()}) makes {highest + 1} classes, more than the "
             f"{len(labels)} training examples: number the classes from 0 without gaps"
         )
     return tuple(map(str, range(highest + 1)))

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10 and the digits of scikit-learn, in their official files."""
+"""Load MNIST, Fashion-MNIST and CIFAR-10 from their official files, and the digits of scikit-learn."""
 
 import tarfile
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxconv.data.safe_pickle import load_arrays
 from jaxconv.errors import InputError
 from jaxconv.utils.files import read_bytes
 
-# LeCun's own host comes last: it often answers 403 or 503.
+# LeCun's own server is last: it often responds with 403 or 503.
 MNIST = Source(
     name="mnist",
     mirrors=(
@@ -67,41 +67,41 @@ CLOTHES = (
 
 
 def load_mnist() -> Dataset:
-    """60,000 + 10,000 handwritten digits, 28×28; the last 10,000 of the training set are held out for validation.
+    """Load MNIST: 60,000 + 10,000 handwritten digits, 28×28; the last 10,000 training images are for validation.
 
     Source: LeCun, Cortes & Burges, 1998.
     """
-    return _load(MNIST, DIGITS)
+    return _load_mnist_format(MNIST, DIGITS)
 
 
 def load_fashion_mnist() -> Dataset:
-    """60,000 + 10,000 pictures of clothes in ten classes, 28×28, in the format and the split of MNIST.
+    """Load Fashion-MNIST: 60,000 + 10,000 images of clothes in ten classes, in the format and splits of MNIST.
 
     Source: Xiao, Rasul & Vollgraf, 2017, https://arxiv.org/abs/1708.07747.
     """
-    return _load(FASHION_MNIST, CLOTHES)
+    return _load_mnist_format(FASHION_MNIST, CLOTHES)
 
 
-def _load(source: Source, classes: tuple[str, ...]) -> Dataset:
-    train, validation = hold_out(_read_mnist(source, "train"), 10_000)
-    return Dataset(source.name, classes, train, validation, _read_mnist(source, "t10k"))
+def _load_mnist_format(source: Source, class_names: tuple[str, ...]) -> Dataset:
+    train, validation = hold_out(_read_split(source, "train"), 10_000)
+    return Dataset(source.name, class_names, train, validation, _read_split(source, "t10k"))
 
 
-def _read_mnist(source: Source, part: str) -> Split:
-    images = read_idx(ensure_file(source, f"{part}-images-idx3-ubyte.gz"))
-    labels = read_idx(ensure_file(source, f"{part}-labels-idx1-ubyte.gz"))
+def _read_split(source: Source, prefix: str) -> Split:
+    images = read_idx(ensure_file(source, f"{prefix}-images-idx3-ubyte.gz"))
+    labels = read_idx(ensure_file(source, f"{prefix}-labels-idx1-ubyte.gz"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise InputError(f"{source.name}: images {images.shape} and labels {labels.shape} do not go together")
+        raise InputError(f"{source.name}: images {images.shape} and labels {labels.shape} do not match")
     return Split(images[..., None], labels.astype(np.int32))
 
 
 def load_digits() -> Dataset:
-    """1,797 digits of 8×8 pixels, written by 13 people: 1,257 to train, 180 to choose, 360 to test.
+    """Load 1,797 digits of 8×8 pixels by 13 writers: 1,257 for training, 180 for validation, 360 for test.
 
-    The set has no official parts and runs writer by writer, so it is shuffled once, always the same way. Digits of
-    one writer are in all three parts: the accuracy says nothing about new writers.
+    There are no official splits, and the digits are sorted by writer, so they are shuffled with a fixed seed. The
+    digits of one writer occur in all three splits: the accuracy is no estimate for new writers.
 
-    Source: E. Alpaydin & C. Kaynak, 1998, https://archive.ics.uci.edu/dataset/80 (the test part of it).
+    Source: E. Alpaydin & C. Kaynak, 1998, https://archive.ics.uci.edu/dataset/80 (its test set).
 
     >>> digits = load_digits()
     >>> digits.train.images.shape, digits.validation.images.shape, digits.test.images.shape
@@ -110,14 +110,14 @@ def load_digits() -> Dataset:
     from sklearn import datasets
 
     bunch = datasets.load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]  # stored as 0 to 16
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]  # scikit-learn stores 0 to 16
     labels = bunch.target.astype(np.int32)
     order = np.random.default_rng(0).permutation(len(images))
-    test, validation, train = (Split(images[part], labels[part]) for part in np.split(order, [360, 540]))
-    return Dataset("digits", tuple("0123456789"), train, validation, test)
+    test, validation, train = (Split(images[indices], labels[indices]) for indices in np.split(order, [360, 540]))
+    return Dataset("digits", DIGITS, train, validation, test)
 
 
-BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"  # folders, as the official archives name them
+BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"  # folder names in the official archives
 CIFAR10 = Source(
     name="cifar10",
     mirrors=(
@@ -129,36 +129,38 @@ CIFAR10 = Source(
     },
     unpacked=(BINARY, PYTHON),
 )
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-RECORDS = 10_000  # in each of the six files
-MOST_BYTES = 2**26  # of such a file; the official ones have 31 MB
-PIXELS = 3 * 32 * 32  # bytes: all red ones, row by row, then all green, then all blue
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NUM_RECORDS = 10_000  # per file; there are six
+MAX_FILE_BYTES = 2**26  # the official files have 31 MB
+IMAGE_BYTES = 3 * 32 * 32  # all red pixels row by row, then all green, then all blue
 
 
 def load_cifar10() -> Dataset:
-    """50,000 + 10,000 photographs of ten kinds of thing, 32×32 in colour; the last 5,000 to train are for validation.
+    """Load CIFAR-10: 50,000 + 10,000 color photographs of ten classes, 32×32.
 
-    That leaves 45,000 to train, as He et al. (2015, https://arxiv.org/abs/1512.03385) split it.
+    The last 5,000 training images are for validation, which leaves 45,000 for training, as in He et al. (2015,
+    https://arxiv.org/abs/1512.03385).
 
     Unpacked files (``cifar-10-batches-bin/`` or ``cifar-10-batches-py/``, in ``$JAXCONV_DATA/cifar10``, in
-    ``$JAXCONV_DATA`` or in the cache folder) are used if their sizes and labels are right; they are not compared with
-    official checksums. If there are none, the official archive is read as it is, without unpacking it. It is
-    downloaded if it is not there, and its checksum must be right.
+    ``$JAXCONV_DATA`` or in the cache folder) are used if their sizes and labels are valid; there are no official
+    checksums for them. Without unpacked files the official archive is read, without unpacking it. It is downloaded if
+    it is missing, and its checksum must match.
 
     Source: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
     folder = find_extracted(CIFAR10)
     if folder is None:
         (archive,) = CIFAR10.files
-        parts = _from_archive(ensure_file(CIFAR10, archive))
+        train, test = _read_cifar10_archive(ensure_file(CIFAR10, archive))
     else:
-        parts = _read_cifar(folder.name == BINARY, folder, lambda name: read_bytes(folder / name, MOST_BYTES))
-    train, test = parts
-    return Dataset("cifar10", CLASSES, *hold_out(train, RECORDS // 2), test)
+        train, test = _read_cifar10(
+            folder.name == BINARY, folder, lambda name: read_bytes(folder / name, MAX_FILE_BYTES)
+        )
+    return Dataset("cifar10", CIFAR10_CLASSES, *hold_out(train, NUM_RECORDS // 2), test)
 
 
-def _from_archive(path: Path) -> tuple[Split, Split]:
-    with tarfile.open(path) as tar:  # nothing is unpacked, so nothing can land anywhere
+def _read_cifar10_archive(path: Path) -> tuple[Split, Split]:
+    with tarfile.open(path) as tar:  # reading members writes nothing to the disk
 
         def read(name: str) -> bytes:
             member = tar.extractfile(f"{BINARY}/{name}")
@@ -166,48 +168,55 @@ def _from_archive(path: Path) -> tuple[Split, Split]:
                 raise KeyError(name)
             return member.read()
 
-        return _read_cifar(True, path / BINARY, read)
+        return _read_cifar10(True, path / BINARY, read)
 
 
-def _read_cifar(binary: bool, folder: Path, read: Callable[[str], bytes]) -> tuple[Split, Split]:
-    """Five batches to train with and one to test, whatever they are read from."""
-    end, parse = (".bin", _binary_batch) if binary else ("", _python_batch)
+def _read_cifar10(binary: bool, folder: Path, read: Callable[[str], bytes]) -> tuple[Split, Split]:
+    """Read five training batches and one test batch; ``read`` maps a file name to the file's content."""
+    suffix, parse = (".bin", _parse_binary_batch) if binary else ("", _parse_python_batch)
     batches = []
-    for name in (*(f"data_batch_{n}{end}" for n in range(1, 6)), f"test_batch{end}"):
+    for name in (*(f"data_batch_{n}{suffix}" for n in range(1, 6)), f"test_batch{suffix}"):
         try:
             batches.append(parse(read(name), folder / name))
         except (FileNotFoundError, KeyError):
-            raise InputError(f"cifar10: {folder} has no {name}: get it again, or delete the folder") from None
+            raise InputError(f"cifar10: {folder} has no {name}: download it again, or delete the folder") from None
     images, labels = zip(*batches[:5], strict=True)
     return Split(np.concatenate(images), np.concatenate(labels)), batches[5]
 
 
-def _binary_batch(raw: bytes, path: Path) -> Split:
-    """Records of a label and its pixels, one after the other."""
-    if len(raw) != RECORDS * (1 + PIXELS):
+def _parse_binary_batch(raw: bytes, path: Path) -> Split:
+    """Parse consecutive records of one label byte and the image bytes."""
+    record_bytes = 1 + IMAGE_BYTES
+    if len(raw) != NUM_RECORDS * record_bytes:
         raise InputError(
-            f"{path} has {len(raw):,} bytes, wanted {RECORDS * (1 + PIXELS):,}: {RECORDS:,} records of {1 + PIXELS:,}"
+            f"{path} has {len(raw):,} bytes, expected {NUM_RECORDS * record_bytes:,}: {NUM_RECORDS:,} records of "
+            f"{record_bytes:,}"
         )
-    records = np.frombuffer(raw, np.uint8).reshape(RECORDS, 1 + PIXELS)
-    return _batch(records[:, 1:], records[:, 0].astype(np.int32), path)
+    records = np.frombuffer(raw, np.uint8).reshape(NUM_RECORDS, record_bytes)
+    return _as_split(records[:, 1:], records[:, 0].astype(np.int32), path)
 
 
-def _python_batch(raw: bytes, path: Path) -> Split:
-    """A pickled dict with the same records: their labels, and their pixels."""
+def _parse_python_batch(raw: bytes, path: Path) -> Split:
+    """Parse a pickled dict with the arrays ``data`` and ``labels`` of the same records."""
     content = load_arrays(raw, path)
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no dict but a {type(content).__name__}")
+        raise InputError(f"{path} must contain a dict, got a {type(content).__name__}")
     data, labels = (content.get(key, content.get(key.decode())) for key in (b"data", b"labels"))
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (RECORDS, PIXELS):
-        raise InputError(f"{path} should have data, an array uint8{(RECORDS, PIXELS)}")
-    if not isinstance(labels, list) or len(labels) != RECORDS or not all(isinstance(label, int) for label in labels):
-        raise InputError(f"{path} should have labels, a list of {RECORDS:,} whole numbers")
-    return _batch(data, np.array(labels), path)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (NUM_RECORDS, IMAGE_BYTES):
+        raise InputError(f"{path} must have data, an array uint8{(NUM_RECORDS, IMAGE_BYTES)}")
+    if (
+        not isinstance(labels, list)
+        or len(labels) != NUM_RECORDS
+        or not all(isinstance(label, int) for label in labels)
+    ):
+        raise InputError(f"{path} must have labels, a list of {NUM_RECORDS:,} integers")
+    return _as_split(data, np.array(labels), path)
 
 
-def _batch(pixels: np.ndarray, labels: np.ndarray, path: Path) -> Split:
-    wrong = np.flatnonzero((labels < 0) | (labels > 9))
-    if wrong.size:
-        raise InputError(f"{path} has label {labels[wrong[0]]} (record {wrong[0]}), wanted 0 to 9: it is damaged")
+def _as_split(pixels: np.ndarray, labels: np.ndarray, path: Path) -> Split:
+    """Return a split of channels-last images; raise InputError for a label outside of 0 to 9."""
+    invalid = np.flatnonzero((labels < 0) | (labels > 9))
+    if invalid.size:
+        raise InputError(f"{path} has label {labels[invalid[0]]} (record {invalid[0]}), expected 0 to 9: it is damaged")
     images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return Split(images, labels.astype(np.int32))

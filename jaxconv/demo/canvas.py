@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxconv import data
-from jaxconv.data.images import open_picture, read_image_shape
+from jaxconv.data.images import open_image, read_image_shape
 from jaxconv.errors import InputError
 
 
@@ -65,7 +65,7 @@ def read_canvas(address: str | None) -> np.ndarray | None:
         return None
     try:
         written = base64.b64decode(address.partition(",")[2], validate=True)
-        with open_picture(written, most_pixels=MOST_DRAWN) as image:
+        with open_image(written, max_pixels=MOST_DRAWN) as image:
             return np.asarray(image.convert("RGBA"))
     except ValueError as error:  # of base64, or an InputError
         raise InputError(f"the canvas: {error}") from None

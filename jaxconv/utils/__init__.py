@@ -1,1 +1,1 @@
-"""Files, text and tables: helpers that know nothing of networks."""
+"""General helpers: files, terminal output, tables, progress bars, call signatures and timing."""

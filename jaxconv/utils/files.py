@@ -1,7 +1,6 @@
-"""Read and write files so that a crash, a full disk or a symbolic link does no harm.
+"""Read and write files safely in case of a crash, a full disk or a symbolic link.
 
-Every file that jaxconv writes goes through :func:`writing`, and every JSON file of its own that it reads through
-:func:`read_json`.
+jaxconv writes all files with :func:`writing`, and reads its own JSON files with :func:`read_json`.
 """
 
 import json
@@ -23,13 +22,14 @@ MAX_JSON_BYTES = 64 * 2**20
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write; it takes its name when the block ends without an error.
+    """Open a file for atomic writing: ``path`` is replaced when the block ends without an error.
 
-    The bytes go to a new file beside ``path``, then to the disk, and then the new file is renamed. So ``path`` is
-    whole or what it was, after a crash or a power cut too. A symbolic link in its place is replaced, not followed.
+    The bytes are written to a temporary file beside ``path`` and synced to the disk; then the file is renamed. After a
+    crash or a power failure ``path`` has its old or its complete new content. A symbolic link is replaced, not
+    followed.
 
     Raises:
-        InputError: ``path`` cannot be written, or is a folder, a device or a pipe.
+        InputError: if ``path`` cannot be written, or is a folder, a device or a pipe.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
@@ -57,7 +57,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Raise an ``InputError`` that names ``path`` where the block raises an ``OSError``."""
+    """Convert an ``OSError`` of the block into an ``InputError`` that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -65,7 +65,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a whole file, as :func:`writing` does; text as UTF-8.
+    """Write a complete file with :func:`writing`; text is encoded as UTF-8.
 
     Raises:
         InputError: as :func:`writing`.
@@ -75,20 +75,20 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a value as JSON, as :func:`writing` does.
+    """Write a value as a JSON file with :func:`writing`.
 
     Raises:
-        InputError: as :func:`writing`; a value that JSON does not have, such as NaN.
+        InputError: as :func:`writing`, or if JSON cannot represent the value, such as NaN.
     """
     write_file(path, to_json(content, indent=2) + "\n")
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a record to a file, as one line of JSON, and to the disk.
+    """Append a record to a file as one line of JSON, and sync it to the disk.
 
     Raises:
-        InputError: the file cannot be written, or is a symbolic link, a device or a pipe; a value that JSON does not
-            have, such as NaN.
+        InputError: if the file cannot be written, or is a symbolic link, a device or a pipe, or JSON cannot represent
+            a value, such as NaN.
     """
     line = to_json(record) + "\n"
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -101,7 +101,7 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as lines of JSON, as :func:`writing` does.
+    """Write records as lines of JSON with :func:`writing`.
 
     Raises:
         InputError: as :func:`write_json`.
@@ -110,45 +110,42 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def make_folder(folder: Path, *, new: bool = False) -> None:
-    """Make a folder and those above it, where they do not exist.
+    """Create a folder and its parents if they do not exist.
 
     Args:
-        folder: its path. A symbolic link to a folder counts as one.
-        new: raise ``FileExistsError`` if it exists.
+        folder: path of the folder, or of a symbolic link to one.
+        new: raise ``FileExistsError`` if the folder exists.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: if the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=not new)
     except OSError as error:
         if new and isinstance(error, FileExistsError):
             raise
-        raise InputError(f"the folder {folder} cannot be made: {error.strerror or error}") from None
+        raise InputError(f"the folder {folder} cannot be created: {error.strerror or error}") from None
 
 
 def refuse_link(folder: Path) -> None:
-    """Refuse a symbolic link where a folder is written into.
+    """Raise InputError if ``folder`` is a symbolic link, so that files cannot be written outside of a run folder.
 
-    A run folder may come from a stranger: what is written into it stays in it.
-
-    Raises:
-        InputError: ``folder`` is a symbolic link.
+    A run folder may come from an untrusted source.
     """
     if folder.is_symlink():
-        raise InputError(f"{folder} is a symbolic link, and nothing is written through it: put a folder in its place")
+        raise InputError(f"{folder} is a symbolic link, which is not written through: replace it by a folder")
 
 
 def to_json(content: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
-    """A value as JSON; paths as text.
+    """Serialize a value to JSON; paths become strings.
 
     Args:
-        content: the value.
-        indent: spaces a level; None writes one line.
-        default: makes a value of JSON of any other; by default only paths are taken.
+        content: value to serialize.
+        indent: spaces per level; None for a single line.
+        default: function that converts other types to JSON values; by default only paths are converted.
 
     Raises:
-        InputError: a value that JSON does not have, such as NaN.
+        InputError: if JSON cannot represent a value, such as NaN.
 
     >>> to_json({"loss": 0.5})
     '{"loss": 0.5}'
@@ -156,77 +153,77 @@ def to_json(content: Any, *, indent: int | None = None, default: Callable[[Any],
     try:
         return json.dumps(content, indent=indent, default=default or _path_as_text, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{content!r:.200} does not go into JSON: {error}") from None
+        raise InputError(f"{content!r:.200} cannot be written as JSON: {error}") from None
 
 
 def read_json(path: Path, kind: Any = Any) -> Any:
-    """Read a JSON file of a stated type.
+    """Read a JSON file, and validate and convert its content to a type.
 
     Args:
-        path: of at most 64 MiB.
-        kind: a type: a dataclass, a ``TypedDict``, ``dict[str, float]``, ``Annotated[int, msgspec.Meta(ge=1)]``.
-            The content is checked and converted, ranges too.
+        path: file of at most 64 MiB.
+        kind: type of the content, such as a dataclass, a ``TypedDict``, ``dict[str, float]`` or, with a range,
+            ``Annotated[int, msgspec.Meta(ge=1)]``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it cannot be read, is too large or too deep, is not JSON, or is of another type.
+        FileNotFoundError: if the file does not exist.
+        InputError: if the file cannot be read, is too large or too deeply nested, is not JSON, or has another type.
     """
     return from_dict(read_bytes(path, MAX_JSON_BYTES), kind, name=str(path))
 
 
 def from_dict(text: bytes | str, kind: Any = Any, *, name: str) -> Any:
-    """A value from JSON, checked as :func:`read_json` does; ``name`` is what an error calls the text.
+    """Parse JSON text and convert it to a type, like :func:`read_json`; ``name`` names the text in errors.
 
     >>> from_dict('{"size": "big"}', dict[str, int], name="config.json")
     Traceback (most recent call last):
     jaxconv.errors.InputError: config.json is damaged: Expected `int`, got `str` - at `$[...]`
     """
-    # Not msgspec's parser: it refuses the lone surrogates that stand for bytes of a file name that are no UTF-8.
+    # json instead of msgspec's parser, which rejects the lone surrogates that encode non-UTF-8 bytes of file names.
     try:
-        content = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+        content = json.loads(text, parse_constant=_reject_number, parse_float=_parse_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}") from None
     return as_type(content, kind, name=name)
 
 
 def as_type(content: Any, kind: Any, *, name: str) -> Any:
-    """A value out of JSON, checked and converted to a type; ``name`` is what an error calls it.
+    """Validate a JSON value and convert it to a type; ``name`` names the value in errors.
 
     Raises:
-        InputError: the value is of another type, or out of its range.
+        InputError: if the value has another type, or is out of range.
 
     >>> as_type({"runs": "mine"}, dict[str, Path], name="config.json")["runs"].name
     'mine'
     """
     try:
         return msgspec.convert(content, kind, dec_hook=_text_as_path)
-    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:  # the second of a surrogate
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:  # UnicodeEncodeError: a surrogate
         raise InputError(f"{name} is damaged: {error}") from None
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a regular file of at most ``most`` bytes.
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of at most ``max_bytes`` bytes.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it cannot be read, is a folder, a device or a pipe, or is larger.
+        FileNotFoundError: if the file does not exist.
+        InputError: if the file cannot be read, is a folder, a device or a pipe, or is larger.
     """
     with open_file(path) as file:
         try:
-            content = file.read(most + 1)
+            content = file.read(max_bytes + 1)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(content) > most:
-        raise InputError(f"{path} is larger than {most:,} bytes")
+    if len(content) > max_bytes:
+        raise InputError(f"{path} is larger than {max_bytes:,} bytes")
     return content
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file to read. A pipe, which would wait for a writer, is refused at once.
+    """Open a regular file for reading, without blocking on a pipe that has no writer.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it cannot be read, or is a folder, a device or a pipe.
+        FileNotFoundError: if the file does not exist.
+        InputError: if the file cannot be read, or is a folder, a device or a pipe.
     """
     try:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -244,8 +241,8 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk, so that a rename in it survives a power cut. Windows has no such call."""
-    if os.name == "nt":
+    """Sync a folder's entries to the disk, so that a rename in it survives a power failure."""
+    if os.name == "nt":  # Windows cannot sync folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -255,7 +252,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse what a rename would destroy though it is no file."""
+    """Raise InputError if ``path`` exists and is neither a regular file nor a link; renaming would replace it."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -267,7 +264,7 @@ def _check_replaceable(path: Path) -> None:
 def _path_as_text(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} is no value of JSON")
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
 def _text_as_path(kind: type, value: Any) -> Any:
@@ -276,22 +273,22 @@ def _text_as_path(kind: type, value: Any) -> Any:
     raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        _refuse_number(text)
+        _reject_number(text)
     return value
 
 
-def _refuse_number(text: str) -> None:
-    raise ValueError(f"{text:.20} is no number of JSON")
+def _reject_number(text: str) -> None:
+    raise ValueError(f"{text:.20} is not a JSON number")
 
 
 def check_writable(option: str, path: Path | None) -> None:
-    """Refuse a file that could not be written in the end.
+    """Check before a long computation that its output file can be written.
 
     Raises:
-        InputError: it is a folder, or in none that is there.
+        InputError: if ``path`` is a folder, or its parent folder does not exist.
     """
     if path and path.is_dir():
         raise InputError(f"{option} {path} is a folder: name a file in it")

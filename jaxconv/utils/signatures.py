@@ -1,4 +1,4 @@
-"""Calls with the wrong arguments: what Python tells in a ``TypeError``, in a sentence that names what is right."""
+"""Check calls against signatures; errors list the arguments of the function and suggest the closest name."""
 
 import difflib
 import functools
@@ -11,7 +11,7 @@ from jaxconv.errors import ArgumentError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What PyTorch, Keras and Flax call the same, where the names are not alike.
+# Names of the same argument in PyTorch, Keras and Flax, where a close match would not find it.
 SYNONYMS = {
     "bias": ("use_bias",),
     "epsilon": ("eps",),
@@ -27,7 +27,7 @@ SYNONYMS = {
 
 
 def checked_call(function: Callable[P, R]) -> Callable[P, R]:
-    """Return the function, whose calls raise an :class:`ArgumentError` where Python would raise a ``TypeError``.
+    """Wrap a function so that a call with invalid arguments raises an :class:`ArgumentError`, not a ``TypeError``.
 
     >>> @checked_call
     ... def pool(window_shape, *, stride=1):
@@ -47,53 +47,56 @@ It takes pool(window_shape, *, stride)
 
 
 def check_call(function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """Refuse arguments that do not fit the function's signature.
+    """Check that arguments match the function's signature.
 
     Raises:
-        ArgumentError: too many arguments, an unknown name, a name given twice, or one that is missing.
+        ArgumentError: if there are too many arguments, or one is unknown, given twice or missing.
     """
     signature = inspect.signature(function)
     try:
         signature.bind(*args, **options)
     except TypeError:
-        who = getattr(function, "__name__", repr(function))
-        raise _error(who, signature, args, options).from_source(who) from None
+        name = getattr(function, "__name__", repr(function))
+        raise _call_error(name, signature, args, options).from_source(name) from None
 
 
-def _error(who: str, signature: inspect.Signature, args: tuple[Any, ...], options: Mapping[str, Any]) -> ArgumentError:
-    takes = f"It takes {who}({_names(signature)})"
+def _call_error(
+    function_name: str, signature: inspect.Signature, args: tuple[Any, ...], options: Mapping[str, Any]
+) -> ArgumentError:
+    """Return the error for arguments that do not match the signature."""
+    usage = f"It takes {function_name}({_format_signature(signature)})"
     parameters = signature.parameters.values()
-    by_place = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in options:
         if name not in signature.parameters:
-            return no_argument(name, signature.parameters, takes)
-    if len(args) > len(by_place):
-        places = f"{len(by_place)} without a name ({', '.join(by_place)})" if by_place else "none without a name"
-        return ArgumentError(f"{len(args)} arguments, but it takes {places}; name the others. {takes}")
-    twice = [name for name in by_place[: len(args)] if name in options]
-    if twice:
-        return ArgumentError(f"{twice[0]} is given twice. {takes}")
-    given = {*by_place[: len(args)], *options}
+            return no_argument(name, signature.parameters, usage)
+    if len(args) > len(positional):
+        limit = f"{len(positional)} without a name ({', '.join(positional)})" if positional else "none without a name"
+        return ArgumentError(f"{len(args)} arguments, but it takes {limit}; name the others. {usage}")
+    repeated = [name for name in positional[: len(args)] if name in options]
+    if repeated:
+        return ArgumentError(f"{repeated[0]} is given twice. {usage}")
+    supplied = {*positional[: len(args)], *options}
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    missing = [name for name in required if name not in given]
-    return ArgumentError(f"{' and '.join(missing)} must be given. {takes}")
+    missing = [name for name in required if name not in supplied]
+    return ArgumentError(f"{' and '.join(missing)} must be given. {usage}")
 
 
-def no_argument(name: str, names: Iterable[str], takes: str = "") -> ArgumentError:
-    """Return the error for an argument that a function has not.
+def no_argument(name: str, names: Iterable[str], usage: str = "") -> ArgumentError:
+    """Return the error for an unknown argument, with the closest of ``names``.
 
     >>> print(no_argument("epoch", ["epochs", "seed"]))
     no argument is called epoch: did you mean epochs? It takes epochs, seed
     """
     names = list(names)
-    near = nearest(name, names)
-    hint = f": did you mean {near}?" if near else "."
-    takes = takes or f"It takes {', '.join(names)}"
-    return ArgumentError(f"no argument is called {name}{hint} {takes}")
+    closest = nearest(name, names)
+    suggestion = f": did you mean {closest}?" if closest else "."
+    usage = usage or f"It takes {', '.join(names)}"
+    return ArgumentError(f"no argument is called {name}{suggestion} {usage}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the argument that a wrong name is likely to mean, if there is one.
+    """Return the argument that a wrong name probably refers to, by synonyms and spelling, or None.
 
     >>> nearest("strides", ["stride", "padding"]), nearest("filters", ["features"]), nearest("x", ["window_shape"])
     ('stride', 'features', None)
@@ -103,12 +106,12 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return next(iter(synonyms + difflib.get_close_matches(name, names, n=1)), None)
 
 
-def _names(signature: inspect.Signature) -> str:
-    """Return the names of a signature, without types and defaults."""
-    names, star = [], False
+def _format_signature(signature: inspect.Signature) -> str:
+    """Format the names of the parameters, without types and defaults."""
+    names, has_star = [], False
     for p in signature.parameters.values():
-        if p.kind is p.KEYWORD_ONLY and not star:
+        if p.kind is p.KEYWORD_ONLY and not has_star:
             names.append("*")
-        star = star or p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
+        has_star = has_star or p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
         names.append("*" * (p.kind is p.VAR_POSITIONAL) + "**" * (p.kind is p.VAR_KEYWORD) + p.name)
     return ", ".join(names)

@@ -1,4 +1,4 @@
-"""Tables of rich: created in one way, and as text for a terminal, a file or a notebook."""
+"""Create rich tables, and render them as text for a terminal, a file or a notebook."""
 
 import io
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def new_table(title: str, *names: str, numbers: Iterable[str] = (), **options: Any) -> "Table":
-    """Create a table of rich's without rows.
+    """Create a rich table without rows.
 
     Args:
-        title: the line above it, if it is not empty.
-        names: headings of the first columns, aligned left.
-        numbers: headings of the columns after them, aligned right.
-        options: of ``rich.table.Table``.
+        title: line above the table; none if empty.
+        names: headings of the first columns, which are aligned left.
+        numbers: headings of the following columns, which are aligned right.
+        options: further options of ``rich.table.Table``.
 
     >>> table = new_table("models", "name", numbers=["parameters"])
     >>> table.add_row("lenet5", "61,706")
@@ -42,10 +42,10 @@ def new_table(title: str, *names: str, numbers: Iterable[str] = (), **options: A
 
 
 def as_text(table: "Table", *, width: int = 160) -> str:
-    """A table of rich's, for a terminal or a file."""
-    # As wide as it needs: a number that is cut is worse than a line that wraps. Left alone, rich would show the table
-    # by itself in a notebook, and in colour wherever someone forces that.
-    paper = console(file=io.StringIO(), width=width, force_jupyter=False, force_terminal=False)
-    paper.print(table)
-    written = paper.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(printable(line.rstrip()) for line in written.split("\n")).rstrip("\n")
+    """Render a rich table as plain text."""
+    # A fixed width, since a wrapped line is better than a truncated number. Without the two options rich would display
+    # the table itself in a notebook, and add colors where FORCE_COLOR is set.
+    buffer = console(file=io.StringIO(), width=width, force_jupyter=False, force_terminal=False)
+    buffer.print(table)
+    text = buffer.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(printable(line.rstrip()) for line in text.split("\n")).rstrip("\n")

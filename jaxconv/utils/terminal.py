@@ -1,6 +1,6 @@
-"""Write to the terminal: other people's text as text, in any encoding, whether or not someone reads it.
+"""Write to the terminal safely: untrusted text is escaped, and any encoding or closed stream is supported.
 
-All that jaxconv prints goes through :func:`tell` and :func:`tell_error`, or through a console of :func:`console`.
+jaxconv prints only with :func:`tell`, :func:`tell_error` and consoles of :func:`console`.
 """
 
 import _thread
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 import unicodedata
 
-LONGEST_ERROR = 2000  # characters
-INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
-_PLAIN = {"×": "x", "→": "->", "…": "...", "–": "-", "±": "+-", "−": "-", "│": "|", "┃": "|", "─": "-", "━": "-"}
+MAX_ERROR_LENGTH = 2000  # characters
+INTERRUPTED = 130  # exit code of shells for Ctrl-C
+_ASCII = {"×": "x", "→": "->", "…": "...", "–": "-", "±": "+-", "−": "-", "│": "|", "┃": "|", "─": "-", "━": "-"}
 
 
 def tell(*lines: object) -> None:
-    r"""Print lines to stdout, each made :func:`printable`: a name with a line break in it stays in its line.
+    r"""Print lines to stdout, each escaped by :func:`printable`, including line breaks within a line.
 
     >>> tell("class a\x1b[31m\nb", "done")
     class a\x1b[31m\nb
@@ -36,18 +36,18 @@ def tell(*lines: object) -> None:
 
 
 def tell_error(message: object, *, program: str = "jaxconv") -> None:
-    """Print one line to stderr, made :func:`printable` and not longer than 2,000 characters."""
+    """Print one line to stderr, escaped by :func:`printable` and shortened to 2,000 characters."""
     line = printable(f"{program}: {message}")
-    if len(line) > LONGEST_ERROR:
-        line = f"{line[: LONGEST_ERROR // 2]} … {line[-LONGEST_ERROR // 2 :]}"
+    if len(line) > MAX_ERROR_LENGTH:
+        line = f"{line[: MAX_ERROR_LENGTH // 2]} … {line[-MAX_ERROR_LENGTH // 2 :]}"
     print(line, file=sys.stderr, flush=True)
 
 
 def console(**options: Any) -> "Console":
-    """A console of rich's, to which square brackets are no markup, and ``:smile:`` is no emoji.
+    """Create a rich console without markup, emoji codes and highlighting.
 
     Args:
-        options: of ``rich.console.Console``.
+        options: further options of ``rich.console.Console``.
     """
     from rich.console import Console
 
@@ -55,33 +55,34 @@ def console(**options: Any) -> "Console":
 
 
 def set_up() -> None:
-    """Prepare this process's streams and interrupts, for a program whose user sees the terminal.
+    """Configure the streams, warnings and interrupts of this process for a command-line program.
 
-    - stdin, stdout and stderr that are closed are opened on the null device. Otherwise the next file would get their
-      number, and what is printed would go into it.
-    - A character that the terminal's encoding lacks is written as ASCII, ``->`` for an arrow, or as an escape.
-    - When the reader of a pipe goes away, the program goes on without it: ``jaxconv train | head`` trains to the end.
-    - A warning is one line.
-    - Ctrl-C arrives, even if Python drops the exception because it was raised in a callback of the garbage collector.
+    - Closed standard streams are opened on the null device. Otherwise the next opened file would get the descriptor of
+      stdout, and output would be written into it.
+    - A character outside of the terminal's encoding is written in ASCII, such as ``->`` for an arrow, or escaped.
+    - If the reader of a pipe exits, output is discarded and the program continues: ``jaxconv train | head`` trains to
+      the end.
+    - A warning is printed as one line.
+    - Ctrl-C interrupts even if Python drops the exception because it is raised in a garbage collector callback.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # it got the number of a stream that was closed
+        pass  # the null device takes the descriptor of a closed stream
     os.close(descriptor)
-    codecs.register_error("jaxconv", _replace)
+    codecs.register_error("jaxconv", _to_ascii)
     sys.stdout, sys.stderr = _Stream(sys.stdout, 1), _Stream(sys.stderr, 2)
     warnings.showwarning = _show_warning
-    sys.unraisablehook = _unraisable(sys.unraisablehook)
+    sys.unraisablehook = _interrupting_hook(sys.unraisablehook)
 
 
 class _Stream(io.TextIOWrapper):
-    """A stream as :func:`set_up` describes it."""
+    """Standard stream that behaves as described in :func:`set_up`."""
 
     def __init__(self, stream: TextIO | None, descriptor: int) -> None:
-        self._descriptor, self._before = descriptor, stream  # which would close the buffer when it is freed
+        self._descriptor, self._original = descriptor, stream  # kept, since freeing it would close the buffer
         buffer = open(descriptor, "wb", closefd=False) if stream is None else stream.buffer
         encoding = "utf-8" if stream is None else stream.encoding
-        terminal = stream is not None and stream.isatty()
-        super().__init__(buffer, encoding, "jaxconv", line_buffering=terminal or descriptor == 2)
+        is_terminal = stream is not None and stream.isatty()
+        super().__init__(buffer, encoding, "jaxconv", line_buffering=is_terminal or descriptor == 2)
 
     def write(self, text: str, /) -> int:
         try:
@@ -102,13 +103,13 @@ class _Stream(io.TextIOWrapper):
         os.close(null)
 
 
-def _replace(error: UnicodeError) -> tuple[str, int]:
-    """ASCII for the characters that an encoding lacks, as ``codecs.register_error`` wants it."""
+def _to_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that an encoding lacks by ASCII; a handler for ``codecs.register_error``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    written = [_PLAIN.get(c) or ("+" if "─" <= c <= "╿" else escaped(c)) for c in lacking]
-    return "".join(written), error.end
+    unencodable = error.object[error.start : error.end]
+    replacements = [_ASCII.get(c) or ("+" if "─" <= c <= "╿" else escaped(c)) for c in unencodable]
+    return "".join(replacements), error.end
 
 
 def _show_warning(
@@ -122,50 +123,52 @@ def _show_warning(
     tell_error(f"warning: {message}")
 
 
-def _unraisable(before: Callable[[Any], object]) -> Callable[[Any], object]:
+def _interrupting_hook(previous: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Return an unraisable hook that repeats a dropped ``KeyboardInterrupt``, and otherwise calls ``previous``."""
+
     def hook(dropped: Any) -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            threading.Timer(0.01, _thread.interrupt_main).start()  # a moment later, outside the callback
+            threading.Timer(0.01, _thread.interrupt_main).start()  # after the callback has returned
         else:
-            before(dropped)
+            previous(dropped)
 
     return hook
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the process with one line, while modules are loaded and there is nothing to clean up.
+def exit_on_interrupt() -> Iterator[None]:
+    """Exit with one line on Ctrl-C, for the time of imports, when there is nothing to clean up.
 
-    A ``KeyboardInterrupt`` in the middle of an import would come out as a traceback, or as an error of the module.
+    A ``KeyboardInterrupt`` during an import would print a traceback, or become an error of the imported module.
     """
 
-    def leave(number: int, frame: object) -> None:
+    def exit_process(number: int, frame: object) -> None:
         os.write(2, b"jaxconv: interrupted\n")
         os._exit(INTERRUPTED)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, say, in a shell's background
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in background jobs of a shell
         yield
         return
-    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGINT, exit_process)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Controls, formats that reorder text, surrogates (bytes that are no UTF-8), private characters, line separators.
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+# Unicode categories: control and format characters, surrogates (bytes that are not UTF-8), private use, separators.
+_ESCAPED_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def printable(text: object, *, keep: str = "") -> str:
-    r"""Text with every character that a terminal would obey, or could not show, as an escape.
+    r"""Escape every character that a terminal would interpret or could not display.
 
-    Names of classes, folders and files go through it before they are printed, so that none can move the cursor, change
-    colours, reverse the line or end the program on a surrogate.
+    Names of classes, folders and files are escaped before they are printed, so that they cannot move the cursor, change
+    colors, reverse text direction, or raise an encoding error.
 
     Args:
-        text: what to show, or its ``str``.
-        keep: characters to leave as they are, such as a line break.
+        text: text, or an object whose ``str`` is used.
+        keep: characters that are not escaped, such as a line break.
 
     >>> printable("cat\x1b[31m")
     'cat\\x1b[31m'
@@ -173,13 +176,15 @@ def printable(text: object, *, keep: str = "") -> str:
     'Löwe'
     """
     return "".join(
-        character if character in keep or unicodedata.category(character) not in _HIDDEN else escaped(character)
+        character
+        if character in keep or unicodedata.category(character) not in _ESCAPED_CATEGORIES
+        else escaped(character)
         for character in str(text)
     )
 
 
 def error_line(error: BaseException) -> str:
-    r"""The first line of an error's message, :func:`printable`; its type where it has none.
+    r"""Return the first line of an error's message, escaped by :func:`printable`, or its type if it has no message.
 
     >>> error_line(ValueError("bad\x07 size\nat byte 5")), error_line(MemoryError())
     ('bad\\x07 size', 'MemoryError')
@@ -188,7 +193,7 @@ def error_line(error: BaseException) -> str:
 
 
 def escaped(character: str) -> str:
-    r"""A character in ASCII, as Python writes it in a string.
+    r"""Return the Python escape sequence of a character.
 
     >>> print(escaped("é"))
     \xe9

@@ -1,4 +1,4 @@
-"""How long things take, on machines that are never quiet."""
+"""Time functions in interleaved rounds, so that background load affects all of them alike."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 
 Key = TypeVar("Key", bound=Hashable)
-MOST = 50  # calls of a turn
+MOST = 50  # limit of calls per measurement
 
 
 def in_turns(
@@ -17,17 +17,19 @@ def in_turns(
     *,
     repeats: int,
     least: float = 0.0,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> dict[Key, list[float]]:
-    """The seconds of each of some calls, round by round: they take turns, so that a slow moment meets them all.
+    """Time several functions in interleaved rounds; return the seconds per call of each function and round.
 
-    Each is called before the clock runs, which compiles it, and is waited for: jax returns before it is done.
+    Each function is called once before timing, to compile it. The time includes ``block_until_ready``, since jax
+    dispatches asynchronously.
 
     Args:
-        runs: the calls, by name.
-        repeats: how many rounds.
-        least: seconds of a turn. What takes less is called several times in it, and one call's share counts.
-        progress: told what is going on.
+        runs: functions by name.
+        repeats: number of rounds.
+        least: minimum seconds of a measurement; a faster function is called several times per measurement, and the
+            mean counts.
+        progress: function that is called with a line of text per step.
 
     >>> {name: len(seconds) for name, seconds in in_turns({"a": lambda: 1, "b": lambda: 2}, repeats=3).items()}
     {'a': 3, 'b': 3}
@@ -46,19 +48,19 @@ def in_turns(
 
 
 def medians(
-    runs: Mapping[Key, Callable[[], Any]], *, repeats: int, progress: Callable[[str], None] = lambda what: None
+    runs: Mapping[Key, Callable[[], Any]], *, repeats: int, progress: Callable[[str], None] = lambda message: None
 ) -> dict[Key, float]:
-    """The median seconds of each of some calls, which take turns, as :func:`in_turns` has them.
+    """Return the median seconds per call of each function, timed by :func:`in_turns`.
 
     >>> sorted(medians({"a": lambda: 1, "b": lambda: 2}, repeats=3))
     ['a', 'b']
     """
-    measured = in_turns(runs, repeats=repeats, progress=progress)
-    return {key: statistics.median(seconds) for key, seconds in measured.items()}
+    timings = in_turns(runs, repeats=repeats, progress=progress)
+    return {key: statistics.median(seconds) for key, seconds in timings.items()}
 
 
 def calls_of_turn(seconds: float, least: float) -> int:
-    """How many calls of so many seconds make a turn of at least so many, within reason.
+    """Return the number of calls of ``seconds`` each that last at least ``least`` seconds, at most ``MOST``.
 
     >>> calls_of_turn(0.02, 0.3), calls_of_turn(0.001, 0.3), calls_of_turn(2.0, 0.3)
     (15, 50, 1)
@@ -67,7 +69,8 @@ def calls_of_turn(seconds: float, least: float) -> int:
 
 
 def _seconds(run: Callable[[], Any], calls: int) -> float:
-    started = time.perf_counter()
+    """Return the mean seconds of ``calls`` calls."""
+    start = time.perf_counter()
     for _ in range(calls):
         jax.block_until_ready(run())
-    return (time.perf_counter() - started) / calls
+    return (time.perf_counter() - start) / calls

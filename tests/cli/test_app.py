@@ -113,7 +113,7 @@ BAD = {
     "data set": (
         "train --dataset fashion-mnist",
         {},
-        "unknown data set 'fashion-mnist': did you mean 'fashion_mnist'?",
+        "unknown dataset 'fashion-mnist': did you mean 'fashion_mnist'?",
     ),
     "model": ("train --model lenet", {}, "unknown model 'lenet': did you mean 'lenet5'?"),
     "optimizer": ("train --optimizer adma", {}, "unknown optimizer 'adma': did you mean 'adam'?"),
@@ -158,7 +158,7 @@ BAD = {
     "web page": ("train --dataset mnist", {FIRST: b"\n<!DOCTYPE html>"}, "gz is a web page, not data"),
     "damaged data": ("data check mnist", {FIRST: b"\x1f\x8b123"}, "mnist: damaged or missing files, named above"),
     "missing data": ("data check mnist", {}, "mnist: damaged or missing files, named above"),
-    "data set to check": ("data check minst", {}, "unknown data set 'minst': did you mean 'mnist'?"),
+    "data set to check": ("data check minst", {}, "unknown dataset 'minst': did you mean 'mnist'?"),
     "model to summarise": ("summary mnistcnn", {}, "unknown model 'mnistcnn': did you mean 'mnist_cnn'?"),
     "kernel too large": (
         "summary mnist_cnn --input-shape 2 28 1",

@@ -1,4 +1,4 @@
-"""Data sets in files of one's own: npz as Keras and MedMNIST write it, and folders of IDX files."""
+"""Datasets from array files: npz with the array names of Keras and MedMNIST, and folders of IDX files."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ from jaxconv.data.array_files import read_idx
 
 @pytest.fixture
 def arrays(rng):
-    """30 training and 7 test examples of 3 classes, 5×4."""
+    """30 training and 7 test images of 5×4 pixels, in 3 classes."""
     return {
         "x_train": rng.integers(0, 256, (30, 5, 4), np.uint8),
         "y_train": np.arange(30, dtype=np.uint8) % 3,
@@ -25,13 +25,13 @@ def arrays(rng):
     }
 
 
-def save(folder, arrays):
+def save_npz(folder, arrays):
     np.savez(folder / "set.npz", **arrays)
     return f"npz:{folder / 'set.npz'}"
 
 
-def test_an_npz_of_keras_holds_out_the_last_sixth(tmp_path, arrays):
-    dataset = data.load(save(tmp_path, arrays))
+def test_load_keras_npz_holds_out_last_sixth(tmp_path, arrays):
+    dataset = data.load(save_npz(tmp_path, arrays))
     assert dataset.class_names == ("0", "1", "2") and dataset.image_shape == (5, 4, 1)
     np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["x_train"][:25])
     np.testing.assert_array_equal(dataset.validation.images[..., 0], arrays["x_train"][25:])
@@ -40,28 +40,28 @@ def test_an_npz_of_keras_holds_out_the_last_sixth(tmp_path, arrays):
     assert dataset.test.labels.tolist() == [2, 0, 1, 1, 0, 2, 2]
 
 
-def test_an_npz_of_medmnist_has_three_parts_and_labels_in_columns(tmp_path, rng):
+def test_load_medmnist_npz_reads_three_splits_and_column_labels(tmp_path, rng):
     counts = {"train": 9, "val": 4, "test": 5}
-    colour = {f"{part}_images": rng.integers(0, 256, (n, 6, 5, 3), np.uint8) for part, n in counts.items()}
-    labels = {f"{part}_labels": rng.integers(0, 2, (n, 1)) for part, n in counts.items()}
+    images = {f"{name}_images": rng.integers(0, 256, (n, 6, 5, 3), np.uint8) for name, n in counts.items()}
+    labels = {f"{name}_labels": rng.integers(0, 2, (n, 1)) for name, n in counts.items()}
     labels["train_labels"][0] = 1
-    dataset = data.load(save(tmp_path, colour | labels))
-    for part, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
-        np.testing.assert_array_equal(split.images, colour[f"{part}_images"])
-        assert split.labels.tolist() == labels[f"{part}_labels"].ravel().tolist()
+    dataset = data.load(save_npz(tmp_path, images | labels))
+    for name, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
+        np.testing.assert_array_equal(split.images, images[f"{name}_images"])
+        assert split.labels.tolist() == labels[f"{name}_labels"].ravel().tolist()
 
 
-def test_a_validation_part_of_keras_is_used(tmp_path, arrays):
+def test_load_keras_npz_uses_validation_arrays(tmp_path, arrays):
     arrays |= {"x_val": arrays["x_test"][:2], "y_val": arrays["y_test"][:2]}
-    dataset = data.load(save(tmp_path, arrays))
+    dataset = data.load(save_npz(tmp_path, arrays))
     assert len(dataset.train.labels) == 30 and dataset.validation.labels.tolist() == [2, 0]
 
 
-BAD = {
-    "names": ({"x_test": None, "a": np.zeros(3)}, "has x_train, y_train, y_test, a; wanted x_train, y_train, x_test"),
+INVALID = {
+    "names": ({"x_test": None, "a": np.zeros(3)}, "has x_train, y_train, y_test, a; expected x_train, y_train, x_test"),
     "floats to 1": (
         {"x_train": np.ones((30, 5, 4))},
-        r"x_train is float64, wanted uint8 from 0 to 255: save \(x_train \* 255\)\.round\(\)\.astype\(np\.uint8\)",
+        r"x_train is float64, expected uint8 from 0 to 255: save \(x_train \* 255\)\.round\(\)\.astype\(np\.uint8\)",
     ),
     "floats to 255": (
         {"x_test": np.full((7, 5, 4), 255.0)},
@@ -69,21 +69,21 @@ BAD = {
     ),
     "NaNs": (
         {"x_train": np.full((30, 5, 4), np.nan)},
-        "x_train has NaNs, which are no pixels: replace them, with np.nan",
+        "x_train has NaNs, which are not valid pixels: replace them, for example",
     ),
     "int64": ({"x_train": np.ones((30, 5, 4), int)}, r"x_train is int64.* save x_train\.clip\(0, 255\)\.astype\("),
-    "flat": ({"x_train": np.ones((30, 20), np.uint8)}, r"x_train has the shape \(30, 20\); wanted \(N, H, W\)"),
-    "empty": ({"x_test": np.ones((0, 5, 4), np.uint8)}, r"x_test has the shape \(0, 5, 4\); wanted .* at least one"),
+    "flat": ({"x_train": np.ones((30, 20), np.uint8)}, r"x_train has the shape \(30, 20\); expected \(N, H, W\)"),
+    "empty": ({"x_test": np.ones((0, 5, 4), np.uint8)}, r"x_test has the shape \(0, 5, 4\); expected .* at least one"),
     "channels first": (
         {"x_train": np.ones((30, 3, 5, 4), np.uint8)},
         r"x_train \(30, 3, 5, 4\) looks channels-first: save np\.moveaxis\(images, 1, -1\)",
     ),
-    "one-hot": ({"y_train": np.eye(3)[np.arange(30) % 3]}, r"labels float64\(30, 3\) .* take labels\.argmax\(1\)"),
-    "several labels": ({"y_train": np.ones((30, 2), int)}, r"y_train: labels int64\(30, 2\) should be one whole"),
-    "negative": ({"y_test": np.array([0, 0, -1, 0, 0, 0, -2])}, r"y_test: label -1 \(example 2\) is no class"),
+    "one-hot": ({"y_train": np.eye(3)[np.arange(30) % 3]}, r"labels float64\(30, 3\) .* use labels\.argmax\(1\)"),
+    "several labels": ({"y_train": np.ones((30, 2), int)}, r"y_train: labels int64\(30, 2\) must be one integer"),
+    "negative": ({"y_test": np.array([0, 0, -1, 0, 0, 0, -2])}, r"y_test: label -1 \(example 2\) is not a class index"),
     "beyond": ({"y_test": np.array([0, 1, 2, 3, 0, 0, 9])}, r"test has label 3 \(example 3\), but there are 3 classes"),
     "gaps": ({"y_train": np.arange(30) * 1000}, r"label 29000 \(example 29\) makes 29001 classes, more than the 30"),
-    "no labels": ({"y_test": np.array([], int)}, r"y_test: labels int64\(0,\) should be one whole number"),
+    "no labels": ({"y_test": np.array([], int)}, r"y_test: labels int64\(0,\) must be one integer"),
     "too few labels": ({"y_test": np.array([0, 1])}, "test has 7 images uint8 .* and 2 labels"),
     "objects": ({"y_train": np.array([{}] * 30)}, "holds Python objects, which are not loaded"),
     "sizes": (
@@ -93,10 +93,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_an_npz_that_is_no_data_set_is_described(tmp_path, arrays, case):
-    changes, message = BAD[case]
-    name = save(tmp_path, {key: value for key, value in (arrays | changes).items() if value is not None})
+@pytest.mark.parametrize("case", INVALID)
+def test_load_npz_invalid_arrays_raise(tmp_path, arrays, case):
+    changes, message = INVALID[case]
+    name = save_npz(tmp_path, {key: value for key, value in (arrays | changes).items() if value is not None})
     with pytest.raises(InputError, match=message) as caught:
         data.load(name)
     assert str(caught.value).startswith(name) and "\n" not in str(caught.value)
@@ -107,124 +107,124 @@ def test_an_npz_that_is_no_data_set_is_described(tmp_path, arrays, case):
     [
         (None, r"there is no .*set\.npz"),
         (b"", "cannot be read as an .npz of arrays"),
-        (b"no numpy at all", "it is no file of numpy's"),  # which numpy takes for a pickle
+        (b"no numpy at all", "it is not a NumPy file"),  # np.load alone takes it for a pickle
         (b"PK\x03\x04 no zip", "cannot be read as an .npz of arrays: File is not a zip file"),
     ],
 )
-def test_a_file_that_is_no_npz_is_described(tmp_path, content, message):
+def test_load_npz_other_files_raise(tmp_path, content, message):
     if content is not None:
         (tmp_path / "set.npz").write_bytes(content)
     with pytest.raises(InputError, match=message):
         data.load(f"npz:{tmp_path / 'set.npz'}")
 
 
-def test_one_array_is_no_data_set(tmp_path):
+def test_load_npz_single_array_raises(tmp_path):
     np.save(tmp_path / "set.npy", np.zeros(3))
-    with pytest.raises(InputError, match=r"set\.npy is one array; wanted an \.npz of several"):
+    with pytest.raises(InputError, match=r"set\.npy is a single array; expected an \.npz of several"):
         data.load(f"npz:{tmp_path / 'set.npy'}")
 
 
-def write(path, array):
+def write_idx(path, array):
     raw = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
 
 
-def mnist(folder, arrays, *, prefix="", test="t10k", end=""):
+def write_idx_folder(folder, arrays, *, prefix="", test="t10k", suffix=""):
     folder.mkdir()
-    for part, name in (("train", "train"), ("test", test)):
-        write(folder / f"{prefix}{name}-images-idx3-ubyte{end}", arrays[f"x_{part}"])
-        write(folder / f"{prefix}{name}-labels-idx1-ubyte{end}", arrays[f"y_{part}"])
+    for split, name in (("train", "train"), ("test", test)):
+        write_idx(folder / f"{prefix}{name}-images-idx3-ubyte{suffix}", arrays[f"x_{split}"])
+        write_idx(folder / f"{prefix}{name}-labels-idx1-ubyte{suffix}", arrays[f"y_{split}"])
     return f"idx:{folder}"
 
 
 @pytest.mark.parametrize(
-    "naming", [{}, {"end": ".gz"}, {"prefix": "emnist-letters-", "test": "test", "end": ".gz"}, {"test": "test"}]
+    "naming", [{}, {"suffix": ".gz"}, {"prefix": "emnist-letters-", "test": "test", "suffix": ".gz"}, {"test": "test"}]
 )
-def test_four_idx_files_are_a_data_set_of_any_size(tmp_path, arrays, naming):
-    name = mnist(tmp_path / "set", arrays, **naming)
+def test_load_idx_equals_load_npz(tmp_path, arrays, naming):
+    name = write_idx_folder(tmp_path / "set", arrays, **naming)
     (tmp_path / "set" / "README").write_text("about the images and labels")
-    dataset, npz = data.load(name), data.load(save(tmp_path, arrays))
+    dataset, npz = data.load(name), data.load(save_npz(tmp_path, arrays))
     assert dataset.name == name and dataset.class_names == ("0", "1", "2")
-    for part in ("train", "validation", "test"):
-        np.testing.assert_array_equal(getattr(dataset, part).images, getattr(npz, part).images)
-        np.testing.assert_array_equal(getattr(dataset, part).labels, getattr(npz, part).labels)
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(dataset, split).images, getattr(npz, split).images)
+        np.testing.assert_array_equal(getattr(dataset, split).labels, getattr(npz, split).labels)
 
 
-def test_idx_of_rank_4_has_colours(tmp_path, arrays, rng):
+def test_load_idx_rank_4_has_color_channels(tmp_path, arrays, rng):
     arrays["x_train"] = rng.integers(0, 256, (30, 5, 4, 3), np.uint8)
     arrays["x_test"] = arrays["x_train"][:7]
-    dataset = data.load(mnist(tmp_path / "set", arrays))
+    dataset = data.load(write_idx_folder(tmp_path / "set", arrays))
     np.testing.assert_array_equal(dataset.test.images, arrays["x_test"])
     assert dataset.image_shape == (5, 4, 3)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda f: (f / "t10k-labels-idx1-ubyte").unlink(), "has no file named like t10k-labels-idx1-ubyte.gz"),
         (lambda f: (f / "train-images-idx3-ubyte").unlink(), "has no file named like train-images-idx3-ubyte.gz"),
         (
-            lambda f: write(f / "train-images-idx3-ubyte.gz", np.zeros((30, 5, 4))),
-            "has train-images-idx3-ubyte and train-images-idx3-ubyte.gz: leave one of them",
+            lambda f: write_idx(f / "train-images-idx3-ubyte.gz", np.zeros((30, 5, 4))),
+            "has train-images-idx3-ubyte and train-images-idx3-ubyte.gz: keep one of them",
         ),
         (
-            lambda f: write(f / "train-labels-idx1-ubyte", np.zeros(29)),
-            r"images \(30, 5, 4\) and labels \(29,\) do not go together",
+            lambda f: write_idx(f / "train-labels-idx1-ubyte", np.zeros(29)),
+            r"images \(30, 5, 4\) and labels \(29,\) do not match",
         ),
         (
-            lambda f: write(f / "train-images-idx3-ubyte", np.zeros((30, 20))),
-            r"images \(30, 20\) and labels \(30,\) do not go together",
+            lambda f: write_idx(f / "train-images-idx3-ubyte", np.zeros((30, 20))),
+            r"images \(30, 20\) and labels \(30,\) do not match",
         ),
         (
             lambda f: [
-                write(f / f"t10k-{end}", np.zeros(n))
-                for end, n in (("images-idx3-ubyte", (0, 5, 4)), ("labels-idx1-ubyte", 0))
+                write_idx(f / f"t10k-{name}", np.zeros(shape))
+                for name, shape in (("images-idx3-ubyte", (0, 5, 4)), ("labels-idx1-ubyte", 0))
             ],
-            r"t10k-labels-idx1-ubyte: labels uint8\(0,\) should be one whole number an image, .* at least one",
+            r"t10k-labels-idx1-ubyte: labels uint8\(0,\) must be one integer per image, .* and not empty",
         ),
         (
-            lambda f: write(f / "t10k-labels-idx1-ubyte", np.array([0, 1, 2, 200, 0, 0, 0])),
+            lambda f: write_idx(f / "t10k-labels-idx1-ubyte", np.array([0, 1, 2, 200, 0, 0, 0])),
             r"test has label 200 \(example 3\), but there are 3 classes: 0 to 2",
         ),
     ],
 )
-def test_idx_files_that_do_not_go_together_are_named(tmp_path, arrays, spoil, message):
-    name = mnist(tmp_path / "set", arrays)
-    spoil(Path(tmp_path / "set"))
+def test_load_idx_inconsistent_files_raise(tmp_path, arrays, damage, message):
+    name = write_idx_folder(tmp_path / "set", arrays)
+    damage(Path(tmp_path / "set"))
     with pytest.raises(InputError, match=message):
         data.load(name)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_load_idx_missing_folder_raises(tmp_path):
     with pytest.raises(InputError, match=r"idx:.*nowhere: there is no folder .*nowhere"):
         data.load(f"idx:{tmp_path / 'nowhere'}")
 
 
 @pytest.mark.parametrize("kind", ["idx", "npz", "folder"])
-def test_a_home_that_is_not_there_is_a_place_that_is_not_there(kind):
+def test_load_unknown_home_folder_raises(kind):
     with pytest.raises(InputError, match=f"{kind}:~nosuchuser/x: there is no (folder )?~nosuchuser/x"):
         data.load(f"{kind}:~nosuchuser/x")
 
 
-def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
-    name = mnist(tmp_path / "set", arrays)
+def test_load_os_errors_become_input_errors(tmp_path, arrays, monkeypatch):
+    name = write_idx_folder(tmp_path / "set", arrays)
     with pytest.raises(InputError, match=r"^folder:/dev/null cannot be read: .*Not a directory: '/dev/null'"):
         data.load("folder:/dev/null")
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path))
 
-    def refuse(path, *_, **__):
+    def deny(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", lambda path, *_: refuse(path))
+        patched.setattr(os, "open", lambda path, *_: deny(path))
         with pytest.raises(InputError, match=f"^{tmp_path}/set/train-images-idx3-ubyte cannot be read: Permission den"):
             data.load(name)
-    for look in ("iterdir", "is_dir"):
+    for method in ("iterdir", "is_dir"):
         with monkeypatch.context() as patched:
-            patched.setattr(Path, look, refuse)
+            patched.setattr(Path, method, deny)
             with pytest.raises(InputError, match=f"^{name} cannot be read: .*Permission denied: '{tmp_path}/set"):
                 data.load(name)
-    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "is_file", deny)
     message = f"^mnist cannot be read: .*Permission denied: '{tmp_path}/mnist/train-images-idx3-ubyte.gz'"
     with pytest.raises(InputError, match=message):
         data.load("mnist")
@@ -233,16 +233,16 @@ def test_what_the_file_system_refuses_is_said(tmp_path, arrays, monkeypatch):
 
 
 HOSTILE = {
-    "shape 10³⁰": r"x_train promises uint8\(10{30},\) but holds 600 bytes: it is damaged",
-    "shape 10¹²": r"x_train promises uint8\(10{12}, 1, 1\) but holds 600 bytes",
+    "shape 10³⁰": r"x_train declares uint8\(10{30},\) but holds 600 bytes: it is damaged",
+    "shape 10¹²": r"x_train declares uint8\(10{12}, 1, 1\) but holds 600 bytes",
     "shape 10³⁰ × 0": r"cannot be read as an .npz of arrays",
-    "shape below 0": r"x_train promises uint8\(-30, -5, 4\) but holds 600 bytes",
-    "shape 10³⁰ of nothing": r"x_train is \|V0: save whole numbers",
-    "100 axes": r"x_train promises uint8\(1, 1, .* but holds 600 bytes",
+    "shape below 0": r"x_train declares uint8\(-30, -5, 4\) but holds 600 bytes",
+    "shape 10³⁰ of nothing": r"x_train is \|V0: save integers",
+    "100 axes": r"x_train declares uint8\(1, 1, .* but holds 600 bytes",
     "objects": r"x_train holds Python objects, which are not loaded",
     "nested records": r"x_train holds Python objects, which are not loaded",
-    "records": r"x_train is \[\('a', '<i4'\)\]: save whole numbers",
-    "strings": r"x_train is <U1: save whole numbers",
+    "records": r"x_train is \[\('a', '<i4'\)\]: save integers",
+    "strings": r"x_train is <U1: save integers",
     "a small bzip2": r"x_train is compressed in a way that numpy does not write: save it with np\.savez",
     "a small lzma": r"x_train is compressed in a way",
     "Deflate64": r"x_train is compressed in a way",
@@ -256,15 +256,15 @@ HOSTILE = {
     "a header of 4 GiB": r"cannot be read as an .npz",
     "a dtype of noise": r"cannot be read as an .npz",
     "format 3": r"x_train is in numpy's format \(3, 0\), for records only",
-    "a pickle": r"it is no file of numpy's",
-    "names of several lines": r"has y_tr\\nin, .*, a\\nb\\x1b\[31m; wanted x_train",
+    "a pickle": r"it is not a NumPy file",
+    "names of several lines": r"has y_tr\\nin, .*, a\\nb\\x1b\[31m; expected x_train",
     "a pipe": r"set\.npz is not a file",
     "a folder": r"set\.npz is not a file",
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_npz_is_described(tmp_path, case):
+def test_load_hostile_npz_raises(tmp_path, case):
     path, content = tmp_path / "set.npz", fuzz_files.HOSTILE["npz"][case]()
     content(path) if callable(content) else path.write_bytes(content)
     with pytest.raises(InputError, match=HOSTILE[case]) as caught:
@@ -272,23 +272,23 @@ def test_a_hostile_npz_is_described(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_an_npz_of_python_2_is_read(tmp_path, arrays):
-    """Its shapes have an L behind each number, and its members may come in Fortran's order."""
+def test_load_npz_of_python_2(tmp_path, arrays):
+    """Python 2 writes an L after each number of a shape; arrays in Fortran order are read as well."""
     (tmp_path / "set.npz").write_bytes(fuzz_files.HOSTILE["npz"]["a header of Python 2"]())
     with pytest.warns(UserWarning, match="Python 2"):
         assert data.load(f"npz:{tmp_path / 'set.npz'}").image_shape == (5, 4, 1)
     arrays["x_train"] = np.asfortranarray(arrays["x_train"])
-    np.testing.assert_array_equal(data.load(save(tmp_path, arrays)).train.images[..., 0], arrays["x_train"][:25])
+    np.testing.assert_array_equal(data.load(save_npz(tmp_path, arrays)).train.images[..., 0], arrays["x_train"][:25])
 
 
-def test_an_npz_or_an_idx_that_becomes_too_large_is_refused(tmp_path, monkeypatch, arrays):
-    monkeypatch.setattr("jaxconv.data.archives.SMALL", 10_000)
+def test_compressed_arrays_above_limit_raise(tmp_path, monkeypatch, arrays):
+    monkeypatch.setattr("jaxconv.data.archives.MIN_LIMIT_BYTES", 10_000)
     arrays["x_train"] = np.zeros((30, 200, 200), np.uint8)
     np.savez_compressed(tmp_path / "set.npz", **arrays)
     with pytest.raises(InputError, match=r"set\.npz has [\d,]+ bytes and unpacks to more than [\d,]+: if you trust it"):
         data.load(f"npz:{tmp_path / 'set.npz'}")
     path = tmp_path / "x.gz"
-    write(path, arrays["x_train"])
+    write_idx(path, arrays["x_train"])
     with pytest.raises(InputError, match=r"x\.gz has [\d,]+ bytes and unpacks to more than [\d,]+: if you trust it"):
         read_idx(path)
     monkeypatch.setenv("JAXCONV_UNPACK_GB", "1")
@@ -296,20 +296,20 @@ def test_an_npz_or_an_idx_that_becomes_too_large_is_refused(tmp_path, monkeypatc
 
 
 IDX = {
-    "rank 65": r"promises an array of rank 65; numpy's have at most 64",
-    "rank 255": r"promises an array of rank 255",
-    "sizes of 2³²−1": r"promises \(4294967295, 4294967295, 4294967295, 4294967295\), but holds at most \d+ bytes",
-    "sizes of 2³²−1 and 0": r"promises \(4294967295, .*, 0\), which is no array",
+    "rank 65": r"declares an array of rank 65; numpy allows at most 64",
+    "rank 255": r"declares an array of rank 255",
+    "sizes of 2³²−1": r"declares \(4294967295, 4294967295, 4294967295, 4294967295\), but holds at most \d+ bytes",
+    "sizes of 2³²−1 and 0": r"declares \(4294967295, .*, 0\), which numpy cannot represent",
     "sizes that are cut": r"is not an IDX file of bytes: it begins with 00 00 08 03",
-    "one byte too many": r"promises \(30, 5, 4\) but holds more bytes than that",
-    "one byte too few": r"promises \(30, 5, 4\) but holds 599 bytes",
-    "gz, a promise of 4 GB": r"promises \(4194304, 32, 32\), but holds at most",
-    "gz, with noise behind": r"is not a whole gzip file",
+    "one byte too many": r"declares \(30, 5, 4\) but holds more bytes than that",
+    "one byte too few": r"declares \(30, 5, 4\) but holds 599 bytes",
+    "gz, a promise of 4 GB": r"declares \(4194304, 32, 32\), but holds at most",
+    "gz, with noise behind": r"is not a complete gzip file",
 }
 
 
 @pytest.mark.parametrize("case", IDX)
-def test_a_hostile_idx_is_described(tmp_path, case):
+def test_read_idx_hostile_file_raises(tmp_path, case):
     path = tmp_path / ("x.gz" if "gz" in case else "x")
     raw = (
         fuzz_files.HOSTILE["idx"][case]()
@@ -321,24 +321,24 @@ def test_a_hostile_idx_is_described(tmp_path, case):
         read_idx(path)
 
 
-def test_a_bomb_behind_an_idx_is_not_unpacked(tmp_path):
+def test_read_idx_does_not_unpack_trailing_bomb(tmp_path):
     path = tmp_path / "x.gz"
     path.write_bytes(fuzz_files.gzip_of(fuzz_files.idx((30, 5, 4), bytes(600)), 2**26))
     tracemalloc.start()
-    with pytest.raises(InputError, match=r"promises \(30, 5, 4\) but holds more bytes than that"):
+    with pytest.raises(InputError, match=r"declares \(30, 5, 4\) but holds more bytes than that"):
         read_idx(path)
     assert tracemalloc.get_traced_memory()[1] < 2**23
     tracemalloc.stop()
 
 
-def test_images_of_no_pixels_are_refused(tmp_path, arrays):
+def test_load_idx_images_without_pixels_raise(tmp_path, arrays):
     arrays |= {"x_train": np.zeros((30, 0, 4)), "x_test": np.zeros((7, 0, 4))}
-    with pytest.raises(InputError, match=r"images uint8 \(0, 4, 1\) and 25 labels; wanted uint8"):
-        data.load(mnist(tmp_path / "set", arrays))
+    with pytest.raises(InputError, match=r"images uint8 \(0, 4, 1\) and 25 labels; expected uint8"):
+        data.load(write_idx_folder(tmp_path / "set", arrays))
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
-def test_a_pipe_is_no_idx(tmp_path, name):
+def test_read_idx_of_pipe_raises(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match="is not a file"):
         read_idx(tmp_path / name)

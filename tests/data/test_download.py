@@ -1,4 +1,4 @@
-"""Downloads, proven against a real HTTP server on this machine that misbehaves in every way it can."""
+"""Downloads from a local HTTP server that simulates broken, slow and wrong mirrors."""
 
 import contextlib
 import hashlib
@@ -21,32 +21,32 @@ FILE = File(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """The first folder of the path says how to behave."""
+    """Handler whose behavior is the first folder of the requested path."""
 
     def do_GET(self):
-        how = self.path.split("/")[1]
-        self.server.asked.append(how)
-        if how == "404":
+        behavior = self.path.split("/")[1]
+        self.server.requests.append(behavior)
+        if behavior == "404":
             self.send_error(404)
             return
-        if how == "silent":
+        if behavior == "silent":
             self.server.stopping.wait(60)
             return
-        if how == "endless":
+        if behavior == "endless":
             self.send_response(200)
             self.end_headers()
             with contextlib.suppress(OSError):
                 while not self.server.stopping.is_set():
                     self.wfile.write(CONTENT)
             return
-        body = {"wrong": CONTENT[::-1], "html": b"<!doctype html>sorry"}.get(how, CONTENT)
+        body = {"wrong": CONTENT[::-1], "html": b"<!doctype html>sorry"}.get(behavior, CONTENT)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if how == "cut":
+        if behavior == "cut":
             self.wfile.write(body[:40_000])
-        elif how == "slow":
-            for byte in body[:600]:  # for half a minute, if one lets it
+        elif behavior == "slow":
+            for byte in body[:600]:  # 30 seconds, unless the client disconnects
                 if self.server.stopping.wait(0.05):
                     return
                 self.wfile.write(bytes([byte]))
@@ -60,12 +60,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(download, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(download, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(download, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(download, "GRACE_SECONDS", 1.0)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.stopping = [], threading.Event()
-    server.handle_error = lambda *_: None  # a client that hangs up is what we are here for
+    server.requests, server.stopping = [], threading.Event()
+    server.handle_error = lambda *_: None  # clients that disconnect are expected
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -75,29 +75,31 @@ def server(monkeypatch, tmp_path):
     server.server_close()
 
 
-def source(server, *ways):
-    return Source("toy", tuple(f"http://127.0.0.1:{server.server_port}/{way}/" for way in ways), {"toy.gz": FILE})
+def source(server, *behaviors):
+    mirrors = tuple(f"http://127.0.0.1:{server.server_port}/{behavior}/" for behavior in behaviors)
+    return Source("toy", mirrors, {"toy.gz": FILE})
 
 
-def leftovers(tmp_path):
+def files_in(tmp_path):
     return [path.name for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("bad", ["404", "cut", "slow", "silent", "wrong", "html"])
-def test_a_bad_mirror_is_given_up_for_a_good_one(server, tmp_path, bad):
-    started = time.monotonic()
-    path = ensure_file(source(server, bad, "good"), "toy.gz")
-    assert time.monotonic() - started < 20  # no waiting for the slow mirror, nor for the silent one
+@pytest.mark.parametrize("behavior", ["404", "cut", "slow", "silent", "wrong", "html"])
+def test_ensure_file_falls_back_to_next_mirror(server, tmp_path, behavior):
+    start = time.monotonic()
+    path = ensure_file(source(server, behavior, "good"), "toy.gz")
+    assert time.monotonic() - start < 20  # slow and silent mirrors time out
     assert path == tmp_path / "data" / "toy" / "toy.gz" and path.read_bytes() == CONTENT
-    assert server.asked == [bad, "good"]
-    assert leftovers(tmp_path) == ["toy.gz"]
-    assert ensure_file(source(server, "404"), "toy.gz") == path and server.asked == [bad, "good"]  # not asked again
+    assert server.requests == [behavior, "good"]
+    assert files_in(tmp_path) == ["toy.gz"]
+    assert ensure_file(source(server, "404"), "toy.gz") == path
+    assert server.requests == [behavior, "good"]  # no further request
 
 
-def test_when_every_mirror_fails_each_is_named_with_its_reason(server, tmp_path):
-    ways = ("404", "cut", "slow", "silent", "wrong")
+def test_ensure_file_lists_reasons_of_all_mirrors(server, tmp_path):
+    behaviors = ("404", "cut", "slow", "silent", "wrong")
     with pytest.raises(InputError) as caught:
-        ensure_file(source(server, *ways), "toy.gz")
+        ensure_file(source(server, *behaviors), "toy.gz")
     message = str(caught.value)
     for reason in (
         "/404/ (HTTP 404)",
@@ -108,14 +110,14 @@ def test_when_every_mirror_fails_each_is_named_with_its_reason(server, tmp_path)
         f"put the file into {tmp_path / 'data' / 'toy'} yourself",
     ):
         assert reason in message
-    assert "\n" not in message and leftovers(tmp_path) == []
+    assert "\n" not in message and files_in(tmp_path) == []
 
 
-def test_no_network_is_said_at_once(server, tmp_path):
+def test_ensure_file_without_network_raises(server, tmp_path):
     closed = source(server, "good")._replace(mirrors=("http://127.0.0.1:9/",))
     with pytest.raises(InputError, match=r"could not be downloaded.*no connection.*Check the network"):
         ensure_file(closed, "toy.gz")
-    assert leftovers(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -127,16 +129,16 @@ def test_no_network_is_said_at_once(server, tmp_path):
         (b"", r"toy\.gz is cut short: 0 of 102,400 bytes"),
     ],
 )
-def test_a_damaged_file_is_named_and_never_replaced_silently(server, tmp_path, content, message):
+def test_ensure_file_damaged_local_file_raises(server, tmp_path, content, message):
     path = tmp_path / "data" / "toy" / "toy.gz"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         ensure_file(source(server, "good"), "toy.gz")
-    assert path.read_bytes() == content and server.asked == []
+    assert path.read_bytes() == content and server.requests == []
 
 
-def test_the_cache_folder_is_looked_into_too(server, tmp_path, monkeypatch):
+def test_ensure_file_searches_cache_folder(server, tmp_path, monkeypatch):
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     path = tmp_path / "cache" / "jaxconv" / "toy" / "toy.gz"
     path.parent.mkdir(parents=True)
@@ -146,8 +148,8 @@ def test_the_cache_folder_is_looked_into_too(server, tmp_path, monkeypatch):
     assert download.search_dirs("toy") == [path.parent]
 
 
-def test_a_user_without_a_home_needs_no_cache(tmp_path, monkeypatch):
-    """As in a container that is run under a number that it knows no user by."""
+def test_search_dirs_without_home_folder(tmp_path, monkeypatch):
+    """A container may run under a user id without a passwd entry."""
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
@@ -168,19 +170,19 @@ def test_a_user_without_a_home_needs_no_cache(tmp_path, monkeypatch):
     assert download.search_dirs("toy") == [tmp_path / "jaxconv" / "toy"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
+def test_ensure_file_unwritable_folder_raises(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "file"))
     with pytest.raises(
-        InputError, match=r"file/toy/toy\.gz cannot be written: .*set JAXCONV_DATA to a folder that can"
+        InputError, match=r"file/toy/toy\.gz cannot be written: .*set JAXCONV_DATA to a writable folder"
     ):
         ensure_file(source(server, "good"), "toy.gz")
 
 
-def test_a_process_killed_in_mid_download_leaves_no_file_that_looks_whole(server, tmp_path):
+def test_ensure_file_killed_process_leaves_no_complete_file(server, tmp_path):
     program = f"""
 from jaxconv.data import download
-download.PATIENCE_SECONDS = 60
+download.GRACE_SECONDS = 60
 source = download.Source("toy", {source(server, "slow").mirrors!r}, {{"toy.gz": download.File{tuple(FILE)!r}}})
 download.ensure_file(source, "toy.gz")
 """
@@ -188,7 +190,7 @@ download.ensure_file(source, "toy.gz")
     folder = tmp_path / "data" / "toy"
     try:
         deadline = time.monotonic() + 60
-        while not (folder.is_dir() and list(folder.iterdir())):  # the temporary file: the download has begun
+        while not (folder.is_dir() and list(folder.iterdir())):  # until the temporary file exists
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
     finally:
@@ -198,16 +200,16 @@ download.ensure_file(source, "toy.gz")
     assert ensure_file(source(server, "good"), "toy.gz").read_bytes() == CONTENT
 
 
-def test_a_symbolic_link_in_the_place_of_a_download_is_not_followed(server, tmp_path):
-    place = tmp_path / "data" / "toy" / "toy.gz"
-    place.parent.mkdir(parents=True)
-    place.symlink_to(tmp_path / "elsewhere")  # which is not there, so the file is not
+def test_ensure_file_does_not_follow_symlink(server, tmp_path):
+    link = tmp_path / "data" / "toy" / "toy.gz"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")  # a dangling link counts as a missing file
     assert ensure_file(source(server, "good"), "toy.gz").read_bytes() == CONTENT
-    assert not place.is_symlink() and not (tmp_path / "elsewhere").exists()
+    assert not link.is_symlink() and not (tmp_path / "elsewhere").exists()
 
 
-def test_a_mirror_that_sends_without_end_is_stopped(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE_SECONDS", 60.0)
+def test_ensure_file_stops_endless_mirror(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "GRACE_SECONDS", 60.0)
     with pytest.raises(InputError, match=r"/endless/ \(more than the official 102,400 bytes\)"):
         ensure_file(source(server, "endless"), "toy.gz")
-    assert leftovers(tmp_path) == []
+    assert files_in(tmp_path) == []

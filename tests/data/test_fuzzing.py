@@ -1,4 +1,4 @@
-"""A small part of what ``fuzz.py`` tries: damaged and hostile files, each of which is read or is an ``InputError``."""
+"""Small run of ``fuzz.py``: each damaged or hostile file is read or raises an ``InputError``."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 from attack import fuzz_files
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of its workers as Linux does")
-def test_nothing_escapes_from_a_damaged_file():
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by a Linux interface")
+def test_damaged_files_raise_only_input_errors():
     counts = {"pictures": 110, "npz": 60, "idx": 40, "archives": 60, "pickles": 30}
     arguments = [word for kind, count in counts.items() for word in (f"--{kind}", str(count))]
     command = [sys.executable, Path(fuzz_files.__file__).with_name("fuzz.py"), "--quick", *arguments]

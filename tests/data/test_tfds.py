@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: what was prepared is read without TensorFlow; and with it, the real MNIST is prepared."""
+"""TensorFlow Datasets: prepared datasets are read without TensorFlow; with TensorFlow, MNIST is prepared."""
 
 import importlib.util
 import io
@@ -24,7 +24,7 @@ needs_tfds = pytest.mark.skipif(not HAS_TFDS, reason="tensorflow-datasets is not
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="no TensorFlow")
 SHAPE = 5, 7, 3
 
-# TFDS is not written for warnings to be errors.
+# TFDS emits warnings, which are errors in this suite.
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -35,146 +35,153 @@ def folder(monkeypatch, tmp_path):
     return tmp_path / "tfds"
 
 
-def prepared(folder, splits, *, features=None, supervised=("image", "label"), name="toy"):
-    """A data set as TFDS prepares it: array_record files of tf.train.Example, and what is in them as JSON.
+def prepare(folder, splits, *, features=None, supervised=("image", "label"), name="toy"):
+    """Write a dataset as TFDS prepares it: array_record files of tf.train.Example, and their metadata as JSON.
 
     Args:
-        splits: the images and labels of each.
+        splits: images and labels by split name.
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
-    where = folder / name / "1.0.0"
-    where.mkdir(parents=True)
-    kinds = tfds.features
-    features = features or {"image": kinds.Image(shape=SHAPE), "label": kinds.ClassLabel(names=["cat", "dog"])}
-    kinds.FeaturesDict(features).save_config(where)
+    version_dir = folder / name / "1.0.0"
+    version_dir.mkdir(parents=True)
+    image, label = tfds.features.Image(shape=SHAPE), tfds.features.ClassLabel(names=["cat", "dog"])
+    features = features or {"image": image, "label": label}
+    tfds.features.FeaturesDict(features).save_config(version_dir)
     info = {"name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": []}
     if supervised:
         info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": key} for key in supervised]}}
     for split, (images, labels) in splits.items():
-        writer = ArrayRecordWriter(str(where / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
+        writer = ArrayRecordWriter(str(version_dir / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
         for image, label in zip(images, labels):
-            packed = io.BytesIO()
-            Image.fromarray(image).save(packed, "png")
+            encoded = io.BytesIO()
+            Image.fromarray(image).save(encoded, "png")
             example = tf_example_pb2.Example()
             keys = list(features)
-            example.features.feature[keys[0]].bytes_list.value.append(packed.getvalue())
+            example.features.feature[keys[0]].bytes_list.value.append(encoded.getvalue())
             example.features.feature[keys[1]].int64_list.value.append(int(label))
             writer.write(example.SerializeToString())
         writer.close()
         info["splits"].append({"name": split, "shardLengths": [str(len(images))], "numBytes": "1"})
         info["splits"][-1]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    (where / "dataset_info.json").write_text(json.dumps(info))
+    (version_dir / "dataset_info.json").write_text(json.dumps(info))
 
 
-def draw(rng, count, shape=SHAPE):
+def random_examples(rng, count, shape=SHAPE):
     return rng.integers(0, 256, (count, *shape), np.uint8), np.arange(count) % 2
 
 
-def check(split, images, labels):
+def assert_equal(split, images, labels):
     np.testing.assert_array_equal(split.images, images)
     assert split.labels.dtype == np.int32 and split.labels.tolist() == list(labels)
 
 
 @needs_tfds
-def test_a_prepared_data_set_is_read_without_tensorflow(folder, rng):
-    train, test = draw(rng, 600), draw(rng, 9)
-    prepared(folder, {"train": train, "test": test, "extra": draw(rng, 2)})
+def test_load_tfds_without_tensorflow(folder, rng):
+    train, test = random_examples(rng, 600), random_examples(rng, 9)
+    prepare(folder, {"train": train, "test": test, "extra": random_examples(rng, 2)})
     before = "tensorflow" in sys.modules
     dataset = data.load("tfds:toy")
     assert ("tensorflow" in sys.modules) == before
     assert dataset.name == "tfds:toy" and dataset.class_names == ("cat", "dog")
-    check(dataset.train, train[0][:500], train[1][:500])  # the last sixth is held out
-    check(dataset.validation, train[0][500:], train[1][500:])
-    check(dataset.test, *test)
+    assert_equal(dataset.train, train[0][:500], train[1][:500])  # the last sixth is held out
+    assert_equal(dataset.validation, train[0][500:], train[1][500:])
+    assert_equal(dataset.test, *test)
 
 
 @needs_tfds
-def test_a_stream_is_read_when_it_is_asked_for_and_can_be_sent_to_a_worker(folder, rng):
-    train, validation, test = draw(rng, 60), draw(rng, 8), draw(rng, 9)
-    prepared(folder, {"train": train, "validation": validation, "test": test})
+def test_load_tfds_streaming_equals_examples(folder, rng):
+    train, validation, test = random_examples(rng, 60), random_examples(rng, 8), random_examples(rng, 9)
+    prepare(folder, {"train": train, "validation": validation, "test": test})
     dataset = data.load("tfds:toy:1.0.0", streaming=True)
-    check(dataset.validation, *validation)
-    check(dataset.test, *test)
+    assert_equal(dataset.validation, *validation)
+    assert_equal(dataset.test, *test)
     assert isinstance(dataset.train, LazySplit) and dataset.train.labels.tolist() == train[1].tolist()
-    there = pickle.loads(pickle.dumps(dataset.train))
+    unpickled = pickle.loads(pickle.dumps(dataset.train))
     for i in (0, 31, -1):
-        np.testing.assert_array_equal(there[i][0], train[0][i])
-    np.testing.assert_array_equal(there.take(np.array([7, 3, 7])), train[0][[7, 3, 7]])
-    assert there.with_min_size((10, 14))[0][0].shape == (10, 14, 3)
+        np.testing.assert_array_equal(unpickled[i][0], train[0][i])
+    np.testing.assert_array_equal(unpickled.take(np.array([7, 3, 7])), train[0][[7, 3, 7]])
+    assert unpickled.with_min_size((10, 14))[0][0].shape == (10, 14, 3)
 
 
 @needs_tfds
 @pytest.mark.parametrize(
-    ("others", "sizes"),
+    ("split_names", "sizes"),
     [
-        ((), (42, 8, 10)),  # of 60, a sixth to test, then a sixth of the rest to choose
-        (("validation",), (50, 10, 9)),  # which becomes the test part
+        ((), (42, 8, 10)),  # of 60, a sixth for test, then a sixth of the remaining 50 for validation
+        (("validation",), (50, 10, 9)),  # it becomes the test split
         (("val", "test"), (60, 9, 9)),
     ],
 )
-def test_parts_that_are_missing_are_made(folder, rng, others, sizes):
-    prepared(folder, {"train": draw(rng, 60)} | {name: draw(rng, 9) for name in others})
+def test_load_tfds_holds_out_missing_splits(folder, rng, split_names, sizes):
+    splits = {"train": random_examples(rng, 60)} | {name: random_examples(rng, 9) for name in split_names}
+    prepare(folder, splits)
     dataset = data.load("tfds:toy")
-    assert tuple(len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)) == sizes
+    assert tuple(len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)) == sizes
 
 
 @needs_tfds
-def test_a_test_split_without_public_labels_is_left_out(folder, rng):
-    validation = draw(rng, 9)
-    prepared(folder, {"train": draw(rng, 60), "validation": validation, "test": (draw(rng, 9)[0], [-1] * 9)})
+def test_load_tfds_skips_test_split_without_labels(folder, rng):
+    validation = random_examples(rng, 9)
+    prepare(
+        folder,
+        {"train": random_examples(rng, 60), "validation": validation, "test": (random_examples(rng, 9)[0], [-1] * 9)},
+    )
     dataset = data.load("tfds:toy")
-    check(dataset.test, *validation)
+    assert_equal(dataset.test, *validation)
     assert len(dataset.validation.labels) == 10
 
 
 @needs_tfds
-def test_grey_images_and_other_names(folder, rng):
+def test_load_tfds_grayscale_images_and_other_keys(folder, rng):
     import tensorflow_datasets as tfds
 
-    images, labels = draw(rng, 60, (4, 6))
+    images, labels = random_examples(rng, 60, (4, 6))
     features = {"digit": tfds.features.Image(shape=(4, 6, 1)), "kind": tfds.features.ClassLabel(num_classes=2)}
-    prepared(folder, {"train": (images, labels)}, features=features, supervised=("digit", "kind"))
+    prepare(folder, {"train": (images, labels)}, features=features, supervised=("digit", "kind"))
     dataset = data.load("tfds:toy")
     assert dataset.class_names == ("0", "1")
     np.testing.assert_array_equal(dataset.test.images[..., 0], images[50:])
 
 
-def bad(rng):
+def invalid_datasets(rng):
     import tensorflow_datasets as tfds
 
-    kinds = tfds.features
-    picture, label = kinds.Image(shape=SHAPE), kinds.ClassLabel(num_classes=2)
-    some = draw(rng, 12)
+    image, label = tfds.features.Image(shape=SHAPE), tfds.features.ClassLabel(num_classes=2)
+    examples = random_examples(rng, 12)
     return {
-        "no class": ({"train": some}, {"features": {"image": picture, "label": kinds.Scalar(np.int64)}}, "has image"),
-        "no label": (
-            {"train": some},
-            {"features": {"image": picture, "kind": label}, "supervised": None},
-            r"has image \(Image\(.*\), kind \(ClassLabel\(.*\); wanted an Image of uint8 and a ClassLabel",
+        "no class": (
+            {"train": examples},
+            {"features": {"image": image, "label": tfds.features.Scalar(np.int64)}},
+            "has image",
         ),
-        "deep": (
-            {"train": some},
-            {"features": {"image": kinds.Image(shape=(*SHAPE[:2], 1), dtype=np.uint16), "label": label}},
+        "no label": (
+            {"train": examples},
+            {"features": {"image": image, "kind": label}, "supervised": None},
+            r"has image \(Image\(.*\), kind \(ClassLabel\(.*\); expected an Image of uint8 and a ClassLabel",
+        ),
+        "16 bits": (
+            {"train": examples},
+            {"features": {"image": tfds.features.Image(shape=(*SHAPE[:2], 1), dtype=np.uint16), "label": label}},
             "dtype=uint16",
         ),
-        "beyond": ({"train": (some[0], [0, 1, 0, 2] * 3)}, {}, r"label 2 \(example [13]\), but there are 2 classes"),
-        "no train": ({"test": some}, {}, "has the splits test, but no train"),
+        "label": ({"train": (examples[0], [0, 1, 0, 2] * 3)}, {}, r"label 2 \(example [13]\), but there are 2 classes"),
+        "no train": ({"test": examples}, {}, "has the splits test, but no train"),
         "sizes": (
-            {"train": ([*some[0], np.zeros((5, 8, 3), np.uint8)], [*some[1], 0])},
-            {"features": {"image": kinds.Image(shape=(None, None, 3)), "label": label}},
+            {"train": ([*examples[0], np.zeros((5, 8, 3), np.uint8)], [*examples[1], 0])},
+            {"features": {"image": tfds.features.Image(shape=(None, None, 3)), "label": label}},
             r"more than one size: record 0 is \(5, 7, 3\), record 12 \(5, 8, 3\)",
         ),
     }
 
 
 @needs_tfds
-@pytest.mark.parametrize("case", ["no class", "no label", "deep", "beyond", "no train", "sizes"])
-def test_what_is_no_images_with_a_class_is_described(folder, rng, case):
-    splits, options, message = bad(rng)[case]
-    prepared(folder, splits, **options)
+@pytest.mark.parametrize("case", ["no class", "no label", "16 bits", "label", "no train", "sizes"])
+def test_load_tfds_invalid_examples_raise(folder, rng, case):
+    splits, options, message = invalid_datasets(rng)[case]
+    prepare(folder, splits, **options)
     with pytest.raises(InputError, match=f"tfds:toy.*{message}") as caught:
         data.load("tfds:toy")
     assert "\n" not in str(caught.value)
@@ -184,22 +191,22 @@ def test_what_is_no_images_with_a_class_is_described(folder, rng, case):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnits", "unknown data set 'mnits': did you mean 'mnist'"),
+        ("mnits", "unknown dataset 'mnits': did you mean 'mnist'"),
         ("emnist/lettrs", "cannot be opened: .*BuilderConfig lettrs not found"),
         ("mnist:9.9.9", "cannot be opened: .*only: 3.0.1"),
         ("../mnist", "cannot be opened: "),
-        ("huggingface:mnist", "is of a community, whose code would be run"),
-        ("somebody:toy", "is of a community, whose code would be run"),
+        ("huggingface:mnist", "is a community dataset, whose code would be run"),
+        ("somebody:toy", "is a community dataset, whose code would be run"),
     ],
 )
-def test_a_name_that_tfds_does_not_have_is_told(name, message):
+def test_load_tfds_unknown_name_raises(name, message):
     with pytest.raises(InputError, match=message) as caught:
         data.load(f"tfds:{name}")
     assert "\n" not in str(caught.value)
 
 
 @needs_tfds
-def test_without_tensorflow_it_is_said_how_to_prepare(folder, monkeypatch):
+def test_load_tfds_unprepared_without_tensorflow_raises(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(InputError, match=r"tfds:mnist is not prepared in .*tfds/mnist.*pip install tensorflow-cpu, or"):
         data.load("tfds:mnist")
@@ -207,7 +214,7 @@ def test_without_tensorflow_it_is_said_how_to_prepare(folder, monkeypatch):
 
 
 @needs_tfds
-def test_what_cannot_be_prepared_names_the_folder_for_its_files(folder, monkeypatch):
+def test_load_tfds_failed_preparation_raises(folder, monkeypatch):
     import tensorflow_datasets as tfds
 
     def fail(*_, **options):
@@ -223,7 +230,7 @@ def test_what_cannot_be_prepared_names_the_folder_for_its_files(folder, monkeypa
         data.load("tfds:mnist")
 
 
-def test_without_tfds_the_extra_is_named(monkeypatch):
+def test_load_tfds_without_package_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(InputError, match=r'tfds:mnist needs tensorflow-datasets: pip install "jaxconv\[tfds\]"'):
         data.load("tfds:mnist")
@@ -232,17 +239,17 @@ def test_without_tfds_the_extra_is_named(monkeypatch):
 @needs_tfds
 @needs_tensorflow
 @pytest.mark.skipif(not MNIST.is_dir(), reason="JAXCONV_DATA has no mnist")
-def test_the_real_mnist_is_prepared_from_the_official_files_and_read(folder):
+def test_load_tfds_mnist_equals_official_files(folder):
     shutil.copytree(MNIST, folder / "downloads" / "manual")
     prepared, official = data.load("tfds:mnist"), data.load("mnist")
     assert (prepared.class_names, prepared.image_shape) == (official.class_names, official.image_shape)
 
-    def rows(*splits):
-        both = [np.concatenate([s.images.reshape(len(s.images), -1), s.labels[:, None]], 1) for s in splits]
-        return sorted(map(bytes, np.concatenate(both).astype(np.uint8)))
+    def sorted_examples(*splits):
+        rows = [np.concatenate([s.images.reshape(len(s.images), -1), s.labels[:, None]], 1) for s in splits]
+        return sorted(map(bytes, np.concatenate(rows).astype(np.uint8)))
 
-    assert [len(part.labels) for part in (prepared.train, prepared.validation, prepared.test)] == [50_000] + [
-        10_000
-    ] * 2
-    assert rows(prepared.test) == rows(official.test)  # TFDS has shuffled them
-    assert rows(prepared.train, prepared.validation) == rows(official.train, official.validation)
+    sizes = [len(split.labels) for split in (prepared.train, prepared.validation, prepared.test)]
+    assert sizes == [50_000, 10_000, 10_000]
+    assert sorted_examples(prepared.test) == sorted_examples(official.test)  # TFDS shuffles the examples
+    expected = sorted_examples(official.train, official.validation)
+    assert sorted_examples(prepared.train, prepared.validation) == expected

@@ -196,7 +196,7 @@ def test_a_huge_canvas_is_not_decoded(side):
     began = time.process_time()
     with pytest.raises(
         InputError,
-        match=r"^the canvas: the picture (has [\d,×]+ pixels; a picture may |cannot be read as an image: .* bomb)",
+        match=r"^the canvas: the image data (has [\d,×]+ pixels; the limit is |cannot be read as an image: .* bomb)",
     ):
         read_canvas(address)
     assert time.process_time() - began < 1
@@ -217,7 +217,7 @@ def test_a_damaged_canvas_and_another_kind_of_picture_are_told():
     written = io.BytesIO()
     Image.new("RGB", (8, 8)).save(written, "EPS")  # Pillow would start Ghostscript
     for content in (png(300, 300)[:60], written.getvalue()):
-        with pytest.raises(InputError, match=r"^the canvas: the picture "):
+        with pytest.raises(InputError, match=r"^the canvas: the image data "):
             read_canvas("data:image/png;base64," + base64.b64encode(content).decode())
 
 
@@ -227,7 +227,7 @@ def test_a_huge_upload_is_not_decoded(tmp_path):
     path.write_bytes(png(13_000, 13_000))
     began = time.process_time()
     with pytest.raises(
-        InputError, match=r"^huge.png has 13,000×13,000 pixels; a picture may have 89,478,485: save it smaller"
+        InputError, match=r"^huge.png has 13,000×13,000 pixels; the limit is 89,478,485: save it smaller"
     ):
         preprocess_upload(path, (8, 8, 1))
     assert time.process_time() - began < 1

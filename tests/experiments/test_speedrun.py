@@ -93,7 +93,7 @@ def test_two_epochs_see_every_image_as_it_is_and_mirrored(rng):
 
 
 def test_an_alternating_flip_needs_a_number_for_each_image():
-    with pytest.raises(InputError, match=r"alternating_flip: number int32\(2,\) should be int\(3,\), one an image"):
+    with pytest.raises(InputError, match=r"alternating_flip: number int32\(2,\) should be int\(3,\), one per image"):
         augment.alternating_flip(KEY, np.zeros((3, 2, 2, 1), np.float32), np.arange(2, dtype=np.int32), 0)
 
 

@@ -150,7 +150,7 @@ def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
         ("--num-seeds 0", "num_seeds=0 should be at least 1"),
         ("--num-seeds 0 --smoke", "num_seeds=0 should be at least 1"),
         ("--tosses 0", "tosses=0 should be at least 1"),
-        ("--output-dir taken", "the folder taken cannot be made: File exists"),
+        ("--output-dir taken", "the folder taken cannot be created: File exists"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(coin, line, said):

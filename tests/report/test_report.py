@@ -292,7 +292,7 @@ def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
         (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
         (f"{small} --images gone.png", "there is no image gone.png"),
-        (f"{small} --output-dir file", "the folder file cannot be made"),
+        (f"{small} --output-dir file", "the folder file cannot be created"),
         (f"{runs['flat']} --layer dense1", "explain --layer: grad_cam: layer dense1"),
     ]:
         code, _, err = jaxconv(f"explain {line}")

@@ -159,7 +159,7 @@ def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
     with pytest.raises(InputError, match=r"nothing.png is blank: every pixel is 255"):
         predict_files(loaded, [tmp_path / "nothing.png"])
     Image.fromarray(digit.astype(np.float32)).save(tmp_path / "float.tiff")
-    with pytest.raises(InputError, match=r"float.tiff has pixels of 32 bits"):
+    with pytest.raises(InputError, match=r"float.tiff has 32-bit pixels"):
         predict_files(loaded, [tmp_path / "float.tiff"])
 
 

@@ -82,7 +82,7 @@ def test_epochs_done_again_after_a_resume_are_shown_once(tmp_path):
 
 def test_a_missing_tensorboard_x_and_a_folder_that_is_a_file_are_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file cannot be made: File exists"):
+    with pytest.raises(InputError, match=r"file cannot be created: File exists"):
         TensorBoardWriter(tmp_path / "file")
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     with pytest.raises(InputError, match=r'^TensorBoard needs tensorboardX: pip install "jaxconv\[tensorboard\]"$'):

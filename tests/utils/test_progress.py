@@ -1,4 +1,4 @@
-"""Progress bars: the columns that each shows, where, and that text of others is no markup in them."""
+"""Progress bars: columns, streams, and text that is not parsed as markup."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from jaxconv.utils.progress import progress_bar
 from jaxconv.utils.tables import as_text
 
 
-def shown(*columns, **fields):
-    """The line of a bar that is half done."""
+def render(*columns, **fields):
+    """Line of a bar at 50 %."""
     bar = progress_bar(*columns)
     bar.add_task("[/reading]", total=2000, completed=1000, **fields)
     return as_text(bar.get_renderable())
@@ -17,21 +17,21 @@ def shown(*columns, **fields):
     ("column", "text"),
     [("percent", "50%"), ("elapsed", "0:00:00"), ("remaining", "-:--:--"), ("bytes", "1.0/2.0 kB"), ("speed", "?")],
 )
-def test_each_column_stands_after_the_bar(column, text):
-    before, line, after = shown(column).partition("━" * 20)
-    assert before.startswith("[/reading]") and line and after.endswith(text)
+def test_progress_bar_column_is_after_bar(column, text):
+    before, bar, after = render(column).partition("━" * 20)
+    assert before.startswith("[/reading]") and bar and after.endswith(text)
 
 
-def test_columns_stand_in_their_order_and_a_field_is_no_markup():
-    line = shown("loss", "percent", loss="[red]0.5")
+def test_progress_bar_columns_keep_order_and_text():
+    line = render("loss", "percent", loss="[red]0.5")
     assert line.startswith("[/reading]") and line.endswith("[red]0.5  50%")
-    assert shown().endswith("━")  # nothing but the description and the bar
+    assert render().endswith("━")  # only the description and the bar
 
 
 @pytest.mark.parametrize(("options", "stream"), [({}, "out"), ({"stderr": True}, "err"), ({"disable": True}, None)])
-def test_a_bar_is_drawn_where_it_is_told_to(monkeypatch, capsys, options, stream):
+def test_progress_bar_stream_options(monkeypatch, capsys, options, stream):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as at a terminal
     with progress_bar("elapsed", **options) as bar:
         bar.add_task("reading", total=1)
-    written = capsys.readouterr()._asdict()
-    assert {name for name, text in written.items() if "reading" in text} == ({stream} - {None})
+    output = capsys.readouterr()._asdict()
+    assert {name for name, text in output.items() if "reading" in text} == ({stream} - {None})

@@ -1,12 +1,12 @@
-"""More images from those there are: random changes that leave the label as it is, or mix it in a known share.
+"""Data augmentation: random transformations of images that preserve the label, or mix it in a known proportion.
 
-    augment = compose(flip(), shift(4))                  # a factory takes the options
-    images = augment(key, images)                        # floats from 0 to 1, (N, H, W, C)
+    augment = compose(random_horizontal_flip(), random_translation(4))    # factories take the options
+    images = augment(key, images)                                         # floats from 0 to 1, (N, H, W, C)
     images, targets = mixup(0.2)(key, images, targets)
 
-What a factory makes is a pure function of a key and a batch, in which every image has its own randomness. Shapes are
-those of the batch and the options, so it compiles once and runs inside ``jit``, ``vmap`` and ``lax.scan``, on the
-device that computes the rest of the step.
+A factory returns a pure function of a key and a batch, which draws independent random numbers for each image. Output
+shapes depend only on the batch shape and the options, so the function compiles once and runs inside ``jit``, ``vmap``
+and ``lax.scan``, on the device of the training step.
 """
 
 from jaxconv.data.augment.base import Augment, BatchMixer

@@ -1,4 +1,4 @@
-"""What every augmentation asks of its key, its images and its options."""
+"""Types of augmentations, and checks of their key, images and options."""
 
 import reprlib
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from jaxconv import checks
 from jaxconv.errors import InputError
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
-# ``(key, images, targets) -> (images, targets)``: the images of two examples in one, and their targets; ``targets`` is
-# ``(N, classes)``, the share of each class, which sum to 1: at first ``jax.nn.one_hot(label, classes)``.
+# ``(key, images, targets) -> (images, targets)`` combines pairs of examples. ``targets`` are class probabilities,
+# ``(N, classes)``, initially ``jax.nn.one_hot(label, classes)``.
 BatchMixer = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def batch(images: jax.Array) -> jax.Array:
-    """Refuse what is no batch of floating images."""
+def validate_images(images: jax.Array) -> jax.Array:
+    """Return images as a jax array; raise InputError unless they are a batch of floating-point images."""
     images = checks.as_array(images=images)
     checks.floating_dtype(images=images)
     if images.ndim != 4 or 0 in images.shape[1:3]:
@@ -24,19 +24,19 @@ def batch(images: jax.Array) -> jax.Array:
     return images
 
 
-def keys(key: jax.Array, count: int) -> jax.Array:
-    """So many keys from one; refuse what is none."""
+def split_key(key: jax.Array, num: int) -> jax.Array:
+    """Split a key into ``num`` keys; raise InputError if it is not a key."""
     try:
-        return jax.random.split(key, count)
+        return jax.random.split(key, num)
     except (TypeError, ValueError):
         raise InputError(f"key should be one jax.random.key(…), not {reprlib.repr(key)}") from None
 
 
-def within(least: float, most: float, **options: float) -> None:
-    """Refuse an option that is no number, or out of range.
+def check_range(minimum: float, maximum: float, **options: float) -> None:
+    """Raise InputError for an option that is not a number from ``minimum`` to ``maximum``.
 
-    >>> within(0, 1, p=0.5)
+    >>> check_range(0, 1, p=0.5)
     """
     for option, value in options.items():
-        if not checks.is_number(value) or not least <= value <= most:
-            raise InputError(f"{option}={value!r} should be a number from {least} to {most}")
+        if not checks.is_number(value) or not minimum <= value <= maximum:
+            raise InputError(f"{option}={value!r} should be a number from {minimum} to {maximum}")

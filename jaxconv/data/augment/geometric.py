@@ -1,4 +1,4 @@
-"""Geometric augmentations: mirrored, moved by whole pixels, or turned and scaled with interpolation."""
+"""Geometric augmentations: flips, translations and crops by whole pixels, and interpolated affine transformations."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
 from jaxconv import checks
-from jaxconv.data.augment.base import Augment, batch, keys, within
+from jaxconv.data.augment.base import Augment, check_range, split_key, validate_images
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution.api import PADDING_MODES
@@ -17,49 +17,49 @@ from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
 @named_errors
 def random_horizontal_flip(p: float = 0.5) -> Augment:
-    """Swap left and right in a fraction ``p`` of the images: ``y[n, i, j] = x[n, i, W − 1 − j]``.
+    """Flip each image left to right with probability ``p``: ``y[n, i, j] = x[n, i, W − 1 − j]``.
 
-    Not for digits and letters, which read differently then.
+    It is unsuitable for digits and letters, whose mirror images are not valid examples.
 
     Args:
-        p: the chance of an image to be mirrored.
+        p: probability of a flip.
 
     Raises:
-        InputError: a p that is no chance.
+        InputError: if ``p`` is not in [0, 1].
 
     >>> x = jnp.arange(3.).reshape(1, 1, 3, 1)
     >>> random_horizontal_flip(p=1)(jax.random.key(0), x).ravel()
     Array([2., 1., 0.], dtype=float32)
     """
-    within(0, 1, p=p)
+    check_range(0, 1, p=p)
 
     @named_errors(name="random_horizontal_flip")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch(images)
-        (key,) = keys(key, 1)
-        chosen = jax.random.bernoulli(key, float(p), (len(images), 1, 1, 1))
-        return jnp.where(chosen, images[:, :, ::-1], images)
+        images = validate_images(images)
+        (key,) = split_key(key, 1)
+        flip = jax.random.bernoulli(key, float(p), (len(images), 1, 1, 1))
+        return jnp.where(flip, images[:, :, ::-1], images)
 
     return augment
 
 
 @named_errors
 def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch: jax.Array | int) -> jax.Array:
-    """Swap left and right in every other epoch: a coin is tossed for each image, once, and then it takes turns.
+    """Flip each image left to right in every other epoch, with a random first epoch per image.
 
-        y[n] = mirrored x[n]  if  coin(key, number[n]) + epoch  is odd,  x[n] otherwise
+        y[n] = flipped x[n]  if  coin(key, number[n]) + epoch  is odd,  x[n] otherwise
 
-    Any two epochs in a row see each image as it is and mirrored. Where a coin is tossed each time
-    (:func:`random_horizontal_flip`), half of the images are seen the same way twice.
+    Two consecutive epochs contain each image once flipped and once not. With independent flips
+    (:func:`random_horizontal_flip`), half of the images are the same in both epochs.
 
     Args:
-        key: a random key, the same in all epochs.
+        key: random key, the same in all epochs.
         images: floats, ``(N, H, W, C)``.
-        number: of each image in its data set, ``(N,)``: what its coin belongs to, wherever it is in the batch.
-        epoch: its number; may be traced.
+        number: index of each image in its dataset, ``(N,)``; the coin depends on it, not on the position in the batch.
+        epoch: index of the epoch; may be traced.
 
     Raises:
-        InputError: images of another shape, or not one number each.
+        InputError: if the shape of ``images`` is invalid, or ``number`` is not one integer per image.
 
     Source: Jordan, 2024, https://arxiv.org/abs/2404.00498.
 
@@ -67,31 +67,31 @@ def alternating_flip(key: jax.Array, images: jax.Array, number: jax.Array, epoch
     >>> [alternating_flip(key, x, jnp.array([7]), epoch).ravel().astype(int).tolist() for epoch in range(3)]
     [[2, 1, 0], [0, 1, 2], [2, 1, 0]]
     """
-    images, number = batch(images), jnp.asarray(number)
+    images, number = validate_images(images), jnp.asarray(number)
     if number.shape != images.shape[:1] or not jnp.issubdtype(number.dtype, jnp.integer):
-        raise InputError(f"number {number.dtype}{number.shape} should be int{images.shape[:1]}, one an image")
-    (key,) = keys(key, 1)
+        raise InputError(f"number {number.dtype}{number.shape} should be int{images.shape[:1]}, one per image")
+    (key,) = split_key(key, 1)
     coin = jax.vmap(lambda n: jax.random.bernoulli(jax.random.fold_in(key, n)))(number)
-    chosen = coin ^ (jnp.asarray(epoch) % 2 == 1)
-    return jnp.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+    flip = coin ^ (jnp.asarray(epoch) % 2 == 1)
+    return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
 @named_errors
 def random_translation(pixels: IntOrInts = 4, *, padding_mode: str = "zeros") -> Augment:
-    """Move each image by up to ``pixels`` up or down and left or right, every distance as likely as every other.
+    """Translate each image by up to ``pixels`` along both axes, uniformly at random.
 
-        y[n, i, j] = x[n, i + a, j + b],    a and b from −pixels to pixels
+        y[n, i, j] = x[n, i + a, j + b],    a, b ~ U{−pixels, …, pixels}
 
-    With 4 pixels this is the augmentation of He et al. for CIFAR-10, together with :func:`random_horizontal_flip`; with
-    2 that of ConvNetJS.
+    Together with :func:`random_horizontal_flip`, 4 pixels are the augmentation of He et al. for CIFAR-10, and 2 pixels
+    that of ConvNetJS.
 
     Args:
-        pixels: how far at most; an int, or two for height and width.
-        padding_mode: what moves in from outside: ``"zeros"``, ``"reflect"`` or another of :func:`jaxconv.ops.conv`;
-            with ``"circular"`` what leaves on one side comes in on the other.
+        pixels: largest distance; an int, or two for height and width.
+        padding_mode: values outside of the image: ``"zeros"``, ``"reflect"`` or another mode of
+            :func:`jaxconv.ops.conv`; ``"circular"`` wraps the image around.
 
     Raises:
-        InputError: an unknown padding_mode, or (while tracing) a shift that could leave nothing of the image.
+        InputError: if ``padding_mode`` is unknown, or (while tracing) ``pixels`` is not smaller than the image.
 
     Source: He et al., 2015, https://arxiv.org/abs/1512.03385, section 4.2; lecture row 004-13.
 
@@ -99,32 +99,32 @@ def random_translation(pixels: IntOrInts = 4, *, padding_mode: str = "zeros") ->
     >>> random_translation((0, 1))(jax.random.key(0), x).ravel()
     Array([2., 3., 0.], dtype=float32)
     """
-    most = canonicalize_sizes(pixels, 2, "pixels", minimum=0)
+    max_shift = canonicalize_sizes(pixels, 2, "pixels", minimum=0)
     checks.one_of("padding_mode", padding_mode, PADDING_MODES)
 
     @named_errors(name="random_translation")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch(images)
-        return _window(key, padded(images, most, padding_mode), images.shape[1:3])
+        images = validate_images(images)
+        return _random_windows(key, pad_images(images, max_shift, padding_mode), images.shape[1:3])
 
     return augment
 
 
 @named_errors
 def random_crop(size: IntOrInts, *, padding: IntOrInts = 0, padding_mode: str = "zeros") -> Augment:
-    """Cut a window of ``size`` out of each image, every place as likely as every other.
+    """Crop each image to a window of ``size``, at a position drawn uniformly at random.
 
-        y[n, i, j] = x[n, i + a, j + b],    a from −padding to H + padding − size, and b likewise
+        y[n, i, j] = x[n, i + a, j + b],    a ~ U{−padding, …, H + padding − size},    b likewise for W
 
-    What comes out is of another size than what goes in, so the images that the network is tested on should be too.
+    The output size differs from the input size, so evaluate on images of the output size.
 
     Args:
-        size: of the window; an int, or two for height and width.
-        padding: pixels added on each side first; an int, or two.
-        padding_mode: what they hold, as in :func:`random_translation`.
+        size: size of the window; an int, or two for height and width.
+        padding: pixels added on each side before cropping; an int, or two for height and width.
+        padding_mode: values of the added pixels, as in :func:`random_translation`.
 
     Raises:
-        InputError: an unknown padding_mode, or (while tracing) a window larger than the padded image.
+        InputError: if ``padding_mode`` is unknown, or (while tracing) the window is larger than the padded image.
 
     >>> x = jnp.arange(16.).reshape(1, 4, 4, 1)
     >>> random_crop((1, 2))(jax.random.key(0), x).ravel()
@@ -136,37 +136,39 @@ def random_crop(size: IntOrInts, *, padding: IntOrInts = 0, padding_mode: str = 
 
     @named_errors(name="random_crop")
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        return _window(key, padded(batch(images), widths, padding_mode), window)
+        return _random_windows(key, pad_images(validate_images(images), widths, padding_mode), window)
 
     return augment
 
 
-def padded(images: jax.Array, widths: tuple[int, ...], padding_mode: str) -> jax.Array:
-    """Images with so many rows and columns more on each side."""
+def pad_images(images: jax.Array, widths: tuple[int, ...], padding_mode: str) -> jax.Array:
+    """Pad height and width on both sides by ``widths``, which must be smaller than the image."""
     if any(width >= n for width, n in zip(widths, images.shape[1:3], strict=True)):
         raise InputError(
-            f"{widths} pixels on the sides of {images.shape[1:3]} images: each should be smaller than the "
-            "image, or nothing of it may be left"
+            f"{widths} pixels of padding must be smaller than the image, {images.shape[1:3]}: larger shifts could "
+            "leave no pixel of it"
         )
-    around = ((0, 0), *((width, width) for width in widths), (0, 0))
-    return jnp.pad(images, around, mode=PADDING_MODES[padding_mode])
+    pad_width = ((0, 0), *((width, width) for width in widths), (0, 0))
+    return jnp.pad(images, pad_width, mode=PADDING_MODES[padding_mode])
 
 
-def _window(key: jax.Array, images: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """A window of each image, at a random place."""
-    room = [n - s for n, s in zip(images.shape[1:3], size, strict=True)]
-    if min(room) < 0:
+def _random_windows(key: jax.Array, images: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Crop each image to a window of ``size`` at a random position."""
+    margins = [n - s for n, s in zip(images.shape[1:3], size, strict=True)]
+    if min(margins) < 0:
         raise InputError(f"size {size} is larger than the image, {images.shape[1:3]} with its padding")
-    draws = zip(keys(key, 2), room, strict=True)
-    places = [jax.random.randint(key, (len(images),), 0, most + 1) for key, most in draws]
+    starts = [
+        jax.random.randint(axis_key, (len(images),), 0, margin + 1)
+        for axis_key, margin in zip(split_key(key, 2), margins, strict=True)
+    ]
 
-    def cut(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
+    def crop(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
         return lax.dynamic_slice(image, (top, left, 0), (*size, image.shape[-1]))
 
-    return jax.vmap(cut)(images, *places)
+    return jax.vmap(crop)(images, *starts)
 
 
-LARGEST = 1e4  # of a scale or a distance: beyond it every image is blank
+MAX_MAGNITUDE = 1e4  # limit of scales and distances, beyond which every image is blank
 
 
 @named_errors
@@ -178,19 +180,19 @@ def affine_transform(
     shear: float | jax.Array = 0.0,
     translate: tuple[float | jax.Array, float | jax.Array] = (0.0, 0.0),
 ) -> jax.Array:
-    """Slant, enlarge, turn and then move images, about their centre; bilinear, with zeros outside.
+    """Shear, scale, rotate and then translate images about their center; bilinear interpolation, zeros outside.
 
-        y[n, c + R·S·(p − c) + t] = x[n, p]        c: centre, t = translate
+        y[n, c + R·S·(p − c) + t] = x[n, p]        c: center, t = translate
         R = [[cos, −sin], [sin, cos]](degrees),    S = scale · [[1, 0], [tan(shear), 1]],    on (row, column)
 
-    Nothing here is random: :func:`random_affine` draws the numbers, and an experiment may fix them.
+    The transformation is deterministic; :func:`random_affine` draws the options at random.
 
     Args:
         images: floats, ``(N, H, W, C)``.
-        degrees: counter-clockwise as seen.
-        scale: 2 makes what is seen twice as large.
-        shear: degrees by which upright lines lean, to the left at the top.
-        translate: pixels ``(rows, columns)`` down and right, also fractions and negative ones.
+        degrees: rotation, counter-clockwise.
+        scale: magnification; 2 doubles the size of the content.
+        shear: angle in degrees between vertical lines and their images, which lean to the left at the top.
+        translate: pixels ``(rows, columns)`` down and right; may be fractional and negative.
 
     Each option, and each entry of ``translate``, is a number for all images, or ``(N,)``.
 
@@ -198,46 +200,48 @@ def affine_transform(
         Images of the same shape and dtype.
 
     Raises:
-        InputError: if an option has another shape, ``translate`` is no pair, or a scale is 0 or less.
+        InputError: if an option has another shape, ``translate`` is not a pair, or a scale is not positive.
 
     >>> x = jnp.arange(4.).reshape(1, 2, 2, 1)
     >>> affine_transform(x, translate=(0, 0.5))[0, :, :, 0]
     Array([[0. , 0.5],
            [1. , 2.5]], dtype=float32)
     """
-    images = batch(images)
+    images = validate_images(images)
     if checks.is_number(scale) and not scale > 0:
         raise InputError(f"scale={scale!r} should be above 0; 1 leaves the size as it is")
     if not isinstance(translate, tuple | list) or len(translate) != 2:
-        raise InputError(f"translate={translate!r} must be two, (rows, columns), such as (0, 0.5)")
+        raise InputError(f"translate={translate!r} must be a pair (rows, columns), such as (0, 0.5)")
     dtype, (height, width) = numerics.accumulator_dtype(images), images.shape[1:3]
 
-    def each(option: str, value: float | jax.Array) -> jax.Array:
+    def per_image(option: str, value: float | jax.Array) -> jax.Array:
         array = checks.as_array(**{option: value})
         if array.shape not in ((), images.shape[:1]):
             raise InputError(f"{option} {array.shape} should be a number, or one for each of {len(images)} images")
         return jnp.broadcast_to(array.astype(dtype), len(images))
 
-    def one(image: jax.Array, turn: jax.Array, size: jax.Array, lean: jax.Array, *move: jax.Array) -> jax.Array:
-        # From where a pixel is seen back to where it comes from. Written out, since a product of matrices
-        # on a GPU or TPU may keep 8 bits of a coordinate, and then the image is no longer straight.
-        centre = (height - 1) / 2, (width - 1) / 2
-        i = jnp.arange(height, dtype=dtype)[:, None] - centre[0] - move[0]
-        j = jnp.arange(width, dtype=dtype)[None, :] - centre[1] - move[1]
-        cos, sin = jnp.cos(turn) / size, jnp.sin(turn) / size
+    def transform(
+        image: jax.Array, angle: jax.Array, scale: jax.Array, shear: jax.Array, down: jax.Array, right: jax.Array
+    ) -> jax.Array:
+        # The inverse map from output to input coordinates. It is written out because a matrix product on a GPU or TPU
+        # may round coordinates to 8 bits, which distorts the image.
+        center = (height - 1) / 2, (width - 1) / 2
+        i = jnp.arange(height, dtype=dtype)[:, None] - center[0] - down
+        j = jnp.arange(width, dtype=dtype)[None, :] - center[1] - right
+        cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
         i, j = cos * i + sin * j, cos * j - sin * i
-        places = [i + centre[0], j - jnp.tan(lean) * i + centre[1]]
-        sample = jax.vmap(lambda channel: map_coordinates(channel, places, order=1), in_axes=-1, out_axes=-1)
+        coordinates = [i + center[0], j - jnp.tan(shear) * i + center[1]]
+        sample = jax.vmap(lambda channel: map_coordinates(channel, coordinates, order=1), in_axes=-1, out_axes=-1)
         return sample(image)
 
     options = [
-        jnp.deg2rad(each("degrees", degrees)),
-        each("scale", scale),
-        jnp.deg2rad(each("shear", shear)),
-        each("translate", translate[0]),
-        each("translate", translate[1]),
+        jnp.deg2rad(per_image("degrees", degrees)),
+        per_image("scale", scale),
+        jnp.deg2rad(per_image("shear", shear)),
+        per_image("translate", translate[0]),
+        per_image("translate", translate[1]),
     ]
-    return jax.vmap(one)(images.astype(dtype), *options).astype(images.dtype)
+    return jax.vmap(transform)(images.astype(dtype), *options).astype(images.dtype)
 
 
 @named_errors
@@ -248,20 +252,20 @@ def random_affine(
     shear: float = 0.0,
     translate: float = 0.0,
 ) -> Augment:
-    """:func:`affine_transform` by numbers drawn for each image, every value of a range as likely as every other.
+    """Apply :func:`affine_transform` with options drawn for each image, uniformly at random.
 
     Args:
-        degrees: turned by up to so much either way.
-        scale: the smallest and the largest factor.
-        shear: slanted by up to so many degrees either way, at most 89.
-        translate: moved by up to so many pixels up or down and left or right.
+        degrees: largest rotation in either direction, from 0 to 180.
+        scale: smallest and largest scale.
+        shear: largest shear in either direction, in degrees from 0 to 89.
+        translate: largest translation along both axes, in pixels.
 
     Raises:
-        InputError: an option out of range.
+        InputError: if an option is out of range.
 
     Source: Simard et al., 2003, https://doi.org/10.1109/ICDAR.2003.1227801; lecture row 004-14.
 
-    >>> x = jnp.zeros((2, 5, 5, 1)).at[:, 2].set(1)                # a bar, twice
+    >>> x = jnp.zeros((2, 5, 5, 1)).at[:, 2].set(1)                # two images of a horizontal bar
     >>> y = jax.jit(random_affine(90, scale=(0.8, 1.2), translate=1))(jax.random.key(0), x)
     >>> y.shape, bool((y[0] == y[1]).all())
     ((2, 5, 5, 1), False)
@@ -271,31 +275,31 @@ def random_affine(
 
 @named_errors
 def random_rotation(degrees: float = 15.0) -> Augment:
-    """Turn each image about its centre, by up to ``degrees`` either way; bilinear, with zeros outside.
+    """Rotate each image about its center by up to ``degrees``, uniformly at random; bilinear, zeros outside.
 
     Args:
-        degrees: up to 180, for a world without up and down.
+        degrees: largest rotation in either direction; 180 for images without a preferred orientation.
 
     Raises:
-        InputError: degrees that are not from 0 to 180.
+        InputError: if ``degrees`` is not in [0, 180].
 
     >>> x = jnp.ones((1, 3, 3, 1))
     >>> y = jax.jit(random_rotation(45))(jax.random.key(1), x)[0, :, :, 0]
-    >>> float(y[1, 1]), bool(y[0, 0] < 1)                          # the centre stays; a corner leaves
+    >>> float(y[1, 1]), bool(y[0, 0] < 1)                          # the center is fixed; a corner leaves the image
     (1.0, True)
     """
     return named_errors(_random_warp(degrees, (1.0, 1.0), 0.0, 0.0), name="random_rotation")
 
 
 def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate: float) -> Augment:
-    within(0, 180, degrees=degrees)
-    within(0, 89, shear=shear)
-    within(0, LARGEST, translate=translate)
+    check_range(0, 180, degrees=degrees)
+    check_range(0, 89, shear=shear)
+    check_range(0, MAX_MAGNITUDE, translate=translate)
     if not isinstance(scale, list | tuple) or len(scale) != 2:
         raise InputError(f"scale={scale!r} should be two factors, the smallest and the largest: (0.9, 1.1)")
     low, high = scale
-    within(1 / LARGEST, LARGEST, scale=low)
-    within(low, LARGEST, scale=high)
+    check_range(1 / MAX_MAGNITUDE, MAX_MAGNITUDE, scale=low)
+    check_range(low, MAX_MAGNITUDE, scale=high)
     ranges = {
         "degrees": (-degrees, degrees),
         "scale": (low, high),
@@ -305,12 +309,12 @@ def _random_warp(degrees: float, scale: Sequence[float], shear: float, translate
     }
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        images = batch(images)
-        drawn = {
-            option: jax.random.uniform(key, (len(images),), jnp.float32, *limits)
-            for key, (option, limits) in zip(keys(key, len(ranges)), ranges.items(), strict=True)
+        images = validate_images(images)
+        options = {
+            option: jax.random.uniform(option_key, (len(images),), jnp.float32, *limits)
+            for option_key, (option, limits) in zip(split_key(key, len(ranges)), ranges.items(), strict=True)
         }
-        rows, columns = drawn.pop("rows"), drawn.pop("columns")
-        return affine_transform(images, **drawn, translate=(rows, columns))
+        rows, columns = options.pop("rows"), options.pop("columns")
+        return affine_transform(images, **options, translate=(rows, columns))
 
     return augment

@@ -1,4 +1,4 @@
-"""Augmentations by name, and one after another."""
+"""Registry of augmentations, their composition, and the parsing of augmentation lists."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ AUGMENTATIONS: dict[str, Callable[..., Any]] = {
 
 
 def compose(*augmentations: Augment) -> Augment:
-    """One augmentation after another, each with its own share of the randomness.
+    """Apply augmentations in order, each with an independent key.
 
     >>> twice = compose(random_horizontal_flip(p=1), random_horizontal_flip(p=1))
     >>> twice(jax.random.key(0), jax.numpy.arange(3.).reshape(1, 1, 3, 1)).ravel()
@@ -32,27 +32,27 @@ def compose(*augmentations: Augment) -> Augment:
     """
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        for i, each in enumerate(augmentations):
-            images = each(jax.random.fold_in(key, i), images)
+        for i, augmentation in enumerate(augmentations):
+            images = augmentation(jax.random.fold_in(key, i), images)
         return images
 
     return augment
 
 
 def parse_augmentations(names: Sequence[str]) -> tuple[Augment | None, BatchMixer | None]:
-    """The augmentation of images, and the mixing of examples, that a list of names asks for.
+    """Parse a list of names into one composed augmentation and at most one batch mixer.
 
     Args:
-        names: keys of ``AUGMENTATIONS``, each with its first option after a colon or without:
-            ``["hflip", "translate:4", "mixup:0.2"]``. Those of images are done in this order.
+        names: keys of ``AUGMENTATIONS``, each optionally with its first option after a colon:
+            ``["hflip", "translate:4", "mixup:0.2"]``. Augmentations are applied in this order.
 
     Returns:
-        What they come to together: ``(key, images) -> images`` and ``(key, images, targets) -> (images, targets)``;
-        None where the list asks for none.
+        Two functions, ``(key, images) -> images`` and ``(key, images, targets) -> (images, targets)``; None for either
+        that the list does not contain.
 
     Raises:
-        InputError: an unknown name, one that is there twice or changes nothing, an option that does not fit or is
-            missing, or two ways of mixing.
+        InputError: if a name is unknown or repeated, its option is invalid, missing or has no effect, or there are two
+            batch mixers.
 
     >>> augment, mix = parse_augmentations(["hflip", "translate:2"])
     >>> augment(jax.random.key(0), jax.numpy.ones((5, 8, 8, 1))).shape, mix
@@ -63,33 +63,33 @@ def parse_augmentations(names: Sequence[str]) -> tuple[Augment | None, BatchMixe
 rotate, cutout, mixup, cutmix
     """
     augmentations: list[Augment] = []
-    mixes: list[BatchMixer] = []
+    mixers: list[BatchMixer] = []
     entries = [names] if isinstance(names, str) else [str(entry) for entry in names]
-    kinds = [entry.partition(":")[0] for entry in entries]
-    for entry, name in zip(entries, kinds, strict=True):
+    bare_names = [entry.partition(":")[0] for entry in entries]
+    for entry, name in zip(entries, bare_names, strict=True):
         checks.one_of("augmentation", name, AUGMENTATIONS)
-        if kinds.count(name) > 1 and name not in BATCH_MIXERS:
-            raise InputError(f"augmentation {name!r} is there {kinds.count(name)} times: once is enough")
-        options = _options(name, entry.partition(":")[2] if ":" in entry else None)
-        made = AUGMENTATIONS[name](*options)
+        if bare_names.count(name) > 1 and name not in BATCH_MIXERS:
+            raise InputError(f"augmentation {name!r} is given {bare_names.count(name)} times: give it once")
+        options = _parse_option(name, entry.partition(":")[2] if ":" in entry else None)
+        augmentation = AUGMENTATIONS[name](*options)
         if options == [0]:
-            raise InputError(f"augmentation {entry!r} changes nothing: leave it out, or give more than 0")
-        (mixes if name in BATCH_MIXERS else augmentations).append(made)
-    if len(mixes) > 1:
-        raise InputError(f"{' and '.join(BATCH_MIXERS)} both mix examples: take one of them")
-    return compose(*augmentations) if augmentations else None, mixes[0] if mixes else None
+            raise InputError(f"augmentation {entry!r} has no effect: leave it out, or give more than 0")
+        (mixers if name in BATCH_MIXERS else augmentations).append(augmentation)
+    if len(mixers) > 1:
+        raise InputError(f"{' and '.join(BATCH_MIXERS)} both mix examples: use one of them")
+    return compose(*augmentations) if augmentations else None, mixers[0] if mixers else None
 
 
-def _options(name: str, written: str | None) -> list[float]:
-    """What stands after the colon, as a number."""
+def _parse_option(name: str, text: str | None) -> list[float]:
+    """Return the text after the colon as a list of one number, or an empty list for the default."""
     option, parameter = next(iter(inspect.signature(AUGMENTATIONS[name]).parameters.items()))
-    if written is None and parameter.default is not parameter.empty:
+    if text is None and parameter.default is not parameter.empty:
         return []
-    if written is None:
+    if text is None:
         raise InputError(f"augmentation {name!r} needs its {option}: write {name}:28 for {option}=28")
-    for number in (int, float):
+    for number_type in (int, float):
         try:
-            return [number(written)]
+            return [number_type(text)]
         except ValueError:
             continue
-    raise InputError(f"augmentation '{name}:{written}': {option} should be a number, not {written!r}")
+    raise InputError(f"augmentation '{name}:{text}': {option} should be a number, not {text!r}")
