@@ -79,7 +79,7 @@ def noisy(key, images):
 def in_memory(process):
     """An epoch of examples that lie on the devices; after which steps it pauses, if process 0 alone has a clock."""
     dataset, after = data.load("npz:data.npz"), []
-    with mock.patch.dict(train.plan_epoch.__globals__, VALUES_A_CHUNK=4 * BATCH * math.prod(SHAPE)):
+    with mock.patch.dict(train.plan_epoch.__globals__, PIXELS_PER_EXECUTION=4 * BATCH * math.prod(SHAPE)):
         fitted = train.fit(
             small_bn(5),
             dataset.train,

@@ -110,7 +110,7 @@ def test_a_reader_that_is_always_too_late_says_so(tmp_path, monkeypatch):
             '{"history": {"bytes": 0, "sha256": ""}, "metric_sums": [{"count": 1}, {}]}',
             "progress.json: 'count'",
         ),
-        ("train_state.npz", "PK", "train_state.npz: it is no archive of arrays: "),
+        ("train_state.npz", "PK", "train_state.npz: not an archive of arrays: "),
     ],
 )
 def test_a_file_that_somebody_wrote_is_told_in_a_line(tmp_path, name, content, why):
@@ -126,7 +126,7 @@ def test_a_file_that_somebody_wrote_is_told_in_a_line(tmp_path, name, content, w
     with pytest.raises(InputError) as caught:
         restore_snapshot(folder, like(made()))
     assert str(caught.value).startswith(f"the checkpoint {folder}/3 is damaged ({why}")
-    assert str(caught.value).endswith(f"): delete {folder}/3, and {folder}/2, which is whole, is used")
+    assert str(caught.value).endswith(f"): delete {folder}/3 to use {folder}/2, which is intact")
     assert "\n" not in str(caught.value)
 
 
@@ -207,11 +207,11 @@ def test_damage_to_the_history_is_told_where_it_matters(tmp_path):
         save_checkpoint(tmp_path, made(step), max_to_keep=3)
     lines = tmp_path / "history.jsonl"
     flip(lines, lines.stat().st_size - 20)  # in the last record, which the second does not have
-    with pytest.raises(InputError, match=r"3 is damaged \(history.jsonl has changed\): delete .*/3, and .*/2, "):
+    with pytest.raises(InputError, match=r"3 is damaged \(history.jsonl has changed\): delete .*/3 to use .*/2, "):
         restore_snapshot(tmp_path, like(made()))
     jax.tree.map(np.testing.assert_array_equal, restore_best(tmp_path, like(made())[1]), made(3).best)
     lines.unlink()
-    with pytest.raises(InputError, match=r"3 is damaged \(history.jsonl is missing\): there is no other that is whole"):
+    with pytest.raises(InputError, match=r"3 is damaged \(history.jsonl is missing\): no other checkpoint is intact"):
         restore_snapshot(tmp_path, like(made()))
 
 
@@ -246,7 +246,7 @@ def test_random_keys_come_back(tmp_path, kind):
 
 
 def test_two_arrays_of_one_path_are_refused():
-    with pytest.raises(InputError, match=r"^two arrays have one path"):
+    with pytest.raises(InputError, match=r"^two arrays have the same path"):
         write_arrays(io.BytesIO(), {"a/b": np.ones(1), "a": {"b": np.ones(2)}})
 
 
@@ -258,7 +258,7 @@ def test_an_archive_that_would_swell_is_refused():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive, archive.open("x.npy", "w") as member:
         np.lib.format.write_array_header_1_0(member, {"shape": (10**18,), "fortran_order": False, "descr": "<f4"})
-    with pytest.raises(InputError, match=r"^it is no archive of arrays: "):
+    with pytest.raises(InputError, match=r"^not an archive of arrays: "):
         read_arrays(file)
 
 

@@ -37,7 +37,7 @@ def same(first, second, rtol=2e-4, atol=1e-5):
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Seven steps an epoch in chunks of three: the last chunk has two steps without an example."""
-    monkeypatch.setattr(CUTTING, "VALUES_A_CHUNK", 3 * 8 * 16)
+    monkeypatch.setattr(CUTTING, "PIXELS_PER_EXECUTION", 3 * 8 * 16)
     assert train.plan_epoch(50, 8, (4, 4, 1)) == train.EpochPlan(50, 8, 7, 3, 3)
 
 
@@ -55,7 +55,7 @@ def test_the_compiled_epoch_makes_the_numbers_of_the_plain_loop(short_chunks, op
 
 def test_the_length_of_the_chunks_changes_nothing(short_chunks, monkeypatch):
     first = fit()
-    monkeypatch.setattr(CUTTING, "VALUES_A_CHUNK", 2**22)
+    monkeypatch.setattr(CUTTING, "PIXELS_PER_EXECUTION", 2**22)
     assert train.plan_epoch(50, 8, (4, 4, 1)).executions == 1
     same(learned(first), learned(fit()), rtol=1e-5, atol=1e-6)
 
@@ -177,7 +177,7 @@ def test_a_step_goes_wrong_and_is_named_with_the_first_parameter():
     model = serial(flatten, Dense(3))
     with pytest.raises(InputError) as caught:
         train.fit(model, (images, labels), (images[:9], labels[:9]), optimizer=optax.sgd(0.1), scale=1, **OPTIONS)
-    assert f"fit: step {step} (epoch 1): the loss is inf; the first parameter to go bad is dense1/bias, 1 of" in str(
+    assert f"fit: step {step} (epoch 1): the loss is inf; the first non-finite parameter is dense1/bias (1 of" in str(
         caught.value
     )
 
@@ -198,11 +198,14 @@ def test_of_several_networks_the_one_that_goes_wrong_is_named():
         ({"seeds": 3}, r"fit_seeds: seeds=3 must be whole numbers from 0 to 2³² − 1"),
         ({"seeds": [0, 2**32]}, r"fit_seeds: seeds=\[0, 4294967296\] must be whole numbers from 0 to 2³² − 1"),
         ({"seeds": [0, 1], "jit": False}, r"fit_seeds: jit=False trains one network at a time: use fit"),
-        ({"seeds": [0, 1], "data": Files(*toy(50))}, r"fit_seeds: each seed reads the data in its own order, which a"),
+        (
+            {"seeds": [0, 1], "data": Files(*toy(50))},
+            r"fit_seeds: train_data must be arrays, since each seed has its own",
+        ),
         ({"seeds": [0, 1], "seed": 1}, r"fit_seeds: no argument is called seed: did you mean seeds\?"),
         ({"seeds": [0, 1], "epoch": 1}, r"fit_seeds: no argument is called epoch: did you mean epochs\?"),
-        ({"seed": [0, 1]}, r"fit: seed=\[0, 1\] must be one number: fit_seeds\(…, seeds=\[0, 1\]\) trains several"),
-        ({"seed": np.arange(2)}, r"fit: seed=array\(\[0, 1\]\) must be one number"),
+        ({"seed": [0, 1]}, r"fit: seed=\[0, 1\] must be one int; for several seeds use fit_seeds\(…, seeds=\[0, 1\]\)"),
+        ({"seed": np.arange(2)}, r"fit: seed=array\(\[0, 1\]\) must be one int"),
     ],
 )
 def test_what_cannot_work_is_refused(options, message):

@@ -16,7 +16,7 @@ import pytest
 TRAIN = ["train", "--epochs", "6"]
 # The same with checkpoints within the epochs, of which the digits would have none: an epoch is one chunk of theirs.
 PAUSING = (
-    "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(VALUES_A_CHUNK=2**14); "
+    "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(PIXELS_PER_EXECUTION=2**14); "
     "sys.exit(cli.main([*sys.argv[1:], '--checkpoint-minutes', '0']))"
 )
 PROGRAMS = {"plain": ["-m", "jaxconv.cli"], "pausing": ["-c", PAUSING]}

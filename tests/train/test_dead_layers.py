@@ -36,10 +36,10 @@ def test_a_rectifier_that_answers_nowhere_is_dead_and_no_other(rng):
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     evaluator = Evaluator(model, 8)
     held = list(evaluator.batches(images, labels))
-    assert evaluator(params, state, held, alive=True).dead() == [] and evaluator.closer.num_compilations == 0
+    assert evaluator(params, state, held, alive=True).dead() == [] and evaluator.dead_check.num_compilations == 0
     scores = evaluator(planted(params, -1e3), state, held, alive=True)
     assert scores.dead() == ["relu61"] and list(scores.alive) == ["relu1", "relu61"]
-    assert (evaluator.program.num_compilations, evaluator.closer.num_compilations) == (1, 1)
+    assert (evaluator.program.num_compilations, evaluator.dead_check.num_compilations) == (1, 1)
     assert evaluator(planted(params, -1e3), state, held).alive == {}  # nobody asked
 
 

@@ -71,7 +71,7 @@ def test_three_steps_or_frames_are_no_channels(input_shape):
 def test_what_has_no_or_four_dimensions_is_refused(shape):
     x = np.zeros(shape, np.float32)
     with pytest.raises(
-        InputError, match=r"predict: images \(.*\) should be \(N, H, W, C\), and at least one \(\(N, T, C\)"
+        InputError, match=r"predict: images \(.*\) should be \(N, H, W, C\), and at least one \(series are \(N, T, C\)"
     ):
         train.predict(serial(flatten, Dense(2)), {}, {}, x)
 

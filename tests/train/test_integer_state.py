@@ -174,7 +174,7 @@ def test_an_optimiser_that_takes_something_else_is_refused():
 
     optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
     with pytest.raises(
-        InputError, match=r"takes 'hessian', which the step does not give; it gives value, grad, value_fn"
+        InputError, match=r"requires 'hessian', which the step does not provide; it provides value, grad, value_fn"
     ):
         train.fit(PLAIN, DATA, DATA, optimizer=optimizer, epochs=1, batch_size=32)
 

@@ -85,5 +85,5 @@ def test_a_missing_tensorboard_x_and_a_folder_that_is_a_file_are_named(tmp_path,
     with pytest.raises(InputError, match=r"file cannot be made: File exists"):
         TensorBoardWriter(tmp_path / "file")
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
-    with pytest.raises(InputError, match=r'^TensorBoard needs tensorboardX: pip install "jaxconv\[tensorboard\]"$'):
+    with pytest.raises(InputError, match=r'^TensorBoard requires tensorboardX: pip install "jaxconv\[tensorboard\]"$'):
         TensorBoardWriter(tmp_path)

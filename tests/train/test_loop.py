@@ -113,7 +113,7 @@ def test_a_network_that_breaks_in_its_last_step_is_not_taken_for_trained():
     def rate(step):
         return jnp.where(step == 3, jnp.inf, 0.02)  # the fourth step is the last
 
-    message = r"fit: step 4 \(epoch 1\): the loss is [\d.]+; the first parameter to go bad is \w+1/\w+, [\d,]+ of whose"
+    message = r"fit: step 4 \(epoch 1\): the loss is [\d.]+; the first non-finite parameter is \w+1/\w+ \([\d,]+ of"
     with pytest.raises(InputError, match=message):
         fit(optimizer=optax.sgd(rate), data=toy(32))
 
@@ -125,7 +125,7 @@ def test_parameters_that_are_too_large_to_use_are_not_taken_for_trained():
 
 
 def test_saving_is_not_counted_as_training(monkeypatch):
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 1)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 1)
     slow = fit(epochs=1, checkpoint_seconds=0, on_checkpoint=lambda snapshot: time.sleep(0.2))
     assert slow.num_steps > 5 and slow.train_seconds < 0.2 * (slow.num_steps - 1) / 2
 
@@ -146,8 +146,11 @@ def snapshot_of(**options):
     [
         ({"data": toy(40)}, r"fit: resume_from is of another run: num_examples=50, not 40$"),
         ({"batch_size": 16}, r"fit: resume_from is of another run: batch_size=8, not 16$"),
-        ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
-        ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias is missing where float32\(4,\) is wanted"),
+        (
+            {"optimizer": optax.sgd(0.1, momentum=0.9)},
+            r"another run: opt_state/0/count: expected nothing, got int32\(\)",
+        ),
+        ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias: expected float32\(4,\), got nothing"),
     ],
 )
 def test_a_start_of_another_run_is_refused(other, message):
@@ -159,15 +162,15 @@ def test_a_start_of_another_run_is_refused(other, message):
 def test_a_start_of_one_seed_is_refused_for_several():
     start = snapshot_of(optimizer=optax.adam(0.01))
     options = {"optimizer": optax.adam(0.01), "epochs": 2, "batch_size": 8, "resume_from": start}
-    with pytest.raises(InputError, match=r"another run: opt_state/0/count is int32\(\) where int32\(2,\) is wanted"):
+    with pytest.raises(InputError, match=r"another run: opt_state/0/count: expected int32\(2,\), got int32\(\)"):
         train.fit_seeds(net(), toy(), toy(21, seed=1), seeds=[0, 1], **options)
 
 
 def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
     kept = []
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 3 * 8 * 16)
     fit(epochs=1, checkpoint_seconds=0, on_checkpoint=kept.append)
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 8 * 16)
     with pytest.raises(InputError, match=r"fit: resume_from is of another run: steps_per_execution=3, not 1$"):
         fit(epochs=1, resume_from=kept[-1])
 
@@ -203,7 +206,7 @@ def fit(data=None, validation=None, **options):
         (lambda: fit((toy()[0], toy()[1] / 2)), r"fit: labels float64\(50,\) should be 50 integers"),
         (lambda: fit((np.zeros((50, 3, 32, 32), np.uint8), toy()[1])), r"look channels-first; move axis 1 to the end"),
         (lambda: fit((toy()[0][:, 0, 0], toy()[1])), r"fit: images \(50, 1\) should be \(N, H, W, C\), and at least"),
-        (lambda: fit((toy()[0][0], toy()[1])), r"fit: labels int32\(50,\) should be 4 integers, one an image"),
+        (lambda: fit((toy()[0][0], toy()[1])), r"fit: labels int32\(50,\) should be 4 integers, one per image"),
         (
             lambda: fit(validation=(toy()[0], toy()[1] + 1)),
             r"fit: labels go from 1 to 3, but the model has 3 outputs",
@@ -223,11 +226,11 @@ def fit(data=None, validation=None, **options):
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
         (
             lambda: fit((toy()[0] / np.float32("nan"), toy()[1])),
-            r"fit: the training images are not all finite: example 0 has a pixel that is nan, and so have 50 of 50",
+            r"fit: the training images must be finite: example 0 has a pixel that is nan, as have 50 of 50",
         ),
         (
             lambda: train.evaluate(serial(relu), {}, {}, *toy()),
-            r"evaluate: the model makes \(4, 4, 1\) of an image; wanted one number a class",
+            r"evaluate: the model output for an image must be \(classes,\), got \(4, 4, 1\)",
         ),
     ],
 )

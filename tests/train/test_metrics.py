@@ -137,8 +137,11 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
             lambda: confusion_matrix([0, 3], [0, 1], 3),
             r"confusion_matrix: labels go from 0 to 3, but there are 3 classes",
         ),
-        (lambda: confusion_matrix([0], [-1], 3), r"confusion_matrix: predicted go from -1 to -1, but there are 3"),
-        (lambda: confusion_matrix([0, 1], [1], 3), r"confusion_matrix: 2 labels but 1 predicted; wanted one for each"),
+        (lambda: confusion_matrix([0], [-1], 3), r"confusion_matrix: predictions go from -1 to -1, but there are 3"),
+        (
+            lambda: confusion_matrix([0, 1], [1], 3),
+            r"confusion_matrix: predictions must have one class number per label: got 1 for 2",
+        ),
         (
             lambda: confusion_matrix([0.0], [1], 3),
             r"confusion_matrix: labels float64\(1,\) should be \(N,\) class numbers",
@@ -157,7 +160,10 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
         (lambda: top_k_accuracy([[0.5, 0.5]], [0], 0), r"top_k_accuracy: k=0 should be an int of at least 1"),
         (lambda: top_k_accuracy([0.5, 0.5], [0]), r"top_k_accuracy: scores \(2,\) should be \(N, classes\)"),
         (lambda: top_k_accuracy([[0.5, np.nan]], [0]), r"top_k_accuracy: scores of example 0 are nan"),
-        (lambda: top_k_accuracy([[0.5, 0.5]], [0, 1]), r"top_k_accuracy: 1 rows of scores but 2 labels"),
+        (
+            lambda: top_k_accuracy([[0.5, 0.5]], [0, 1]),
+            r"top_k_accuracy: labels must have one class number per row of scores: got 2 for 1",
+        ),
         (lambda: top_k_accuracy([[0.5, 0.5]], [2]), r"top_k_accuracy: labels go from 2 to 2, but there are 2 classes"),
         (
             lambda: expected_calibration_error([[0.5, 0.5]], [0], bins=0),
@@ -165,12 +171,12 @@ def test_the_report_goes_into_json_and_says_the_same(rng):
         ),
         (
             lambda: expected_calibration_error([[0.5, 0.5], [3.0, -2.0]], [0, 1]),
-            r"expected_calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: of logits, "
-            "take jax",
+            r"expected_calibration_error: the probabilities of example 1 should be at least 0 and sum to 1: "
+            "convert logits with jax",
         ),
         (
             lambda: classification_report([[0.5, 0.5]], [0], "abc"),
-            r"classification_report: 3 names of classes for 2 probabilities a row",
+            r"classification_report: 3 class names for 2 probabilities per row",
         ),
         (
             lambda: classification_report([[2.0, 2.0]], [0], "ab"),

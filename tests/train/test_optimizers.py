@@ -217,14 +217,14 @@ def test_the_optimizer_follows_its_schedule():
         ({"learning_rate": True}, r"learning_rate=True should be a positive number"),
         (
             {"total_steps": 2**31},
-            r"2,147,483,648 steps are more than can be counted; take fewer epochs or larger batches",
+            r"2,147,483,648 steps overflow the int32 step counter; use fewer epochs or larger batches",
         ),
         ({"total_steps": 0}, r"schedule: total_steps=0 should be an int of at least 1"),
         ({"total_steps": 2.5}, r"schedule: total_steps=2\.5 should be an int of at least 1"),
         ({"total_steps": 5, "warmup_steps": -1}, r"schedule: warmup_steps=-1 should be an int of at least 0"),
         (
             {"total_steps": 5, "warmup_steps": 5},
-            r"warmup_steps=5 leaves nothing of 5 steps to the schedule; take less, or more epochs",
+            r"warmup_steps=5 must be less than the total of 5 steps; use fewer, or more epochs",
         ),
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 should be a number of at least 0, such as 0\.0005"),
         ({"weight_decay": float("inf")}, r"weight_decay=inf should be a number of at least 0"),

@@ -43,11 +43,17 @@ RANGE = f"from {FLOATS.min():g} to {FLOATS.max():g}"
     [
         (
             lambda: train.predict(MODEL, PARAMS, STATE, FLOATS),
-            f"predict: images go {RANGE}, not from 0 to 1: scale=255",
+            f"predict: images range {RANGE}, not from 0 to 1: scale=255",
         ),
-        (lambda: train.evaluate(MODEL, PARAMS, STATE, FLOATS, LABELS), f"evaluate: images go {RANGE}, not from 0 to 1"),
-        (lambda: fit(FLOATS), f"fit: the training images go {RANGE}, not from 0 to 1: scale=255 divides by 255, and"),
-        (lambda: fit(validation=FLOATS), f"fit: the validation images go {RANGE}, not from 0 to 1"),
+        (
+            lambda: train.evaluate(MODEL, PARAMS, STATE, FLOATS, LABELS),
+            f"evaluate: images range {RANGE}, not from 0 to 1",
+        ),
+        (
+            lambda: fit(FLOATS),
+            f"fit: the training images range {RANGE}, not from 0 to 1: scale=255 divides by 255, and",
+        ),
+        (lambda: fit(validation=FLOATS), f"fit: the validation images range {RANGE}, not from 0 to 1"),
     ],
 )
 def test_floats_in_another_range_are_told_once(call, message):
@@ -60,7 +66,7 @@ def test_floats_in_another_range_are_told_once(call, message):
     [
         (np.linspace(0, 1, 48), None),
         (np.linspace(-0.005, 1.005, 48), None),
-        (np.linspace(-1, 1, 48), "from -1 to 1, not from 0 to 1: scale=1 takes them as they are"),
+        (np.linspace(-1, 1, 48), "from -1 to 1, not from 0 to 1: scale=1 keeps them unchanged"),
         (np.linspace(0, 16, 48), "from 0 to 16, not from 0 to 1: scale=16 divides by 16, and scale=1"),
         (np.linspace(0, 3.5, 48), "scale=4 divides by 4"),
         (np.arange(48) % 17, "from 0 to 16 and are divided by 255: scale=16 divides by 16"),
@@ -123,7 +129,7 @@ def spoilt(value, *examples):
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
 def test_pixels_that_are_no_numbers_are_named(value, word):
     bad = spoilt(value, 5, 7)
-    rest = rf"are not all finite: example 5 has a pixel that is {word}, and so have 2 of 24 examples"
+    rest = rf"must be finite: example 5 has a pixel that is {word}, as have 2 of 24 examples"
     for call, what in (
         (lambda: fit(bad), "fit: the training images"),
         (lambda: fit(validation=bad), "fit: the validation images"),
@@ -151,7 +157,7 @@ class Source:
 
 
 def stream(images, monkeypatch, **options):
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)  # a step a chunk
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 8 * 16)  # a step a chunk
     data = IMAGES, LABELS
     options = {"optimizer": optax.sgd(0.1), "epochs": 2, "batch_size": 8} | options
     return train.fit(MODEL, Source(images), data, **options)
@@ -164,12 +170,12 @@ def test_of_a_stream_the_example_is_named_too(monkeypatch, place):
     with pytest.raises(InputError, match=r"^fit: the training images ") as raised:
         stream(spoilt(np.nan, example), monkeypatch)
     if place:
-        assert f"of step 3 are not all finite: example {example} has a pixel that is nan" in str(raised.value)
+        assert f"of step 3 must be finite: example {example} has a pixel that is nan" in str(raised.value)
 
 
 def test_the_range_of_a_stream_is_told_too(monkeypatch):
     [said] = told(lambda: stream(FLOATS, monkeypatch))
-    assert said.startswith("fit: the training images read first go from ")
+    assert said.startswith("fit: the training images read first range from ")
     assert told(lambda: stream(FLOATS, monkeypatch, scale=255)) == []
 
 

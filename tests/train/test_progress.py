@@ -15,8 +15,8 @@ def sums(loss, correct):
 def told(*positions, start=0):
     with Progress(2, CUT, TrainProgress(epoch=start), show=True) as bar:
         for at in positions:
-            bar.chunk(at)
-            bar.looked -= 1  # a second ago
+            bar.execution(at)
+            bar.last_time -= 1  # a second ago
         [task] = bar.bar.tasks
     return task
 

@@ -32,7 +32,7 @@ class Source:
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 20)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 3 * 8 * 20)
 
 
 def noisy(key, images):
@@ -176,7 +176,7 @@ def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
     images[epoch_permutation(1, 1, 52)[3 * 8]] = 3e38  # a number, but its products are beyond float32
     validation = images[labels == 0], labels[labels == 0]
     with pytest.raises(
-        InputError, match=r"^fit: step 4 \(epoch 1\): the loss is nan; the first parameter to go bad is"
+        InputError, match=r"^fit: step 4 \(epoch 1\): the loss is nan; the first non-finite parameter is"
     ):
         fit(
             MODEL,

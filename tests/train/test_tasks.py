@@ -163,7 +163,7 @@ def test_labels_of_any_rank_are_streamed():
 
 
 def test_a_run_of_another_task_goes_on_bit_for_bit_within_an_epoch(monkeypatch, tmp_path):
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)  # a step a chunk
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 8 * 16)  # a step a chunk
     whole, init = fit(HEAD, LABELS, Regression()), jax.random.key(0)
 
     class Stop(Exception):
@@ -206,10 +206,10 @@ def test_the_name_of_the_monitor_tells_which_way_is_better(monitor, mode, higher
         (lambda: fit(HEAD, LABELS / 0, Regression()), r"fit: labels must be finite"),
         (lambda: fit(PIXELS, CLASSES, Segmentation()), r"fit: labels int32\(22,\) must be integers \(22, 4, 4\)"),
         (lambda: fit(PIXELS, MAPS, Segmentation()), r"fit: labels go from 0 to 255, but the model has 3 outputs"),
-        (lambda: fit(HEAD, CLASSES, Reconstruction()), r"the model makes \(2,\) of an image \(4, 4, 1\); they"),
+        (lambda: fit(HEAD, CLASSES, Reconstruction()), r"must have the image shape \(4, 4, 1\), got \(2,\)"),
         (lambda: fit(HEAD, LABELS, Regression(), label_smoothing=0.1), r"label_smoothing is for Classification,"),
         (lambda: fit(PIXELS, MAPS, SEGMENTATION, mixup_fn=lambda *given: given[1:]), r"pixels cannot be mixed"),
-        (lambda: fit(HEAD, LABELS[:9], Regression()), r"fit: labels float64\(9, 2\) should be 22 arrays, one an image"),
+        (lambda: fit(HEAD, LABELS[:9], Regression()), r"fit: labels float64\(9, 2\) should be 22 arrays, one per image"),
         (lambda: Regression("cubed"), r"Regression: unknown error 'cubed'.* squared, absolute"),
         (lambda: EarlyStopping(1, mode="maximum"), r"early stopping: unknown mode 'maximum'"),
         (

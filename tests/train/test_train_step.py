@@ -190,7 +190,7 @@ def test_what_guards_a_step_is_not_compiled_into_the_update_of_every_array():
         ({"ema_decay": -0.1}, r"train step: ema_decay=-0.1 should be from 0 to below 1"),
         (
             {"augment": lambda key, images: images[:, 1:]},
-            r"train step: the augmentation makes \(16, 3, 4, 1\) of images \(16, 4, 4, 1\)",
+            r"train step: augment must keep the shape of the images, \(16, 4, 4, 1\), got \(16, 3, 4, 1\)",
         ),
     ],
 )
@@ -203,5 +203,5 @@ def test_augmentation_without_a_key_is_refused():
     model, optimizer = plain(), optax.sgd(0.1)
     ts = train.create_train_state(model, optimizer, jax.random.key(0), (4, 4, 1))
     step = train.make_train_step(model, optimizer, augment=lambda key, images: images)
-    with pytest.raises(InputError, match=r"augmentation is random: give a key, such as jax\.random\.key\(0\)"):
+    with pytest.raises(InputError, match=r"augmentation is random: pass a key, such as jax\.random\.key\(0\)"):
         step(ts, next(iter(train.iterate_batches(*toy(8), 8))))

@@ -185,11 +185,11 @@ def test_a_run_goes_on_bit_for_bit_and_not_with_other_parameters(tmp_path):
         ({"variables": VARIABLES[0]}, r"variables must be \(params, state\), got dict"),
         (
             {"variables": serial(*BODY, Dense(5)).init(jax.random.key(0), (4, 4, 1))},
-            r"variables are of another model: params/dense1/bias is float32\(5,\) where float32\(3,\) is wanted;",
+            r"variables are of another model: params/dense1/bias: expected float32\(3,\), got float32\(5,\);",
         ),
         (
             {"variables": ({}, {})},
-            r"params/bn1/bias is missing where float32\(3,\) is wanted.*state/bn1/mean is",
+            r"params/bn1/bias: expected float32\(3,\), got nothing.*state/bn1/mean is",
         ),
     ],
 )
