@@ -76,9 +76,8 @@ def _as_numpy(leaf: Any) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return _as_structured(np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}")
     array = np.asarray(leaf)
-    return (
-        _as_structured(array, array.dtype.name) if array.dtype.isbuiltin == 2 else array
-    )  # 2: dtype registered by ml_dtypes
+    # isbuiltin is 2 for the dtypes of ml_dtypes, which NumPy's format does not support.
+    return _as_structured(array, array.dtype.name) if array.dtype.isbuiltin == 2 else array
 
 
 def _as_structured(array: np.ndarray, dtype: str) -> np.ndarray:
