@@ -129,7 +129,7 @@ def check_resume_point(snapshot: Snapshot, target: TrainState, plan: EpochPlan, 
     Args:
         snapshot: the ``resume_from`` of :func:`jaxconv.train.fit`.
         target: shapes of the train state of this run.
-        plan: of this run.
+        plan: division of the epochs of this run.
         trainable: SHA-256 of the mask of this run, or None.
     """
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(snapshot[:2])):

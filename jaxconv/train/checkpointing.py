@@ -83,7 +83,7 @@ def restore_snapshot(folder: Path, target: tuple[TrainState, tuple[Any, Any]], m
     """Read the newest snapshot.
 
     Args:
-        folder: as given to :func:`save_checkpoint`; a running training may save into it meanwhile.
+        folder: the ``directory`` of :func:`save_checkpoint`; a running training may save into it meanwhile.
         target: the train state and the best params and state, or their shapes.
         mesh: devices over which the arrays are replicated; by default they are put on the first device.
 
@@ -109,7 +109,7 @@ def restore_best(folder: Path, target: tuple[Any, Any]) -> tuple[Any, Any]:
     """Read the params and the state of the best epoch.
 
     Args:
-        folder: as given to :func:`save_checkpoint`; a running training may save into it meanwhile.
+        folder: the ``directory`` of :func:`save_checkpoint`; a running training may save into it meanwhile.
         target: params and state of the same structure, or their shapes, from ``jax.eval_shape(model.init, …)``.
 
     Raises:
@@ -143,7 +143,7 @@ def read_extra(folder: Path) -> tuple[int, Any] | None:
     """Return the step number of the newest readable checkpoint and its ``progress.extra``.
 
     Args:
-        folder: as given to :func:`save_checkpoint`.
+        folder: the ``directory`` of :func:`save_checkpoint`.
 
     Returns:
         ``(step, extra)``, or None if there is no checkpoint. Damaged ones are skipped without an error.

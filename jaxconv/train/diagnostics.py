@@ -113,8 +113,8 @@ def nonfinite_step_error(
     Args:
         step: created with ``skip_nonfinite=False``.
         train_state: after the last finite step; of several networks, the one with the fewest steps is examined.
-        key: of the steps.
-        loader: of the batches.
+        key: random key of the steps.
+        loader: loader of the training batches.
         progress: position in the run.
         copies: the networks.
 

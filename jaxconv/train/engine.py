@@ -267,7 +267,7 @@ def make_execution(step: Step, fetch: Callable[..., Batch]) -> Execution:
     """Return the function ``(train_state, key, live, xs, *data) -> (train_state, metrics)`` that scans over steps.
 
     Args:
-        step: from :func:`jaxconv.train.make_train_step`.
+        step: train step, from :func:`jaxconv.train.make_train_step`.
         fetch: ``(x, *data) -> batch``, for each x along the first axis of xs.
 
     Returns:

@@ -266,8 +266,8 @@ def evaluator_of(
     """Return a cached evaluator: equal arguments return the same one, which is compiled already.
 
     Args:
-        model, batch_size, num_members, mesh, scale, task: as for :class:`Evaluator`.
-        input_shape, dtype: of the images.
+        model, batch_size, num_members, mesh, scale, task: arguments of :class:`Evaluator`.
+        input_shape, dtype: shape of an image, and dtype of the images.
         variables: params and state, compared by structure, types, shapes and devices.
     """
     config = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # they affect the compiled function

@@ -51,7 +51,7 @@ class DeviceLoader:
 
     Args:
         images, labels: the training examples.
-        plan: of an epoch.
+        plan: division of an epoch into executions.
         order: function from epoch to example indices; with several networks, one order per network.
         mesh: devices; each holds all examples, and batches are sharded over them.
     """
@@ -84,7 +84,7 @@ class StreamingLoader:
 
     Args:
         source: the examples. Its method ``take(indices) -> images`` is used if it has one.
-        plan: of an epoch.
+        plan: division of an epoch into executions.
         order: function from epoch to example indices.
         mesh: devices over which batches are sharded.
         scale: divisor of the pixels, for the range check of the first execution.

@@ -103,7 +103,7 @@ class TensorBoardWriter:
     are the epochs. :meth:`write` flushes the file before it returns, so a killed run loses nothing.
 
     Args:
-        folder: of the event files; created if missing.
+        folder: folder of the event files; created if missing.
         initial_epoch: number of the next epoch. TensorBoard hides existing events of this epoch and later ones, so a
             resumed run does not display them twice.
 

@@ -106,13 +106,13 @@ def fit(
     it is dead. Lecture row 003-24.
 
     Args:
-        model: from :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are initialized here.
+        model: layer from :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are initialized here.
         train_data: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or a
             random-access source to stream from, whose ``source[i]`` is an image and its label; or a dataset of
             :mod:`jaxconv.data` or another object with the splits ``train`` and ``validation``. Series ``(N, T, C)`` and
             volumes ``(N, D, H, W, C)`` are accepted too, here and by evaluate and predict.
         validation_data: ``(images, labels)``; by default the dataset's.
-        optimizer: from optax, or :func:`jaxconv.train.make_optimizer`.
+        optimizer: optax optimizer, such as from :func:`jaxconv.train.make_optimizer`.
         epochs: number of passes over the training examples.
         batch_size: examples per step; the last batch is padded, and its padding masked.
         seed: seed of initialization, data order, dropout and augmentation. :func:`fit_seeds` takes several.
@@ -198,7 +198,7 @@ def fit_seeds(
     A network that stops early is frozen while the others continue.
 
     Args:
-        model, train_data, validation_data, optimizer, epochs: as for :func:`fit`; ``train_data`` must be arrays.
+        model, train_data, validation_data, optimizer, epochs: arguments of :func:`fit`; ``train_data`` must be arrays.
         seeds: distinct ints, such as ``range(5)``.
         options: other options of :func:`fit`, except ``seed``. ``resume_from`` must be a snapshot of the same seeds;
             ``variables`` are those of one network, and initialize all networks.

@@ -209,7 +209,7 @@ def update(
     """Return the optimizer's updates and its new state.
 
     Args:
-        optimizer: from optax. One with extra arguments gets those of ``EXTRA_ARGS`` that it accepts.
+        optimizer: optax optimizer. One with extra arguments gets those of ``EXTRA_ARGS`` that it accepts.
         grads: gradient at ``params``.
         opt_state, params: the optimizer's state and the parameters.
         value: loss at ``params``.

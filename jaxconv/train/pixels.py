@@ -43,9 +43,9 @@ def check_pixels(caller: str, description: str, images: np.ndarray | jax.Array, 
 
     Args:
         caller: name of the function for messages.
-        description: of the images, such as ``"the training images"``.
-        images: of a NumPy dtype; only uint8 and floats are checked.
-        scale: as for :func:`to_float`; if given, the range is not checked.
+        description: subject of the messages, such as ``"the training images"``.
+        images: images of a NumPy dtype; only uint8 and floats are checked.
+        scale: divisor, as for :func:`to_float`; if given, the range is not checked.
 
     Raises:
         InputError: if a pixel is nan or infinite; the message names the first such example.
@@ -79,9 +79,9 @@ def nonfinite_pixels_error(description: str, images: np.ndarray, indices: np.nda
     """Return the error for images with a pixel that is nan or infinite.
 
     Args:
-        description: of the images, as for :func:`check_pixels`.
+        description: subject of the message, as for :func:`check_pixels`.
         images: an array with at least one such pixel.
-        indices: of the images in the dataset; by default 0 to N − 1.
+        indices: numbers of the images in the dataset; by default 0 to N − 1.
     """
     flat = images.reshape(len(images), -1)
     nonfinite = np.flatnonzero(~np.isfinite(flat).all(axis=1))
