@@ -163,15 +163,15 @@ def test_init_accepts_lists_and_volumes():
         (lambda: train.fit([Conv(4, 3)], toy(), toy(), optimizer=SGD, epochs=1), r"^fit: a list of 1 is not a layer"),
         (
             lambda: fit(optimizer="adam"),
-            r"^fit: optimizer='adam' is a name: give the optimiser, optax\.adam\(1e-3\)",
+            r"^fit: optimizer='adam' must be an optimizer, not a name: use optax\.adam\(1e-3\)",
         ),
-        (lambda: fit(optimizer="best"), r"^fit: optimizer='best' is a name: give the optimiser, optax\.adam"),
+        (lambda: fit(optimizer="best"), r"^fit: optimizer='best' must be an optimizer, not a name: use optax\.adam"),
         (
             lambda: fit(optimizer=optax.adamw),
-            r"^fit: optimizer=adamw makes an optimiser .* call it, optax\.adamw",
+            r"^fit: optimizer=adamw is a function that returns an optimizer: call it, optax\.adamw",
         ),
-        (lambda: fit(optimizer=0.1), r"^fit: optimizer=float should be an optimiser of optax"),
-        (lambda: train.make_train_step(net(), "sgd"), r"^train step: optimizer='sgd' is a name"),
+        (lambda: fit(optimizer=0.1), r"^fit: optimizer=float should be an optax optimizer"),
+        (lambda: train.make_train_step(net(), "sgd"), r"^train step: optimizer='sgd' must be an optimizer, not a name"),
         (
             lambda: train.fit(net(), toy(), optimizer=SGD, epochs=1),
             r"^fit: validation must be given: fit\(model, \(images, labels\), \(images, labels\), …\)",

@@ -16,7 +16,7 @@ import optax
 
 from jaxconv import models, runtime, train
 from jaxconv.explain import summarize
-from jaxconv.train.engine import make_chunk
+from jaxconv.train.engine import make_execution
 from jaxconv.train.loaders import DeviceLoader
 from jaxconv.train.multi_seed import Single
 from jaxconv.utils.tables import as_text, new_table
@@ -126,9 +126,9 @@ def epoch(model: str, batch: int, images: int) -> Runner:
     pixels = rng.integers(0, 256, (cut.num_examples, *spec.input_shape), np.uint8)
     labels = rng.integers(0, CLASSES, cut.num_examples).astype(np.int32)
     feed = DeviceLoader(pixels, labels, cut, functools.partial(Single(0).batch_indices, cut), None)
-    function = make_chunk(train.make_train_step(net, optimizer, jit=False), feed.fetch)
-    advance = train.CompiledFunction("the training chunk", function, donate_argnums=0)
-    orders = itertools.chain.from_iterable(feed.chunks(epoch, 0) for epoch in itertools.count(1))
+    function = make_execution(train.make_train_step(net, optimizer, jit=False), feed.fetch)
+    advance = train.CompiledFunction("the training function", function, donate_argnums=0)
+    orders = itertools.chain.from_iterable(feed.executions(epoch, 0) for epoch in itertools.count(1))
     key, live = jax.random.key(1), jnp.asarray(True)
 
     def steps(count: int) -> float:

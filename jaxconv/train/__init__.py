@@ -1,4 +1,4 @@
-"""Training: state, step, loop, evaluation, checkpoints. It knows layers and arrays, but no model and no data set."""
+"""Training: train state, step, loop, evaluation and checkpoints, independent of models and datasets."""
 
 from jaxconv.train.argument_checks import check_fit_arguments
 from jaxconv.train.checkpointing import all_steps, read_extra, restore_best, restore_snapshot, save_checkpoint

@@ -1,4 +1,4 @@
-"""A function that is compiled once a run."""
+"""Functions that are compiled once per run."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from jaxconv.errors import InputError
 
 
 class CompiledFunction:
-    """A function compiled for the shapes of its first call. Another shape is an error, not a silent recompilation.
+    """Function compiled for the shapes of its first call; other shapes raise InputError instead of recompiling.
 
     Attributes:
-        num_compilations: how often it was compiled: 0 or 1.
-        compile_seconds: how long that took.
-        ready_at: when that was done, by ``time.perf_counter``; None before.
+        num_compilations: number of compilations so far: 0 or 1.
+        compile_seconds: time of the compilation.
+        ready_at: end of the compilation, by ``time.perf_counter``; None before it.
 
     >>> double = CompiledFunction("double", lambda x: 2 * x)
     >>> double(jax.numpy.ones(3)), double.num_compilations
@@ -28,22 +28,22 @@ class CompiledFunction:
     """
 
     def __init__(self, name: str, function: Callable[..., Any], **options: Any) -> None:
-        """``options`` are those of ``jax.jit``."""
+        """Take the name for error messages, the function, and the options of ``jax.jit``."""
         self.name, self.num_compilations, self.compile_seconds = name, 0, 0.0
         self.ready_at: float | None = None
         self._jitted = jax.jit(function, **options)
         self._compiled: jax.stages.Compiled | None = None
-        self._seen: list[str] = []
+        self._arg_types: list[str] = []
 
     def compile(self, *args: Any) -> None:
-        """Compile for arguments like these, without running; nothing if it is compiled."""
+        """Compile for the shapes and dtypes of these arguments without running; do nothing if already compiled."""
         if self._compiled is None:
-            started = time.perf_counter()
+            start_time = time.perf_counter()
             self._compiled = self._jitted.lower(*args).compile(runtime.compiler_options())
             self.ready_at = time.perf_counter()
-            self.compile_seconds = self.ready_at - started
+            self.compile_seconds = self.ready_at - start_time
             self.num_compilations += 1
-            self._seen = _shapes(args)
+            self._arg_types = _types(args)
 
     def __call__(self, *args: Any) -> Any:
         self.compile(*args)
@@ -51,15 +51,21 @@ class CompiledFunction:
         try:
             return self._compiled(*args)
         except (TypeError, ValueError) as error:
-            now = _shapes(args)
-            differing = [pair for pair in zip(self._seen, now, strict=False) if pair[0] != pair[1]]
-            if not differing and len(now) == len(self._seen):
+            actual_types = _types(args)
+            differences = [
+                (compiled, actual)
+                for compiled, actual in zip(self._arg_types, actual_types, strict=False)
+                if compiled != actual
+            ]
+            if not differences and len(actual_types) == len(self._arg_types):
                 raise
-            before, after = differing[0] if differing else (f"{len(self._seen)} arrays", f"{len(now)}")
+            compiled, actual = (
+                differences[0] if differences else (f"{len(self._arg_types)} arrays", f"{len(actual_types)}")
+            )
             raise InputError(
-                f"{self.name} was compiled for {before} and now got {after}: a run compiles it once"
+                f"{self.name} was compiled for {compiled} and now got {actual}: a run compiles it once"
             ) from error
 
 
-def _shapes(args: Any) -> list[str]:
+def _types(args: Any) -> list[str]:
     return [type_text(leaf) for leaf in jax.tree.leaves(args)]

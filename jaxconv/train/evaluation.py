@@ -1,4 +1,4 @@
-"""Scoring a model on every example, each exactly once."""
+"""Evaluation and prediction: every example is counted exactly once."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -15,50 +15,52 @@ from jaxconv.layers import Layer, as_layer
 from jaxconv.runtime import compiler_options
 from jaxconv.train.argument_checks import as_array, check_batchable, check_labels
 from jaxconv.train.compiled_function import CompiledFunction
-from jaxconv.train.diagnostics import anywhere, apply_with_activity, rectifier_names
+from jaxconv.train.diagnostics import any_nonzero, apply_with_activity, rectifier_names
 from jaxconv.train.loaders import iterate_batches
 from jaxconv.train.pixels import check_pixels, check_scale, to_float
 from jaxconv.train.state import Batch
 from jaxconv.train.tasks import CLASSIFICATION, MetricSums, Task, measure, reported
 from jaxconv.utils.signatures import checked_call
 
-FEW = (1, 8, 64)  # the sizes of batch that predict pads a few images to
+SMALL_BATCHES = (1, 8, 64)  # batch sizes to which predict pads a few images
 
 
 class EvalResult(NamedTuple):
-    """How a network did; of several networks, an array with an entry for each."""
+    """Result of an evaluation; with several networks, values are arrays with the network axis first."""
 
     loss: Any
     metrics: dict[str, Any]  # of the task, such as "accuracy"
-    examples: int
+    examples: int  # number of examples
     logits: np.ndarray | None  # outputs: (N, classes), or (networks, N, classes)
-    alive: dict[str, Any] = {}  # noqa: RUF012  of each rectifier, whether it answers to any image
+    alive: dict[str, Any] = {}  # noqa: RUF012  per rectifier, True if it is active for any image
 
     @property
     def accuracy(self) -> Any:
-        """The metric of this name."""
+        """Value of the metric ``"accuracy"``."""
         return self.metrics["accuracy"]
 
     def dead(self, network: int | None = None) -> list[str]:
-        """The rectifiers that are 0 for every image; without a number, in any of the networks."""
-        each = {name: answers if network is None else answers[network] for name, answers in self.alive.items()}
-        return [name for name, answers in each.items() if not np.all(answers)]
+        """Return the rectifiers that are 0 for every image in one network, or by default in any network."""
+        return [
+            name for name, active in self.alive.items() if not np.all(active if network is None else active[network])
+        ]
 
 
 class Evaluator:
-    """The evaluation of a model: compiled once, for batches of one shape, whatever is scored with it.
+    """Evaluation of a model, compiled once for batches of one shape; params, state and data may differ between calls.
 
     Args:
         model: the network.
-        batch_size: examples at a time; the last batch is padded, and the padding not counted.
-        num_members: score so many networks at once, whose params and state have a first axis of this length.
-        mesh: of devices, each of which takes its share of every batch.
-        scale: what the pixels are divided by: see :func:`jaxconv.train.to_float`.
+        batch_size: examples per batch; the last batch is padded, and its padding masked.
+        num_members: number of networks to evaluate at once, the length of the first axis of params and state.
+        mesh: devices over which batches are sharded.
+        scale: divisor of the pixels, as for :func:`jaxconv.train.to_float`.
         task: loss and metrics.
 
     Attributes:
-        program: the evaluation.
-        closer: which of the rectifiers answer anywhere; compiled once one does not answer in the middle of an image.
+        program: compiled evaluation.
+        dead_check: compiled check of all pixels of the rectifiers' outputs; used only if a rectifier is 0 in the middle
+            row of every image.
     """
 
     def __init__(
@@ -77,61 +79,62 @@ class Evaluator:
         with error_context("evaluate"):
             check_scale(scale)
         self.rectifiers = rectifier_names(model)
-        at_a_glance, closely = apply_with_activity(model), apply_with_activity(model, anywhere)
+        apply_fast, apply_thorough = apply_with_activity(model), apply_with_activity(model, any_nonzero)
 
-        def one(params: Any, state: Any, batch: Batch) -> tuple[MetricSums, jax.Array, dict[str, jax.Array]]:
+        def evaluate_batch(params: Any, state: Any, batch: Batch) -> tuple[MetricSums, jax.Array, dict[str, jax.Array]]:
             image, label = to_float(batch.image, scale), jnp.asarray(batch.label)
-            logits, alive = at_a_glance(params, state, image)
+            logits, active = apply_fast(params, state, image)
             target = task.targets(image, label, jax.ShapeDtypeStruct(logits.shape, logits.dtype), False)
             mask = jnp.ones(len(label), bool) if batch.mask is None else jnp.asarray(batch.mask)
-            return measure(task, logits, target, mask), logits, alive
+            return measure(task, logits, target, mask), logits, active
 
-        def again(params: Any, state: Any, batch: Batch) -> dict[str, jax.Array]:
-            return closely(params, state, to_float(batch.image, scale))[1]
+        def find_active(params: Any, state: Any, batch: Batch) -> dict[str, jax.Array]:
+            return apply_thorough(params, state, to_float(batch.image, scale))[1]
 
-        self.program, self.closer = (
-            CompiledFunction(name, jax.vmap(f, in_axes=(0, 0, None)) if num_members else f)
-            for name, f in (("evaluation", one), ("the search for dead layers", again))
+        self.program, self.dead_check = (
+            CompiledFunction(name, jax.vmap(function, in_axes=(0, 0, None)) if num_members else function)
+            for name, function in (("evaluation", evaluate_batch), ("the search for dead layers", find_active))
         )
 
     def batches(self, images: np.ndarray, labels: np.ndarray) -> Iterable[Batch]:
-        """The examples as batches on the device: keep them to score them again without moving them again."""
-        part = distributed.local_batch_slice(self.batch_size)
+        """Yield the examples as batches on the device; keep them in a list to evaluate repeatedly."""
+        local = distributed.local_batch_slice(self.batch_size)
         for batch in iterate_batches(images, labels, self.batch_size):
-            yield distributed.shard(self.mesh, jax.tree.map(lambda array: array[part], batch))
+            yield distributed.shard(self.mesh, jax.tree.map(lambda array: array[local], batch))
 
     def __call__(
         self, params: Any, state: Any, batches: Iterable[Batch], *, logits: bool = False, alive: bool = False
     ) -> EvalResult:
-        """Loss and metrics over all examples; the logits, and which rectifiers are alive, where they are asked for.
+        """Return loss and metrics over all examples, and optionally the logits and the active rectifiers.
 
-        Who asks for the latter gives a list of batches: a rectifier that is 0 in the middle is looked at once more.
+        With ``alive=True`` pass a list: batches are read twice if a rectifier looks dead.
         """
-        network = distributed.replicate(self.mesh, (params, state)) if self.mesh else (params, state)
-        measured, answered, made = [], [], []
+        variables = distributed.replicate(self.mesh, (params, state)) if self.mesh else (params, state)
+        metric_sums, activity, outputs = [], [], []
         for batch in batches:
-            metrics, out, middle = self.program(*network, batch)
-            measured.append(metrics)
-            answered.append(middle)
-            made += [out] if logits else []
-        total = jax.tree.map(lambda *each: np.asarray(each, np.float64).sum(axis=0), *jax.device_get(measured))
-        count = int(np.max(total.count))
+            sums, output, active = self.program(*variables, batch)
+            metric_sums.append(sums)
+            activity.append(active)
+            outputs += [output] if logits else []
+        total = jax.tree.map(lambda *sums: np.asarray(sums, np.float64).sum(axis=0), *jax.device_get(metric_sums))
+        num_examples = int(np.max(total.count))
         metrics = reported(self.task, total)
         all_logits = None
         if logits:
-            outputs = [distributed.process_allgather(out) for out in made]
-            all_logits = (
-                np.concatenate(outputs, axis=1)[:, :count] if self.num_members else np.concatenate(outputs)[:count]
-            )
-        answers = self._any(answered) if alive else {}
-        if not all(np.all(each) for each in answers.values()):  # which is so rare that only then it is compiled
-            answers = self._any([self.closer(*network, batch) for batch in batches])
-        return EvalResult(metrics.pop("loss"), metrics, count, all_logits, answers)
+            axis = 1 if self.num_members else 0
+            all_logits = np.concatenate([distributed.process_allgather(output) for output in outputs], axis=axis)
+            all_logits = all_logits[:, :num_examples] if self.num_members else all_logits[:num_examples]
+        active_in_any = self._in_any_batch(activity) if alive else {}
+        if not all(np.all(active) for active in active_in_any.values()):  # rare, so it is compiled on demand
+            active_in_any = self._in_any_batch([self.dead_check(*variables, batch) for batch in batches])
+        return EvalResult(metrics.pop("loss"), metrics, num_examples, all_logits, active_in_any)
 
-    def _any(self, answered: list[dict[str, jax.Array]]) -> dict[str, Any]:
-        """Of each rectifier, whether it answered in any batch, in the order of the layers."""
-        seen = jax.device_get(answered)
-        return {name: np.any([each[name] for each in seen], axis=0) for name in self.rectifiers if name in seen[0]}
+    def _in_any_batch(self, activity: list[dict[str, jax.Array]]) -> dict[str, Any]:
+        """Return per rectifier, in layer order, True if it is active in any batch."""
+        batches = jax.device_get(activity)
+        return {
+            name: np.any([active[name] for active in batches], axis=0) for name in self.rectifiers if name in batches[0]
+        }
 
 
 @checked_call
@@ -147,21 +150,21 @@ def evaluate(
     scale: float | None = None,
     task: Task = CLASSIFICATION,
 ) -> dict[str, float]:
-    """Mean loss and the task's metrics, such as accuracy, over all examples.
+    """Return the mean loss and the task's metrics, such as accuracy, over all examples.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, uint8 or float from 0 to 1. A ``RangeWarning`` tells of floats in another range.
-        labels: ``(N,)`` class numbers, or what the task takes.
-        batch_size: examples at a time; the last batch is padded, and the padding not counted.
-        scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
+        images: ``(N, H, W, C)``, uint8 or float from 0 to 1; floats in another range cause a ``RangeWarning``.
+        labels: ``(N,)`` class numbers, or the labels of another task.
+        batch_size: examples per batch; the last batch is padded, and its padding masked.
+        scale: divisor of the pixels; by default 255 for uint8, and floats stay unchanged.
         task: loss and metrics: :class:`jaxconv.train.Task`.
 
     Returns:
         ``{"loss": …, "accuracy": …, "count": N}``.
 
     Raises:
-        InputError: images and labels that do not go together, or with this model, or a pixel that is not finite.
+        InputError: if images and labels do not match each other or the model, or a pixel is not finite.
 
     >>> from jaxconv import models
     >>> model = models.mlp(num_classes=3)
@@ -175,11 +178,11 @@ def evaluate(
     check_pixels("evaluate", "images", images, scale)
     model = as_layer(model)
     check_labels(model, params, state, images.shape[1:], labels, task)
-    kind = str(images.dtype)
-    score = evaluator_of(model, batch_size, images.shape[1:], kind, None, None, (params, state), scale, task)
-    scores = score(params, state, score.batches(images, labels))
-    numbers = {name: float(value) for name, value in ({"loss": scores.loss} | scores.metrics).items()}
-    return numbers | {"count": scores.examples}
+    dtype = str(images.dtype)
+    evaluator = evaluator_of(model, batch_size, images.shape[1:], dtype, None, None, (params, state), scale, task)
+    result = evaluator(params, state, evaluator.batches(images, labels))
+    values = {name: float(value) for name, value in ({"loss": result.loss} | result.metrics).items()}
+    return values | {"count": result.examples}
 
 
 @checked_call
@@ -195,19 +198,19 @@ def predict(
     scale: float | None = None,
     task: Task = CLASSIFICATION,
 ) -> np.ndarray:
-    """The probability of each class for each image: an array ``(N, classes)`` whose rows sum to 1.
+    """Return the probability of each class for each image, ``(N, classes)``; rows sum to 1.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, uint8 or float from 0 to 1. A ``RangeWarning`` tells of floats in another range.
-        batch_size: images at a time; fewer are padded to 1, 8, 64 or this many, so that few programs are compiled.
-        views: ``images -> (V, N, H, W, C)``, ways to see each image, whose probabilities are averaged: test-time
-            augmentation, :func:`jaxconv.data.augment.test_time_views`; lecture row 004-13.
-        scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are.
+        images: ``(N, H, W, C)``, uint8 or float from 0 to 1; floats in another range cause a ``RangeWarning``.
+        batch_size: images per batch; fewer images are padded to 1, 8, 64 or ``batch_size``, to limit compilations.
+        views: test-time augmentation: ``images -> (V, N, H, W, C)``, V views of each image, whose predictions are
+            averaged; see :func:`jaxconv.data.augment.test_time_views`. Lecture row 004-13.
+        scale: divisor of the pixels; by default 255 for uint8, and floats stay unchanged.
         task: another task than classification returns its own predictions, :meth:`jaxconv.train.Task.predict`.
 
     Raises:
-        InputError: what is no array of images, or a pixel that is not finite.
+        InputError: if images is not an array of images, or a pixel is not finite.
 
     >>> from jaxconv import models
     >>> model = models.mlp(num_classes=3)
@@ -221,16 +224,16 @@ def predict(
     check_scale(scale)
     check_pixels("predict", "images", images, scale)
     probabilities = _probabilities(as_layer(model).apply, views, task)
-    size = min((n for n in FEW if len(images) <= n < batch_size), default=batch_size)
-    parts = []
+    size = min((n for n in SMALL_BATCHES if len(images) <= n < batch_size), default=batch_size)
+    outputs = []
     try:
         for batch in iterate_batches(images, labels, size):
             image = batch.image if scale is None else to_float(batch.image, scale)
-            parts.append(np.asarray(probabilities(params, state, image)))
-    except InputError:  # it tells of the padded images: of those that were given it is the same but for the number
+            outputs.append(np.asarray(probabilities(params, state, image)))
+    except InputError:  # its message has the shape of the padded batch: raise it with the shape of the argument
         jax.eval_shape(probabilities, params, state, images)
         raise
-    return np.concatenate(parts)[: len(images)]
+    return np.concatenate(outputs)[: len(images)]
 
 
 @functools.lru_cache(maxsize=8)
@@ -239,12 +242,12 @@ def _probabilities(
     views: Callable[[jax.Array], jax.Array] | None,
     task: Task,
 ) -> Callable[[Any, Any, Any], jax.Array]:
-    """Compiled once for a model, however often it is asked."""
+    """Return the compiled prediction function of a model; cached."""
 
     def probabilities(params: Any, state: Any, image: jax.Array) -> jax.Array:
         pixels = to_float(image)
-        seen = pixels[None] if views is None else views(pixels)
-        return jnp.mean(jax.lax.map(lambda view: task.predict(apply(params, state, view)[0]), seen), axis=0)
+        inputs = pixels[None] if views is None else views(pixels)
+        return jnp.mean(jax.lax.map(lambda view: task.predict(apply(params, state, view)[0]), inputs), axis=0)
 
     return xla_options.jit(probabilities, compiler_options)
 
@@ -256,30 +259,30 @@ def evaluator_of(
     dtype: str,
     num_members: int | None,
     mesh: Mesh | None,
-    network: Any = (),
+    variables: Any = (),
     scale: float | None = None,
     task: Task = CLASSIFICATION,
 ) -> Evaluator:
-    """The same evaluator for the same question, so that whoever asks again compiles nothing.
+    """Return a cached evaluator: equal arguments return the same one, which is compiled already.
 
     Args:
-        model, batch_size, num_members, mesh, scale, task: as :class:`Evaluator` takes them.
-        input_shape, dtype: of the images.
-        network: the params and the state, of which the types, shapes and devices count.
+        model, batch_size, num_members, mesh, scale, task: arguments of :class:`Evaluator`.
+        input_shape, dtype: shape of an image, and dtype of the images.
+        variables: params and state, compared by structure, types, shapes and devices.
     """
-    config = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # those of the program that is kept
-    asked = batch_size, input_shape, dtype, num_members, mesh, scale, _kind_of(network), config, task
-    return _evaluator_of(_Applied(as_layer(model)), asked)
+    config = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # they affect the compiled function
+    cache_key = batch_size, input_shape, dtype, num_members, mesh, scale, _signature(variables), config, task
+    return _cached_evaluator(_HashableModel(as_layer(model)), cache_key)
 
 
-def _kind_of(network: Any) -> Any:
-    leaves, structure = jax.tree.flatten(network)
-    there = frozenset(device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices())
-    return str(structure), tuple(map(jax.typeof, leaves)), there or frozenset(jnp.zeros(()).devices())
+def _signature(variables: Any) -> Any:
+    leaves, structure = jax.tree.flatten(variables)
+    devices = frozenset(device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices())
+    return str(structure), tuple(map(jax.typeof, leaves)), devices or frozenset(jnp.zeros(()).devices())
 
 
-class _Applied:
-    """A model as the key of a table: the same if it applies the same function (what a window holds has no hash)."""
+class _HashableModel:
+    """Model as a cache key, hashed and compared by its ``apply`` (other fields of a layer may be unhashable)."""
 
     def __init__(self, model: Layer) -> None:
         self.model = model
@@ -288,10 +291,10 @@ class _Applied:
         return hash(self.model.apply)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Applied) and self.model.apply == other.model.apply
+        return isinstance(other, _HashableModel) and self.model.apply == other.model.apply
 
 
 @functools.lru_cache(maxsize=8)
-def _evaluator_of(applied: _Applied, asked: tuple[Any, ...]) -> Evaluator:
-    batch_size, _, _, num_members, mesh, scale, _, _, task = asked
-    return Evaluator(applied.model, batch_size, num_members=num_members, mesh=mesh, scale=scale, task=task)
+def _cached_evaluator(hashable: _HashableModel, cache_key: tuple[Any, ...]) -> Evaluator:
+    batch_size, _, _, num_members, mesh, scale, _, _, task = cache_key
+    return Evaluator(hashable.model, batch_size, num_members=num_members, mesh=mesh, scale=scale, task=task)

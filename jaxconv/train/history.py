@@ -1,7 +1,7 @@
-"""The records of the epochs beside the snapshots, in one file to which each epoch adds a line.
+"""History of training beside the checkpoints: one file, to which every epoch appends a line.
 
-A snapshot holds how many bytes of the file are its own, and their SHA-256. So a kill while a line is written harms no
-snapshot, and what a snapshot writes does not grow with the number of epochs.
+A checkpoint stores the number of bytes of the file that belong to it, and their SHA-256. So a process killed while it
+writes a line damages no checkpoint, and the size of a checkpoint does not grow with the number of epochs.
 """
 
 import copy
@@ -18,72 +18,72 @@ NAME = "history.jsonl"
 Records = tuple[dict[str, Any], ...]
 
 
-class Part(TypedDict):
-    """The beginning of the file, which belongs to a snapshot."""
+class HistoryPrefix(TypedDict):
+    """Length and SHA-256 of the beginning of the file that belongs to a checkpoint."""
 
     bytes: Annotated[int, Meta(ge=0)]
     sha256: str
 
 
 class _Written(NamedTuple):
-    """What this process has written, so that it need not look at all of it again."""
+    """Content written by this process, cached so that it is not read again."""
 
     path: Path
     records: Records
     size: int
-    digest: Any  # hashlib's, over all of it
+    digest: Any  # hashlib object over the whole file
 
 
 _last: _Written | None = None
 
 
-def write_history(folder: Path, records: Records) -> Part:
-    """Make the file hold these records and no other.
+def write_history(folder: Path, records: Records) -> HistoryPrefix:
+    """Make the file contain exactly these records.
 
-    Those that this process wrote before stay, and the new ones are appended. In a new process, or if the file is not
-    as long as what was written, all of it is compared with the records, and replaced if it differs.
+    New records are appended to those that this process wrote before. In a new process, or if the length of the file
+    has changed, the whole file is compared with the records, and replaced if it differs.
 
     Raises:
-        InputError: it cannot be written, or a record does not go into JSON.
+        InputError: if the file cannot be written, or a record is not JSON-serializable.
     """
     global _last
     path = (folder / NAME).absolute()
-    last, _last = _last, None  # after an error, all of it is compared
-    appends = last is not None and _is_beginning(last, path, records)
-    old = last if last is not None and appends else _Written(path, (), 0, hashlib.sha256())
-    new = copy.deepcopy(records[len(old.records) :])  # the caller may change its own
-    lines = "".join(to_json(record) + "\n" for record in new).encode()
+    last, _last = _last, None  # after an error, the whole file is compared
+    appends = last is not None and _is_prefix(last, path, records)
+    previous = last if last is not None and appends else _Written(path, (), 0, hashlib.sha256())
+    added = copy.deepcopy(records[len(previous.records) :])  # the caller may modify its records
+    lines = "".join(to_json(record) + "\n" for record in added).encode()
     if appends:
-        for record in new:
+        for record in added:
             append_jsonl(path, record)
     elif _size(path) != len(lines) or read_bytes(path, len(lines)) != lines:
         write_file(path, lines)
-    old.digest.update(lines)
-    _last = _Written(path, old.records + new, old.size + len(lines), old.digest)
-    return Part(bytes=_last.size, sha256=_last.digest.hexdigest())
+    previous.digest.update(lines)
+    _last = _Written(path, previous.records + added, previous.size + len(lines), previous.digest)
+    return HistoryPrefix(bytes=_last.size, sha256=_last.digest.hexdigest())
 
 
-def read_history(folder: Path, part: Part) -> Records:
-    """The records that belong to a snapshot.
+def read_history(folder: Path, prefix: HistoryPrefix) -> Records:
+    """Read the records that belong to a checkpoint.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it cannot be read, is shorter, or is not what was written.
+        FileNotFoundError: if there is no history file.
+        InputError: if it cannot be read, is shorter than the prefix, or has another SHA-256.
     """
     path = folder / NAME
     with open_file(path) as file:
-        lines = file.read(min(part["bytes"], _size(path) or 0))
-    if len(lines) < part["bytes"]:
+        lines = file.read(min(prefix["bytes"], _size(path) or 0))
+    if len(lines) < prefix["bytes"]:
         raise InputError(f"{NAME} is cut short")
-    if hashlib.sha256(lines).hexdigest() != part["sha256"]:
+    if hashlib.sha256(lines).hexdigest() != prefix["sha256"]:
         raise InputError(f"{NAME} has changed")
     return tuple(from_dict(line, dict[str, Any], name=NAME) for line in lines.splitlines())
 
 
-def _is_beginning(written: _Written, path: Path, records: Records) -> bool:
-    """Whether the file is still as long as it was written, and holds the first of these records."""
-    same = written.records == records[: len(written.records)]
-    return same and written.path == path and written.size == _size(path)
+def _is_prefix(written: _Written, path: Path, records: Records) -> bool:
+    """Return True if the file has the length it was written with, and holds the first of these records."""
+    is_beginning = written.records == records[: len(written.records)]
+    return is_beginning and written.path == path and written.size == _size(path)
 
 
 def _size(path: Path) -> int | None:

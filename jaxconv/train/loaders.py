@@ -1,4 +1,4 @@
-"""Loaders of batches: the order of an epoch, and its batches from device memory or from a stream."""
+"""Loaders: the order of an epoch, and its batches from device memory or from a stream."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from jaxconv.train.pixels import check_pixels
 from jaxconv.train.state import Batch
 from jaxconv.train.tasks import label_array
 
-Order = Callable[[int], np.ndarray]  # epoch -> (chunks, [networks,] chunk, B), as epoch_rows makes it
-READERS = 2  # threads that read a stream, each a chunk at a time
+Order = Callable[[int], np.ndarray]  # epoch -> (executions, [networks,] steps, B), as epoch_indices returns
+NUM_THREADS = 2  # of a stream; each reads the examples of one execution at a time
 
 
 class RandomAccessSource(Protocol):
-    """Examples that are read when they are asked for."""
+    """Dataset whose images are read one at a time, on access."""
 
     @property
     def labels(self) -> np.ndarray: ...
@@ -34,23 +34,26 @@ class RandomAccessSource(Protocol):
 
 
 class EpochPlan(NamedTuple):
-    """How an epoch is cut: into steps of one batch size, and these into chunks of one length."""
+    """Division of an epoch into steps of equal batch size, and of the steps into executions of equal length.
+
+    An execution is one call of the compiled training function, which runs ``steps_per_execution`` steps.
+    """
 
     num_examples: int
     batch_size: int
-    steps_per_epoch: int  # in an epoch
-    steps_per_execution: int  # steps in a chunk
-    executions: int  # in an epoch
+    steps_per_epoch: int
+    steps_per_execution: int
+    executions: int  # per epoch
 
 
 class DeviceLoader:
-    """Examples on the device: only the order of each epoch is moved there.
+    """Loader of examples in device memory: only the indices of each epoch are transferred.
 
     Args:
-        images, labels: all of them.
-        plan: how an epoch is cut.
-        order: indices of the examples, epoch by epoch; several networks have an order each.
-        mesh: of devices, each of which holds all examples and takes its share of every batch.
+        images, labels: the training examples.
+        plan: division of an epoch into executions.
+        order: function from epoch to example indices; with several networks, one order per network.
+        mesh: devices; each holds all examples, and batches are sharded over them.
     """
 
     def __init__(
@@ -60,35 +63,35 @@ class DeviceLoader:
         self.data = distributed.replicate(mesh, (images, label_array(labels)))
 
     @staticmethod
-    def fetch(row: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
-        return gather_batch(images, labels, row)
+    def fetch(indices: jax.Array, images: jax.Array, labels: jax.Array) -> Batch:
+        return gather_batch(images, labels, indices)
 
-    def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Any]:
-        """What the chunks of an epoch need, from number ``first`` on."""
-        part = distributed.local_batch_slice(self.plan.batch_size)
-        for chunk in self.order(epoch)[first:]:
-            yield distributed.shard(self.mesh, chunk[..., part], axis=chunk.ndim - 1)
+    def executions(self, epoch: int, start: int, state: Any = None) -> Iterator[Any]:
+        """Yield the example indices of each execution of an epoch, from number ``start`` on."""
+        local = distributed.local_batch_slice(self.plan.batch_size)
+        for indices in self.order(epoch)[start:]:
+            yield distributed.shard(self.mesh, indices[..., local], axis=indices.ndim - 1)
 
     def get_state(self) -> None:
-        """Nothing to remember: the order is a function of seed and epoch."""
+        """Return None: the order depends on seed and epoch only."""
 
 
 class StreamingLoader:
-    """Examples that are read by Grain, in threads beside the training, a few chunks ahead of it.
+    """Loader of streamed examples: Grain reads them in background threads and prefetches a few executions.
 
-    In a program of several processes each reads only its share of every batch. The order is that of
+    In a program of several processes, each process reads only its slice of every batch. The order is that of
     :class:`DeviceLoader`.
 
     Args:
-        source: the examples. If it has ``take(indices) -> images``, that is used.
-        plan: how an epoch is cut.
-        order: indices of the examples, epoch by epoch.
-        mesh: of devices, each of which takes its share of every batch.
-        scale: what the pixels are divided by, for the check of the first ones.
+        source: the examples. Its method ``take(indices) -> images`` is used if it has one.
+        plan: division of an epoch into executions.
+        order: function from epoch to example indices.
+        mesh: devices over which batches are sharded.
+        scale: divisor of the pixels, for the range check of the first execution.
 
     Raises:
-        InputError: when it is read, no Grain, pixels that are not finite in the first chunk, or
-            whatever the source raises.
+        InputError: while reading, if Grain is not installed, a pixel of the first execution is not finite, or the
+            source raises it.
     """
 
     data: tuple[Any, ...] = ()
@@ -102,116 +105,120 @@ class StreamingLoader:
         scale: float | None = None,
     ) -> None:
         self.source, self.plan, self.order, self.mesh, self.scale = source, plan, order, mesh, scale
-        self.checked = False
+        self.is_checked = False
         self.iterator: Any = None
 
     @staticmethod
     def fetch(batch: Batch) -> Batch:
         return batch
 
-    def chunks(self, epoch: int, first: int, position: Any = None) -> Iterator[Batch]:
-        """The chunks of an epoch, from number ``first`` on, or from a position that was noted."""
+    def executions(self, epoch: int, start: int, state: Any = None) -> Iterator[Batch]:
+        """Yield the batches of each execution of an epoch, from number ``start`` or from a saved state on."""
         try:
             import grain.python as grain
         except ImportError:
-            raise InputError('streaming is done by Grain: pip install "jaxconv[streaming]"') from None
+            raise InputError('streaming requires Grain: pip install "jaxconv[streaming]"') from None
 
-        part = distributed.local_batch_slice(self.plan.batch_size)
-        reader = _Chunks(self.source, self.order(epoch)[..., part])
-        options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)
-        self.iterator = iter(grain.MapDataset.source(reader).to_iter_dataset(options))
-        self.iterator.set_state(position or {"next_index": first})
-        for chunk in self.iterator:
-            if not self.checked:  # the rest only if a step goes wrong
-                images = chunk[0].reshape(-1, *chunk[0].shape[2:])
+        local = distributed.local_batch_slice(self.plan.batch_size)
+        source = _ExecutionSource(self.source, self.order(epoch)[..., local])
+        options = grain.ReadOptions(num_threads=NUM_THREADS, prefetch_buffer_size=NUM_THREADS)
+        self.iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
+        self.iterator.set_state(state or {"next_index": start})
+        for arrays in self.iterator:
+            if not self.is_checked:  # later executions are checked only if a step produces non-finite values
+                images = arrays[0].reshape(-1, *arrays[0].shape[2:])
                 check_pixels("fit", "the training images read first", images, self.scale)
-                self.checked = True
-            yield distributed.shard(self.mesh, Batch(*chunk), axis=1)
+                self.is_checked = True
+            yield distributed.shard(self.mesh, Batch(*arrays), axis=1)
 
     def get_state(self) -> Any:
-        """How far it has been read, to go on from."""
+        """Return Grain's state, from which reading can resume."""
         return self.iterator.get_state() if self.iterator else None
 
 
-class _Chunks:
-    """The chunks of an epoch as a random-access source, which Grain reads from in threads."""
+class _ExecutionSource:
+    """Random-access source whose item is all batches of one execution; Grain's threads read from it."""
 
-    def __init__(self, source: RandomAccessSource, rows: np.ndarray) -> None:
-        self.source, self.rows = source, rows
+    def __init__(self, source: RandomAccessSource, indices: np.ndarray) -> None:
+        self.source, self.indices = source, indices
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        mask = self.rows[number] >= 0
-        index = np.where(mask, self.rows[number], ~self.rows[number])
-        flat = index.ravel()
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        indices, mask = _split_padding(self.indices[index])
+        flat = indices.ravel()
         take = getattr(self.source, "take", None)
         images = take(flat) if take else np.stack([self.source[int(i)][0] for i in flat])
-        return images.reshape(*index.shape, *images.shape[1:]), label_array(self.source.labels[index]), mask
+        return images.reshape(*indices.shape, *images.shape[1:]), label_array(self.source.labels[indices]), mask
 
 
-def epoch_rows(plan: EpochPlan, seed: int, epoch: int) -> np.ndarray:
-    """Return the batches of an epoch, chunk by chunk, as :func:`batch_indices` writes them: ``(chunks, chunk, B)``."""
+def epoch_indices(plan: EpochPlan, seed: int, epoch: int) -> np.ndarray:
+    """Return the :func:`batch_indices` of an epoch, ``(executions, steps_per_execution, B)``."""
     order = epoch_permutation(seed, epoch, plan.num_examples)
     return batch_indices(order, plan.batch_size, plan.executions * plan.steps_per_execution).reshape(
         plan.executions, plan.steps_per_execution, plan.batch_size
     )
 
 
-VALUES_A_CHUNK = 2**22  # pixels that a compiled chunk goes through, so that it takes a second or so
+PIXELS_PER_EXECUTION = 2**22  # so that an execution takes about a second
 
 
 def plan_epoch(count: int, batch_size: int, input_shape: tuple[int, ...]) -> EpochPlan:
-    """Chunks as long as go through about four million pixels, and as equal as can be.
+    """Divide an epoch of ``count`` examples into executions of equal length and at most about four million pixels.
 
     >>> plan_epoch(50_000, 256, (28, 28, 1))
     EpochPlan(num_examples=50000, batch_size=256, steps_per_epoch=196, steps_per_execution=20, executions=10)
     """
     steps = math.ceil(count / batch_size)
-    longest = max(1, VALUES_A_CHUNK // (batch_size * math.prod(input_shape)))
-    chunks = math.ceil(steps / longest)
-    return EpochPlan(count, batch_size, steps, math.ceil(steps / chunks), chunks)
+    max_steps = max(1, PIXELS_PER_EXECUTION // (batch_size * math.prod(input_shape)))
+    executions = math.ceil(steps / max_steps)
+    return EpochPlan(count, batch_size, steps, math.ceil(steps / executions), executions)
 
 
 def epoch_permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch sees its examples: a function of seed and epoch, of nothing that went before.
+    """Return the order of the examples in an epoch, a permutation that depends on seed and epoch only.
 
-    >>> first, again, second = (epoch_permutation(0, epoch, 4).tolist() for epoch in (1, 1, 2))
-    >>> first == again != second
+    >>> first, repeated, second = (epoch_permutation(0, epoch, 4).tolist() for epoch in (1, 1, 2))
+    >>> first == repeated != second
     True
     """
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def batch_indices(order: np.ndarray, batch_size: int, steps: int) -> np.ndarray:
-    """An order cut into batches: ``(steps, batch_size)`` int32. What is over is filled with examples from the start.
+    """Return an order as batches, ``(steps, batch_size)`` int32, padded with examples from the start.
 
-    A filling example i is written ``~i``, which is negative: it is there for the shape, and does not count.
+    A padding example i is encoded as ``~i``, which is negative, and is masked in the batch.
 
     >>> batch_indices(np.array([2, 0, 1]), batch_size=2, steps=2)
     array([[ 2,  0],
            [ 1, -3]], dtype=int32)
     """
-    filled = np.resize(order, steps * batch_size).astype(np.int32)
-    filled[len(order) :] = ~filled[len(order) :]
-    return filled.reshape(steps, batch_size)
+    padded = np.resize(order, steps * batch_size).astype(np.int32)
+    padded[len(order) :] = ~padded[len(order) :]
+    return padded.reshape(steps, batch_size)
 
 
-def gather_batch(images: jax.Array, labels: jax.Array, row: jax.Array) -> Batch:
-    """The batch of a row, from examples on the device."""
-    mask = row >= 0
-    index = jnp.where(mask, row, ~row)
+def _split_padding(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the example indices of :func:`batch_indices`, and the mask that is False for padding."""
+    mask = indices >= 0
+    return np.where(mask, indices, ~indices), mask
+
+
+def gather_batch(images: jax.Array, labels: jax.Array, indices: jax.Array) -> Batch:
+    """Return the batch of one row of :func:`batch_indices`, gathered from examples on the device."""
+    mask = indices >= 0
+    index = jnp.where(mask, indices, ~indices)
     return Batch(jnp.take(images, index, axis=0, mode="clip"), jnp.take(labels, index, axis=0, mode="clip"), mask)
 
 
 def iterate_batches(
     images: np.ndarray, labels: np.ndarray, batch_size: int, order: np.ndarray | None = None
 ) -> Iterator[Batch]:
-    """Every example once, in batches of one size; the last is filled up, and its mask tells.
+    """Yield every example once, in batches of equal size; the last batch is padded and its padding masked.
 
-    Class numbers come in int32, and floats in float32, whatever they are kept in, so that what is compiled for one
-    batch takes all.
+    Integer labels are converted to int32 and floats to float32, so that all batches have the same types.
 
     >>> last = list(iterate_batches(np.ones((5, 2, 2, 1), np.uint8), np.arange(5), 3))[-1]
     >>> last.image.shape, last.label.tolist(), last.mask.tolist()
@@ -219,5 +226,5 @@ def iterate_batches(
     """
     order = np.arange(len(images)) if order is None else order
     for row in batch_indices(order, batch_size, math.ceil(len(order) / batch_size)):
-        index = np.where(row >= 0, row, ~row)
-        yield Batch(images[index], label_array(labels[index]), row >= 0)
+        indices, mask = _split_padding(row)
+        yield Batch(images[indices], label_array(labels[indices]), mask)

@@ -1,4 +1,4 @@
-"""Loggers of training: a progress bar in the terminal, and curves for TensorBoard."""
+"""Loggers of training: a progress bar in the terminal, and TensorBoard event files."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxconv import checks
 from jaxconv.errors import InputError
-from jaxconv.train.diagnostics import dead_layer
+from jaxconv.train.diagnostics import dead_layer_message
 from jaxconv.train.loaders import EpochPlan
 from jaxconv.train.snapshots import TrainProgress
 from jaxconv.train.tasks import CLASSIFICATION, MetricSums, Task, reported
@@ -21,27 +21,27 @@ from jaxconv.utils.terminal import printable
 
 
 class Progress:
-    """A bar over all steps with loss, accuracy and images a second, and a line for every epoch.
+    """Progress bar over all steps with loss, metrics and images per second, and one printed line per epoch.
 
-    It shows the numbers of the chunk *before* the last one, which are there already: looking at the newest would
-    make the host wait for the device.
+    It displays the metrics of the *previous* execution, which are available: reading those of the last one would make
+    the host wait for the device.
     """
 
     def __init__(
-        self, epochs: int, cut: EpochPlan, at: TrainProgress, *, show: bool, task: Task = CLASSIFICATION
+        self, epochs: int, plan: EpochPlan, progress: TrainProgress, *, show: bool, task: Task = CLASSIFICATION
     ) -> None:
-        self.epochs, self.cut, self.show, self.objective = epochs, cut, show, task
-        self.done = at.epoch * cut.executions + at.execution
-        self.looked: float | None = None  # when the last chunk of this process was
-        self.dead = {name for record in at.history for name in record.get("dead_layers", ())}  # that was told
+        self.epochs, self.plan, self.show, self.task = epochs, plan, show, task
+        self.completed = progress.epoch * plan.executions + progress.execution
+        self.last_time: float | None = None  # of the last execution of this process
+        self.dead_layers = {name for record in progress.history for name in record.get("dead_layers", ())}
 
     def __enter__(self) -> "Progress":
         if self.show:
             self.bar = progress_bar("measured", "remaining")
-            total = self.epochs * self.cut.executions
-            self.task = self.bar.add_task("compiling", total=total, completed=self.done, measured="")
+            total = self.epochs * self.plan.executions
+            self.bar_task = self.bar.add_task("compiling", total=total, completed=self.completed, measured="")
             self.bar.start()
-            self.headed = False
+            self.has_header = False
         return self
 
     def __exit__(
@@ -50,45 +50,45 @@ class Progress:
         if self.show:
             self.bar.stop()
 
-    def chunk(self, at: TrainProgress) -> None:
-        """One more chunk is under way."""
+    def execution(self, progress: TrainProgress) -> None:
+        """Advance the bar when an execution has been started."""
         if not self.show:
             return
-        self.bar.update(self.task, completed=at.epoch * self.cut.executions + at.execution)
-        self.bar.update(self.task, description=f"epoch {at.epoch + 1}/{self.epochs}")
-        before, self.looked = self.looked, time.perf_counter()
-        if len(at.metric_sums) < 2 or before is None:
+        self.bar.update(self.bar_task, completed=progress.epoch * self.plan.executions + progress.execution)
+        self.bar.update(self.bar_task, description=f"epoch {progress.epoch + 1}/{self.epochs}")
+        previous_time, self.last_time = self.last_time, time.perf_counter()
+        if len(progress.metric_sums) < 2 or previous_time is None:
             return
-        sums = jax.device_get(at.metric_sums[-2])
-        networks = np.size(sums["count"])
+        sums = jax.device_get(progress.metric_sums[-2])
+        num_members = np.size(sums["count"])
         if np.ndim(sums["count"]):
             sums = {name: np.sum(value, axis=0) for name, value in sums.items()}
-        numbers = reported(self.objective, MetricSums(sums, sums.pop("count")))
-        rate = self.cut.steps_per_execution * self.cut.batch_size * networks / (self.looked - before)
-        shown = "".join(f"{name} {value:.3f}  " for name, value in numbers.items())
-        measured = f"{shown}{rate:,.0f} images/s"
-        self.bar.update(self.task, measured=measured)
+        values = reported(self.task, MetricSums(sums, sums.pop("count")))
+        num_images = self.plan.steps_per_execution * self.plan.batch_size * num_members
+        rate = num_images / (self.last_time - previous_time)
+        metrics = "".join(f"{name} {value:.3f}  " for name, value in values.items())
+        self.bar.update(self.bar_task, measured=f"{metrics}{rate:,.0f} images/s")
 
     def epoch(self, record: dict[str, Any], is_best: bool) -> None:
-        """A line that stays, under headings."""
+        """Print the line of an epoch; the first one prints the header too."""
         if not self.show:
             return
         names = [name for name in record if f"val_{name}" in record and name != "loss"]
-        if not self.headed:
-            heads = "".join(f" {name:>9}" for name in names)
-            self._say(f"  epoch      loss{heads}    validation loss{heads}    images/s")
-            self.headed = True
-        self._say(
+        if not self.has_header:
+            headings = "".join(f" {name:>9}" for name in names)
+            self._print(f"  epoch      loss{headings}    validation loss{headings}    images/s")
+            self.has_header = True
+        self._print(
             f"{record['epoch']:>3}/{self.epochs:<3} {record['loss']:>9.4f}{_columns(record, names)} "
             f"{record['val_loss']:>18.4f}{_columns(record, [f'val_{name}' for name in names])} "
             f"{record['images_per_second']:>11,.0f}{'  best' if is_best else ''}"
         )
         for name in record.get("dead_layers", ()):
-            if name not in self.dead:
-                self._say(f"        {dead_layer(name)}")
-        self.dead |= set(record.get("dead_layers", ()))
+            if name not in self.dead_layers:
+                self._print(f"        {dead_layer_message(name)}")
+        self.dead_layers |= set(record.get("dead_layers", ()))
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.bar.console.print(printable(line), soft_wrap=True)
 
 
@@ -97,18 +97,18 @@ def _columns(record: Mapping[str, Any], names: list[str]) -> str:
 
 
 class TensorBoardWriter:
-    """Writes the records of :func:`jaxconv.train.fit` where TensorBoard finds them: ``tensorboard --logdir FOLDER``.
+    """Write the records of :func:`jaxconv.train.fit` as TensorBoard events: ``tensorboard --logdir FOLDER``.
 
     The tags are ``train/loss``, ``validation/loss`` (the record's ``val_loss``), and so on for every number; the steps
-    are the epochs. What is written is in the file when :meth:`write` returns, so that a killed run loses nothing.
+    are the epochs. :meth:`write` flushes the file before it returns, so a killed run loses nothing.
 
     Args:
-        folder: made if it is not there.
-        initial_epoch: the epoch that comes next. TensorBoard hides what the folder holds of this epoch and later ones,
-            so that a resumed run does not show them twice.
+        folder: folder of the event files; created if missing.
+        initial_epoch: number of the next epoch. TensorBoard hides existing events of this epoch and later ones, so a
+            resumed run does not display them twice.
 
     Raises:
-        InputError: no tensorboardX, or a folder that cannot be written.
+        InputError: if tensorboardX is not installed, or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, initial_epoch: int = 1) -> None:
@@ -116,12 +116,12 @@ class TensorBoardWriter:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
         except ImportError:
-            raise InputError('TensorBoard needs tensorboardX: pip install "jaxconv[tensorboard]"') from None
+            raise InputError('TensorBoard requires tensorboardX: pip install "jaxconv[tensorboard]"') from None
         self._folder, self._event = folder, Event
         refuse_link(folder)
         make_folder(folder)
         with write_errors(folder):
-            # Not SummaryWriter: its thread writes later, and its files of one second have one name.
+            # SummaryWriter writes later in a thread, and two writers opened within a second get the same file name.
             self._events = EventsWriter(str(folder / "events"), f".{len(list(folder.iterdir())):04d}")
             self._write(step=initial_epoch, session_log=SessionLog(status=SessionLog.START))
 
@@ -142,13 +142,15 @@ class TensorBoardWriter:
         self._events.flush()
 
     def close(self) -> None:
-        """Close the file; nothing can be written after it."""
+        """Close the file; it cannot be written to afterwards."""
         self._events.close()
 
     def __enter__(self) -> "TensorBoardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
 

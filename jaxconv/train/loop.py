@@ -1,4 +1,4 @@
-"""Training of a model on examples: :func:`fit` one network, :func:`fit_seeds` several in one program."""
+"""Training: :func:`fit` trains one network, :func:`fit_seeds` several in one compiled function."""
 
 import dataclasses
 import functools
@@ -12,7 +12,14 @@ from jax.sharding import Mesh
 
 from jaxconv.errors import InputError
 from jaxconv.layers import Layer
-from jaxconv.train.argument_checks import Examples, Parts, check_options, check_seed, check_seeds, parts_of
+from jaxconv.train.argument_checks import (
+    Examples,
+    SplitDataset,
+    check_options,
+    check_seed,
+    check_seeds,
+    resolve_splits,
+)
 from jaxconv.train.compiled_function import CompiledFunction
 from jaxconv.train.early_stopping import EarlyStopping
 from jaxconv.train.engine import Trained, run
@@ -27,46 +34,46 @@ from jaxconv.utils.signatures import checked_call
 
 
 class FitResult(NamedTuple):
-    """Result of :func:`fit`: the network of the best epoch, and how training went."""
+    """Result of :func:`fit`: the network of the best epoch, and the history of training."""
 
     params: Any
     state: Any
-    history: list[dict[str, Any]]  # one record an epoch
+    history: list[dict[str, Any]]  # one record per epoch
     best_epoch: int
     num_steps: int
-    train_seconds: float  # in steps, without compiling and validating
+    train_seconds: float  # time of the steps, without compilation and validation
     compile_seconds: float
-    compiled: dict[str, CompiledFunction]  # train and eval, with how often and for how long they were compiled
+    compiled: dict[str, CompiledFunction]  # "train" and "eval", with number and time of their compilations
     final_state: TrainState  # after the last step
-    evaluator: Evaluator  # compiled, for the test set
+    evaluator: Evaluator  # already compiled, such as for the test set
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SeedsResult:
-    """Result of :func:`fit_seeds`. Every array has a first axis that counts the networks."""
+    """Result of :func:`fit_seeds`. The first axis of every array is the network axis."""
 
     params: Any
     state: Any
-    history: list[dict[str, Any]]  # one record an epoch: means, and under "per_seed" the record of each network
-    best_epoch: list[int]  # of each network
-    num_steps: int  # of the network that made most
+    history: list[dict[str, Any]]  # one record per epoch: means, and the record of each network under "per_seed"
+    best_epoch: list[int]  # per network
+    num_steps: int  # maximum over the networks
     train_seconds: float  # of all networks together
     compile_seconds: float
     compiled: dict[str, CompiledFunction]
     final_state: TrainState
-    evaluator: Evaluator  # scores all networks at once
+    evaluator: Evaluator  # evaluates all networks at once
     _member: Callable[[int], FitResult] = dataclasses.field(repr=False)
 
     @functools.cached_property
     def members(self) -> list[FitResult]:
-        """Result of each network, as :func:`fit` returns it; the times are those of all together."""
+        """Results per network, as :func:`fit` returns them; the times are those of all networks together."""
         return [self._member(index) for index in range(len(self.best_epoch))]
 
 
 @checked_call
 def fit(
     model: Layer,
-    train_data: Examples | RandomAccessSource | Parts,
+    train_data: Examples | RandomAccessSource | SplitDataset,
     validation_data: Examples | None = None,
     *,
     optimizer: optax.GradientTransformation,
@@ -87,51 +94,50 @@ def fit(
     task: Task = CLASSIFICATION,
     **options: Any,
 ) -> FitResult:
-    """Fit a model to examples, and keep the parameters of the epoch that was best on the validation set.
+    """Train a model, and return the parameters of the epoch that is best on the validation set.
 
-    An epoch is one compiled program, run in chunks of many steps: the examples lie on the device, where they are
-    gathered, augmented and learned from. Seed, epoch and step decide every random choice, so the same call gives the
-    same parameters, bit for bit on CPU, in one go or in several. Each program is compiled once, which is not counted
-    as training; an input of another shape is then an error, not a silent second compilation.
+    The examples are kept on the device, where batches are gathered and augmented. An epoch runs as a few executions,
+    each one call of a compiled function over many steps. All randomness depends on seed, epoch and step, so the same
+    call gives the same parameters, bit for bit on CPU, even if interrupted and resumed. The function is compiled once,
+    which does not count as training time; an input of another shape is an error, not a silent recompilation.
 
-    A layer that dies is told with a ``DeadLayerWarning`` (:mod:`jaxconv.errors`), once, and stands under
-    ``dead_layers`` in
-    the record of every epoch in which it is: a relu or relu6 whose output is 0 for every validation image. Lecture
-    row 003-24.
+    A relu or relu6 whose output is 0 for every validation image is dead: it is reported once with a
+    ``DeadLayerWarning`` (:mod:`jaxconv.errors`), and listed under ``dead_layers`` in the record of every epoch in which
+    it is dead. Lecture row 003-24.
 
     Args:
-        model: made by :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are made here.
-        train_data: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or examples that
-            are read when they are needed, ``source[i]`` being an image and its label: they are streamed. Series
-            ``(N, T, C)`` and volumes ``(N, D, H, W, C)`` are taken too, here and by evaluate and predict. Or a data
-            set of :mod:`jaxconv.data`, or another object that has the parts ``train`` and ``validation``.
-        validation_data: ``(images, labels)``; by default the data set's.
-        optimizer: from optax, or :func:`jaxconv.train.make_optimizer`.
-        epochs: how often to go through the training examples.
-        batch_size: examples a step; the last batch is padded, and its padding masked.
-        seed: of the parameters, the order of the data, dropout and augmentation. :func:`fit_seeds` takes several.
-        early_stopping: which epoch is the best, and when to stop before the last one. By default the best in the task's
-            monitor: it has the highest validation accuracy, and among equals the lowest loss.
-        mesh: of devices that share every batch, from :func:`jaxconv.distributed.create_mesh`.
-        scale: what the pixels are divided by; by default bytes by 255, and floats are taken as they are, and a
-            ``RangeWarning`` tells if they do not go from 0 to 1.
-        jit: False runs one step at a time, to look into; the numbers are the same but for rounding.
+        model: layer from :func:`jaxconv.serial` or :mod:`jaxconv.models`; its parameters are initialized here.
+        train_data: ``(images, labels)``, ``(N, H, W, C)`` uint8 or float and ``(N,)`` class numbers; or a
+            random-access source to stream from, whose ``source[i]`` is an image and its label; or a dataset of
+            :mod:`jaxconv.data` or another object with the splits ``train`` and ``validation``. Series ``(N, T, C)`` and
+            volumes ``(N, D, H, W, C)`` are accepted too, here and by evaluate and predict.
+        validation_data: ``(images, labels)``; by default the dataset's.
+        optimizer: optax optimizer, such as from :func:`jaxconv.train.make_optimizer`.
+        epochs: number of passes over the training examples.
+        batch_size: examples per step; the last batch is padded, and its padding masked.
+        seed: seed of initialization, data order, dropout and augmentation. :func:`fit_seeds` takes several.
+        early_stopping: criterion of the best epoch, and patience. By default the best epoch has the best value of the
+            task's monitor: the highest validation accuracy and, if equal, the lowest loss; all epochs are run.
+        mesh: devices over which batches are sharded, from :func:`jaxconv.distributed.create_mesh`.
+        scale: divisor of the pixels; by default 255 for uint8, and floats stay unchanged, with a ``RangeWarning`` if
+            they are not in [0, 1].
+        jit: False calls one step at a time, for debugging; results are equal up to rounding.
         progress_bar: show a progress bar.
-        on_epoch_end: called after every epoch with its record, a snapshot that may be kept, and whether it is the best
-            so far.
-        on_checkpoint: called with a snapshot between two chunks, every ``checkpoint_seconds``.
-        resume_from: a snapshot of the same run to go on from, instead of the beginning.
-        variables: ``(params, state)`` to start from, such as those of a trained network; by default fresh ones.
+        on_epoch_end: called after every epoch with its record, a snapshot that may be kept, and a bool that is True for
+            the best epoch so far.
+        on_checkpoint: called with a snapshot between two executions, every ``checkpoint_seconds``.
+        checkpoint_seconds: minimum time between two calls of ``on_checkpoint``.
+        resume_from: snapshot of the same run from which training resumes.
+        variables: initial ``(params, state)``, such as those of a trained network; by default new ones.
         trainable: parameters that are trained, by default all: a function of a path, such as
             ``lambda path: path.startswith("dense2")``, or a tree of bools; see :func:`jaxconv.train.make_train_step`.
         task: targets, loss and metrics, by default those of classification: :class:`jaxconv.train.Task`.
-        options: of the step, as for :func:`jaxconv.train.make_train_step`: augment, mixup_fn, label_smoothing, dtype,
+        options: options of :func:`jaxconv.train.make_train_step`: augment, mixup_fn, label_smoothing, dtype,
             grad_accumulation, ema_decay.
 
     Raises:
-        InputError: examples, sizes or labels that cannot work, pixels that are not finite, a start that is of another
-            run, variables of another model, a trainable that selects nothing, or a step that made something infinite
-            or no number.
+        InputError: if examples, sizes or labels are invalid, pixels are not finite, ``resume_from`` is of another run,
+            ``variables`` are of another model, ``trainable`` selects no parameter, or a step produces inf or NaN.
 
     >>> import numpy as np
     >>> from jaxconv import models
@@ -142,11 +148,11 @@ def fit(
     >>> fitted.history[-1]["val_accuracy"] > 0.9, fitted.compiled["train"].num_compilations
     (True, 1)
     """
-    check_options("fit", options, OPTIONS)
+    check_options("fit", options, PARAMETERS)
     copies = Single(check_seed(seed))
     trained = run(
         model,
-        *parts_of(train_data, validation_data),
+        *resolve_splits(train_data, validation_data),
         copies,
         optimizer=optimizer,
         epochs=epochs,
@@ -165,7 +171,7 @@ def fit(
         task=task,
         **options,
     )
-    return _fitted(trained, copies, 0, list(trained.at.history), trained.evaluator)
+    return _fit_result(trained, copies, 0, list(trained.progress.history), trained.evaluator)
 
 
 DEFAULTS = {
@@ -173,13 +179,13 @@ DEFAULTS = {
     for name, parameter in inspect.signature(fit).parameters.items()
     if name not in ("model", "train_data", "validation_data", "seed", "options")
 }
-OPTIONS = ["model", "train_data", "validation_data", "seed", *DEFAULTS]
+PARAMETERS = ["model", "train_data", "validation_data", "seed", *DEFAULTS]
 
 
 @checked_call
 def fit_seeds(
     model: Layer,
-    train_data: Examples | RandomAccessSource | Parts,
+    train_data: Examples | RandomAccessSource | SplitDataset,
     validation_data: Examples | None = None,
     *,
     seeds: Sequence[int],
@@ -187,18 +193,18 @@ def fit_seeds(
     epochs: int,
     **options: Any,
 ) -> SeedsResult:
-    """Train one network a seed in one compiled program, each as :func:`fit` would train it.
+    """Train one network per seed in one compiled function, each as :func:`fit` with that seed.
 
-    A network that has stopped early stays as it is while the others go on.
+    A network that stops early is frozen while the others continue.
 
     Args:
-        model, train_data, validation_data, optimizer, epochs: as :func:`fit` takes them; ``train_data`` must be arrays.
-        seeds: different numbers, such as ``range(5)``.
-        options: the others of :func:`fit`, but ``seed``. ``resume_from`` must be a snapshot of the same seeds;
-            ``variables`` are those of one network, from which all start.
+        model, train_data, validation_data, optimizer, epochs: arguments of :func:`fit`; ``train_data`` must be arrays.
+        seeds: distinct ints, such as ``range(5)``.
+        options: other options of :func:`fit`, except ``seed``. ``resume_from`` must be a snapshot of the same seeds;
+            ``variables`` are those of one network, and initialize all networks.
 
     Raises:
-        InputError: as :func:`fit`; or if the seeds are not different numbers, the examples are streamed, or
+        InputError: as for :func:`fit`; or if the seeds are not distinct ints, the examples are streamed, or
             ``jit=False``.
 
     >>> import numpy as np
@@ -206,62 +212,60 @@ def fit_seeds(
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1), np.uint8)
     >>> data = images, (images[:, 0, 0, 0] > 127).astype(np.int32)
     >>> options = {"optimizer": optax.adam(1e-2), "epochs": 2, "batch_size": 16}
-    >>> both = fit_seeds(models.mlp(num_classes=2), data, data, seeds=[0, 1], **options)
-    >>> both.params["dense1"]["bias"].shape, len(both.members), both.members[1].params["dense1"]["bias"].shape
+    >>> result = fit_seeds(models.mlp(num_classes=2), data, data, seeds=[0, 1], **options)
+    >>> result.params["dense1"]["bias"].shape, len(result.members), result.members[1].params["dense1"]["bias"].shape
     ((2, 128), 2, (128,))
     """
-    names = ["seeds" if name == "seed" else name for name in OPTIONS]
-    check_options("fit_seeds", [name for name in options if name not in DEFAULTS], names)
+    parameters = ["seeds" if name == "seed" else name for name in PARAMETERS]
+    check_options("fit_seeds", [name for name in options if name not in DEFAULTS], parameters)
     copies = Stacked(check_seeds(seeds))
-    train_data, validation_data = parts_of(train_data, validation_data)
+    train_data, validation_data = resolve_splits(train_data, validation_data)
     if not isinstance(train_data, tuple) and hasattr(train_data, "image_shape"):
-        raise InputError("each seed reads the data in its own order, which a stream cannot: pass arrays").from_source(
-            "fit_seeds"
-        )
+        raise InputError("train_data must be arrays, since each seed has its own data order").from_source("fit_seeds")
     options = DEFAULTS | options
     if not options["jit"]:
         raise InputError("jit=False trains one network at a time: use fit").from_source("fit_seeds")
     trained = run(model, train_data, validation_data, copies, **options | {"optimizer": optimizer, "epochs": epochs})
-    at, last = trained.at, trained.last
+    progress, final_state = trained.progress, trained.final_state
 
     def member(index: int) -> FitResult:
-        stopper, network = at.early_stopping[index], copies.member(trained.best, index)
-        history = [record["per_seed"][index] for record in at.history[: stopper.best_epoch + stopper.wait]]
+        stopper, variables = progress.early_stopping[index], copies.member(trained.best, index)
+        history = [record["per_seed"][index] for record in progress.history[: stopper.best_epoch + stopper.wait]]
         images, mesh, scale = validation_data[0], options["mesh"], options["scale"]
         shape, dtype = images.shape[1:], str(images.dtype)
         evaluator = evaluator_of(
-            model, options["batch_size"], shape, dtype, None, mesh, network, scale, options["task"]
+            model, options["batch_size"], shape, dtype, None, mesh, variables, scale, options["task"]
         )
-        return _fitted(trained, copies, index, history, evaluator)
+        return _fit_result(trained, copies, index, history, evaluator)
 
     return SeedsResult(
         *trained.best,
-        history=list(at.history),
-        best_epoch=[each.best_epoch for each in at.early_stopping],
-        num_steps=int(jnp.max(last.step)),
-        train_seconds=at.seconds,
+        history=list(progress.history),
+        best_epoch=[stopper.best_epoch for stopper in progress.early_stopping],
+        num_steps=int(jnp.max(final_state.step)),
+        train_seconds=progress.seconds,
         compile_seconds=trained.compile_seconds,
         compiled=trained.compiled,
-        final_state=last,
+        final_state=final_state,
         evaluator=trained.evaluator,
         _member=member,
     )
 
 
-def _fitted(
+def _fit_result(
     trained: Trained, copies: Copies, index: int, history: list[dict[str, Any]], evaluator: Evaluator
 ) -> FitResult:
     """Return the result of one network."""
-    (params, state), last = copies.member((trained.best, trained.last), index)
+    (params, state), final_state = copies.member((trained.best, trained.final_state), index)
     return FitResult(
         params,
         state,
         history=history,
-        best_epoch=trained.at.early_stopping[index].best_epoch,
-        num_steps=int(last.step),
-        train_seconds=trained.at.seconds,
+        best_epoch=trained.progress.early_stopping[index].best_epoch,
+        num_steps=int(final_state.step),
+        train_seconds=trained.progress.seconds,
         compile_seconds=trained.compile_seconds,
         compiled=trained.compiled,
-        final_state=last,
+        final_state=final_state,
         evaluator=evaluator,
     )

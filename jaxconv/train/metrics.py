@@ -1,4 +1,4 @@
-"""What a classifier gets right, and how well it knows it: counted on the host, in float64."""
+"""Classification metrics and calibration, computed on the host in float64."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from jaxconv.errors import InputError, named_errors
 
 
 class PerClassScores(NamedTuple):
-    """One number a class in each; nan where there is nothing to divide by."""
+    """Scores per class, each ``(classes,)``; nan where a denominator is 0."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -21,18 +21,18 @@ class PerClassScores(NamedTuple):
 
 @named_errors
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int) -> np.ndarray:
-    """How often each class was taken for each: ``confusion[i, j]`` counts the examples of class i that were called j.
+    """Return the confusion matrix: ``confusion[i, j]`` counts the examples of class i that are predicted as class j.
 
     Args:
         labels: ``(N,)`` true class numbers.
-        predictions: ``(N,)`` class numbers as they were said.
-        num_classes: how many there are.
+        predictions: ``(N,)`` predicted class numbers.
+        num_classes: number of classes.
 
     Returns:
-        ``(classes, classes)``, int64; the diagonal is what was right.
+        ``(classes, classes)``, int64; the diagonal counts the correct predictions.
 
     Raises:
-        InputError: class numbers that are none, or not one said for each true one.
+        InputError: if a class number is invalid, or labels and predictions differ in length.
 
     >>> confusion_matrix([0, 0, 1, 2], [0, 1, 1, 1], num_classes=3)
     array([[1, 1, 0],
@@ -40,26 +40,28 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int
            [0, 1, 0]])
     """
     checks.at_least(1, num_classes=num_classes)
-    labels = _class_numbers("labels", labels, num_classes)
-    predictions = _class_numbers("predicted", predictions, num_classes)
+    labels = _check_class_numbers("labels", labels, num_classes)
+    predictions = _check_class_numbers("predictions", predictions, num_classes)
     if labels.shape != predictions.shape:
-        raise InputError(f"{len(labels)} labels but {len(predictions)} predicted; wanted one for each")
+        raise InputError(
+            f"predictions must have one class number per label: got {len(predictions)} for {len(labels)} labels"
+        )
     return np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @named_errors
 def per_class_scores(confusion: ArrayLike) -> PerClassScores:
-    """Precision, recall, their harmonic mean and the number of examples, class by class.
+    """Return precision, recall, F1 (their harmonic mean) and support (the number of examples) of each class.
 
-    ``precision = right / said``, ``recall = right / support``, ``f1 = 2 · right / (said + support)``, with
-    ``right = confusion[i, i]``, ``said = Σ_j confusion[j, i]``, ``support = Σ_j confusion[i, j]``. A class that was
-    never said has no precision, and one without examples no recall: 0 / 0 is nan, so that it looks like no failure.
+    ``precision = correct / predicted``, ``recall = correct / support``, ``f1 = 2 · correct / (predicted + support)``,
+    with ``correct = confusion[i, i]``, ``predicted = Σ_j confusion[j, i]``, ``support = Σ_j confusion[i, j]``. The
+    precision of a class that is never predicted, and the recall of one without examples, are 0 / 0 = nan, not 0.
 
     Args:
         confusion: ``(classes, classes)``, from :func:`confusion_matrix`.
 
     Raises:
-        InputError: what is no square of counts.
+        InputError: if ``confusion`` is not a square matrix of counts.
 
     >>> per_class_scores([[1, 1, 0], [0, 1, 0], [0, 1, 0]]).recall
     array([0.5, 1. , 0. ])
@@ -67,42 +69,43 @@ def per_class_scores(confusion: ArrayLike) -> PerClassScores:
     counts = np.asarray(confusion)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise InputError(
-            f"confusion {counts.dtype}{counts.shape} should be (classes, classes) counts of at least 0: "
-            "what confusion_matrix returns"
+            f"confusion {counts.dtype}{counts.shape} should be (classes, classes) counts of at least 0, "
+            "as returned by confusion_matrix"
         )
-    right, said, support = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+    correct, predicted, support = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return PerClassScores(right / said, right / support, 2 * right / (said + support), support)
+        return PerClassScores(correct / predicted, correct / support, 2 * correct / (predicted + support), support)
 
 
 @named_errors
 def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 5) -> float:
-    """The share of examples whose true class is among the k that score highest.
+    """Return the fraction of examples whose true class is among the k classes with the highest scores.
 
-    Of classes that score the same, the one with the lower number comes first, as for ``argmax``: so k=1 is the
-    accuracy. With k of at least the number of classes it is 1.
+    Of classes with equal scores, the one with the lower number comes first, as in ``argmax``; so k=1 is the accuracy.
+    If k is at least the number of classes, the result is 1.
 
     Args:
         scores: ``(N, classes)``: logits or probabilities.
         labels: ``(N,)`` true class numbers.
-        k: how many may be named.
+        k: number of classes considered.
 
     Raises:
-        InputError: scores that are not numbers, or labels that do not go with them.
+        InputError: if scores are not ``(N, classes)`` numbers, or labels do not match them.
 
     >>> top_k_accuracy([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]], [2, 2], k=2)
     0.5
     """
     checks.at_least(1, k=k)
-    scores, labels = _scored("scores", scores, labels)
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1])[None] < labels[:, None]))
-    return float((before.sum(axis=1) < k).mean())
+    scores, labels = _check_scores("scores", scores, labels)
+    label_scores = np.take_along_axis(scores, labels[:, None], axis=1)
+    is_lower_class = np.arange(scores.shape[1])[None] < labels[:, None]
+    ranks_higher = (scores > label_scores) | ((scores == label_scores) & is_lower_class)
+    return float((ranks_higher.sum(axis=1) < k).mean())
 
 
 @named_errors
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    """How far confidence is from accuracy: the expected calibration error of Guo et al. (2017).
+    """Return the expected calibration error (ECE), the mean gap between confidence and accuracy (Guo et al., 2017).
 
     ``Σ_b |B_b| / N · |accuracy(B_b) − confidence(B_b)|``: an example's confidence is its largest probability, and
     ``B_b`` are the examples whose confidence is in ``(b / bins, (b + 1) / bins]``.
@@ -110,46 +113,46 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     Args:
         probabilities: ``(N, classes)``, rows that sum to 1.
         labels: ``(N,)`` true class numbers.
-        bins: of one width, from 0 to 1.
+        bins: number of bins of equal width, from 0 to 1.
 
     Raises:
-        InputError: rows that are no probabilities, or labels that do not go with them.
+        InputError: if rows are not probabilities, or labels do not match them.
 
     >>> round(expected_calibration_error([[0.9, 0.1], [0.9, 0.1]], [0, 1]), 6)
     0.4
     """
     checks.at_least(1, bins=bins)
-    probabilities, labels = _scored("probabilities", probabilities, labels)
-    _check_sums(probabilities)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    inner = np.linspace(0, 1, bins + 1)[1:-1]
-    gaps = np.bincount(np.searchsorted(inner, confidence, side="left"), weights=right - confidence)
+    probabilities, labels = _check_scores("probabilities", probabilities, labels)
+    _check_probabilities(probabilities)
+    confidence, is_correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    gaps = np.bincount(np.searchsorted(inner_edges, confidence, side="left"), weights=is_correct - confidence)
     return float(np.abs(gaps).sum() / len(labels))
 
 
 @named_errors
 def classification_report(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Any]:
-    """All of it at once, in plain numbers and lists that go into JSON; what is nan elsewhere is None.
+    """Return all metrics of this module as a JSON-serializable dict; nan is replaced by None.
 
     Args:
         probabilities: ``(N, classes)``, from :func:`jaxconv.train.predict`.
         labels: ``(N,)`` true class numbers.
-        classes: their names.
+        classes: class names.
 
     Returns:
         ``accuracy``, ``top5_accuracy``, ``expected_calibration_error``, ``per_class`` (a dict for each class:
         ``class``, ``precision``, ``recall``, ``f1``, ``support``), and ``confusion`` (a list of rows).
 
     Raises:
-        InputError: rows that are no probabilities, or labels or names that do not go with them.
+        InputError: if rows are not probabilities, or labels or class names do not match them.
 
     >>> classification_report([[0.9, 0.1], [0.8, 0.2]], [0, 1], ["cat", "dog"])["per_class"][1]
     {'class': 'dog', 'precision': None, 'recall': 0.0, 'f1': 0.0, 'support': 1}
     """
-    probabilities, labels = _scored("probabilities", probabilities, labels)
-    _check_sums(probabilities)
+    probabilities, labels = _check_scores("probabilities", probabilities, labels)
+    _check_probabilities(probabilities)
     if len(classes) != probabilities.shape[1]:
-        raise InputError(f"{len(classes)} names of classes for {probabilities.shape[1]} probabilities a row")
+        raise InputError(f"{len(classes)} class names for {probabilities.shape[1]} probabilities per row")
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     rows = zip(*(column.tolist() for column in per_class_scores(confusion)), strict=True)
     return {
@@ -164,8 +167,8 @@ def classification_report(probabilities: ArrayLike, labels: ArrayLike, classes: 
     }
 
 
-def _class_numbers(name: str, values: ArrayLike, num_classes: int) -> np.ndarray:
-    """``(N,)`` class numbers in int64; refuse what is none, or out of range."""
+def _check_class_numbers(name: str, values: ArrayLike, num_classes: int) -> np.ndarray:
+    """Return ``(N,)`` class numbers in int64; raise InputError unless they are ints from 0 to ``num_classes − 1``."""
     numbers = np.asarray(values)
     if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
         raise InputError(f"{name} {numbers.dtype}{numbers.shape} should be (N,) class numbers, and at least one")
@@ -177,25 +180,25 @@ def _class_numbers(name: str, values: ArrayLike, num_classes: int) -> np.ndarray
     return numbers.astype(np.int64)
 
 
-def _scored(name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Scores in float64 with a class number for each row."""
-    table = np.asarray(scores)
-    if table.ndim != 2 or not table.size:
-        raise InputError(f"{name} {table.shape} should be (N, classes), and at least one")
-    table = table.astype(np.float64)
-    if np.isnan(table).any():
-        raise InputError(f"{name} of example {np.isnan(table).any(axis=1).argmax()} are nan")
-    numbers = _class_numbers("labels", labels, table.shape[1])
-    if len(numbers) != len(table):
-        raise InputError(f"{len(table)} rows of {name} but {len(numbers)} labels; wanted one for each")
-    return table, numbers
+def _check_scores(name: str, scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores ``(N, classes)`` in float64 and class numbers ``(N,)`` in int64; raise InputError if invalid."""
+    values = np.asarray(scores)
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"{name} {values.shape} should be (N, classes), and at least one")
+    values = values.astype(np.float64)
+    if np.isnan(values).any():
+        raise InputError(f"{name} of example {np.isnan(values).any(axis=1).argmax()} are nan")
+    numbers = _check_class_numbers("labels", labels, values.shape[1])
+    if len(numbers) != len(values):
+        raise InputError(f"labels must have one class number per row of {name}: got {len(numbers)} for {len(values)}")
+    return values, numbers
 
 
-def _check_sums(probabilities: np.ndarray) -> None:
-    """Refuse logits; what bfloat16 rounds away is let through."""
-    wrong = (probabilities < 0).any(axis=1) | (np.abs(probabilities.sum(axis=1) - 1) > 0.02)
-    if wrong.any():
+def _check_probabilities(probabilities: np.ndarray) -> None:
+    """Raise InputError unless rows are non-negative and sum to 1, up to the rounding of bfloat16."""
+    is_invalid = (probabilities < 0).any(axis=1) | (np.abs(probabilities.sum(axis=1) - 1) > 0.02)
+    if is_invalid.any():
         raise InputError(
-            f"the probabilities of example {wrong.argmax()} should be at least 0 and sum to 1: "
-            "of logits, take jax.nn.softmax"
+            f"the probabilities of example {is_invalid.argmax()} should be at least 0 and sum to 1: "
+            "convert logits with jax.nn.softmax"
         )

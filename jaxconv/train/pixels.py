@@ -1,4 +1,4 @@
-"""Images as numbers for a network: what the pixels are divided by, and whether they are what it is meant for."""
+"""Conversion of pixels to floats, and checks of their range."""
 
 import math
 import sys
@@ -12,16 +12,16 @@ import numpy as np
 from jaxconv import checks
 from jaxconv.errors import InputError, RangeWarning
 
-DARKEST = 16  # bytes that nowhere exceed this are counted from 0 to 16, or flags, and no picture from 0 to 255
+MAX_SMALL_RANGE = 16  # bytes that never exceed this are counts from 0 to 16 or flags, not pixels from 0 to 255
 
 
 def to_float(image: Any, scale: float | None = None) -> jax.Array:
-    """Bytes as numbers from 0 to 1, on the device: bytes are four times faster to move than floats.
+    """Convert pixels to floats on the device, by default uint8 to [0, 1]: bytes transfer four times faster than floats.
 
     Args:
-        image: images, or one.
-        scale: what to divide by, such as 16 for pixels from 0 to 16. By default bytes are divided by 255, and other
-            numbers stay as they are, as with 1.
+        image: one image or several.
+        scale: divisor, such as 16 for pixels from 0 to 16. By default uint8 is divided by 255, and other dtypes stay
+            unchanged.
 
     >>> to_float([0, 8, 16], scale=16)
     Array([0. , 0.5, 1. ], dtype=float32)
@@ -33,22 +33,22 @@ def to_float(image: Any, scale: float | None = None) -> jax.Array:
 
 
 def check_scale(scale: Any) -> None:
-    """Refuse a divisor of pixels that is no positive number."""
+    """Raise InputError unless the divisor of the pixels is None or a positive finite number."""
     if scale is not None and not (checks.is_number(scale) and 0 < scale < math.inf):
-        raise InputError(f"scale={scale!r} should be a positive number, what the pixels are divided by, or None")
+        raise InputError(f"scale={scale!r} should be a positive number, the divisor of the pixels, or None")
 
 
-def check_pixels(who: str, what: str, images: np.ndarray | jax.Array, scale: float | None) -> None:
-    """Refuse pixels that are no numbers, and warn of a range that is hardly meant.
+def check_pixels(caller: str, description: str, images: np.ndarray | jax.Array, scale: float | None) -> None:
+    """Raise InputError for pixels that are not finite, and warn if their range is unusual.
 
     Args:
-        who: the function that was given the images.
-        what: they are, such as ``"the training images"``.
-        images: all of them, of a numpy dtype; what is neither uint8 nor floating is left to the ops.
-        scale: as for :func:`to_float`; with one, nothing is said about the range.
+        caller: name of the function for messages.
+        description: subject of the messages, such as ``"the training images"``.
+        images: images of a NumPy dtype; only uint8 and floats are checked.
+        scale: divisor, as for :func:`to_float`; if given, the range is not checked.
 
     Raises:
-        InputError: a pixel is nan or infinite; it names the first such example.
+        InputError: if a pixel is nan or infinite; the message names the first such example.
 
     >>> check_pixels("fit", "images", np.zeros((2, 4, 4, 1), np.float32), None)
     """
@@ -58,38 +58,44 @@ def check_pixels(who: str, what: str, images: np.ndarray | jax.Array, scale: flo
         return
     low, high = float(array.min()), float(array.max())  # nan, if there is one
     if not math.isfinite(low) or not math.isfinite(high):
-        raise not_finite(what, array).from_source(who)
+        raise nonfinite_pixels_error(description, array).from_source(caller)
     if scale is not None:
         return
-    if floating and not -0.01 <= low <= high <= 1.01:  # an image that was resized may go a little beyond
-        white = 255 if 100 < high <= 255 else math.ceil(high)
-        divide = f"scale={white} divides by {white}, and " if high > 1 else ""
-        _warn(f"{who}: {what} go from {low:g} to {high:g}, not from 0 to 1: {divide}scale=1 takes them as they are")
-    if not floating and low < high <= DARKEST:
-        _warn(f"{who}: {what} go from {low:g} to {high:g} and are divided by 255: scale={high:g} divides by {high:g}")
+    if floating and not -0.01 <= low <= high <= 1.01:  # resizing may overshoot a little
+        maximum = 255 if 100 < high <= 255 else math.ceil(high)
+        advice = f"scale={maximum} divides by {maximum}, and " if high > 1 else ""
+        _warn(
+            f"{caller}: {description} range from {low:g} to {high:g}, not from 0 to 1: "
+            f"{advice}scale=1 keeps them unchanged"
+        )
+    if not floating and low < high <= MAX_SMALL_RANGE:
+        _warn(
+            f"{caller}: {description} range from {low:g} to {high:g} and are divided by 255: "
+            f"scale={high:g} divides by {high:g}"
+        )
 
 
-def not_finite(what: str, images: np.ndarray, numbers: np.ndarray | None = None) -> InputError:
+def nonfinite_pixels_error(description: str, images: np.ndarray, indices: np.ndarray | None = None) -> InputError:
     """Return the error for images with a pixel that is nan or infinite.
 
     Args:
-        what: the images are, as for :func:`check_pixels`.
-        images: an array.
-        numbers: of the examples, if they are not counted from 0.
+        description: subject of the message, as for :func:`check_pixels`.
+        images: an array with at least one such pixel.
+        indices: numbers of the images in the dataset; by default 0 to N − 1.
     """
     flat = images.reshape(len(images), -1)
-    bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
-    first = bad[0] if numbers is None else numbers[bad[0]]
-    values = flat[bad[0]]
+    nonfinite = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+    example = nonfinite[0] if indices is None else indices[nonfinite[0]]
+    values = flat[nonfinite[0]]
     value = values[~np.isfinite(values)][0]
     return InputError(
-        f"{what} are not all finite: example {first} has a pixel that is {float(value)}, and so have "
-        f"{len(bad):,} of {len(images):,} examples; leave them out, or np.nan_to_num mends them"
+        f"{description} must be finite: example {example} has a pixel that is {float(value)}, as have "
+        f"{len(nonfinite):,} of {len(images):,} examples; leave them out, or replace the values with np.nan_to_num"
     )
 
 
 def _warn(message: str) -> None:
-    """Warn at the line outside of jaxconv that called it: so that the same line is told once."""
+    """Warn with the location of the caller outside of jaxconv, so that Python shows the warning once per line."""
     level, frame = 1, sys._getframe()
     while frame.f_globals.get("__name__", "").startswith("jaxconv.") and frame.f_back is not None:
         level, frame = level + 1, frame.f_back

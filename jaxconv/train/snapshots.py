@@ -1,8 +1,8 @@
-"""Snapshots of training: all arrays of a run between two executions, in ``.npz`` files that NumPy reads, too.
+"""Snapshots of training: all arrays and the progress of a run between two executions.
 
-Each array lies under its path, ``params/conv1/kernel.npy``. They are not orbax's: with
-every save tensorstore, on which orbax stands, keeps 50 to 100 kB of memory. Its conversion of JSON into Python's dicts
-(``KvStore.Spec.to_json``) never releases the keys, and orbax calls it several times for each array.
+Arrays are stored in ``.npz`` files that NumPy reads, each under its path, ``params/conv1/kernel.npy``. Orbax is not
+used: each save leaks 50 to 100 kB in tensorstore, on which it is built. The conversion from JSON to Python dicts
+(``KvStore.Spec.to_json``) never releases the keys, and orbax calls it several times per array.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from jaxconv.train.state import TrainState
 from jaxconv.train.tasks import MetricSums
 from jaxconv.train.trees import paths
 
-KEY = "key:"  # and the name of its implementation: the dtype of random keys
+KEY = "key:"  # prefix of the field name of random keys; the implementation follows
 
 
 def write_arrays(file: BinaryIO, tree: Any) -> None:
-    """Write the arrays of a tree, of any dtype that JAX has.
+    """Write the arrays of a tree; every dtype of JAX is supported.
 
-    NumPy's format has no bfloat16 and no random keys. Such an array is written as a structured one of a single field,
-    whose name is the dtype.
+    NumPy's format has no bfloat16 and no random keys. Such an array is written as a structured array with a single
+    field, whose name is the dtype.
 
     Raises:
-        InputError: two arrays of one path, such as ``{"a/b": x, "a": {"b": y}}``.
+        InputError: if two arrays have the same path, such as in ``{"a/b": x, "a": {"b": y}}``.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -42,18 +42,19 @@ def write_arrays(file: BinaryIO, tree: Any) -> None:
     """
     arrays: dict[str, Any] = {path: _as_numpy(leaf) for path, leaf in paths(tree).items()}
     if len(arrays) < len(jax.tree.leaves(tree)):
-        raise InputError("two arrays have one path, as in {'a/b': x, 'a': {'b': y}}: rename a layer")
-    with zipfile.ZipFile(file, "w") as archive:  # np.savez leaves it open where the disk is full, on NumPy 2.0
+        raise InputError("two arrays have the same path, as in {'a/b': x, 'a': {'b': y}}: rename a layer")
+    with zipfile.ZipFile(file, "w") as archive:  # np.savez of NumPy 2.0 leaks it if the disk is full
         for path, array in arrays.items():
             with archive.open(f"{path}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def read_arrays(file: BinaryIO) -> dict[str, Any]:
-    """The arrays that :func:`write_arrays` wrote, by their paths.
+    """Read the arrays that :func:`write_arrays` wrote, by path.
 
     Raises:
-        InputError: another file, or one of Python objects, or of compressed arrays, which could be of any size.
+        InputError: if the file is of another format, or contains Python objects or compressed arrays, whose size is
+            unbounded.
     """
     arrays = {}
     try:
@@ -67,18 +68,19 @@ def read_arrays(file: BinaryIO) -> dict[str, Any]:
     except InputError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise InputError(f"it is no archive of arrays: {error or type(error).__name__}") from None
+        raise InputError(f"not an archive of arrays: {error or type(error).__name__}") from None
     return arrays
 
 
 def _as_numpy(leaf: Any) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return _named(np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}")
+        return _as_structured(np.asarray(jax.random.key_data(leaf)), f"{KEY}{jax.random.key_impl(leaf)}")
     array = np.asarray(leaf)
-    return _named(array, array.dtype.name) if array.dtype.isbuiltin == 2 else array  # 2: not one of NumPy's own
+    # isbuiltin is 2 for the dtypes of ml_dtypes, which NumPy's format does not support.
+    return _as_structured(array, array.dtype.name) if array.dtype.isbuiltin == 2 else array
 
 
-def _named(array: np.ndarray, dtype: str) -> np.ndarray:
+def _as_structured(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.view([(dtype, f"V{array.dtype.itemsize}")])
 
 
@@ -92,50 +94,52 @@ def _from_numpy(array: np.ndarray) -> Any:
 
 
 class TrainProgress(NamedTuple):
-    """How far a run has come, and what it has found: everything that is no array. It goes into JSON and back."""
+    """Progress of a run: position, metrics and history, everything except arrays; JSON-serializable."""
 
-    plan: EpochPlan | None = None  # how the epochs are cut
-    epoch: int = 0  # whole epochs done
-    execution: int = 0  # chunks done of the epoch after them
-    metric_sums: tuple[dict[str, Any], ...] = ()  # sums of the metrics and "count" of each of these chunks
-    history: tuple[dict[str, Any], ...] = ()  # a record an epoch
-    early_stopping: tuple[EarlyStoppingState, ...] = ()  # one for each network
-    seconds: float = 0.0  # of training, so far
-    chunk_seconds: float = 0.0  # of these chunks
-    trainable: str | None = None  # SHA-256 of which parameters are trained; None: all
-    loader_state: Any = None  # where the stream of examples stands, if there is one
-    extra: Any = None  # what the caller wants to have saved with it, in values of JSON
+    plan: EpochPlan | None = None  # of every epoch
+    epoch: int = 0  # number of completed epochs
+    execution: int = 0  # number of completed executions of the current epoch
+    metric_sums: tuple[dict[str, Any], ...] = ()  # sums of the metrics and "count", per completed execution
+    history: tuple[dict[str, Any], ...] = ()  # one record per epoch
+    early_stopping: tuple[EarlyStoppingState, ...] = ()  # one state per network
+    seconds: float = 0.0  # training time of the completed epochs
+    chunk_seconds: float = 0.0  # training time of the current epoch
+    trainable: str | None = None  # SHA-256 of the mask of trained parameters; None: all are trained
+    loader_state: Any = None  # state of the stream, if training data is streamed
+    extra: Any = None  # JSON-serializable data of the caller
 
     def to_dict(self) -> dict[str, Any]:
-        """In lists, dicts, strings and numbers."""
-        measured = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), jax.device_get(self.metric_sums))
-        return self._replace(metric_sums=measured)._asdict()
+        """Return the fields as lists, dicts, strings and numbers."""
+        sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), jax.device_get(self.metric_sums))
+        return self._replace(metric_sums=sums)._asdict()
 
     @classmethod
-    def from_dict(cls, facts: dict[str, Any]) -> "TrainProgress":
-        """The position that :meth:`to_dict` wrote down.
+    def from_dict(cls, content: dict[str, Any]) -> "TrainProgress":
+        """Return the progress from the dict of :meth:`to_dict`.
 
         Raises:
-            InputError: a value of another type.
+            InputError: if a value is of another type.
         """
-        fields = {name: facts.get(name, default) for name, default in cls._field_defaults.items()}
+        fields = {name: content.get(name, default) for name, default in cls._field_defaults.items()}
         try:
-            position: TrainProgress = msgspec.convert(list(fields.values()), cls)
-            position.sums()
+            progress: TrainProgress = msgspec.convert(list(fields.values()), cls)
+            progress.sums()
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{error}") from None
-        return position
+        return progress
 
     def sums(self) -> MetricSums:
-        """Return the metrics' sums over the epoch so far, in float64; of several networks with a first axis."""
-        each = jax.device_get(self.metric_sums)
-        names = each[0] if each else ()
-        sums = {name: np.asarray([chunk[name] for chunk in each], np.float64).sum(axis=0) for name in names}
+        """Return the sums of the metrics over the current epoch, in float64, ``()`` or ``(networks,)``."""
+        executions = jax.device_get(self.metric_sums)
+        names = executions[0] if executions else ()
+        sums = {
+            name: np.asarray([execution[name] for execution in executions], np.float64).sum(axis=0) for name in names
+        }
         return MetricSums(sums, sums.pop("count", 0))
 
 
 class Snapshot(NamedTuple):
-    """The arrays and the progress, in memory of their own."""
+    """Copies of the arrays of a run, and its progress."""
 
     train_state: TrainState
     best: tuple[Any, Any]  # params and state of the best epoch
@@ -143,7 +147,7 @@ class Snapshot(NamedTuple):
 
 
 def tree_sha256(tree: Any) -> str:
-    """SHA-256 over the bytes of every array, in the order of their paths: two networks are equal bit for bit, or not.
+    """Return the SHA-256 over the bytes of all arrays in path order; equal if the networks are equal bit for bit.
 
     >>> params = {"dense1": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)}}
     >>> trees = params, jax.tree.map(np.copy, params), {"dense1": params["dense1"]["bias"]}

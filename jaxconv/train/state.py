@@ -1,4 +1,4 @@
-"""What training carries from step to step, and what goes into one."""
+"""Train state and batch: the inputs of a training step."""
 
 from typing import Any, NamedTuple
 
@@ -16,25 +16,25 @@ from jaxconv.train.trees import tree_differences
 
 
 class Batch(NamedTuple):
-    """Some examples, padded to the size that every batch has."""
+    """Batch of examples, padded to a fixed size."""
 
     image: np.ndarray | jax.Array  # (B, H, W, C), uint8 from 0 to 255, or float
-    label: np.ndarray | jax.Array  # (B,) int32 class numbers, or (B, …) what the task takes
-    mask: np.ndarray | jax.Array | None = None  # (B,), bool: False for padding; None: all count
+    label: np.ndarray | jax.Array  # (B,) int32 class numbers, or (B, …) for other tasks
+    mask: np.ndarray | jax.Array | None = None  # (B,), bool: False for padding; None: no padding
 
 
 class TrainState(NamedTuple):
-    """All that changes in training: with the data order's seed, enough to go on from."""
+    """Everything that training updates; with the seed of the data order, training can resume from it."""
 
-    step: jax.Array  # updates made so far
+    step: jax.Array  # number of updates so far
     params: Any
     state: Any
     opt_state: Any
-    ema: Any = None  # params and state, averaged over the steps, where that is asked for
+    ema: Any = None  # exponential moving average of (params, state); None: not kept
 
     @property
     def eval_variables(self) -> tuple[Any, Any]:
-        """The params and the state to use it with: the averaged ones, if there are any."""
+        """Params and state for evaluation: the EMA if it is kept, else the current ones."""
         return self.ema or (self.params, self.state)
 
 
@@ -49,19 +49,19 @@ def create_train_state(
     variables: tuple[Any, Any] | None = None,
     trainable: Trainable | None = None,
 ) -> TrainState:
-    """Fresh parameters, running statistics and optimiser state, made in one compiled call.
+    """Initialize parameters, running statistics and optimizer state in one compiled call.
 
     Args:
-        model, optimizer: of the network and its training.
-        key: a random key. ``jax.vmap`` over several keys makes as many networks.
-        input_shape: of one example, ``(H, W, C)``.
-        ema: keep the averaged network too.
-        variables: params and state to copy, instead of fresh ones.
+        model, optimizer: the network and the optax optimizer.
+        key: a random key. ``jax.vmap`` over several keys initializes one network per key.
+        input_shape: shape of one example, ``(H, W, C)``.
+        ema: keep an exponential moving average of params and state as well.
+        variables: params and state to copy, instead of initializing new ones.
         trainable: parameters that are trained, as for :func:`jaxconv.train.make_train_step`; the optimizer keeps state
             for these only.
 
     Raises:
-        InputError: what is no layer, no optimiser, no key or no shape; or if ``variables`` are of another model, or
+        InputError: if the model, optimizer, key or shape is invalid, ``variables`` are of another model, or
             ``trainable`` selects no parameter.
     """
     check_key(key)
@@ -75,26 +75,26 @@ def create_train_state(
 
     def init(key: jax.Array, variables: Any) -> TrainState:
         params, state = model.init(key, input_shape) if variables is None else jax.tree.map(jnp.copy, tuple(variables))
-        ts = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
-        return ts._replace(ema=(params, state)) if ema else ts
+        train_state = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
+        return train_state._replace(ema=(params, state)) if ema else train_state
 
     return jax.jit(init)(key, variables)
 
 
-def _check_variables(variables: Any, like: tuple[Any, Any]) -> None:
-    """Raise InputError unless the variables are params and state of the model."""
+def _check_variables(variables: Any, expected: tuple[Any, Any]) -> None:
+    """Raise InputError unless the variables match the model's params and state."""
     if not isinstance(variables, tuple | list) or len(variables) != 2:
         raise InputError(f"variables must be (params, state), got {type(variables).__name__}")
     names = "params", "state"
-    if wrong := tree_differences(*(dict(zip(names, pair, strict=True)) for pair in (variables, like))):
-        raise InputError(f"variables are of another model: {'; '.join(wrong)}")
+    if differences := tree_differences(*(dict(zip(names, pair, strict=True)) for pair in (variables, expected))):
+        raise InputError(f"variables are of another model: {'; '.join(differences)}")
 
 
 def split_seed(seed: int) -> tuple[jax.Array, jax.Array]:
     """Return the key of a run's initialization and the key of its steps.
 
-    >>> init, steps = split_seed(0)
-    >>> bool(init == steps)
+    >>> init_key, step_key = split_seed(0)
+    >>> bool(init_key == step_key)
     False
     """
     root = jax.random.key(seed)

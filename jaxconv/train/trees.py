@@ -6,7 +6,7 @@ import jax
 
 
 def paths(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths.
+    """Return the leaves of a tree by path.
 
     >>> paths({"params": {"dense1": [1, 2]}})
     {'params/dense1/0': 1, 'params/dense1/1': 2}
@@ -15,19 +15,19 @@ def paths(tree: Any) -> dict[str, Any]:
 
 
 def path_text(path: Any) -> str:
-    """Return a path of jax's as a string with slashes: ``"conv1/kernel"``."""
+    """Return a JAX key path as a string with slashes: ``"conv1/kernel"``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def tree_differences(found: Any, wanted: Any) -> list[str]:
-    """Every path that is in one tree only, or of another shape or dtype."""
-    here, there = _shapes(found), _shapes(wanted)
+def tree_differences(actual: Any, expected: Any) -> list[str]:
+    """Return a line for each path that is in one tree only, or differs in shape or dtype."""
+    actual_types, expected_types = _leaf_types(actual), _leaf_types(expected)
     return [
-        f"{path} is {here.get(path, 'missing')} where {there.get(path, 'nothing')} is wanted"
-        for path in sorted(here.keys() | there.keys())
-        if here.get(path) != there.get(path)
+        f"{path}: expected {expected_types.get(path, 'nothing')}, got {actual_types.get(path, 'nothing')}"
+        for path in sorted(actual_types.keys() | expected_types.keys())
+        if actual_types.get(path) != expected_types.get(path)
     ]
 
 
-def _shapes(tree: Any) -> dict[str, str]:
+def _leaf_types(tree: Any) -> dict[str, str]:
     return {path: f"{leaf.dtype}{tuple(leaf.shape)}" for path, leaf in paths(tree).items()}

@@ -82,7 +82,7 @@ def fit_in_memory(process):
     Only process 0 has a checkpoint interval that has elapsed.
     """
     dataset, checkpoint_steps = data.load("npz:data.npz"), []
-    with mock.patch.dict(train.plan_epoch.__globals__, VALUES_A_CHUNK=4 * BATCH * math.prod(SHAPE)):
+    with mock.patch.dict(train.plan_epoch.__globals__, PIXELS_PER_EXECUTION=4 * BATCH * math.prod(SHAPE)):
         fitted = train.fit(
             small_bn(5),
             dataset.train,

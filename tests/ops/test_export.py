@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from jaxconv import Conv, Dense, flatten, models, ops, relu, serial, train
 from jaxconv.data import augment
 from jaxconv.ops.convolution.cpu import autotune
-from jaxconv.train.engine import make_chunk
+from jaxconv.train.engine import make_execution
 from jaxconv.train.loaders import DeviceLoader
 from jaxconv.train.pixels import to_float
 from jaxconv.train.tasks import measure
@@ -42,7 +42,7 @@ def lowered(what, model, input_shape, platforms=ACCELERATORS, *, optimizer=None,
         images = array((EXAMPLES, *input_shape), np.uint8, sharding=everywhere)
         labels = array((EXAMPLES,), np.int32, sharding=everywhere)
         rows = array((STEPS, BATCH), np.int32, sharding=cut)
-        program, args = make_chunk(step, DeviceLoader.fetch), (ts, key, True, rows, images, labels)
+        program, args = make_execution(step, DeviceLoader.fetch), (ts, key, True, rows, images, labels)
     elif what == "step":
         program, args = (lambda ts, key, batch: step(ts, batch, key)), (ts, key, batch)
     else:

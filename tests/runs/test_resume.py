@@ -92,7 +92,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
 
     monkeypatch.setattr(train, "save_checkpoint", full)
     code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
-    good = f"; the one before it, {folder}/checkpoints/10, is as it was" if save == 2 else ""
+    good = f"; the previous one, {folder}/checkpoints/10, is intact" if save == 2 else ""
     assert code == 2 and said == (
         f"jaxconv: error: the checkpoint {folder}/checkpoints/{save}0 cannot be written: File too large{good}\n"
     )
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_named_and_after_deleting_it_the_run_goes_on(jax
     checkpoint = stopped / "checkpoints"
     assert code == 2 and said == (
         f"jaxconv: error: the checkpoint {checkpoint}/30 is damaged (progress.json has changed): "
-        f"delete {checkpoint}/30, and {checkpoint}/20, which is whole, is used\n"
+        f"delete {checkpoint}/30 to use {checkpoint}/20, which is intact\n"
     )
     shutil.rmtree(checkpoint / "30")
     assert jaxconv("train", "--resume", stopped)[0] == 0
@@ -238,7 +238,7 @@ def test_a_checkpoint_of_another_model_is_refused(jaxconv, stopped, monkeypatch)
     (stopped / "config.json").write_text(json.dumps(config | {"model": "small_cnn"}))
     code, _, said = jaxconv("train", "--resume", stopped)
     assert code == 2 and "checkpoints/30 is of another model: " in said and said.count("\n") == 1
-    assert "; params/conv1/kernel is missing where float32(3, 3, 1," in said
+    assert "; params/conv1/kernel: expected float32(3, 3, 1," in said
 
 
 @pytest.mark.parametrize("what", ["as many", "fewer"])

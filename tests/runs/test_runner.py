@@ -221,7 +221,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     rate = optax.piecewise_constant_schedule(0.01, {2 * 40: 1e38})  # from the third epoch on
     monkeypatch.setattr(train, "make_optimizer", lambda *_, **__: optax.sgd(rate))
     with pytest.raises(
-        InputError, match=r"fit: step 82 \(epoch 3\): the loss is nan; the first parameter to go bad is "
+        InputError, match=r"fit: step 82 \(epoch 3\): the loss is nan; the first non-finite parameter is "
     ):
         run_training(TrainConfig(model="mlp", runs_dir=tmp_path, epochs=4), progress=False)
     [folder] = tmp_path.iterdir()

@@ -1,7 +1,7 @@
-"""A run that is killed, again and again, at moments that nobody chose, is the run that was not: bit for bit.
+"""A run that is killed at random moments and resumed equals the unbroken run, bit for bit.
 
-The suite kills twice. ``JAXCONV_KILLS=10 pytest -n 0 tests/train/test_crash_recovery.py`` kills ten times, in a plain
-run too, and tells where.
+The suite kills twice. ``JAXCONV_KILLS=10 pytest -n 0 tests/train/test_crash_recovery.py`` kills ten times, also with
+default checkpoints, and prints the position of each kill.
 """
 
 import json
@@ -14,60 +14,61 @@ import time
 import pytest
 
 TRAIN = ["train", "--epochs", "6"]
-# The same with checkpoints within the epochs, of which the digits would have none: an epoch is one chunk of theirs.
-PAUSING = (
-    "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(VALUES_A_CHUNK=2**14); "
+# Short executions, so that there are checkpoints within epochs: an epoch of the digits is one execution by default.
+FREQUENT_CHECKPOINTS = (
+    "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(PIXELS_PER_EXECUTION=2**14); "
     "sys.exit(cli.main([*sys.argv[1:], '--checkpoint-minutes', '0']))"
 )
-PROGRAMS = {"plain": ["-m", "jaxconv.cli"], "pausing": ["-c", PAUSING]}
+PROGRAMS = {"plain": ["-m", "jaxconv.cli"], "frequent checkpoints": ["-c", FREQUENT_CHECKPOINTS]}
 KILLS = int(os.environ.get("JAXCONV_KILLS", 2))
-LONGEST = 300  # seconds that a run may take
+MAX_SECONDS = 300  # of a run
 
 
 def start(program, *arguments):
-    """The program as users run it: not compiled as the rest of the suite is, nor sharing what was compiled."""
+    """Start the program as users do, without the compiler options and the compilation cache of the test suite."""
     command = [sys.executable, *PROGRAMS[program], *map(str, arguments)]
-    ours = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    removed = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(process):
-    out, said = process.communicate(timeout=LONGEST)
-    assert process.returncode == 0, said
-    return out
+    stdout, stderr = process.communicate(timeout=MAX_SECONDS)
+    assert process.returncode == 0, stderr
+    return stdout
 
 
-def seen(folder):
-    """What there is in a run folder: each save changes it several times, and each epoch's end once."""
+def folder_content(folder):
+    """Return the state of a run folder, which changes several times per save and once per epoch."""
     try:
         names = {path.name for path in folder.glob("checkpoints/*")} | {path.name for path in folder.glob("*")}
         writing = [path.name for path in folder.glob("checkpoints/partial-*/*")]
-    except FileNotFoundError:  # a save was done while we looked, and its folder has another name now
-        return seen(folder)
+    except FileNotFoundError:  # a save was completed meanwhile, and its folder renamed
+        return folder_content(folder)
     lines = folder / "metrics.jsonl"
     return names, writing, lines.read_text().count("\n") if lines.exists() else 0
 
 
-def kill(process, folder, rng, number):
-    """SIGKILL at a random moment: a while after the run folder has changed a few times; the fifth, whenever it may."""
-    begun, changes, before = time.monotonic(), 0 if number % 5 == 0 else rng.randint(3, 12), seen(folder)
-    wait = rng.uniform(0, 15) if changes == 0 else rng.choice([0, rng.uniform(0, 0.3)])
-    while changes and process.poll() is None:
-        now = seen(folder)
-        changes, before = changes - (now != before), now
+def kill(process, folder, rng, kill_number):
+    """Send SIGKILL after a random number of changes of the run folder; every fifth time, after a random delay."""
+    start_time, previous = time.monotonic(), folder_content(folder)
+    num_changes = 0 if kill_number % 5 == 0 else rng.randint(3, 12)
+    wait = rng.uniform(0, 15) if num_changes == 0 else rng.choice([0, rng.uniform(0, 0.3)])
+    while num_changes and process.poll() is None:
+        current = folder_content(folder)
+        num_changes, previous = num_changes - (current != previous), current
         time.sleep(0.001)
-        assert time.monotonic() - begun < LONGEST
+        assert time.monotonic() - start_time < MAX_SECONDS
     time.sleep(wait)
     if process.poll() is not None:
         return None
     process.kill()
     process.communicate()
-    names, writing, epochs = seen(folder)
-    at = sorted(int(name) for name in names if name.isdecimal())
-    halves = [name for name in names if name.startswith("partial")]
-    doing = f"in a save: {', '.join([*halves, *writing])}" if halves else "between saves"
-    return f"{time.monotonic() - begun:5.1f} s after its start: {epochs} epochs, checkpoints {at}, {doing}"
+    names, writing, epochs = folder_content(folder)
+    steps = sorted(int(name) for name in names if name.isdecimal())
+    partial = [name for name in names if name.startswith("partial")]
+    stage = f"in a save: {', '.join([*partial, *writing])}" if partial else "between saves"
+    return f"{time.monotonic() - start_time:5.1f} s after start: {epochs} epochs, checkpoints {steps}, {stage}"
 
 
 def without_times(folder):
@@ -75,33 +76,33 @@ def without_times(folder):
     return [{k: v for k, v in record.items() if k not in ("epoch_seconds", "images_per_second")} for record in records]
 
 
-def what_came_of_it(folder):
+def outcome(folder):
     result = json.loads((folder / "result.json").read_text())
     names = ("params_sha256", "final_params_sha256", "best_epoch", "steps", "test_loss", "val_loss")
     return {name: result[name] for name in names} | {"records": without_times(folder)}
 
 
-@pytest.mark.parametrize("program", PROGRAMS if "JAXCONV_KILLS" in os.environ else ["pausing"])
-def test_a_run_that_is_killed_and_resumed_is_the_unbroken_run(program, tmp_path, capsys):
+@pytest.mark.parametrize("program", PROGRAMS if "JAXCONV_KILLS" in os.environ else ["frequent checkpoints"])
+def test_killed_and_resumed_run_equals_unbroken_run(program, tmp_path, capsys):
     rng = random.Random(f"{program} {KILLS}")
     finish(start(program, *TRAIN, "--run-dir", tmp_path / "unbroken"))
-    whole = what_came_of_it(tmp_path / "unbroken")
-    assert len(whole["records"]) == 6
-    kills, runs = 0, 0
-    while kills < KILLS:  # a run may come to its end before: then another is begun
-        runs += 1
-        folder = tmp_path / f"killed-{runs}"
+    unbroken = outcome(tmp_path / "unbroken")
+    assert len(unbroken["records"]) == 6
+    num_kills, num_runs = 0, 0
+    while num_kills < KILLS:  # if a run ends before it is killed, start another
+        num_runs += 1
+        folder = tmp_path / f"killed-{num_runs}"
         while not (folder / "result.json").exists():
             resume = (folder / "config.json").exists()
             process = (
                 start(program, "train", "--resume", folder) if resume else start(program, *TRAIN, "--run-dir", folder)
             )
-            if kills == KILLS:
+            if num_kills == KILLS:
                 finish(process)
-            elif where := kill(process, folder, rng, kills + 1):
-                kills += 1
+            elif description := kill(process, folder, rng, num_kills + 1):
+                num_kills += 1
                 with capsys.disabled():
-                    print(f"\n{program}, run {runs}, kill {kills}: {where}", end="")
+                    print(f"\n{program}, run {num_runs}, kill {num_kills}: {description}", end="")
             else:
                 finish(process)
-        assert what_came_of_it(folder) == whole
+        assert outcome(folder) == unbroken

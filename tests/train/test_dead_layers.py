@@ -1,4 +1,4 @@
-"""A layer that dies while it is trained is told, once, and costs nothing where none does."""
+"""Dead layers during training cause one warning each; without them nothing is compiled in addition."""
 
 import warnings
 
@@ -17,34 +17,34 @@ from toy_training import net, toy
 pytestmark = pytest.mark.usefixtures("promoting")
 
 
-def planted(params, bias, layer="conv2"):
+def with_bias(params, bias, layer="conv2"):
     return params | {layer: params[layer] | {"bias": jnp.full_like(params[layer]["bias"], bias)}}
 
 
-def kept(snapshot):
-    """A copy: the next step uses its memory."""
-    copied = jax.tree.map(jnp.copy, (snapshot.train_state, snapshot.best))
-    return train.Snapshot(*copied, snapshot.progress)
+def copy_snapshot(snapshot):
+    """Copy a snapshot, since the next step donates its arrays."""
+    copies = jax.tree.map(jnp.copy, (snapshot.train_state, snapshot.best))
+    return train.Snapshot(*copies, snapshot.progress)
 
 
 def two_convs():
     return serial(Conv(3, 3, padding="SAME"), relu, Conv(4, 3, padding="SAME"), relu6, flatten, Dense(3))
 
 
-def test_a_rectifier_that_answers_nowhere_is_dead_and_no_other(rng):
+def test_evaluator_dead_names_inactive_rectifier_only(rng):
     model, (images, labels) = two_convs(), toy(21)
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     evaluator = Evaluator(model, 8)
-    held = list(evaluator.batches(images, labels))
-    assert evaluator(params, state, held, alive=True).dead() == [] and evaluator.closer.num_compilations == 0
-    scores = evaluator(planted(params, -1e3), state, held, alive=True)
-    assert scores.dead() == ["relu61"] and list(scores.alive) == ["relu1", "relu61"]
-    assert (evaluator.program.num_compilations, evaluator.closer.num_compilations) == (1, 1)
-    assert evaluator(planted(params, -1e3), state, held).alive == {}  # nobody asked
+    batches = list(evaluator.batches(images, labels))
+    assert evaluator(params, state, batches, alive=True).dead() == [] and evaluator.dead_check.num_compilations == 0
+    result = evaluator(with_bias(params, -1e3), state, batches, alive=True)
+    assert result.dead() == ["relu61"] and list(result.alive) == ["relu1", "relu61"]
+    assert (evaluator.program.num_compilations, evaluator.dead_check.num_compilations) == (1, 1)
+    assert evaluator(with_bias(params, -1e3), state, batches).alive == {}  # without alive=True
 
 
-def test_one_pixel_of_one_image_in_a_corner_is_life():
-    """The middle row alone, which is all that is looked at first, would say that it is dead."""
+def test_rectifier_active_in_one_corner_pixel_is_not_dead():
+    """The default check sees only the middle row, in which the layer looks dead."""
     model = serial(lambda x: x - 0.5, relu, flatten, Dense(3))
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     images, labels = np.zeros((21, 4, 4, 1), np.uint8), np.zeros(21, np.int32)
@@ -54,17 +54,17 @@ def test_one_pixel_of_one_image_in_a_corner_is_life():
     assert evaluator(params, state, list(evaluator.batches(images, labels)), alive=True).dead() == []
 
 
-def test_of_several_networks_each_has_its_own_dead():
+def test_evaluator_dead_is_per_network():
     model, (images, labels) = two_convs(), toy(9)
     networks = [model.init(jax.random.key(seed), (4, 4, 1)) for seed in range(2)]
-    networks[1] = planted(networks[1][0], -1e3), networks[1][1]
-    together = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
+    networks[1] = with_bias(networks[1][0], -1e3), networks[1][1]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
     evaluator = Evaluator(model, 8, num_members=2)
-    scores = evaluator(*together, list(evaluator.batches(images, labels)), alive=True)
-    assert (scores.dead(0), scores.dead(1), scores.dead()) == ([], ["relu61"], ["relu61"])
+    result = evaluator(*stacked, list(evaluator.batches(images, labels)), alive=True)
+    assert (result.dead(0), result.dead(1), result.dead()) == ([], ["relu61"], ["relu61"])
 
 
-def test_what_belongs_to_another_model_is_refused_as_applying_it_does():
+def test_evaluator_params_of_other_model_raise():
     model, (images, labels) = two_convs(), toy(9)
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     evaluator = Evaluator(model, 8)
@@ -72,38 +72,38 @@ def test_what_belongs_to_another_model_is_refused_as_applying_it_does():
         evaluator(params | {"conv9": params["conv1"]}, state, evaluator.batches(images, labels))
 
 
-def custom(parts):
-    """A user's layer that does more than its parts, which going through these would not find out."""
+def custom_combinator(child):
+    """Return a custom combinator, whose result cannot be computed from its children alone."""
 
     def apply(params, state, x, *, train=False, key=None, mask=None):
-        y, state = parts.apply(params, state, x, train=train, key=key, mask=mask)
+        y, state = child.apply(params, state, x, train=train, key=key, mask=mask)
         return 2 * y, state
 
-    return Layer("mine", parts.init, apply, parts.children)
+    return Layer("mine", child.init, apply, child.children)
 
 
 @pytest.mark.parametrize("around", [lambda layer: layer, lambda layer: serial(layer)])
-def test_a_layer_that_is_no_sum_of_its_parts_is_scored_as_it_is(around):
-    model, (images, labels) = around(custom(two_convs())), toy(9)
+def test_evaluator_applies_custom_combinator_unchanged(around):
+    model, (images, labels) = around(custom_combinator(two_convs())), toy(9)
     params, state = model.init(jax.random.key(0), (4, 4, 1))
     evaluator = Evaluator(model, 8)
-    scores = evaluator(params, state, list(evaluator.batches(images, labels)), logits=True, alive=True)
+    result = evaluator(params, state, list(evaluator.batches(images, labels)), logits=True, alive=True)
     x = images.astype(np.float32) / 255
-    want = model.apply(params, state, x)[0]
-    np.testing.assert_allclose(scores.logits, want, rtol=1e-5, atol=1e-5)
-    assert scores.alive == {}
+    expected = model.apply(params, state, x)[0]
+    np.testing.assert_allclose(result.logits, expected, rtol=1e-5, atol=1e-5)
+    assert result.alive == {}
 
 
-def test_the_same_model_has_the_same_evaluator_even_if_its_window_has_no_hash():
+def test_evaluator_of_caches_model_with_unhashable_window():
     model = serial(Conv(2, 3, padding=[[1, 1], [0, 1]]), relu, residual(Conv(2, 1)), MaxPool(2), flatten, Dense(3))
-    asked = lambda model: evaluator_of(model, 8, (4, 4, 1), "uint8", None, None)  # noqa: E731
-    assert asked(model) is asked(model._replace(name="other")) is not asked(net())
+    cached = lambda model: evaluator_of(model, 8, (4, 4, 1), "uint8", None, None)  # noqa: E731
+    assert cached(model) is cached(model._replace(name="other")) is not cached(net())
 
 
 @pytest.fixture(scope="module")
 def digits():
-    found = data.load("digits")
-    return (found.train.images, found.train.labels), (found.validation.images, found.validation.labels)
+    dataset = data.load("digits")
+    return (dataset.train.images, dataset.train.labels), (dataset.validation.images, dataset.validation.labels)
 
 
 def lenet_like():
@@ -114,26 +114,26 @@ def trained(digits, rate, **options):
     return train.fit(lenet_like(), *digits, optimizer=optax.adam(rate), batch_size=64, **options)
 
 
-def test_a_learning_rate_a_hundred_times_too_high_kills_layers_and_is_told(digits):
-    """Lecture row 003-24: it ends, without an infinite number, and has learned nothing."""
-    with warnings.catch_warnings(record=True) as told:
+def test_fit_with_100x_learning_rate_warns_of_dead_layers(digits):
+    """Lecture row 003-24: training completes with finite losses, and some layers are dead."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = trained(digits, 0.3, epochs=3)
     assert all(np.isfinite(record["val_loss"]) for record in fitted.history)
     dead = [record.get("dead_layers", []) for record in fitted.history]
     first = {name: 1 + min(i for i, names in enumerate(dead) if name in names) for names in dead for name in names}
     assert first
-    assert {w.category for w in told} == {DeadLayerWarning} and len(told) == len(first)
+    assert {w.category for w in caught} == {DeadLayerWarning} and len(caught) == len(first)
     for name, epoch in first.items():
-        [one] = [w for w in told if f"fit: epoch {epoch}: {name} is dead: its output is 0 for" in str(w.message)]
-        assert "lower learning rate" in str(one.message) and one.filename == __file__
+        [warning] = [w for w in caught if f"fit: epoch {epoch}: {name} is dead: its output is 0 for" in str(w.message)]
+        assert "lower learning rate" in str(warning.message) and warning.filename == __file__
     params, state = fitted.final_state.eval_variables
     maps = explain.feature_maps(lenet_like(), params, state, digits[1][0])
     assert [name for name in maps if name.startswith("relu") and not np.any(maps[name])] == dead[-1]
 
 
-def test_a_learning_rate_that_is_less_too_high_kills_filters(digits):
-    """Lecture row 003-24: no layer is dead and something is learned, by less of a network than was made."""
+def test_fit_with_high_learning_rate_has_dead_filters(digits):
+    """Lecture row 003-24: the network learns and no layer is dead, but many filters are."""
     dead = {}
     for rate in (0.003, 0.1):
         fitted = trained(digits, rate, epochs=5, seed=1)
@@ -142,32 +142,42 @@ def test_a_learning_rate_that_is_less_too_high_kills_filters(digits):
     assert len(dead[0.1]) > 2 * len(dead[0.003])
 
 
-def test_a_run_that_goes_on_does_not_tell_again():
+def test_resumed_fit_does_not_repeat_dead_layer_warning():
     model, saved = two_convs(), []
     fit = lambda **options: train.fit(  # noqa: E731
         model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=3, **options
     )
-    fit(on_epoch_end=lambda record, snapshot, best: saved.append(kept(snapshot)))
-    ts, best, position = saved[0]
-    dying = train.Snapshot(ts._replace(params=planted(ts.params, -1e3)), best, position)
-    with pytest.warns(DeadLayerWarning, match="fit: epoch 2: relu61 is dead") as told:
-        first = fit(resume_from=dying)
-    assert len(told) == 1 and [record.get("dead_layers") for record in first.history] == [None, ["relu61"], ["relu61"]]
-    again = dying._replace(progress=position._replace(history=({**position.history[0], "dead_layers": ["relu61"]},)))
-    assert fit(resume_from=again).history[-1]["dead_layers"] == ["relu61"]  # a warning would be an error
+    fit(on_epoch_end=lambda record, snapshot, best: saved.append(copy_snapshot(snapshot)))
+    train_state, best, progress = saved[0]
+    dying = train.Snapshot(train_state._replace(params=with_bias(train_state.params, -1e3)), best, progress)
+    with pytest.warns(DeadLayerWarning, match="fit: epoch 2: relu61 is dead") as caught:
+        resumed = fit(resume_from=dying)
+    assert len(caught) == 1 and [record.get("dead_layers") for record in resumed.history] == [
+        None,
+        ["relu61"],
+        ["relu61"],
+    ]
+    with_dead_history = dying._replace(
+        progress=progress._replace(history=({**progress.history[0], "dead_layers": ["relu61"]},))
+    )
+    assert fit(resume_from=with_dead_history).history[-1]["dead_layers"] == [
+        "relu61"
+    ]  # a warning would raise in this suite
 
 
-def test_of_several_seeds_the_record_says_whose_layer_is_dead():
+def test_fit_seeds_records_dead_layers_per_seed():
     model, saved = two_convs(), []
     fit = lambda **options: train.fit_seeds(  # noqa: E731
         model, toy(), toy(), optimizer=optax.sgd(1e-6), batch_size=16, epochs=2, seeds=[0, 1], **options
     )
-    fit(on_epoch_end=lambda record, snapshot, best: saved.append(kept(snapshot)))
+    fit(on_epoch_end=lambda record, snapshot, best: saved.append(copy_snapshot(snapshot)))
     params = saved[0].train_state.params
-    one = params | {"conv2": params["conv2"] | {"bias": params["conv2"]["bias"].at[1].set(-1e3)}}
+    params_with_dead_layer = params | {"conv2": params["conv2"] | {"bias": params["conv2"]["bias"].at[1].set(-1e3)}}
     with pytest.warns(DeadLayerWarning, match="relu61 is dead"):
-        last = fit(resume_from=saved[0]._replace(train_state=saved[0].train_state._replace(params=one))).history[-1]
-    assert last["dead_layers"] == ["relu61"] and [each.get("dead_layers") for each in last["per_seed"]] == [
+        last = fit(
+            resume_from=saved[0]._replace(train_state=saved[0].train_state._replace(params=params_with_dead_layer))
+        ).history[-1]
+    assert last["dead_layers"] == ["relu61"] and [record.get("dead_layers") for record in last["per_seed"]] == [
         None,
         ["relu61"],
     ]

@@ -1,4 +1,4 @@
-"""Evaluation: every example once, whatever the batches; and the same program for all that is scored."""
+"""Evaluation: every example is counted once for any batch size, with one compilation."""
 
 import jax
 import numpy as np
@@ -17,28 +17,28 @@ def by_numpy(model, params, state, images, labels):
     return loss, (logits.argmax(1) == labels).mean(), logits
 
 
-def test_evaluate_scores_every_example_once():
+def test_evaluate_counts_every_example_once():
     images, labels = toy(count=103)
     model = net()
     params, state = model.init(KEY, SHAPE)
     loss, accuracy, _ = by_numpy(model, params, state, images, labels)
     for batch_size in (1, 10, 103, 500):
-        scored = train.evaluate(model, params, state, images, labels, batch_size=batch_size)
-        assert (scored["count"], scored["accuracy"]) == (103, accuracy)
-        np.testing.assert_allclose(scored["loss"], loss, rtol=1e-5)
+        result = train.evaluate(model, params, state, images, labels, batch_size=batch_size)
+        assert (result["count"], result["accuracy"]) == (103, accuracy)
+        np.testing.assert_allclose(result["loss"], loss, rtol=1e-5)
 
 
-def test_one_evaluator_scores_anything_with_one_compilation():
+def test_evaluator_compiles_once_for_any_data():
     model = net()
     evaluator = train.Evaluator(model, 16)
     for seed, count in enumerate((50, 3, 16)):
         params, state = model.init(jax.random.key(seed), SHAPE)
         images, labels = toy(count, seed=seed)
-        scores = evaluator(params, state, evaluator.batches(images, labels), logits=True)
+        result = evaluator(params, state, evaluator.batches(images, labels), logits=True)
         loss, accuracy, logits = by_numpy(model, params, state, images, labels)
-        assert (scores.examples, scores.accuracy) == (count, accuracy)
-        np.testing.assert_allclose(scores.loss, loss, rtol=1e-5)
-        np.testing.assert_allclose(scores.logits, logits, rtol=1e-4, atol=1e-5)
+        assert (result.examples, result.accuracy) == (count, accuracy)
+        np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
+        np.testing.assert_allclose(result.logits, logits, rtol=1e-4, atol=1e-5)
     assert evaluator.program.num_compilations == 1
     with pytest.raises(
         InputError, match=r"evaluation was compiled for uint8\[16,4,4,1\] and now got uint8\[16,5,5,1\]"
@@ -46,31 +46,31 @@ def test_one_evaluator_scores_anything_with_one_compilation():
         evaluator(params, state, evaluator.batches(*toy(16, size=5)))
 
 
-def test_several_networks_are_scored_as_each_would_be_alone():
+def test_evaluator_of_stacked_networks_matches_each_network():
     model = net()
     images, labels = toy(21)
     networks = [model.init(jax.random.key(seed), SHAPE) for seed in range(3)]
-    together = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *networks)
     evaluator = train.Evaluator(model, 8, num_members=3)
-    scores = evaluator(*together, evaluator.batches(images, labels), logits=True)
-    assert scores.examples == 21 and scores.logits.shape == (3, 21, 3)
+    result = evaluator(*stacked, evaluator.batches(images, labels), logits=True)
+    assert result.examples == 21 and result.logits.shape == (3, 21, 3)
     for i, (params, state) in enumerate(networks):
         loss, accuracy, logits = by_numpy(model, params, state, images, labels)
-        assert scores.accuracy[i] == accuracy
-        np.testing.assert_allclose(scores.loss[i], loss, rtol=1e-5)
-        np.testing.assert_allclose(scores.logits[i], logits, rtol=1e-4, atol=1e-5)
+        assert result.accuracy[i] == accuracy
+        np.testing.assert_allclose(result.loss[i], loss, rtol=1e-5)
+        np.testing.assert_allclose(result.logits[i], logits, rtol=1e-4, atol=1e-5)
 
 
-def test_predict_gives_probabilities_in_order():
+def test_predict_returns_probabilities_in_order():
     images, _ = toy(count=11)
     model = net()
     params, state = model.init(KEY, SHAPE)
-    got = train.predict(model, params, state, images, batch_size=4)
-    wanted = jax.nn.softmax(model.apply(params, state, images.astype(np.float32) / 255)[0])
-    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    actual = train.predict(model, params, state, images, batch_size=4)
+    expected = jax.nn.softmax(model.apply(params, state, images.astype(np.float32) / 255)[0])
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_a_model_that_is_asked_again_is_not_compiled_again():
+def test_predict_compiles_once_per_model():
     traces = []
 
     def traced(x):
@@ -86,11 +86,11 @@ def test_a_model_that_is_asked_again_is_not_compiled_again():
     assert len(traces) == 1
 
 
-def test_views_are_averaged():
+def test_predict_averages_views():
     images, _ = toy(count=5)
     model = net()
     params, state = model.init(KEY, SHAPE)
-    got = train.predict(model, params, state, images, views=lambda x: jax.numpy.stack([x, x[:, :, ::-1]]))
-    each = [train.predict(model, params, state, seen) for seen in (images, images[:, :, ::-1])]
-    np.testing.assert_allclose(got, (each[0] + each[1]) / 2, rtol=1e-5)
-    assert not np.allclose(each[0], each[1])
+    actual = train.predict(model, params, state, images, views=lambda x: jax.numpy.stack([x, x[:, :, ::-1]]))
+    per_view = [train.predict(model, params, state, view) for view in (images, images[:, :, ::-1])]
+    np.testing.assert_allclose(actual, (per_view[0] + per_view[1]) / 2, rtol=1e-5)
+    assert not np.allclose(per_view[0], per_view[1])

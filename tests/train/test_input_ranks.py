@@ -1,4 +1,4 @@
-"""Series and volumes are trained as images are: one run, written with one, two and three spatial dimensions."""
+"""Series and volumes: the same training run with one, two and three spatial dimensions."""
 
 import functools
 
@@ -10,11 +10,11 @@ import pytest
 from jaxconv import BatchNorm, Conv, Dense, InputError, MaxPool, explain, flatten, global_avg_pool, relu, serial, train
 
 pytestmark = pytest.mark.usefixtures("promoting")
-AXES = {"series": ("T",), "image": ("T", "W"), "volume": ("T", "H", "W")}  # of which all but T have the size 1
+AXES = {"series": ("T",), "image": ("T", "W"), "volume": ("T", "H", "W")}  # all axes but T have size 1
 
 
 def examples(axes, count, dtype=np.uint8):
-    """Series of two channels; the class is the channel that has the largest value."""
+    """Return series of two channels; the class is the channel with the largest value."""
     x = np.random.default_rng(0).integers(0, 256, (count, 9, 2)).astype(np.uint8)
     labels = x.max(axis=1).argmax(axis=1).astype(np.int32)
     x = x.reshape(count, 9, *[1] * (len(AXES[axes]) - 1), 2)
@@ -22,10 +22,10 @@ def examples(axes, count, dtype=np.uint8):
 
 
 def network(axes):
-    """Everything that slides, along T alone."""
-    along = [1] * (len(AXES[axes]) - 1)
-    body = [Conv(4, (3, *along), padding="SAME", use_bias=False), BatchNorm(), relu, MaxPool((2, *along))]
-    return serial(*body, Conv(5, (2, *along), stride=(2, *along)), relu, flatten, Dense(2))
+    """Return a network with all windowed layers, whose windows extend along T only."""
+    ones = [1] * (len(AXES[axes]) - 1)
+    body = [Conv(4, (3, *ones), padding="SAME", use_bias=False), BatchNorm(), relu, MaxPool((2, *ones))]
+    return serial(*body, Conv(5, (2, *ones), stride=(2, *ones)), relu, flatten, Dense(2))
 
 
 @functools.cache
@@ -36,31 +36,32 @@ def trained(axes, dtype=np.uint8):
 
 @pytest.mark.parametrize("axes", ["series", "volume"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_run_is_the_same_with_one_two_and_three_dimensions(axes, dtype):
-    """Only the kernels' shapes differ; images, in two dimensions, are what all else is tested with."""
-    ours, images = trained(axes, dtype), trained("image")
-    assert [record["step"] for record in ours.history] == [4, 8, 12]
+def test_fit_gives_same_result_for_1_2_and_3_dimensions(axes, dtype):
+    """Only the shapes of the kernels differ; images are covered by the other tests."""
+    fitted, image_fitted = trained(axes, dtype), trained("image")
+    assert [record["step"] for record in fitted.history] == [4, 8, 12]
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        each = ([record[name] for record in run.history] for run in (ours, images))
-        np.testing.assert_allclose(*each, rtol=1e-4)
-    for one, other in zip(*(jax.tree.leaves((run.params, run.state)) for run in (ours, images)), strict=True):
-        np.testing.assert_allclose(one, other.reshape(one.shape), rtol=1e-3, atol=1e-4)
+        curves = ([record[name] for record in result.history] for result in (fitted, image_fitted))
+        np.testing.assert_allclose(*curves, rtol=1e-4)
+    leaves = (jax.tree.leaves((result.params, result.state)) for result in (fitted, image_fitted))
+    for leaf, image_leaf in zip(*leaves, strict=True):
+        np.testing.assert_allclose(leaf, image_leaf.reshape(leaf.shape), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("axes", ["series", "volume"])
-def test_evaluate_and_predict_take_them(axes):
+def test_evaluate_and_predict_accept_series_and_volumes(axes):
     x, labels = examples(axes, 21)
     run, model = trained(axes), network(axes)
     logits = np.asarray(model.apply(run.params, run.state, x.astype(np.float32) / 255)[0], np.float64)
-    scored = train.evaluate(model, run.params, run.state, x, labels, batch_size=8)
-    assert scored["count"] == 21 and scored["accuracy"] == (logits.argmax(axis=1) == labels).mean()
-    wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(train.predict(model, run.params, run.state, x, batch_size=8), wanted, atol=1e-5)
+    result = train.evaluate(model, run.params, run.state, x, labels, batch_size=8)
+    assert result["count"] == 21 and result["accuracy"] == (logits.argmax(axis=1) == labels).mean()
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(train.predict(model, run.params, run.state, x, batch_size=8), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("input_shape", [(3, 9), (3, 5, 6, 2)])
-def test_three_steps_or_frames_are_no_channels(input_shape):
-    """Of images, 3 at the front is taken for channels; these have it by right."""
+def test_predict_accepts_three_time_steps_or_frames(input_shape):
+    """A first axis of 3 means channels-first in images, but is valid in series and volumes."""
     x = np.random.default_rng(0).random((4, *input_shape)).astype(np.float32)
     model = serial(Conv(2, (1,) * (len(input_shape) - 1)), global_avg_pool, Dense(2))
     params, state = model.init(jax.random.key(0), input_shape)
@@ -68,16 +69,16 @@ def test_three_steps_or_frames_are_no_channels(input_shape):
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 2, 2, 2, 2, 1), (0, 4, 1)])
-def test_what_has_no_or_four_dimensions_is_refused(shape):
+def test_predict_with_0_or_4_spatial_dimensions_raises(shape):
     x = np.zeros(shape, np.float32)
     with pytest.raises(
-        InputError, match=r"predict: images \(.*\) should be \(N, H, W, C\), and at least one \(\(N, T, C\)"
+        InputError, match=r"predict: images \(.*\) should be \(N, H, W, C\), and at least one \(series are \(N, T, C\)"
     ):
         train.predict(serial(flatten, Dense(2)), {}, {}, x)
 
 
-def test_an_image_without_its_batch_axis_is_refused_by_the_network():
-    """It looks like a batch of series, but a network of images takes none."""
+def test_predict_image_without_batch_axis_raises():
+    """The input has the rank of a batch of series, which a network for images rejects."""
     model = serial(Conv(2, 3), flatten, Dense(2))
     params, state = model.init(jax.random.key(0), (6, 7, 1))
     with pytest.raises(
@@ -86,9 +87,9 @@ def test_an_image_without_its_batch_axis_is_refused_by_the_network():
         train.predict(model, params, state, np.zeros((6, 7, 1), np.float32))
 
 
-def test_what_moves_images_refuses_series():
+def test_image_transform_tests_reject_series():
     run, (x, labels) = trained("series"), examples("series", 5)
-    for look in (explain.translation_test, explain.corruption_accuracy):
-        with pytest.raises(InputError, match=rf"{look.__name__}: images \(5, 9, 2\) should be \(N, H, W, C\)"):
-            options = {"shifts": [1]} if look is explain.translation_test else {}
-            look(network("series"), run.params, run.state, x, labels, **options)
+    for function in (explain.translation_test, explain.corruption_accuracy):
+        with pytest.raises(InputError, match=rf"{function.__name__}: images \(5, 9, 2\) should be \(N, H, W, C\)"):
+            options = {"shifts": [1]} if function is explain.translation_test else {}
+            function(network("series"), run.params, run.state, x, labels, **options)

@@ -1,4 +1,4 @@
-"""Logs: what is written is read back, by JSON and by a reader of TensorBoard's files that shares no code with them."""
+"""TensorBoard event files, read back by an independent parser."""
 
 import struct
 import sys
@@ -12,20 +12,20 @@ from toy_training import RECORD
 
 
 def events(folder):
-    """The records of all files in order, taken apart by hand: length, its checksum, the event, its checksum."""
+    """Yield the events of all files in order, parsed as TFRecords: length, checksum, event, checksum."""
     pb = pytest.importorskip("tensorboardX.proto.event_pb2")
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         while content:
             (length,) = struct.unpack("<Q", content[:8])
-            header, body, check = content[8:12], content[12 : 12 + length], content[12 + length : 16 + length]
-            assert struct.unpack("<II", header + check) == (masked_crc32c(content[:8]), masked_crc32c(body))
+            header, body, checksum = content[8:12], content[12 : 12 + length], content[12 + length : 16 + length]
+            assert struct.unpack("<II", header + checksum) == (masked_crc32c(content[:8]), masked_crc32c(body))
             yield pb.Event.FromString(body)
             content = content[16 + length :]
 
 
 def masked_crc32c(data):
-    """Castagnoli's checksum bit by bit, rotated as TFRecord has it."""
+    """Return the CRC-32C (Castagnoli), computed bit by bit and masked as in TFRecord."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -35,30 +35,30 @@ def masked_crc32c(data):
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def shown(folder):
-    """What TensorBoard shows: a START hides what came before it at its step and later."""
+def displayed_curves(folder):
+    """Return the curves that TensorBoard displays: a START event hides earlier events from its step on."""
     curves = {}
     for event in events(folder):
         if event.session_log.status == 1:
             curves = {tag: {t: y for t, y in curve.items() if t < event.step} for tag, curve in curves.items()}
         for value in event.summary.value:
             curve = curves.setdefault(value.tag, {})
-            assert event.step not in curve, f"{value.tag} is there twice at {event.step}"
+            assert event.step not in curve, f"{value.tag} appears twice at {event.step}"
             curve[event.step] = value.simple_value
     return curves
 
 
-def test_the_checksum_of_the_test_is_castagnoli_s():
+def test_masked_crc32c_matches_rfc_3720():
     crc = masked_crc32c(b"123456789") - 0xA282EAD8 & 0xFFFFFFFF
     assert (crc >> 17 | crc << 15) & 0xFFFFFFFF == 0xE3069283  # RFC 3720, appendix B
 
 
-def test_tensorboard_shows_every_number_under_its_tag(tmp_path):
-    with TensorBoardWriter(tmp_path / "a" / "b") as board:
-        board.write(RECORD | {"note": "text", "best": True})
-        board.write(RECORD | {"epoch": 2, "loss": np.float32(0.125)})
-        curves = shown(tmp_path / "a" / "b")  # while it is open: a killed run has lost nothing
-    assert curves == shown(tmp_path / "a" / "b")
+def test_tensorboard_writer_writes_every_number(tmp_path):
+    with TensorBoardWriter(tmp_path / "a" / "b") as writer:
+        writer.write(RECORD | {"note": "text", "best": True})
+        writer.write(RECORD | {"epoch": 2, "loss": np.float32(0.125)})
+        curves = displayed_curves(tmp_path / "a" / "b")  # before close, as after a kill
+    assert curves == displayed_curves(tmp_path / "a" / "b")
     assert curves == {
         "train/loss": {1: 0.5, 2: 0.125},
         "train/accuracy": {1: 0.75, 2: 0.75},
@@ -70,20 +70,20 @@ def test_tensorboard_shows_every_number_under_its_tag(tmp_path):
     assert first.file_version == "brain.Event:2" and first.wall_time > 1e9
 
 
-def test_epochs_done_again_after_a_resume_are_shown_once(tmp_path):
-    """All within one second, in which the files of tensorboardX's own writer would have one name."""
+def test_tensorboard_writer_hides_repeated_epochs(tmp_path):
+    """All writers open within one second, where tensorboardX's SummaryWriter would reuse the file name."""
     for first, last, loss in ((1, 4, 0.5), (3, 6, 0.25), (4, 5, 0.125)):
-        with TensorBoardWriter(tmp_path, initial_epoch=first) as board:
+        with TensorBoardWriter(tmp_path, initial_epoch=first) as writer:
             for epoch in range(first, last + 1):
-                board.write({"epoch": epoch, "loss": loss})
+                writer.write({"epoch": epoch, "loss": loss})
     assert len(list(tmp_path.iterdir())) == 3
-    assert shown(tmp_path) == {"train/loss": {1: 0.5, 2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}}
+    assert displayed_curves(tmp_path) == {"train/loss": {1: 0.5, 2: 0.5, 3: 0.25, 4: 0.125, 5: 0.125}}
 
 
-def test_a_missing_tensorboard_x_and_a_folder_that_is_a_file_are_named(tmp_path, monkeypatch):
+def test_tensorboard_writer_missing_package_or_file_raises(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot be created: File exists"):
         TensorBoardWriter(tmp_path / "file")
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
-    with pytest.raises(InputError, match=r'^TensorBoard needs tensorboardX: pip install "jaxconv\[tensorboard\]"$'):
+    with pytest.raises(InputError, match=r'^TensorBoard requires tensorboardX: pip install "jaxconv\[tensorboard\]"$'):
         TensorBoardWriter(tmp_path)

@@ -1,4 +1,4 @@
-"""Training: against gradient descent written in numpy, and the promises about order, padding and compiling."""
+"""Training: against gradient descent in NumPy; data order, padding, compilation, resuming and errors."""
 
 import functools
 import time
@@ -15,8 +15,8 @@ from toy_training import net, toy
 pytestmark = pytest.mark.usefixtures("promoting")
 
 
-def test_fit_is_gradient_descent():
-    """Logistic regression by numpy, batch by batch in the same order, last ragged batch included."""
+def test_fit_matches_numpy_gradient_descent():
+    """Logistic regression in NumPy with the same batches, including the smaller last one."""
     images, labels = toy(count=22)
     model = serial(flatten, Dense(3))
     fitted = train.fit(
@@ -38,12 +38,12 @@ def test_fit_is_gradient_descent():
         assert len(losses) == 22
         np.testing.assert_allclose(fitted.history[epoch - 1]["loss"], np.mean(losses), rtol=1e-4)
     z = x @ weights + bias
-    wanted = -np.log(np.exp(z)[np.arange(22), labels] / np.exp(z).sum(1)).mean()
-    np.testing.assert_allclose(fitted.history[-1]["val_loss"], wanted, rtol=1e-5)
+    expected = -np.log(np.exp(z)[np.arange(22), labels] / np.exp(z).sum(1)).mean()
+    np.testing.assert_allclose(fitted.history[-1]["val_loss"], expected, rtol=1e-5)
     assert fitted.num_steps == 9
 
 
-def test_same_seed_same_bits_other_seed_other_network():
+def test_fit_is_deterministic_per_seed():
     def params(seed):
         fitted = train.fit(net(), toy(), toy(), optimizer=optax.adam(1e-2), epochs=2, batch_size=16, seed=seed)
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((fitted.params, fitted.state))])
@@ -53,44 +53,44 @@ def test_same_seed_same_bits_other_seed_other_network():
     assert not np.allclose(first, params(2))
 
 
-def test_seed_and_epoch_both_change_the_order():
+def test_epoch_permutation_depends_on_seed_and_epoch():
     orders = {tuple(train.epoch_permutation(seed, epoch, 50)) for seed in (0, 1, 2) for epoch in (1, 2, 3)}
     assert len(orders) == 9
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_every_function_is_traced_once_however_ragged_the_data(alone):
-    seen = []
+@pytest.mark.parametrize("is_only_layer", [False, True])
+def test_fit_and_evaluate_trace_model_once(is_only_layer):
+    traces = []
 
-    def apply(params, state, x, *, train=False, key=None):  # without mask, as a user might write it
-        seen.append((train, x.shape[0]))
-        return (x.reshape(len(x), -1) @ params["kernel"] if alone else x), state
+    def apply(params, state, x, *, train=False, key=None):  # custom layer without a mask argument
+        traces.append((train, x.shape[0]))
+        return (x.reshape(len(x), -1) @ params["kernel"] if is_only_layer else x), state
 
     def init(key, input_shape):
-        return ({"kernel": jnp.ones((16, 3))} if alone else {}), {}
+        return ({"kernel": jnp.ones((16, 3))} if is_only_layer else {}), {}
 
-    spy = Layer("spy", init, apply)
-    model = spy if alone else serial(spy, flatten, Dense(3))
+    recorder = Layer("recorder", init, apply)
+    model = recorder if is_only_layer else serial(recorder, flatten, Dense(3))
     fitted = train.fit(model, toy(50), toy(21, seed=1), optimizer=optax.sgd(0.1), epochs=3, batch_size=16)
     train.evaluate(model, fitted.params, fitted.state, *toy(39, seed=2), batch_size=16)
-    assert seen.count((True, 16)) == 1 and seen.count((False, 16)) == 1
-    assert {batch for _, batch in seen} == {1, 16}  # 1: shapes asked for, nothing compiled
+    assert traces.count((True, 16)) == 1 and traces.count((False, 16)) == 1
+    assert {batch for _, batch in traces} == {1, 16}  # 1: shape inference only
 
 
-def test_an_epoch_sees_every_example_once():
+def test_iterate_batches_yields_every_example_once():
     images, labels = np.arange(10, dtype=np.uint8)[:, None, None, None], np.arange(10)
-    seen = [
+    labels_seen = [
         label
         for batch in train.iterate_batches(images, labels, 4, train.epoch_permutation(3, 1, 10))
-        for image, label, real in zip(batch.image.ravel(), batch.label, batch.mask)
-        if real and image == label
+        for image, label, is_valid in zip(batch.image.ravel(), batch.label, batch.mask)
+        if is_valid and image == label
     ]
-    assert sorted(seen) == list(range(10)) != seen
+    assert sorted(labels_seen) == list(range(10)) != labels_seen
 
 
-def test_the_best_epoch_is_kept_even_when_training_goes_wrong_after_it():
-    told = []
-    rate = optax.piecewise_constant_schedule(0.02, {2 * 4: 1e4})  # from the fifth epoch on, far too large
+def test_fit_returns_best_epoch_after_later_divergence():
+    epochs = []
+    rate = optax.piecewise_constant_schedule(0.02, {2 * 4: 1e4})  # far too large from the fifth epoch on
     fitted = train.fit(
         net(),
         toy(30),
@@ -98,90 +98,101 @@ def test_the_best_epoch_is_kept_even_when_training_goes_wrong_after_it():
         optimizer=optax.adam(rate),
         epochs=6,
         batch_size=16,
-        on_epoch_end=lambda record, at, is_best: told.append((record["epoch"], is_best, int(at.train_state.step))),
+        on_epoch_end=lambda record, snapshot, is_best: epochs.append(
+            (record["epoch"], is_best, int(snapshot.train_state.step))
+        ),
     )
     ranks = [(record["val_accuracy"], -record["val_loss"]) for record in fitted.history]
     assert fitted.best_epoch <= 4 and ranks[fitted.best_epoch - 1] == max(ranks)
-    assert [best for _, best, _ in told] == [max(ranks[: i + 1]) > max(ranks[:i], default=(-1, 0)) for i in range(6)]
-    assert [step for *_, step in told] == [2, 4, 6, 8, 10, 12]
-    scored = train.evaluate(net(), fitted.params, fitted.state, *toy(40, seed=1))
-    assert scored["accuracy"] == fitted.history[fitted.best_epoch - 1]["val_accuracy"]
+    assert [is_best for _, is_best, _ in epochs] == [
+        max(ranks[: i + 1]) > max(ranks[:i], default=(-1, 0)) for i in range(6)
+    ]
+    assert [step for *_, step in epochs] == [2, 4, 6, 8, 10, 12]
+    result = train.evaluate(net(), fitted.params, fitted.state, *toy(40, seed=1))
+    assert result["accuracy"] == fitted.history[fitted.best_epoch - 1]["val_accuracy"]
     assert fitted.history[3]["accuracy"] > 0.8
 
 
-def test_a_network_that_breaks_in_its_last_step_is_not_taken_for_trained():
+def test_nonfinite_last_step_raises():
     def rate(step):
         return jnp.where(step == 3, jnp.inf, 0.02)  # the fourth step is the last
 
-    message = r"fit: step 4 \(epoch 1\): the loss is [\d.]+; the first parameter to go bad is \w+1/\w+, [\d,]+ of whose"
+    message = r"fit: step 4 \(epoch 1\): the loss is [\d.]+; the first non-finite parameter is \w+1/\w+ \([\d,]+ of"
     with pytest.raises(InputError, match=message):
         fit(optimizer=optax.sgd(rate), data=toy(32))
 
 
-def test_parameters_that_are_too_large_to_use_are_not_taken_for_trained():
-    rate = optax.piecewise_constant_schedule(0.02, {3: 1e38})  # finite, but what is computed with them is not
+def test_nonfinite_validation_loss_raises():
+    rate = optax.piecewise_constant_schedule(0.02, {3: 1e38})  # parameters stay finite, but outputs do not
     with pytest.raises(InputError, match="fit: the validation loss of epoch 1 is nan; a lower learning rate may help"):
         fit(optimizer=optax.sgd(rate), data=toy(32))
 
 
-def test_saving_is_not_counted_as_training(monkeypatch):
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 1)
-    slow = fit(epochs=1, checkpoint_seconds=0, on_checkpoint=lambda snapshot: time.sleep(0.2))
-    assert slow.num_steps > 5 and slow.train_seconds < 0.2 * (slow.num_steps - 1) / 2
+def test_train_seconds_excludes_on_checkpoint(monkeypatch):
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 1)
+    fitted = fit(epochs=1, checkpoint_seconds=0, on_checkpoint=lambda snapshot: time.sleep(0.2))
+    assert fitted.num_steps > 5 and fitted.train_seconds < 0.2 * (fitted.num_steps - 1) / 2
 
 
-def test_numbers_of_numpys_are_seeds_too():
-    one, other = fit(epochs=1, seed=3), fit(epochs=1, seed=np.int64(3))
-    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+def test_fit_accepts_numpy_int_seed():
+    with_int, with_numpy_int = fit(epochs=1, seed=3), fit(epochs=1, seed=np.int64(3))
+    jax.tree.map(np.testing.assert_array_equal, with_int.params, with_numpy_int.params)
 
 
 def snapshot_of(**options):
-    kept = []
-    fit(epochs=1, on_epoch_end=lambda record, snapshot, is_best: kept.append(snapshot), **options)
-    return kept[0]
+    snapshots = []
+    fit(epochs=1, on_epoch_end=lambda record, snapshot, is_best: snapshots.append(snapshot), **options)
+    return snapshots[0]
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("changed_options", "message"),
     [
         ({"data": toy(40)}, r"fit: resume_from is of another run: num_examples=50, not 40$"),
         ({"batch_size": 16}, r"fit: resume_from is of another run: batch_size=8, not 16$"),
-        ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"another run: opt_state/0/count is int32\(\) where nothing is"),
-        ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias is missing where float32\(4,\) is wanted"),
+        (
+            {"optimizer": optax.sgd(0.1, momentum=0.9)},
+            r"another run: opt_state/0/count: expected nothing, got int32\(\)",
+        ),
+        ({"ema_decay": 0.9}, r"another run: ema/0/bn1/bias: expected float32\(4,\), got nothing"),
     ],
 )
-def test_a_start_of_another_run_is_refused(other, message):
-    start = snapshot_of(optimizer=optax.adam(0.01))
+def test_resume_from_other_run_raises(changed_options, message):
+    snapshot = snapshot_of(optimizer=optax.adam(0.01))
     with pytest.raises(InputError, match=message):
-        fit(**{"optimizer": optax.adam(0.01), "epochs": 2, "resume_from": start} | other)
+        fit(**{"optimizer": optax.adam(0.01), "epochs": 2, "resume_from": snapshot} | changed_options)
 
 
-def test_a_start_of_one_seed_is_refused_for_several():
-    start = snapshot_of(optimizer=optax.adam(0.01))
-    options = {"optimizer": optax.adam(0.01), "epochs": 2, "batch_size": 8, "resume_from": start}
-    with pytest.raises(InputError, match=r"another run: opt_state/0/count is int32\(\) where int32\(2,\) is wanted"):
+def test_fit_seeds_resume_from_one_seed_raises():
+    snapshot = snapshot_of(optimizer=optax.adam(0.01))
+    options = {"optimizer": optax.adam(0.01), "epochs": 2, "batch_size": 8, "resume_from": snapshot}
+    with pytest.raises(InputError, match=r"another run: opt_state/0/count: expected int32\(2,\), got int32\(\)"):
         train.fit_seeds(net(), toy(), toy(21, seed=1), seeds=[0, 1], **options)
 
 
-def test_a_start_within_an_epoch_that_was_cut_otherwise_is_refused(monkeypatch):
-    kept = []
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 16)
-    fit(epochs=1, checkpoint_seconds=0, on_checkpoint=kept.append)
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 8 * 16)
+def test_resume_within_epoch_of_other_plan_raises(monkeypatch):
+    snapshots = []
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 3 * 8 * 16)
+    fit(epochs=1, checkpoint_seconds=0, on_checkpoint=snapshots.append)
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 8 * 16)
     with pytest.raises(InputError, match=r"fit: resume_from is of another run: steps_per_execution=3, not 1$"):
-        fit(epochs=1, resume_from=kept[-1])
+        fit(epochs=1, resume_from=snapshots[-1])
 
 
-def test_a_network_may_start_from_parameters_alone():
-    """A snapshot without a history is the beginning of a run, with other parameters than the seed's."""
+def test_resume_from_snapshot_without_history_starts_run():
+    """A snapshot without history starts a new run from the given parameters."""
     params, state = net().init(jax.random.key(9), (4, 4, 1))
     optimizer = optax.sgd(0.1)
-    ts = train.TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
-    fresh = fit(epochs=2, optimizer=optimizer, resume_from=train.Snapshot(ts, ts.eval_variables, train.TrainProgress()))
-    assert fresh.num_steps == 14 and [record["epoch"] for record in fresh.history] == [1, 2]
+    train_state = train.TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params))
+    fitted = fit(
+        epochs=2,
+        optimizer=optimizer,
+        resume_from=train.Snapshot(train_state, train_state.eval_variables, train.TrainProgress()),
+    )
+    assert fitted.num_steps == 14 and [record["epoch"] for record in fitted.history] == [1, 2]
 
 
-def test_speed_is_images_by_seconds():
+def test_images_per_second_matches_epoch_seconds():
     fitted = train.fit(models.mlp(3), toy(64), toy(64), optimizer=optax.sgd(0.1), epochs=1, batch_size=16)
     [record] = fitted.history
     np.testing.assert_allclose(record["images_per_second"], 64 / record["epoch_seconds"])
@@ -203,7 +214,7 @@ def fit(data=None, validation=None, **options):
         (lambda: fit((toy()[0], toy()[1] / 2)), r"fit: labels float64\(50,\) should be 50 integers"),
         (lambda: fit((np.zeros((50, 3, 32, 32), np.uint8), toy()[1])), r"look channels-first; move axis 1 to the end"),
         (lambda: fit((toy()[0][:, 0, 0], toy()[1])), r"fit: images \(50, 1\) should be \(N, H, W, C\), and at least"),
-        (lambda: fit((toy()[0][0], toy()[1])), r"fit: labels int32\(50,\) should be 4 integers, one an image"),
+        (lambda: fit((toy()[0][0], toy()[1])), r"fit: labels int32\(50,\) should be 4 integers, one per image"),
         (
             lambda: fit(validation=(toy()[0], toy()[1] + 1)),
             r"fit: labels go from 1 to 3, but the model has 3 outputs",
@@ -223,29 +234,30 @@ def fit(data=None, validation=None, **options):
         (lambda: fit(validation=toy(size=5)), r"training images are \(4, 4, 1\), validation images \(5, 5, 1\)"),
         (
             lambda: fit((toy()[0] / np.float32("nan"), toy()[1])),
-            r"fit: the training images are not all finite: example 0 has a pixel that is nan, and so have 50 of 50",
+            r"fit: the training images must be finite: example 0 has a pixel that is nan, as have 50 of 50",
         ),
         (
             lambda: train.evaluate(serial(relu), {}, {}, *toy()),
-            r"evaluate: the model makes \(4, 4, 1\) of an image; wanted one number a class",
+            r"evaluate: the model output for an image must be \(classes,\), got \(4, 4, 1\)",
         ),
     ],
 )
-def test_bad_input_is_told_what_would_work(call, message):
+def test_fit_and_evaluate_invalid_input_raises(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
 
 @pytest.mark.parametrize("seed", [3, [3, 5]])
-def test_the_first_parameters_can_be_had_again(seed):
-    """Who shows filters before training makes them anew from the run's seed."""
+def test_initial_params_can_be_recomputed_from_seed(seed):
+    """Reports compute the filters before training from the seed of the run."""
     model, data = net(), toy()
     options = {"optimizer": optax.sgd(0.0), "epochs": 1, "batch_size": 25}
     if isinstance(seed, int):
         seeds, members = [seed], [train.fit(model, data, data, seed=seed, **options)]
     else:
         seeds, members = seed, train.fit_seeds(model, data, data, seeds=seed, **options).members
-    same = functools.partial(np.testing.assert_allclose, rtol=1e-5)  # another program rounds them otherwise
+    # Separately compiled functions round differently.
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     for seed, fitted in zip(seeds, members, strict=True):
         key, _ = train.split_seed(seed)
-        jax.tree.map(same, fitted.final_state.params, jax.jit(lambda key: model.init(key, (4, 4, 1))[0])(key))
+        jax.tree.map(assert_close, fitted.final_state.params, jax.jit(lambda key: model.init(key, (4, 4, 1))[0])(key))

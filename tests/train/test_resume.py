@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on is the run that was not, bit for bit."""
+"""A run that is stopped and resumed equals the unbroken run, bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ from toy_training import examples, without_times
 pytestmark = pytest.mark.usefixtures("promoting")
 
 MODEL = serial(Conv(3, 2), BatchNorm(), relu, flatten, Dropout(0.3), Dense(3))
-EPOCHS, STEPS = 3, 7  # 52 examples in batches of 8; in chunks of 3, 3 and 1 steps
+EPOCHS, STEPS = 3, 7  # 52 examples in batches of 8; executions of 3, 3 and 1 steps
 
 
 class Source:
-    """Examples that are read when they are asked for; it remembers which were."""
+    """Random-access source that records the indices read."""
 
     def __init__(self):
         self.images, self.labels = examples(52, 0)
@@ -31,8 +31,8 @@ class Source:
 
 
 @pytest.fixture
-def short_chunks(monkeypatch):
-    monkeypatch.setitem(train.plan_epoch.__globals__, "VALUES_A_CHUNK", 3 * 8 * 20)
+def short_executions(monkeypatch):
+    monkeypatch.setitem(train.plan_epoch.__globals__, "PIXELS_PER_EXECUTION", 3 * 8 * 20)
 
 
 def noisy(key, images):
@@ -40,13 +40,13 @@ def noisy(key, images):
 
 
 def mixed(key, images, targets):
-    share = jax.random.uniform(key)
-    return share * images + (1 - share) * images[::-1], share * targets + (1 - share) * targets[::-1]
+    fraction = jax.random.uniform(key)
+    return fraction * images + (1 - fraction) * images[::-1], fraction * targets + (1 - fraction) * targets[::-1]
 
 
 def options(case):
     optimizer = {"name": "adam", "learning_rate": 0.01, "total_steps": EPOCHS * STEPS}
-    more = {
+    case_options = {
         "dropout": {},
         "seeds, augmentation, average": {"seeds": [3, 0], "augment": noisy, "mixup_fn": mixed, "ema_decay": 0.9},
         "accumulation, bfloat16, warm-up": {
@@ -60,35 +60,35 @@ def options(case):
     }[case]
     return (
         {"optimizer": make_optimizer(**optimizer), "epochs": EPOCHS, "batch_size": 8}
-        | ({} if "seeds" in more else {"seed": 1})
-        | more
+        | ({} if "seeds" in case_options else {"seed": 1})
+        | case_options
     )
 
 
-CHUNKED = pytest.mark.usefixtures("short_chunks")
+SHORT_EXECUTIONS = pytest.mark.usefixtures("short_executions")
 
 
 class Stop(Exception):
     pass
 
 
-def until(folder, place, case, start=None, source=None):
-    """Fit on from a snapshot, save the first one at a place ``(epochs, chunks)``, and stop there."""
+def until(folder, position, case, resume_from=None, source=None):
+    """Fit up to a position ``(epochs, executions)``, save the snapshot there, and raise Stop; None: to the end."""
 
     def save(snapshot):
-        at = snapshot.progress
-        if (at.epoch, at.execution) == place:
+        progress = snapshot.progress
+        if (progress.epoch, progress.execution) == position:
             save_checkpoint(folder, snapshot)
             raise Stop
 
     source = source or (Source() if case == "stream, one cycle" else examples(52, 0))
-    known = options(case)
-    return (train.fit_seeds if "seeds" in known else fit)(
+    case_options = options(case)
+    return (train.fit_seeds if "seeds" in case_options else fit)(
         MODEL,
         source,
         examples(19, 1),
-        **known,
-        resume_from=start,
+        **case_options,
+        resume_from=resume_from,
         on_epoch_end=lambda record, snapshot, is_best: save(snapshot),
         on_checkpoint=save,
         checkpoint_seconds=0,
@@ -96,87 +96,89 @@ def until(folder, place, case, start=None, source=None):
 
 
 def load(folder, case):
-    known = options(case)
-    average, key = known.get("ema_decay") is not None, jax.random.key(0)
-    init = lambda key: train.create_train_state(MODEL, known["optimizer"], key, (5, 4, 1), ema=average)  # noqa: E731
-    if "seeds" in known:
-        init, key = jax.vmap(init), jax.random.split(key, len(known["seeds"]))
-    like = jax.eval_shape(init, key)
-    return restore_snapshot(folder, (like, like.eval_variables))
+    case_options = options(case)
+    ema, key = case_options.get("ema_decay") is not None, jax.random.key(0)
+    init = lambda key: train.create_train_state(MODEL, case_options["optimizer"], key, (5, 4, 1), ema=ema)  # noqa: E731
+    if "seeds" in case_options:
+        init, key = jax.vmap(init), jax.random.split(key, len(case_options["seeds"]))
+    target = jax.eval_shape(init, key)
+    return restore_snapshot(folder, (target, target.eval_variables))
 
 
-def assert_same(found, wanted):
-    """Every array bit for bit; every number of every epoch but the times."""
-    for part in ("final_state", "params", "state"):
-        here, there = getattr(found, part), getattr(wanted, part)
-        assert jax.tree.structure(here) == jax.tree.structure(there)
-        for one, other in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
-            assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-    assert without_times(found.history) == without_times(wanted.history)
-    assert (found.best_epoch, found.num_steps) == (wanted.best_epoch, wanted.num_steps)
+def assert_same(actual, expected):
+    """Assert that all arrays are equal bit for bit, and all records except the times."""
+    for field in ("final_state", "params", "state"):
+        actual_tree, expected_tree = getattr(actual, field), getattr(expected, field)
+        assert jax.tree.structure(actual_tree) == jax.tree.structure(expected_tree)
+        for actual_leaf, expected_leaf in zip(
+            jax.tree.leaves(actual_tree), jax.tree.leaves(expected_tree), strict=True
+        ):
+            assert np.asarray(actual_leaf).tobytes() == np.asarray(expected_leaf).tobytes()
+    assert without_times(actual.history) == without_times(expected.history)
+    assert (actual.best_epoch, actual.num_steps) == (expected.best_epoch, expected.num_steps)
 
 
-def stopped_at(places, case, folder):
-    """The run that stops at each of some places and goes on from what was saved there."""
-    start = None
-    for place in places:
+def stopped_at(positions, case, folder):
+    """Return the result of a run that is stopped at each position and resumed from its checkpoint."""
+    snapshot = None
+    for position in positions:
         with pytest.raises(Stop):
-            until(folder, place, case, start)
-        start = load(folder, case)
-        assert (start.progress.epoch, start.progress.execution) == place
-    return until(folder, None, case, start)
+            until(folder, position, case, snapshot)
+        snapshot = load(folder, case)
+        assert (snapshot.progress.epoch, snapshot.progress.execution) == position
+    return until(folder, None, case, snapshot)
 
 
-@CHUNKED
+@SHORT_EXECUTIONS
 @pytest.mark.parametrize(
     "case",
     ["seeds, augmentation, average", "accumulation, bfloat16, warm-up", "stream, one cycle", "one step at a time"],
 )
-def test_a_run_stopped_within_epochs_and_between_them_is_the_unbroken_run(case, tmp_path):
-    whole = until(None, None, case)
-    assert whole.num_steps == EPOCHS * STEPS and len(whole.history) == EPOCHS
-    assert_same(stopped_at([(0, 2), (1, 0)], case, tmp_path), whole)
+def test_resume_within_and_between_epochs_equals_unbroken_run(case, tmp_path):
+    unbroken = until(None, None, case)
+    assert unbroken.num_steps == EPOCHS * STEPS and len(unbroken.history) == EPOCHS
+    assert_same(stopped_at([(0, 2), (1, 0)], case, tmp_path), unbroken)
 
 
-@CHUNKED
-def test_a_run_stopped_everywhere_is_the_unbroken_run(tmp_path):
-    """In every place within an epoch, several times in one, and at the end, where nothing is left to do."""
-    places = [(0, 1), (1, 0), (1, 1), (1, 2), (2, 2), (EPOCHS, 0)]
-    assert_same(stopped_at(places, "dropout", tmp_path), until(None, None, "dropout"))
+@SHORT_EXECUTIONS
+def test_resume_at_every_position_equals_unbroken_run(tmp_path):
+    """Positions: after each execution of an epoch, several in one epoch, and at the end."""
+    positions = [(0, 1), (1, 0), (1, 1), (1, 2), (2, 2), (EPOCHS, 0)]
+    assert_same(stopped_at(positions, "dropout", tmp_path), until(None, None, "dropout"))
 
 
-@CHUNKED
-def test_early_stopping_stops_where_it_would_have(tmp_path):
-    whole = until(None, None, "early stopping")
-    assert len(whole.history) < EPOCHS  # or there is nothing to see here
-    assert_same(stopped_at([(1, 0), (1, 2)], "early stopping", tmp_path), whole)
+@SHORT_EXECUTIONS
+def test_resumed_early_stopping_equals_unbroken_run(tmp_path):
+    unbroken = until(None, None, "early stopping")
+    assert len(unbroken.history) < EPOCHS  # else the test checks nothing
+    assert_same(stopped_at([(1, 0), (1, 2)], "early stopping", tmp_path), unbroken)
     with pytest.raises(Stop):
-        until(tmp_path / "end", (len(whole.history), 0), "early stopping")
-    assert_same(until(None, None, "early stopping", load(tmp_path / "end", "early stopping")), whole)
+        until(tmp_path / "end", (len(unbroken.history), 0), "early stopping")
+    assert_same(until(None, None, "early stopping", load(tmp_path / "end", "early stopping")), unbroken)
 
 
-@CHUNKED
-def test_a_stream_goes_on_where_it_was(tmp_path):
-    """What was read before is not read again: of the last epoch's 52 examples, those of the last chunk are left."""
+@SHORT_EXECUTIONS
+def test_resumed_stream_reads_remaining_examples_only(tmp_path):
+    """Only the last execution of the last epoch is read after resuming."""
     with pytest.raises(Stop):
         until(tmp_path, (2, 2), "stream, one cycle")
-    start = load(tmp_path, "stream, one cycle")
-    assert start.progress.loader_state["next_index"] == 2
+    snapshot = load(tmp_path, "stream, one cycle")
+    assert snapshot.progress.loader_state["next_index"] == 2
     source = Source()
-    until(None, None, "stream, one cycle", start, source)
+    until(None, None, "stream, one cycle", snapshot, source)
     order = epoch_permutation(1, 3, 52)
-    assert set(source.read) == {*order[48:], *order[:20]}  # and the padding, which fills up from the start
+    assert set(source.read) == {*order[48:], *order[:20]}  # and the padding, taken from the start of the order
 
 
-@CHUNKED
-def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
-    """In the first step after a checkpoint: it stands still, and there is a checkpoint of that step already."""
+@SHORT_EXECUTIONS
+def test_nonfinite_step_raises_and_saves_no_checkpoint(tmp_path):
+    """The first step after a checkpoint is not finite, so no other checkpoint is written."""
     images, labels = examples(52, 0)
     images = images.astype(np.float32) / 255
-    images[epoch_permutation(1, 1, 52)[3 * 8]] = 3e38  # a number, but its products are beyond float32
+    images[epoch_permutation(1, 1, 52)[3 * 8]] = 3e38  # finite, but products overflow float32
     validation = images[labels == 0], labels[labels == 0]
     with pytest.raises(
-        InputError, match=r"^fit: step 4 \(epoch 1\): the loss is nan; the first parameter to go bad is"
+        InputError, match=r"^fit: step 4 \(epoch 1\): the loss is nan; the first non-finite parameter is"
     ):
         fit(
             MODEL,
@@ -190,29 +192,37 @@ def test_a_run_that_goes_wrong_is_not_saved_but_told(tmp_path):
     assert train.all_steps(tmp_path) == [3]
 
 
-@CHUNKED
-def test_the_snapshot_is_the_state_in_which_training_goes_on(tmp_path):
-    """Changing what is saved changes what comes of it: none of it is ignored."""
+@SHORT_EXECUTIONS
+def test_resume_uses_every_field_of_snapshot(tmp_path):
+    """Modifying any field of the snapshot changes the result."""
     with pytest.raises(Stop):
         until(tmp_path, (1, 2), "seeds, augmentation, average")
-    start, whole = load(tmp_path, "seeds, augmentation, average"), until(None, None, "seeds, augmentation, average")
+    snapshot, unbroken = (
+        load(tmp_path, "seeds, augmentation, average"),
+        until(None, None, "seeds, augmentation, average"),
+    )
 
-    def differs(changed):
+    def assert_differs(modified):
         with pytest.raises(AssertionError):
-            assert_same(until(None, None, "seeds, augmentation, average", changed), whole)
+            assert_same(until(None, None, "seeds, augmentation, average", modified), unbroken)
 
-    def nudged(tree):
+    def increment(tree):
         return jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), tree)
 
-    ts, at = start.train_state, start.progress
-    for part in ("params", "state", "opt_state"):
-        differs(start._replace(train_state=ts._replace(**{part: nudged(getattr(ts, part))})))
-    differs(start._replace(progress=at._replace(metric_sums=at.metric_sums[:1] * 2)))
-    differs(
-        start._replace(
-            progress=at._replace(
-                early_stopping=(at.early_stopping[0]._replace(best_value=2.0, best_epoch=9), at.early_stopping[1])
+    train_state, progress = snapshot.train_state, snapshot.progress
+    for field in ("params", "state", "opt_state"):
+        assert_differs(
+            snapshot._replace(train_state=train_state._replace(**{field: increment(getattr(train_state, field))}))
+        )
+    assert_differs(snapshot._replace(progress=progress._replace(metric_sums=progress.metric_sums[:1] * 2)))
+    assert_differs(
+        snapshot._replace(
+            progress=progress._replace(
+                early_stopping=(
+                    progress.early_stopping[0]._replace(best_value=2.0, best_epoch=9),
+                    progress.early_stopping[1],
+                )
             )
         )
     )
-    differs(start._replace(progress=at._replace(history=())))
+    assert_differs(snapshot._replace(progress=progress._replace(history=())))

@@ -1,4 +1,6 @@
-"""Given, frozen and partly trained parameters: against training the rest alone, on what the frozen part makes."""
+"""Initial variables and frozen parameters: against training the head alone on the features of the frozen body."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +14,14 @@ from toy_training import toy
 pytestmark = pytest.mark.usefixtures("promoting")
 
 
-def counting(params, state, x, *, train=False, key=None):
-    """Tell a batch in training by the running mean, which it moves and which is added to it."""
+def counting_apply(params, state, x, *, train=False, key=None):
+    """Add the running mean to the input, and update it in training mode."""
     mean = state["mean"].astype(x.dtype)
     y = x + mean.reshape(1, 1, 1, -1)
     return y, {"mean": 0.5 * mean + 0.5 * x.mean((0, 1, 2))} if train else state
 
 
-COUNT = Layer("count", lambda key, input_shape: ({}, {"mean": jnp.zeros(input_shape[-1:])}), counting)
+COUNT = Layer("count", lambda key, input_shape: ({}, {"mean": jnp.zeros(input_shape[-1:])}), counting_apply)
 BODY = (Conv(3, 2), BatchNorm(), residual(COUNT), relu, flatten)
 MODEL = serial(*BODY, Dense(3))
 OPTIONS = {"optimizer": optax.adam(1e-2), "epochs": 2, "batch_size": 8}
@@ -27,29 +29,29 @@ BYTES = toy(50)
 DATA = BYTES[0].astype(np.float32) / 255, BYTES[1]
 
 
-def head(path):
+def is_head(path):
     return path.startswith("dense1")
 
 
-def of_a_trained_network():
-    """Params and state in which no number is what init would make it."""
+def random_variables():
+    """Return params and state of random numbers, none equal to its initial value."""
     rng = np.random.default_rng(0)
-    fresh = MODEL.init(jax.random.key(9), (4, 4, 1))
-    return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), fresh)
+    initial = MODEL.init(jax.random.key(9), (4, 4, 1))
+    return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), initial)
 
 
-VARIABLES = of_a_trained_network()
+VARIABLES = random_variables()
 FROZEN = tuple(name for name in VARIABLES[0] if name != "dense1")
 
 
 def fit(**options):
-    return train.fit(MODEL, DATA, DATA, **OPTIONS | {"variables": VARIABLES, "trainable": head} | options)
+    return train.fit(MODEL, DATA, DATA, **OPTIONS | {"variables": VARIABLES, "trainable": is_head} | options)
 
 
-def same(found, wanted):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+def assert_identical(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for actual_leaf, expected_leaf in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(actual_leaf).tobytes() == np.asarray(expected_leaf).tobytes()
 
 
 def assert_frozen(fitted):
@@ -58,54 +60,56 @@ def assert_frozen(fitted):
         (fitted.final_state.params, fitted.final_state.state),
         fitted.final_state.eval_variables,
     ):
-        same({name: params[name] for name in FROZEN}, {name: VARIABLES[0][name] for name in FROZEN})
-        same(state, VARIABLES[1])
+        assert_identical({name: params[name] for name in FROZEN}, {name: VARIABLES[0][name] for name in FROZEN})
+        assert_identical(state, VARIABLES[1])
         assert (np.asarray(params["dense1"]["kernel"]) != VARIABLES[0]["dense1"]["kernel"]).all()
 
 
-def test_training_starts_from_the_given_variables():
-    given = jax.tree.map(jnp.asarray, VARIABLES)
-    fitted = fit(variables=given, trainable=None, optimizer=optax.sgd(0.0))
-    same(fitted.final_state.params, given[0])  # not deleted either: the step reuses the memory of copies
+def test_fit_starts_from_variables():
+    variables = jax.tree.map(jnp.asarray, VARIABLES)
+    fitted = fit(variables=variables, trainable=None, optimizer=optax.sgd(0.0))
+    assert_identical(fitted.final_state.params, variables[0])  # not deleted, since the step donates copies
     assert (np.asarray(fitted.final_state.state["bn1"]["mean"]) != VARIABLES[1]["bn1"]["mean"]).all()
 
 
 @pytest.mark.parametrize("trainable", ["function", "tree"])
-def test_training_the_head_is_training_it_alone_on_what_the_frozen_part_makes(trainable):
-    """The frozen norms use the statistics they were given, not those of the batch, and keep them."""
+def test_training_head_matches_head_alone_on_features(trainable):
+    """Frozen normalization layers use and keep their running statistics."""
     body = serial(*BODY)
-    params, state = ({name: part for name, part in tree.items() if name != "dense1"} for tree in VARIABLES)
+    params, state = ({name: subtree for name, subtree in tree.items() if name != "dense1"} for tree in VARIABLES)
     features = np.asarray(body.apply(params, state, jnp.asarray(DATA[0]))[0])[:, None, None]
-    alone = train.fit(
+    head_only = train.fit(
         serial(flatten, Dense(3)), (features, DATA[1]), (features, DATA[1]), scale=1,
         variables=({"dense1": VARIABLES[0]["dense1"]}, {}), **OPTIONS,
     )  # fmt: skip
     tree = jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "dense1", VARIABLES[0])
-    if trainable == "tree":  # which says nothing of a norm that has no parameters
-        plain = serial(*(layer for layer in BODY if getattr(layer, "kind", "") != "res"), Dense(3))
-        params, state = ({name: part for name, part in each.items() if name != "res1"} for each in VARIABLES)
-        fitted = train.fit(plain, DATA, DATA, variables=(params, state), trainable=tree, **OPTIONS)
-        same(fitted.final_state.state, state)
-        function = train.fit(plain, DATA, DATA, variables=(params, state), trainable=head, **OPTIONS)
-        return same(fitted.final_state, function.final_state)
+    if trainable == "tree":  # which cannot freeze a layer with state but without parameters
+        model = serial(*(layer for layer in BODY if getattr(layer, "kind", "") != "res"), Dense(3))
+        params, state = (
+            {name: subtree for name, subtree in variables.items() if name != "res1"} for variables in VARIABLES
+        )
+        fitted = train.fit(model, DATA, DATA, variables=(params, state), trainable=tree, **OPTIONS)
+        assert_identical(fitted.final_state.state, state)
+        by_function = train.fit(model, DATA, DATA, variables=(params, state), trainable=is_head, **OPTIONS)
+        return assert_identical(fitted.final_state, by_function.final_state)
     fitted = fit()
     assert_frozen(fitted)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
-    jax.tree.map(close, fitted.final_state.params["dense1"], alone.final_state.params["dense1"])
-    for here, there in zip(fitted.history, alone.history, strict=True):
-        np.testing.assert_allclose(here["val_loss"], there["val_loss"], rtol=1e-4)
+    assert_close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
+    jax.tree.map(assert_close, fitted.final_state.params["dense1"], head_only.final_state.params["dense1"])
+    for record, head_record in zip(fitted.history, head_only.history, strict=True):
+        np.testing.assert_allclose(record["val_loss"], head_record["val_loss"], rtol=1e-4)
 
 
-def test_a_norm_of_which_a_part_is_trained_moves():
+def test_partly_trained_batch_norm_updates_statistics():
     fitted = fit(trainable=lambda path: path == "bn1/scale")
     assert (np.asarray(fitted.final_state.state["bn1"]["mean"]) != VARIABLES[1]["bn1"]["mean"]).all()
-    same(fitted.final_state.state["res1"], VARIABLES[1]["res1"])
-    same(fitted.final_state.params["bn1"]["bias"], VARIABLES[0]["bn1"]["bias"])
-    same(fitted.final_state.params["dense1"], VARIABLES[0]["dense1"])
+    assert_identical(fitted.final_state.state["res1"], VARIABLES[1]["res1"])
+    assert_identical(fitted.final_state.params["bn1"]["bias"], VARIABLES[0]["bn1"]["bias"])
+    assert_identical(fitted.final_state.params["dense1"], VARIABLES[0]["dense1"])
 
 
 @pytest.mark.parametrize("options", [{"ema_decay": 0.9}, {"grad_accumulation": 2, "dtype": "bfloat16"}, {"jit": False}])
-def test_what_is_frozen_does_not_move_whatever_the_step_does(options):
+def test_step_options_keep_frozen_variables(options):
     assert_frozen(fit(**options))
 
 
@@ -119,52 +123,53 @@ def test_what_is_frozen_does_not_move_whatever_the_step_does(options):
     ],
     ids=["muon", "lbfgs", "MultiSteps", "polyak_sgd"],
 )
-def test_optimizers_of_every_kind_leave_what_is_frozen(optimizer):
-    """Some take the loss as a function of the parameters, which they call with those that are trained."""
+def test_optimizers_keep_frozen_variables(optimizer):
+    """Some call value_fn, with the trained parameters only."""
     fitted = fit(optimizer=optimizer, epochs=3)
     assert_frozen(fitted)
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
 
 
-def test_the_optimizer_has_no_moments_of_what_is_frozen():
+def test_optimizer_state_excludes_frozen_parameters():
     size = sum(leaf.size for leaf in jax.tree.leaves(VARIABLES[0]["dense1"]))
-    assert (
-        sum(leaf.size for leaf in jax.tree.leaves(fit(epochs=1).final_state.opt_state)) == 2 * size + 1
-    )  # and a counter
+    # Two moments per trained parameter, and the step counter.
+    assert sum(leaf.size for leaf in jax.tree.leaves(fit(epochs=1).final_state.opt_state)) == 2 * size + 1
 
 
-def test_the_backward_pass_of_what_is_frozen_is_not_computed():
+def test_backward_pass_of_frozen_layers_is_not_computed():
     model = serial(Conv(16, 3), relu, Conv(16, 3), relu, flatten, Dense(3))
     batch = train.Batch(np.ones((8, 12, 12, 1), np.float32), np.zeros(8, np.int32))
 
     def flops(trainable):
-        ts = train.create_train_state(model, optax.sgd(0.1), jax.random.key(0), (12, 12, 1), trainable=trainable)
+        train_state = train.create_train_state(
+            model, optax.sgd(0.1), jax.random.key(0), (12, 12, 1), trainable=trainable
+        )
         step = jax.jit(train.make_train_step(model, optax.sgd(0.1), trainable=trainable, jit=False))
-        return step.lower(ts, batch, None).compile().cost_analysis()["flops"]
+        return step.lower(train_state, batch, None).compile().cost_analysis()["flops"]
 
-    assert flops(head) < 0.55 * flops(None)
+    assert flops(is_head) < 0.55 * flops(None)
 
 
-def test_all_seeds_start_from_the_variables():
-    fitted = train.fit_seeds(MODEL, DATA, DATA, seeds=[0, 1], variables=VARIABLES, trainable=head, **OPTIONS)
+def test_fit_seeds_starts_all_seeds_from_variables():
+    fitted = train.fit_seeds(MODEL, DATA, DATA, seeds=[0, 1], variables=VARIABLES, trainable=is_head, **OPTIONS)
     for member in fitted.members:
         assert_frozen(member)
     first, second = (member.params["dense1"]["kernel"] for member in fitted.members)
-    assert (np.asarray(first) != np.asarray(second)).any()  # their orders differ
+    assert (np.asarray(first) != np.asarray(second)).any()  # the data orders differ
 
 
-def test_a_run_goes_on_bit_for_bit_and_not_with_other_parameters(tmp_path):
-    whole = fit()
+def test_resume_requires_same_trainable(tmp_path):
+    unbroken = fit()
     fit(epochs=1, on_epoch_end=lambda record, snapshot, best: train.save_checkpoint(tmp_path, snapshot))
-    init = lambda: train.create_train_state(MODEL, OPTIONS["optimizer"], jax.random.key(0), (4, 4, 1), trainable=head)  # noqa: E731
-    like = jax.eval_shape(init)
-    start = train.restore_snapshot(tmp_path, (like, like.eval_variables))
-    same(fit(resume_from=start).final_state, whole.final_state)
-    mean = lambda path: head(path) or path == "res1/body/count1/mean"  # noqa: E731
-    for other in (mean, None, lambda path: path == "dense1/bias"):
+    init = functools.partial(train.create_train_state, MODEL, OPTIONS["optimizer"], trainable=is_head)
+    target = jax.eval_shape(lambda key: init(key, (4, 4, 1)), jax.random.key(0))
+    snapshot = train.restore_snapshot(tmp_path, (target, target.eval_variables))
+    assert_identical(fit(resume_from=snapshot).final_state, unbroken.final_state)
+    head_and_mean = lambda path: is_head(path) or path == "res1/body/count1/mean"  # noqa: E731
+    for other_trainable in (head_and_mean, None, lambda path: path == "dense1/bias"):
         message = r"fit: resume_from is of another run: .*trainable selects other parameters"
         with pytest.raises(InputError, match=message):
-            fit(resume_from=start, trainable=other)
+            fit(resume_from=snapshot, trainable=other_trainable)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +190,14 @@ def test_a_run_goes_on_bit_for_bit_and_not_with_other_parameters(tmp_path):
         ({"variables": VARIABLES[0]}, r"variables must be \(params, state\), got dict"),
         (
             {"variables": serial(*BODY, Dense(5)).init(jax.random.key(0), (4, 4, 1))},
-            r"variables are of another model: params/dense1/bias is float32\(5,\) where float32\(3,\) is wanted;",
+            r"variables are of another model: params/dense1/bias: expected float32\(3,\), got float32\(5,\);",
         ),
         (
             {"variables": ({}, {})},
-            r"params/bn1/bias is missing where float32\(3,\) is wanted.*state/bn1/mean is",
+            r"params/bn1/bias: expected float32\(3,\), got nothing.*state/bn1/mean: expected",
         ),
     ],
 )
-def test_what_cannot_work_is_refused(options, message):
+def test_variables_and_trainable_invalid_raise(options, message):
     with pytest.raises(InputError, match=message):
         fit(**options)

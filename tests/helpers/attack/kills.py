@@ -18,7 +18,7 @@ from pathlib import Path
 
 # An epoch of the digits is one chunk: with smaller ones there are checkpoints within the epochs too.
 PROGRAM = (
-    "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(VALUES_A_CHUNK=2**14); "
+    "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(PIXELS_PER_EXECUTION=2**14); "
     "sys.exit(cli.main(sys.argv[1:]))"
 )
 TRAIN = ["--model", "mlp", "--epochs", "6", "--checkpoint-minutes", "0"]
