@@ -151,8 +151,8 @@ def _warnings(
             verb = "is dead" if len(filters) == 1 else "are dead"
             warnings.append(
                 f"{source_layers.get(row.name, row.name)}: {len(filters)} of {row.channels} filters {verb} "
-                f"({_join_names(filters)}): {row.name} is 0 for all {num_images:,} images, so the gradient is 0; a lower "
-                "learning rate, leaky_relu or another kernel_init may help"
+                f"({_join_names(filters)}): {row.name} is 0 for all {num_images:,} images, so the gradient is 0; "
+                "a lower learning rate, leaky_relu or another kernel_init may help"
             )
         if row.saturation is not None and row.saturation > 0.5:
             limits = " and ".join(f"{end}" for end in row.facts.saturates_at or ())
