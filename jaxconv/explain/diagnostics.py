@@ -278,7 +278,7 @@ def _gradient(
         logits, _ = model.apply(params, state, x, train=train, key=key)
         if logits.ndim != 2:
             raise InputError(f"the output must be logits (N, num_classes), got {logits.shape}")
-        return jnp.mean(ops.softmax_cross_entropy(logits, resolve_target(logits, labels)))
+        return jnp.mean(ops.softmax_cross_entropy(logits, resolve_target(logits, labels, "labels")))
 
     return jax.grad(loss)(params)
 

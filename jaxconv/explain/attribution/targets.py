@@ -116,14 +116,14 @@ def select_scores(y: jax.Array, target: Any = None, target_fn: TargetFn | None =
     return jnp.take_along_axis(y, resolve_target(y, target)[:, None], axis=1)[:, 0]
 
 
-def resolve_target(logits: jax.Array, target: Any = None) -> jax.Array:
+def resolve_target(logits: jax.Array, target: Any = None, name: str = "target") -> jax.Array:
     """Return the target class of each image, ``(N,)``: the given class, checked, or the predicted one."""
     if target is None:
         return jnp.argmax(logits, axis=1)
     original, target = target, jnp.asarray(target)
     if not jnp.issubdtype(target.dtype, jnp.integer) or target.shape not in ((), (len(logits),)):
         raise InputError(
-            f"target must be a class index or ({len(logits)},) class indices, got {target.dtype}{target.shape}"
+            f"{name} must be a class index or ({len(logits)},) class indices, got {target.dtype}{target.shape}"
         )
     checks.known_classes(original, logits.shape[1])
     return jnp.broadcast_to(checks.class_numbers(target, logits.shape[1]), len(logits))
