@@ -172,7 +172,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "scale": Corruption(
         lambda key, x, severity: affine_transform(x, scale=severity),
         (0.4, 0.55, 0.7, 0.85, 1, 1.15, 1.3, 1.5),
-        "scale factor",
+        "factor",
         identity=1,
         minimum=0.01,
         maximum=100,
@@ -197,7 +197,7 @@ CORRUPTIONS: dict[str, Corruption] = {
         _salt_and_pepper, (0, 0.05, 0.1, 0.2, 0.3, 0.5), "fraction of pixels, black or white", maximum=1
     ),
     "blur": Corruption(_blur, (0, 0.5, 1, 1.5, 2, 3), "pixels, standard deviation", maximum=MAX_RADIUS),
-    "contrast": Corruption(_contrast, (1, 0.7, 0.5, 0.3, 0.2, 0.1), "contrast factor", identity=1, maximum=100),
+    "contrast": Corruption(_contrast, (1, 0.7, 0.5, 0.3, 0.2, 0.1), "factor", identity=1, maximum=100),
     "occlusion": Corruption(_occlusion, (0, 4, 6, 8, 10, 12, 16), "pixels, side of a gray square"),
 }
 
