@@ -123,10 +123,10 @@ def _merge_fields(
         or len({field.field.effective_stride for field in known}) > 1
     ):
         return None
-    union, *rest = known
+    merged, *rest = known
     for other in rest:
-        union = union.union(other)
-    return union
+        merged = merged.union(other)
+    return merged
 
 
 @named_errors

@@ -69,9 +69,8 @@ def grad_cam(
     target = resolve_target(logits, target) if target_fn is None else None
 
     def score(features: jax.Array) -> jax.Array:
-        y = intercept(
-            model, params, state, x, lambda path, child, x, apply: features if path == layer_name else apply(x)
-        )
+        visit = lambda path, child, x, apply: features if path == layer_name else apply(x)  # noqa: E731
+        y = intercept(model, params, state, x, visit)
         return select_scores(y, target, target_fn).sum()
 
     alpha = jax.grad(score)(features).mean(axis=(1, 2))

@@ -47,8 +47,8 @@ def target_function(
     def output(x: jax.Array) -> jax.Array:
         outputs: dict[str, jax.Array] = {}
 
-        def record(path: str, part: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
-            outputs[path] = y = visit(path, part, x, apply)
+        def record(path: str, child: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            outputs[path] = y = visit(path, child, x, apply)
             return y
 
         y = intercept(model, params, state, x, record)
