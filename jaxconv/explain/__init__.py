@@ -1,4 +1,4 @@
-"""What a network is and does, as functions of it: of the model, its params and state, and images."""
+"""Tools to inspect a trained network: functions of the model, its params and state, and images."""
 
 from jaxconv.explain.attribution import (
     ATTRIBUTION_METHODS,

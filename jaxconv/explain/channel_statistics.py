@@ -1,4 +1,4 @@
-"""Statistics of every channel over a data set: active fractions, means and correlations, added up over batches."""
+"""Channel statistics over a dataset: active fractions, means and correlations, accumulated over batches."""
 
 import functools
 import math
@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.intermediates import check_layer, each_batch, feature_maps, layer_names
+from jaxconv.explain.intermediates import check_layer, feature_maps, layer_names, map_batches
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers, source_kernel_layer
 from jaxconv.train.diagnostics import rectifier_names
 
 
 class Correlation(NamedTuple):
-    """How much alike the channels of a layer answer.
+    """Correlation ρ between the channels of a layer.
 
     Attributes:
         matrix: ``(C, C)``, ρ from −1 to 1; NaN in the rows and columns of constant channels.
-        mean_absolute: the mean of |ρ| off the diagonal, without those; NaN if fewer than two are left.
-        duplicates: the pairs ``(i, j)``, i < j, with |ρ| > 0.999.
-        constant: the channels that are the same everywhere, such as dead ones: they have no correlation.
+        mean_absolute: mean of |ρ| over the pairs of different, non-constant channels; NaN if there is no such pair.
+        duplicates: pairs ``(i, j)``, i < j, with |ρ| > 0.999.
+        constant: channels with the same value everywhere, such as dead ones, whose correlation is undefined.
     """
 
     matrix: np.ndarray
@@ -33,16 +33,16 @@ class Correlation(NamedTuple):
 
 
 class ChannelStatistics(NamedTuple):
-    """What the channels of one layer do, an entry each.
+    """Statistics of the channels of one layer.
 
     Attributes:
-        active_fraction: ``(C,)``, the share of images in which it is anything but 0 somewhere.
-        zero_fraction: ``(C,)``, the share of its outputs that are exactly 0.
-        mean, std: ``(C,)``, over images and places.
-        saturated_fraction: ``(C,)``, the share of its outputs within 0.01 of the ends of its range; None but for
-            tanh, sigmoid and their hard variants.
-        num_positions: how many outputs each channel has had, over all images.
-        correlation: between the channels, where it was asked for.
+        active_fraction: ``(C,)``, fraction of images for which the channel is nonzero at some position.
+        zero_fraction: ``(C,)``, fraction of outputs that are exactly 0.
+        mean, std: ``(C,)``, over images and positions.
+        saturated_fraction: ``(C,)``, fraction of outputs within 0.01 of the ends of the activation's range; None except
+            for tanh, sigmoid and their hard variants.
+        num_positions: number of outputs per channel, over all images.
+        correlation: correlation between the channels; None unless requested.
     """
 
     active_fraction: np.ndarray
@@ -55,13 +55,13 @@ class ChannelStatistics(NamedTuple):
 
 
 class DeadChannel(NamedTuple):
-    """A filter that answers to no image, or to nearly none.
+    """A filter that is active for no image, or for almost none.
 
     Attributes:
-        layer: the rectifier that is 0, ``relu2``.
-        channel: its number.
-        live: the share of images that it answers to.
-        kernel: the layer with the kernel whose filter it is, ``conv2``; None behind a sum or a concatenation.
+        layer: rectifier whose output is 0, ``relu2``.
+        channel: channel index.
+        live: fraction of images for which the channel is active.
+        kernel: layer with the kernel that computes the channel, ``conv2``; None after a sum or a concatenation.
     """
 
     layer: str
@@ -81,51 +81,51 @@ def activation_statistics(
     correlate: Sequence[str] = (),
     batch_size: int = 256,
 ) -> dict[str, ChannelStatistics]:
-    """What every channel does over all images: gone through once, by one compiled program.
+    """Compute the statistics of every channel in one pass over the images, with one compiled function.
 
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``.
-        layers: only these; by default all.
-        correlate: of these, the correlation between channels too: ``C²`` numbers each.
-        batch_size: images at a time.
+        layers: names of the layers; by default all.
+        correlate: names of the layers for which the ``(C, C)`` correlation is computed as well.
+        batch_size: number of images per batch.
 
     Returns:
-        An :class:`ChannelStatistics` for each layer, in the order in which they are computed. The last axis of an
-        output is its channels.
+        :class:`ChannelStatistics` by layer name, in the order in which the layers are computed. The last axis of an
+        output is its channel axis.
 
     Raises:
-        InputError: a layer that the model has not, or no image.
+        InputError: if a layer name is unknown, an output has no channel axis, or ``images`` is empty.
 
     Lecture row 003-24.
 
     >>> from jaxconv import relu, serial
     >>> images = np.array([[-1.0, 2.0], [-1.0, 0.0]], np.float32).reshape(2, 1, 1, 2)
-    >>> found = activation_statistics(serial(relu), {}, {}, images)["relu1"]
-    >>> found.active_fraction.tolist(), found.zero_fraction.tolist(), found.mean.tolist(), found.std.tolist()
+    >>> relu1 = activation_statistics(serial(relu), {}, {}, images)["relu1"]
+    >>> relu1.active_fraction.tolist(), relu1.zero_fraction.tolist(), relu1.mean.tolist(), relu1.std.tolist()
     ([0.0, 0.5], [1.0, 0.5], [0.0, 1.0], [0.0, 1.0])
     """
-    return _activity(model, params, state, images, layers, correlate, batch_size)
+    return _channel_statistics(model, params, state, images, layers, correlate, batch_size)
 
 
 @named_errors
 def dead_filters(
     model: Layer, params: Any, state: Any, images: Any, *, max_active_fraction: float = 0.0, batch_size: int = 256
 ) -> list[DeadChannel]:
-    """The filters whose rectified output (relu, relu6) is 0 everywhere in all of the images.
+    """List the dead filters: those whose rectified output (relu, relu6) is 0 at every position of every image.
 
-    No gradient goes through a dead filter, so it stays dead: it was pushed there by too large a step, or began
-    there. A lower learning rate (or a warmup), ``leaky_relu`` instead of ``relu``, batch norm before it, or another
-    ``kernel_init`` are what helps; what is dead can be cut out without a change of the logits.
+    A dead filter receives no gradient, so it stays dead. The cause is too large a step or the initialization. A lower
+    learning rate (or a warmup), ``leaky_relu`` instead of ``relu``, batch norm before it, or another ``kernel_init``
+    may help. Pruning dead filters does not change the logits.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``: the more, the surer.
-        max_active_fraction: report those too that answer to no more than this share of the images.
-        batch_size: images at a time.
+        images: ``(N, H, W, C)``; more images give fewer false positives.
+        max_active_fraction: largest fraction of images for which a reported filter may be active.
+        batch_size: number of images per batch.
 
     Raises:
-        InputError: a share that is none, or no image.
+        InputError: if ``max_active_fraction`` is not in [0, 1) or ``images`` is empty.
 
     Lecture row 003-24.
 
@@ -135,32 +135,32 @@ def dead_filters(
     """
     if not 0 <= max_active_fraction < 1:
         raise InputError(
-            f"max_active_fraction={max_active_fraction!r} should be a share of the images, from 0 to below 1"
+            f"max_active_fraction must be a fraction of the images, in [0, 1), got {max_active_fraction!r}"
         )
     layers = rectifier_names(model)
-    found = _activity(model, params, state, images, layers, (), batch_size)
-    kernels = source_kernel_layer(model, params, state, np.shape(images)[1:])
+    statistics = _channel_statistics(model, params, state, images, layers, (), batch_size)
+    source_layers = source_kernel_layer(model, params, state, np.shape(images)[1:])
     return [
-        DeadChannel(name, int(channel), float(each.active_fraction[channel]), kernels.get(name))
-        for name, each in found.items()
-        for channel in np.flatnonzero(each.active_fraction <= max_active_fraction)
+        DeadChannel(name, int(channel), float(layer_statistics.active_fraction[channel]), source_layers.get(name))
+        for name, layer_statistics in statistics.items()
+        for channel in np.flatnonzero(layer_statistics.active_fraction <= max_active_fraction)
     ]
 
 
 @named_errors
 def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size: int = 256) -> dict[str, float]:
-    """The share of outputs where the slope is nearly 0: ``|tanh| > 0.99``, a sigmoid below 0.01 or above 0.99.
+    """Compute the fraction of saturated outputs: ``|tanh| > 0.99``, or a sigmoid below 0.01 or above 0.99.
 
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``.
-        batch_size: images at a time.
+        batch_size: number of images per batch.
 
     Returns:
-        A share for each layer that is tanh, sigmoid, hard_tanh or hard_sigmoid.
+        Fraction by layer name, for every tanh, sigmoid, hard_tanh and hard_sigmoid.
 
     Raises:
-        InputError: no image.
+        InputError: if ``images`` is empty.
 
     Source: Glorot and Bengio, 2010, https://proceedings.mlr.press/v9/glorot10a.html.
 
@@ -170,11 +170,11 @@ def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size
     {'tanh1': 0.5, 'sigmoid1': 0.0}
     """
     layers = [name for name, layer in named_layers(model).items() if layer.facts.saturates_at]
-    found = _activity(model, params, state, images, layers, (), batch_size)
+    statistics = _channel_statistics(model, params, state, images, layers, (), batch_size)
     return {
-        name: float(np.mean(each.saturated_fraction))
-        for name, each in found.items()
-        if each.saturated_fraction is not None
+        name: float(np.mean(layer_statistics.saturated_fraction))
+        for name, layer_statistics in statistics.items()
+        if layer_statistics.saturated_fraction is not None
     }
 
 
@@ -182,33 +182,33 @@ def saturation(model: Layer, params: Any, state: Any, images: Any, *, batch_size
 def feature_correlation(
     model: Layer, params: Any, state: Any, images: Any, *, layer: str, batch_size: int = 256
 ) -> Correlation:
-    """Pearson's correlation ρ of each pair of a layer's channels, over all images and places.
+    """Compute Pearson's correlation ρ of each pair of channels of a layer, over all images and positions.
 
-    Feature maps that go together say the same twice: the lectures want them uncorrelated. With few images and no
-    places, as behind a dense layer, any two go together.
+    Correlated feature maps are redundant. With few images and no spatial positions, as after a dense layer, high
+    correlations may be due to chance.
 
     Args:
         model, params, state: the network.
         images: ``(N, H, W, C)``.
-        layer: whose feature maps.
-        batch_size: images at a time.
+        layer: name of the layer.
+        batch_size: number of images per batch.
 
     Raises:
-        InputError: a layer that the model has not, or no image.
+        InputError: if the layer name is unknown or ``images`` is empty.
 
     Lecture row 003-25.
 
     >>> from jaxconv import flatten, serial
     >>> x = np.array([[1, 2, 1], [2, 4, 0], [3, 6, 1]], np.float32).reshape(3, 1, 1, 3)
-    >>> found = feature_correlation(serial(flatten), {}, {}, x, layer="flatten1")
-    >>> found.matrix.round(2).tolist(), found.duplicates
+    >>> correlation = feature_correlation(serial(flatten), {}, {}, x, layer="flatten1")
+    >>> correlation.matrix.round(2).tolist(), correlation.duplicates
     ([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [(0, 1)])
     """
-    found = _activity(model, params, state, images, (layer,), (layer,), batch_size)
-    return cast(Correlation, found[layer].correlation)  # it was asked for
+    statistics = _channel_statistics(model, params, state, images, (layer,), (layer,), batch_size)
+    return cast(Correlation, statistics[layer].correlation)  # not None: the layer is in correlate
 
 
-def _activity(
+def _channel_statistics(
     model: Layer,
     params: Any,
     state: Any,
@@ -220,128 +220,136 @@ def _activity(
     layers = layer_names(model) if layers is None else tuple(layers)
     for name in (*layers, *correlate):
         check_layer(model, name)
-    parts = named_layers(model)
+    by_name = named_layers(model)
 
-    def look(x: jax.Array, mask: jax.Array) -> dict[str, dict[str, jax.Array]]:
+    def batch_statistics(x: jax.Array, mask: jax.Array) -> dict[str, dict[str, jax.Array]]:
         maps = feature_maps(model, params, state, x, layers=layers)
-        return {name: _of_a_batch(parts[name], y, mask, name in correlate) for name, y in maps.items()}
+        return {name: _batch_statistics(by_name[name], y, mask, name in correlate) for name, y in maps.items()}
 
-    images_seen = 0
+    num_images = 0
     counts: dict[str, dict[str, np.ndarray]] = {}
     moments: dict[str, Moments] = {}
-    for found, count in each_batch(look, images, batch_size):
-        images_seen += count
+    for results, num_valid in map_batches(batch_statistics, images, batch_size):
+        num_images += num_valid
         for name in layers:
-            numbers = jax.device_get(found[name])
-            new = {key: np.asarray(numbers[key], np.int64) for key in ("live", "zeros", "saturated") if key in numbers}
-            part = moments_of(numbers, count * int(numbers["places"]))
-            counts[name] = {key: counts[name][key] + new[key] for key in new} if name in counts else new
-            moments[name] = moments[name].joined(part) if name in moments else part
-    return {name: _summed(counts[name], moments[name], images_seen) for name in layers}
+            values = jax.device_get(results[name])
+            added = {
+                key: np.asarray(values[key], np.int64) for key in ("active", "zeros", "saturated") if key in values
+            }
+            batch_moments = _to_moments(values, num_valid * int(values["num_positions"]))
+            counts[name] = {key: counts[name][key] + added[key] for key in added} if name in counts else added
+            moments[name] = moments[name].merge(batch_moments) if name in moments else batch_moments
+    return {name: _to_channel_statistics(counts[name], moments[name], num_images) for name in layers}
 
 
-def _of_a_batch(layer: Layer, y: jax.Array, mask: jax.Array, crossed: bool) -> dict[str, jax.Array]:
-    """Counts of one layer and one batch, and its moments."""
+def _batch_statistics(layer: Layer, y: jax.Array, mask: jax.Array, full_covariance: bool) -> dict[str, jax.Array]:
+    """Return the counts and the moments of one layer's output for one batch."""
     if y.ndim < 2:
-        error = InputError(f"the output {y.shape} of {layer.kind} has no channels: leave it out of layers")
+        error = InputError(f"the output {y.shape} of {layer.kind} has no channel axis: remove it from layers")
         raise error.from_source("activation_statistics")
-    places = math.prod(y.shape[1:-1])
-    rows = y.reshape(len(y), places, y.shape[-1])
-    counts = mask[:, None, None]
-    number = functools.partial(jnp.sum, axis=(0, 1), dtype=jnp.int32)
-    found = {
-        "live": jnp.sum(jnp.any(rows != 0, axis=1) & mask[:, None], axis=0, dtype=jnp.int32),
-        "zeros": number((rows == 0) & counts),
-        "places": jnp.array(places),
-    } | batch_moments(y, mask, crossed=crossed)
+    num_positions = math.prod(y.shape[1:-1])
+    values = y.reshape(len(y), num_positions, y.shape[-1])
+    valid_mask = mask[:, None, None]
+    count = functools.partial(jnp.sum, axis=(0, 1), dtype=jnp.int32)
+    statistics = {
+        "active": jnp.sum(jnp.any(values != 0, axis=1) & mask[:, None], axis=0, dtype=jnp.int32),
+        "zeros": count((values == 0) & valid_mask),
+        "num_positions": jnp.array(num_positions),
+    } | _batch_moments(y, mask, full_covariance=full_covariance)
     if layer.facts.saturates_at:
         low, high = layer.facts.saturates_at
-        found["saturated"] = number(((rows < low + 0.01) | (rows > high - 0.01)) & counts)
-    return found
+        statistics["saturated"] = count(((values < low + 0.01) | (values > high - 0.01)) & valid_mask)
+    return statistics
 
 
 class Moments(NamedTuple):
-    """Mean and spread of some places; those of more of them are ``joined``, in float64.
+    """Mean and scatter of the channels over a set of positions, in float64.
 
     Attributes:
-        places: how many.
+        num_positions: number of positions.
         mean: ``(C,)``.
-        spread: ``(C, C)`` or, of each channel alone, ``(C,)``: the sum of products of what is left without the mean.
+        scatter: sum over positions of the products of deviations from the mean, ``(C, C)``; or of their squares,
+            ``(C,)``.
     """
 
-    places: int
+    num_positions: int
     mean: np.ndarray
-    spread: np.ndarray
+    scatter: np.ndarray
 
-    def joined(self, other: "Moments") -> "Moments":
-        """Chan, Golub and LeVeque, 1983, https://doi.org/10.1080/00031305.1983.10483115: no large sums of squares."""
-        places, step = self.places + other.places, other.mean - self.mean
-        between = step * step if self.spread.ndim == 1 else np.outer(step, step)
+    def merge(self, other: "Moments") -> "Moments":
+        """Return the moments of both sets, without large sums of squares.
+
+        Source: Chan, Golub and LeVeque, 1983, https://doi.org/10.1080/00031305.1983.10483115.
+        """
+        num_positions, delta = self.num_positions + other.num_positions, other.mean - self.mean
+        between = delta * delta if self.scatter.ndim == 1 else np.outer(delta, delta)
         return Moments(
-            places,
-            self.mean + step * (other.places / places),
-            self.spread + other.spread + between * (self.places * other.places / places),
+            num_positions,
+            self.mean + delta * (other.num_positions / num_positions),
+            self.scatter + other.scatter + between * (self.num_positions * other.num_positions / num_positions),
         )
 
     def correlation(self) -> Correlation:
-        """What channels have in common, ``ρ = spread_ij / √(spread_ii · spread_jj)``."""
-        squares = np.diag(self.spread)
-        # What float32 makes of one number again and again may differ in its last digits.
-        rounding = (4 * np.finfo(np.float32).eps * np.abs(self.mean)) ** 2 * self.places
-        varies = squares > rounding
-        size = np.sqrt(np.where(varies, squares, np.nan))
+        """Return the correlation of the channels, ``ρ = scatter_ij / √(scatter_ii · scatter_jj)``."""
+        variance_sum = np.diag(self.scatter)
+        # A constant channel may still vary by float32 rounding.
+        rounding = (4 * np.finfo(np.float32).eps * np.abs(self.mean)) ** 2 * self.num_positions
+        varies = variance_sum > rounding
+        deviation = np.sqrt(np.where(varies, variance_sum, np.nan))
         with np.errstate(invalid="ignore"):
-            matrix = np.clip(self.spread / np.outer(size, size), -1, 1)
-        others = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
-        others = others[~np.isnan(others)]
-        pairs = np.argwhere(np.triu(np.nan_to_num(np.abs(matrix)) > SAME, k=1))
+            matrix = np.clip(self.scatter / np.outer(deviation, deviation), -1, 1)
+        off_diagonal = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
+        off_diagonal = off_diagonal[~np.isnan(off_diagonal)]
+        pairs = np.argwhere(np.triu(np.nan_to_num(np.abs(matrix)) > DUPLICATE_CORRELATION, k=1))
         return Correlation(
             matrix,
-            float(others.mean()) if len(others) else float("nan"),
+            float(off_diagonal.mean()) if len(off_diagonal) else float("nan"),
             [(int(i), int(j)) for i, j in pairs],
             [int(i) for i in np.flatnonzero(~varies)],
         )
 
 
-def _summed(counts: dict[str, np.ndarray], moments: Moments, images: int) -> ChannelStatistics:
-    crossed = moments.spread.ndim == 2
-    squares = np.diag(moments.spread) if crossed else moments.spread
+def _to_channel_statistics(counts: dict[str, np.ndarray], moments: Moments, num_images: int) -> ChannelStatistics:
+    full_covariance = moments.scatter.ndim == 2
+    variance_sum = np.diag(moments.scatter) if full_covariance else moments.scatter
     return ChannelStatistics(
-        counts["live"] / images,
-        counts["zeros"] / moments.places,
+        counts["active"] / num_images,
+        counts["zeros"] / moments.num_positions,
         moments.mean,
-        np.sqrt(np.maximum(squares, 0) / moments.places),
-        counts["saturated"] / moments.places if "saturated" in counts else None,
-        moments.places,
-        moments.correlation() if crossed else None,
+        np.sqrt(np.maximum(variance_sum, 0) / moments.num_positions),
+        counts["saturated"] / moments.num_positions if "saturated" in counts else None,
+        moments.num_positions,
+        moments.correlation() if full_covariance else None,
     )
 
 
-SAME = 0.999  # two filters whose correlation is beyond this do the same
+DUPLICATE_CORRELATION = 0.999  # |ρ| above which two filters count as duplicates
 
 
-def batch_moments(y: jax.Array, mask: jax.Array, *, crossed: bool) -> dict[str, jax.Array]:
-    """Mean and spread of a batch's channels ``(N, …, C)``, of the images that the mask lets count.
+def _batch_moments(y: jax.Array, mask: jax.Array, *, full_covariance: bool) -> dict[str, jax.Array]:
+    """Return mean and scatter of the channels over the valid images of a batch.
 
-    The mean is taken twice: what the first one is off by in float32 is the mean of what is left without it.
+    The mean is computed in two passes: the mean of the deviations corrects the float32 rounding of the first pass.
 
     Args:
-        y: a layer's output.
-        mask: ``(N,)``.
-        crossed: of each pair of channels, or of each alone.
+        y: output of a layer, ``(N, …, C)``.
+        mask: ``(N,)``, True for valid images.
+        full_covariance: return the scatter of each pair of channels, ``(C, C)``, instead of ``(C,)``.
     """
-    rows = y.reshape(-1, y.shape[-1]).astype(jnp.promote_types(y.dtype, jnp.float32))
-    counts = jnp.repeat(mask, len(rows) // len(y))[:, None]
-    total = jnp.maximum(counts.sum(dtype=rows.dtype), 1)
-    mean = jnp.sum(rows, axis=0, where=counts) / total
-    rows = jnp.where(counts, rows - mean[None], 0)
-    rest = rows.sum(axis=0) / total
-    rows = jnp.where(counts, rows - rest[None], 0)
-    spread = jnp.matmul(rows.T, rows, precision="highest") if crossed else (rows * rows).sum(axis=0)
-    return {"mean": mean, "rest": rest, "spread": spread}
+    values = y.reshape(-1, y.shape[-1]).astype(jnp.promote_types(y.dtype, jnp.float32))
+    valid_mask = jnp.repeat(mask, len(values) // len(y))[:, None]
+    num_valid = jnp.maximum(valid_mask.sum(dtype=values.dtype), 1)
+    mean = jnp.sum(values, axis=0, where=valid_mask) / num_valid
+    values = jnp.where(valid_mask, values - mean[None], 0)
+    mean_correction = values.sum(axis=0) / num_valid
+    values = jnp.where(valid_mask, values - mean_correction[None], 0)
+    scatter = jnp.matmul(values.T, values, precision="highest") if full_covariance else (values * values).sum(axis=0)
+    return {"mean": mean, "mean_correction": mean_correction, "scatter": scatter}
 
 
-def moments_of(found: dict[str, jax.Array], places: int) -> Moments:
-    """What :func:`batch_moments` found, of so many places."""
-    mean, rest, spread = (np.asarray(found[name], np.float64) for name in ("mean", "rest", "spread"))
-    return Moments(places, mean + rest, spread)
+def _to_moments(batch_moments: dict[str, jax.Array], num_positions: int) -> Moments:
+    """Convert the result of :func:`_batch_moments` to float64 :class:`Moments`."""
+    mean, correction, scatter = (
+        np.asarray(batch_moments[name], np.float64) for name in ("mean", "mean_correction", "scatter")
+    )
+    return Moments(num_positions, mean + correction, scatter)

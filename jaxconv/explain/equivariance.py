@@ -1,4 +1,4 @@
-"""Tests of translation: accuracy, features and layers of a network when its images are moved."""
+"""Translation tests: accuracy, features and equivariance of a network on shifted images."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,18 +15,18 @@ from jaxconv.layers import Layer, as_layer
 from jaxconv.layers.traversal import intercept, kernels_by_layer
 from jaxconv.shapes import PositionedReceptiveField, is_int
 
-AXES = {"x": (0, 1), "y": (1, 0), "both": (1, 1)}  # of a shift by 1: pixels down, pixels right
-COMES_IN = ("zeros", "replicate", "circular")
+AXES = {"x": (0, 1), "y": (1, 0), "both": (1, 1)}  # (down, right) pixels of a shift by 1
+PADDING_MODES = ("zeros", "replicate", "circular")
 
 
 class ShiftResult(NamedTuple):
-    """How a network does on images that are moved by so many pixels.
+    """Accuracy, consistency and feature distance on images shifted by ``shift`` pixels.
 
     Attributes:
-        shift: pixels, to the right or down; below 0 to the left or up.
-        accuracy: the share of the images that are classified as they are labelled.
-        consistency: the share whose class is the one of the image that was not moved.
-        feature_distance: mean ‖f(moved x) − f(x)‖ / ‖f(x)‖ of the features f.
+        shift: pixels to the right or down; negative to the left or up.
+        accuracy: fraction of images that are classified correctly.
+        consistency: fraction of images whose predicted class equals that of the unshifted image.
+        feature_distance: mean ‖f(shifted x) − f(x)‖ / ‖f(x)‖ of the features f.
     """
 
     shift: int
@@ -48,31 +48,31 @@ def translation_test(
     padding_mode: str = "zeros",
     batch_size: int = 256,
 ) -> list[ShiftResult]:
-    """Accuracy, and how far the features move, against how far the images are moved.
+    """Measure accuracy, consistency and feature distance as a function of the shift of the images.
 
-        distance(s) = mean_n ‖f(moved_s(x[n])) − f(x[n])‖ / ‖f(x[n])‖
+        distance(s) = mean_n ‖f(shifted_s(x[n])) − f(x[n])‖ / ‖f(x[n])‖
 
-    The features f are what the last layer with a kernel is given, flattened: the last features before the logits.
-    (Where no layer has a kernel, f is the logits. Of a network that is only one dense layer they are the pixels.) A
-    distance of √2 is that of unrelated features of one length. It is infinite where f(x) is 0 and f(moved x) is not.
-    All shifts run in one compiled program.
+    The features f are the flattened input of the last layer with a kernel: the last features before the logits. (If no
+    layer has a kernel, f is the logits. If the network is a single dense layer, f is the pixels.) Unrelated features of
+    equal norm have a distance of √2. The distance is infinite if f(x) is 0 and f(shifted x) is not. All shifts run in
+    one compiled function.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, bytes or floats.
-        labels: ``(N,)`` class numbers.
-        shifts: whole pixels, less than the image's size; positive is to the right or down.
-        axis: ``"x"`` moves along a row, ``"y"`` along a column, ``"both"`` along the diagonal by as much each way.
-        padding_mode: what comes in: ``"zeros"``, ``"replicate"`` (the image's own border, the background of most), or
-            ``"circular"`` (what has left on the other side).
-        batch_size: images at a time.
+        images: ``(N, H, W, C)``, uint8 or floats.
+        labels: ``(N,)`` class indices.
+        shifts: integer pixels, smaller than the image; positive is to the right or down.
+        axis: ``"x"`` shifts along rows, ``"y"`` along columns, ``"both"`` along the diagonal.
+        padding_mode: values of the uncovered pixels: ``"zeros"``, ``"replicate"`` (nearest border pixel), or
+            ``"circular"`` (pixels from the opposite side).
+        batch_size: number of images per batch.
 
     Returns:
-        One :class:`ShiftResult` for each shift.
+        One :class:`ShiftResult` per shift.
 
     Raises:
-        InputError: no image, labels that do not go with images or network, a shift that leaves nothing of an image,
-            or an unknown axis or padding_mode.
+        InputError: if ``images`` is empty, the labels do not match the images or the model, a shift is not an int
+            smaller than the image, or ``axis`` or ``padding_mode`` is unknown.
 
     Lecture rows 001-04, 003-16.
 
@@ -80,113 +80,120 @@ def translation_test(
     >>> model = serial(Conv(4, 3, padding="SAME", padding_mode="circular"), relu, global_avg_pool, Dense(3))
     >>> params, state = model.init(jax.random.key(0), (6, 6, 1))
     >>> images = jax.random.uniform(jax.random.key(1), (5, 6, 6, 1))
-    >>> [one] = translation_test(model, params, state, images, [0] * 5, shifts=[2], padding_mode="circular")
-    >>> one.consistency, one.feature_distance < 1e-5
+    >>> [result] = translation_test(model, params, state, images, [0] * 5, shifts=[2], padding_mode="circular")
+    >>> result.consistency, result.feature_distance < 1e-5
     (1.0, True)
     """
     images, labels = check_labelled(model, params, state, images, labels, batch_size)
     checks.one_of("axis", axis, AXES)
-    checks.one_of("padding_mode", padding_mode, COMES_IN)
-    least = min(images.shape[1:3][i] for i in (0, 1) if AXES[axis][i])
+    checks.one_of("padding_mode", padding_mode, PADDING_MODES)
+    image_size = min(images.shape[1:3][i] for i in (0, 1) if AXES[axis][i])
     shifts = list(shifts)
     for shift in shifts:
-        if not is_int(shift) or abs(shift) >= least:
+        if not is_int(shift) or abs(shift) >= image_size:
             raise InputError(
-                f"a shift of {shift!r} should be an int from {1 - least} to {least - 1}: "
-                f"of images {images.shape[1:3]} nothing would be left"
+                f"shifts must be ints from {1 - image_size} to {image_size - 1} for images of {images.shape[1:3]}, "
+                f"got {shift!r}"
             )
-    look = _features(as_layer(model), params, state)
+    forward = _features_and_class(as_layer(model), params, state)
 
-    def each(x: jax.Array) -> dict[str, jax.Array]:
-        before, label = look(x)
+    def shift_batch(x: jax.Array) -> dict[str, jax.Array]:
+        features, predicted = forward(x)
 
-        def at(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-            features, said = look(shift_images(x, AXES[axis][0] * shift, AXES[axis][1] * shift, padding_mode))
-            return said, relative(features - before, before, axis=1)
+        def at_shift(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            shifted_features, shifted_predicted = forward(
+                shift_images(x, AXES[axis][0] * shift, AXES[axis][1] * shift, padding_mode)
+            )
+            return shifted_predicted, relative_norm(shifted_features - features, features, axis=1)
 
-        said, distance = jax.lax.map(at, jnp.asarray(shifts, int))
-        return {"before": label, "said": said.T, "distance": distance.T}  # a row for each image
+        shifted_predicted, distance = jax.lax.map(at_shift, jnp.asarray(shifts, int))
+        # Batch axis first, as per_image requires.
+        return {"predicted": predicted, "shifted_predicted": shifted_predicted.T, "distance": distance.T}
 
     if not shifts:
         return []
-    found = per_image(each, images, batch_size)
-    right, same = found["said"] == labels[:, None], found["said"] == found["before"][:, None]
-    means = zip(shifts, right.mean(0), same.mean(0), found["distance"].astype(float).mean(0), strict=True)
-    return [ShiftResult(int(shift), *map(float, row)) for shift, *row in means]
+    results = per_image(shift_batch, images, batch_size)
+    is_correct = results["shifted_predicted"] == labels[:, None]
+    is_consistent = results["shifted_predicted"] == results["predicted"][:, None]
+    distance = results["distance"].astype(float)
+    means = zip(shifts, is_correct.mean(0), is_consistent.mean(0), distance.mean(0), strict=True)
+    return [ShiftResult(int(shift), *map(float, measures)) for shift, *measures in means]
 
 
 @named_errors
 def mean_shift_results(tests: Sequence[Sequence[ShiftResult]]) -> list[ShiftResult]:
-    """The mean of several networks' translation tests, by the same shifts.
+    """Average the translation tests of several networks, shift by shift.
 
     Raises:
-        InputError: no test, or tests by other shifts.
+        InputError: if there is no test or the tests have different shifts.
 
     >>> mean_shift_results([[ShiftResult(1, 0.5, 1.0, 0.0)], [ShiftResult(1, 1.0, 1.0, 0.5)]])
     [ShiftResult(shift=1, accuracy=0.75, consistency=1.0, feature_distance=0.25)]
     """
     if len({tuple(row.shift for row in rows) for rows in tests}) != 1:
-        raise InputError("give at least one translation test, and all by the same shifts")
-    return [_mean(rows[0].shift, rows) for rows in zip(*tests, strict=True)]
+        raise InputError("tests must contain at least one translation test, all with the same shifts")
+    return [_mean_result(rows[0].shift, rows) for rows in zip(*tests, strict=True)]
 
 
 def average_by_distance(rows: Sequence[ShiftResult]) -> dict[int, ShiftResult]:
-    """By how far the images are moved, the mean of one way and the other.
+    """Average the results of the shifts −s and s; return a dict by distance |s|.
 
-    >>> left, still, right = (-1, 0.5, 1.0, 0.0), (0, 1.0, 1.0, 0.0), (1, 1.0, 1.0, 0.5)
-    >>> average_by_distance([ShiftResult(*row) for row in (left, still, right)])[1]
+    >>> left, center, right = (-1, 0.5, 1.0, 0.0), (0, 1.0, 1.0, 0.0), (1, 1.0, 1.0, 0.5)
+    >>> average_by_distance([ShiftResult(*row) for row in (left, center, right)])[1]
     ShiftResult(shift=1, accuracy=0.75, consistency=1.0, feature_distance=0.25)
     """
     distances = sorted({abs(row.shift) for row in rows})
-    return {far: _mean(far, [row for row in rows if abs(row.shift) == far]) for far in distances}
+    return {s: _mean_result(s, [row for row in rows if abs(row.shift) == s]) for s in distances}
 
 
-def _mean(shift: int, rows: Sequence[ShiftResult]) -> ShiftResult:
+def _mean_result(shift: int, rows: Sequence[ShiftResult]) -> ShiftResult:
     return ShiftResult(shift, *map(statistics.fmean, list(zip(*rows, strict=True))[1:]))
 
 
 def shift_images(
     images: jax.Array, down: int | jax.Array, right: int | jax.Array, padding_mode: str = "zeros"
 ) -> jax.Array:
-    """Images ``(N, H, W, C)`` moved by whole pixels, which may be traced: ``y[n, i, j] = x[n, i − down, j − right]``.
+    """Shift images ``(N, H, W, C)`` by integer pixels: ``y[n, i, j] = x[n, i − down, j − right]``.
+
+    ``down`` and ``right`` may be traced.
 
     >>> row, column = jnp.arange(1., 4.).reshape(1, 1, 3, 1), jnp.ones((1, 2, 1, 1))
     >>> shift_images(row, 0, 1).ravel(), shift_images(column, -1, 0).ravel()
     (Array([0., 1., 2.], dtype=float32), Array([1., 0.], dtype=float32))
     """
-    for axis, by in ((1, down), (2, right)):
+    for axis, shift in ((1, down), (2, right)):
         size = images.shape[axis]
-        place = jnp.arange(size) - by
-        inside = (place >= 0) & (place < size)
-        index = jnp.mod(place, size) if padding_mode == "circular" else jnp.clip(place, 0, size - 1)
+        source = jnp.arange(size) - shift
+        inside = (source >= 0) & (source < size)
+        index = jnp.mod(source, size) if padding_mode == "circular" else jnp.clip(source, 0, size - 1)
         images = jnp.take(images, index, axis=axis)
         if padding_mode == "zeros":
             images = jnp.where(jnp.expand_dims(inside, [i for i in range(images.ndim) if i != axis]), images, 0)
     return images
 
 
-def relative(difference: jax.Array, to: jax.Array, axis: Any = None) -> jax.Array:
-    """``‖difference‖ / ‖to‖``: 0 where there is no difference, and infinite where there is one to 0."""
-    size, far = (jnp.sqrt(jnp.sum(jnp.square(a), axis=axis)) for a in (to, difference))
-    return jnp.where(far == 0, 0, far / jnp.where(far == 0, 1, size))
+def relative_norm(difference: jax.Array, reference: jax.Array, axis: Any = None) -> jax.Array:
+    """Return ``‖difference‖ / ‖reference‖``; 0 if the difference is 0, and infinite if only the reference is."""
+    reference_norm, distance = (jnp.sqrt(jnp.sum(jnp.square(a), axis=axis)) for a in (reference, difference))
+    return jnp.where(distance == 0, 0, distance / jnp.where(distance == 0, 1, reference_norm))
 
 
-def _features(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    """Of images, what the last layer with a kernel is given, ``(N, features)``, and the likeliest class."""
+def _features_and_class(model: Layer, params: Any, state: Any) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """Return a function of images: the flattened input of the last layer with a kernel, and the predicted class."""
     last = list(kernels_by_layer(model, params))[-1:]
 
-    def look(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        seen: list[jax.Array] = []
+    def forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        recorded: list[jax.Array] = []
 
-        def keep(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
-            seen.extend([x] if path in last else [])
+        def record(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            recorded.extend([x] if path in last else [])
             return apply(x)
 
-        logits = intercept(model, params, state, x, keep)
-        [features] = seen or [logits]
+        logits = intercept(model, params, state, x, record)
+        [features] = recorded or [logits]
         return features.reshape(len(x), -1), jnp.argmax(logits, axis=1)
 
-    return look
+    return forward
 
 
 @named_errors
@@ -199,29 +206,29 @@ def equivariance_error(
     shift: int | tuple[int, int],
     nearest: bool = False,
 ) -> dict[str, jax.Array | None]:
-    """How far each layer's output is from moving as the image moves.
+    """Compute the translation equivariance error of each layer's output.
 
-        error = ‖f(x moved by s)[p] − f(x)[p − s/jump]‖ / ‖f(x)[p − s/jump]‖,    over all images and places p
+        error = ‖f(x shifted by s)[p] − f(x)[p − s/stride]‖ / ‖f(x)[p − s/stride]‖,    over all images and positions p
 
-    where both sides see pixels of the image and none that came in or is padding. So the border does not count, and
-    whatever computes the same at every place, as convolution and pooling do, has 0 but for rounding. Where the image
-    moves by no whole number of the layer's steps (a pool of stride 2 and a shift of 1), there is no place to compare
-    with: this is where a network stops being equivariant, and how far it is from it ``nearest`` tells.
+    Only positions are compared whose receptive fields contain neither padding nor uncovered pixels. Layers that compute
+    the same function at every position, such as convolution and pooling, have an error of 0 up to rounding. If the
+    effective stride does not divide the shift (a pool of stride 2 and a shift of 1), no position corresponds, and the
+    layer is not equivariant to this shift; ``nearest=True`` measures the error at the nearest position.
 
-    It is a function of few images, which works under ``jax.jit``.
+    All images are one batch; the function works under ``jax.jit``.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, bytes or floats.
-        shift: whole pixels down and right; one int for both. Negative is up and left.
-        nearest: instead of None, compare with the nearest place, of two equally near the one below and to the right.
+        images: ``(N, H, W, C)``, uint8 or floats.
+        shift: integer pixels (down, right), or one int for both; negative is up and left.
+        nearest: compare with the nearest position instead of returning None; ties go down and to the right.
 
     Returns:
-        The error of each layer whose outputs have places (those of a dense layer have none, and are left out); None
-        where the layer's jump does not divide the shift, or no place sees nothing but the image.
+        Error by layer name, for layers with spatial outputs (dense layers are left out). It is None if the effective
+        stride does not divide the shift, or if no position has its receptive field inside the image.
 
     Raises:
-        InputError: no image, or a shift that leaves nothing of it.
+        InputError: if ``images`` is empty or the shift is not smaller than the image.
 
     Lecture rows 001-04, 004-03.
 
@@ -236,44 +243,49 @@ def equivariance_error(
     True
     """
     x = check_images(images)
-    pair = shift if isinstance(shift, tuple) else (shift, shift)
+    shifts = shift if isinstance(shift, tuple) else (shift, shift)
     if x.ndim != 4:
         raise InputError(f"images {x.shape} should be (N, H, W, C)")
-    if len(pair) != 2 or not all(is_int(s) and abs(s) < n for s, n in zip(pair, x.shape[1:3], strict=True)):
+    if len(shifts) != 2 or not all(is_int(s) and abs(s) < n for s, n in zip(shifts, x.shape[1:3], strict=True)):
         raise InputError(
-            f"shift={shift!r} should be an int, or two for down and right, each smaller than the image, {x.shape[1:3]}"
+            f"shift must be an int or a pair (down, right), each smaller than the image {x.shape[1:3]}, got {shift!r}"
         )
-    placed = {name: view for name, view in all_receptive_fields(model, x.shape[1:]).items() if view is not None}
-    before = feature_maps(model, params, state, x, layers=tuple(placed))
-    after = feature_maps(model, params, state, shift_images(x, *pair), layers=tuple(placed))
-    found: dict[str, jax.Array | None] = {}
-    for name, view in placed.items():
-        jumps = view.field.effective_stride
-        steps = [-(-(2 * s - j) // (2 * j)) for s, j in zip(pair, jumps, strict=True)]  # s / j, a half rounded down
-        whole = all(step * j == s for step, s, j in zip(steps, pair, jumps, strict=True))
-        seen = [_inside(view, d, before[name].shape[d + 1], x.shape[d + 1], pair[d], steps[d]) for d in (0, 1)]
-        if not (whole or nearest) or not all(len(places) for places in seen):
-            found[name] = None
+    fields = {name: field for name, field in all_receptive_fields(model, x.shape[1:]).items() if field is not None}
+    original = feature_maps(model, params, state, x, layers=tuple(fields))
+    shifted = feature_maps(model, params, state, shift_images(x, *shifts), layers=tuple(fields))
+    errors: dict[str, jax.Array | None] = {}
+    for name, field in fields.items():
+        strides = field.field.effective_stride
+        steps = [-(-(2 * s - j) // (2 * j)) for s, j in zip(shifts, strides, strict=True)]  # round(s / j), halves down
+        divides = all(step * j == s for step, s, j in zip(steps, shifts, strides, strict=True))
+        positions = [
+            _valid_positions(field, d, original[name].shape[d + 1], x.shape[d + 1], shifts[d], steps[d]) for d in (0, 1)
+        ]
+        if not (divides or nearest) or not all(positions):
+            errors[name] = None
             continue
-        rows, columns = (slice(places[0], places[-1] + 1) for places in seen)
-        from_rows, from_columns = (
-            slice(places[0] - step, places[-1] + 1 - step) for places, step in zip(seen, steps, strict=True)
+        rows, columns = (slice(along[0], along[-1] + 1) for along in positions)
+        source_rows, source_columns = (
+            slice(along[0] - step, along[-1] + 1 - step) for along, step in zip(positions, steps, strict=True)
         )
-        there, here = after[name][:, rows, columns], before[name][:, from_rows, from_columns]
-        found[name] = relative(there - here, here)
-    return found
+        moved, reference = shifted[name][:, rows, columns], original[name][:, source_rows, source_columns]
+        errors[name] = relative_norm(moved - reference, reference)
+    return errors
 
 
-def _inside(view: PositionedReceptiveField, d: int, out: int, size: int, shift: int, step: int) -> list[int]:
-    """The places along a dimension that see only the moved image, and whose partners see only the image."""
-    first, jump, field = view.offset[d], view.field.effective_stride[d], view.field.size[d]
+def _valid_positions(
+    receptive_field: PositionedReceptiveField, axis: int, num_positions: int, size: int, shift: int, step: int
+) -> list[int]:
+    """List the positions along an axis with receptive fields inside the shifted and the original image."""
+    offset, stride = receptive_field.offset[axis], receptive_field.field.effective_stride[axis]
+    field_size = receptive_field.field.size[axis]
 
-    def sees_only(place: int, low: int, high: int) -> bool:
-        start = first + place * jump
-        return 0 <= place < out and low <= start and start + field <= high
+    def is_within(position: int, low: int, high: int) -> bool:
+        start = offset + position * stride
+        return 0 <= position < num_positions and low <= start and start + field_size <= high
 
     return [
-        place
-        for place in range(out)
-        if sees_only(place, max(0, shift), min(size, size + shift)) and sees_only(place - step, 0, size)
+        position
+        for position in range(num_positions)
+        if is_within(position, max(0, shift), min(size, size + shift)) and is_within(position - step, 0, size)
     ]

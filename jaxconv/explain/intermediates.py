@@ -1,4 +1,4 @@
-"""Intermediate outputs: run a network over images, batch by batch, and keep the output of every layer by name."""
+"""Intermediate outputs: run a network over images in batches and collect the output of every layer by name."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,22 +20,23 @@ from jaxconv.train.argument_checks import check_batchable, check_labels
 def feature_maps(
     model: Layer, params: Any, state: Any, images: Any, *, layers: tuple[str, ...] | None = None
 ) -> dict[str, jax.Array]:
-    """The output of every layer on the way from images to logits, as the network computes it in use.
+    """Return the output of every layer, computed as at inference.
 
-    It is a pure function: under ``jax.jit`` what is not used is not computed, and ``jax.grad`` goes through it.
+    A pure function: under ``jax.jit`` unused outputs are not computed, and ``jax.grad`` differentiates through it.
 
     Args:
         model: a Layer.
-        params, state: its own.
-        images: ``(N, H, W, C)``; bytes are taken as 0 to 1, as training does.
-        layers: only these; by default all, in the order in which they are computed. (``jit`` returns dicts sorted by
-            name: :func:`layer_names` has the order.)
+        params, state: those of the model.
+        images: ``(N, H, W, C)``; uint8 images are scaled to [0, 1], as in training.
+        layers: names of the layers to return; by default all, in the order in which they are computed. (``jit``
+            returns dicts sorted by name: :func:`layer_names` has the order.)
 
     Returns:
-        For each name, ``conv1`` or ``res1/body/conv2``, an array ``(N, …)``. A residual block's own name is its sum.
+        Dict of arrays ``(N, …)`` by layer name, such as ``conv1`` or ``res1/body/conv2``. The name of a residual block
+        itself, ``res1``, holds the sum of its body and shortcut.
 
     Raises:
-        InputError: a layer that the model has not, with those that it has; or no image.
+        InputError: if a layer name is unknown or ``images`` is empty.
 
     Lecture rows 002-05, 003-24, 004-15.
 
@@ -46,21 +47,21 @@ def feature_maps(
     >>> {name: y.shape for name, y in maps.items()}
     {'conv1': (2, 8, 8, 32), 'max_pool1': (2, 4, 4, 32)}
     """
-    wanted = layer_names(model) if layers is None else tuple(layers)
-    for name in wanted:
+    names = layer_names(model) if layers is None else tuple(layers)
+    for name in names:
         check_layer(model, name)
-    found: dict[str, jax.Array] = {}
+    outputs: dict[str, jax.Array] = {}
 
-    def keep(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        found[path] = y = apply(x)
+    def record(path: str, layer: Layer, x: jax.Array, apply: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        outputs[path] = y = apply(x)
         return y
 
-    intercept(model, params, state, check_images(images), keep)
-    return {name: found[name] for name in wanted}
+    intercept(model, params, state, check_images(images), record)
+    return {name: outputs[name] for name in names}
 
 
 def layer_names(model: Layer) -> tuple[str, ...]:
-    """The names of a model's layers, in the order in which they are computed.
+    """Return the names of the layers, in the order in which they are computed.
 
     >>> from jaxconv import models
     >>> layer_names(models.mlp())
@@ -70,62 +71,66 @@ def layer_names(model: Layer) -> tuple[str, ...]:
 
 
 def check_layer(model: Layer, name: str) -> None:
-    """Refuse the name of a layer that the model has not, with those that it has."""
+    """Raise InputError for an unknown layer name; the message lists the valid ones."""
     checks.one_of("layer", name, layer_names(model))
 
 
 def check_images(images: Any) -> jax.Array:
-    """A batch of images as numbers: bytes become 0 to 1.
+    """Return a batch of images as floats; uint8 is scaled to [0, 1].
 
     Raises:
-        InputError: there is none, or it is one image without the axis of a batch.
+        InputError: if the batch is empty, the batch axis is missing, or the dtype is neither uint8 nor floating.
     """
     x = to_float(images)
     if x.ndim < 2 or x.shape[0] == 0:
-        raise InputError(f"images {x.shape} hold none: give at least one, (N, H, W, C)")
+        raise InputError(f"images must be (N, H, W, C) with N >= 1, got shape {x.shape}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"images of {x.dtype}: give bytes (uint8) or floats")
+        raise InputError(f"images must be uint8 or floats, got {x.dtype}")
     return x
 
 
-def each_batch(
+def map_batches(
     f: Callable[[jax.Array, jax.Array], Any], images: Any, batch_size: int = 256
 ) -> Iterator[tuple[Any, int]]:
-    """``f(x, mask)`` of every batch of the images, and how many of its images count; f is compiled once.
+    """Yield ``f(x, mask)`` and the number of valid images for every batch; f is compiled once.
 
     Args:
-        f: of a batch as floats, and its mask: the last batch is filled up with images that do not count.
+        f: function of a batch of floats and its mask ``(N,)``, which is False for the images that pad the last batch.
         images: ``(N, …)``, in memory.
-        batch_size: images at a time.
+        batch_size: number of images per batch.
 
     Raises:
-        InputError: no image, or no whole batch size.
+        InputError: if ``images`` is empty or ``batch_size`` is not an int of at least 1.
     """
     checks.at_least(1, batch_size=batch_size)
     check_images(images[:1])
     images, size = np.asarray(images), min(batch_size, len(images))
-    program = jax.jit(f, compiler_options=compiler_options())
+    compiled = jax.jit(f, compiler_options=compiler_options())
     for batch in iterate_batches(images, np.zeros(len(images), np.int32), size):
-        yield program(to_float(batch.image), batch.mask), int(np.asarray(batch.mask).sum())
+        yield compiled(to_float(batch.image), batch.mask), int(np.asarray(batch.mask).sum())
 
 
 def per_image(f: Callable[[jax.Array], Any], images: Any, batch_size: int = 256) -> Any:
-    """``f(images)`` where f gives arrays with a row for each image: computed by batches, in numpy's memory.
+    """Return ``f(images)``, computed in batches as NumPy arrays; f returns arrays with a leading batch axis.
 
     >>> per_image(lambda x: x.sum(axis=(1, 2, 3)), np.full((5, 2, 2, 1), 255, np.uint8), batch_size=2)
     array([4., 4., 4., 4., 4.], dtype=float32)
     """
-    found = [
+    results = [
         jax.tree.map(lambda y, count=count: np.asarray(y)[:count], ys)
-        for ys, count in each_batch(lambda x, mask: f(x), images, batch_size)
+        for ys, count in map_batches(lambda x, mask: f(x), images, batch_size)
     ]
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *results)
 
 
 def check_labelled(
     model: Layer, params: Any, state: Any, images: Any, labels: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels in numpy's memory; refuse those that do not go together, or with the network."""
+    """Return images and labels as NumPy arrays.
+
+    Raises:
+        InputError: if ``images`` is empty or not ``(N, H, W, C)``, or the labels do not match the images or the model.
+    """
     checks.at_least(1, batch_size=batch_size)
     images, labels = np.asarray(images), np.asarray(labels)
     if not len(images):

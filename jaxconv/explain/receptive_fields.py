@@ -1,4 +1,4 @@
-"""Receptive fields of the layers of a model, found by walking through it, and the coverage of the image."""
+"""Receptive fields of the layers of a model, and the coverage of the image by them."""
 
 from typing import Any
 
@@ -16,25 +16,26 @@ from jaxconv.shapes import PositionedReceptiveField, resolve_window
 
 @named_errors
 def receptive_field_of(model: Layer, input_shape: tuple[int, ...], layer: str) -> PositionedReceptiveField | None:
-    """Where the receptive field of a layer's outputs lies: ``.bounds((p, q))`` is what output (p, q) sees.
+    """Compute the receptive field of a layer: ``.bounds((p, q))`` are the pixels that output (p, q) depends on.
 
-    Layer by layer ``field + (span − 1) · jump``, and the first window begins ``low · jump`` before the one before it;
-    branches together see all from the first to the last pixel of any. Only shapes are computed.
+    Each layer enlarges the size to ``size + (span − 1) · stride``, with the effective stride so far, and moves the
+    offset by ``−low · stride``, with ``low`` the padding before the image. Parallel branches have the union, from the
+    first to the last pixel of any branch. Only shapes are computed.
 
     Args:
         model: a Layer.
-        input_shape: one image's, ``(H, W, C)``.
-        layer: its name, as in :func:`jaxconv.explain.feature_maps`.
+        input_shape: shape of one image, ``(H, W, C)``.
+        layer: layer name, as in :func:`jaxconv.explain.feature_maps`.
 
     Returns:
-        The view; or None where it is not known: once the image's axes are gone, behind a transposed convolution, a
-        norm over many pixels, or a function that changes the size and shows no window. Of a function that keeps the
-        size, such as relu, it is taken that it looks at each place alone. At a border, what would be seen through the
-        padding of a layer in between counts as seen. Beyond the border there are no pixels (those of the other side,
-        with ``padding_mode="circular"``).
+        The receptive field. None if it is unknown: without spatial axes, after a transposed convolution, after a
+        normalization over pixels, or after a function that changes the size and declares no window. A function that
+        keeps the size, such as relu, is assumed to act on each position alone. At a border, pixels that would be
+        reached through the padding of an earlier layer are included. Bounds outside the image contain no pixels, or,
+        with ``padding_mode="circular"``, those of the opposite side.
 
     Raises:
-        InputError: a layer that the model has not, with those that it has; an image that it cannot take.
+        InputError: if the layer name is unknown or the model cannot take such an image.
 
     Lecture row 001-17.
 
@@ -50,7 +51,7 @@ def receptive_field_of(model: Layer, input_shape: tuple[int, ...], layer: str) -
 
 @named_errors
 def all_receptive_fields(model: Layer, input_shape: tuple[int, ...]) -> dict[str, PositionedReceptiveField | None]:
-    """:func:`receptive_field_of` every layer, by its name, in the order in which they are computed.
+    """Return :func:`receptive_field_of` every layer, by name, in the order in which they are computed.
 
     >>> from jaxconv import Conv, MaxPool, flatten, serial
     >>> model = serial(Conv(2, 3, padding="SAME"), MaxPool(2), flatten)
@@ -64,79 +65,86 @@ def all_receptive_fields(model: Layer, input_shape: tuple[int, ...]) -> dict[str
         checks.at_least(1, input_shape=size)
     model = as_layer(model)
     params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))
-    found: dict[str, PositionedReceptiveField | None] = {}
-    _go("", model, params, state, input_shape, PositionedReceptiveField.identity(len(input_shape) - 1), found)
-    return found
+    fields: dict[str, PositionedReceptiveField | None] = {}
+    _visit("", model, params, state, input_shape, PositionedReceptiveField.identity(len(input_shape) - 1), fields)
+    return fields
 
 
-def _go(
+def _visit(
     path: str,
     layer: Layer,
     params: Any,
     state: Any,
     input_shape: Shape,
-    view: PositionedReceptiveField | None,
-    found: dict[str, PositionedReceptiveField | None],
+    field: PositionedReceptiveField | None,
+    fields: dict[str, PositionedReceptiveField | None],
 ) -> tuple[Shape, PositionedReceptiveField | None]:
-    """Note the views of a layer and its parts, and return the shape and the view that the next layer starts from."""
+    """Record the fields of a layer and its children; return the shape and the field of its output."""
     if not layer.children:
         shape = output_shape(layer, params, state, input_shape)
-        found[path or layer.kind] = view = _look(layer, input_shape, shape, view)
-        return shape, view
-    ends: list[PositionedReceptiveField | None] = []
-    shape, seen = input_shape, view
-    for name, part in layer.children:
+        fields[path or layer.kind] = field = _field_after(layer, input_shape, shape, field)
+        return shape, field
+    branch_fields: list[PositionedReceptiveField | None] = []
+    shape, child_field = input_shape, field
+    for name, child in layer.children:
         if layer.merge is not None:
-            shape, seen = input_shape, view
-        below = f"{path}/{name}" if path else name
-        shape, seen = _go(below, part, params.get(name, {}), state.get(name, {}), shape, seen, found)
-        ends.append(seen)
+            shape, child_field = input_shape, field
+        child_path = f"{path}/{name}" if path else name
+        shape, child_field = _visit(
+            child_path, child, params.get(name, {}), state.get(name, {}), shape, child_field, fields
+        )
+        branch_fields.append(child_field)
     if layer.merge is not None:
-        shape, seen = output_shape(layer, params, state, input_shape), _together(layer, ends)
-        found[path or layer.kind] = seen
-    return shape, seen
+        shape, child_field = output_shape(layer, params, state, input_shape), _merge_fields(layer, branch_fields)
+        fields[path or layer.kind] = child_field
+    return shape, child_field
 
 
-def _look(
-    layer: Layer, input_shape: Shape, shape: Shape, view: PositionedReceptiveField | None
+def _field_after(
+    layer: Layer, input_shape: Shape, output_shape: Shape, field: PositionedReceptiveField | None
 ) -> PositionedReceptiveField | None:
-    rows = len(shape) == 1  # no positions that could mix
-    if view is None or len(shape) != len(input_shape) or not (layer.facts.keeps_positions or rows):
+    is_vector = len(output_shape) == 1  # no spatial positions
+    if field is None or len(output_shape) != len(input_shape) or not (layer.facts.keeps_positions or is_vector):
         return None
     if layer.window is None:
-        return view if shape[:-1] == input_shape[:-1] else None
-    # Only the padding before the image is needed. That there is a place for the window its layer has checked, and
-    # this is the more lenient of its two ways.
-    return view.after(resolve_window(layer.window, input_shape[:-1], ceil_mode=True))
+        return field if output_shape[:-1] == input_shape[:-1] else None
+    # Only the padding before the image matters here. ceil_mode=True accepts every window that the layer accepts.
+    return field.after(resolve_window(layer.window, input_shape[:-1], ceil_mode=True))
 
 
-def _together(layer: Layer, ends: list[PositionedReceptiveField | None]) -> PositionedReceptiveField | None:
-    views = [view for view in ends if view is not None]
-    # Outputs of branches that step unequally do not belong to the same pixels; nor is it known what another join does.
-    if layer.facts.merges is None or len(views) < len(ends) or len({view.field.effective_stride for view in views}) > 1:
+def _merge_fields(
+    layer: Layer, branch_fields: list[PositionedReceptiveField | None]
+) -> PositionedReceptiveField | None:
+    known = [field for field in branch_fields if field is not None]
+    # With unequal strides, or an unknown merge function, the positions of the branches do not correspond.
+    if (
+        layer.facts.merges is None
+        or len(known) < len(branch_fields)
+        or len({field.field.effective_stride for field in known}) > 1
+    ):
         return None
-    together, *others = views
-    for other in others:
-        together = together.union(other)
-    return together
+    merged, *rest = known
+    for other in rest:
+        merged = merged.union(other)
+    return merged
 
 
 @named_errors
 def coverage_map(model: Layer, input_shape: tuple[int, ...], *, layer: str | None = None) -> np.ndarray:
-    """How many outputs of a layer have each pixel within their receptive field: ints ``(H, W)``.
+    """Count, for each pixel, the outputs of a layer whose receptive field contains it: ints ``(H, W)``.
 
-    Without padding the corners are used least, the more so the deeper the layer. For one convolution this is
-    :func:`jaxconv.shapes.coverage`. A field goes from the first to the last pixel that an output sees: pixels between
-    that are not looked at, as in the holes of a dilated kernel, count as seen, and at a border so do those that only
-    the padding of a layer in between would see.
+    Without padding the corners have the lowest counts, the more so the deeper the layer. For one convolution the map
+    equals :func:`jaxconv.shapes.coverage`. A receptive field extends from the first to the last pixel: it includes the
+    pixels between the kernel offsets of a dilated kernel and, at a border, those that would be reached through the
+    padding of an earlier layer.
 
     Args:
         model: a Layer.
-        input_shape: one image's, ``(H, W, C)``.
-        layer: its name; by default the last one whose outputs have places.
+        input_shape: shape of one image, ``(H, W, C)``.
+        layer: layer name; by default the last layer with a known receptive field.
 
     Raises:
-        InputError: a layer that the model has not, or one whose outputs have no known place in the image.
+        InputError: if the layer name is unknown or the receptive field of the layer is unknown.
 
     Lecture rows 001-23, 002-18.
 
@@ -147,16 +155,15 @@ def coverage_map(model: Layer, input_shape: tuple[int, ...], *, layer: str | Non
     array([1, 4, 9, 9, 9, 4, 1])
     """
     model = as_layer(model)
-    views = all_receptive_fields(model, input_shape)
+    fields = all_receptive_fields(model, input_shape)
     if layer is not None:
         check_layer(model, layer)
-    placed = [name for name, view in views.items() if view is not None]
-    layer = (placed or list(views))[-1] if layer is None else layer
-    view = views[layer]
-    if view is None:
+    located = [name for name, field in fields.items() if field is not None]
+    layer = (located or list(fields))[-1] if layer is None else layer
+    field = fields[layer]
+    if field is None:
         raise InputError(
-            f"the outputs of {layer} have no known place in the image; those of these have: "
-            f"{', '.join(placed) or 'none'}"
+            f"the receptive field of layer {layer} is unknown; layers with a known one: {', '.join(located) or 'none'}"
         )
 
     def output(key: jax.Array) -> jax.Array:
@@ -164,11 +171,11 @@ def coverage_map(model: Layer, input_shape: tuple[int, ...], *, layer: str | Non
         return feature_maps(model, params, state, jnp.zeros((1, *input_shape)), layers=(layer,))[layer]
 
     counts = np.ones((), int)
-    places = jax.eval_shape(output, jax.random.key(0)).shape[1:-1]
-    for axis, (out, size) in enumerate(zip(places, input_shape[:-1], strict=True)):
-        seen = np.zeros(size, int)
-        for p in range(out):
-            low, high = view.bounds([p] * len(places))[axis]
-            seen[max(low, 0) : max(high, 0)] += 1
-        counts = np.multiply.outer(counts, seen)
+    spatial_shape = jax.eval_shape(output, jax.random.key(0)).shape[1:-1]
+    for axis, (num_positions, size) in enumerate(zip(spatial_shape, input_shape[:-1], strict=True)):
+        covered = np.zeros(size, int)
+        for position in range(num_positions):
+            start, stop = field.bounds([position] * len(spatial_shape))[axis]
+            covered[max(start, 0) : max(stop, 0)] += 1
+        counts = np.multiply.outer(counts, covered)
     return counts

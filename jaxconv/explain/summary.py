@@ -1,4 +1,4 @@
-"""Summary of a network: output, parameters, work and receptive field of each layer, as text, Markdown or JSON."""
+"""Model summary: output shape, parameters, MACs and receptive field of each layer, as text, Markdown or JSON."""
 
 import json
 import math
@@ -17,25 +17,26 @@ from jaxconv.utils.tables import as_text, new_table
 
 
 class LayerSummary(NamedTuple):
-    """One layer.
+    """Summary of one layer.
 
     Attributes:
-        name: its path, ``res1/body/conv2``.
+        name: path of the layer, ``res1/body/conv2``.
         kind: ``conv``, ``max_pool``, …
-        shape: of one example's output.
-        weights: learned numbers that are no biases: kernels and scales.
-        biases: the others.
-        state: running statistics, which are not learned.
-        macs: products of the forward pass for one example; an addition comes with each.
-        training_macs: with the gradients by the kernel and by the input, which take as many each. The input's
-            is left out where nothing before the layer is learned.
-        activation_bytes: of one example's output in float32, kept in training until the gradient comes back.
-        receptive_field: the receptive field in pixels, one entry a dimension; None where it is not known, as behind a
-            transposed convolution, and once the image's axes are gone.
-        effective_stride: how many pixels lie between what two neighbours see; None as ``receptive_field``.
-        dense_params: the weights of a fully connected layer between the same numbers, where this one has a kernel.
-        warning: what a reader may stumble over, or nothing.
-        facts: those of the layer, which are not in the JSON.
+        shape: output shape of one example.
+        weights: number of trainable kernel and scale values.
+        biases: number of biases.
+        state: number of running-statistics values, which are not trained.
+        macs: multiply-accumulate operations of the forward pass for one example.
+        training_macs: MACs of the forward pass and of the gradients with respect to kernel and input, ``macs`` each.
+            The gradient of the input is not counted if no earlier layer has parameters.
+        activation_bytes: size of one example's output in float32, which training stores for the backward pass.
+        receptive_field: size of the receptive field in pixels per dimension; None if unknown, as after a transposed
+            convolution, and without spatial axes.
+        effective_stride: distance in pixels between the receptive fields of neighboring outputs; None as
+            ``receptive_field``.
+        dense_params: number of weights of a fully connected layer with the same input and output; 0 without a kernel.
+        warning: note on unexpected behavior, or empty.
+        facts: the layer's facts, which are not part of the JSON.
     """
 
     name: str
@@ -55,12 +56,12 @@ class LayerSummary(NamedTuple):
 
     @property
     def params(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases."""
         return self.weights + self.biases
 
 
 class Summary(NamedTuple):
-    """A row for each layer, and what they come to together."""
+    """Summaries of the layers, and their totals."""
 
     input_shape: tuple[int, ...]
     rows: list[LayerSummary]
@@ -94,11 +95,11 @@ class Summary(NamedTuple):
         return self._sum("activation_bytes")
 
     def share(self, row: LayerSummary) -> float:
-        """The part of all parameters that are this layer's."""
+        """Return the layer's fraction of all parameters."""
         return row.params / self.params if self.params else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in names, lists and numbers."""
+        """Return the summary as JSON-serializable dicts, lists and numbers."""
         names = ("params", "weights", "biases", "state", "macs", "training_macs", "activation_bytes")
         return {
             "input_shape": list(self.input_shape),
@@ -107,22 +108,22 @@ class Summary(NamedTuple):
         }
 
     def _layer_dict(self, row: LayerSummary) -> dict[str, Any]:
-        shown = {name: value for name, value in row._asdict().items() if name != "facts"}
-        return {**shown, "params": row.params, "share": round(self.share(row), 6)}
+        fields = {name: value for name, value in row._asdict().items() if name != "facts"}
+        return {**fields, "params": row.params, "share": round(self.share(row), 6)}
 
     def _sum(self, name: str) -> int:
         return sum(getattr(row, name) for row in self.rows)
 
 
 def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
-    """A model in numbers; nothing is computed or compiled, and no parameter is made.
+    """Summarize a model from shapes alone: no parameter is allocated, and nothing is compiled or run.
 
     Args:
         model: a Layer.
-        input_shape: one example's, ``(H, W, C)``.
+        input_shape: shape of one example, ``(H, W, C)``.
 
     Raises:
-        InputError: the model cannot take such an example.
+        InputError: if the model cannot take such an example.
 
     Lecture rows 000-15 to 000-20, 001-17, 003-12, 004-19.
 
@@ -137,14 +138,14 @@ def summarize(model: Layer, input_shape: tuple[int, ...]) -> Summary:
     4816896
     """
     if not all(is_int(n) and n >= 1 for n in input_shape):
-        raise InputError(f"input_shape {input_shape}: every size should be a whole number of at least 1")
+        raise InputError(f"input_shape must be ints >= 1, got {input_shape}")
     if (count := math.prod(input_shape)) >= 2**31:
-        raise InputError(f"input_shape {input_shape}: an example of {count:,} numbers; there may be at most 2³¹ − 1")
+        raise InputError(f"input_shape must have at most 2³¹ − 1 values, got {input_shape}: {count:,} values")
     model = as_layer(model)
     params, state = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))
-    views = all_receptive_fields(model, input_shape)
+    fields = all_receptive_fields(model, input_shape)
     rows: list[LayerSummary] = []
-    _walk("", model, params, state, input_shape, False, views, rows)
+    _walk("", model, params, state, input_shape, False, fields, rows)
     return Summary(input_shape, rows)
 
 
@@ -155,92 +156,98 @@ def _walk(
     state: Any,
     input_shape: tuple[int, ...],
     learned: bool,
-    views: dict[str, PositionedReceptiveField | None],
+    fields: dict[str, PositionedReceptiveField | None],
     rows: list[LayerSummary],
 ) -> tuple[tuple[int, ...], bool]:
-    """Add a layer's rows, and return the shape of its output, and whether that depends on parameters."""
+    """Append the rows of a layer; return its output shape, and True if the output depends on parameters."""
     if not layer.children:
-        row = _row(path or layer.kind, layer, params, state, input_shape, learned, views[path or layer.kind])
-        rows.append(row)
-        return row.shape, learned or row.params > 0
-    ends: list[tuple[tuple[int, ...], bool]] = []
-    for name, part in layer.children:
-        shape, learnt = ends[-1] if ends and layer.merge is None else (input_shape, learned)
-        below = f"{path}/{name}" if path else name
-        ends.append(_walk(below, part, params.get(name, {}), state.get(name, {}), shape, learnt, views, rows))
+        summary = _layer_summary(
+            path or layer.kind, layer, params, state, input_shape, learned, fields[path or layer.kind]
+        )
+        rows.append(summary)
+        return summary.shape, learned or summary.params > 0
+    outputs: list[tuple[tuple[int, ...], bool]] = []
+    for name, child in layer.children:
+        shape, child_learned = outputs[-1] if outputs and layer.merge is None else (input_shape, learned)
+        child_path = f"{path}/{name}" if path else name
+        outputs.append(
+            _walk(child_path, child, params.get(name, {}), state.get(name, {}), shape, child_learned, fields, rows)
+        )
     if layer.merge is None:
-        return ends[-1]
-    return output_shape(layer, params, state, input_shape), any(end for _, end in ends)
+        return outputs[-1]
+    return output_shape(layer, params, state, input_shape), any(depends for _, depends in outputs)
 
 
-def _row(
+def _layer_summary(
     name: str,
     layer: Layer,
     params: Any,
     state: Any,
     input_shape: tuple[int, ...],
     learned: bool,
-    view: PositionedReceptiveField | None,
+    field: PositionedReceptiveField | None,
 ) -> LayerSummary:
     shape = output_shape(layer, params, state, input_shape)
-    biases = _size(params.get("bias"))
-    work = dense = 0
+    biases = _num_elements(params.get("bias"))
+    macs = dense_params = 0
     if "kernel" in params:
-        # A kernel is used once at every place of the output, by conv and dense alike; a stamp at every input.
-        places = input_shape[:-1] if layer.facts.kernel_use == "scatter" else shape[:-1]
-        work = math.prod(places) * math.prod(params["kernel"].shape)
-        dense = math.prod(input_shape) * math.prod(shape)
+        # conv and dense use the kernel once per output position, a transposed convolution once per input position.
+        positions = input_shape[:-1] if layer.facts.kernel_use == "scatter" else shape[:-1]
+        macs = math.prod(positions) * math.prod(params["kernel"].shape)
+        dense_params = math.prod(input_shape) * math.prod(shape)
     return LayerSummary(
         name,
         layer.kind,
         shape,
-        weights=_size(params) - biases,
+        weights=_num_elements(params) - biases,
         biases=biases,
-        state=_size(state),
-        macs=work,
-        training_macs=work * (3 if learned else 2),
+        state=_num_elements(state),
+        macs=macs,
+        training_macs=macs * (3 if learned else 2),
         activation_bytes=4 * math.prod(shape),
-        receptive_field=view.field.size if view else None,
-        effective_stride=view.field.effective_stride if view else None,
-        dense_params=dense,
-        warning=_lopsided(layer, name),
+        receptive_field=field.field.size if field else None,
+        effective_stride=field.field.effective_stride if field else None,
+        dense_params=dense_params,
+        warning=_asymmetric_padding_note(layer, name),
         facts=layer.facts,
     )
 
 
-def _lopsided(layer: Layer, name: str) -> str:
-    """A word about an even window that is padded to keep the size: there is no middle to lie over. Row 002-12."""
+def _asymmetric_padding_note(layer: Layer, name: str) -> str:
+    """Return a note if SAME padding of an even window is asymmetric, else an empty string. Lecture row 002-12."""
     window = layer.window
     if layer.facts.kernel_use != "slide" or window is None or window.padding not in ("SAME", "SAME_LOWER"):
         return ""
-    per = [np.broadcast_to(sizes, np.shape(window.size)).reshape(-1) for sizes in (window.size, window.dilation)]
-    spans = [dilated_size(int(size), int(dilation)) for size, dilation in zip(*per, strict=True)]
-    for reach in spans:
-        if reach % 2 == 0:
-            more = "after" if window.padding == "SAME" else "before"
-            return f"{name}: a window over {reach} pixels is padded by one more {more} it: an odd one has a middle"
+    sizes_and_dilations = [
+        np.broadcast_to(sizes, np.shape(window.size)).reshape(-1) for sizes in (window.size, window.dilation)
+    ]
+    extents = [dilated_size(int(size), int(dilation)) for size, dilation in zip(*sizes_and_dilations, strict=True)]
+    for extent in extents:
+        if extent % 2 == 0:
+            side = "after" if window.padding == "SAME" else "before"
+            return f"{name}: SAME padding of an even window ({extent} pixels) adds one pixel more {side} the image"
     return ""
 
 
-def _size(tree: Any) -> int:
+def _num_elements(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 FORMATS = ("terminal", "text", "markdown", "json")
-WIDE = 400  # more than any table takes
+MAX_WIDTH = 400  # wider than any table
 
 
 class Column(NamedTuple):
-    """A heading, a cell for each row, and one for the total; what is not ``needed`` gives way to a narrow terminal."""
+    """Table column: heading, cell of each row, and cell of the total; hidden in a narrow terminal unless required."""
 
     heading: str
     cell: Callable[[Summary, LayerSummary], str]
     total: Callable[[Summary], str] = lambda summary: ""
-    needed: bool = True
+    required: bool = True
 
 
-def _number(n: int) -> str:
-    return f"{n:,}" if n else ""
+def _format_number(value: int) -> str:
+    return f"{value:,}" if value else ""
 
 
 def _format_size(sizes: tuple[int, ...] | None) -> str:
@@ -250,38 +257,37 @@ def _format_size(sizes: tuple[int, ...] | None) -> str:
 COLUMNS = (
     Column("layer", lambda s, row: row.name, lambda s: "total"),
     Column("output shape", lambda s, row: str(row.shape)),
-    Column("parameters", lambda s, row: _number(row.params), lambda s: f"{s.params:,}"),
-    Column("weights", lambda s, row: _number(row.weights), lambda s: f"{s.weights:,}", False),
-    Column("biases", lambda s, row: _number(row.biases), lambda s: f"{s.biases:,}", False),
+    Column("parameters", lambda s, row: _format_number(row.params), lambda s: f"{s.params:,}"),
+    Column("weights", lambda s, row: _format_number(row.weights), lambda s: f"{s.weights:,}", False),
+    Column("biases", lambda s, row: _format_number(row.biases), lambda s: f"{s.biases:,}", False),
     Column("% params", lambda s, row: f"{s.share(row):.1%}" if row.params else "", lambda s: "", False),
-    Column("MACs", lambda s, row: _number(row.macs), lambda s: f"{s.macs:,}"),
+    Column("MACs", lambda s, row: _format_number(row.macs), lambda s: f"{s.macs:,}"),
     Column(
         "training MACs",
-        lambda s, row: _number(row.training_macs),
+        lambda s, row: _format_number(row.training_macs),
         lambda s: f"{s.training_macs:,}",
         False,
     ),
     Column("activations", lambda s, row: f"{row.activation_bytes:,} B", lambda s: f"{s.activation_bytes:,} B", False),
     Column("receptive field", lambda s, row: _format_size(row.receptive_field) or "all"),
-    Column("stride", lambda s, row: _format_size(row.effective_stride), needed=False),
-    Column("dense params", lambda s, row: _number(row.dense_params), needed=False),
+    Column("stride", lambda s, row: _format_size(row.effective_stride), required=False),
+    Column("dense params", lambda s, row: _format_number(row.dense_params), required=False),
 )
 
 
 @named_errors(name="summary")
-def format_summary(summary: Summary, format: str = "text", *, title: str = "", width: int = WIDE) -> str:
-    """A summary as a table, or as JSON.
+def format_summary(summary: Summary, format: str = "text", *, title: str = "", width: int = MAX_WIDTH) -> str:
+    """Format a summary as a table, followed by the warnings of its rows, or as JSON.
 
     Args:
-        summary: from :func:`jaxconv.explain.summarize`.
-        format: ``"terminal"``, with lines around; ``"text"``, ``"markdown"`` or ``"json"``.
-        title: above a table.
-        width: in letters; in a terminal that is narrower than the table some columns are left out, and it says so.
-
-    Below a table are the rows' notes, where there are any.
+        summary: result of :func:`jaxconv.explain.summarize`.
+        format: ``"terminal"`` (with box lines), ``"text"``, ``"markdown"`` or ``"json"``.
+        title: title above the table.
+        width: width of the terminal in characters. If it is narrower than the table, optional columns are hidden and
+            listed below.
 
     Raises:
-        InputError: an unknown format.
+        InputError: if the format is unknown.
 
     >>> from jaxconv.explain import summarize
     >>> from jaxconv.models import mlp
@@ -300,24 +306,24 @@ def format_summary(summary: Summary, format: str = "text", *, title: str = "", w
     boxes = {"terminal": box.HEAVY_HEAD, "text": box.SIMPLE_HEAD, "markdown": box.MARKDOWN}
     notes = "".join(f"\n{row.warning}" for row in summary.rows if row.warning)
     notes = f"\n{notes}" if format == "markdown" and notes else notes  # a table ends with an empty line
-    whole = _table(summary, COLUMNS, title, boxes[format])
-    if format != "terminal" or max(map(len, whole.splitlines())) <= width:
-        return whole + notes
-    left_out = ", ".join(column.heading for column in COLUMNS if not column.needed)
-    narrow = _table(summary, [column for column in COLUMNS if column.needed], title, boxes[format])
-    return f"{narrow}\n(a wider terminal, or --format text, shows more: {left_out}){notes}"
+    full = _table(summary, COLUMNS, title, boxes[format])
+    if format != "terminal" or max(map(len, full.splitlines())) <= width:
+        return full + notes
+    hidden = ", ".join(column.heading for column in COLUMNS if not column.required)
+    narrow = _table(summary, [column for column in COLUMNS if column.required], title, boxes[format])
+    return f"{narrow}\n(columns hidden in a narrow terminal: {hidden}; --format text shows all){notes}"
 
 
-def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title: str, lines: object) -> str:
+def _table(summary: Summary, columns: "list[Column] | tuple[Column, ...]", title: str, box_style: object) -> str:
     from rich import box
 
     name, *numbers = (column.heading for column in columns)
-    table = new_table(title, name, numbers=numbers, box=lines)
-    for shown in table.columns:
-        shown.no_wrap = True
+    table = new_table(title, name, numbers=numbers, box=box_style)
+    for column in table.columns:
+        column.no_wrap = True
     for row in summary.rows:
         table.add_row(*(column.cell(summary, row) for column in columns))
-    if lines is not box.MARKDOWN:
+    if box_style is not box.MARKDOWN:
         table.add_section()
     table.add_row(*(column.total(summary) for column in columns))
-    return "\n".join(filter(None, as_text(table, width=WIDE).splitlines()))
+    return "\n".join(filter(None, as_text(table, width=MAX_WIDTH).splitlines()))

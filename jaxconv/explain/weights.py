@@ -1,4 +1,4 @@
-"""Kernels as images, their color, their change in training, and histograms of weights and feature maps."""
+"""Kernels as images, their color and change in training, and histograms of weights and feature maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,15 +10,16 @@ import numpy as np
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 
-PER = ("filter", "layer")
+NORMALIZE_BY = ("filter", "layer")
 
 
 class KernelChange(NamedTuple):
-    """What became of each filter.
+    """Change of each filter between two kernels.
 
     Attributes:
-        relative: ``(O,)``, ``‖after − before‖ / ‖before‖``; infinite for a filter that was 0 and is not any more.
-        cosine: ``(O,)``, of the angle between them: 1 if it only grew, 0 if nothing of it is left; NaN for zeros.
+        relative: ``(O,)``, ``‖after − before‖ / ‖before‖``; infinite for a nonzero filter that was 0 before.
+        cosine: ``(O,)``, cosine of the angle between the filters: 1 if only the norm changed, 0 if they are orthogonal;
+            NaN if one of them is 0.
     """
 
     relative: jax.Array
@@ -27,65 +28,64 @@ class KernelChange(NamedTuple):
 
 @named_errors
 def kernel_images(kernel: Any, *, normalize_by: str = "filter") -> jax.Array:
-    """The filters of a first layer as images, grey or in colour, with 0 as the grey in the middle.
+    """Convert the filters of a first layer to gray or color images, with the value 0 as middle gray.
 
-    ``image[o] = ½ + ½ · kernel[…, o] / largest``
+    ``image[o] = ½ + ½ · kernel[…, o] / largest``, where ``largest`` is the largest absolute value.
 
     Args:
-        kernel: ``(kh, kw, C, O)``, with the C of images: 1 or 3.
-        normalize_by: where ``largest`` is the greatest absolute value, each ``"filter"`` or the whole ``"layer"``,
-            so that weak filters look weak.
+        kernel: ``(kh, kw, C, O)``, with C = 1 or 3.
+        normalize_by: scope of ``largest``: ``"filter"``, or ``"layer"`` to keep the relative strength of the filters.
 
     Returns:
         ``(O, kh, kw, C)``, from 0 to 1.
 
     Raises:
-        InputError: a kernel whose input is no image; :func:`kernel_channel_images` shows those.
+        InputError: if C is neither 1 nor 3 (use :func:`kernel_channel_images`) or ``normalize_by`` is unknown.
 
     Lecture rows 002-05, 003-23.
 
     >>> kernel_images(jnp.array([1.0, 0.0, -2.0]).reshape(1, 3, 1, 1))[0, 0, :, 0]
     Array([0.75, 0.5 , 0.  ], dtype=float32)
     """
-    kernel = _kernel(kernel)
+    kernel = _as_kernel(kernel)
     if kernel.shape[2] not in (1, 3):
         raise InputError(
-            f"kernel {kernel.shape} looks at {kernel.shape[2]} channels, which are no image (1 or 3); "
-            "kernel_channel_images shows each by itself"
+            f"kernel must have 1 or 3 input channels, got {kernel.shape}; use kernel_channel_images, "
+            "which shows one channel at a time"
         )
-    return 0.5 + 0.5 * jnp.moveaxis(_scaled(kernel, normalize_by), -1, 0)
+    return 0.5 + 0.5 * jnp.moveaxis(_scale_by_max(kernel, "normalize_by", normalize_by), -1, 0)
 
 
 @named_errors
 def kernel_channel_images(kernel: Any, *, per: str = "filter") -> jax.Array:
-    """What each filter does with each channel of its input.
+    """Convert each channel of each filter to an image: ``image[o, c] = kernel[:, :, c, o] / largest``.
 
     Args:
         kernel: ``(kh, kw, C, O)``.
-        per: as for :func:`kernel_images`.
+        per: scope of ``largest``, the largest absolute value: ``"filter"`` or ``"layer"``, as ``normalize_by`` of
+            :func:`kernel_images`.
 
     Returns:
         ``(O, C, kh, kw)``, from −1 to 1.
 
     Raises:
-        InputError: no such kernel.
+        InputError: if ``kernel`` is not a nonempty float array ``(kh, kw, C, O)`` or ``per`` is unknown.
 
     Lecture row 002-05.
 
     >>> kernel_channel_images(jnp.array([1.0, -4.0]).reshape(1, 1, 2, 1)).tolist()
     [[[[0.25]], [[-1.0]]]]
     """
-    return jnp.moveaxis(_scaled(_kernel(kernel), per), (2, 3), (1, 0))
+    return jnp.moveaxis(_scale_by_max(_as_kernel(kernel), "per", per), (2, 3), (1, 0))
 
 
 @named_errors
 def colorfulness(kernel: Any) -> jax.Array:
-    """The share of each filter's energy that is not grey: 0 if it looks at all three channels alike, 1 if it only
-    compares them.
+    """Compute the fraction of each filter's energy that is not gray: ``‖k − gray‖² / ‖k‖²``.
 
-    ``‖k − grey‖² / ‖k‖²`` where ``grey`` has the mean of the three channels in each. These are at right angles, so
-    that ``‖k‖² = ‖grey‖² + ‖k − grey‖²``. A filter that looks at one channel alone has ⅔, and so have random ones on
-    average; a filter of zeros has no colour: 0.
+    ``gray`` has the mean of the three channels in each channel. It is orthogonal to the rest:
+    ``‖k‖² = ‖gray‖² + ‖k − gray‖²``. The fraction is 0 if the three channels have equal weights and 1 if their weights
+    sum to 0. It is ⅔ for a filter of one channel and, on average, for random filters. A filter of zeros has 0.
 
     Args:
         kernel: ``(kh, kw, 3, O)``.
@@ -94,73 +94,73 @@ def colorfulness(kernel: Any) -> jax.Array:
         ``(O,)``, from 0 to 1.
 
     Raises:
-        InputError: a kernel whose input has not three channels.
+        InputError: if the kernel does not have three input channels.
 
-    Source: of AlexNet's first filters one half are edges without colour, the other blobs of colour (Krizhevsky et
+    Source: half of AlexNet's first filters are edges without color, the other half blobs of color (Krizhevsky et
     al., 2012, figure 3, https://papers.nips.cc/paper/4824). Lecture row 003-23.
 
-    >>> grey, red_minus_green, red = [1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 0.0, 0.0]
-    >>> colorfulness(jnp.array([grey, red_minus_green, red]).T.reshape(1, 1, 3, 3)).round(3)
+    >>> gray, red_minus_green, red = [1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 0.0, 0.0]
+    >>> colorfulness(jnp.array([gray, red_minus_green, red]).T.reshape(1, 1, 3, 3)).round(3)
     Array([0.   , 1.   , 0.667], dtype=float32)
     """
-    kernel = _kernel(kernel)
+    kernel = _as_kernel(kernel)
     if kernel.shape[2] != 3:
-        raise InputError(f"kernel {kernel.shape} has not the three channels of colours: (kh, kw, 3, O)")
-    kernel = kernel / _or_one(jnp.max(jnp.abs(kernel), axis=(0, 1, 2), keepdims=True))
-    colour = kernel - jnp.mean(kernel, axis=2, keepdims=True)
+        raise InputError(f"kernel must have 3 input channels, (kh, kw, 3, O), got {kernel.shape}")
+    kernel = kernel / _nonzero(jnp.max(jnp.abs(kernel), axis=(0, 1, 2), keepdims=True))
+    color = kernel - jnp.mean(kernel, axis=2, keepdims=True)
     energy = jnp.sum(kernel**2, axis=(0, 1, 2))
-    return jnp.sum(colour**2, axis=(0, 1, 2)) / _or_one(energy)
+    return jnp.sum(color**2, axis=(0, 1, 2)) / _nonzero(energy)
 
 
 @named_errors
 def kernel_change(before: Any, after: Any) -> KernelChange:
-    """How far training has moved each filter, and how much of its direction is left.
+    """Compute the relative change of each filter and the cosine between its old and new value.
 
     Args:
         before, after: ``(kh, kw, C, O)``.
 
     Raises:
-        InputError: kernels of two shapes.
+        InputError: if the two shapes differ.
 
-    >>> found = kernel_change(jnp.ones((1, 2, 1, 1)), jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1))
-    >>> round(float(found.relative[0]), 4), float(found.cosine[0])
+    >>> change = kernel_change(jnp.ones((1, 2, 1, 1)), jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1))
+    >>> round(float(change.relative[0]), 4), float(change.cosine[0])
     (1.4142, 0.0)
     """
-    before, after = _kernel(before), _kernel(after)
+    before, after = _as_kernel(before), _as_kernel(after)
     if before.shape != after.shape:
-        raise InputError(f"kernels {before.shape} and {after.shape} are not of one layer")
-    size = lambda kernel: jnp.sqrt(jnp.sum(kernel**2, axis=(0, 1, 2)))  # noqa: E731
-    product = jnp.sum(before * after, axis=(0, 1, 2))
-    cosine = jnp.clip(product / (size(before) * size(after)), -1, 1)
-    return KernelChange(jnp.where(size(after - before) > 0, size(after - before) / size(before), 0), cosine)
+        raise InputError(f"before and after must have the same shape, got {before.shape} and {after.shape}")
+    norm = lambda kernel: jnp.sqrt(jnp.sum(kernel**2, axis=(0, 1, 2)))  # noqa: E731
+    dot_product = jnp.sum(before * after, axis=(0, 1, 2))
+    cosine = jnp.clip(dot_product / (norm(before) * norm(after)), -1, 1)
+    return KernelChange(jnp.where(norm(after - before) > 0, norm(after - before) / norm(before), 0), cosine)
 
 
-def _kernel(kernel: Any) -> jax.Array:
+def _as_kernel(kernel: Any) -> jax.Array:
     kernel = jnp.asarray(kernel)
     if kernel.ndim != 4 or 0 in kernel.shape or not jnp.issubdtype(kernel.dtype, jnp.floating):
-        raise InputError(f"kernel {kernel.dtype}{kernel.shape} should be floats, (kh, kw, C, O)")
+        raise InputError(f"kernel must be nonempty floats (kh, kw, C, O), got {kernel.dtype}{kernel.shape}")
     return kernel
 
 
-def _scaled(kernel: jax.Array, per: str) -> jax.Array:
-    checks.one_of("per", per, PER)
-    axes = (0, 1, 2) if per == "filter" else (0, 1, 2, 3)
-    return kernel / _or_one(jnp.max(jnp.abs(kernel), axis=axes, keepdims=True))
+def _scale_by_max(kernel: jax.Array, argument: str, scope: str) -> jax.Array:
+    checks.one_of(argument, scope, NORMALIZE_BY)
+    axes = (0, 1, 2) if scope == "filter" else (0, 1, 2, 3)
+    return kernel / _nonzero(jnp.max(jnp.abs(kernel), axis=axes, keepdims=True))
 
 
-def _or_one(size: jax.Array) -> jax.Array:
-    """What to divide by: of nothing but zeros, 1."""
-    return jnp.where(size > 0, size, jnp.ones_like(size))
+def _nonzero(divisor: jax.Array) -> jax.Array:
+    """Return the divisor with every 0 replaced by 1."""
+    return jnp.where(divisor > 0, divisor, jnp.ones_like(divisor))
 
 
 class Histogram(NamedTuple):
-    """How many numbers there are between each edge and the next.
+    """Counts of the values between consecutive bin edges.
 
     Attributes:
-        counts: ``(bins,)``; of the finite numbers.
+        counts: ``(bins,)``, number of finite values per bin.
         edges: ``(bins + 1,)``.
-        nan: how many are no number.
-        inf: how many are infinite.
+        nan: number of NaN values.
+        inf: number of infinite values.
     """
 
     counts: np.ndarray
@@ -171,41 +171,41 @@ class Histogram(NamedTuple):
 
 @named_errors
 def histograms(arrays: Mapping[str, Any], *, bins: int | Sequence[float] = 50) -> dict[str, Histogram]:
-    """A histogram of every array of params, or of feature maps.
+    """Compute a histogram of every array, such as params or feature maps.
 
     Args:
-        arrays: dicts of arrays, nested or not: params, state, what :func:`feature_maps` returns.
-        bins: how many, of one width, from an array's least finite number to its largest; or their edges, and what is
-            beyond them is not counted.
+        arrays: dict of arrays, possibly nested: params, state, or the result of :func:`feature_maps`.
+        bins: number of bins of equal width, from the smallest finite value of an array to its largest; or the bin
+            edges, where values outside are not counted.
 
     Returns:
-        One for each array, named ``conv1/kernel``, in the order of the dicts.
+        :class:`Histogram` by path, such as ``conv1/kernel``, in the order of the dicts.
 
     Raises:
-        InputError: no array, or no bin.
+        InputError: if there is no array, ``bins`` is less than 1, or the edges do not increase.
 
-    >>> found = histograms({"conv1": {"bias": np.array([0.0, 0.1, 1.0, np.nan])}}, bins=2)
-    >>> found["conv1/bias"].counts.tolist(), found["conv1/bias"].edges.tolist(), found["conv1/bias"].nan
+    >>> bias = histograms({"conv1": {"bias": np.array([0.0, 0.1, 1.0, np.nan])}}, bins=2)["conv1/bias"]
+    >>> bias.counts.tolist(), bias.edges.tolist(), bias.nan
     ([2, 1], [0.0, 0.5, 1.0], 1)
     """
     if isinstance(bins, int):
         checks.at_least(1, bins=bins)
     elif len(bins) < 2 or np.any(np.diff(bins) <= 0):
-        raise InputError(f"bins={bins!r} should be a number of bins, or edges that go up")
-    found: dict[str, Histogram] = {}
+        raise InputError(f"bins must be an int or increasing edges, got {bins!r}")
+    results: dict[str, Histogram] = {}
 
     def collect(path: str, tree: Any) -> None:
         if isinstance(tree, Mapping):
-            for name, below in tree.items():
-                collect(f"{path}/{name}" if path else str(name), below)
+            for name, subtree in tree.items():
+                collect(f"{path}/{name}" if path else str(name), subtree)
             return
         array = np.asarray(tree).astype(np.float64).ravel()
         finite = array[np.isfinite(array)]
-        nan = int(np.isnan(array).sum())
+        num_nan = int(np.isnan(array).sum())
         counts, edges = np.histogram(finite, bins)
-        found[path] = Histogram(counts, edges, nan, len(array) - len(finite) - nan)
+        results[path] = Histogram(counts, edges, num_nan, len(array) - len(finite) - num_nan)
 
     collect("", arrays)
-    if not found or "" in found:
-        raise InputError("dicts of arrays are wanted, such as params, and at least one array")
-    return found
+    if not results or "" in results:
+        raise InputError("arrays must be a dict of at least one array, such as params")
+    return results

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxconv.errors import InputError, named_errors
 from jaxconv.explain import CORRUPTIONS, ShiftResult
-from jaxconv.explain.corruptions import at_strengths
+from jaxconv.explain.corruptions import corrupt_at_severities
 from jaxconv.plot.figures import literal
 from jaxconv.plot.rgb import to_rgb
 
@@ -195,6 +195,6 @@ def accuracy_vs_severity(
 
 def _side_by_side(image: np.ndarray, name: str, severities: Sequence[float]) -> np.ndarray:
     """The image at each strength, with a gap between them, as one picture."""
-    seen = [to_rgb(each) for each in np.asarray(at_strengths(image, name, severities))]
+    seen = [to_rgb(each) for each in np.asarray(corrupt_at_severities(image, name, severities))]
     gap = np.full((len(image), max(1, len(image) // 14), 3), 255, np.uint8)
     return np.concatenate([part for each in seen for part in (gap, each)][1:], axis=1)

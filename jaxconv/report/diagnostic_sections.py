@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxconv import plot
 from jaxconv.explain import corruption_accuracy, coverage_map, diagnose, feature_maps, histograms, translation_test
-from jaxconv.explain.corruptions import CORRUPTIONS, at_strengths
+from jaxconv.explain.corruptions import CORRUPTIONS, corrupt_at_severities
 from jaxconv.explain.diagnostics import LayerDiagnosis
 from jaxconv.explain.receptive_fields import all_receptive_fields
 from jaxconv.layers.traversal import named_layers
@@ -98,7 +98,7 @@ def robustness_section(subject: ReportContext) -> Section:
 def _spoilt(image: np.ndarray, name: str, severities: Sequence[float]) -> list[ImageTile]:
     return [
         tile(rgb.to_rgb(each), f"{name} of {strength:g}")
-        for each, strength in zip(np.asarray(at_strengths(image, name, severities)), severities, strict=True)
+        for each, strength in zip(np.asarray(corrupt_at_severities(image, name, severities)), severities, strict=True)
     ]
 
 

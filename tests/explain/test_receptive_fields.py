@@ -1,4 +1,4 @@
-"""Receptive fields: the box of every layer against the pixels that its outputs really depend on."""
+"""Receptive fields: the bounds of every layer, against the pixels with a nonzero gradient."""
 
 from functools import partial
 
@@ -56,52 +56,52 @@ NETWORKS = {
 }
 
 
-def seen_by(model, layer):
-    """For every output place of a layer, the pixels on which it depends for one of many images: (places…, H, W)."""
+def contributing_pixels(model, layer):
+    """Return the pixels on which each output position depends for some of 40 images: bool (*positions, H, W)."""
     params, state = model.init(jax.random.key(1), IN_SHAPE)
     images = jax.random.normal(jax.random.key(2), (40, *IN_SHAPE))
 
-    def answers(image):
+    def channel_sum(image):
         y = explain.feature_maps(model, params, state, image[None], layers=(layer,))[layer][0]
-        return jnp.tanh(y).sum(axis=-1)  # a sum of channels as it is, of a layer norm, is 0
+        return jnp.tanh(y).sum(axis=-1)  # the plain sum over channels is constant after a layer norm
 
-    jacobian = jax.jit(jax.vmap(jax.jacrev(answers)))(images)
+    jacobian = jax.jit(jax.vmap(jax.jacrev(channel_sum)))(images)
     return np.any(np.asarray(jacobian)[..., 0] != 0, axis=0)
 
 
-def corners(pixels):
-    """From the first to the last, in each dimension."""
-    return tuple((int(found.min()), int(found.max()) + 1) for found in np.nonzero(pixels))
+def pixel_bounds(pixels):
+    """Return the span from the first to the last pixel, per dimension."""
+    return tuple((int(indices.min()), int(indices.max()) + 1) for indices in np.nonzero(pixels))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_box_holds_exactly_the_pixels_with_a_gradient(name):  # row 001-17
+def test_bounds_match_pixels_with_gradient(name):  # row 001-17
     model = NETWORKS[name]
     for layer in explain.layer_names(model):
-        field, seen = receptive_field_of(model, IN_SHAPE, layer), seen_by(model, layer)
-        for place in np.ndindex(seen.shape[:2]):
-            box = field.bounds(place)
-            real = tuple((max(low, 0), min(high, n)) for (low, high), n in zip(box, IN_SHAPE))
-            inside = tuple(slice(*side) for side in real)
-            if name == "dilation" and real != box:
-                # What would be seen through a tap that lies on the padding of a layer in between is not seen.
-                assert seen[place].sum() == seen[place][inside].sum()
+        field, contributing = receptive_field_of(model, IN_SHAPE, layer), contributing_pixels(model, layer)
+        for position in np.ndindex(contributing.shape[:2]):
+            bounds = field.bounds(position)
+            inside_bounds = tuple((max(low, 0), min(high, n)) for (low, high), n in zip(bounds, IN_SHAPE))
+            inside = tuple(slice(*span) for span in inside_bounds)
+            if name == "dilation" and inside_bounds != bounds:
+                # Pixels that are reached only through the padding of an earlier layer do not contribute.
+                assert contributing[position].sum() == contributing[position][inside].sum()
                 continue
-            assert corners(seen[place]) == real, (layer, place, box)
+            assert pixel_bounds(contributing[position]) == inside_bounds, (layer, position, bounds)
             if name in ("serial", "pools"):
-                assert seen[place][inside].all()  # no holes in it either
+                assert contributing[position][inside].all()  # without gaps
 
 
-def test_it_is_as_large_as_the_table_says():
+def test_field_sizes_match_summary():
     for name in ("lenet5", "mnist_cnn", "vgg6"):
         spec = models.get_model(name)
         table = {row.name: row.receptive_field for row in explain.summarize(spec.create(), spec.input_shape).rows}
-        found = all_receptive_fields(spec.create(), spec.input_shape)
-        assert {path: field and field.field.size for path, field in found.items()} == table
-        assert tuple(found) == explain.layer_names(spec.create())
+        fields = all_receptive_fields(spec.create(), spec.input_shape)
+        assert {path: field and field.field.size for path, field in fields.items()} == table
+        assert tuple(fields) == explain.layer_names(spec.create())
 
 
-def unknown_join():
+def custom_merge():
     branches = parallel(Conv(2, 3, padding="SAME"), Conv(2, 1))
     return branches._replace(merge=lambda x, y: x * y["conv1"].mean((1, 2), keepdims=True) + y["conv2"])
 
@@ -117,49 +117,45 @@ def unknown_join():
         (serial(lambda x: x[:, ::2], Conv(1, 1)), "conv1"),
         (residual(GroupNorm(1)), "res"),
         (parallel(lambda x: x[:, :5, :5], Conv(1, (9, 7))), "parallel"),
-        (parallel(Conv(1, (3, 11), stride=2), Conv(1, (8, 11))), "parallel"),  # (6, 1) of both, stepping unequally
-        (unknown_join(), "parallel"),
-        (
-            serial(partial(ops.max_pool, window_shape=3, stride=1, padding="SAME")),
-            "max_pool1",
-        ),  # its window is not stated
+        (parallel(Conv(1, (3, 11), stride=2), Conv(1, (8, 11))), "parallel"),  # both are (6, 1), with unequal strides
+        (custom_merge(), "parallel"),
+        # A partial function declares no window.
+        (serial(partial(ops.max_pool, window_shape=3, stride=1, padding="SAME")), "max_pool1"),
     ],
 )
-def test_where_nothing_is_known_there_is_no_view(model, layer):
+def test_unknown_receptive_field_is_none(model, layer):
     assert receptive_field_of(model, (13, 11, 4), layer) is None
 
 
-def test_a_part_of_a_branch_is_still_known_where_the_whole_is_not():
+def test_branch_field_is_known_if_merge_is_not():
     model = parallel(Conv(2, 3, padding="SAME"), serial(Conv(1, 2, padding="SAME"), GroupNorm(1)))
-    found = all_receptive_fields(model, (6, 6, 1))
-    assert found["serial1/conv1"].bounds((0, 5)) == ((0, 2), (5, 7))
-    assert found["conv1"].bounds((0, 5)) == ((-1, 2), (4, 7))
-    assert found["serial1/gn1"] is None and found["parallel"] is None
+    fields = all_receptive_fields(model, (6, 6, 1))
+    assert fields["serial1/conv1"].bounds((0, 5)) == ((0, 2), (5, 7))
+    assert fields["conv1"].bounds((0, 5)) == ((-1, 2), (4, 7))
+    assert fields["serial1/gn1"] is None and fields["parallel"] is None
 
 
-def test_other_dimensions_and_a_layer_with_a_window_of_its_own():
+def test_bounds_in_1d_3d_and_with_custom_window():
     assert receptive_field_of(
         serial(Conv(2, 3, padding="CAUSAL"), Conv(1, 3, padding="CAUSAL")), (9, 1), "conv2"
     ).bounds((4,)) == ((0, 5),)
     cube = serial(Conv(1, 2), MaxPool((1, 2, 3)))
     assert receptive_field_of(cube, (5, 5, 7, 1), "max_pool1").bounds((1, 1, 1)) == ((1, 3), (2, 5), (3, 7))
-    overhanging = serial(
-        MaxPool(3, ceil_mode=True)
-    )  # the window is larger than the image, and has its place all the same
+    overhanging = serial(MaxPool(3, ceil_mode=True))  # the window is larger than the image
     assert receptive_field_of(overhanging, (2, 4, 1), "max_pool1").bounds((0, 1)) == ((0, 3), (3, 6))
-    every_second: Layer = stateless("every_second", lambda x: x[:, ::2, ::2], window=Window(1, stride=2))
-    assert receptive_field_of(serial(Conv(1, 3), every_second), (9, 9, 1), "every_second1").bounds((1, 2)) == (
+    subsample: Layer = stateless("subsample", lambda x: x[:, ::2, ::2], window=Window(1, stride=2))
+    assert receptive_field_of(serial(Conv(1, 3), subsample), (9, 9, 1), "subsample1").bounds((1, 2)) == (
         (2, 5),
         (4, 7),
     )
 
 
-def test_rows_have_a_view_without_axes():
-    views = all_receptive_fields(serial(flatten, Dense(4), GroupNorm(2), relu), (6,)).values()
-    assert [view.bounds(()) for view in views] == [()] * 4
+def test_vector_input_has_empty_bounds():
+    fields = all_receptive_fields(serial(flatten, Dense(4), GroupNorm(2), relu), (6,)).values()
+    assert [field.bounds(()) for field in fields] == [()] * 4
 
 
-def test_what_cannot_be_is_told():
+def test_receptive_field_invalid_arguments_raise():
     model = serial(Conv(2, 3), relu)
     with pytest.raises(InputError, match=r"receptive_field_of: unknown layer 'conv2': did you mean 'conv1'\?"):
         receptive_field_of(model, (8, 8, 1), "conv2")

@@ -1,4 +1,4 @@
-"""The sum behind one number: it has the terms it should, and reads as in the lectures."""
+"""Terms and text of arithmetic, as in the lectures."""
 
 import json
 from pathlib import Path
@@ -15,24 +15,25 @@ IMAGE = np.array(TABLES["s002_image_10x10x3"], np.float32)[None]
 VERTICAL = np.repeat(np.array(TABLES["s002_vertical_filter"], np.float32)[:, :, None, None], 3, axis=2)
 
 
-def test_75_products_and_a_bias(rng):
+def test_conv_has_75_products_and_bias(rng):
     """Lecture row 001-05."""
     x, kernel = (rng.normal(size=size).astype(np.float32) for size in [(1, 32, 32, 3), (5, 5, 3, 2)])
-    got = arithmetic("conv", x, kernel, np.array([1, 2], np.float32), index=(0, 27, 3, 1))
-    assert len(got.terms) == 75 and [len(group.terms) for group in got.groups] == [25, 25, 25] and got.bias == 2
-    assert [group.label for group in got.groups] == ["channel 0", "channel 1", "channel 2"]
-    # The 8th tap of channel 1 is (1, 2), on the pixel one below and two to the right.
-    pixel, tap = got.groups[1].terms[7].numbers
-    assert (pixel.where, tap.where) == ("x[0,28,5,1]", "kernel[1,2,1,1]")
-    assert (pixel.value, tap.value) == (x[0, 28, 5, 1], kernel[1, 2, 1, 1])
-    assert not any(term.padding for term in got.terms)
+    result = arithmetic("conv", x, kernel, np.array([1, 2], np.float32), index=(0, 27, 3, 1))
+    assert len(result.terms) == 75 and result.bias == 2
+    assert [len(group.terms) for group in result.groups] == [25, 25, 25]
+    assert [group.label for group in result.groups] == ["channel 0", "channel 1", "channel 2"]
+    # The 8th kernel offset of channel 1 is (1, 2): one pixel down and two to the right.
+    pixel, weight = result.groups[1].terms[7].numbers
+    assert (pixel.where, weight.where) == ("x[0,28,5,1]", "kernel[1,2,1,1]")
+    assert (pixel.value, weight.value) == (x[0, 28, 5, 1], kernel[1, 2, 1, 1])
+    assert not any(term.padding for term in result.terms)
 
 
-def test_corners_are_used_least():
-    """Lecture row 001-23: pixel (1, 1) feeds 1 output, (2, 2) 4 and (3, 3) 9; and the coverage of any other window."""
+def test_conv_input_gradient_terms_match_coverage():
+    """Lecture row 001-23: pixel (1, 1) feeds 1 output, (2, 2) 4 and (3, 3) 9; and the coverage of another window."""
     x, kernel, dy = np.ones((1, 7, 7, 1)), np.ones((3, 3, 1, 1)), np.ones((1, 5, 5, 1))
-    used = [len(arithmetic("conv", x, kernel, wrt="x", dy=dy, index=(0, i, i, 0)).terms) for i in range(4)]
-    assert used == [1, 4, 9, 9]
+    num_terms = [len(arithmetic("conv", x, kernel, wrt="x", dy=dy, index=(0, i, i, 0)).terms) for i in range(4)]
+    assert num_terms == [1, 4, 9, 9]
     counts = shapes.coverage(shapes.Window((3, 3), 2, 1, 2), (7, 7))
     options = {"stride": 2, "padding": 1, "dilation": 2}
     dy = np.ones(ops.conv(x, kernel, **options).shape)
@@ -40,31 +41,31 @@ def test_corners_are_used_least():
         assert len(arithmetic("conv", x, kernel, wrt="x", dy=dy, index=(0, i, j, 0), **options).terms) == counts[i, j]
 
 
-def test_padding_is_written_and_flagged():
+def test_conv_padding_is_written_and_flagged():
     x, kernel = np.arange(1.0, 4)[None, :, None], np.array([5.0, 6, 7])[:, None, None]
-    got = arithmetic("conv", x, kernel, index=(0, 0, 0), padding="SAME")
-    assert str(got) == "conv: y[0, 0, 0]\n  channel 0: 0·5 + 1·6 + 2·7 = 20"
-    assert [term.padding for term in got.terms] == [True, False, False]
-    assert got.terms[0].numbers[0].where == "outside"
-    got = arithmetic("conv", x, kernel, index=(0, 0, 0), padding="SAME", padding_mode="circular")
-    assert str(got) == "conv: y[0, 0, 0]\n  channel 0: 3·5 + 1·6 + 2·7 = 35"
-    assert got.terms[0].padding and got.terms[0].numbers[0].where == "x[0,2,0]"
-    got = arithmetic("conv", x, kernel, wrt="kernel", dy=x, index=(2, 0, 0), padding="SAME")
-    assert str(got) == "conv: d_kernel[2, 0, 0]\n  example 0: 2·1 + 3·2 + 0·3 = 8"
-    assert [term.padding for term in got.terms] == [False, False, True]
-    # In two dimensions one of them is enough to be on the padding.
+    result = arithmetic("conv", x, kernel, index=(0, 0, 0), padding="SAME")
+    assert str(result) == "conv: y[0, 0, 0]\n  channel 0: 0·5 + 1·6 + 2·7 = 20"
+    assert [term.padding for term in result.terms] == [True, False, False]
+    assert result.terms[0].numbers[0].where == "outside"
+    result = arithmetic("conv", x, kernel, index=(0, 0, 0), padding="SAME", padding_mode="circular")
+    assert str(result) == "conv: y[0, 0, 0]\n  channel 0: 3·5 + 1·6 + 2·7 = 35"
+    assert result.terms[0].padding and result.terms[0].numbers[0].where == "x[0,2,0]"
+    result = arithmetic("conv", x, kernel, wrt="kernel", dy=x, index=(2, 0, 0), padding="SAME")
+    assert str(result) == "conv: d_kernel[2, 0, 0]\n  example 0: 2·1 + 3·2 + 0·3 = 8"
+    assert [term.padding for term in result.terms] == [False, False, True]
+    # In two dimensions, padding along one axis suffices.
     image = np.arange(1.0, 5).reshape(1, 2, 2, 1)
     for padding_mode in ("zeros", "replicate"):
         options = {"padding": ((1, 0), (0, 0)), "padding_mode": padding_mode}
-        got = arithmetic("conv", image, np.ones((2, 2, 1, 1)), index=(0, 0, 0, 0), **options)
-        assert [term.padding for term in got.terms] == [True, True, False, False]
+        result = arithmetic("conv", image, np.ones((2, 2, 1, 1)), index=(0, 0, 0, 0), **options)
+        assert [term.padding for term in result.terms] == [True, True, False, False]
 
 
-def test_the_image_and_the_vertical_filter():
-    """Lecture row 002-13: R = −448, G = −91, B = 472, total −67, and the whole table."""
-    got = arithmetic(ops.conv, IMAGE, VERTICAL, index=(0, 0, 0, 0))
-    assert [group.subtotal for group in got.groups] == [-448, -91, 472]
-    assert str(got) == (
+def test_conv_text_of_image_and_vertical_filter():
+    """Lecture row 002-13: R = −448, G = −91, B = 472, total −67, and the full table."""
+    result = arithmetic(ops.conv, IMAGE, VERTICAL, index=(0, 0, 0, 0))
+    assert [group.subtotal for group in result.groups] == [-448, -91, 472]
+    assert str(result) == (
         "conv: y[0, 0, 0, 0]\n"
         "  channel 0: 3·1 + 3·0 + 98·(-1) + 3·1 + 170·0 + 206·(-1) + 102·1 + 220·0 + 252·(-1) = -448\n"
         "  channel 1: 51·1 + 51·0 + 163·(-1) + 51·1 + 178·0 + 196·(-1) + 169·1 + 170·0 + 3·(-1) = -91\n"
@@ -77,39 +78,39 @@ def test_the_image_and_the_vertical_filter():
     np.testing.assert_array_equal(table, TABLES["s002_valid_8x8"])
 
 
-def test_the_edge():
-    """Lecture row 002-07: each channel gives 75, together 225."""
+def test_conv_text_of_edge():
+    """Lecture row 002-07: each channel gives 75, in total 225."""
     edge = np.repeat(np.array(TABLES["s002_edge_image_10x10"], np.float32)[None, :, :, None], 3, axis=3)
-    got = arithmetic("conv", edge, VERTICAL, index=(0, 2, 3, 0))
+    result = arithmetic("conv", edge, VERTICAL, index=(0, 2, 3, 0))
     ones = "25·1 + 25·0 + 0·(-1) + 25·1 + 25·0 + 0·(-1) + 25·1 + 25·0 + 0·(-1) = 75"
-    assert [group.line for group in got.groups] == [f"channel {c}: {ones}" for c in range(3)]
-    assert str(got).endswith("  total: 75 + 75 + 75 = 225")
+    assert [group.line for group in result.groups] == [f"channel {c}: {ones}" for c in range(3)]
+    assert str(result).endswith("  total: 75 + 75 + 75 = 225")
 
 
-def test_the_padded_digit():
-    """Lecture row 004-06: the first two windows as they are written there, and the whole table."""
+def test_conv_text_of_padded_digit():
+    """Lecture row 004-06: text of the first two windows, and the full table."""
     digit = np.array(TABLES["s004_digit"], np.float32)[None, :, :, None]
     kernel = np.array(TABLES["s004_filter"], np.float32)[:, :, None, None]
 
-    def at(i, j):
+    def output(i, j):
         return arithmetic("conv", digit, kernel, np.zeros(1, np.float32), index=(0, i, j, 0), padding=1)
 
-    assert str(at(0, 0)) == (
+    assert str(output(0, 0)) == (
         "conv: y[0, 0, 0, 0]\n"
         "  channel 0: 0·(-1) + 0·(-1) + 0·(-1) + 0·1 + (-1)·1 + 1·1 + 0·(-1) + (-1)·(-1) + 1·(-1) = 0\n"
         "  total: 0 + 0 (bias) = 0"
     )
-    assert at(0, 1).groups[0].line.endswith("(-1)·1 + 1·1 + (-1)·1 + (-1)·(-1) + 1·(-1) + (-1)·(-1) = 0")
-    np.testing.assert_array_equal([[at(i, j).total for j in range(5)] for i in range(5)], TABLES["s004_out"])
+    assert output(0, 1).groups[0].line.endswith("(-1)·1 + 1·1 + (-1)·1 + (-1)·(-1) + 1·(-1) + (-1)·(-1) = 0")
+    np.testing.assert_array_equal([[output(i, j).total for j in range(5)] for i in range(5)], TABLES["s004_out"])
 
 
-def test_the_lines_of_backpropagation():
-    """Lecture rows 001-21 and 001-22, with ∂E/∂X23 and ∂E/∂X33 as they should be."""
+def test_conv_gradient_terms_match_lecture():
+    """Lecture rows 001-21 and 001-22, with ∂E/∂X23 and ∂E/∂X33 corrected."""
     x, kernel = np.arange(1.0, 10).reshape(1, 3, 3, 1), np.arange(1.0, 5).reshape(2, 2, 1, 1)
     dy = np.array([[1.0, 2], [3, 4]]).reshape(1, 2, 2, 1)
 
-    def factors(of, *at):
-        terms = arithmetic("conv", x, kernel, wrt=of, index=at, dy=dy).terms
+    def factors(wrt, *index):
+        terms = arithmetic("conv", x, kernel, wrt=wrt, index=index, dy=dy).terms
         return [
             tuple(number.at[1:3] if number.of != "kernel" else number.at[:2] for number in t.numbers) for t in terms
         ]
@@ -124,7 +125,7 @@ def test_the_lines_of_backpropagation():
     )
 
 
-def test_who_wins_a_window():
+def test_pooling_text_matches_lecture():
     """Lecture rows 001-24 and 002-29."""
     y = np.array(TABLES["s002_valid_8x8"], np.float32)[None, :, :, None]
     assert str(arithmetic("max_pool", y, 2, index=(0, 0, 0, 0))) == (
@@ -146,10 +147,12 @@ def test_who_wins_a_window():
     )
     split = arithmetic("max_pool", x, 3, stride=1, index=(0, 2, 0), wrt="x", dy=dy, ties="split")
     assert "dy[0,0,0] = 2 goes to x[0,0,0] and x[0,2,0], the largest, 1 to each" in str(split) and split.total == 6
-    unseen = arithmetic("max_pool", x, 1, stride=3, index=(0, 2, 0), wrt="x", dy=dy)
-    assert str(unseen) == "max_pool: dx[0, 2, 0]\n  total: nothing meets it = 0"
-    hole = arithmetic("max_pool", np.array([1, np.nan, 2])[None, :, None], 3, index=(0, 1, 0), wrt="x", dy=dy[:, :1])
-    assert "max(1, nan, 2): dy[0,0,0] = 2 goes to x[0,1,0]" in str(hole) and hole.total == 2
+    outside = arithmetic("max_pool", x, 1, stride=3, index=(0, 2, 0), wrt="x", dy=dy)
+    assert str(outside) == "max_pool: dx[0, 2, 0]\n  total: no terms = 0"
+    with_nan = arithmetic(
+        "max_pool", np.array([1, np.nan, 2])[None, :, None], 3, index=(0, 1, 0), wrt="x", dy=dy[:, :1]
+    )
+    assert "max(1, nan, 2): dy[0,0,0] = 2 goes to x[0,1,0]" in str(with_nan) and with_nan.total == 2
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_who_wins_a_window():
                 "sum of squares near channel 0: 3² + (-1)² = 10",
                 "sum of squares near channel 1: 3² + (-1)² + 0.5² = 10.25",
                 "sum of squares near channel 2: (-1)² + 0.5² = 1.25",
-                "handed back: 3·3/6^2 + (-1)·(-1)/6.125^2 + 0.5·0.5/1.625^2 = 0.3713",
+                "sum over neighbors: 3·3/6^2 + (-1)·(-1)/6.125^2 + 0.5·0.5/1.625^2 = 0.3713",
                 "-1 / 6.125^1 - 2·0.5·1·(-1)·0.3713 = 0.2081",
             ],
         ),
@@ -210,12 +213,12 @@ def test_who_wins_a_window():
         ),
     ],
 )
-def test_formulas_read_as_formulas(call, lines):
-    _, *rest = str(call(np.array([[3.0, -1, 0.5]]))).split("\n")
-    assert rest == [f"  {line}" for line in lines]
+def test_formulas_have_expected_text(call, lines):
+    _, *text_lines = str(call(np.array([[3.0, -1, 0.5]]))).split("\n")
+    assert text_lines == [f"  {line}" for line in lines]
 
 
-def test_what_is_kept_and_what_is_dropped():
+def test_dropout_text_of_kept_and_dropped():
     x, key = np.full((1, 50), 3.0), jax.random.key(0)
     y = ops.dropout(x, key, 0.5)[0]
     kept, dropped = int(np.argmax(y != 0)), int(np.argmax(y == 0))
@@ -224,12 +227,12 @@ def test_what_is_kept_and_what_is_dropped():
     )
     assert str(arithmetic("dropout", x, key, 0.5, index=(0, dropped))) == f"dropout: y[0, {dropped}]\n  dropped: 0"
     dy = -x[:, :, None]
-    got = arithmetic("spatial_dropout", x[:, :, None], key, 0.0, index=(0, 1, 0), wrt="x", dy=dy)
-    assert str(got) == "spatial_dropout: dx[0, 1, 0]\n  kept: -3 / (1 - 0) = -3"
-    assert got.terms[0].numbers[0].where == "dy[0,1,0]"
+    result = arithmetic("spatial_dropout", x[:, :, None], key, 0.0, index=(0, 1, 0), wrt="x", dy=dy)
+    assert str(result) == "spatial_dropout: dx[0, 1, 0]\n  kept: -3 / (1 - 0) = -3"
+    assert result.terms[0].numbers[0].where == "dy[0,1,0]"
 
 
-def test_the_two_numbers_of_a_gate():
+def test_glu_terms_read_both_halves():
     x = np.arange(12.0).reshape(1, 2, 6)
     (term,) = arithmetic("glu", x, index=(0, 1, 2)).terms
     assert [number.where for number in term.numbers] == ["x[0,1,2]", "x[0,1,5]"]
@@ -239,9 +242,9 @@ def test_the_two_numbers_of_a_gate():
 
 def test_long_lines_wrap_between_terms(rng):
     x, kernel = rng.integers(-99, 99, (2, 1, 9, 9, 1)).astype(np.float32)[:, 0], np.ones((9, 9, 1, 1), np.float32)
-    got = arithmetic("conv", x, kernel, index=(1, 0, 0, 0))
-    first, *lines = str(got).split("\n")[1:]
+    result = arithmetic("conv", x, kernel, index=(1, 0, 0, 0))
+    first, *lines = str(result).split("\n")[1:]
     assert first.startswith("  channel 0: ") and len(lines) > 4
     assert all(len(line) <= 100 and line.startswith("    ") and not line.startswith("     ") for line in lines)
-    whole = " ".join(line.strip() for line in [first, *lines])
-    assert whole == got.groups[0].line and whole.count("·") == 81
+    joined = " ".join(line.strip() for line in [first, *lines])
+    assert joined == result.groups[0].line and joined.count("·") == 81

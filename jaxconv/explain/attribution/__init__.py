@@ -1,4 +1,4 @@
-"""What in an image made a network answer as it did, and what its filters look for."""
+"""Attribution methods (saliency, Grad-CAM, occlusion, …) and feature visualization."""
 
 from jaxconv.explain.attribution.cam import class_activation_map, grad_cam
 from jaxconv.explain.attribution.feature_visualization import (

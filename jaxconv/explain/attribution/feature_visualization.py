@@ -1,4 +1,4 @@
-"""Feature visualization: the image that maximizes a filter, and the real patches that excite it most."""
+"""Feature visualization: images that maximize a filter, and the dataset patches with its largest activations."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -32,30 +32,30 @@ def maximize_activation(
     blur: float = 0.2,
     batch_size: int = 64,
 ) -> jax.Array:
-    """For each filter of a layer, an image that drives it most, from grey: ``argmax_x max_p y[p, k]``, x from 0 to 1.
+    """Generate, for each filter of a layer, an image that maximizes it: ``argmax_x max_p y[p, k]``, x in [0, 1].
 
-    Each step of Adam moves the image up the gradient of the filter's strongest answer, in an image moved a little at
-    random; then mixes in a little of the blurred image, and cuts off what is below 0 or above 1. Without these two
-    the image climbs as well, by patterns of single pixels that no real image has.
+    Gradient ascent with Adam starts from gray with noise. Each step shifts the image at random (jitter), follows the
+    gradient of the filter's maximum activation, clips to [0, 1], and mixes in the blurred image. Without jitter and
+    blur, the result consists of high-frequency patterns that natural images do not have.
 
     Args:
         model, params, state: the network.
-        input_shape: of an image, ``(H, W, C)``.
-        layer: whose filters; of the last layer, the classes' logits. Ask a convolution and not the relu behind it,
-            which tells no way up where it answers 0.
-        channels: which filters; by default all.
-        key: of the noise to start from, and of the moves.
-        num_steps: of Adam.
-        learning_rate: how far a step moves a pixel, about.
-        jitter: before each look the image is moved by up to so many pixels, along both axes.
-        blur: the share of the blurred image that is mixed in at every step; 0 for none.
-        batch_size: filters at a time.
+        input_shape: shape of one image, ``(H, W, C)``.
+        layer: layer name; the channels of the last layer are the logits. Choose a convolution rather than the relu
+            after it, whose gradient is 0 where its output is 0.
+        channels: channel indices; by default all.
+        key: random key of the initial noise and of the jitter.
+        num_steps: number of Adam steps.
+        learning_rate: learning rate of Adam: the approximate change of a pixel per step.
+        jitter: maximum random shift in pixels, along both axes.
+        blur: fraction of the blurred image that is mixed in at every step; 0 for none.
+        batch_size: number of filters optimized at a time.
 
     Returns:
-        ``(K, H, W, C)``, a row for each channel, from 0 to 1.
+        ``(K, H, W, C)``, one image per channel, from 0 to 1.
 
     Raises:
-        InputError: an unknown layer, a channel that it has not, or an option out of range.
+        InputError: if the layer or a channel is unknown, or an option is out of range.
 
     Source: Erhan et al., 2009, "Visualizing higher-layer features of a deep network"; jitter: Mordvintsev et al.,
     2015, "Inceptionism". Lecture rows 003-09, 004-04.
@@ -78,64 +78,64 @@ def maximize_activation(
         raise InputError(f"input_shape {tuple(input_shape)} should be (H, W, C)")
     model, optimizer = as_layer(model), optax.adam(learning_rate)
 
-    def answers(image: jax.Array) -> jax.Array:
+    def activations(image: jax.Array) -> jax.Array:
         y = feature_maps(model, params, state, image[None], layers=(layer,))[layer]
         return y.reshape(-1, y.shape[-1]).max(axis=0)
 
-    count = jax.eval_shape(answers, jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)).shape[0]
-    numbers = check_channels(layer, channels, count)
+    num_channels = jax.eval_shape(activations, jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)).shape[0]
+    indices = _check_channels(layer, channels, num_channels)
     blur_kernel = filters.normalized(filters.BLUR)
 
-    def climb(of: tuple[jax.Array, jax.Array]) -> jax.Array:
-        channel, key = of
+    def optimize_image(channel_and_key: tuple[jax.Array, jax.Array]) -> jax.Array:
+        channel, key = channel_and_key
 
-        def loss(image: jax.Array, move: jax.Array) -> jax.Array:
-            # Moved, with grey coming in: what is rolled out on one side would come in on the other.
-            room = jnp.pad(image, ((jitter, jitter), (jitter, jitter), (0, 0)), constant_values=0.5)
-            moved = jax.lax.dynamic_slice(room, (move[0], move[1], 0), image.shape)
-            return -jnp.take(answers(moved), channel)
+        def loss(image: jax.Array, offset: jax.Array) -> jax.Array:
+            # Pad with gray instead of rolling, which would wrap pixels around to the opposite side.
+            padded = jnp.pad(image, ((jitter, jitter), (jitter, jitter), (0, 0)), constant_values=0.5)
+            shifted = jax.lax.dynamic_slice(padded, (offset[0], offset[1], 0), image.shape)
+            return -jnp.take(activations(shifted), channel)
 
         def step(carry: tuple[jax.Array, Any], key: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
-            image, moments = carry
-            move = jax.random.randint(key, (2,), 0, 2 * jitter + 1)
-            updates, moments = optimizer.update(jax.grad(loss)(image, move), moments)
+            image, opt_state = carry
+            offset = jax.random.randint(key, (2,), 0, 2 * jitter + 1)
+            updates, opt_state = optimizer.update(jax.grad(loss)(image, offset), opt_state)
             image = jnp.clip(image + updates, 0, 1)
             if blur:
                 image = (1 - blur) * image + blur * filters.apply_filter(image[None], blur_kernel)[0]
-            return (image, moments), None
+            return (image, opt_state), None
 
         image = 0.5 + 0.05 * jax.random.normal(jax.random.fold_in(key, 0), tuple(input_shape))
         keys = jax.random.split(jax.random.fold_in(key, 1), num_steps)
         (image, _), _ = jax.lax.scan(step, (jnp.clip(image, 0, 1), optimizer.init(image)), keys)
         return image
 
-    keys = jax.random.split(key, len(numbers))
-    # One filter's climb is many small steps, one after another; many filters climb side by side.
-    return jax.lax.map(climb, (jnp.asarray(numbers), keys), batch_size=min(batch_size, len(numbers)))
+    keys = jax.random.split(key, len(indices))
+    # The steps of one filter are sequential and small, so filters are optimized in parallel.
+    return jax.lax.map(optimize_image, (jnp.asarray(indices), keys), batch_size=min(batch_size, len(indices)))
 
 
-def check_channels(layer: str, channels: Sequence[int] | None, count: int) -> list[int]:
-    """The numbers of a layer's filters that are asked about: by default all."""
-    numbers = list(range(count)) if channels is None else list(channels)
-    outside = [c for c in numbers if not is_int(c) or not 0 <= c < count]
-    if outside or not numbers:
-        said = f"channel {outside[0]!r} is none" if outside else "channels=() names none"
-        raise InputError(f"{said} of the {count} of layer {layer}")
-    return [int(c) for c in numbers]
+def _check_channels(layer: str, channels: Sequence[int] | None, num_channels: int) -> list[int]:
+    """Return the channel indices as ints, by default all, or raise InputError."""
+    indices = list(range(num_channels)) if channels is None else list(channels)
+    outside = [c for c in indices if not is_int(c) or not 0 <= c < num_channels]
+    if outside or not indices:
+        problem = repr(outside[0]) if outside else "none"
+        raise InputError(f"channels must be from 0 to {num_channels - 1} for layer {layer}, got {problem}")
+    return [int(c) for c in indices]
 
 
 class ActivatingPatches(NamedTuple):
-    """What :func:`top_activating_patches` found, for each of K filters, the strongest first.
+    """Result of :func:`top_activating_patches` for K filters, in descending order of activation.
 
     Attributes:
-        patches: what the filter saw there, ``(K, count, fh, fw, C)``, of the images' dtype; beyond a border zeros.
-        index: of which image, ``(K, count)``.
-        position: where in the layer's output, ``(K, count, ndim)``; of a layer without places ndim is 0.
-        activation: the filter's answer there, ``(K, count)``.
+        patches: image patches, ``(K, count, fh, fw, C)``, in the dtype of the images; zero-padded at the border.
+        index: image index, ``(K, count)``.
+        position: position in the layer's output, ``(K, count, ndim)``; ndim is 0 for a layer without spatial axes.
+        activation: activation at this position, ``(K, count)``.
     """
 
     patches: np.ndarray
-    index: np.ndarray  # type: ignore[assignment]  # of a tuple's own index nobody has need here
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which is not used
     position: np.ndarray
     activation: np.ndarray
 
@@ -152,25 +152,25 @@ def top_activating_patches(
     count: int = 9,
     batch_size: int = 256,
 ) -> ActivatingPatches:
-    """For each filter of a layer the images that excite it most, cropped to what it saw there.
+    """Find, for each filter of a layer, the image patches with the largest activations.
 
-    Of every image the filter's strongest place counts, so that an image gives one patch at most; of equal answers the
-    earlier image and the first place come first. A patch is the receptive field of that place; where it is not known
-    (:func:`jaxconv.explain.receptive_field_of`) it is the whole image.
+    Each image contributes at most one patch, at the filter's maximum; ties are sorted by image and by position. A patch
+    is the receptive field of the position, or the whole image if the receptive field is unknown
+    (:func:`jaxconv.explain.receptive_field_of`).
 
     Args:
         model, params, state: the network.
-        images: a data set, ``(N, H, W, C)``, bytes or floats.
-        layer: whose filters.
-        channels: which; by default all.
-        count: how many patches of each.
-        batch_size: images at a time.
+        images: dataset ``(N, H, W, C)``, uint8 or floats.
+        layer: layer name.
+        channels: channel indices; by default all.
+        count: number of patches per filter.
+        batch_size: number of images per batch.
 
     Returns:
-        :class:`ActivatingPatches`, in numpy's memory.
+        :class:`ActivatingPatches` of NumPy arrays.
 
     Raises:
-        InputError: an unknown layer, a channel that it has not, no image, or fewer than ``count``.
+        InputError: if the layer or a channel is unknown, or there are fewer than ``count`` images.
 
     Source: Zeiler & Fergus, 2013, https://arxiv.org/abs/1311.2901, figure 2. Lecture rows 003-09, 004-04.
 
@@ -178,8 +178,8 @@ def top_activating_patches(
     >>> params = {"conv1": {"kernel": jnp.ones((2, 2, 1, 1)), "bias": jnp.zeros(1)}}
     >>> images = np.zeros((3, 4, 4, 1), np.float32)
     >>> images[1, 2:, 2:], images[2, 0, 0] = 1, 1
-    >>> found = top_activating_patches(serial(Conv(1, 2)), params, {}, images, layer="conv1", count=2)
-    >>> found.index.tolist(), found.position.tolist(), found.patches[0, 0, :, :, 0].tolist()
+    >>> top = top_activating_patches(serial(Conv(1, 2)), params, {}, images, layer="conv1", count=2)
+    >>> top.index.tolist(), top.position.tolist(), top.patches[0, 0, :, :, 0].tolist()
     ([[1, 2]], [[[2, 2], [0, 0]]], [[1.0, 1.0], [1.0, 1.0]])
     """
     check_layer(model, layer)
@@ -187,39 +187,47 @@ def top_activating_patches(
     images = np.asarray(images)
     check_images(images[:1])
     if count > len(images):
-        raise InputError(f"count={count} of {len(images)} images: ask for fewer, or give more images")
-    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    y = jax.eval_shape(lambda x: feature_maps(model, params, state, x, layers=(layer,))[layer], one)
-    numbers = check_channels(layer, channels, y.shape[-1])
+        raise InputError(f"count must be at most the number of images, {len(images)}, got {count}")
+    image_spec = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    y = jax.eval_shape(lambda x: feature_maps(model, params, state, x, layers=(layer,))[layer], image_spec)
+    indices = _check_channels(layer, channels, y.shape[-1])
 
-    def strongest_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def max_activations(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         y = feature_maps(model, params, state, x, layers=(layer,))[layer]
-        y = y.reshape(len(y), -1, y.shape[-1])[..., jnp.asarray(numbers)]
+        y = y.reshape(len(y), -1, y.shape[-1])[..., jnp.asarray(indices)]
         return y.max(axis=1), y.argmax(axis=1)
 
-    answers, places = per_image(strongest_places, images, batch_size)
-    index = np.argsort(-answers, axis=0, kind="stable")[:count].T
-    activation = np.take_along_axis(answers.T, index, axis=1)
-    sizes = y.shape[1:-1]
-    flat = np.take_along_axis(places.T, index, axis=1)
-    place = np.stack(np.unravel_index(flat, sizes), axis=-1) if sizes else np.zeros((*flat.shape, 0), int)
+    activations, flat_positions = per_image(max_activations, images, batch_size)
+    index = np.argsort(-activations, axis=0, kind="stable")[:count].T
+    activation = np.take_along_axis(activations.T, index, axis=1)
+    spatial_shape = y.shape[1:-1]
+    top_positions = np.take_along_axis(flat_positions.T, index, axis=1)
+    if spatial_shape:
+        positions = np.stack(np.unravel_index(top_positions, spatial_shape), axis=-1)
+    else:
+        positions = np.zeros((*top_positions.shape, 0), int)
 
     field = receptive_field_of(model, images.shape[1:], layer)
-    boxes = [[None if field is None else field.bounds(tuple(map(int, p))) for p in row] for row in place]
-    patches = [[crop(images[n], box) for n, box in zip(*pair, strict=True)] for pair in zip(index, boxes, strict=True)]
-    return ActivatingPatches(np.asarray(patches), index, place, activation)
+    patches = [
+        [
+            _crop(images[n], None if field is None else field.bounds(tuple(map(int, position))))
+            for n, position in zip(*channel, strict=True)
+        ]
+        for channel in zip(index, positions, strict=True)
+    ]
+    return ActivatingPatches(np.asarray(patches), index, positions, activation)
 
 
-def crop(image: np.ndarray, box: Sequence[tuple[int, int]] | None) -> np.ndarray:
-    """The pixels of a box, from and up to, one pair a dimension; beyond the image's border zeros.
+def _crop(image: np.ndarray, bounds: Sequence[tuple[int, int]] | None) -> np.ndarray:
+    """Crop an image to bounds ``(start, stop)`` per dimension, zero-padded outside; None returns the whole image.
 
-    >>> crop(np.arange(4).reshape(2, 2, 1), ((-1, 1), (0, 2)))[..., 0].tolist()
+    >>> _crop(np.arange(4).reshape(2, 2, 1), ((-1, 1), (0, 2)))[..., 0].tolist()
     [[0, 0], [0, 1]]
     """
-    if box is None:
+    if bounds is None:
         return image
-    inside = tuple(slice(max(low, 0), max(high, 0)) for low, high in box)
-    edges = [(max(0, -low), max(0, high - n)) for (low, high), n in zip(box, image.shape, strict=False)]
-    # A box that lies beyond the border altogether is cut to its size from nothing but zeros.
-    widths = [(min(low, b - a), min(high, b - a)) for (low, high), (a, b) in zip(edges, box, strict=True)]
-    return np.pad(image[inside], (*widths, (0, 0)))
+    slices = tuple(slice(max(low, 0), max(high, 0)) for low, high in bounds)
+    overhang = [(max(0, -low), max(0, high - n)) for (low, high), n in zip(bounds, image.shape, strict=False)]
+    # Bounds entirely outside the image contain only padding, of at most their own size.
+    padding = [(min(low, b - a), min(high, b - a)) for (low, high), (a, b) in zip(overhang, bounds, strict=True)]
+    return np.pad(image[slices], (*padding, (0, 0)))

@@ -1,6 +1,6 @@
-"""Attributions from the gradient of the image: plain, times the input, averaged over noise or along a path.
+"""Gradient attributions: plain, times the input, averaged over noise or along a path.
 
-Guided back-propagation and the deconvnet replace the rule of relu in the backward pass.
+Guided backpropagation and the deconvnet replace the gradient of relu in the backward pass.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
-from jaxconv.explain.attribution.targets import Asked, TargetFn, target_function
+from jaxconv.explain.attribution.targets import ImageFn, TargetFn, target_function
 from jaxconv.layers import Layer
 from jaxconv.layers.traversal import named_layers
 
@@ -27,20 +27,21 @@ def saliency(
     layer: str | None = None,
     target_fn: TargetFn | None = None,
 ) -> jax.Array:
-    """The gradient of a class's logit by the image: ``a = ∂ f(x) / ∂ x``.
+    """Compute the gradient of the class logit with respect to the image: ``a = ∂ f(x) / ∂ x``.
 
     Args:
         model, params, state: the network.
-        images: ``(N, H, W, C)``, bytes (then the gradient is by pixels from 0 to 1) or floats.
-        target: the class, one for all or ``(N,)``; by default the likeliest.
-        layer, target_fn: ask about something else than a class, such as a filter of a layer:
-            ``target_fn=strongest(3)``.
+        images: ``(N, H, W, C)``, floats or uint8 (scaled to [0, 1] first).
+        target: target class, one for all images or ``(N,)``; by default the predicted class.
+        layer, target_fn: function of a layer's output that replaces the class logit; such as
+            ``layer="conv2", target_fn=max_activation(3)`` for a filter.
 
     Returns:
-        ``(N, H, W, C)``; of each image the gradient of its own score.
+        ``(N, H, W, C)``, the gradient of each image's target with respect to that image.
 
     Raises:
-        InputError: an output without classes and no score; a label outside the classes; an unknown layer; no image.
+        InputError: if the output has no classes and there is no ``target_fn``, a target is not a class index, the
+            layer is unknown, or ``images`` is empty.
 
     Source: Simonyan et al., 2013, https://arxiv.org/abs/1312.6034.
 
@@ -50,7 +51,7 @@ def saliency(
     Array([1., 3.], dtype=float32)
     """
     x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn)
-    return gradient(f, x)
+    return _gradient(f, x)
 
 
 @named_errors
@@ -64,10 +65,10 @@ def input_x_gradient(
     layer: str | None = None,
     target_fn: TargetFn | None = None,
 ) -> jax.Array:
-    """What each pixel adds to a class's logit, were the network linear: ``a = x · ∂ f(x) / ∂ x``.
+    """Compute gradient times input, each pixel's first-order contribution to the logit: ``a = x · ∂ f(x) / ∂ x``.
 
-    Args, returns and errors are those of :func:`saliency`. Of a network of convolutions, relus and max pools without
-    biases the sum is f(x).
+    Arguments, result and errors are those of :func:`saliency`. For a network of convolutions, relus and max pools
+    without biases the attributions sum to f(x).
 
     Source: Shrikumar et al., 2016, https://arxiv.org/abs/1605.01713.
 
@@ -77,7 +78,7 @@ def input_x_gradient(
     Array([0.5, 1.5], dtype=float32)
     """
     x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn)
-    return x * gradient(f, x)
+    return x * _gradient(f, x)
 
 
 @named_errors
@@ -94,20 +95,20 @@ def smoothgrad(
     layer: str | None = None,
     target_fn: TargetFn | None = None,
 ) -> jax.Array:
-    """The mean gradient of images with noise: ``a = mean_i ∂ f / ∂ x (x + σ·ε_i)``, ε normal.
+    """Average the gradient over noisy copies of the image: ``a = mean_i ∂ f / ∂ x (x + σ·ε_i)``, ε normal.
 
     Args:
-        model, params, state, images, target, layer, target_fn: as in :func:`saliency`. The likeliest class is that of
+        model, params, state, images, target, layer, target_fn: as in :func:`saliency`. The predicted class is that of
             the image without noise.
-        key: of the noise.
-        noise_scale: the standard deviation σ, as a share of each image's range, ``max x − min x``.
-        num_samples: how many.
+        key: random key of the noise.
+        noise_scale: standard deviation σ as a fraction of each image's range, ``max x − min x``.
+        num_samples: number of noisy copies.
 
     Returns:
         ``(N, H, W, C)``.
 
     Raises:
-        InputError: noise below 0, samples below 1, or what saliency refuses.
+        InputError: if ``noise_scale`` is negative or ``num_samples`` is less than 1; or as in :func:`saliency`.
 
     Source: Smilkov et al., 2017, https://arxiv.org/abs/1706.03825.
 
@@ -123,25 +124,26 @@ def smoothgrad(
     axes = tuple(range(1, x.ndim))
     deviation = noise_scale * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
 
-    def add(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
-        return total + gradient(f, x + deviation * jax.random.normal(key, x.shape, x.dtype)), None
+    def add(gradient_sum: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        return gradient_sum + _gradient(f, x + deviation * jax.random.normal(key, x.shape, x.dtype)), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(x), jax.random.split(key, num_samples))
-    return total / num_samples
+    gradient_sum, _ = jax.lax.scan(add, jnp.zeros_like(x), jax.random.split(key, num_samples))
+    return gradient_sum / num_samples
 
 
-def gradient(f: Asked, x: jax.Array) -> jax.Array:
-    """Of each image the gradient of its own number: no image has a part in another's."""
+def _gradient(f: ImageFn, x: jax.Array) -> jax.Array:
+    """Return the gradient of each image's number with respect to that image; the images are independent."""
     return jax.grad(lambda x: f(x).sum())(x)
 
 
 class IntegratedGradients(NamedTuple):
-    """What :func:`integrated_gradients` found.
+    """Result of :func:`integrated_gradients`.
 
     Attributes:
-        attribution: what each value of the image adds, ``(N, H, W, C)``.
-        output_difference: what they should add up to, ``f(x) − f(baseline)``, ``(N,)``.
-        convergence_delta: how far they do not, as a share of the difference, ``(N,)``; of a difference of 0, as it is.
+        attribution: contribution of each value of the image, ``(N, H, W, C)``.
+        output_difference: ``f(x) − f(baseline)``, the exact sum of the contributions, ``(N,)``.
+        convergence_delta: ``|Σ attribution − output_difference|`` as a fraction of ``|output_difference|``, ``(N,)``;
+            absolute where the difference is 0.
     """
 
     attribution: jax.Array
@@ -162,29 +164,29 @@ def integrated_gradients(
     layer: str | None = None,
     target_fn: TargetFn | None = None,
 ) -> IntegratedGradients:
-    """What each pixel adds to a class's logit on the way from a baseline b: the parts add up to ``f(x) − f(b)``.
+    """Integrate the gradient along the straight path from a baseline b; the attributions sum to ``f(x) − f(b)``.
 
-    ``a = (x − b) · ∫₀¹ ∂ f / ∂ x (b + t·(x − b)) dt``, the integral as a mean at ``t = (k + ½) / steps``.
+    ``a = (x − b) · ∫₀¹ ∂ f / ∂ x (b + t·(x − b)) dt``, the integral as a mean at ``t = (k + ½) / num_steps``.
 
     Args:
-        model, params, state, images, target, layer, target_fn: as in :func:`jaxconv.explain.saliency`. The likeliest
-            class is that of the image.
-        baseline: the image of nothing: a number, an image ``(H, W, C)``, or one for each.
-        num_steps: how many points on the way. (The gap of 200 images of MNIST was below 0.8 % with 128, and
-            below 2 % with 64.)
+        model, params, state, images, target, layer, target_fn: as in :func:`jaxconv.explain.saliency`. The predicted
+            class is that of the image, not of the baseline.
+        baseline: image without information: a number, one image ``(H, W, C)``, or one per image.
+        num_steps: number of points on the path. (The convergence delta of 200 MNIST images was below 0.8 % with 128
+            and below 2 % with 64.)
 
     Returns:
-        An :class:`IntegratedGradients`, whose ``gap`` tells whether there were steps enough.
+        An :class:`IntegratedGradients`; a large ``convergence_delta`` means that ``num_steps`` is too small.
 
     Raises:
-        InputError: a baseline of another shape, steps below 1, or what saliency refuses.
+        InputError: if the baseline has another shape or ``num_steps`` is less than 1; or as in :func:`saliency`.
 
     Source: Sundararajan et al., 2017, https://arxiv.org/abs/1703.01365.
 
     >>> from jaxconv import Dense, flatten, serial
     >>> params = {"dense1": {"kernel": jnp.array([[1., 2.], [3., 4.]]), "bias": jnp.zeros(2)}}
-    >>> found = integrated_gradients(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0)
-    >>> found.attribution.ravel(), found.output_difference
+    >>> result = integrated_gradients(serial(flatten, Dense(2)), params, {}, jnp.full((1, 1, 2, 1), 0.5), 0)
+    >>> result.attribution.ravel(), result.output_difference
     (Array([0.5, 1.5], dtype=float32), Array([2.], dtype=float32))
     """
     checks.at_least(1, num_steps=num_steps)
@@ -192,24 +194,24 @@ def integrated_gradients(
     baseline = checks.as_array(baseline=baseline).astype(x.dtype)
     if baseline.shape not in ((), x.shape[1:], x.shape):
         raise InputError(
-            f"baseline {baseline.shape} should be a number, one image {x.shape[1:]}, or one for each, {x.shape}"
+            f"baseline must be a number, one image {x.shape[1:]}, or one per image {x.shape}, got {baseline.shape}"
         )
-    # Behind a barrier, or XLA would compute the network of a constant baseline while it compiles, slowly.
+    # Without the barrier, XLA constant-folds the network for a constant baseline, which slows down compilation.
     baseline = jax.lax.optimization_barrier(jnp.broadcast_to(baseline, x.shape))
-    way = x - baseline
+    path = x - baseline
 
-    def add(total: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
-        return total + gradient(f, baseline + t * way), None
+    def add(gradient_sum: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
+        return gradient_sum + _gradient(f, baseline + t * path), None
 
-    middles = (jnp.arange(num_steps, dtype=x.dtype) + 0.5) / num_steps
-    total, _ = jax.lax.scan(add, jnp.zeros_like(x), middles)
-    attribution = way * total / num_steps
+    midpoints = (jnp.arange(num_steps, dtype=x.dtype) + 0.5) / num_steps
+    gradient_sum, _ = jax.lax.scan(add, jnp.zeros_like(x), midpoints)
+    attribution = path * gradient_sum / num_steps
     difference = f(x) - f(baseline)
-    missed = jnp.abs(attribution.reshape(len(x), -1).sum(axis=1) - difference)
-    return IntegratedGradients(attribution, difference, missed / jnp.where(difference == 0, 1, jnp.abs(difference)))
+    error = jnp.abs(attribution.reshape(len(x), -1).sum(axis=1) - difference)
+    return IntegratedGradients(attribution, difference, error / jnp.where(difference == 0, 1, jnp.abs(difference)))
 
 
-Function = Callable[[jax.Array], jax.Array]
+ArrayFn = Callable[[jax.Array], jax.Array]
 
 
 @named_errors
@@ -223,10 +225,10 @@ def guided_backprop(
     layer: str | None = None,
     target_fn: TargetFn | None = None,
 ) -> jax.Array:
-    """The gradient, but through a relu only what is positive goes back, and only where its input was.
+    """Compute guided backpropagation: the gradient, with only positive gradients passed back through each relu.
 
-    At every relu ``dx = dy · [dy > 0] · [x > 0]``; all else, the max pools too, passes its gradient on. What remains
-    are the pixels that make the answer larger by making every feature on the way larger.
+    At every relu ``dx = dy · [dy > 0] · [x > 0]``; all other layers have their usual gradient. The result shows the
+    pixels that increase the target by increasing every feature along the path.
 
     Args:
         model: a Layer with relu or relu6 among its layers.
@@ -236,7 +238,7 @@ def guided_backprop(
         ``(N, H, W, C)``.
 
     Raises:
-        InputError: a model without a relu, of which this would be the gradient; or what saliency refuses.
+        InputError: if the model has no relu, so that the result would be the gradient; or as in :func:`saliency`.
 
     Source: Springenberg et al., 2014, https://arxiv.org/abs/1412.6806, section 3.4. Lecture row 001-13.
 
@@ -245,8 +247,8 @@ def guided_backprop(
     >>> guided_backprop(model, {}, {}, jnp.array([[1., 2.]]), target_fn=lambda y: y)
     Array([[0., 0.]], dtype=float32)
     """
-    back = _by_rule(lambda function, x, dy: jax.vjp(function, x)[1](jnp.maximum(dy, 0))[0])
-    return _rectified(back, model, params, state, images, target, layer, target_fn)
+    guided_relu = _with_vjp_rule(lambda function, x, dy: jax.vjp(function, x)[1](jnp.maximum(dy, 0))[0])
+    return _with_relu_rule(guided_relu, model, params, state, images, target, layer, target_fn)
 
 
 @named_errors
@@ -260,11 +262,12 @@ def deconvnet(
     layer: str | None = None,
     target_fn: TargetFn | None = None,
 ) -> jax.Array:
-    """What a deconvolutional network projects back to the pixels: relu rectifies on the way back as on the way there.
+    """Project the target back to the pixels with a deconvolutional network (deconvnet).
 
-    At every relu ``dx = dy · [dy > 0]``, wherever its input was; max pools send back to the pixel that was the
-    largest (the "switches") and convolutions with the transposed kernel, as their gradients do. Of one filter,
-    ``layer="conv2", target_fn=strongest(3)`` projects its strongest answer, up to a factor: that answer.
+    At every relu ``dx = dy · [dy > 0]``, independent of the input. Max pools route back to the maximum (the
+    "switches"), and convolutions apply the transposed kernel, as their gradients do. With
+    ``layer="conv2", target_fn=max_activation(3)``, the maximum activation of filter 3 is projected, divided by its
+    value.
 
     Args:
         model: a Layer with relu or relu6 among its layers.
@@ -274,33 +277,35 @@ def deconvnet(
         ``(N, H, W, C)``.
 
     Raises:
-        InputError: a model without a relu, of which this would be the gradient; or what saliency refuses.
+        InputError: if the model has no relu, so that the result would be the gradient; or as in :func:`saliency`.
 
     Source: Zeiler & Fergus, 2013, https://arxiv.org/abs/1311.2901, section 2.1. Lecture row 002-05.
 
     >>> from jaxconv import relu, serial
     >>> model = serial(lambda x: x @ jnp.array([[1., -1.], [-2., 1.]]), relu, lambda x: x.sum(axis=-1))
-    >>> x = jnp.array([[1., 2.]])                                                   # relu sees -3 and 1
+    >>> x = jnp.array([[1., 2.]])                                                   # inputs of relu: -3 and 1
     >>> [f(model, {}, {}, x, target_fn=lambda y: y).tolist() for f in (deconvnet, guided_backprop)]
     [[[0.0, -1.0]], [[-1.0, 1.0]]]
     """
-    back = _by_rule(lambda function, x, dy: jnp.maximum(dy, 0))
-    return _rectified(back, model, params, state, images, target, layer, target_fn)
+    deconv_relu = _with_vjp_rule(lambda function, x, dy: jnp.maximum(dy, 0))
+    return _with_relu_rule(deconv_relu, model, params, state, images, target, layer, target_fn)
 
 
-def _by_rule(rule: Callable[[Function, jax.Array, jax.Array], jax.Array]) -> Callable[[Function, jax.Array], jax.Array]:
-    """``function(x)`` with ``rule(function, x, dy)`` in place of its gradient."""
+def _with_vjp_rule(
+    rule: Callable[[ArrayFn, jax.Array, jax.Array], jax.Array],
+) -> Callable[[ArrayFn, jax.Array], jax.Array]:
+    """Return ``function(x)`` with ``rule(function, x, dy)`` as its vector-Jacobian product."""
 
-    def call(function: Function, x: jax.Array) -> jax.Array:
+    def apply(function: ArrayFn, x: jax.Array) -> jax.Array:
         return function(x)
 
-    replaced = jax.custom_vjp(call, nondiff_argnums=(0,))
+    replaced = jax.custom_vjp(apply, nondiff_argnums=(0,))
     replaced.defvjp(lambda function, x: (function(x), x), lambda function, x, dy: (rule(function, x, dy),))
     return replaced
 
 
-def _rectified(
-    relu: Callable[[Function, jax.Array], jax.Array],
+def _with_relu_rule(
+    relu: Callable[[ArrayFn, jax.Array], jax.Array],
     model: Layer,
     params: Any,
     state: Any,
@@ -310,14 +315,14 @@ def _rectified(
     target_fn: TargetFn | None,
 ) -> jax.Array:
     layers = named_layers(model).values()
-    if not any(part.facts.rectifies for part in layers):
+    if not any(child.facts.rectifies for child in layers):
         raise InputError(
-            f"the model has no relu, so this would be the gradient: use saliency. "
-            f"Its layers: {', '.join(dict.fromkeys(part.kind for part in layers))}"
+            f"the model has no relu, so the result would equal the gradient: use saliency. "
+            f"Its layers: {', '.join(dict.fromkeys(child.kind for child in layers))}"
         )
 
-    def visit(path: str, part: Layer, x: jax.Array, apply: Function) -> jax.Array:
-        return relu(apply, x) if part.facts.rectifies else apply(x)
+    def visit(path: str, child: Layer, x: jax.Array, apply: ArrayFn) -> jax.Array:
+        return relu(apply, x) if child.facts.rectifies else apply(x)
 
     x, f = target_function(model, params, state, images, target, layer=layer, target_fn=target_fn, visit=visit)
-    return gradient(f, x)
+    return _gradient(f, x)

@@ -1,4 +1,4 @@
-"""Attributions by name, and the conversion of their result to a heatmap: one number a pixel, not negative."""
+"""Attribution methods by name, with results converted to heatmaps: one nonnegative number per pixel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,11 @@ from jaxconv.explain.attribution.perturbation import occlusion
 from jaxconv.layers import Layer, as_layer
 from jaxconv.shapes import IntOrInts, canonicalize_sizes
 
-Method = Callable[..., jax.Array]  # (model, params, state, images, label=None) -> (N, H, W), not negative
+Method = Callable[..., jax.Array]  # (model, params, state, images, target=None) -> (N, H, W), nonnegative
 
 
-def _enlarged(maps: jax.Array, images: Any) -> jax.Array:
-    # Between places of a map of one sign bilinear weights make nothing of the other.
+def _to_image_size(maps: jax.Array, images: Any) -> jax.Array:
+    # Rectify before the bilinear upsampling, whose nonnegative weights then keep the sign.
     return upsample_map(jax.nn.relu(maps), jnp.shape(images)[1:3])
 
 
@@ -36,11 +36,11 @@ def _saliency(model: Layer, params: Any, state: Any, images: Any, target: Any = 
     return to_heatmap(saliency(model, params, state, images, target))
 
 
-def _gradient_x_input(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+def _input_x_gradient(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
     return to_heatmap(input_x_gradient(model, params, state, images, target))
 
 
-def _smooth_grad(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
+def _smoothgrad(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
     return to_heatmap(smoothgrad(model, params, state, images, target, key=jax.random.key(0)))
 
 
@@ -57,18 +57,18 @@ def _deconvnet(model: Layer, params: Any, state: Any, images: Any, target: Any =
 
 
 def _grad_cam(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
-    return _enlarged(grad_cam(model, params, state, images, target), images)
+    return _to_image_size(grad_cam(model, params, state, images, target), images)
 
 
 def _class_activation_map(model: Layer, params: Any, state: Any, images: Any, target: Any = None) -> jax.Array:
-    return _enlarged(class_activation_map(model, params, state, images, target), images)
+    return _to_image_size(class_activation_map(model, params, state, images, target), images)
 
 
 ATTRIBUTION_METHODS: dict[str, Method] = {
     "occlusion": _occlusion,
     "saliency": _saliency,
-    "input_x_gradient": _gradient_x_input,
-    "smoothgrad": _smooth_grad,
+    "input_x_gradient": _input_x_gradient,
+    "smoothgrad": _smoothgrad,
     "integrated_gradients": _integrated_gradients,
     "guided_backprop": _guided_backprop,
     "deconvnet": _deconvnet,
@@ -78,14 +78,14 @@ ATTRIBUTION_METHODS: dict[str, Method] = {
 
 
 def applicable_methods(model: Layer, input_shape: tuple[int, int, int]) -> dict[str, Method]:
-    """Those of :data:`ATTRIBUTION_METHODS` that can be asked of a model; nothing is computed.
+    """Return the entries of :data:`ATTRIBUTION_METHODS` that support a model, found by tracing only.
 
     Args:
         model: a Layer.
-        input_shape: of an image, ``(H, W, C)``.
+        input_shape: shape of one image, ``(H, W, C)``.
 
     Raises:
-        InputError: the model takes no such image, or has no classes, so that none can.
+        InputError: if no method applies, because the model cannot take such an image or has no classes.
 
     >>> from jaxconv import models
     >>> [name for name in ATTRIBUTION_METHODS if name not in applicable_methods(models.mlp(), (8, 8, 1))]
@@ -93,47 +93,47 @@ def applicable_methods(model: Layer, input_shape: tuple[int, int, int]) -> dict[
     """
     model = as_layer(model)
     params, state = jax.eval_shape(lambda key: model.init(key, input_shape), jax.random.key(0))
-    one = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    found: dict[str, Method] = {}
-    refused: list[InputError] = []
+    image_spec = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    applicable: dict[str, Method] = {}
+    errors: list[InputError] = []
     for name, method in ATTRIBUTION_METHODS.items():
         try:
-            jax.eval_shape(lambda *given, method=method: method(model, *given), params, state, one)
+            jax.eval_shape(lambda *args, method=method: method(model, *args), params, state, image_spec)
         except InputError as error:
-            refused.append(error)
+            errors.append(error)
         else:
-            found[name] = method
-    if not found:
-        raise refused[0]
-    return found
+            applicable[name] = method
+    if not applicable:
+        raise errors[0]
+    return applicable
 
 
 @named_errors
 def to_heatmap(attribution: Any) -> jax.Array:
-    """One number a pixel of one a value: ``heat[n, p] = max_c |a[n, p, c]|``, as Simonyan et al. show theirs.
+    """Reduce an attribution to one number per pixel: ``heat[n, p] = max_c |a[n, p, c]|``, as Simonyan et al. do.
 
     Args:
         attribution: ``(N, H, W, C)``.
 
     Returns:
-        ``(N, H, W)``, not negative.
+        ``(N, H, W)``, nonnegative.
 
     >>> to_heatmap(jnp.array([[[[1., -3.], [0., 2.]]]]))
     Array([[[3., 2.]]], dtype=float32)
     """
     attribution = jnp.asarray(attribution)
     if attribution.ndim != 4:
-        raise InputError(f"an attribution {attribution.shape} should be (N, H, W, C), one number a value")
+        raise InputError(f"attribution must be (N, H, W, C), got {attribution.shape}")
     return jnp.abs(attribution).max(axis=-1)
 
 
 @named_errors
 def upsample_map(coarse: Any, size: IntOrInts) -> jax.Array:
-    """A map of few places, such as Grad-CAM's, at the image's size: bilinear.
+    """Resize a low-resolution map, such as Grad-CAM's, to the image size with bilinear interpolation.
 
     Args:
         coarse: ``(N, h, w)``.
-        size: ``(H, W)``, or one number for both.
+        size: ``(H, W)``, or one int for both.
 
     Returns:
         ``(N, H, W)``.
@@ -143,5 +143,5 @@ def upsample_map(coarse: Any, size: IntOrInts) -> jax.Array:
     """
     coarse = jnp.asarray(coarse)
     if coarse.ndim != 3:
-        raise InputError(f"a map {coarse.shape} should be (N, h, w)")
+        raise InputError(f"coarse must be a map (N, h, w), got {coarse.shape}")
     return jax.image.resize(coarse, (len(coarse), *canonicalize_sizes(size, 2, "size")), "bilinear")

@@ -1,1 +1,1 @@
-"""Operations explained step by step: the terms of one output element, or of one gradient element, as text."""
+"""Ops explained step by step: the terms of one output element, or of one gradient element, as text."""

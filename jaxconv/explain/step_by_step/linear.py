@@ -1,10 +1,10 @@
-"""Convolution, transposed convolution and dense: three parts of one sum.
+"""Convolution, transposed convolution and dense: terms of one sum.
 
-    E = Σ dy[n, p, o] · x[n, q, c] · kernel[u, c, o]        over every tap u that joins a pixel q of x to a place p of y
+    E = Σ dy[n, p, o] · x[n, q, c] · kernel[u, c, o]     over every kernel offset u that links pixel q to position p
 
-``y[n, p, o]`` is what ``dy[n, p, o]`` is multiplied with in it, ``d_kernel[u, c, o]`` is what ``kernel[u, c, o]`` is
-multiplied with, and ``dx[n, q, c]`` what ``x[n, q, c]`` is. So to ask for one number is to hold its index still and to
-multiply the other two arrays wherever they meet. The ops differ in which pixels a tap joins, and in nothing else.
+E is linear in each array: ``y[n, p, o]`` is the coefficient of ``dy[n, p, o]``, ``d_kernel[u, c, o]`` that of
+``kernel[u, c, o]``, and ``dx[n, q, c]`` that of ``x[n, q, c]``. One number is therefore a sum over the terms with its
+index: the products of the other two arrays. The ops differ only in the links ``(q, u, p)``.
 """
 
 import itertools
@@ -13,32 +13,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxconv.explain.step_by_step.terms import Arithmetic, Query, product, read, summed
+from jaxconv.explain.step_by_step.terms import Arithmetic, Query, product, read, sum_terms
 from jaxconv.ops.convolution.api import PADDING_MODES
 from jaxconv.ops.convolution.transposed import lay
 from jaxconv.shapes import IntOrInts, Padding, Window, resolve_window, tap_indices
 
 
-class Joint(NamedTuple):
-    """In one dimension: the tap that joins a pixel of x to a place of y. −1 is outside the array."""
+class AxisLink(NamedTuple):
+    """Link along one axis: pixel of x, kernel offset, and position of y; −1 is outside the array."""
 
     x: int
-    tap: int
+    offset: int
     y: int
     padding: bool = False
 
 
-class Meeting(NamedTuple):
-    """In all dimensions."""
+class Link(NamedTuple):
+    """Link over all axes: pixel of x, kernel offset, and position of y."""
 
     x: tuple[int, ...]
-    tap: tuple[int, ...]
+    offset: tuple[int, ...]
     y: tuple[int, ...]
     padding: bool
 
 
 def conv(
-    asked: Query,
+    query: Query,
     x: np.ndarray,
     kernel: np.ndarray,
     bias: np.ndarray | None = None,
@@ -50,26 +50,26 @@ def conv(
     padding_mode: str = "zeros",
     flip_kernel: bool = False,
 ) -> Arithmetic:
-    """Tap u of place p meets pixel ``p·stride + u·dilation − low``."""
+    """Kernel offset u links position p to pixel ``p·stride + u·dilation − pad_low``."""
     window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
-    # Which pixel stands at each place of the padded image: itself, one that the padding repeats, or none.
-    fill: dict[str, Any] = {"mode": PADDING_MODES[padding_mode]}
+    # Source pixel of each position of the padded image: itself, the pixel that the padding repeats, or −1 for a zero.
+    pad_options: dict[str, Any] = {"mode": PADDING_MODES[padding_mode]}
     if padding_mode == "zeros":
-        fill["constant_values"] = -1
+        pad_options["constant_values"] = -1
     axes = []
-    for pixels, n, pads, taps in zip(tap_indices(window), x.shape[1:-1], window.padding, window.size, strict=True):
-        stands = np.pad(np.arange(n), pads, **fill)
+    for pixels, n, pads, size in zip(tap_indices(window), x.shape[1:-1], window.padding, window.size, strict=True):
+        source = np.pad(np.arange(n), pads, **pad_options)
         axes.append(
             [
-                Joint(int(stands[q + pads[0]]), taps - 1 - u if flip_kernel else u, p, padding=not 0 <= q < n)
+                AxisLink(int(source[q + pads[0]]), size - 1 - u if flip_kernel else u, p, padding=not 0 <= q < n)
                 for (p, u), q in np.ndenumerate(pixels)
             ]
         )
-    return _sum(asked, axes, x, kernel, bias, groups)
+    return _explain(query, axes, x, kernel, bias, groups)
 
 
 def conv_transpose(
-    asked: Query,
+    query: Query,
     x: np.ndarray,
     kernel: np.ndarray,
     bias: np.ndarray | None = None,
@@ -80,97 +80,101 @@ def conv_transpose(
     dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> Arithmetic:
-    """Tap u of pixel p lands on ``p·stride + u·dilation − low`` of the output, or beside it and is cut off."""
+    """Kernel offset u links pixel q to position ``q·stride + u·dilation − pad_low``, if it is inside the output."""
     stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     axes = []
-    for n, taps, s, d, low, out in zip(x.shape[1:-1], *stamp, strict=True):
-        lands = ((p, u, p * s + u * d - low) for p in range(n) for u in range(taps))
-        axes.append([Joint(p, u, y if 0 <= y < out else -1) for p, u, y in lands])
-    return _sum(asked, axes, x, kernel, bias, groups)
+    for n, size, s, d, pad_low, out in zip(x.shape[1:-1], *stamp, strict=True):
+        links = ((q, u, q * s + u * d - pad_low) for q in range(n) for u in range(size))
+        axes.append([AxisLink(q, u, p if 0 <= p < out else -1) for q, u, p in links])
+    return _explain(query, axes, x, kernel, bias, groups)
 
 
-def dense(asked: Query, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None = None) -> Arithmetic:
-    """A convolution without dimensions: every input meets every output once."""
-    return _sum(asked, [], x, kernel, bias, groups=1)
+def dense(query: Query, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None = None) -> Arithmetic:
+    """A convolution without spatial axes: every input is linked to every output."""
+    return _explain(query, [], x, kernel, bias, groups=1)
 
 
-def flatten(asked: Query, x: np.ndarray) -> Arithmetic:
-    """The same number at another index."""
-    if asked.of == "value":
-        n, i = asked.at
+def flatten(query: Query, x: np.ndarray) -> Arithmetic:
+    """Return the same number from its other index."""
+    if query.wrt == "value":
+        n, i = query.indices
         number = read("x", x, (n, *map(int, np.unravel_index(i, x.shape[1:]))))
     else:
-        n, *rest = asked.at
-        number = read("dy", asked.dy, (n, int(np.ravel_multi_index(rest, x.shape[1:]))))
-    return asked.formula(number.where, number.value)
+        n, *rest = query.indices
+        number = read("dy", query.dy, (n, int(np.ravel_multi_index(rest, x.shape[1:]))))
+    return query.from_formula(number.where, number.value)
 
 
-def _sum(
-    asked: Query,
-    axes: Sequence[Sequence[Joint]],
+def _explain(
+    query: Query,
+    axes: Sequence[Sequence[AxisLink]],
     x: np.ndarray,
     kernel: np.ndarray,
     bias: np.ndarray | None,
     groups: int,
 ) -> Arithmetic:
-    """The part of E that belongs to the number asked for, a line for each channel, example or filter."""
+    """Return the coefficient of the requested number in E, with one group per channel, example or filter."""
     *_, channels, features = kernel.shape
-    share = features // groups  # filters to a group, each of which sees so many channels
-    dy = asked.dy
-    if asked.of == "value":
-        n, *place, o = asked.at
-        first = o // share * channels
-        met = _meetings(axes, y=place)
+    group_size = features // groups  # filters per group; each has `channels` input channels
+    dy = query.dy
+    if query.wrt == "value":
+        n, *position, o = query.indices
+        first_channel = o // group_size * channels
+        links = _links(axes, y=position)
         lines = {
-            f"channel {first + c}": [
+            f"channel {first_channel + c}": [
                 product(
-                    read("x", x, (n, *m.x, first + c), padding=m.padding),
-                    read("kernel", kernel, (*m.tap, c, o)),
+                    read("x", x, (n, *link.x, first_channel + c), padding=link.padding),
+                    read("kernel", kernel, (*link.offset, c, o)),
                 )
-                for m in met
+                for link in links
             ]
             for c in range(channels)
         }
-    elif asked.of == "kernel":
-        *tap, c, o = asked.at
-        first = o // share * channels
-        met = _meetings(axes, tap=tap)
+    elif query.wrt == "kernel":
+        *offset, c, o = query.indices
+        first_channel = o // group_size * channels
+        links = _links(axes, offset=offset)
         lines = {
             f"example {n}": [
-                product(read("x", x, (n, *m.x, first + c), padding=m.padding), read("dy", dy, (n, *m.y, o)))
-                for m in met
+                product(
+                    read("x", x, (n, *link.x, first_channel + c), padding=link.padding), read("dy", dy, (n, *link.y, o))
+                )
+                for link in links
             ]
             for n in range(len(x))
         }
-    elif asked.of == "x":
-        n, *pixel, c = asked.at
+    elif query.wrt == "x":
+        n, *pixel, c = query.indices
         group, c = divmod(c, channels)
-        met = _meetings(axes, x=pixel)
+        links = _links(axes, x=pixel)
         lines = {
-            f"filter {o}": [product(read("kernel", kernel, (*m.tap, c, o)), read("dy", dy, (n, *m.y, o))) for m in met]
-            for o in range(group * share, (group + 1) * share)
+            f"filter {o}": [
+                product(read("kernel", kernel, (*link.offset, c, o)), read("dy", dy, (n, *link.y, o))) for link in links
+            ]
+            for o in range(group * group_size, (group + 1) * group_size)
         }
     else:
-        (o,) = asked.at
-        places = list(np.ndindex(dy.shape[1:-1]))
-        lines = {f"example {n}": [product(read("dy", dy, (n, *p, o))) for p in places] for n in range(len(x))}
-    if not axes:  # dense: one term a line would be a column, not a sum
+        (o,) = query.indices
+        positions = list(np.ndindex(dy.shape[1:-1]))
+        lines = {f"example {n}": [product(read("dy", dy, (n, *p, o))) for p in positions] for n in range(len(x))}
+    if not axes:  # dense: one line, because each group has a single term
         lines = {"": list(itertools.chain(*lines.values()))}
-    added = [summed(label, terms) for label, terms in lines.items() if terms]
-    offset = float(bias[asked.at[-1]]) if bias is not None and asked.of == "value" else None
-    return asked.answer(added, bias=offset)
+    groups_of_terms = [sum_terms(label, terms) for label, terms in lines.items() if terms]
+    bias_value = float(bias[query.indices[-1]]) if bias is not None and query.wrt == "value" else None
+    return query.from_groups(groups_of_terms, bias=bias_value)
 
 
-def _meetings(axes: Sequence[Sequence[Joint]], **held: Sequence[int]) -> list[Meeting]:
-    """All meetings at a pixel ``x``, of a ``tap`` or at a place ``y``, in reading order."""
-    ((side, index),) = held.items()
-    still = [[j for j in axis if getattr(j, side) == i] for axis, i in zip(axes, index, strict=True)]
+def _links(axes: Sequence[Sequence[AxisLink]], **fixed: Sequence[int]) -> list[Link]:
+    """List all links with a given pixel ``x``, kernel ``offset`` or position ``y``, in reading order."""
+    ((field, index),) = fixed.items()
+    per_axis = [[link for link in axis if getattr(link, field) == i] for axis, i in zip(axes, index, strict=True)]
     return [
-        Meeting(
-            x=tuple(j.x for j in joints),
-            tap=tuple(j.tap for j in joints),
-            y=tuple(j.y for j in joints),
-            padding=any(j.padding for j in joints),
+        Link(
+            x=tuple(link.x for link in combination),
+            offset=tuple(link.offset for link in combination),
+            y=tuple(link.y for link in combination),
+            padding=any(link.padding for link in combination),
         )
-        for joints in itertools.product(*still)
+        for combination in itertools.product(*per_axis)
     ]

@@ -1,7 +1,7 @@
-"""Pooling: the largest, the mean or the norm of what a window sees.
+"""Pooling: the maximum, mean or p-norm over a window.
 
-Sliding, global and adaptive pooling differ only in which pixels that is. The gradient of a window goes to the pixel
-that won (max), to all alike (mean), or to each by its part in the norm.
+Sliding, global and adaptive pooling differ only in the pixels of the window. The gradient of a window is routed to the
+maximum (max), divided equally (mean), or distributed in proportion to the slope of the norm.
 """
 
 import itertools
@@ -17,53 +17,53 @@ from jaxconv.explain.step_by_step.terms import (
     Number,
     Query,
     Term,
-    add,
-    factor,
-    plain,
+    exact_sum,
+    fmt,
+    fmt_factor,
+    join_signed,
     product,
     read,
-    signed,
-    summed,
+    sum_terms,
 )
 from jaxconv.shapes import IntOrInts, Padding, Window, canonicalize_sizes, resolve_window, tap_indices
 
 
-class Views(NamedTuple):
-    """What each window sees: in each dimension and at each place its pixels, where −1 is a zero that counts."""
+class PoolWindows(NamedTuple):
+    """Pixels of each window, per axis and output position; −1 is a zero of the padding that is counted."""
 
     axes: Sequence[Sequence[Sequence[int]]]
-    whole: bool = False  # one window, whose output has no spatial axes
+    is_global: bool = False  # a single window; the output has no spatial axes
 
-    def output(self, n: int, place: Sequence[int], c: int) -> tuple[int, ...]:
-        return (n, c) if self.whole else (n, *place, c)
+    def output_index(self, n: int, position: Sequence[int], c: int) -> tuple[int, ...]:
+        return (n, c) if self.is_global else (n, *position, c)
 
-    def numbers(self, x: np.ndarray, n: int, place: Sequence[int], c: int) -> list[Number]:
-        """Everything under a window, in reading order."""
-        rows = [axis[p] for axis, p in zip(self.axes, place, strict=True)]
-        return [read("x", x, (n, *pixel, c)) for pixel in itertools.product(*rows)]
+    def window_numbers(self, x: np.ndarray, n: int, position: Sequence[int], c: int) -> list[Number]:
+        """Return the numbers in the window of an output position, in reading order."""
+        pixels_per_axis = [axis[p] for axis, p in zip(self.axes, position, strict=True)]
+        return [read("x", x, (n, *pixel, c)) for pixel in itertools.product(*pixels_per_axis)]
 
-    def holding(self, pixel: Sequence[int]) -> Iterable[tuple[int, ...]]:
-        """The places whose window sees a pixel."""
+    def positions_with(self, pixel: Sequence[int]) -> Iterable[tuple[int, ...]]:
+        """Iterate over the output positions with a window that contains a pixel."""
         return itertools.product(
-            *([p for p, seen in enumerate(axis) if q in seen] for axis, q in zip(self.axes, pixel, strict=True))
+            *([p for p, pixels in enumerate(axis) if q in pixels] for axis, q in zip(self.axes, pixel, strict=True))
         )
 
-    def over(self, asked: Query, x: np.ndarray) -> list[tuple[Number, list[Number]]]:
-        """For a gradient: dy of every window that sees the pixel asked for, and everything under that window."""
-        n, *pixel, c = asked.at
+    def gradient_windows(self, query: Query, x: np.ndarray) -> list[tuple[Number, list[Number]]]:
+        """Return dy and the numbers of each window that contains the pixel of the query."""
+        n, *pixel, c = query.indices
         return [
-            (read("dy", asked.dy, self.output(n, place, c)), self.numbers(x, n, place, c))
-            for place in self.holding(pixel)
+            (read("dy", query.dy, self.output_index(n, position, c)), self.window_numbers(x, n, position, c))
+            for position in self.positions_with(pixel)
         ]
 
-    def under(self, asked: Query, x: np.ndarray) -> list[Number]:
-        """For a value: everything under its window."""
-        n, *place, c = asked.at
-        return self.numbers(x, n, (0,) * len(self.axes) if self.whole else place, c)
+    def value_window(self, query: Query, x: np.ndarray) -> list[Number]:
+        """Return the numbers in the window of the queried output."""
+        n, *position, c = query.indices
+        return self.window_numbers(x, n, (0,) * len(self.axes) if self.is_global else position, c)
 
 
 def max_pool(
-    asked: Query,
+    query: Query,
     x: np.ndarray,
     window_shape: IntOrInts,
     *,
@@ -73,11 +73,11 @@ def max_pool(
     ceil_mode: bool = False,
     ties: str = "first",
 ) -> Arithmetic:
-    return _largest(asked, x, _sliding(x, window_shape, stride, padding, dilation, ceil_mode), ties)
+    return _explain_max(query, x, _sliding_windows(x, window_shape, stride, padding, dilation, ceil_mode), ties)
 
 
 def avg_pool(
-    asked: Query,
+    query: Query,
     x: np.ndarray,
     window_shape: IntOrInts,
     *,
@@ -87,11 +87,12 @@ def avg_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = False,
 ) -> Arithmetic:
-    return _mean(asked, x, _sliding(x, window_shape, stride, padding, dilation, ceil_mode, count_include_pad))
+    windows = _sliding_windows(x, window_shape, stride, padding, dilation, ceil_mode, count_include_pad)
+    return _explain_mean(query, x, windows)
 
 
 def lp_pool(
-    asked: Query,
+    query: Query,
     x: np.ndarray,
     window_shape: IntOrInts,
     *,
@@ -101,122 +102,122 @@ def lp_pool(
     ceil_mode: bool = False,
     p: float = 2.0,
 ) -> Arithmetic:
-    return _norm(asked, x, _sliding(x, window_shape, stride, padding, dilation, ceil_mode), p)
+    return _explain_norm(query, x, _sliding_windows(x, window_shape, stride, padding, dilation, ceil_mode), p)
 
 
-def global_max_pool(asked: Query, x: np.ndarray, *, ties: str = "first") -> Arithmetic:
-    return _largest(asked, x, _global(x), ties)
+def global_max_pool(query: Query, x: np.ndarray, *, ties: str = "first") -> Arithmetic:
+    return _explain_max(query, x, _global_window(x), ties)
 
 
-def global_avg_pool(asked: Query, x: np.ndarray) -> Arithmetic:
-    return _mean(asked, x, _global(x))
+def global_avg_pool(query: Query, x: np.ndarray) -> Arithmetic:
+    return _explain_mean(query, x, _global_window(x))
 
 
-def adaptive_max_pool(asked: Query, x: np.ndarray, output_size: IntOrInts, *, ties: str = "first") -> Arithmetic:
-    return _largest(asked, x, _adaptive(x, output_size), ties)
+def adaptive_max_pool(query: Query, x: np.ndarray, output_size: IntOrInts, *, ties: str = "first") -> Arithmetic:
+    return _explain_max(query, x, _adaptive_windows(x, output_size), ties)
 
 
-def adaptive_avg_pool(asked: Query, x: np.ndarray, output_size: IntOrInts) -> Arithmetic:
-    return _mean(asked, x, _adaptive(x, output_size))
+def adaptive_avg_pool(query: Query, x: np.ndarray, output_size: IntOrInts) -> Arithmetic:
+    return _explain_mean(query, x, _adaptive_windows(x, output_size))
 
 
-def _sliding(
+def _sliding_windows(
     x: np.ndarray,
-    window: IntOrInts,
+    window_shape: IntOrInts,
     stride: IntOrInts | None,
     padding: Padding,
     dilation: IntOrInts,
     ceil_mode: bool,
-    count_pad: bool = False,
-) -> Views:
+    count_include_pad: bool = False,
+) -> PoolWindows:
     size = x.shape[1:-1]
-    slide = resolve_window(Window.for_pooling(window, stride, padding, dilation), size, ceil_mode=ceil_mode)
+    resolved = resolve_window(Window.for_pooling(window_shape, stride, padding, dilation), size, ceil_mode=ceil_mode)
     axes = []
-    for pixels, n, (low, high) in zip(tap_indices(slide), size, slide.padding, strict=True):
-        # What hangs over the end of the padding never counts.
-        first, end = (-low, n + high) if count_pad else (0, n)
-        axes.append([[int(q) if 0 <= q < n else -1 for q in row if first <= q < end] for row in pixels])
-    return Views(axes)
+    for pixels, n, (pad_low, pad_high) in zip(tap_indices(resolved), size, resolved.padding, strict=True):
+        # Pixels beyond the padding (ceil_mode) are never counted.
+        first, end = (-pad_low, n + pad_high) if count_include_pad else (0, n)
+        axes.append([[int(q) if 0 <= q < n else -1 for q in window if first <= q < end] for window in pixels])
+    return PoolWindows(axes)
 
 
-def _global(x: np.ndarray) -> Views:
-    return Views([[range(n)] for n in x.shape[1:-1]], whole=True)
+def _global_window(x: np.ndarray) -> PoolWindows:
+    return PoolWindows([[range(n)] for n in x.shape[1:-1]], is_global=True)
 
 
-def _adaptive(x: np.ndarray, out: IntOrInts) -> Views:
-    """Window q of ``out`` sees pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``."""
+def _adaptive_windows(x: np.ndarray, output_size: IntOrInts) -> PoolWindows:
+    """Return windows of pixels ``⌊q·n/out⌋ … ⌈(q+1)·n/out⌉ − 1``, for outputs q of ``out``."""
     size = x.shape[1:-1]
-    places = zip(size, canonicalize_sizes(out, len(size), "out"), strict=True)
-    return Views([[range(q * n // o, -(-(q + 1) * n // o)) for q in range(o)] for n, o in places])
+    sizes = zip(size, canonicalize_sizes(output_size, len(size), "output_size"), strict=True)
+    return PoolWindows([[range(q * n // o, -(-(q + 1) * n // o)) for q in range(o)] for n, o in sizes])
 
 
-def _largest(asked: Query, x: np.ndarray, views: Views, ties: str) -> Arithmetic:
-    if asked.of == "value":
-        numbers = views.under(asked, x)
+def _explain_max(query: Query, x: np.ndarray, windows: PoolWindows, ties: str) -> Arithmetic:
+    if query.wrt == "value":
+        numbers = windows.value_window(query, x)
         largest = float(np.max([number.value for number in numbers]))
-        line = f"{_list('max', numbers)} = {plain(largest)}"
-        return asked.answer([Group("", tuple(map(product, numbers)), largest, line)])
-    lines = []
-    for dy, numbers in views.over(asked, x):
+        line = f"{_list_numbers('max', numbers)} = {fmt(largest)}"
+        return query.from_groups([Group("", tuple(map(product, numbers)), largest, line)])
+    groups = []
+    for dy, numbers in windows.gradient_windows(query, x):
         largest = np.max([number.value for number in numbers])
-        best = [number for number in numbers if number.value == largest or math.isnan(number.value)]
-        winners = best[:1] if ties == "first" else best
-        share = dy.value / len(winners) if asked.at in [number.at for number in winners] else 0.0
-        names = " and ".join(number.where for number in winners)
-        told = f"{dy.where} = {plain(dy.value)} goes to {names}, the largest"
-        if len(best) > 1:
-            told += " (first of ties)" if ties == "first" else f", {plain(dy.value / len(best))} to each"
-        term = Term((dy,), share, plain(share))
-        lines.append(Group(dy.where, (term,), share, f"{_list('max', numbers)}: {told}"))
-    shares = [plain(line.subtotal) for line in lines]
-    total = add(line.subtotal for line in lines)
-    return asked.formula(f"total: {signed(shares) or 'nothing meets it'}", total, lines)
+        maxima = [number for number in numbers if number.value == largest or math.isnan(number.value)]
+        recipients = maxima[:1] if ties == "first" else maxima
+        gradient = dy.value / len(recipients) if query.indices in [number.at for number in recipients] else 0.0
+        recipients_text = " and ".join(number.where for number in recipients)
+        text = f"{dy.where} = {fmt(dy.value)} goes to {recipients_text}, the largest"
+        if len(maxima) > 1:
+            text += " (first of ties)" if ties == "first" else f", {fmt(dy.value / len(maxima))} to each"
+        term = Term((dy,), gradient, fmt(gradient))
+        groups.append(Group(dy.where, (term,), gradient, f"{_list_numbers('max', numbers)}: {text}"))
+    subtotals = [fmt(group.subtotal) for group in groups]
+    total = exact_sum(group.subtotal for group in groups)
+    return query.from_formula(f"total: {join_signed(subtotals) or 'no terms'}", total, groups)
 
 
-def _mean(asked: Query, x: np.ndarray, views: Views) -> Arithmetic:
-    if asked.of == "value":
-        numbers = views.under(asked, x)
+def _explain_mean(query: Query, x: np.ndarray, windows: PoolWindows) -> Arithmetic:
+    if query.wrt == "value":
+        numbers = windows.value_window(query, x)
         terms = tuple(map(product, numbers))
-        mean = add(term.value for term in terms) / len(terms)
-        line = f"({signed([term.text for term in terms])}) / {len(terms)} = {plain(mean)}"
-        return asked.answer([Group("", terms, mean, line)])
+        mean = exact_sum(term.value for term in terms) / len(terms)
+        line = f"({join_signed([term.text for term in terms])}) / {len(terms)} = {fmt(mean)}"
+        return query.from_groups([Group("", terms, mean, line)])
     terms = tuple(
-        Term((dy,), dy.value / len(numbers), f"{plain(dy.value)} / {len(numbers)}")
-        for dy, numbers in views.over(asked, x)
+        Term((dy,), dy.value / len(numbers), f"{fmt(dy.value)} / {len(numbers)}")
+        for dy, numbers in windows.gradient_windows(query, x)
     )
-    return asked.answer([summed("", terms)] if terms else [])
+    return query.from_groups([sum_terms("", terms)] if terms else [])
 
 
-def _norm(asked: Query, x: np.ndarray, views: Views, p: float) -> Arithmetic:
-    power = plain(p)
-    if asked.of == "value":
-        numbers = views.under(asked, x)
+def _explain_norm(query: Query, x: np.ndarray, windows: PoolWindows, p: float) -> Arithmetic:
+    power = fmt(p)
+    if query.wrt == "value":
+        numbers = windows.value_window(query, x)
         with np.errstate(over="ignore"):  # a power may be infinite where the norm is not
             powers = np.abs([number.value for number in numbers]) ** p
         terms = tuple(
-            Term((number,), float(value), f"|{plain(number.value)}|^{power}")
+            Term((number,), float(value), f"|{fmt(number.value)}|^{power}")
             for number, value in zip(numbers, powers, strict=True)
         )
-        norm = _length(numbers, p)
-        line = f"({signed([term.text for term in terms])})^(1/{power}) = {plain(norm)}"
-        return asked.answer([Group("", terms, norm, line)])
-    a = float(x[asked.at])
-    parts = []
-    for dy, numbers in views.over(asked, x):
-        norm = _length(numbers, p)
-        # At 0 an absolute value has no slope, nor has the norm of a window of zeros: the op gives them 0.
+        norm = _p_norm(numbers, p)
+        line = f"({join_signed([term.text for term in terms])})^(1/{power}) = {fmt(norm)}"
+        return query.from_groups([Group("", terms, norm, line)])
+    a = float(x[query.indices])
+    dy_terms = []
+    for dy, numbers in windows.gradient_windows(query, x):
+        norm = _p_norm(numbers, p)
+        # |a| at 0 and the norm of zeros are not differentiable; the op defines their slope as 0.
         slope = math.copysign((abs(a) / norm) ** (p - 1), a) if a else 0.0
-        written = f"{'(-1)·' if a < 0 else ''}(|{plain(a)}| / {plain(norm)})^{plain(p - 1)}" if a else "0"
-        parts.append(Term((dy,), dy.value * slope, f"{factor(dy.value)}·{written}"))
-    return asked.answer([summed("", parts)] if parts else [])
+        slope_text = f"{'(-1)·' if a < 0 else ''}(|{fmt(a)}| / {fmt(norm)})^{fmt(p - 1)}" if a else "0"
+        dy_terms.append(Term((dy,), dy.value * slope, f"{fmt_factor(dy.value)}·{slope_text}"))
+    return query.from_groups([sum_terms("", dy_terms)] if dy_terms else [])
 
 
-def _length(numbers: Sequence[Number], p: float) -> float:
-    """The p-norm, in units of the largest, so that no power is too large or too small to hold."""
-    sizes = [abs(number.value) for number in numbers]
-    unit = max(sizes) or 1.0
-    return unit * add((size / unit) ** p for size in sizes) ** (1 / p)
+def _p_norm(numbers: Sequence[Number], p: float) -> float:
+    """Return the p-norm, scaled by the largest magnitude to avoid overflow and underflow."""
+    magnitudes = [abs(number.value) for number in numbers]
+    scale = max(magnitudes) or 1.0
+    return scale * exact_sum((magnitude / scale) ** p for magnitude in magnitudes) ** (1 / p)
 
 
-def _list(name: str, numbers: Sequence[Number]) -> str:
-    return f"{name}({', '.join(plain(number.value) for number in numbers)})"
+def _list_numbers(name: str, numbers: Sequence[Number]) -> str:
+    return f"{name}({', '.join(fmt(number.value) for number in numbers)})"

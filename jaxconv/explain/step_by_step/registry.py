@@ -1,8 +1,8 @@
-"""The sum behind any one number of a network, as a lecture writes it on the board.
+"""The sum that gives one number of an op's output or gradient, written out term by term.
 
-Every file explains one kind of op, from its formula and not by calling it: ``sums`` (convolution, dense), ``pools``,
-``norms``, ``activations``, ``softmax`` (and the loss) and ``dropout``. To explain another op, write the function that
-says where its numbers come from and add a line to ``EXPLAINED``.
+Each module explains one kind of op from its formula, without calling it: ``linear`` (convolution, dense, flatten),
+``pooling``, ``normalization`` and ``activations`` (also softmax, the loss and dropout). To add an op, write a function
+that returns its :class:`Arithmetic` and register it in ``EXPLAINERS``.
 """
 
 import functools
@@ -20,7 +20,7 @@ from jaxconv.explain.step_by_step.terms import Arithmetic, Group, Number, Query,
 
 __all__ = ["EXPLAINERS", "Arithmetic", "Group", "Number", "Term", "arithmetic"]
 
-# Each op: who explains it, and besides its value which arrays' gradients.
+# By op: the explainer, and the arrays with respect to which it explains gradients.
 EXPLAINERS: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
     "conv": (linear.conv, ("x", "kernel", "bias")),
     "conv_transpose": (linear.conv_transpose, ("x", "kernel", "bias")),
@@ -66,8 +66,8 @@ EXPLAINERS: dict[str, tuple[Callable[..., Arithmetic], tuple[str, ...]]] = {
     "dropout": (activations.dropout, ("x",)),
     "spatial_dropout": (activations.dropout, ("x",)),
 }
-ARRAYS = ("x", "kernel", "bias", "scale", "mean", "var", "logits", "label")
-HOW = ("impl", "precision")  # options that say how to compute a sum, and do not change it
+ARRAYS = ("x", "kernel", "bias", "scale", "mean", "var", "logits", "labels")
+COMPUTE_OPTIONS = ("impl", "precision")  # options of the implementation, which do not change the sum
 
 
 def arithmetic(
@@ -78,22 +78,23 @@ def arithmetic(
     dy: Any = None,
     **options: Any,
 ) -> Arithmetic:
-    """The sum behind one number of an op's output, or of one of its gradients. Print it.
+    """Write out the sum that gives one element of an op's output or of one of its gradients.
 
     Args:
-        op: an op, or its name.
-        arrays, options: exactly as the op takes them.
-        index: the index of the one number: in the output, or in the array whose gradient is asked for.
-        wrt: ``"value"``, or the argument whose gradient it is: ``"x"``, ``"kernel"``, ``"bias"``, …
-        dy: for a gradient, how much the loss changes with each number of the output; of the output's shape.
+        op: an op of :mod:`jaxconv.ops`, or its name.
+        arrays, options: arguments of the op.
+        index: index of the element, in the output or in the array of ``wrt``.
+        wrt: ``"value"`` for the output, or the argument with respect to which the gradient is taken: ``"x"``,
+            ``"kernel"``, ``"bias"``, …
+        dy: gradient of the loss with respect to the output, of its shape; required unless ``wrt="value"``.
 
     Returns:
-        An :class:`Arithmetic`: its ``groups`` of ``terms``, its ``total``, and all of it in writing. Everything is
-        added up in float64, so the total may differ from the op's in the last digits of the op's dtype.
+        An :class:`Arithmetic` with ``groups`` of ``terms`` and the ``total``; ``print`` shows it as text. Sums are
+        computed in float64, so the total may differ from the op's result by rounding in the op's dtype.
 
     Raises:
-        InputError: an op or an ``wrt`` without explanation, an ``index`` outside its array, a dy of another shape, and
-            whatever the op itself would refuse.
+        InputError: if the op or ``wrt`` is not supported, ``index`` is out of range, ``dy`` has another shape, or the
+            op rejects its arguments.
 
     Lecture rows 001-05, 001-20 to 001-25, 002-07, 002-13, 004-06.
 
@@ -112,54 +113,54 @@ def arithmetic(
       max(5, 6, 8, 9): dy[0,1,1,0] = 3 goes to x[0,2,2,0], the largest
       total: 3
     """
-    name = _name(op)
-    return named_errors(_explained, name=name)(name, arrays, index, wrt, dy, options)
+    name = _op_name(op)
+    return named_errors(_explain, name=name)(name, arrays, index, wrt, dy, options)
 
 
-def _explained(
-    name: str, arrays: tuple[Any, ...], at: int | Sequence[int], of: str, dy: Any, options: dict[str, Any]
+def _explain(
+    name: str, arrays: tuple[Any, ...], index: int | Sequence[int], wrt: str, dy: Any, options: dict[str, Any]
 ) -> Arithmetic:
     explain, gradients = EXPLAINERS[name]
-    if of not in ("value", *gradients):
-        raise unknown_name_error("of", of, ("value", *gradients))
+    if wrt not in ("value", *gradients):
+        raise unknown_name_error("wrt", wrt, ("value", *gradients))
     y = jax.eval_shape(functools.partial(getattr(ops, name), *arrays, **options))
     try:
-        given = inspect.signature(explain).bind(
-            None, *arrays, **{key: value for key, value in options.items() if key not in HOW}
+        bound = inspect.signature(explain).bind(
+            None, *arrays, **{key: value for key, value in options.items() if key not in COMPUTE_OPTIONS}
         )
     except TypeError as error:
-        raise InputError(f"arithmetic has no words for one of its arguments, {error}; leave it out") from None
-    for key, value in given.arguments.items():
+        raise InputError(f"arithmetic does not support one of the arguments: {error}") from None
+    for key, value in bound.arguments.items():
         if key in ARRAYS and value is not None:
-            given.arguments[key] = np.asarray(value, np.float64)
-    array = y if of == "value" else given.arguments.get(of)
+            bound.arguments[key] = np.asarray(value, np.float64)
+    array = y if wrt == "value" else bound.arguments.get(wrt)
     if array is None:
-        raise InputError(f"there is no {of} to take the gradient of; give one")
-    given.arguments["asked"] = Query(name, of, _index(of, at, array.shape), _gradient(of, dy, y.shape))
-    return explain(*given.args, **given.kwargs)
+        raise InputError(f"wrt={wrt!r} requires the argument {wrt}, which is not given")
+    bound.arguments["query"] = Query(name, wrt, _check_index(wrt, index, array.shape), _check_dy(wrt, dy, y.shape))
+    return explain(*bound.args, **bound.kwargs)
 
 
-def _name(op: str | Callable[..., Any]) -> str:
+def _op_name(op: str | Callable[..., Any]) -> str:
     name = op if isinstance(op, str) else next((name for name in EXPLAINERS if getattr(ops, name) is op), repr(op))
     checks.one_of("op", name, EXPLAINERS)
     return name
 
 
-def _index(of: str, at: int | Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
-    index = tuple(np.atleast_1d(np.asarray(at)).tolist())
-    if len(index) != len(shape) or not all(i in range(n) for i, n in zip(index, shape, strict=True)):
-        where = "the output" if of == "value" else of
-        raise InputError(f"at={at} is no index of {where}, whose shape is {shape}")
-    return tuple(map(int, index))
+def _check_index(wrt: str, index: int | Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+    indices = tuple(np.atleast_1d(np.asarray(index)).tolist())
+    if len(indices) != len(shape) or not all(i in range(n) for i, n in zip(indices, shape, strict=True)):
+        location = "the output" if wrt == "value" else wrt
+        raise InputError(f"index must be an index of {location} of shape {shape}, got {index}")
+    return tuple(map(int, indices))
 
 
-def _gradient(of: str, dy: Any, shape: tuple[int, ...]) -> np.ndarray:
-    if of == "value":
+def _check_dy(wrt: str, dy: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if wrt == "value":
         if dy is not None:
-            raise InputError("dy is for a gradient; say which, of='x'")
+            raise InputError("dy requires a gradient: set wrt, such as wrt='x'")
         return np.zeros(0)
     if dy is None:
-        raise InputError(f"of={of!r} needs dy, the gradient of the output, of shape {shape}")
+        raise InputError(f"wrt={wrt!r} requires dy, the gradient of the output, of shape {shape}")
     if np.shape(dy) != shape:
-        raise InputError(f"dy {np.shape(dy)} should be {shape}, the shape of the op's output")
+        raise InputError(f"dy must have the shape of the output, {shape}, got {np.shape(dy)}")
     return np.asarray(dy, np.float64)

@@ -1,4 +1,4 @@
-"""Numbers, the products made of them, the sums made of those, and how a lecture writes all three."""
+"""Numbers, terms and groups of a sum, and their text as in the lectures."""
 
 import math
 import textwrap
@@ -9,13 +9,13 @@ import numpy as np
 
 
 class Number(NamedTuple):
-    """A number, and where it was read.
+    """A number and the array element it comes from.
 
     Attributes:
         value: the number.
-        of: the array it was read from: ``"x"``, ``"kernel"``, ``"dy"``, …
-        at: its index there; None for a zero that stands outside the array.
-        padding: whether it stands for padding: a zero, or a pixel that the padding repeats.
+        of: name of the array: ``"x"``, ``"kernel"``, ``"dy"``, …
+        at: index in the array; None for a zero outside the array.
+        padding: True for padding: a zero, or a pixel that the padding repeats.
     """
 
     value: float
@@ -25,17 +25,17 @@ class Number(NamedTuple):
 
     @property
     def where(self) -> str:
-        """As in ``x[0,1,0,0]``."""
+        """The array element as text, such as ``x[0,1,0,0]``; ``outside`` for a zero outside the array."""
         return "outside" if self.at is None else f"{self.of}[{','.join(map(str, self.at))}]"
 
 
 class Term(NamedTuple):
-    """What is added up: mostly a product of two numbers.
+    """A term of a sum, such as the product of two numbers.
 
     Attributes:
-        numbers: its factors.
-        value: what it comes to.
-        text: as it is written, ``3·(-1)``.
+        numbers: factors of the term.
+        value: value of the term.
+        text: text of the term, ``3·(-1)``.
     """
 
     numbers: tuple[Number, ...]
@@ -44,18 +44,18 @@ class Term(NamedTuple):
 
     @property
     def padding(self) -> bool:
-        """Whether a factor stands for padding."""
+        """True if a factor is padding."""
         return any(number.padding for number in self.numbers)
 
 
 class Group(NamedTuple):
-    """The terms that are written on one line.
+    """A group of terms that is written on one line.
 
     Attributes:
-        label: what they have in common: ``channel 0``.
-        terms: in reading order.
-        subtotal: what they come to.
-        line: all of it as it is written, ``channel 0: 3·1 + 51·0 = 3``.
+        label: label of the group, ``channel 0``.
+        terms: terms in reading order.
+        subtotal: value of the group.
+        line: text of the group, ``channel 0: 3·1 + 51·0 = 3``.
     """
 
     label: str
@@ -65,14 +65,14 @@ class Group(NamedTuple):
 
 
 class Arithmetic(NamedTuple):
-    """The sum behind one number; ``print`` it.
+    """The sum that gives one number; ``print`` shows it as text.
 
     Attributes:
-        title: which number: ``conv: y[0, 0, 0, 0]``.
-        groups: its terms, line by line; none where a formula says it all.
-        bias: what is added in the end, if anything.
-        total: the number itself.
-        closing: how the total follows from the lines, as it is written; empty where there is one line and it says so.
+        title: name of the number, ``conv: y[0, 0, 0, 0]``.
+        groups: groups of terms, one line each; empty if a formula suffices.
+        bias: bias that is added to the groups, or None.
+        total: the number.
+        closing: last line, which derives the total from the groups; empty if the only group ends with the total.
     """
 
     title: str
@@ -83,14 +83,14 @@ class Arithmetic(NamedTuple):
 
     @property
     def terms(self) -> list[Term]:
-        """Those of all lines, one after the other."""
+        """The terms of all groups."""
         return [term for group in self.groups for term in group.terms]
 
     def __str__(self) -> str:
         lines = [group.line for group in self.groups]
         if self.closing:
-            said = self.closing.endswith(f": {plain(self.total)}")
-            lines.append(self.closing if said else f"{self.closing} = {plain(self.total)}")
+            has_total = self.closing.endswith(f": {fmt(self.total)}")
+            lines.append(self.closing if has_total else f"{self.closing} = {fmt(self.total)}")
         wrapped = (
             textwrap.fill(
                 line,
@@ -106,85 +106,85 @@ class Arithmetic(NamedTuple):
 
 
 class Query(NamedTuple):
-    """The number that is asked for.
+    """The requested number.
 
     Attributes:
-        op: whose.
-        of: its ``"value"``, or the array whose gradient it is.
-        at: the index.
-        dy: the output's gradient; empty if a value is asked for.
+        op: name of the op.
+        wrt: ``"value"`` for the output, or the array with respect to which the gradient is taken.
+        indices: indices of the number, one per axis.
+        dy: gradient of the output; empty for ``"value"``.
     """
 
     op: str
-    of: str
-    at: tuple[int, ...]
+    wrt: str
+    indices: tuple[int, ...]
     dy: np.ndarray
 
     @property
     def title(self) -> str:
-        name = {"value": "y", "x": "dx"}.get(self.of, f"d_{self.of}")
-        return f"{self.op}: {name}[{', '.join(map(str, self.at))}]"
+        name = {"value": "y", "x": "dx"}.get(self.wrt, f"d_{self.wrt}")
+        return f"{self.op}: {name}[{', '.join(map(str, self.indices))}]"
 
-    def answer(self, groups: Iterable[Group], *, bias: float | None = None) -> Arithmetic:
-        """Lines that are added up, and the bias to them."""
+    def from_groups(self, groups: Iterable[Group], *, bias: float | None = None) -> Arithmetic:
+        """Return the sum of the groups and the bias."""
         groups = tuple(groups)
-        added = [group.subtotal for group in groups] + ([] if bias is None else [bias])
-        texts = [plain(value) for value in added]
+        values = [group.subtotal for group in groups] + ([] if bias is None else [bias])
+        texts = [fmt(value) for value in values]
         if bias is not None:
             texts[-1] += " (bias)"
-        closing = "" if len(groups) == 1 and bias is None else f"total: {signed(texts) or 'nothing meets it'}"
-        return Arithmetic(self.title, groups, bias, add(added), closing)
+        closing = "" if len(groups) == 1 and bias is None else f"total: {join_signed(texts) or 'no terms'}"
+        return Arithmetic(self.title, groups, bias, exact_sum(values), closing)
 
-    def formula(self, text: str, total: float, groups: Iterable[Group] = ()) -> Arithmetic:
-        """A formula with its numbers put in, after the lines that those numbers come from."""
+    def from_formula(self, text: str, total: float, groups: Iterable[Group] = ()) -> Arithmetic:
+        """Return a formula with its numbers inserted, preceded by the groups that the numbers come from."""
         return Arithmetic(self.title, tuple(groups), None, total, text)
 
 
-def read(of: str, array: np.ndarray, at: Sequence[int], *, padding: bool = False) -> Number:
-    """The number at an index, of which −1 is outside the array, where zeros are."""
-    if -1 in at:
+def read(of: str, array: np.ndarray, index: Sequence[int], *, padding: bool = False) -> Number:
+    """Return the number at an index; an index of −1 is outside the array, where the value is 0."""
+    if -1 in index:
         return Number(0.0, of, None, padding=True)
-    return Number(float(array[tuple(at)]), of, tuple(int(i) for i in at), padding)
+    return Number(float(array[tuple(index)]), of, tuple(int(i) for i in index), padding)
 
 
 def product(*numbers: Number) -> Term:
-    """A term; of one number it is that number."""
+    """Return the product of the numbers as a term."""
     values = [number.value for number in numbers]
-    text = "·".join(map(factor, values)) if len(values) > 1 else plain(*values)
+    text = "·".join(map(fmt_factor, values)) if len(values) > 1 else fmt(*values)
     return Term(numbers, math.prod(values), text)
 
 
-def summed(label: str, terms: Sequence[Term]) -> Group:
-    """A line that adds its terms up."""
-    subtotal = add(term.value for term in terms)
-    text = f"{signed([term.text for term in terms])} = {plain(subtotal)}"
+def sum_terms(label: str, terms: Sequence[Term]) -> Group:
+    """Return the sum of the terms as a group."""
+    subtotal = exact_sum(term.value for term in terms)
+    text = f"{join_signed([term.text for term in terms])} = {fmt(subtotal)}"
     return Group(label, tuple(terms), subtotal, f"{label}: {text}" if label else text)
 
 
-def add(values: Iterable[float]) -> float:
-    """A sum that is rounded once, at the end."""
+def exact_sum(values: Iterable[float]) -> float:
+    """Return the sum of the values, rounded once."""
     values = list(values)
     return math.fsum(values) if all(map(math.isfinite, values)) else float(sum(values))
 
 
-def signed(texts: Sequence[str]) -> str:
-    """Joined by pluses, or by the minus that a text begins with.
+def join_signed(texts: Sequence[str]) -> str:
+    """Join texts with `` + ``, or with `` - `` before a negative text.
 
-    >>> signed(["-448", "-91", "472"])
+    >>> join_signed(["-448", "-91", "472"])
     '-448 - 91 + 472'
     """
     return "".join(texts[:1]) + "".join(f" - {t[1:]}" if t.startswith("-") else f" + {t}" for t in texts[1:])
 
 
-def plain(value: float) -> str:
-    """A whole number as it is, any other with four digits.
+def fmt(value: float) -> str:
+    """Format an integer exactly and any other number with four digits.
 
-    >>> plain(-448.0), plain(2 / 3)
+    >>> fmt(-448.0), fmt(2 / 3)
     ('-448', '0.6667')
     """
     return str(int(value)) if abs(value) < 1e15 and value == int(value) else f"{value:.4g}"
 
 
-def factor(value: float) -> str:
-    """In parentheses if it is negative, to stand in a product."""
-    return f"({plain(value)})" if plain(value).startswith("-") else plain(value)
+def fmt_factor(value: float) -> str:
+    """Format a factor of a product, with parentheses if it is negative."""
+    return f"({fmt(value)})" if fmt(value).startswith("-") else fmt(value)
