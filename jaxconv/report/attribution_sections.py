@@ -13,7 +13,7 @@ from jaxconv.layers import Layer
 from jaxconv.plot import rgb
 from jaxconv.report.context import ReportContext, evenly_spaced
 from jaxconv.report.figures import tile
-from jaxconv.report.page import Block, Pictures, Section
+from jaxconv.report.page import Block, ImageTable, Section
 
 MOST_FILTERS, MOST_PATCHES, MOST_LAYERS = 10, 8, 3
 STEPS = 128  # gradient ascent steps of each maximizing image
@@ -55,7 +55,7 @@ def attention_section(context: ReportContext) -> Section:
         "on which they agree are more reliable."
     )
     figures = {"attributions.png": plot.attributions(images, heatmaps, titles)}
-    return Section("attention", "Attribution", [intro], [Block(pictures=Pictures(headings, rows))], figures)
+    return Section("attention", "Attribution", [intro], [Block(images=ImageTable(headings, rows))], figures)
 
 
 def feature_visualization_section(context: ReportContext) -> Section | None:
@@ -91,7 +91,7 @@ def feature_visualization_section(context: ReportContext) -> Section | None:
         ]
         headings = ["", "maximizing image", "top patches", *[""] * (top.patches.shape[1] - 1)]
         field = "×".join(map(str, layer.receptive_field)) if layer.receptive_field else "all"
-        blocks.append(Block(f"{layer.name}, receptive field {field} pixels", pictures=Pictures(headings, rows)))
+        blocks.append(Block(f"{layer.name}, receptive field {field} pixels", images=ImageTable(headings, rows)))
     intro = (
         "The first image of each row started gray and was optimized to maximize the activation of the filter "
         "(activation maximization). The others are the patches of test images that activate the filter most, as large "

@@ -25,7 +25,7 @@ from jaxconv.report import figures
 from jaxconv.report.context import ReportContext, evenly_spaced
 from jaxconv.report.figures import ImageTile, tile
 from jaxconv.report.model_sections import shown_layers
-from jaxconv.report.page import Block, Pictures, Section, Table
+from jaxconv.report.page import Block, ImageTable, Section, Table
 
 REPORT_CORRUPTIONS = ("rotation", "scale", "stroke_width", "noise")
 MOST_FIELDS = 6
@@ -99,8 +99,8 @@ def robustness_section(context: ReportContext) -> Section:
         f"Accuracy on {len(images):,} test images after a shift or a corruption. The feature distance is the change of "
         "the features before the last layer, relative to their norm."
     )
-    pictures = Pictures(["", *[""] * width], rows)
-    blocks = [Block(charts=charts), Block("Examples of corrupted images", pictures=pictures)]
+    image_table = ImageTable(["", *[""] * width], rows)
+    blocks = [Block(charts=charts), Block("Examples of corrupted images", images=image_table)]
     title = f"accuracy on {len(images):,} test images"
     downloads = {
         "robustness.png": plot.accuracy_vs_severity({context.run.config["model"]: curves}, images[0], title=title)

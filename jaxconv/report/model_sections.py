@@ -15,7 +15,7 @@ from jaxconv.layers.traversal import get_subtree, intercept, kernels_by_layer, n
 from jaxconv.plot import rgb
 from jaxconv.report.context import ReportContext, evenly_spaced
 from jaxconv.report.figures import tile
-from jaxconv.report.page import Block, Details, Pictures, Section, Table
+from jaxconv.report.page import Block, Details, ImageTable, Section, Table
 from jaxconv.shapes import Window
 
 
@@ -151,7 +151,7 @@ def _deeper_layer_block(name: str, kernel: np.ndarray) -> Block:
         f"A filter of {name} has one image per input channel: positive weights red, negative blue. Shown: "
         f"{filters.shape[0]} of {kernel.shape[3]} filters, {filters.shape[1]} of {kernel.shape[2]} channels."
     )
-    return Block(name, text, pictures=Pictures(headings, rows))
+    return Block(name, text, images=ImageTable(headings, rows))
 
 
 MOST_LAYERS, MOST_CHANNELS = 14, 64

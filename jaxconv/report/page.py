@@ -23,7 +23,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-class Pictures(NamedTuple):
+class ImageTable(NamedTuple):
     """A table of images: headings, and rows of a name and images."""
 
     headings: Sequence[str]
@@ -34,7 +34,7 @@ class Details(NamedTuple):
     """A collapsible block: an image in its title, and images with headings inside."""
 
     title: str
-    picture: ImageTile
+    image: ImageTile
     maps: Sequence[tuple[str, ImageTile]]
 
 
@@ -49,7 +49,7 @@ class Block:
     tiles: Sequence[ImageTile] = ()
     size: str = "small"  # of the tiles: "filters", "small" or "large"
     table: Table | None = None
-    pictures: Pictures | None = None
+    images: ImageTable | None = None
     pre: str = ""
     details: Sequence[Details] = ()
 
