@@ -1,4 +1,4 @@
-"""The live page of a run: draw, or upload an image, and see what its network makes of it."""
+"""Interactive web page of a run: draw or upload an image, and inspect the network's prediction."""
 
 from jaxconv.demo.canvas import InputStyle, center_by_mass, input_style_of, preprocess_drawing, preprocess_upload
 from jaxconv.demo.prediction import Prediction, Predictor, predict

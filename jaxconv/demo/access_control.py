@@ -1,7 +1,7 @@
-"""Admission to a server on this machine: only the browser that opened the address which was printed.
+"""Access control of a local server: only the browser that opened the printed address is served.
 
-Any web page can have the browser that shows it send requests to 127.0.0.1. :class:`Access` is an ASGI application that
-refuses them, and with them whatever is too large or too slow, before they come to the application behind it.
+Any web page can make the browser that displays it send requests to 127.0.0.1. :class:`Access` is ASGI middleware
+that rejects such requests, and bodies that are too large or too slow, before they reach the application.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine
-LARGEST = 10 * 2**20  # bytes of a request's body
-LONGEST = 120.0  # seconds until a body has come
-# What is served may show and ask for what this server has, and nothing else; and no other page may show it.
-GUARDS = (
+HOST_NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine
+MAX_BODY_BYTES = 10 * 2**20
+BODY_TIMEOUT = 120.0  # seconds until a request body must be complete
+# The served page may load and request only what this server provides, and no other page may embed it.
+SECURITY_HEADERS = (
     (
         b"content-security-policy",
         b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'self'; "
@@ -29,13 +29,13 @@ GUARDS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
-# A page that goes on to the served one. A redirect would not do: after a link on another site, in a web mail or a
-# notebook, no SameSite=Strict cookie goes with it.
-WELCOME = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><a href="/">The page</a>'
+# A page that forwards to the served one. An HTTP redirect would fail: after a link on another site, such as a web mail
+# or a notebook, the browser sends no SameSite=Strict cookie with it.
+FORWARDING_PAGE = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><a href="/">Open the page</a>'
 
 
-class _Refusal(Exception):
-    """A request that is not passed on: a status and a sentence for whoever sent it."""
+class _RequestRejected(Exception):
+    """A request that is not passed on: HTTP status, and a message for the client."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -43,85 +43,87 @@ class _Refusal(Exception):
 
 
 class Access:
-    """An ASGI application that passes on what comes from the served page, and answers everything else itself.
+    """ASGI middleware that passes on requests of the served page and rejects all others.
 
-    - Host is this machine's name with the port served, or 421: a foreign name may lead here (DNS rebinding).
-    - Origin, if given, is that address, and Sec-Fetch-Site names no other site, or 403. A link to the page may be
-      anywhere.
-    - The token is in the cookie, or 403. ``/?token=…`` sets that cookie (SameSite=Strict, HttpOnly).
-    - The body has at most ``largest`` bytes, or 413, by Content-Length or as counted; it comes in two minutes, or 408.
-      It is read here to its end, so that a slow client occupies nothing behind.
+    - Host must be a name of this machine with the served port, else 421: a foreign name may resolve to this machine
+      (DNS rebinding).
+    - Origin, if present, must equal the host, and Sec-Fetch-Site must not name another site, else 403. Links to the
+      page are allowed from anywhere.
+    - The cookie must hold the token, else 403. ``/?token=…`` sets that cookie (SameSite=Strict, HttpOnly).
+    - The body must have at most ``largest`` bytes, by Content-Length or as counted, else 413; it must arrive within two
+      minutes, else 408. It is read to its end here, so that a slow client does not block the application.
 
     Args:
-        app: the ASGI application behind. It is given no websockets.
-        port: the port that is served.
-        token: the secret in the printed address; it has characters that an address and a cookie may have.
-        largest: bytes of a body.
+        app: the protected ASGI application. It receives no websockets.
+        port: port of the server.
+        token: secret in the printed address, of characters that are valid in URLs and cookies.
+        largest: maximum size of a body in bytes.
     """
 
-    def __init__(self, app: App, port: int, token: str, largest: int = LARGEST) -> None:
+    def __init__(self, app: App, port: int, token: str, largest: int = MAX_BODY_BYTES) -> None:
         self.app, self.port, self.token, self.largest = app, port, token, largest
-        self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
-        self.cookie = f"jaxconv-{port}"  # cookies are kept by host, whatever the port: two pages, two names
+        self.hosts = {f"{name}:{port}" for name in HOST_NAMES} | (set(HOST_NAMES) if port == 80 else set())
+        self.cookie = f"jaxconv-{port}"  # browsers share cookies between ports of a host, so the name has the port
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Process one request."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         try:
-            self._check_address(scope)
+            self._check_origin(scope)
             if scope["path"] == "/" and self._is_token(parse_qs(scope["query_string"]).get(b"token", [b""])[0]):
                 cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
-                return await _answer(send, 200, WELCOME, "text/html", (b"set-cookie", cookie.encode()))
+                return await _respond(send, 200, FORWARDING_PAGE, "text/html", (b"set-cookie", cookie.encode()))
             if not any(self._is_token(value) for value in _cookies(scope, self.cookie.encode())):
-                raise _Refusal(403, "Open the page by the address that was printed at its start, with the token in it.")
-            body = await self._body(scope, receive)
-        except _Refusal as refusal:
-            return await _answer(send, refusal.status, f"{refusal}\n", "text/plain", (b"connection", b"close"))
-        except ConnectionResetError:  # whoever sent it is gone
+                raise _RequestRejected(403, "Open the printed address, which includes the token.")
+            body = await self._read_body(scope, receive)
+        except _RequestRejected as error:
+            return await _respond(send, error.status, f"{error}\n", "text/plain", (b"connection", b"close"))
+        except ConnectionResetError:  # the client has disconnected
             return None
 
-        async def replayed() -> Message:
+        async def receive_buffered() -> Message:
             nonlocal body
             if body is None:
                 return await receive()
             message, body = {"type": "http.request", "body": body, "more_body": False}, None
             return message
 
-        async def guarded(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *GUARDS]}
+                message = {**message, "headers": [*message.get("headers", ()), *SECURITY_HEADERS]}
             await send(message)
 
-        return await self.app(scope, replayed, guarded)
+        return await self.app(scope, receive_buffered, send_secured)
 
-    def _check_address(self, scope: Message) -> None:
-        """Refuse a request to another name than ours, or from another page than ours."""
-        hosts = _values(scope, b"host")
+    def _check_origin(self, scope: Message) -> None:
+        """Reject a request to a foreign host name, or from another site."""
+        hosts = _header_values(scope, b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
-            raise _Refusal(421, f"This server answers at http://{NAMES[0]}:{self.port} only.")
-        link = scope["method"] in ("GET", "HEAD") and _values(scope, b"sec-fetch-dest") == ["document"]
-        elsewhere = not link and not {"same-origin", "none"}.issuperset(_values(scope, b"sec-fetch-site"))
-        if elsewhere or not {f"http://{hosts[0].lower()}"}.issuperset(_values(scope, b"origin")):
-            raise _Refusal(403, "This server answers its own page only, and the request comes from another.")
+            raise _RequestRejected(421, f"This server answers at http://{HOST_NAMES[0]}:{self.port} only.")
+        is_link = scope["method"] in ("GET", "HEAD") and _header_values(scope, b"sec-fetch-dest") == ["document"]
+        sites = _header_values(scope, b"sec-fetch-site")
+        cross_site = not is_link and not {"same-origin", "none"}.issuperset(sites)
+        if cross_site or not {f"http://{hosts[0].lower()}"}.issuperset(_header_values(scope, b"origin")):
+            raise _RequestRejected(403, "Requests from other pages are rejected.")
 
     def _is_token(self, value: bytes) -> bool:
         return secrets.compare_digest(value, self.token.encode())
 
-    async def _body(self, scope: Message, receive: Receive) -> bytes | None:
-        """The whole body.
+    async def _read_body(self, scope: Message, receive: Receive) -> bytes | None:
+        """Read the request body to its end.
 
         Raises:
-            ConnectionResetError: the client went away.
+            ConnectionResetError: if the client disconnects.
         """
-        too_large = _Refusal(413, f"A request has at most {self.largest:,} bytes.")
-        if any(int(length) > self.largest for length in _values(scope, b"content-length")):
+        too_large = _RequestRejected(413, f"A request must have at most {self.largest:,} bytes.")
+        if any(int(length) > self.largest for length in _header_values(scope, b"content-length")):
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(BODY_TIMEOUT):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -132,29 +134,29 @@ class Access:
                     if not message.get("more_body"):
                         return bytes(body)
         except TimeoutError:
-            raise _Refusal(408, f"A request has to come in {LONGEST:.0f} seconds.") from None
+            raise _RequestRejected(408, f"A request must arrive within {BODY_TIMEOUT:.0f} seconds.") from None
 
 
-def _values(scope: Message, name: bytes) -> list[str]:
-    """All values of a header."""
+def _header_values(scope: Message, name: bytes) -> list[str]:
+    """Return all values of a header."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 def _cookies(scope: Message, name: bytes) -> list[bytes]:
-    """All values of a cookie. The standard library's parser gives up at a cookie of another server that it dislikes."""
-    lines = b";".join(value for key, value in scope["headers"] if key == b"cookie")
-    pairs = (pair.strip().partition(b"=") for pair in lines.split(b";"))
+    """Return all values of a cookie. ``http.cookies`` is not used: it stops at a malformed cookie of another server."""
+    cookies = b";".join(value for key, value in scope["headers"] if key == b"cookie")
+    pairs = (pair.strip().partition(b"=") for pair in cookies.split(b";"))
     return [value for key, _, value in pairs if key == name]
 
 
-async def _answer(send: Send, status: int, text: str, kind: str, header: tuple[bytes, bytes]) -> None:
+async def _respond(send: Send, status: int, text: str, content_type: str, header: tuple[bytes, bytes]) -> None:
     body = text.encode()
     headers = [
-        (b"content-type", f"{kind}; charset=utf-8".encode()),
+        (b"content-type", f"{content_type}; charset=utf-8".encode()),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         header,
-        *GUARDS,
+        *SECURITY_HEADERS,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""What comes from a drawing: brought to the manner of the data set that the network learned from."""
+"""Preprocessing of drawings and uploads: conversion to the style of the dataset that the network was trained on."""
 
 import base64
 from pathlib import Path
@@ -12,13 +12,13 @@ from jaxconv.errors import InputError
 
 
 class InputStyle(NamedTuple):
-    """How a data set shows its images, and so what is to be done with a drawing.
+    """Style of a dataset's images, which decides how a drawing is converted.
 
     Attributes:
-        box: white ink on black, cropped to the ink, whose longer side becomes this share of the frame; it is centred by
-            its centre of mass. None takes the whole canvas as it is.
-        beyond: how many pixels below and to the right of the frame's middle that centre lies.
-        inverted: of a whole canvas, white ink on black.
+        box: white strokes on black, cropped to the strokes; the longer side becomes this fraction of the frame, and the
+            drawing is centered by its center of mass. None converts the whole canvas without cropping.
+        beyond: offset of the center of mass below and to the right of the frame's center, in pixels.
+        inverted: for a whole canvas, white strokes on black.
     """
 
     box: float | None
@@ -26,18 +26,18 @@ class InputStyle(NamedTuple):
     inverted: bool = False
 
 
-MOST_DRAWN = 4_000_000  # pixels; the page's canvas has far fewer
+MAX_CANVAS_PIXELS = 4_000_000  # the page's canvas has far fewer
 
-MNIST = InputStyle(20 / 28, beyond=0.5)  # in its images the mean centre of mass is pixel 14.0, not 13.5
-DIGITS = InputStyle(1.0)  # theirs are as high as the frame, and 3.6
+MNIST = InputStyle(20 / 28, beyond=0.5)  # the mean center of mass of its images is pixel 14.0, not 13.5
+DIGITS = InputStyle(1.0)  # its digits fill the height of the frame, and their mean center of mass is pixel 3.6
 
 
 def input_style_of(dataset: str, channels: int) -> InputStyle:
-    """The manner of a data set, by its name.
+    """Look up the style of a dataset by its name.
 
     Args:
-        dataset: ``mnist``, ``digits``, ``tfds:emnist``, ``folder:pictures``, …
-        channels: of its images.
+        dataset: dataset name, such as ``mnist``, ``digits``, ``tfds:emnist`` or ``folder:pictures``.
+        channels: number of channels of its images.
 
     >>> digits, clothes = (input_style_of(name, 1) for name in ("mnist", "fashion_mnist"))
     >>> digits.box == 20 / 28, clothes.inverted, input_style_of("cifar10", 3).box
@@ -54,30 +54,30 @@ def input_style_of(dataset: str, channels: int) -> InputStyle:
 
 
 def read_canvas(address: str | None) -> np.ndarray | None:
-    """What the page sends of its canvas, a PNG written out as an address: ``(H, W, 4)`` uint8; None for a clean one.
+    """Decode the canvas, a PNG in a data URI: ``(H, W, 4)`` uint8, or None for a clean canvas.
 
     Raises:
-        InputError: no picture, a damaged one, or one of more than 4 million pixels, which is not decoded.
+        InputError: if it is not an image, is damaged, or exceeds 4 million pixels; such an image is not decoded.
 
     >>> read_canvas("")
     """
     if not address:
         return None
     try:
-        written = base64.b64decode(address.partition(",")[2], validate=True)
-        with open_image(written, max_pixels=MOST_DRAWN) as image:
+        content = base64.b64decode(address.partition(",")[2], validate=True)
+        with open_image(content, max_pixels=MAX_CANVAS_PIXELS) as image:
             return np.asarray(image.convert("RGBA"))
-    except ValueError as error:  # of base64, or an InputError
+    except ValueError as error:  # from base64, or an InputError
         raise InputError(f"the canvas: {error}") from None
 
 
 def preprocess_drawing(canvas: Any, shape: tuple[int, int, int], manner: InputStyle) -> np.ndarray | None:
-    """A drawing as an image of a data set, or None where there is no ink.
+    """Convert a drawing to an image of the dataset, or None if the canvas is empty.
 
     Args:
-        canvas: ``(H, W, 4)`` uint8, transparent where nothing was drawn.
-        shape: of the data set's images.
-        manner: from :func:`input_style_of`.
+        canvas: ``(H, W, 4)`` uint8, transparent where nothing is drawn.
+        shape: shape of the dataset's images.
+        manner: style of the dataset, from :func:`input_style_of`.
 
     Returns:
         ``shape`` uint8.
@@ -97,24 +97,25 @@ def preprocess_drawing(canvas: Any, shape: tuple[int, int, int], manner: InputSt
         return center_by_mass(canvas[..., 3], shape[:2], manner.box, manner.beyond)[..., None]
     from PIL import Image
 
-    ink = Image.fromarray(canvas, "RGBA")
-    paper = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink).convert("L" if shape[2] == 1 else "RGB")
-    image = np.asarray(paper.resize(shape[1::-1], Image.Resampling.LANCZOS)).reshape(shape)
+    drawing = Image.fromarray(canvas, "RGBA")
+    background = Image.new("RGBA", drawing.size, "white")
+    flattened = Image.alpha_composite(background, drawing).convert("L" if shape[2] == 1 else "RGB")
+    image = np.asarray(flattened.resize(shape[1::-1], Image.Resampling.LANCZOS)).reshape(shape)
     return 255 - image if manner.inverted else image
 
 
 def center_by_mass(ink: np.ndarray, size: tuple[int, int], box: float, beyond: float = 0.0) -> np.ndarray:
-    """Ink as MNIST has it: cropped, made to fit a box with its proportions kept, centred in the frame.
+    """Crop the strokes, scale them to a box with their proportions kept, and center them by their center of mass.
 
-    LeCun et al.'s digits fit a box of 20×20 pixels, and lie in a frame of 28×28 so that the centre of mass of their
-    pixels is the frame's centre. Here it is so to half a pixel, unless ink would then leave the frame.
+    LeCun et al.'s digits fit a box of 20×20 pixels, and their center of mass is the center of a frame of 28×28. Here it
+    is within half a pixel of that, unless strokes would then leave the frame.
     Source: http://yann.lecun.com/exdb/mnist/
 
     Args:
-        ink: ``(H, W)`` uint8, 0 where there is none.
+        ink: ``(H, W)`` uint8, 0 where nothing is drawn.
         size: height and width of the frame.
-        box: the longer side of the ink, as a share of the frame's shorter side.
-        beyond: how many pixels below and to the right of the frame's middle to put the centre of mass.
+        box: longer side of the strokes, as a fraction of the frame's shorter side.
+        beyond: offset of the center of mass below and to the right of the frame's center, in pixels.
 
     Returns:
         ``size`` uint8.
@@ -133,32 +134,35 @@ def center_by_mass(ink: np.ndarray, size: tuple[int, int], box: float, beyond: f
     small = np.asarray(Image.fromarray(crop).resize((width, height), Image.Resampling.BOX))
     frame = np.zeros(size, np.uint8)
     mass = small.sum()
-    if not mass:  # so little ink that none is left at this size
+    if not mass:  # strokes too thin to survive the scaling
         return frame
-    places = []
+    offsets = []
     for axis, (inner, outer) in enumerate(zip(small.shape, size, strict=True)):
-        centre = (small.sum(axis=1 - axis) * np.arange(inner)).sum() / mass
-        places.append(int(np.clip(np.floor((outer - 1) / 2 + beyond - centre + 0.5), 0, outer - inner)))
-    frame[places[0] : places[0] + height, places[1] : places[1] + width] = small
+        center = (small.sum(axis=1 - axis) * np.arange(inner)).sum() / mass
+        offsets.append(int(np.clip(np.floor((outer - 1) / 2 + beyond - center + 0.5), 0, outer - inner)))
+    frame[offsets[0] : offsets[0] + height, offsets[1] : offsets[1] + width] = small
     return frame
 
 
 def preprocess_upload(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
-    """An image file as an image of a data set, and a line that says what was done to it.
+    """Read an image file as an image of the dataset, with a note on its conversion.
 
     Args:
-        path: whatever :func:`jaxconv.data.read_image` reads.
-        shape: of the data set's images.
-        invert: swap dark and bright, for dark ink on white paper.
+        path: image file, as for :func:`jaxconv.data.read_image`.
+        shape: shape of the dataset's images.
+        invert: swap dark and bright, for dark strokes on a light background.
 
     Raises:
-        InputError: not an image, a damaged, a huge or a blank one.
+        InputError: if the file is not an image, or is damaged, too large or blank.
     """
-    name, shown = path.name, lambda shape: f"{shape[0]}×{shape[1]}{' grey' if shape[2] == 1 else ' in colour'}"
+    name, describe = path.name, lambda shape: f"{shape[0]}×{shape[1]} {'gray' if shape[2] == 1 else 'color'}"
     try:
-        before = read_image_shape(path)
+        original_shape = read_image_shape(path)
         image = data.read_image(path, shape)
     except InputError as error:
-        raise InputError(str(error).replace(str(path), name)) from None  # the user gave it no folder
-    done = f"resized from {shown(before)} to {shown(shape)}" if before != shape else f"{shown(shape)}, taken as it is"
-    return 255 - image if invert else image, f"{name}: {done}{', dark and bright swapped' if invert else ''}"
+        raise InputError(str(error).replace(str(path), name)) from None  # hides the server's temporary folder
+    if original_shape != shape:
+        note = f"resized from {describe(original_shape)} to {describe(shape)}"
+    else:
+        note = f"{describe(shape)}, not resized"
+    return 255 - image if invert else image, f"{name}: {note}{', dark and bright swapped' if invert else ''}"

@@ -1,4 +1,4 @@
-"""The server: on this machine only, for whoever has its address, and nothing is asked of a network."""
+"""Local web server of the page: bound to 127.0.0.1, protected by a token, without access to the internet."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ from jaxconv.demo.prediction import Predictor, predict
 from jaxconv.errors import InputError, named_errors
 
 HOST = "127.0.0.1"
-CONNECTIONS = 100  # at a time; a tab has about eight
+MAX_CONNECTIONS = 100  # at a time; a tab opens about eight
 
 
 def serve(
@@ -28,19 +28,19 @@ def serve(
 ) -> None:
     """Serve the page of a run until Ctrl-C.
 
-    Only a browser that opened the address given to ``ready`` is answered: it has a token, which is new at each start
-    (:class:`~jaxconv.demo.access_control.Access`). What the page keeps on the disk is removed at the end, be it by
-    Ctrl-C, by SIGTERM or because the terminal was closed.
+    Only a browser that opened the address passed to ``ready`` is served: the address includes a token, which is new at
+    each start (:class:`~jaxconv.demo.access_control.Access`). The page's files are deleted on Ctrl-C, SIGTERM, or when
+    the terminal is closed.
 
     Args:
-        programs: of the run.
-        port: of 127.0.0.1.
-        open_browser: open it in a browser.
-        ready: called with the page's address, when it can be opened.
+        programs: compiled functions of the run.
+        port: port on 127.0.0.1.
+        open_browser: open the page in a browser.
+        ready: called with the page's address once it can be opened.
 
     Raises:
-        InputError: gradio is not installed; the port is busy, or none.
-        KeyboardInterrupt: Ctrl-C, after the server has stopped.
+        InputError: if gradio is not installed, or the port is invalid or in use.
+        KeyboardInterrupt: on Ctrl-C, after the server has stopped.
     """
     check_gradio()
     token = secrets.token_urlsafe(24)
@@ -50,8 +50,8 @@ def serve(
         cleaned_up_on_signals(),
         tempfile.TemporaryDirectory(prefix="jaxconv-demo-") as folder,
     ):
-        # gradio reads these. Without them it tells its makers that it was started, keeps files in a folder for all, and
-        # keeps notes on the last 10,000 requests, which it puts into a table at each.
+        # gradio reads these variables. By default it reports usage to its makers, writes files to a folder shared by
+        # all users, and logs the last 10,000 requests, copying the log into a table at each request.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder)
         os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="100", GRADIO_ANALYTICS_CACHE_FREQUENCY="1000000000")
         from jaxconv.demo.page import application, build
@@ -68,24 +68,24 @@ def serve(
 
 @contextmanager
 def running(app: App, listening: socket.socket, before_stopping: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """An ASGI application served by a thread, for signals come to the main one.
+    """Run an ASGI application in a thread; the main thread stays free to receive signals.
 
     Args:
-        app: the application.
-        listening: a socket that is bound.
-        before_stopping: called first when it ends.
+        app: application to serve.
+        listening: bound socket.
+        before_stopping: called first on exit.
     """
     import uvicorn
 
     config = uvicorn.Config(
         app,
-        http="h11",  # the same whatever else is installed, and with a limit on headers
+        http="h11",  # independent of the installed packages, and with a limit on headers
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -99,14 +99,14 @@ def running(app: App, listening: socket.socket, before_stopping: Callable[[], No
     finally:
         before_stopping()
         server.should_exit = True
-        thread.join(timeout=2)  # of a page that is still open, the connections end with this process
+        thread.join(timeout=2)  # the connections of a page that is still open end with this process
 
 
 @contextmanager
 def cleaned_up_on_signals() -> Iterator[None]:
-    """Let what is inside end as Ctrl-C ends it, by KeyboardInterrupt, when it is told to stop in another way too.
+    """Raise KeyboardInterrupt in the block on SIGINT, SIGTERM or SIGHUP, so that its cleanup code runs.
 
-    Afterwards SIGTERM and SIGHUP do what they would have done. While it ends, further signals change nothing.
+    Afterwards SIGTERM and SIGHUP are delivered again to their previous handlers. Signals during cleanup are ignored.
     """
     received: list[int] = []
 
@@ -115,57 +115,57 @@ def cleaned_up_on_signals() -> Iterator[None]:
             received.append(number)
             raise KeyboardInterrupt
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # no signal is delivered anywhere else
+    previous_handlers = {}
+    if threading.current_thread() is threading.main_thread():  # Python delivers signals to the main thread only
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, stop)
+                previous_handlers[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
         if received and received[0] != signal.SIGINT:
             signal.raise_signal(received[0])
 
 
-def warm_up(programs: Predictor) -> None:
-    """Compile what the first stroke needs, before there is one."""
-    predict(programs, np.zeros(programs.image_shape, np.uint8), next(iter(programs.heat), None))
+def warm_up(predictor: Predictor) -> None:
+    """Compile the functions of the first stroke in advance."""
+    predict(predictor, np.zeros(predictor.image_shape, np.uint8), next(iter(predictor.attributions), None))
 
 
 def check_gradio() -> None:
-    """Refuse to go on without the library that makes the page. It is not imported: that would make it a folder.
+    """Check that gradio is installed, without importing it, because the import creates a folder.
 
     Raises:
-        InputError: it is not installed.
+        InputError: if gradio is not installed.
     """
     if find_spec("gradio") is None:
         raise InputError('jaxconv demo needs gradio: pip install "jaxconv[demo]"')
 
 
 def check_port(port: int) -> None:
-    """Refuse a port that cannot be served.
+    """Check that the port can be served.
 
     Raises:
-        InputError: it is no port, or busy, or not for this user.
+        InputError: if the port is invalid, in use, or not permitted.
     """
     listener(port).close()
 
 
 @named_errors(name="demo")
 def listener(port: int) -> socket.socket:
-    """A socket of 127.0.0.1 that has the port.
+    """Return a socket bound to the port on 127.0.0.1.
 
     Raises:
-        InputError: it is no port, or busy, or not for this user.
+        InputError: if the port is invalid, in use, or not permitted.
     """
     if not 1 <= port <= 65_535:
-        raise InputError(f"--port {port}: give a number from 1 to 65535")
+        raise InputError(f"--port must be from 1 to 65535, got {port}")
     listening = socket.socket()
     try:
-        if os.name == "posix":  # elsewhere it would take the port from another server
+        if os.name == "posix":  # on Windows this option would share the port with another server
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
     except OSError as error:

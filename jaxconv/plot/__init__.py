@@ -1,7 +1,7 @@
-"""The only room that draws. Each function makes one matplotlib figure and touches no global state.
+"""Figures. Each function returns one matplotlib ``Figure`` and changes no global state.
 
-In a notebook the figure shows itself after ``%matplotlib inline``; in a script,
-``figure.savefig("training_curves.png")``. ``rgb`` makes colours of arrays, for these figures and for pages.
+In a notebook the figure is displayed after ``%matplotlib inline``; in a script,
+``figure.savefig("training_curves.png")``. ``rgb`` converts arrays to colors, for these figures and for HTML pages.
 """
 
 from jaxconv.plot import rgb

@@ -1,4 +1,4 @@
-"""The health of a network: what goes together, what vanishes, how numbers are spread."""
+"""Figures that diagnose a network: channel correlations, norms by layer, histograms."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @named_errors
 def correlation_matrix(matrix: Any, *, title: str = "") -> "Figure":
-    """The correlation of each pair of channels: red where they go together, blue where they go against each other.
+    """Plot the correlation of each pair of channels: positive red, negative blue.
 
     Args:
-        matrix: ``(C, C)``, of :func:`jaxconv.explain.feature_correlation`; constant channels (NaN) are grey.
-        title: above it, before the mean |ρ|.
+        matrix: ``(C, C)``, from :func:`jaxconv.explain.feature_correlation`; constant channels (NaN) are gray.
+        title: figure title, printed before the mean |ρ|.
 
     Raises:
-        InputError: it is not square.
+        InputError: if the matrix is not square, or empty.
 
     >>> correlation_matrix(np.array([[1.0, -0.5], [-0.5, 1.0]]), title="conv1").axes[0].get_title()
     'conv1: mean |ρ| 0.50'
@@ -35,18 +35,18 @@ def correlation_matrix(matrix: Any, *, title: str = "") -> "Figure":
 
     matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise InputError(f"a matrix (C, C) is wanted, not {matrix.shape}")
+        raise InputError(f"matrix must be (C, C), got {matrix.shape}")
     figure = Figure(figsize=(5, 4.3), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.75")
-    drawn = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    figure.colorbar(drawn, label="ρ")
-    others = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
-    others = others[np.isfinite(others)]
-    said = f"mean |ρ| {others.mean():.2f}" if len(others) else "no two channels that vary"
+    image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    figure.colorbar(image, label="ρ")
+    off_diagonal = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
+    off_diagonal = off_diagonal[np.isfinite(off_diagonal)]
+    summary = f"mean |ρ| {off_diagonal.mean():.2f}" if len(off_diagonal) else "fewer than two channels vary"
     constant = int(np.isnan(np.diag(matrix)).sum())
-    said += f", {constant} constant (grey)" if constant else ""
-    axes.set(xlabel="channel", ylabel="channel", title=literal(f"{title}: {said}" if title else said))
+    summary += f", {constant} constant (gray)" if constant else ""
+    axes.set(xlabel="channel", ylabel="channel", title=literal(f"{title}: {summary}" if title else summary))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -56,16 +56,16 @@ def correlation_matrix(matrix: Any, *, title: str = "") -> "Figure":
 def norms_by_layer(
     networks: Mapping[str, Mapping[str, Any]], *, label: str = "‖d loss / d kernel‖", title: str = ""
 ) -> "Figure":
-    """A number for each layer of one network or several, from the first layer to the last, each network a line.
+    """Plot one value per layer, from the first layer to the last, one line per network.
 
     Args:
-        networks: by name, what :func:`jaxconv.explain.gradient_norms` or ``update_ratios`` returns. Numbers that are 0
-            or not finite have no place on the scale, and are left out.
-        label: what is measured.
-        title: above it.
+        networks: by name, the result of :func:`jaxconv.explain.gradient_norms` or ``update_ratios``. Values that are 0
+            or not finite are omitted, because the scale is logarithmic.
+        label: the quantity, written on the y axis.
+        title: figure title.
 
     Raises:
-        InputError: there is no number.
+        InputError: if no network has a value.
 
     Lecture row 003-22.
 
@@ -77,7 +77,7 @@ def norms_by_layer(
     from matplotlib.ticker import MaxNLocator
 
     if not any(networks.values()):
-        raise InputError("a number for at least one layer of one network is wanted")
+        raise InputError("networks must have a value for at least one layer, got none")
     figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, layers in networks.items():
@@ -95,7 +95,7 @@ def norms_by_layer(
 
 
 def norms_line(axes: "Axes", layers: Mapping[str, Any], **style: Any) -> "Line2D":
-    """One network's numbers, layer by layer, but for those that have no place on a logarithmic scale."""
+    """Draw one network's values by layer; values without a logarithm become gaps."""
     values = np.array([float(value) for value in layers.values()])
     values[~((values > 0) & np.isfinite(values))] = np.nan
     [line] = axes.plot(np.arange(1, len(values) + 1), values, **style)
@@ -104,18 +104,18 @@ def norms_line(axes: "Axes", layers: Mapping[str, Any], **style: Any) -> "Line2D
 
 @named_errors
 def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str = "") -> "Figure":
-    """How the numbers of each array are spread, a panel each; the counts are on a logarithmic scale.
+    """Plot histograms, one panel each; counts are on a logarithmic scale.
 
     Args:
-        found: by name, of :func:`jaxconv.explain.histograms`.
-        columns: how many in a row, at most.
-        title: above all.
+        found: histograms by name, from :func:`jaxconv.explain.histograms`.
+        columns: maximum number of panels in a row.
+        title: figure title.
 
     Raises:
-        InputError: there is none.
+        InputError: if there is no histogram.
 
-    >>> from jaxconv.explain import histograms as spread
-    >>> figure = histograms(spread({"conv1": np.array([0.0, 0.5, 1.0, np.nan])}))
+    >>> from jaxconv.explain import histograms as count_histograms
+    >>> figure = histograms(count_histograms({"conv1": np.array([0.0, 0.5, 1.0, np.nan])}))
     >>> figure.axes[0].get_title()
     'conv1\\n1 NaN'
     """
@@ -123,19 +123,19 @@ def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str
     from matplotlib.ticker import MaxNLocator
 
     if not found:
-        raise InputError("there is none to show")
+        raise InputError("found must have at least one histogram, got none")
     columns = min(columns, len(found))
     rows = -(-len(found) // columns)
     figure = Figure(figsize=(2.4 * columns + 0.3, 1.9 * rows + 0.3 * bool(title)), dpi=110, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[len(found) :]:
         axes.axis("off")
-    for axes, (name, each) in zip(panels, found.items(), strict=False):
-        axes.stairs(each.counts, each.edges, fill=True, color="tab:blue", alpha=0.8)
+    for axes, (name, histogram) in zip(panels, found.items(), strict=False):
+        axes.stairs(histogram.counts, histogram.edges, fill=True, color="tab:blue", alpha=0.8)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
-        missing = [f"{count:,} {what}" for count, what in ((each.nan, "NaN"), (each.inf, "infinite")) if count]
-        axes.set_title(literal("\n".join([name, *([", ".join(missing)] if missing else [])])), fontsize=8)
+        nonfinite = [f"{n:,} {kind}" for n, kind in ((histogram.nan, "NaN"), (histogram.inf, "infinite")) if n]
+        axes.set_title(literal("\n".join([name, *([", ".join(nonfinite)] if nonfinite else [])])), fontsize=8)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(4))
     figure.suptitle(literal(title), fontsize=10)

@@ -1,25 +1,22 @@
-"""Save figures, and write names from elsewhere into them as plain text."""
+"""Saving of figures, and escaping of text in them."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxconv.utils.files import writing
+from jaxconv.utils.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-from collections.abc import Iterable
-
-from jaxconv.utils.terminal import printable
-
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure, whole or not at all, in the format of the path's suffix: .png, .pdf, .svg.
+    """Write a figure atomically, in the format of the path's suffix, such as .png, .pdf or .svg.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: if the file cannot be written.
 
     >>> import tempfile
     >>> from matplotlib.figure import Figure
@@ -33,14 +30,14 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
-    """Draw a figure and write it as PNG; what goes wrong is a warning, so that a picture never costs a result.
+    """Draw a figure and write it as PNG; a failure is a warning, so that it never costs the result of a run.
 
     Args:
-        path: of the file.
-        draw: a figure, or a function that makes it.
+        path: file to write.
+        draw: a figure, or a function that returns one.
 
     Returns:
-        Whether it is written.
+        True if the file was written.
 
     >>> import tempfile
     >>> from jaxconv.plot import annotated_arrays
@@ -49,20 +46,20 @@ def save(path: Path, draw: "Callable[[], Figure] | Figure") -> bool:
     """
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a script that the font lacks: boxes are drawn
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # matplotlib draws boxes for missing glyphs
             figure = draw() if callable(draw) else draw
             save_figure(figure, path)
     except Exception as error:
-        why = " ".join(str(error).split())
-        warnings.warn(f"the picture {path} is left out: {type(error).__name__}: {why:.300}", stacklevel=2)
+        reason = " ".join(str(error).split())
+        warnings.warn(f"the picture {path} is left out: {type(error).__name__}: {reason:.300}", stacklevel=2)
         return False
     return True
 
 
 def literal(text: object) -> str:
-    r"""Text as matplotlib shows it literally: ``$`` begins no formula, and no character ends the drawing.
+    r"""Escape text for matplotlib: ``$`` starts no formula, and unprintable characters become escapes.
 
-    All titles, labels and names of this room go through it.
+    Every title, label and name in these figures passes through it.
 
     >>> print(literal("$5 or $6"))
     \$5 or \$6
@@ -71,7 +68,7 @@ def literal(text: object) -> str:
 
 
 def literals(texts: Iterable[object]) -> list[str]:
-    """Several texts, each :func:`literal`.
+    """Apply :func:`literal` to each text.
 
     >>> literals([1, "b"])
     ['1', 'b']

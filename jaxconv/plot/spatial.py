@@ -1,4 +1,4 @@
-"""Where a network looks, and what it makes of images that are moved or distorted."""
+"""Figures of spatial behavior: receptive fields, coverage, and accuracy under shift and corruption."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,22 +14,21 @@ from jaxconv.plot.rgb import to_rgb
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Box = tuple[tuple[int, int], ...]  # (from, up to) of the rows, and of the columns
+Box = tuple[tuple[int, int], ...]  # (start, stop) of the rows, and of the columns
 
 
 @named_errors
 def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") -> "Figure":
-    """An image, with a frame around the pixels that one output of each layer sees.
+    """Plot an image with the receptive field of one output of each layer as a frame.
 
     Args:
-        image: ``(H, W, C)``, bytes or floats from 0 to 1.
-        boxes: for each layer ``((top, below), (left, beyond))`` in pixels, as
-            ``explain.receptive_field_of(…).bounds(place)`` gives it. What is outside the image is drawn too: it is
-            padding.
-        title: above all.
+        image: ``(H, W, C)``, uint8 or floats in [0, 1].
+        boxes: ``((top, bottom), (left, right))`` in pixels by layer, as ``explain.receptive_field_of(…).bounds(place)``
+            returns them. The part outside the image is padding, and is drawn too.
+        title: figure title.
 
     Raises:
-        InputError: no box, or one that is not of rows and columns.
+        InputError: if there is no box, or one is not two pairs.
 
     Lecture row 001-17.
 
@@ -40,21 +39,21 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    shown = to_rgb(image)
+    pixels = to_rgb(image)
     if not boxes or any(np.shape(box) != (2, 2) for box in boxes.values()):
-        raise InputError("give at least one layer's box, ((top, below), (left, beyond))")
-    height, width = shown.shape[:2]
+        raise InputError("give at least one layer's box, ((top, bottom), (left, right))")
+    height, width = pixels.shape[:2]
     figure = Figure(figsize=(5.6, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shown, interpolation="nearest")
-    # The last first, so that small frames lie on large ones.
-    for i, (name, ((top, below), (left, beyond))) in reversed(list(enumerate(boxes.items()))):
-        corner, sides = (left - 0.5, top - 0.5), (beyond - left, below - top)
-        label = f"{name}: {below - top}×{beyond - left}"
+    axes.imshow(pixels, interpolation="nearest")
+    # In reverse order, so that the small frames of early layers are drawn over the large ones.
+    for i, (name, ((top, bottom), (left, right))) in reversed(list(enumerate(boxes.items()))):
+        corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        label = f"{name}: {bottom - top}×{right - left}"
         axes.add_patch(Rectangle(corner, *sides, fill=False, ec=f"C{i % 10}", lw=2, label=literal(label)))
-    (tops, belows), (lefts, beyonds) = np.array(list(boxes.values())).transpose(1, 2, 0)
-    axes.set_xlim(min(0, lefts.min()) - 1, max(width, beyonds.max()))
-    axes.set_ylim(max(height, belows.max()), min(0, tops.min()) - 1)
+    (tops, bottoms), (lefts, rights) = np.array(list(boxes.values())).transpose(1, 2, 0)
+    axes.set_xlim(min(0, lefts.min()) - 1, max(width, rights.max()))
+    axes.set_ylim(max(height, bottoms.max()), min(0, tops.min()) - 1)
     axes.set_facecolor("0.92")  # padding
     axes.set(xticks=[], yticks=[])
     handles, labels = axes.get_legend_handles_labels()
@@ -65,11 +64,11 @@ def receptive_field(image: Any, boxes: Mapping[str, Box], *, title: str = "") ->
 
 @named_errors
 def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
-    """How many outputs see each pixel, as colours; up to 16 pixels a side also as numbers.
+    """Plot the number of outputs that depend on each pixel, as colors and, up to 16 pixels a side, as numbers.
 
     Args:
         counts: ``(H, W)``, from ``explain.coverage_map`` or ``shapes.coverage``.
-        title: above all.
+        title: figure title.
 
     Lecture rows 001-23, 002-18.
 
@@ -86,31 +85,31 @@ def coverage(counts: np.ndarray, *, title: str = "") -> "Figure":
         raise InputError(f"counts {counts.shape} should be (H, W)")
     figure = Figure(figsize=(5, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(counts, cmap="viridis", vmin=0)
+    image = axes.imshow(counts, cmap="viridis", vmin=0)
     if max(counts.shape) <= 16:
         for (i, j), count in np.ndenumerate(counts):
             dark = count < 0.6 * counts.max()
             axes.text(j, i, f"{count}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
     axes.set(xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axes, label="outputs that see the pixel", shrink=0.85, ticks=MaxNLocator(6, integer=True))
+    figure.colorbar(image, ax=axes, label="outputs per pixel", shrink=0.85, ticks=MaxNLocator(6, integer=True))
     figure.suptitle(literal(title), fontsize=10)
     return figure
 
 
 @named_errors
 def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: str = "") -> "Figure":
-    """Accuracy, unchanged classes and the features' distance against how far the images are moved.
+    """Plot accuracy, consistency of the predicted class, and feature distance against the shift of the images.
 
     Args:
-        results: for each network what ``explain.translation_test`` gives.
-        title: above all.
+        results: results of ``explain.translation_test`` by network.
+        title: figure title.
 
     Lecture rows 001-04, 003-16.
 
     >>> rows = [ShiftResult(-1, 0.5, 0.6, 0.4), ShiftResult(0, 1.0, 1.0, 0.0)]
     >>> figure = accuracy_vs_shift({"cnn": rows})
     >>> figure.axes[0].lines[0].get_ydata().tolist(), [axes.get_title() for axes in figure.axes]
-    ([0.5, 1.0], ['accuracy', 'same class as unmoved', 'distance of the features'])
+    ([0.5, 1.0], ['accuracy', 'same class as unshifted', 'feature distance'])
     """
     from matplotlib.figure import Figure
 
@@ -119,8 +118,8 @@ def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: st
     figure = Figure(figsize=(10.5, 3.5), dpi=120, layout="constrained")
     panels = {
         "accuracy": "accuracy",
-        "consistency": "same class as unmoved",
-        "feature_distance": "distance of the features",
+        "consistency": "same class as unshifted",
+        "feature_distance": "feature distance",
     }
     for axes, (field, heading) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for i, (name, rows) in enumerate(results.items()):
@@ -140,15 +139,15 @@ def accuracy_vs_shift(results: Mapping[str, Sequence[ShiftResult]], *, title: st
 def accuracy_vs_severity(
     results: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], image: Any = None, *, title: str = ""
 ) -> "Figure":
-    """Accuracy against the strength of each distortion, a panel for each and a line for each network.
+    """Plot accuracy against the severity of each corruption, one panel per corruption and one line per network.
 
     Args:
-        results: for each network what ``explain.corruption_accuracy`` gives; all of the same distortions.
-        image: ``(H, W, C)``: above each panel it is shown as it is at these strengths.
-        title: above all.
+        results: results of ``explain.corruption_accuracy`` by network, with equal corruptions.
+        image: ``(H, W, C)``; shown above each panel at the severities of that panel.
+        title: figure title.
 
     Raises:
-        InputError: no network, or networks that were asked about different distortions.
+        InputError: if there is no network or no corruption, or the networks have different corruptions.
 
     Lecture row 004-14.
 
@@ -158,32 +157,32 @@ def accuracy_vs_severity(
     """
     from matplotlib.figure import Figure
 
-    if not results or not all(results.values()) or len({frozenset(found) for found in results.values()}) > 1:
-        raise InputError("give at least one network and one distortion, and the same ones for all networks")
+    if not results or not all(results.values()) or len({frozenset(curves) for curves in results.values()}) > 1:
+        raise InputError("give at least one network and one corruption, and the same ones for all networks")
     names = list(next(iter(results.values())))
     columns = min(len(names), 5)
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(3 * columns, 2.9 * lines + 0.6), dpi=120, layout="constrained")
-    cells = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[1, 5] * lines)
-    for i in range(lines * columns):
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3 * columns, 2.9 * rows + 0.6), dpi=120, layout="constrained")
+    cells = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 5] * rows)
+    for i in range(rows * columns):
         above, axes = cells[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
         above.axis("off")
         if i >= len(names):
             axes.set_visible(False)
             continue
-        name, entry = names[i], CORRUPTIONS.get(names[i])
-        for k, (network, found) in enumerate(results.items()):
-            axes.plot(*zip(*sorted(found[name]), strict=True), "o-", ms=3, color=f"C{k}", label=literal(network))
+        name, corruption = names[i], CORRUPTIONS.get(names[i])
+        for k, (network, curves) in enumerate(results.items()):
+            axes.plot(*zip(*sorted(curves[name]), strict=True), "o-", ms=3, color=f"C{k}", label=literal(network))
         above.set_title(literal(name.replace("_", " ")), fontsize=10)
-        axes.set_xlabel(entry.unit if entry else "strength", fontsize=8)
+        axes.set_xlabel(corruption.unit if corruption else "severity", fontsize=8)
         axes.set_ylim(0, 1.03)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        if entry is not None:
-            axes.axvline(entry.identity, color="0.5", lw=0.8, ls="--", zorder=0)
-        if image is not None and entry is not None:
-            strengths = sorted({strength for found in results.values() for strength, _ in found[name]})
-            above.imshow(_side_by_side(np.asarray(image), name, strengths), interpolation="nearest")
+        if corruption is not None:
+            axes.axvline(corruption.identity, color="0.5", lw=0.8, ls="--", zorder=0)
+        if image is not None and corruption is not None:
+            severities = sorted({severity for curves in results.values() for severity, _ in curves[name]})
+            above.imshow(_corrupted_strip(np.asarray(image), name, severities), interpolation="nearest")
         if i % columns == 0:
             axes.set_ylabel("accuracy", fontsize=8)
     figure.legend(
@@ -193,8 +192,8 @@ def accuracy_vs_severity(
     return figure
 
 
-def _side_by_side(image: np.ndarray, name: str, severities: Sequence[float]) -> np.ndarray:
-    """The image at each strength, with a gap between them, as one picture."""
-    seen = [to_rgb(each) for each in np.asarray(corrupt_at_severities(image, name, severities))]
+def _corrupted_strip(image: np.ndarray, name: str, severities: Sequence[float]) -> np.ndarray:
+    """Return the image at each severity in one row, separated by white gaps."""
+    images = [to_rgb(corrupted) for corrupted in np.asarray(corrupt_at_severities(image, name, severities))]
     gap = np.full((len(image), max(1, len(image) // 14), 3), 255, np.uint8)
-    return np.concatenate([part for each in seen for part in (gap, each)][1:], axis=1)
+    return np.concatenate([part for corrupted in images for part in (gap, corrupted)][1:], axis=1)

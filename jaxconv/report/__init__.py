@@ -1,7 +1,7 @@
-"""A run as one page that opens from the disk: what its network computed, learned and looked at.
+"""HTML report of a training run: what its network computed, learned and responds to, in one self-contained file.
 
-Each file makes a section or two of :class:`jaxconv.report.context.ReportContext`; ``write`` has their order, ``page``
-makes HTML of them, with ``page.html.j2``, ``page.css`` and ``page.js``.
+The ``*_sections`` modules build sections from a :class:`jaxconv.report.context.ReportContext`. ``builder`` orders them,
+and ``page`` renders them as HTML with ``page.html.j2``, ``page.css`` and ``page.js``.
 """
 
 from jaxconv.report.builder import Report, write_report

@@ -1,4 +1,4 @@
-"""From a run folder to its page and pictures."""
+"""Generation of a run's report: the HTML page and the PNG files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,24 +14,24 @@ from jaxconv.report.training_sections import curves_section, mistakes_section
 from jaxconv.utils.files import make_folder, refuse_link
 from jaxconv.utils.progress import progress_bar
 
-# In the order of the page; one that has nothing to show of a network is left out.
+# In the order of the page; a section that returns None is omitted.
 SECTIONS: dict[str, Callable[[ReportContext], Section | None]] = {
-    "how training went": curves_section,
-    "mistakes": mistakes_section,
+    "training curves": curves_section,
+    "misclassified images": mistakes_section,
     "filters": filters_section,
     "feature maps": features_section,
-    "what it looked at": attention_section,
-    "what the filters wait for": feature_visualization_section,
-    "health": health_section,
-    "where it looks": geometry_section,
-    "what it withstands": robustness_section,
-    "the network": network_section,
-    "the arithmetic of a pixel": arithmetic_section,
+    "attribution": attention_section,
+    "feature visualization": feature_visualization_section,
+    "layer diagnostics": health_section,
+    "receptive fields": geometry_section,
+    "robustness": robustness_section,
+    "model summary": network_section,
+    "arithmetic of one output": arithmetic_section,
 }
 
 
 class Report(NamedTuple):
-    """What was written, and what is worth saying."""
+    """Files of a report, and notes for the user."""
 
     page: Path
     pictures: list[Path]
@@ -47,52 +47,52 @@ def write_report(
     output_dir: Path | None = None,
     progress: bool = True,
 ) -> Report:
-    """Write a run's page, ``index.html``, and its pictures as PNG files.
+    """Write a run's report: ``index.html`` and the figures as PNG files.
 
     Args:
-        folder: the run's.
-        images: files to look at too; they are resized to what the network takes.
-        invert: swap dark and bright in these.
-        layer: whose feature maps Grad-CAM weighs; by default the last one's that has places.
-        output_dir: where to; by default the folder ``explain`` in the run's, which must not be a symbolic link.
+        folder: run folder.
+        images: further image files to analyze; they are resized to the input size of the network.
+        invert: swap dark and bright in these files.
+        layer: layer of Grad-CAM; by default the last one whose output has spatial positions.
+        output_dir: folder to write; by default ``explain`` in the run folder, which must not be a symbolic link.
         progress: show a progress bar.
 
     Raises:
-        InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
-            picture; a folder that cannot be written.
+        InputError: if there is no finished run, the layer is unknown, a file is not an image, or the folder cannot be
+            written.
     """
-    own = output_dir is None
+    is_default = output_dir is None
     target = Path(folder) / "explain" if output_dir is None else Path(output_dir)
     with progress_bar("elapsed", disable=not progress) as bar:
         task = bar.add_task("reading the run and the test images", total=len(SECTIONS) + 2)
-        subject = load_context(Path(folder), files=images, invert=invert, layer=layer)
-        if own:
+        context = load_context(Path(folder), files=images, invert=invert, layer=layer)
+        if is_default:
             refuse_link(target)
         make_folder(target)
         sections, pictures = [], []
-        for title, write in SECTIONS.items():
-            bar.update(task, advance=1, description=title)
-            section = write(subject)
+        for description, build_section in SECTIONS.items():
+            bar.update(task, advance=1, description=description)
+            section = build_section(context)
             if section is not None:
                 sections.append(section)
                 for name, figure in section.figures.items():
                     if plot.save(target / name, figure):
                         pictures.append(target / name)
-        bar.update(task, advance=1, description="the page")
-        title = f"{subject.run.config['model']} on {subject.run.config['dataset']}"
-        write_page(target / "index.html", title, _facts(subject), subject.notes, sections)
-    return Report(target / "index.html", pictures, subject.notes)
+        bar.update(task, advance=1, description="HTML page")
+        title = f"{context.run.config['model']} on {context.run.config['dataset']}"
+        write_page(target / "index.html", title, _key_figures(context), context.notes, sections)
+    return Report(target / "index.html", pictures, context.notes)
 
 
-def _facts(subject: ReportContext) -> list[tuple[str, str]]:
-    result, summary = subject.result, subject.summary
-    right = (subject.probabilities.argmax(axis=1) == subject.labels).mean()
+def _key_figures(context: ReportContext) -> list[tuple[str, str]]:
+    result, summary = context.result, context.summary
+    accuracy = (context.probabilities.argmax(axis=1) == context.labels).mean()
     return [
-        ("test accuracy", f"{right:.4f}"),
+        ("test accuracy", f"{accuracy:.4f}"),
         ("parameters", f"{summary.params:,}"),
         ("MACs per image", f"{summary.macs:,}"),
         ("epochs", f"{result['epochs_run']}"),
-        ("trained in", f"{result['train_seconds']:.0f} s"),
+        ("training time", f"{result['train_seconds']:.0f} s"),
         ("seed", f"{result['seed']}"),
         ("device", f"{result['device']}"),
         ("jax", f"{result['versions'].get('jax', '')}"),

@@ -1,4 +1,4 @@
-"""What a page is about: a run, the test images, and those of them that are looked at one by one."""
+"""Data of a report: a run, the test images, and the examples that are analyzed one by one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,35 +20,35 @@ Item = TypeVar("Item")
 
 
 class Examples(NamedTuple):
-    """Images that are looked at one by one: the first test image of each class, and the files that were given."""
+    """Images that are analyzed one by one: the first test image of each class, and the given files."""
 
     images: np.ndarray  # (N, H, W, C) uint8
-    labels: np.ndarray  # (N,): the class that is asked about: the true one, or of a file the likeliest
-    names: list[str]
-    said: list[str]
+    labels: np.ndarray  # (N,): target class of the attributions: the true class, or for a file the predicted one
+    names: list[str]  # class name, or file name
+    predictions: list[str]  # predicted class and its probability, such as "cat 98%"
 
 
 class ReportContext(NamedTuple):
-    """A run with all that its page is made of."""
+    """A run with everything that its report is built from."""
 
-    run: TrainedRun  # of one network
+    run: TrainedRun  # a single network
     result: dict[str, Any]
     history: list[dict[str, Any]]
     summary: Summary
     images: np.ndarray  # the test images
     labels: np.ndarray
-    probabilities: np.ndarray  # what the network says of them
+    probabilities: np.ndarray  # predicted, of the test images
     examples: Examples
-    layer: str | None  # that Grad-CAM was asked of
+    layer: str | None  # of Grad-CAM; None for the default
     notes: list[str]
 
     @property
-    def classes(self) -> list[str]:
+    def class_names(self) -> list[str]:
         return self.run.config["class_names"]
 
     @property
     def convolutions(self) -> list[LayerSummary]:
-        """The convolutions of images, from the first to the last."""
+        """The convolutions with spatial output, from the first to the last."""
         return [row for row in self.summary.rows if row.facts.kernel_use == "slide" and len(row.shape) == 3]
 
     @property
@@ -57,30 +57,30 @@ class ReportContext(NamedTuple):
         return self.run.model, self.run.params, self.run.state
 
 
-def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """No more than so many of the items, evenly from the first to the last.
+def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
+    """Select at most ``most`` of the items, evenly spaced, first and last included.
 
-    >>> spread("abcdefg", 3), spread("ab", 3)
+    >>> evenly_spaced("abcdefg", 3), evenly_spaced("ab", 3)
     (['a', 'd', 'g'], ['a', 'b'])
     """
-    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
-    return [items[i] for i in places]
+    indices = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[i] for i in indices]
 
 
 def load_context(
     folder: Path, *, files: Sequence[Path] = (), invert: bool = False, layer: str | None = None
 ) -> ReportContext:
-    """All that is needed, read and checked, before anything takes long.
+    """Read and check everything that the report needs, before any slow computation.
 
     Args:
-        folder: the run's.
-        files: pictures to look at too.
-        invert: swap dark and bright in these.
-        layer: whose feature maps Grad-CAM weighs.
+        folder: run folder.
+        files: further image files to analyze.
+        invert: swap dark and bright in these files.
+        layer: layer of Grad-CAM.
 
     Raises:
-        InputError: no run, or one whose training did not end; a layer that the network has not; a file that is no
-            picture; data that are not there, or have other classes now.
+        InputError: if there is no finished run, the layer is unknown, a file is not an image, or the dataset is missing
+            or has other classes than in training.
     """
     run = load_run(folder)
     run.check_classifies()
@@ -88,19 +88,19 @@ def load_context(
     history = read_history(run.folder, result["epochs_run"])
     notes = []
     if (seeds := run.config.get("num_seeds", 1)) > 1:
-        notes.append(f"This run trained {seeds} networks; the page looks at the first, of seed {run.config['seed']}.")
+        notes.append(f"This run trained {seeds} networks; the report shows the first, seed {run.config['seed']}.")
     run = run.first_member()
     input_shape = tuple(run.config["input_shape"])
     if layer is not None:
         _check_layer(run, layer)
-    pictures, resized = _read_files(run, files, invert)
+    file_images, resize_notes = _read_files(run, files, invert)
     (images, labels), changed = run.test_data()
     if changed:
         notes.append(f"{CHANGED}.")
     probabilities = run.predict(images)
-    examples = _examples(run, images, labels, probabilities, pictures, files)
+    examples = _select_examples(run, images, labels, probabilities, file_images, files)
     if len(run.config["class_names"]) > MOST_EXAMPLES:
-        notes.append(f"Of the {len(run.config['classes'])} classes the first {MOST_EXAMPLES} are looked at one by one.")
+        notes.append(f"Only the first {MOST_EXAMPLES} of {len(run.config['classes'])} classes have an example image.")
     return ReportContext(
         run,
         result,
@@ -111,7 +111,7 @@ def load_context(
         probabilities,
         examples,
         layer,
-        notes + resized,
+        notes + resize_notes,
     )
 
 
@@ -123,32 +123,34 @@ def _check_layer(run: TrainedRun, layer: str) -> None:
 
 
 def _read_files(run: TrainedRun, files: Sequence[Path], invert: bool) -> tuple[np.ndarray, list[str]]:
-    """Pictures as the network takes them, and a note for each that was resized."""
+    """Read image files at the input size of the network, with a note for each resized file."""
     shape, input_shape = tuple(run.config["image_shape"]), tuple(run.config["input_shape"])
-    read, notes = [np.zeros((0, *shape), np.uint8)], []
+    arrays, notes = [np.zeros((0, *shape), np.uint8)], []
     for path in map(Path, files):
-        read.append(data.read_image(path, shape)[None])
+        arrays.append(data.read_image(path, shape)[None])
         height, width, _ = read_image_shape(path)
         if (height, width) != shape[:2]:
-            notes.append(f"{path.name} is {height}×{width}; the network was shown it as {shape[0]}×{shape[1]}.")
-    pictures = np.concatenate(read)
-    return data.upscale_and_pad(255 - pictures if invert else pictures, input_shape[:2]), notes
+            notes.append(f"{path.name} was resized from {height}×{width} to {shape[0]}×{shape[1]}.")
+    images = np.concatenate(arrays)
+    return data.upscale_and_pad(255 - images if invert else images, input_shape[:2]), notes
 
 
-def _examples(
+def _select_examples(
     run: TrainedRun,
     images: np.ndarray,
     labels: np.ndarray,
     probabilities: np.ndarray,
-    pictures: np.ndarray,
+    file_images: np.ndarray,
     files: Sequence[Path],
 ) -> Examples:
-    classes = run.config["class_names"]
-    there = [np.flatnonzero(labels == c) for c in range(len(classes))]
-    first = [int(found[0]) for found in there if found.size][:MOST_EXAMPLES]
-    shown = np.concatenate([images[first], pictures])
-    of_shown = np.concatenate([probabilities[first], *([run.predict(pictures)] if len(pictures) else [])])
-    best, sure = of_shown.argmax(axis=1), of_shown.max(axis=1)
-    asked = np.concatenate([labels[first], best[len(first) :]])
-    names = [str(classes[labels[i]]) for i in first] + [Path(path).name for path in files]
-    return Examples(shown, asked, names, [f"{classes[b]} {s:.0%}" for b, s in zip(best, sure, strict=True)])
+    class_names = run.config["class_names"]
+    indices_by_class = [np.flatnonzero(labels == c) for c in range(len(class_names))]
+    first = [int(indices[0]) for indices in indices_by_class if indices.size][:MOST_EXAMPLES]
+    selected = np.concatenate([images[first], file_images])
+    file_probabilities = [run.predict(file_images)] if len(file_images) else []
+    selected_probabilities = np.concatenate([probabilities[first], *file_probabilities])
+    predicted, confidence = selected_probabilities.argmax(axis=1), selected_probabilities.max(axis=1)
+    targets = np.concatenate([labels[first], predicted[len(first) :]])
+    names = [str(class_names[labels[i]]) for i in first] + [Path(path).name for path in files]
+    predictions = [f"{class_names[k]} {p:.0%}" for k, p in zip(predicted, confidence, strict=True)]
+    return Examples(selected, targets, names, predictions)

@@ -1,4 +1,4 @@
-"""The page: sections go in, one HTML file with everything in it comes out."""
+"""Rendering of sections as one self-contained HTML file."""
 
 import base64
 import dataclasses
@@ -17,73 +17,73 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """Headings, and as many cells in each row."""
+    """A table of text: headings, and rows with one cell per heading."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
-class Pictures(NamedTuple):
-    """A table of pictures: headings, and rows of a name and pictures."""
+class ImageTable(NamedTuple):
+    """A table of images: headings, and rows of a name and images."""
 
     headings: Sequence[str]
     rows: Sequence[tuple[str, Sequence[ImageTile]]]
 
 
 class Details(NamedTuple):
-    """What is shown when it is opened: for each name a picture."""
+    """A collapsible block: an image in its title, and images with headings inside."""
 
     title: str
-    picture: ImageTile
+    image: ImageTile
     maps: Sequence[tuple[str, ImageTile]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A part of a section. What it has is shown, in this order."""
+    """A part of a section. Nonempty fields are shown in this order."""
 
     heading: str = ""
     text: str = ""
-    tone: str = ""  # of the text: "", "soft", "warning" or "good"
-    charts: Sequence[tuple[str, str]] = ()  # what it shows, and the JSON of jaxconv.report.figures
+    severity: str = ""  # of the text: "", "muted", "warning" or "good"
+    charts: Sequence[tuple[str, str]] = ()  # description, and the JSON of jaxconv.report.figures
     tiles: Sequence[ImageTile] = ()
     size: str = "small"  # of the tiles: "filters", "small" or "large"
     table: Table | None = None
-    pictures: Pictures | None = None
+    images: ImageTable | None = None
     pre: str = ""
-    folded: Sequence[Details] = ()
+    details: Sequence[Details] = ()
 
 
 class Section(NamedTuple):
-    """A heading, some words on how to read what follows, and that; and figures to be saved beside the page."""
+    """A section of the page, and figures that are saved as files beside the page."""
 
     id: str
     title: str
-    lead: Sequence[str]
+    intro: Sequence[str]  # paragraphs on how to read the section
     blocks: Sequence[Block]
     figures: Mapping[str, "Figure"] = {}
 
 
 def write_page(
-    path: Path, title: str, facts: Sequence[tuple[str, str]], notes: Sequence[str], sections: Sequence[Section]
+    path: Path, title: str, key_figures: Sequence[tuple[str, str]], notes: Sequence[str], sections: Sequence[Section]
 ) -> None:
-    """Write the page, beside and renamed, so that a crash leaves the one that was there.
+    """Write the page atomically, so that a crash leaves the previous file.
 
-    It asks nothing of a network: styles, pictures and plotly's script, compressed, are in it.
+    The page is self-contained: it includes its styles, images and plotly's compressed script.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: if the file cannot be written.
     """
     import jinja2
     import plotly
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_shown
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable
     )
     script = resources.files(plotly).joinpath("package_data", "plotly.min.js").read_bytes()
     page = environment.from_string(_file("page.html.j2")).render(
         title=title,
-        facts=facts,
+        key_figures=key_figures,
         notes=notes,
         sections=sections,
         css=_file("page.css"),
@@ -93,9 +93,9 @@ def write_page(
     write_file(path, page)
 
 
-def _shown(value: object) -> object:
-    """A value as the page shows it: names may hold characters that reorder a line, or that UTF-8 has not."""
-    return printable(value, keep="\n\t") if type(value) is str else value  # what is marked as safe is our own
+def _printable(value: object) -> object:
+    """Escape characters of names that reorder a line or cannot be encoded in UTF-8."""
+    return printable(value, keep="\n\t") if type(value) is str else value  # a Markup string is this page's own
 
 
 def _file(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the run folder tells already: how training went, and what the network takes for what."""
+"""Sections on training: loss and accuracy by epoch, the confusion matrix and misclassified images."""
 
 import numpy as np
 
@@ -12,49 +12,56 @@ from jaxconv.report.page import Block, Section, Table
 MOST_MISTAKES = 32
 
 
-def curves_section(subject: ReportContext) -> Section:
-    """Loss and accuracy by epoch."""
-    history, best = subject.history, subject.result["best_epoch"]
-    if isinstance(best, list):  # of several networks the page looks at the first
+def curves_section(context: ReportContext) -> Section:
+    """Plot loss and accuracy by epoch."""
+    history, best = context.history, context.result["best_epoch"]
+    if isinstance(best, list):  # of several seeds, the report shows the first
         history, best = [record["per_seed"][0] for record in history], best[0]
-    drawn = [(f"{name} by epoch", figures.curves(history, best, name)) for name in ("loss", "accuracy")]
-    lead = "Training is measured while the parameters change, and with dropout; so at first it may look the worse one."
-    return Section("curves", "How training went", [lead], [Block(charts=drawn)])
+    charts = [(f"{name} by epoch", figures.curves(history, best, name)) for name in ("loss", "accuracy")]
+    intro = (
+        "Training values are measured while the parameters change, and with dropout; in early epochs they may be worse "
+        "than the validation values."
+    )
+    return Section("curves", "Training curves", [intro], [Block(charts=charts)])
 
 
-def mistakes_section(subject: ReportContext) -> Section:
-    """What was taken for what, and the surest mistakes."""
-    images, labels, probabilities, classes = subject.images, subject.labels, subject.probabilities, subject.classes
-    report = train.classification_report(probabilities, labels, classes)
-    said, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(said != labels)
-    shown = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]
+def mistakes_section(context: ReportContext) -> Section:
+    """Show the confusion matrix, the most confident errors, and precision and recall of each class."""
+    images, labels, probabilities = context.images, context.labels, context.probabilities
+    class_names = context.class_names
+    report = train.classification_report(probabilities, labels, class_names)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    selected = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES]
     tiles = [
         tile(
             rgb.to_rgb(images[i]),
-            f"test image {i}: {classes[labels[i]]}, taken for {classes[said[i]]}",
-            f"{classes[labels[i]]} → {classes[said[i]]}\n{sure[i]:.0%} sure",
+            f"test image {i}: true class {class_names[labels[i]]}, predicted {class_names[predicted[i]]}",
+            f"{class_names[labels[i]]} → {class_names[predicted[i]]}\n{confidence[i]:.0%}",
         )
-        for i in shown
+        for i in selected
     ]
-    right = f"{len(labels) - len(wrong):,} of {len(labels):,} test images are right."
-    which = f"The {len(shown)} surest mistakes" if len(wrong) > len(shown) else "All of its mistakes, the surest first"
+    accuracy = f"{len(labels) - len(wrong):,} of {len(labels):,} test images are classified correctly."
+    if len(wrong) > len(selected):
+        heading = f"The {len(selected)} most confident errors"
+    else:
+        heading = "All errors, most confident first"
     per_class = [
-        (row["class"], *(_share(row[name]) for name in ("precision", "recall", "f1")), f"{row['support']:,}")
+        (row["class"], *(_format_score(row[name]) for name in ("precision", "recall", "f1")), f"{row['support']:,}")
         for row in report["per_class"]
     ]
     return Section(
         "mistakes",
-        "What it gets wrong",
-        [f"{right} Each row of the table is a true class; its colour is the share of that class."],
+        "Misclassified images",
+        [f"{accuracy} Each row of the confusion matrix is a true class; the color is the fraction of that class."],
         [
-            Block(charts=[("confusion matrix", figures.confusion(report["confusion_matrix"], classes))]),
-            Block(f"{which}: true class → what it said", tiles=tiles) if tiles else Block(text="There is none."),
-            Block("By class", table=Table(("class", "precision", "recall", "F1", "images"), per_class)),
+            Block(charts=[("confusion matrix", figures.confusion(report["confusion_matrix"], class_names))]),
+            Block(f"{heading}: true class → predicted class", tiles=tiles) if tiles else Block(text="No errors."),
+            Block("Per class", table=Table(("class", "precision", "recall", "F1", "images"), per_class)),
         ],
     )
 
 
-def _share(value: float | None) -> str:
-    """Four places; a class that was never said has no precision."""
+def _format_score(value: float | None) -> str:
+    """Format with four decimals; the precision of a class that was never predicted is undefined."""
     return "–" if value is None else f"{value:.4f}"

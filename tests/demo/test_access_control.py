@@ -1,4 +1,4 @@
-"""The live page answers the browser that opened it, on this machine, and nobody else; and it ends without a trace."""
+"""Access control of the demo server: only the browser that opened the printed address is served; shutdown cleans up."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from PIL import Image
 from attack.page import canvas, draw, started
 from jaxconv import InputError, cli
 from jaxconv.demo import access_control
-from jaxconv.demo.access_control import LARGEST, Access
+from jaxconv.demo.access_control import MAX_BODY_BYTES, Access
 from jaxconv.demo.canvas import preprocess_upload, read_canvas
 from jaxconv.demo.server import cleaned_up_on_signals, listener, running
 
@@ -25,7 +25,7 @@ TOKEN = "s3cret-of_this-start"
 
 
 async def echo(scope, receive, send):
-    """What is behind: it says how much it was sent, and whether the sender is still there."""
+    """Protected application: responds with the method and the size of the body."""
     if scope["type"] == "lifespan":
         for step in ("startup", "shutdown"):
             await receive()
@@ -33,7 +33,7 @@ async def echo(scope, receive, send):
         return
     message = await receive()
     assert message["type"] == "http.request" and not message["more_body"]
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-behind", b"yes")]})
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-application", b"yes")]})
     await send({"type": "http.response.body", "body": f"{scope['method']} {len(message['body'])}".encode()})
 
 
@@ -42,24 +42,24 @@ def port():
     pytest.importorskip("uvicorn", reason="the demo extra is not installed")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
-    with listener(number) as listening, running(Access(echo, number, TOKEN), listening):
-        yield number
+        free_port = probe.getsockname()[1]
+    with listener(free_port) as listening, running(Access(echo, free_port, TOKEN), listening):
+        yield free_port
 
 
-def ask(port, method="GET", path="/", token=TOKEN, **headers):
-    """Status and text of a request with a cookie."""
+def request(port, method="GET", path="/", token=TOKEN, **headers):
+    """Return status and text of a request with the cookie."""
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     if token is not None:
         headers.setdefault("Cookie", f"theme=dark; jaxconv-{port}={token}")
     with requests.Session() as session:
         session.trust_env = False
-        reply = session.request(method, f"http://127.0.0.1:{port}{path}", headers=headers, timeout=20)
-    return reply.status_code, reply.text
+        response = session.request(method, f"http://127.0.0.1:{port}{path}", headers=headers, timeout=20)
+    return response.status_code, response.text
 
 
-def send(port, *parts, token=TOKEN, path="/", headers=""):
-    """A connection on which a POST was begun."""
+def open_post(port, *parts, token=TOKEN, path="/", headers=""):
+    """Open a connection, and send the head and parts of the body of a POST request."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: jaxconv-{port}={token}\r\n{headers}\r\n"
     connection.sendall(head.encode() + b"".join(parts))
@@ -67,27 +67,27 @@ def send(port, *parts, token=TOKEN, path="/", headers=""):
 
 
 def status(connection):
-    """The status of the answer on a connection."""
+    """Read the response status of a connection."""
     return int(connection.makefile("rb").readline().split()[1])
 
 
-def test_the_right_host_origin_and_token_are_let_through(port):
-    assert ask(port) == (200, "GET 0")
+def test_access_valid_host_origin_and_token_pass(port):
+    assert request(port) == (200, "GET 0")
     for name in ("127.0.0.1", "localhost", "LOCALHOST", "[::1]"):
-        assert ask(port, "POST", Host=f"{name}:{port}", Origin=f"http://{name.lower()}:{port}")[0] == 200
-    assert ask(port, "POST", Sec_Fetch_Site="same-origin", Sec_Fetch_Dest="empty")[0] == 200
-    assert ask(port, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200  # a link
+        assert request(port, "POST", Host=f"{name}:{port}", Origin=f"http://{name.lower()}:{port}")[0] == 200
+    assert request(port, "POST", Sec_Fetch_Site="same-origin", Sec_Fetch_Dest="empty")[0] == 200
+    assert request(port, Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200  # a link
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1:{other}", "127.0.0.1", "127.1:{port}"]
 )
-def test_a_foreign_host_is_refused(port, host):
-    code, text = ask(port, Host=host.format(port=port, other=port + 1))
+def test_access_foreign_host_returns_421(port, host):
+    code, text = request(port, Host=host.format(port=port, other=port + 1))
     assert (code, text) == (421, f"This server answers at http://127.0.0.1:{port} only.\n")
 
 
-def test_a_request_without_a_host_is_refused(port):
+def test_access_missing_host_returns_421(port):
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(f"GET / HTTP/1.0\r\nCookie: jaxconv-{port}={TOKEN}\r\n\r\n".encode())
         assert status(connection) == 421
@@ -98,108 +98,111 @@ def test_a_request_without_a_host_is_refused(port):
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
-        {"Origin": "http://127.0.0.1:{other}"},  # the same site for a cookie
+        {"Origin": "http://127.0.0.1:{other}"},  # same-site for cookies
         {"Origin": "https://127.0.0.1:{port}"},
-        {"Origin": "http://localhost:{port}"},  # not the host that it asks
+        {"Origin": "http://localhost:{port}"},  # differs from the Host header
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
         {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Dest": "iframe"},
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_request_from_another_page_is_refused(port, method, headers):
-    code, text = ask(port, method, **{k: v.format(port=port, other=port + 1) for k, v in headers.items()})
-    assert code == 403 and text == "This server answers its own page only, and the request comes from another.\n"
+def test_access_cross_origin_request_returns_403(port, method, headers):
+    code, text = request(port, method, **{k: v.format(port=port, other=port + 1) for k, v in headers.items()})
+    assert code == 403 and text == "Requests from other pages are rejected.\n"
 
 
-def test_another_page_cannot_post_by_pretending_to_be_a_link(port):
-    assert ask(port, "POST", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 403
+def test_access_cross_site_post_as_document_returns_403(port):
+    assert request(port, "POST", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 403
 
 
-def test_without_the_token_nothing_is_answered(port):
-    told = "Open the page by the address that was printed at its start, with the token in it.\n"
+def test_access_without_token_returns_403(port):
+    message = "Open the printed address, which includes the token.\n"
     for path in ("/", "/config", "/?token=", "/?token=wrong", f"/config?token={TOKEN}", f"/?x={TOKEN}"):
-        assert ask(port, path=path, token=None) == (403, told)
+        assert request(port, path=path, token=None) == (403, message)
     for cookie in ("", "wrong", TOKEN[:-1], TOKEN + "x"):
-        assert ask(port, "POST", token=cookie) == (403, told)
-    assert ask(port, Cookie=f"jaxconv-{port + 1}={TOKEN}") == (403, told)  # of another port's page
+        assert request(port, "POST", token=cookie) == (403, message)
+    assert request(port, Cookie=f"jaxconv-{port + 1}={TOKEN}") == (403, message)  # cookie of another port's page
 
 
-def test_the_printed_address_gives_the_cookie_and_goes_on_to_the_page(port):
+def test_access_printed_address_sets_cookie_and_forwards(port):
     with requests.Session() as session:
         session.trust_env = False
-        reply = session.get(f"http://127.0.0.1:{port}/?token={TOKEN}", timeout=20)
-        assert reply.status_code == 200 and 'content="0; url=/"' in reply.text and "x-behind" not in reply.headers
-        assert reply.headers["set-cookie"] == f"jaxconv-{port}={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
-        reply = session.get(f"http://127.0.0.1:{port}/", timeout=20)
-        assert reply.text == "GET 0" and reply.headers["x-behind"] == "yes"
-        assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
-    assert ask(port, path=f"/?token={TOKEN}", token=None, Host="evil.example")[0] == 421
+        response = session.get(f"http://127.0.0.1:{port}/?token={TOKEN}", timeout=20)
+        assert response.status_code == 200 and 'content="0; url=/"' in response.text
+        assert "x-application" not in response.headers
+        assert response.headers["set-cookie"] == f"jaxconv-{port}={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
+        response = session.get(f"http://127.0.0.1:{port}/", timeout=20)
+        assert response.text == "GET 0" and response.headers["x-application"] == "yes"
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+    assert request(port, path=f"/?token={TOKEN}", token=None, Host="evil.example")[0] == 421
 
 
-def test_a_cookie_of_another_server_does_not_hide_ours(port):
-    assert ask(port, Cookie=f'bad="; a=[1,{{}}]; =; {{x; jaxconv-{port}={TOKEN}')[0] == 200
+def test_access_malformed_foreign_cookie_is_ignored(port):
+    assert request(port, Cookie=f'bad="; a=[1,{{}}]; =; {{x; jaxconv-{port}={TOKEN}')[0] == 200
 
 
-def test_a_body_of_10_mb_is_taken_and_one_more_byte_is_refused_before_it_is_sent(port):
-    with send(port, b"x" * LARGEST, headers=f"Content-Length: {LARGEST}\r\nConnection: close\r\n") as connection:
-        assert f"POST {LARGEST}".encode() in connection.makefile("rb").read()
-    with send(port, headers=f"Content-Length: {LARGEST + 1}\r\n") as connection:  # and nothing of it
-        answer = connection.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 413 ") and answer.endswith(b"A request has at most 10,485,760 bytes.\n")
+def test_access_body_above_10_mb_returns_413_by_length(port):
+    headers = f"Content-Length: {MAX_BODY_BYTES}\r\nConnection: close\r\n"
+    with open_post(port, b"x" * MAX_BODY_BYTES, headers=headers) as connection:
+        assert f"POST {MAX_BODY_BYTES}".encode() in connection.makefile("rb").read()
+    with open_post(port, headers=f"Content-Length: {MAX_BODY_BYTES + 1}\r\n") as connection:  # no byte of it is sent
+        response = connection.makefile("rb").read()
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert response.endswith(b"A request must have at most 10,485,760 bytes.\n")
 
 
-def test_a_body_without_a_length_is_counted(port):
+def test_access_chunked_body_above_10_mb_returns_413(port):
     chunk = b"100000\r\n" + b"x" * 2**20 + b"\r\n"
     chunked = "Transfer-Encoding: chunked\r\nConnection: close\r\n"
-    with send(port, *[chunk] * 10, b"0\r\n\r\n", headers=chunked) as connection:
-        assert f"POST {LARGEST}".encode() in connection.makefile("rb").read()
-    with send(port, *[chunk] * 10, b"1\r\nx\r\n", headers=chunked) as connection:  # it does not end
+    with open_post(port, *[chunk] * 10, b"0\r\n\r\n", headers=chunked) as connection:
+        assert f"POST {MAX_BODY_BYTES}".encode() in connection.makefile("rb").read()
+    with open_post(port, *[chunk] * 10, b"1\r\nx\r\n", headers=chunked) as connection:  # without a last chunk
         assert status(connection) == 413
 
 
-def test_a_slow_sender_blocks_nobody_and_is_told_in_the_end(port, monkeypatch):
-    monkeypatch.setattr(access_control, "LONGEST", 1.0)
-    slow = [send(port, b"12", headers="Content-Length: 5\r\n") for _ in range(20)]
-    began = time.monotonic()
-    assert ask(port, "POST")[0] == 200 and time.monotonic() - began < 0.9
+def test_access_slow_client_returns_408_without_blocking(port, monkeypatch):
+    monkeypatch.setattr(access_control, "BODY_TIMEOUT", 1.0)
+    slow = [open_post(port, b"12", headers="Content-Length: 5\r\n") for _ in range(20)]
+    start_time = time.monotonic()
+    assert request(port, "POST")[0] == 200 and time.monotonic() - start_time < 0.9
     for connection in slow:
         with connection:
             assert status(connection) == 408
 
 
-def test_a_sender_who_goes_away_leaves_nothing(port):
-    send(port, b"12", headers="Content-Length: 5\r\n").close()
-    assert ask(port)[0] == 200
+def test_access_disconnected_client_is_ignored(port):
+    open_post(port, b"12", headers="Content-Length: 5\r\n").close()
+    assert request(port)[0] == 200
 
 
-def test_a_websocket_is_refused(port):
+def test_access_websocket_is_rejected(port):
     upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
-    with send(port, headers=f"Content-Length: 0\r\n{upgrade}") as connection:
+    with open_post(port, headers=f"Content-Length: 0\r\n{upgrade}") as connection:
         assert status(connection) != 101
 
 
-# Pictures that are larger than they look
+# Images with few bytes and many pixels
 
 
 def png(width, height):
-    """A black PNG in few bytes."""
-    written = io.BytesIO()
-    Image.new("1", (width, height)).save(written, "PNG")
-    return written.getvalue()
+    """Encode a black image as a PNG of few bytes."""
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [2_001, 13_000, 20_000])
-def test_a_huge_canvas_is_not_decoded(side):
+def test_read_canvas_huge_image_is_not_decoded(side):
     address = "data:image/png;base64," + base64.b64encode(png(side, side)).decode()
-    began = time.process_time()
+    start_time = time.process_time()
     with pytest.raises(
         InputError,
         match=r"^the canvas: the image data (has [\d,×]+ pixels; the limit is |cannot be read as an image: .* bomb)",
     ):
         read_canvas(address)
-    assert time.process_time() - began < 1
+    assert time.process_time() - start_time < 1
     assert read_canvas("data:image/png;base64," + base64.b64encode(png(2_000, 1_000)).decode()).shape == (
         1000,
         2000,
@@ -208,36 +211,36 @@ def test_a_huge_canvas_is_not_decoded(side):
 
 
 @pytest.mark.parametrize("address", ["x", "data:,", "data:,AAAA", "data:,ä", "data:,A", "data:," + "A" * 99])
-def test_what_is_no_picture_is_told(address):
+def test_read_canvas_invalid_uri_raises(address):
     with pytest.raises(InputError, match=r"^the canvas: .+"):
         read_canvas(address)
 
 
-def test_a_damaged_canvas_and_another_kind_of_picture_are_told():
-    written = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(written, "EPS")  # Pillow would start Ghostscript
-    for content in (png(300, 300)[:60], written.getvalue()):
+def test_read_canvas_damaged_or_eps_image_raises():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "EPS")  # to decode EPS, Pillow would start Ghostscript
+    for content in (png(300, 300)[:60], buffer.getvalue()):
         with pytest.raises(InputError, match=r"^the canvas: the image data "):
             read_canvas("data:image/png;base64," + base64.b64encode(content).decode())
 
 
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
-def test_a_huge_upload_is_not_decoded(tmp_path):
+def test_preprocess_upload_huge_image_is_not_decoded(tmp_path):
     path = tmp_path / "huge.png"
     path.write_bytes(png(13_000, 13_000))
-    began = time.process_time()
+    start_time = time.process_time()
     with pytest.raises(
         InputError, match=r"^huge.png has 13,000×13,000 pixels; the limit is 89,478,485: save it smaller"
     ):
         preprocess_upload(path, (8, 8, 1))
-    assert time.process_time() - began < 1
+    assert time.process_time() - start_time < 1
 
 
-# Its end
+# Shutdown
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_signal_ends_what_is_inside_once_and_then_the_process():
+def test_cleanup_runs_once_then_signal_ends_process():
     program = """
 import os, signal
 from jaxconv.demo.server import cleaned_up_on_signals
@@ -254,38 +257,38 @@ try:
         try:
             os.kill(os.getpid(), number)
         finally:
-            os.kill(os.getpid(), number)  # pressed twice
+            os.kill(os.getpid(), number)  # a second signal during the cleanup
             print("cleaned up", end=" ", flush=True)
     print("went on", flush=True)
 except KeyboardInterrupt:
     os._exit(2)
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert ended.stdout == "cleaned up 15\ncleaned up 1\ncleaned up -2\n", ended.stderr
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert completed.stdout == "cleaned up 15\ncleaned up 1\ncleaned up -2\n", completed.stderr
 
 
-def test_handlers_are_as_before_and_none_is_set_in_a_thread():
+def test_cleanup_restores_handlers_and_skips_threads():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     inside = []
 
-    def look():
+    def record_handlers():
         with cleaned_up_on_signals():
             inside.append([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=record_handlers)
     thread.start()
     thread.join()
-    look()
+    record_handlers()
     assert inside[0] == before != inside[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-# All of it
+# The running server
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The real page: its process, its address, and the folder in which it makes its own."""
+    """Run the demo server; yield its process, its address, and its temporary folder."""
     pytest.importorskip("gradio", reason="the demo extra is not installed")
     run, temporary = tmp_path_factory.mktemp("runs") / "mlp", tmp_path_factory.mktemp("temporary")
     train = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "1"]
@@ -296,18 +299,18 @@ def served(tmp_path_factory):
     server.communicate()
 
 
-def opened(address):
+def open_session(address):
     session = requests.Session()
     session.trust_env = False
     session.get(address, timeout=60).raise_for_status()
     return session, address.partition("/?")[0]
 
 
-def test_the_page_answers_its_own_browser_only(served):
-    session, home = opened(served[1])
+def test_demo_serves_its_own_browser_only(served):
+    session, home = open_session(served[1])
     with session:
-        said = draw(session, home, 1, "tab", canvas())
-        assert said["success"] and 'data-drawn="1"></p>' in str(said["output"]["data"])
+        event = draw(session, home, 1, "tab", canvas())
+        assert event["success"] and 'data-drawn="1"></p>' in str(event["output"]["data"])
         large = f"data:image/png;base64,{base64.b64encode(png(3_000, 3_000)).decode()}"
         assert "has 3,000×3,000 pixels" in str(draw(session, home, 2, "tab", large)["output"]["data"])
         join = f"{home}/gradio_api/queue/join"
@@ -320,22 +323,22 @@ def test_the_page_answers_its_own_browser_only(served):
         assert upload.status_code == 403
 
 
-def test_an_upload_is_limited_and_a_slow_one_blocks_nobody(served):
-    session, home = opened(served[1])
+def test_demo_upload_limit_and_slow_upload(served):
+    session, home = open_session(served[1])
     port, token = int(home.rpartition(":")[2]), served[1].partition("token=")[2]
     path = "/gradio_api/upload"
     with session:
         files = {"files": ("a.png", png(8, 8))}
-        [kept] = session.post(home + path, files=files, timeout=60).json()
-        assert kept.startswith(str(served[2]))
-        with send(port, token=token, path=path, headers=f"Content-Length: {LARGEST + 1}\r\n") as connection:
+        [saved_path] = session.post(home + path, files=files, timeout=60).json()
+        assert saved_path.startswith(str(served[2]))
+        with open_post(port, token=token, path=path, headers=f"Content-Length: {MAX_BODY_BYTES + 1}\r\n") as connection:
             assert status(connection) == 413
-        with send(port, b"--x", token=token, path=path, headers=f"Content-Length: {LARGEST}\r\n"):
+        with open_post(port, b"--x", token=token, path=path, headers=f"Content-Length: {MAX_BODY_BYTES}\r\n"):
             assert draw(session, home, 3, "tab", canvas())["success"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_sigterm_leaves_no_folder(served):  # the last test of the fixture, for it ends the server
+def test_demo_sigterm_removes_temporary_folder(served):  # last, because it stops the fixture's server
     server, _, temporary = served
     assert [path.name[:13] for path in temporary.iterdir() if path.name.startswith("jaxconv")] == ["jaxconv-demo-"]
     server.terminate()

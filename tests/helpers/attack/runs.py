@@ -107,7 +107,7 @@ def evaluate(folder):
 def explain(folder):
     subject = load_context(folder)
     numbers = [[record[name] for name in ("epoch", "loss", "val_accuracy")] for record in subject.history]
-    return [*(subject.result[name] for name in NUMBERS), numbers, subject.probabilities.tolist(), subject.classes]
+    return [*(subject.result[name] for name in NUMBERS), numbers, subject.probabilities.tolist(), subject.class_names]
 
 
 def read_finished(folder):
