@@ -56,8 +56,9 @@ def test_hog_without_scikit_image_names_the_extra(monkeypatch):
 def test_000_03_a_colour_image_of_30_by_30_has_2700_pixels():
     """And 000-04, 000-05: as many edges; 128 numbers at each of SIFT's key-points, which are a cell apart."""
     images = np.zeros((2, 30, 30, 3), np.uint8)
-    lengths = {name: features.as_rows(features.FEATURES[name](images, 4)).shape for name in ("pixels", "edges", "SIFT")}
-    assert lengths == {"pixels": (2, 2700), "edges": (2, 2700), "SIFT": (2, 4 * 4 * 128)}
+    names = ("pixels", "edges", "SIFT")
+    shapes = {name: features.flatten_features(features.FEATURES[name](images, 4)).shape for name in names}
+    assert shapes == {"pixels": (2, 2700), "edges": (2, 2700), "SIFT": (2, 4 * 4 * 128)}
 
 
 def test_000_06_three_layers_are_three_sets_of_weights_and_all_are_taught(rng):
@@ -88,7 +89,7 @@ def test_learned_features_are_what_the_last_layer_is_given(rng):
     model = features.convnet()
     params, state = model.init(jax.random.key(0), (8, 9, 1))
     images = rng.integers(0, 256, (5, 8, 9, 1), dtype=np.uint8)
-    found = features.learned(features.TrainedNetworks(model, [(params, state)], [], [], [], 0.0), images, 2)
+    found = features.learned_features(features.TrainedNetworks(model, [(params, state)], [], [], [], 0.0), images, 2)
     logits, _ = model.apply(params, state, jnp.asarray(images / np.float32(255)))
     last = params["dense1"]
     np.testing.assert_allclose(found @ np.asarray(last["kernel"]) + np.asarray(last["bias"]), logits, atol=1e-5)
@@ -96,7 +97,7 @@ def test_learned_features_are_what_the_last_layer_is_given(rng):
 
 def test_features_are_scaled_by_one_number_that_the_training_images_give(rng):
     parts = {"train": rng.normal(3, 2, (50, 4)) * [1, 2, 3, 4], "test": rng.normal(size=(7, 4))}
-    found = features.scaled(parts)
+    found = features.scale_features(parts)
     np.testing.assert_allclose(found["train"].mean(axis=0), 0, atol=1e-12)
     assert (found["train"] ** 2).sum(axis=1).mean() == pytest.approx(1)
     ratios = (found["test"][1:] - found["test"][0]) / (parts["test"][1:] - parts["test"][0])
@@ -118,12 +119,12 @@ def test_what_is_best_on_validation_images_is_chosen():
 
     parts = {part: features.Split(np.zeros(1), np.zeros(1)) for part in features.PARTS}
     given = {part: np.zeros((1, 6)) for part in features.PARTS}
-    found = features.classified(Knows, (1.0, 2.0, 3.0), given, parts)
+    found = features.select_classifier(Knows, (1.0, 2.0, 3.0), given, parts)
     assert (found["chosen"], found["validation"], found["test"], found["length"]) == (2.0, 1, 0, 6)
 
 
 def test_seeds_have_training_images_of_their_own():
-    with pytest.raises(InputError, match=r"too few for 500 of each of 3 seeds: take samples=") as told:
+    with pytest.raises(InputError, match=r"too few for 500 of each of 3 seeds: use samples=") as told:
         features.measure(features.Config(datasets=("digits",), samples=500), Progress())
     most = int(str(told.value).rsplit("=", 1)[1])
     assert 3 * most <= len(data.load("digits").train.labels) < 3 * (most + 1)
@@ -147,7 +148,7 @@ def test_features_in_small_tells_what_its_results_hold():
 
 def test_003_08_the_boxes_and_002_07_the_step_edges_answer_as_the_lectures_say():
     """And 002-14, 002-16, 002-17."""
-    answers = {name: edges.extreme(filters.box_detector(image)) for name, image in edges.boxes().items()}
+    answers = {name: edges.peak_response(filters.box_detector(image)) for name, image in edges.boxes().items()}
     assert list(answers.values()) == [48, 60, 72, 38, 38, 38, 38, 24, -72]
     bright = [0, 0, 0, 225, 225, 0, 0, 0]
     assert edges.step_edges() == {
@@ -188,7 +189,7 @@ def test_a_length_is_no_kernels_but_two_kernels_and_a_root_learn_it(rng):
     x = jnp.asarray(rng.normal(size=(1, 20, 22, 1)), jnp.float32)
     length = filters.sobel(x, padding="VALID")
     _, one = edges.learn(edges.one_kernel, 1, 300, 0.1, jax.random.key(0), x, length)
-    kernels, two = edges.learn(edges.length_of_two, 2, 600, 0.1, jax.random.key(0), x, length)
+    kernels, two = edges.learn(edges.two_kernel_magnitude, 2, 600, 0.1, jax.random.key(0), x, length)
     assert float(one) > 0.9 and float(two) < 1e-4
     pair, sobel = (np.reshape(each, (9, 2)) for each in (kernels[-1], np.stack([filters.SOBEL_X, filters.SOBEL_Y], -1)))
     np.testing.assert_allclose(pair @ pair.T, sobel @ sobel.T, atol=0.02)  # Sobel's two, turned by some angle
@@ -198,7 +199,7 @@ def test_a_length_is_no_kernels_but_two_kernels_and_a_root_learn_it(rng):
     ("errors", "step"), [([1, 0.1, 1e-4], 2), ([1e-4, 1, 1e-4, 1e-5], 2), ([1, 1e-4, 1], None), ([0, 0], 0)]
 )
 def test_a_kernel_is_close_once_it_stays_close(errors, step):
-    assert edges.first_close(np.array(errors)) == step
+    assert edges.first_converged_step(np.array(errors)) == step
 
 
 def test_what_was_not_learned_is_said():

@@ -24,7 +24,7 @@ def shaken(model, input_shape, rng):
 def test_000_10_lenet5_without_a_convolution_has_the_same_logits(rng):
     model = models.lenet5()
     params, x = shaken(model, (32, 32, 1), rng), rng.uniform(size=(3, 32, 32, 1)).astype(np.float32)
-    found = lenet.without_convolutions(model, params, {}, x)
+    found = lenet.compare_with_matrices(model, params, {}, x)
     assert found["matrices"] == {
         "conv1": {"entries": 4_816_896, "non_zero": 117_600, "distinct": 150},
         "conv2": {"entries": 1600 * 1176, "non_zero": 1600 * 150, "distinct": 2400},
@@ -38,7 +38,7 @@ def test_any_convolution_becomes_its_matrix(x64, rng):
     model = serial(*body, Dense(5))
     params = jax.tree.map(lambda leaf: leaf.astype(float), shaken(model, (13, 9, 2), rng))
     x = rng.normal(size=(4, 13, 9, 2))
-    logits, matrices = lenet.by_matrices(model, params, x)
+    logits, matrices = lenet.logits_by_matrices(model, params, x)
     np.testing.assert_allclose(logits, model.apply(params, {}, x)[0], rtol=1e-10)
     assert set(matrices) == {"conv1", "conv2"}
 
@@ -48,7 +48,7 @@ def test_the_mean_of_several_trainings():
         [{"epoch": 1, "val_accuracy": 0.5, "loss": 3}, {"epoch": 2, "val_accuracy": 0.75, "loss": 2}],
         [{"epoch": 1, "val_accuracy": 0.25, "loss": 1}, {"epoch": 2, "val_accuracy": 1.0, "loss": 1}],
     ]
-    assert lenet.mean_of(histories) == [{"epoch": 1, "val_accuracy": 0.375}, {"epoch": 2, "val_accuracy": 0.875}]
+    assert lenet.mean_history(histories) == [{"epoch": 1, "val_accuracy": 0.375}, {"epoch": 2, "val_accuracy": 0.875}]
 
 
 def test_every_network_of_lenets_study_takes_its_images():
@@ -65,13 +65,13 @@ def test_three_that_are_wrong_alone_are_right_together():
     """Two are mistaken about each image, but never sure of the same."""
     sure, unsure = [0.9, 0.1, 0.0], [0.4, 0.6, 0.0]
     probabilities = np.array([[sure, unsure], [unsure, sure], [[0.2, 0.3, 0.5]] * 2])
-    found = ensemble.by_members(probabilities, np.array([0, 0]))
+    found = ensemble.accuracy_by_size(probabilities, np.array([0, 0]))
     assert found == {1: [0.5, 0.5, 0.0], 2: [1.0, 0.5, 0.5], 3: [1.0]}
 
 
 def test_every_choice_of_members_counts_once(rng):
     probabilities, labels = rng.dirichlet(np.ones(4), size=(5, 30)), rng.integers(0, 4, 30)
-    found = ensemble.by_members(probabilities, labels)
+    found = ensemble.accuracy_by_size(probabilities, labels)
     assert {count: len(each) for count, each in found.items()} == {1: 5, 2: 10, 3: 10, 4: 5, 5: 1}
     for count in found:
         for chosen, got in zip(itertools.combinations(range(5), count), found[count], strict=True):
@@ -90,7 +90,7 @@ def test_the_loss_together_is_below_the_mean_of_the_losses(rng):
 
 def test_the_settings_are_drawn_from_the_whole_range():
     rng = np.random.default_rng(1)
-    drawn = [ensemble.drawn(rng) for _ in range(400)]
+    drawn = [ensemble.draw_setting(rng) for _ in range(400)]
     rates = np.log10([each.learning_rate for each in drawn])
     assert -3.53 < rates.min() < -3.4 and -1.6 < rates.max() < -1.52 and abs(np.median(rates) + 2.52) < 0.15
     assert {each.width for each in drawn} == set(ensemble.WIDTHS)
@@ -108,7 +108,7 @@ def test_the_best_epoch_of_each_of_several(promoting):
         net(), (images, labels), (images, labels), optimizer=train.make_optimizer("adam", 1e-2), epochs=3,
         batch_size=10, seeds=[0, 1, 2],
     )  # fmt: skip
-    best = [max(each) for each in zip(*ensemble.epochs_of(fitted), strict=True)]
+    best = [max(each) for each in zip(*ensemble.val_accuracy_by_epoch(fitted), strict=True)]
     for i, accuracy in enumerate(best):
         member = fitted.members[i]
         assert train.evaluate(net(), member.params, member.state, images, labels)["accuracy"] == pytest.approx(accuracy)

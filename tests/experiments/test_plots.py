@@ -25,5 +25,5 @@ def test_bars_have_a_panel_a_task_a_bar_a_network_and_a_dot_a_training():
 
 @pytest.mark.parametrize("nothing", [{}, {"text": {"dense": []}}])
 def test_bars_of_nothing_are_refused(nothing):
-    with pytest.raises(InputError, match="bars: there is nothing to show"):
+    with pytest.raises(InputError, match="grouped_bars: results must have at least one task"):
         plots.grouped_bars(nothing)

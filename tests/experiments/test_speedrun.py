@@ -106,12 +106,12 @@ def test_every_epoch_is_a_part_of_a_permutation():
 
 
 def test_a_step_gets_its_images_with_their_labels_and_the_next_epoch_mirrors_them():
-    given = jax.tree.map(jnp.asarray, cifar10_speedrun.made_up(30))
+    given = jax.tree.map(jnp.asarray, cifar10_speedrun.synthetic_images(30))
     row = jnp.asarray([7, 3, 29])
-    first, second = (airbench94.fetch(KEY, given, row, epoch) for epoch in (0, 1))
+    first, second = (airbench94.make_batch(KEY, given, row, epoch) for epoch in (0, 1))
     np.testing.assert_array_equal(first.image[:, :, ::-1], second.image)
     np.testing.assert_array_equal(first.label, given.labels[row])
-    as_it_is = airbench94.normal(given.images[row])
+    as_it_is = airbench94.normalize(given.images[row])
     assert all((each == x).all() or (each == x[:, ::-1]).all() for each, x in zip(first.image, as_it_is))
     np.testing.assert_allclose(
         as_it_is[0, 0, 0, 2], (float(given.images[7, 0, 0, 2]) / 255 - 0.4465) / 0.2616, rtol=1e-5
@@ -188,7 +188,7 @@ def test_scoring_sees_six_views_of_every_image_once(rng):
         return x[:, 5, :10, 0]
 
     model = airbench94.serial(first_pixels)
-    x = np.asarray(jnp.asarray(airbench94.normal(images), jnp.bfloat16), np.float32)
+    x = np.asarray(jnp.asarray(airbench94.normalize(images), jnp.bfloat16), np.float32)
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     logits = np.zeros((50, 10))
     for weight, at in ((0.5, 1), (0.25, 0), (0.25, 2)):
@@ -218,4 +218,4 @@ def test_its_trainings_are_told_with_what_is_to_be_known_of_the_images():
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(InputError, match="speedrun: batch_size=1024 is more than the 20 images"):
-        jax.eval_shape(functools.partial(airbench94.run, RECIPE), KEY, cifar10_speedrun.made_up(20))
+        jax.eval_shape(functools.partial(airbench94.run, RECIPE), KEY, cifar10_speedrun.synthetic_images(20))

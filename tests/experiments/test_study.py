@@ -146,7 +146,7 @@ def test_smoke_takes_its_own_options_and_compiles_in_haste(coin):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--smoke --record", "--smoke is no evidence, so there is nothing to --record: leave one out"),
+        ("--smoke --record", "--smoke and --record cannot be combined: a smoke run is not evidence"),
         ("--num-seeds 0", "num_seeds=0 should be at least 1"),
         ("--num-seeds 0 --smoke", "num_seeds=0 should be at least 1"),
         ("--tosses 0", "tosses=0 should be at least 1"),

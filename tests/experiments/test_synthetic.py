@@ -92,7 +92,7 @@ def test_the_blob_goes_where_the_class_says():
     steps = np.angle(np.exp(1j * np.diff(angles, axis=1))) * 16 / (2 * np.pi)
     moved = np.median(steps, axis=1)
     for name, (down, right) in {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}.items():
-        i = SYNTHETIC["moving_blob"].classes.index(name)
+        i = SYNTHETIC["moving_blob"].class_names.index(name)
         each = moved[labels == i]
         assert (0.5 < each @ [down, right]).all() and (each @ [down, right] < 1.8).all()
         assert (np.abs(each @ [right, down]) < 0.5).all()

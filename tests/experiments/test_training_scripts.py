@@ -48,7 +48,7 @@ def test_ways_for_fashion_mnist_can_be_had(way):
 
 @pytest.mark.parametrize("name", cifar10.RECIPES)
 def test_recipes_for_cifar10_can_be_had(name):
-    config = cifar10.config_of(cifar10.Config(), name, 3)
+    config = cifar10.make_config(cifar10.Config(), name, 3)
     assert (config.model, config.seed, config.dataset) == (name, 3, "cifar10")
     assert config.run_dir == Path(f"runs/cifar10/cifar10-{name}-3")
     assert config.epochs == cifar10.RECIPES[name]["epochs"]

@@ -17,13 +17,13 @@ from jaxconv.testing.comparison import Timing
 
 def test_an_image_made_smaller_has_the_means_of_its_blocks(rng):
     images = rng.integers(0, 256, (3, 6, 4, 2), np.uint8)
-    small = residual.smaller(images, 2)
+    small = residual.downsample(images, 2)
     assert small.shape == (3, 3, 2, 2) and small.dtype == np.uint8
     for n, i, j, c in np.ndindex(*small.shape):
         assert abs(small[n, i, j, c] - images[n, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c].mean()) <= 0.5
-    np.testing.assert_array_equal(residual.smaller(images, 1), images)
-    with pytest.raises(InputError, match="shrink=4 should divide the images' sides, 6 and 4"):
-        residual.smaller(images, 4)
+    np.testing.assert_array_equal(residual.downsample(images, 1), images)
+    with pytest.raises(InputError, match="shrink=4 should divide the height and width of the images, 6 and 4"):
+        residual.downsample(images, 4)
 
 
 def test_a_block_that_begins_as_zero_is_the_identity(monkeypatch):
@@ -56,7 +56,7 @@ def test_the_sigmoids_networks_are_as_deep_as_the_others(kind, shortcuts):
 
 def test_a_circular_convolution_moves_with_the_image_and_what_is_pooled_by_its_stride(rng):
     """Rows 001-04, 004-03; lecture erratum 13: equivariant, not invariant."""
-    found = translation.exact(rng.integers(0, 256, (3, 6, 8, 1), np.uint8))
+    found = translation.equivariance_errors(rng.integers(0, 256, (3, 6, 8, 1), np.uint8))
     exactly = [name for name, error in found.items() if error < 1e-6]
     assert exactly == [
         "convolution, circular padding, by 1",
@@ -79,7 +79,7 @@ def test_pixels_are_permuted_in_one_way_in_all_images(rng):
 def test_a_distortions_accuracy_leaves_out_the_strength_that_changes_nothing():
     none = explain.CORRUPTIONS["rotation"].identity
     assert robustness.accuracy("rotation", [(none, 1.0), (10.0, 0.5), (20.0, 0.25)]) == 0.375
-    assert robustness.mean_of([[(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.5), (1.0, 0.0)]]) == [(0.0, 0.75), (1.0, 0.25)]
+    assert robustness.mean_curve([[(0.0, 1.0), (1.0, 0.5)], [(0.0, 0.5), (1.0, 0.0)]]) == [(0.0, 0.75), (1.0, 0.25)]
     assert robustness.overall({"distorted": {"a": [0.5, 0.75], "b": [0.25, 0.25]}}) == [0.375, 0.5]
 
 
@@ -101,14 +101,14 @@ def compared():
     with jax.enable_x64(True):
         x = jnp.arange(3.0)
         functions = {"cube": lambda x: x**3, "product": lambda x: x * x * x, "wrong": lambda x: x**3 + 1.04e-3}
-        return compare_gradients.summary(compare_all(functions, x, num_repeats=1))
+        return compare_gradients.summarize(compare_all(functions, x, num_repeats=1))
 
 
 def test_a_comparison_is_summed_up_by_its_largest_error(compared):
     assert not compared["agree"] and compared["error"]["cube"] is None and compared["error"]["product"] < 1e-12
     assert compared["error"]["wrong"] == pytest.approx(1.04e-3 / 8)  # of the largest entry, 2³
     assert set(compared["milliseconds"]) == {"cube", "product", "wrong"}
-    timed = compare_gradients.summary(
+    timed = compare_gradients.summarize(
         Comparison("a", "float64", "cpu", (), {"a": Timing(forward=1e-3, forward_backward=4e-3)})
     )
     assert timed == {"agree": True, "error": {"a": None}, "milliseconds": {"a": 4.0}}

@@ -196,7 +196,7 @@ def test_generative(monkeypatch):
         with pytest.raises(Caught) as caught:
             generative.fit(coder, images, config, lambda share: None)
     [loss] = caught.value.args
-    pixels, code = generative.nats(coder, params, images, key)
+    pixels, code = generative.loss_terms(coder, params, images, key)
     assert float(code.sum()) > 0
     assert float(loss(params, images, key)) == pytest.approx(float((pixels + code.sum(axis=-1)).mean()), rel=1e-5)
 

@@ -106,5 +106,5 @@ def test_gradients_and_losses_have_a_line_a_seed_in_their_networks_colour():  # 
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "deep"]
     assert right.get_ylim()[1] > 2.5 and figure.get_suptitle() == "t"
     for wrong in [({}, {}), (norms, {"plain": [[1.0]]}), ({"plain": []}, {"plain": [[1.0]]})]:
-        with pytest.raises(InputError, match="gradients_and_losses: the same networks are wanted in both"):
+        with pytest.raises(InputError, match="gradients_and_losses: norms and losses must have the same networks"):
             plots.gradients_and_losses(*wrong)
