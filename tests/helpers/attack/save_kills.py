@@ -1,7 +1,7 @@
-"""Kill a process that saves checkpoints, and nothing else, hundreds of times: ``python save_kills.py --kills 500``.
+"""Kill a process that only saves checkpoints hundreds of times: ``python save_kills.py --kills 500``.
 
-Each process loads the newest snapshot, compares it with what its step and its records have to be, and saves on, until
-it is killed at a random moment. ``kills.py`` does the same with whole trainings, more slowly.
+Each process loads the newest snapshot, checks its arrays and records against its step, and keeps saving until it is
+killed at a random moment. ``kills.py`` does the same with whole trainings, more slowly.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from jaxconv.train import Snapshot, TrainProgress, TrainState, all_steps, restor
 
 
 def made(step: int, records: tuple[dict[str, float], ...]) -> Snapshot:
-    """A snapshot, all of whose arrays follow from the step."""
+    """Build a snapshot whose arrays are functions of the step."""
     rng = np.random.default_rng(step)
     params, state, moments = ({"conv1": {"kernel": rng.random((50, 7), np.float32)}} for _ in range(3))
     return Snapshot(
@@ -30,12 +30,12 @@ def made(step: int, records: tuple[dict[str, float], ...]) -> Snapshot:
 
 
 def save_on(folder: Path) -> None:
-    """Look at what the one before left, and save until the end comes."""
+    """Check the newest snapshot, and save until killed."""
     step, records = 0, ()
     if all_steps(folder):
-        found = restore_snapshot(folder, made(0, ())[:2])
-        step, records = found.progress.epoch, found.progress.history
-        jax.tree.map(np.testing.assert_array_equal, found[:2], made(step, ())[:2])
+        restored = restore_snapshot(folder, made(0, ())[:2])
+        step, records = restored.progress.epoch, restored.progress.history
+        jax.tree.map(np.testing.assert_array_equal, restored[:2], made(step, ())[:2])
         assert [record["epoch"] for record in records] == list(range(1, step + 1))
     while True:
         step += 1
