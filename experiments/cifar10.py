@@ -115,7 +115,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
     ]
     kept = {name: result_lists["best_epoch"] for name, result_lists in networks.items()}
     figure = plots.metric_vs_epoch(histories, kept=kept, title=config.dataset)
-    headings = ("network", "parameters", "epochs", *ACCURACIES, "a training")
+    headings = ("network", "parameters", "epochs", *ACCURACIES, "time per run")
     return StudyResult(
         {"note": config.data_note, "networks": networks}, {"cifar10": figure}, [results_table("", headings, rows)]
     )

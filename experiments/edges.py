@@ -238,9 +238,9 @@ def tables(results: dict[str, Any]) -> list[Any]:
     ]
     return [
         results_table(
-            "Box detector", ("box", "answer"), [(name, f"{peak:g}") for name, peak in results["boxes"].items()]
+            "Box detector", ("box", "response"), [(name, f"{peak:g}") for name, peak in results["boxes"].items()]
         ),
-        results_table("Learned", ("from", "left over at most", "error at most", f"steps to {TOLERANCE:g}"), rows),
+        results_table("Learned", ("image: target", "max residual", "max error", f"steps to {TOLERANCE:g}"), rows),
     ]
 
 

@@ -146,8 +146,8 @@ def measure(config: Config, progress: Progress) -> StudyResult:
             [(setting, f"{accuracy:.4f}") for setting, accuracy in ranked],
         ),
         results_table(
-            "on test",
-            ("networks together", "accuracy, mean of all choices", "the worst", "the best"),
+            "test accuracy",
+            ("members", "mean over subsets", "minimum", "maximum"),
             [
                 (count, *(f"{reduce(accuracies):.4f}" for reduce in (statistics.fmean, min, max)))
                 for count, accuracies in by_size.items()

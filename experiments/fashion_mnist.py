@@ -100,7 +100,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
         )
         for title, scores in results.items()
     ]
-    headings = ("network", "parameters", "validation", "test accuracy", "best epoch", "a training")
+    headings = ("network", "parameters", "validation", "test accuracy", "best epoch", "time per run")
     figure = plots.metric_vs_epoch(histories, kept=kept, title=f"{raw.name}: what each network gets wrong")
     return StudyResult(results, {"fashion_mnist": figure}, [results_table("", headings, rows)])
 

@@ -221,7 +221,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
         [name, *(mean_std(values[key]) if key in values else "" for key in COLUMNS.values())]
         for name, values in results.items()
     ]
-    return StudyResult(results, figures, [results_table("", (f"{config.code} numbers an image", *COLUMNS), rows)])
+    return StudyResult(results, figures, [results_table("", (f"codes of {config.code} numbers", *COLUMNS), rows)])
 
 
 def elbo_terms(coder: Coder, params_by_seed: list[Any], images: np.ndarray) -> dict[str, list[float]]:

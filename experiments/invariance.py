@@ -145,7 +145,7 @@ def tables(results: dict[str, Any]) -> list[Any]:
         for name, metrics in results.items()
         for samples, values in [
             *metrics["test_accuracy"].items(),
-            ("most, permuted", metrics["permuted"]),
+            ("maximum, permuted", metrics["permuted"]),
         ]
     ]
     distances = [distance for distance in ("1", "2", "4", "8") if distance in results["mlp"]["moved"]]
@@ -155,10 +155,12 @@ def tables(results: dict[str, Any]) -> list[Any]:
     ]
     return [
         results_table(
-            "permuted: the pixels of every image, all in one way", ("network", "parameters", "samples", "test"), rows
+            "permuted: one permutation of the pixels of all images", ("network", "parameters", "samples", "test"), rows
         ),
         results_table(
-            "test images moved along a row", ("network", *(f"±{distance} px" for distance in distances)), moved_rows
+            "test images translated along a row",
+            ("network", *(f"±{distance} px" for distance in distances)),
+            moved_rows,
         ),
     ]
 

@@ -40,7 +40,7 @@ COLUMNS = {
     "validation": "val_accuracy",
     "test accuracy": "test_accuracy",
     "same class, 1 px": "same_class",
-    "features move": "feature_distance",
+    "feature distance": "feature_distance",
 }
 
 

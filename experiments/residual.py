@@ -207,7 +207,7 @@ def tables(results: dict[str, Any]) -> list[Any]:
     ]
     return [
         results_table(
-            "gradient of the first convolution by the last one's",
+            "gradient norm of the first convolution relative to the last",
             ("network", "before training", "trained", "without batch norm", "with sigmoids"),
             gradients,
         ),

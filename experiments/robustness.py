@@ -117,7 +117,7 @@ def build_table(results: dict[str, Any]) -> Any:
         for distortion in next(iter(results.values()))["distorted"]
     ]
     rows.append(("mean of these", *(mean_std(overall(scores), 3) for scores in results.values())))
-    return results_table("mean accuracy over the strengths", ("distortion", *results), rows)
+    return results_table("mean accuracy over the severities", ("distortion", *results), rows)
 
 
 def summarize_results(results: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def measure(config: Config, progress: Progress) -> StudyResult:
     error_rows = [(case, f"{error:.1e}") for case, error in results["exact"].items()]
     tables = [
         results_table("", headings, rows),
-        results_table("‖f(moved x) − moved f(x)‖ / ‖f(x)‖", ("", "error"), error_rows),
+        results_table("‖f(shift(x)) − shift(f(x))‖ / ‖f(x)‖", ("", "error"), error_rows),
     ]
     return StudyResult(results, figures, tables)
 

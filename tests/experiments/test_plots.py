@@ -23,7 +23,7 @@ def test_grouped_bars_panels_bars_and_dots():
     assert [text.get_text() for text in panels[0].texts] == ["62.5 %", "95.0 %"]
 
 
-@pytest.mark.parametrize("nothing", [{}, {"text": {"dense": []}}])
-def test_grouped_bars_empty_results_raise(nothing):
+@pytest.mark.parametrize("results", [{}, {"text": {"dense": []}}])
+def test_grouped_bars_empty_results_raise(results):
     with pytest.raises(InputError, match="grouped_bars: results must have at least one task"):
-        plots.grouped_bars(nothing)
+        plots.grouped_bars(results)

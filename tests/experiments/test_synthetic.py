@@ -75,7 +75,7 @@ def test_passing_pulse_order_matches_class():
     t = np.arange(-6, 7)
     pulse = np.exp(-((t / 2) ** 2) / 2)
     pulse -= pulse.mean()
-    arrivals = np.array([[np.correlate(series, pulse, "same")[6:-6].argmax() for series in each.T] for each in x])
+    arrivals = np.array([[np.correlate(series, pulse, "same")[6:-6].argmax() for series in example.T] for example in x])
     orders = ["".join(str(sensor + 1) for sensor in np.argsort(times)) for times in arrivals]
     accuracy = np.mean([order == synthetic.ORDERS[label] for order, label in zip(orders, labels)])
     assert accuracy > 0.8

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 
-def places(size, window, stride, pads, dilation):
+def window_entries(size, window, stride, pads, dilation):
     """Yield (position, kernel offset, pixel) for all pixels of all windows, without padding."""
     out = [
         (n + pad_low + pad_high - (d * (f - 1) + 1)) // s + 1
@@ -32,11 +32,13 @@ def conv(x, kernel, stride, pads, dilation, groups):
     size, window = x.shape[1:-1], kernel.shape[:-2]
     *_, c, features = kernel.shape
     y = np.zeros((x.shape[0], *out_size(size, window, stride, pads, dilation), features))
-    for position, offset, pixel in places(size, window, stride, pads, dilation):
+    for position, offset, pixel in window_entries(size, window, stride, pads, dilation):
         for o in range(features):
-            first = o // (features // groups) * c
-            for k in range(c):
-                y[(slice(None), *position, o)] += x[(slice(None), *pixel, first + k)] * kernel[(*offset, k, o)]
+            start = o // (features // groups) * c
+            for channel in range(c):
+                y[(slice(None), *position, o)] += (
+                    x[(slice(None), *pixel, start + channel)] * kernel[(*offset, channel, o)]
+                )
     return y
 
 
@@ -45,13 +47,13 @@ def conv_gradients(x, kernel, dy, stride, pads, dilation, groups):
     dx, dk = np.zeros(x.shape), np.zeros(kernel.shape)
     size, window = x.shape[1:-1], kernel.shape[:-2]
     *_, c, features = kernel.shape
-    for position, offset, pixel in places(size, window, stride, pads, dilation):
+    for position, offset, pixel in window_entries(size, window, stride, pads, dilation):
         for o in range(features):
-            first = o // (features // groups) * c
-            for k in range(c):
+            start = o // (features // groups) * c
+            for channel in range(c):
                 d = dy[(slice(None), *position, o)]
-                dx[(slice(None), *pixel, first + k)] += d * kernel[(*offset, k, o)]
-                dk[(*offset, k, o)] += (d * x[(slice(None), *pixel, first + k)]).sum()
+                dx[(slice(None), *pixel, start + channel)] += d * kernel[(*offset, channel, o)]
+                dk[(*offset, channel, o)] += (d * x[(slice(None), *pixel, start + channel)]).sum()
     return dx, dk
 
 
@@ -59,7 +61,7 @@ def pool(x, window, stride, pads, dilation, reduce):
     """Apply ``reduce`` to the pixels of every window, without padding, channel by channel."""
     size = x.shape[1:-1]
     windows = {}
-    for position, _, pixel in places(size, window, stride, pads, dilation):
+    for position, _, pixel in window_entries(size, window, stride, pads, dilation):
         windows.setdefault(position, []).append(x[(slice(None), *pixel)])
     y = np.zeros((x.shape[0], *out_size(size, window, stride, pads, dilation), x.shape[-1]))
     for position, pixels in windows.items():

@@ -192,16 +192,16 @@ def test_001_20_convolution_and_kernel_gradient_sums(rng, impl):
 
 
 def test_001_20_kernel_gradient_is_cross_correlation(rng):
-    """Of the image with the output gradient; "Convolution(X, ∂E/∂O)", as printed, would flip it (E11)."""
+    """Image and output gradient are correlated; "Convolution(X, ∂E/∂O)", as printed, would flip it (E11)."""
     x, kernel = integers(rng, 1, 9, 7, 2), integers(rng, 3, 2, 2, 3)
     y, vjp = jax.vjp(lambda k: ops.conv(x, k, stride=2), jnp.asarray(kernel))
     dy = integers(rng, *y.shape)
     # Channels and examples are swapped; the stride becomes a dilation of dy.
-    by_channel, taps = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
-    correlated = ops.conv(by_channel, taps, dilation=2)[:, :3, :2].transpose(1, 2, 0, 3)
+    by_channel, dy_kernel = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+    correlated = ops.conv(by_channel, dy_kernel, dilation=2)[:, :3, :2].transpose(1, 2, 0, 3)
     np.testing.assert_array_equal(vjp(dy)[0], correlated)
     np.testing.assert_array_equal(ops.backward.conv(x, kernel, dy, stride=2)[1], correlated)
-    convolved = ops.conv(by_channel, taps, dilation=2, flip_kernel=True)[:, :3, :2].transpose(1, 2, 0, 3)
+    convolved = ops.conv(by_channel, dy_kernel, dilation=2, flip_kernel=True)[:, :3, :2].transpose(1, 2, 0, 3)
     assert (convolved != correlated).any()
 
 

@@ -86,15 +86,15 @@ def attempt(kind, index, seed, quick, root):
     from jaxconv import InputError
 
     folder, cache = root / "files", root / "cache"
-    for place in (folder, cache):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+    for directory in (folder, cache):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
     (root / "gs.ran").unlink(missing_ok=True)
     path, name = make(kind, index, seed, quick, folder)
-    escaped, done, start = None, False, time.process_time()
+    escaped, was_read, start = None, False, time.process_time()
     try:
         read(kind, path)
-        done = True
+        was_read = True
     except InputError as error:
         if "\n" in str(error).replace(str(path), ""):
             escaped = "InputError of several lines"
@@ -111,7 +111,7 @@ def attempt(kind, index, seed, quick, root):
         escaped = f"left behind: {(partial + outside)[0]}"
     elif escaped is None and (size := bytes_in(cache)) > max(100 * path.stat().st_size, 2**26):
         escaped = f"left {size / 1e6:.0f} MB in the cache"
-    return name, escaped, done
+    return name, escaped, was_read
 
 
 def bytes_in(folder):

@@ -86,7 +86,7 @@ def kill(processes: list[subprocess.Popen[bytes]], folder: Path, rng: random.Ran
     delay = rng.uniform(0, 0.02) if during_write else rng.choice([rng.uniform(0, 0.5), rng.uniform(0, 6)])
     while all(process.poll() is None for process in processes):
         if time.monotonic() - start_time > LONGEST:
-            raise SystemExit(f"nothing happens in {folder}")
+            raise SystemExit(f"no progress in {folder} for {LONGEST:g} s")
         newest = checkpoints(folder)
         remaining, previous = remaining - (newest != previous), newest
         if remaining <= 0 and (not during_write or writing(folder)):

@@ -64,7 +64,7 @@ def main() -> int:
                     failures.append(f"{index} {name}: {description}: {outcome}: {message}")
             shutil.rmtree(folder)
     outcomes = ("the same", "refused", "crashed", "wrong")
-    print(f"{options.count} damages, {len(USES)} uses of each")
+    print(f"{options.count} damaged runs, {len(USES)} commands each")
     print(f"{'damage':<12}" + "".join(f"{outcome:>10}" for outcome in outcomes))
     for kind in sorted({kind for kind, _ in counts}):
         print(f"{kind:<12}" + "".join(f"{counts[kind, outcome]:>10}" for outcome in outcomes))
@@ -147,21 +147,21 @@ def damage(folder, rng):
             bytearray(path.read_bytes()),
             rng.choice(["empty", "cut", "zeroed", "a bit", "longer", "noise"]),
         )
-        place = rng.randrange(max(1, len(content)))
+        position = rng.randrange(max(1, len(content)))
         if how == "empty":
             content = b""
         elif how == "cut":
-            content = content[:place]
+            content = content[:position]
         elif how == "zeroed":
             content = bytes(len(content))
         elif how == "a bit" and content:
-            content[place] ^= 1 << rng.randrange(8)
+            content[position] ^= 1 << rng.randrange(8)
         elif how == "longer":
             content += rng.randbytes(20)
         else:
             content = rng.randbytes(len(content))
         path.write_bytes(content)
-        return kind, f"{relative(path)} {how} at {place}"
+        return kind, f"{relative(path)} {how} at {position}"
     if kind == "files":
         path = rng.choice(paths)
         how = rng.choice(["gone", "a folder", "a pipe", "unreadable", "a file", "doubled"])
