@@ -249,7 +249,7 @@ def test_002_22_convolution_mirrors_the_filter_on_both_axes(rng, impl):
     np.testing.assert_array_equal(conv(spot, weights, 1), mirrored)
 
 
-def test_002_23_convolution_is_associative_and_correlation_is_not(rng):
+def test_002_23_only_convolution_is_associative(rng):
     """(a*b)*c = a*(b*c); the lecture states it for "such correlations" (E20)."""
     a, b, c = integers(rng, 6, 5), integers(rng, 3, 2), integers(rng, 2, 4)
 
