@@ -52,8 +52,8 @@ def load_experiments() -> list[Experiment]:
     return experiments
 
 
-def render_readme(studies: list[Experiment]) -> str:
-    """``experiments/README.md``."""
+def render_readme(experiments: list[Experiment]) -> str:
+    """Render ``experiments/README.md``."""
     header = """# Experiments
 
 Each script measures a claim. Its docstring states the claim, the lecture rows, the commands and the result. A run
@@ -74,19 +74,25 @@ python experiments/pooling.py              # the full experiment
 | experiment | claim | measured, with figure | seeds | time |
 |---|---|---|---|---|
 """
-    return header + "".join(f"| {' | '.join(table_row(study))} |\n" for study in studies)
+    return header + "".join(f"| {' | '.join(table_row(experiment))} |\n" for experiment in experiments)
 
 
-def table_row(study: Experiment) -> list[str]:
-    name, record = study.path.stem, study.record
+def table_row(experiment: Experiment) -> list[str]:
+    name, record = experiment.path.stem, experiment.record
     link = f"[`{name}`]({name}.py)"
     if record is None:
-        return [link, markdown_cell(study.claim), "not recorded: see the docstring", "", ""]
+        return [link, markdown_cell(experiment.claim), "not recorded: see the docstring", "", ""]
     image = f"results/{name}.png"
     figure_html = f'<br><br><a href="{image}"><img src="{image}" width="360" alt="{name}"></a>'
     figure = figure_html if (EXPERIMENTS / image).exists() else ""
     seeds = str(record["config"].get("num_seeds", ""))  # absent if nothing is trained
-    return [link, markdown_cell(study.claim), markdown_cell(record["summary"]) + figure, seeds, format_time(record)]
+    return [
+        link,
+        markdown_cell(experiment.claim),
+        markdown_cell(record["summary"]) + figure,
+        seeds,
+        format_time(record),
+    ]
 
 
 def markdown_cell(text: str) -> str:
@@ -113,9 +119,9 @@ def links_by_row() -> dict[str, list[str]]:
     """Return links to the experiments and tests of each lecture row."""
     rows: dict[str, str] = json.loads((TESTS / "lectures" / "claims.json").read_text())
     links: dict[str, list[str]] = {row: [] for row in rows}
-    for study in load_experiments():
-        for row in dict.fromkeys("-".join(groups) for groups in ROW.findall(study.doc)):
-            links[row].append(f"[`{study.path.name}`]({study.path.name})")
+    for experiment in load_experiments():
+        for row in dict.fromkeys("-".join(groups) for groups in ROW.findall(experiment.doc)):
+            links[row].append(f"[`{experiment.path.name}`]({experiment.path.name})")
     for path in sorted(TESTS.rglob("test_*.py")):
         source = path.read_text()
         for function in ast.walk(ast.parse(source)):
@@ -129,7 +135,7 @@ def links_by_row() -> dict[str, list[str]]:
 def lecture_rows(name: str, source: str) -> list[str]:
     """Return the lecture rows of a test: ``test_000_11_and_12_pooling…`` in its name, others in its source.
 
-    >>> rows_of("test_000_11_and_12_pooling", "def test_000_11_and_12_pooling(): 'see 001-11'")
+    >>> lecture_rows("test_000_11_and_12_pooling", "def test_000_11_and_12_pooling(): 'see 001-11'")
     ['000-11', '000-12', '001-11']
     """
     match = re.match(r"test_(00[0-4])((?:_\d\d|_and(?=_\d\d))+)", name)
@@ -138,7 +144,7 @@ def lecture_rows(name: str, source: str) -> list[str]:
 
 
 def render_lectures() -> str:
-    """``experiments/LECTURES.md``."""
+    """Render ``experiments/LECTURES.md``."""
     rows: dict[str, str] = json.loads((TESTS / "lectures" / "claims.json").read_text())
     lines = [
         "# The five lectures, row by row",
@@ -162,16 +168,16 @@ def render_lectures() -> str:
 
 
 def main() -> None:
-    studies = load_experiments()
-    for study in studies:
-        if study.record is not None:
-            study.path.write_text(update_measured(study.path.read_text(), study.record))
-    studies = load_experiments()  # read again, with the updated docstrings
-    (EXPERIMENTS / "README.md").write_text(render_readme(studies))
+    experiments = load_experiments()
+    for experiment in experiments:
+        if experiment.record is not None:
+            experiment.path.write_text(update_measured(experiment.path.read_text(), experiment.record))
+    experiments = load_experiments()  # read again, with the updated docstrings
+    (EXPERIMENTS / "README.md").write_text(render_readme(experiments))
     (EXPERIMENTS / "LECTURES.md").write_text(render_lectures())
-    missing = [study.path.stem for study in studies if study.record is None]
+    missing = [experiment.path.stem for experiment in experiments if experiment.record is None]
     unchecked = [row for row, links in links_by_row().items() if not links]
-    print(f"experiments: {len(studies)}; without a record: {', '.join(missing) or 'none'}")
+    print(f"experiments: {len(experiments)}; without a record: {', '.join(missing) or 'none'}")
     print(f"lecture rows without a test or an experiment: {', '.join(unchecked) or 'none'}")
 
 

@@ -56,7 +56,7 @@ class Fake:
 
     def close(self):
         if not self.closed:
-            self.log.append((self.name, "gone"))
+            self.log.append((self.name, "closed"))
         self.closed = True
 
     def __enter__(self):
@@ -85,7 +85,7 @@ def test_run_interleaved_starts_all_before_rounds():
     assert log == [
         *[("lax", "ready"), ("lax", interleave.WARMUP_STEPS), ("torch", "ready"), ("torch", interleave.WARMUP_STEPS)],
         *[("lax", 3), ("torch", 15)] * 3,
-        *[("torch", "gone"), ("lax", "gone")],
+        *[("torch", "closed"), ("lax", "closed")],
     ]
     assert not failures and timings["lax"].first_step_s == 7.0
     assert timings["lax"].seconds == pytest.approx([0.2, 0.3, 0.4])  # seconds a step, not a turn
@@ -94,7 +94,7 @@ def test_run_interleaved_starts_all_before_rounds():
 
 def test_run_interleaved_steps_are_multiples_of_chunk():
     _, log, _ = run_fakes(1, lax={"seconds": 0.02, "chunk": 10})
-    assert log == [("lax", "ready"), ("lax", 10), ("lax", 20), ("lax", "gone")]
+    assert log == [("lax", "ready"), ("lax", 10), ("lax", 20), ("lax", "closed")]
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 3])
@@ -102,7 +102,7 @@ def test_run_interleaved_excludes_failed_worker(fails_at):
     timings, log, failures = run_fakes(3, lax={"fails_at": fails_at}, torch={})
     assert list(timings) == ["torch"] and len(timings["torch"].seconds) == 3
     assert failures == [("lax", "out of memory")]
-    closed_at = log.index(("lax", "gone"))  # closed at once: a hanging worker would block the others
+    closed_at = log.index(("lax", "closed"))  # closed at once: a hanging worker would block the others
     assert [name for name, _ in log[: closed_at + 1]].count("lax") == 2 + fails_at
     assert ("torch", 3) in log[closed_at:]
 

@@ -13,8 +13,8 @@ from common.study import StudyOptions
 
 PROJECT = Path(__file__).parents[2]
 EXPERIMENTS = PROJECT / "experiments"
-EXPERIMENT_SCRIPTS = {study.path.stem: study for study in render_tables.load_experiments()}
-RECORDED = {name: study for name, study in EXPERIMENT_SCRIPTS.items() if study.record is not None}
+EXPERIMENT_SCRIPTS = {experiment.path.stem: experiment for experiment in render_tables.load_experiments()}
+RECORDED = {name: experiment for name, experiment in EXPERIMENT_SCRIPTS.items() if experiment.record is not None}
 ROWS = json.loads((PROJECT / "tests" / "lectures" / "claims.json").read_text())
 
 
@@ -36,8 +36,8 @@ def test_readme_has_all_experiments_and_their_numbers():
         if (match := re.match(r"\| \[`(\w+)`\]", line))
     }
     assert set(lines) == set(EXPERIMENT_SCRIPTS)
-    for name, study in RECORDED.items():
-        numbers = re.findall(r"\d+\.\d+", study.record["summary"])
+    for name, experiment in RECORDED.items():
+        numbers = re.findall(r"\d+\.\d+", experiment.record["summary"])
         assert numbers == re.findall(r"\d+\.\d+", lines[name].split(" | ")[2]), name
 
 

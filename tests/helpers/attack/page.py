@@ -40,11 +40,11 @@ def canvas(side=320):
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw(browser, address, number, session, picture, function=0):
+def draw(browser, address, index, session, image, function=0):
     """Send a drawing and return the completed event of gradio."""
-    body = {"data": [f"{number} {picture}", "saliency"], "fn_index": function, "session_hash": session}
-    joined = browser.post(f"{address}/gradio_api/queue/join", json=body, timeout=60)
-    joined.raise_for_status()
+    body = {"data": [f"{index} {image}", "saliency"], "fn_index": function, "session_hash": session}
+    response = browser.post(f"{address}/gradio_api/queue/join", json=body, timeout=60)
+    response.raise_for_status()
     stream = browser.get(f"{address}/gradio_api/queue/data?session_hash={session}", stream=True, timeout=60)
     with stream:
         for line in stream.iter_lines():
