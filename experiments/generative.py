@@ -16,7 +16,7 @@ image's pixels: PCA 0.0254, autoencoder 0.0092 ± 0.0001, variational 0.0103 ± 
 Both autoencoders have the same layers (except for the variances of the codes) and minimize the cross-entropy of the
 pixels; the variational one adds the KL divergence of its codes from a standard normal distribution. The negative sum of
 both is its ELBO. It is linear in the pixels, so it is a lower bound of the mean log p of binary images whose pixels are
-white with a probability equal to their brightness. PCA minimizes the squared error, which compares all three methods.
+white with a probability equal to their brightness. PCA minimizes the squared error, the metric of all three methods.
 Random codes of the variational autoencoder are standard normal; those of the other methods, which define no
 distribution, are normal with the mean and covariance of the codes of training images. The learning rate, one for both,
 was chosen on validation images among 0.001, 0.003, 0.01 and 0.02 in runs of 300 steps, the best two again in runs of

@@ -17,9 +17,9 @@ gradient by 0.
     python experiments/residual.py --smoke     # the embedded digits, one shallow network: seconds, not evidence
 
 The networks are those of the paper, ``models.resnet(depth, plain=…)``, and differ only in the shortcuts. They are
-trained for a few epochs on few small images, so the results are about the training loss and not the accuracy. In
-evaluation mode, batch norm is the identity before training, so these gradients are those of a network without it. The
-sigmoid networks have the same number of 3×3 convolutions of 16 filters, one after another, with Glorot initialization.
+trained for a few epochs on few small images, so the results are about the training loss and not the accuracy. Before
+training, batch norm in evaluation mode is the identity, so gradients "without batch norm" are computed in that mode.
+The sigmoid networks have the same number of 3×3 convolutions of 16 filters in sequence, with Glorot initialization.
 The learning rate of Adam, one for all, was chosen at depth 20 (one seed, five epochs, 500 validation images) together
 with momentum at 0.01, 0.03 and 0.1: the best of the four for the residual network, the third best for the plain one,
 which has no learning rate of its own. The recorded run used a copy of CIFAR-10 that had been compressed with JPEG once.

@@ -14,9 +14,9 @@ the photograph to the painting, by the features of a network with validation acc
     python experiments/style_transfer.py --smoke     # the embedded digits and patterns: seconds, not evidence
     python experiments/style_transfer.py --pictures cup bricks     # another content and style
 
-Distances are squared and relative to the norm of the content features or of the style's Gram matrices; 0 means equal.
-Each network is measured with its own features, so distances of different networks are not comparable. Layers, weights,
-size and the number of scales were chosen by eye. The images are included in scikit-image.
+Distances are squared, relative to the squared norm of the content features or of the style's Gram matrices. Each
+network is measured with its own features, so distances of different networks are not comparable. Layers, weights, size
+and the number of scales were chosen by eye. The images are included in scikit-image.
 """
 
 import dataclasses
