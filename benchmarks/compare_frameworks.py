@@ -17,8 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks import interleave, process, results
-from benchmarks import targets as who
+from benchmarks import interleave, process, results, targets
 from jaxconv import checks, models, plot, runtime
 from jaxconv.bench import step_timing
 from jaxconv.bench.step_timing import StepTimes, step_times
@@ -32,80 +31,80 @@ from jaxconv.utils.terminal import console, tell
 class Options:
     """Time a training step (forward, backward, Adam) in jaxconv and in other frameworks.
 
-    Each framework runs in a process of its own, and imports no other. The processes take turns; a turn is some steps.
-    Times are medians over rounds; the first call, which compiles, is listed apart. jaxconv runs in two modes: step, one
-    call a step, and epoch, the compiled program of many steps that training runs. A framework that is not installed is
-    skipped with a message.
+    Each framework runs in its own process and imports no other. The processes are timed in interleaved rounds. Times
+    are medians over rounds; the first call, which compiles, is reported separately. jaxconv runs in two
+    modes: step, one step per call, and epoch, the compiled function of many steps that training uses. A framework that
+    is not installed is skipped with a message.
     """
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
-    """Networks, by name. small_cnn and mlp exist in jaxconv alone."""
-    frameworks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(who.FRAMEWORKS)}, or all.")] = ("all",)
+    """Networks by name. small_cnn and mlp exist only in jaxconv."""
+    frameworks: Annotated[tuple[str, ...], tyro.conf.arg(help=f"{', '.join(targets.FRAMEWORKS)}, or all.")] = ("all",)
     batch_size: int | None = None
-    """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
+    """Images per step; by default 256 for mnist_cnn, and 128 for the others."""
     rounds: int = 15
-    """Turns that each has with each network."""
+    """Number of rounds for each network."""
     timeout: float = 300.0
-    """Seconds to wait for a framework to be ready, or to end its turn, before it is given up."""
+    """Maximum seconds for the startup, or a round, of a framework, after which it is skipped."""
     no_cpu_tuning: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave allocator and threads of jaxconv's processes as they are."""
+    """Do not tune allocator and threads of the jaxconv processes."""
     json: Path | None = None
     """Also write the times to this file."""
     figure: Path | None = None
-    """Draw it into this .png; by default beside the JSON."""
+    """Image file of the figure; by default beside the JSON."""
 
 
 def main(options: Options) -> None:
-    """Time the frameworks, model by model; print each table, and save what is known by then, as soon as it is."""
+    """Time the frameworks model by model; print each table, and save the results after each model."""
     _check(options)
-    # The parent and its workers share the device: none may take all of a GPU's memory before it needs it.
+    # Parent and workers share the device, so none may preallocate the memory of a GPU.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if busy := step_timing.busy_warning():
-        tell(f"{busy}, torch's above all, whose threads wait for one another")
-    left_out: dict[str, str] = {}
-    measured: dict[str, list[StepTimes]] = {}
+        tell(f"{busy}, most for torch, whose threads wait for one another")
+    skipped: dict[str, str] = {}
+    rows_by_model: dict[str, list[StepTimes]] = {}
 
-    def leave_out(name: str, why: str) -> None:
-        left_out[name] = f"{left_out[name]}; {why}" if name in left_out else why
-        tell(f"without {name}: {why}")
+    def skip(name: str, reason: str) -> None:
+        skipped[name] = f"{skipped[name]}; {reason}" if name in skipped else reason
+        tell(f"skipped {name}: {reason}")
 
-    able = []
-    for contestant in who.select_targets(options.frameworks):
-        if why := who.missing(contestant):
-            leave_out(contestant.name, why)
+    available = []
+    for target in targets.select_targets(options.frameworks):
+        if reason := targets.missing_package(target):
+            skip(target.name, reason)
         else:
-            able.append(contestant)
-    with console(stderr=True).status("the machine's ceiling") as status:
-        ceiling = step_timing.sgemm_gflops()
+            available.append(target)
+    with console(stderr=True).status("measuring the peak GFLOP/s") as status:
+        peak_gflops = step_timing.sgemm_gflops()
         for model in dict.fromkeys(options.models):
             batch = options.batch_size or step_timing.batch_of(model)
-            there = [contestant for contestant in able if who.has_net(contestant, model)]
-            if len(there) < len(able):
-                tell(f"{model}: the other frameworks have no such network; jaxconv runs alone")
-            found = interleave.run_interleaved(
-                there,
+            model_targets = [target for target in available if targets.has_network(target, model)]
+            if len(model_targets) < len(available):
+                tell(f"{model}: only jaxconv is timed; the other frameworks do not implement this network")
+            timings = interleave.run_interleaved(
+                model_targets,
                 partial(
                     process.start, model=model, batch=batch, timeout=options.timeout, tune=not options.no_cpu_tuning
                 ),
                 rounds=options.rounds,
-                on_failure=lambda contestant, why, model=model: leave_out(contestant.name, f"{model}: {why}"),  # type: ignore[misc]
-                progress=lambda what, model=model: status.update(f"{model}: {what}"),  # type: ignore[misc]
+                on_failure=lambda target, reason, model=model: skip(target.name, f"{model}: {reason}"),  # type: ignore[misc]
+                progress=lambda stage, model=model: status.update(f"{model}: {stage}"),  # type: ignore[misc]
             )
-            if found:
+            if timings:
                 flops = step_timing.flops_of_step(model, batch)
-                measured[model] = [
-                    step_times(each.framework, each.mode, model, batch, *found[each.name], flops)
-                    for each in there
-                    if each.name in found
+                rows_by_model[model] = [
+                    step_times(target.framework, target.mode, model, batch, *timings[target.name], flops)
+                    for target in model_targets
+                    if target.name in timings
                 ]
-                tell(*results.table(measured[model]).split("\n"))
-            if measured:
-                saved = _save(options, measured, ceiling, left_out)
-    if not measured:
-        raise InputError("compare_frameworks: none of them could be timed; the lines above say why")
-    for each in measured.values():
-        tell(*results.summary_lines(each))
-    tell(step_timing.peak_line(ceiling))
+                tell(*results.table(rows_by_model[model]).split("\n"))
+            if rows_by_model:
+                saved = _save(options, rows_by_model, peak_gflops, skipped)
+    if not rows_by_model:
+        raise InputError("compare_frameworks: no framework could be timed: see the messages above")
+    for rows in rows_by_model.values():
+        tell(*results.summary_lines(rows))
+    tell(step_timing.peak_line(peak_gflops))
     if saved:
         tell(f"saved in {' and '.join(map(str, saved))}")
 
@@ -113,9 +112,9 @@ def main(options: Options) -> None:
 def _check(options: Options) -> None:
     for model in options.models:
         models.get_model(model)
-    who.select_targets(options.frameworks)
+    targets.select_targets(options.frameworks)
     if not options.models:
-        raise InputError("compare_frameworks: --models: name at least one")
+        raise InputError("compare_frameworks: --models: give at least one network")
     figure = _figure(options)
     with error_context("compare_frameworks"):
         checks.at_least(1, rounds=options.rounds)
@@ -125,9 +124,9 @@ def _check(options: Options) -> None:
         check_writable("--json", options.json)
         check_writable("--figure", figure)
     if figure and figure.suffix not in (".png", ".pdf", ".svg"):
-        raise InputError(f"compare_frameworks: --figure {figure}: name a .png, .pdf or .svg")
+        raise InputError(f"compare_frameworks: --figure {figure} must be a .png, .pdf or .svg")
     if figure and figure == options.json:
-        raise InputError(f"compare_frameworks: --json {options.json} is where the figure goes: name a .json")
+        raise InputError(f"compare_frameworks: --json {options.json} is also the file of the figure: use a .json")
 
 
 def _figure(options: Options) -> Path | None:
@@ -135,31 +134,33 @@ def _figure(options: Options) -> Path | None:
 
 
 def _save(
-    options: Options, measured: dict[str, list[StepTimes]], ceiling: float, left_out: dict[str, str]
+    options: Options, rows_by_model: dict[str, list[StepTimes]], peak_gflops: float, skipped: dict[str, str]
 ) -> list[Path]:
-    """Write what is asked for: the files that there are now."""
-    every = [row for each in measured.values() for row in each]
+    """Write the JSON and the figure, where requested, and return their paths."""
+    all_rows = [row for rows in rows_by_model.values() for row in rows]
     device = runtime.device_name()
     if options.json:
         report = step_timing.machine_info()
-        report["versions"] |= _versions([each.package for each in who.TARGETS])
-        rest = {"sgemm_gflops": ceiling, "rows": [row._asdict() for row in every], "left_out": left_out}
-        write_json(options.json, report | rest)
-    if figure := _figure(options):
-        cases = {f"{model}, batch {each[0].batch}": each for model, each in measured.items()}
-        drawn = plot.step_times(
-            {case: {row.name: row.median_ms for row in each} for case, each in cases.items()},
-            {case: results.baseline(each).median_ms for case, each in cases.items()},
-            title=f"a training step, {device}",
-            against=_against(cases.values()),
+        report["versions"] |= _versions([target.package for target in targets.TARGETS])
+        write_json(
+            options.json,
+            report | {"sgemm_gflops": peak_gflops, "rows": [row._asdict() for row in all_rows], "left_out": skipped},
         )
-        plot.save_figure(drawn, figure)
+    if figure := _figure(options):
+        cases = {f"{model}, batch {rows[0].batch}": rows for model, rows in rows_by_model.items()}
+        drawing = plot.step_times(
+            {case: {row.name: row.median_ms for row in rows} for case, rows in cases.items()},
+            {case: results.baseline(rows).median_ms for case, rows in cases.items()},
+            title=f"a training step, {device}",
+            against=_baseline_label(cases.values()),
+        )
+        plot.save_figure(drawing, figure)
     return [path for path in (options.json, figure) if path]
 
 
-def _against(cases: Iterable[Sequence[StepTimes]]) -> str:
-    """Whose the baselines are, in words."""
-    by_torch = {results.baseline(each).framework in results.TORCH for each in cases}
+def _baseline_label(cases: Iterable[Sequence[StepTimes]]) -> str:
+    """Describe the baselines for the axis label."""
+    by_torch = {results.baseline(rows).framework in results.TORCH for rows in cases}
     if by_torch == {True}:
         return "torch's, in its better layout"
     return "torch's or, without torch, the fastest's" if True in by_torch else "the fastest's"

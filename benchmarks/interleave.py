@@ -1,4 +1,4 @@
-"""The race: everyone gets ready, one after the other, and then they take turns."""
+"""Start every worker, then time them in interleaved rounds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from benchmarks.process import WorkerFailed, WorkerProcess
 from jaxconv.bench.step_timing import MIN_ROUND_SECONDS
 from jaxconv.utils.timing import MOST, calls_of_turn
 
-WARMUP_STEPS = 3  # before anything counts, to see how long one takes
+WARMUP_STEPS = 3  # untimed steps that estimate the time of a step
 
 
 class Named(Protocol):
-    """What is timed has a name."""
+    """An object with a name."""
 
     @property
     def name(self) -> str: ...
@@ -23,11 +23,11 @@ T = TypeVar("T", bound=Named)
 
 
 class Timings(NamedTuple):
-    """What a contestant needed.
+    """Measured times of a target.
 
     Attributes:
-        seconds: of a step, in every round.
-        first_step_s: of the first call, with compilation.
+        seconds: seconds per step in every round.
+        first_step_s: seconds of the first call, with compilation.
     """
 
     seconds: list[float]
@@ -36,8 +36,8 @@ class Timings(NamedTuple):
 
 class _Worker(NamedTuple):
     process: WorkerProcess
-    steps: int  # of a turn
-    measured: Timings
+    steps: int  # per round
+    timings: Timings
 
 
 def run_interleaved(
@@ -46,54 +46,54 @@ def run_interleaved(
     *,
     rounds: int,
     on_failure: Callable[[T, str], None],
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Timings]:
-    """Time the steps of all, A B A B, with one at work at any time.
+    """Time the steps of all targets in interleaved rounds (A B A B), one target at a time.
 
     Args:
-        targets: in the order of their turns.
-        start: makes the process of one.
-        rounds: how many turns each has.
-        on_failure: told who takes no further part, and why. Whoever is lost has no numbers.
-        progress: told what is going on.
+        targets: targets in the order of their turns.
+        start: function that starts the process of a target.
+        rounds: number of rounds.
+        on_failure: called with a target that failed, and the reason. Failed targets have no timings.
+        progress: called with a description of the current stage.
 
     Returns:
-        What was measured, by the contestant's name.
+        The timings by the name of the target.
     """
-    racers: dict[str, _Worker] = {}
-    named = {contestant.name: contestant for contestant in targets}
+    workers: dict[str, _Worker] = {}
+    by_name = {target.name: target for target in targets}
     with ExitStack() as stack:
-        for name, contestant in named.items():
-            progress(f"{name} gets ready")
-            process = stack.enter_context(start(contestant))
+        for name, target in by_name.items():
+            progress(f"starting {name}")
+            process = stack.enter_context(start(target))
             try:
-                racers[name] = _ready(process)
-            except WorkerFailed as why:
+                workers[name] = _wait_until_ready(process)
+            except WorkerFailed as error:
                 process.close()
-                on_failure(contestant, str(why))
-        for number in range(1, rounds + 1):
-            for name, racer in list(racers.items()):
-                progress(f"round {number} of {rounds}: {name}")
+                on_failure(target, str(error))
+        for index in range(1, rounds + 1):
+            for name, worker in list(workers.items()):
+                progress(f"round {index} of {rounds}: {name}")
                 try:
-                    racer.measured.seconds.append(racer.process.run(racer.steps) / racer.steps)
-                except WorkerFailed as why:
-                    del racers[name]
-                    racer.process.close()
-                    on_failure(named[name], str(why))
-    return {name: racer.measured for name, racer in racers.items()}
+                    worker.timings.seconds.append(worker.process.run(worker.steps) / worker.steps)
+                except WorkerFailed as error:
+                    del workers[name]
+                    worker.process.close()
+                    on_failure(by_name[name], str(error))
+    return {name: worker.timings for name, worker in workers.items()}
 
 
-def _ready(process: WorkerProcess) -> _Worker:
-    ready = process.read_reply("getting ready")
+def _wait_until_ready(process: WorkerProcess) -> _Worker:
+    ready = process.read_reply("startup")
     chunk = int(ready["chunk"])
-    glance = warmup_steps(chunk)
+    num_warmup = warmup_steps(chunk)
     return _Worker(
-        process, steps_of_round(process.run(glance) / glance, chunk), Timings([], float(ready["first_step_s"]))
+        process, steps_of_round(process.run(num_warmup) / num_warmup, chunk), Timings([], float(ready["first_step_s"]))
     )
 
 
 def warmup_steps(chunk: int) -> int:
-    """Steps before anything counts: whole chunks.
+    """Return the number of untimed steps, a multiple of ``chunk``.
 
     >>> warmup_steps(1), warmup_steps(2), warmup_steps(32)
     (3, 4, 32)
@@ -102,7 +102,7 @@ def warmup_steps(chunk: int) -> int:
 
 
 def steps_of_round(seconds: float, chunk: int = 1) -> int:
-    """Number of steps in a round, if a step takes this many seconds and ``chunk`` steps are one call.
+    """Return the number of steps in a round, if a step takes ``seconds`` and a call runs ``chunk`` steps.
 
     >>> [steps_of_round(s) for s in (0.02, 0.001, 2.0)], steps_of_round(0.02, chunk=10), steps_of_round(0.001, chunk=32)
     ([15, 50, 1], 20, 32)

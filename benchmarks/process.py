@@ -1,4 +1,4 @@
-"""The parent's end of a worker: ask, wait no longer than a while, and leave nothing running."""
+"""Control of worker processes: requests with a timeout, and cleanup."""
 
 import contextlib
 import json
@@ -18,88 +18,88 @@ WORKER = str(Path(__file__).parent / "worker.py")
 
 
 class WorkerFailed(Exception):
-    """A contestant that takes no further part; the message says why, in one line."""
+    """A worker that failed and is excluded; the message gives the reason in one line."""
 
 
 class WorkerProcess:
-    """A worker process. Use it with ``with``: it is gone at the end, however that comes about.
+    """A worker process, to be used as a context manager that always ends it.
 
     Args:
-        command: what to start; it answers lines with lines of JSON.
-        timeout: seconds that any answer may take.
+        command: command line of the process, which replies to lines with lines of JSON.
+        timeout: maximum seconds for a reply.
     """
 
     def __init__(self, command: Sequence[str], *, timeout: float) -> None:
         self.timeout = timeout
-        self._said = tempfile.TemporaryFile("w+", errors="replace")  # closed in close
+        self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # closed in close()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
-            start_new_session=True,  # Ctrl-C is ours to hear; we end the workers
+            start_new_session=True,  # only the parent receives Ctrl-C; it ends the workers
         )
-        self._answers: queue.Queue[str | None] = queue.Queue()
-        # A thread, since a pipe cannot be waited for with a limit on every system.
+        self._replies: queue.Queue[str | None] = queue.Queue()
+        # A thread, since not every system can read a pipe with a timeout.
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put(None)
+            self._replies.put(line)
+        self._replies.put(None)
 
-    def read_reply(self, what: str) -> dict[str, Any]:
-        """The next answer.
+    def read_reply(self, description: str) -> dict[str, Any]:
+        """Return the next reply.
 
         Raises:
-            WorkerFailed: it took too long, or the process is gone.
+            WorkerFailed: if the reply takes longer than ``timeout``, is not JSON, or the process has ended.
         """
         try:
-            line = self._answers.get(timeout=self.timeout)
+            line = self._replies.get(timeout=self.timeout)
         except queue.Empty:
-            raise WorkerFailed(f"{what} took more than {self.timeout:g} s") from None
+            raise WorkerFailed(f"{description} took more than {self.timeout:g} s") from None
         if line is None:
-            raise WorkerFailed(self._why())
+            raise WorkerFailed(self._exit_reason())
         try:
-            content: dict[str, Any] = json.loads(line)
+            reply: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise WorkerFailed(f"it said {line.strip()!r}, which is no answer") from None
-        return content
+            raise WorkerFailed(f"expected a JSON reply, got {line.strip()!r}") from None
+        return reply
 
     def run(self, steps: int) -> float:
-        """Seconds that so many steps take.
+        """Run this many steps and return the seconds that they take.
 
         Raises:
-            WorkerFailed: it took too long, or the process is gone.
+            WorkerFailed: if the reply takes longer than ``timeout``, or the process has ended.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"run {steps}\n")
             self._process.stdin.flush()
         except OSError:
-            raise WorkerFailed(self._why()) from None
+            raise WorkerFailed(self._exit_reason()) from None
         return float(self.read_reply(f"{steps} steps")["seconds"])
 
-    def _why(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.wait()
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said if line.strip()]
-        ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        return f"its process ended ({ended})" + (f": {lines[-1]}" if lines else "")
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr if line.strip()]
+        status = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return f"the worker process ended ({status})" + (f": {lines[-1]}" if lines else "")
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._listener.join(timeout=5)  # the pipe ends with the process, unless a child of it holds on
+        self._listener.join(timeout=5)  # the pipe closes with the process, unless a child keeps it open
         assert self._process.stdin is not None and self._process.stdout is not None
-        with contextlib.suppress(OSError):  # what was still to be written has no reader
+        with contextlib.suppress(OSError):  # unsent data has no reader
             self._process.stdin.close()
         if not self._listener.is_alive():
             self._process.stdout.close()
-        self._said.close()
+        self._stderr.close()
 
     def __enter__(self) -> "WorkerProcess":
         return self
@@ -110,8 +110,8 @@ class WorkerProcess:
         self.close()
 
 
-def start(contestant: Target, model: str, batch: int, *, timeout: float, tune: bool = True) -> WorkerProcess:
-    """The process of a contestant; its first answer is that it is ready."""
-    command = [sys.executable, "-m", "benchmarks.worker", contestant.framework, model, str(batch)]
-    command += ["--mode", contestant.mode, *([] if tune else ["--no-cpu-tuning"])]
+def start(target: Target, model: str, batch: int, *, timeout: float, tune: bool = True) -> WorkerProcess:
+    """Start the worker process of a target; its first reply reports that it is ready."""
+    command = [sys.executable, "-m", "benchmarks.worker", target.framework, model, str(batch)]
+    command += ["--mode", target.mode, *([] if tune else ["--no-cpu-tuning"])]
     return WorkerProcess(command, timeout=timeout)

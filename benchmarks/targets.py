@@ -1,4 +1,4 @@
-"""Who takes part: which library, in which mode, in which file, and what has to be installed."""
+"""Registry of benchmark targets: library, mode, module and required package."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ class Target(NamedTuple):
     """One way to train a network.
 
     Attributes:
-        framework: the library, and which way of using it.
-        mode: ``step``, a call a step; ``epoch``, many steps a call.
-        module: dotted name of the module whose ``build`` makes it.
+        framework: library, with a suffix for variants.
+        mode: ``step``, one step per call, or ``epoch``, many steps per call.
+        module: dotted name of the module that defines ``build``.
         package: library that the module imports.
-        options: of ``build``.
+        options: keyword arguments of ``build``.
     """
 
     framework: str
@@ -44,16 +44,16 @@ TARGETS = (
     Target("equinox", "step", "benchmarks.networks.equinox_nn", "equinox", {}),
     Target("keras", "step", "benchmarks.networks.keras_jax", "keras", {}),
 )
-FRAMEWORKS = tuple(dict.fromkeys(contestant.framework for contestant in TARGETS if contestant.framework != JAXCONV))
+FRAMEWORKS = tuple(dict.fromkeys(target.framework for target in TARGETS if target.framework != JAXCONV))
 
 
 def select_targets(frameworks: Sequence[str]) -> list[Target]:
-    """jaxconv, in both modes, and these frameworks; ``all`` is all of them.
+    """Return the targets of jaxconv, in both modes, and of these frameworks; ``all`` selects every framework.
 
     Raises:
-        InputError: a framework that is not known.
+        InputError: if a framework is unknown.
 
-    >>> [contestant.name for contestant in select_targets(["lax"])]
+    >>> [target.name for target in select_targets(["lax"])]
     ['jaxconv step', 'jaxconv epoch', 'lax']
     """
     for framework in frameworks:
@@ -63,13 +63,13 @@ def select_targets(frameworks: Sequence[str]) -> list[Target]:
     return [target for target in TARGETS if target.framework in (JAXCONV, *chosen)]
 
 
-def missing(contestant: Target) -> str | None:
-    """Why a contestant cannot start at all; None if it can."""
-    if importlib.util.find_spec(contestant.package) is None:
-        return f"{contestant.package} is not installed: {EXTRA}"
+def missing_package(target: Target) -> str | None:
+    """Return the reason if the package of a target is not installed, and None if it is."""
+    if importlib.util.find_spec(target.package) is None:
+        return f"{target.package} is not installed: {EXTRA}"
     return None
 
 
-def has_net(contestant: Target, model: str) -> bool:
-    """Whether a contestant has a network of this name: jaxconv has all of its models."""
-    return contestant.framework == JAXCONV or model in NETS
+def has_network(target: Target, model: str) -> bool:
+    """Return True if a target implements this network; jaxconv implements all of its models."""
+    return target.framework == JAXCONV or model in NETS

@@ -1,8 +1,8 @@
-"""Written out by hand, convolution is at most 3 times as slow as the fastest lowering: time and memory of them all.
+"""Time and memory of all lowerings: explicit convolution takes at most 3 times as long as the fastest.
 
-Claim: written out by hand as the sum over taps, convolution takes at most 3 times as long as the fastest lowering,
-whichever that is, forward and with both gradients, unless the kernel is so large (11×11) that the Fourier transform
-wins; and im2col of a 1×1 kernel needs no more memory than lax does.
+Claim: as an explicit sum over kernel offsets, convolution takes at most 3 times as long as the fastest lowering,
+forward and with both gradients, except for kernels as large as 11×11, where the Fourier transform is fastest. im2col
+with a 1×1 kernel needs no more memory than lax.
 
 Measured (cpu (Linux x86_64, 2 cores), jax 0.10.2, 2 min of processor time): Forward and both gradients, explicit takes
 at most 3 times as long as the fastest for 13 of 14 shapes, and 5.8 times at most (8→8, 11×11); forward, explicit takes
@@ -11,10 +11,10 @@ at most 3 times as long as the fastest for 13 of 14 shapes, and 4.1 times at mos
     python experiments/bench_ops.py              # a minute on 2 cores
     python experiments/bench_ops.py --smoke      # two small shapes, seconds
 
-Every time is the median of calls that take turns. "memory" is what XLA plans for temporaries beside arguments and
-results (``compiled.memory_analysis()``). Toeplitz is left out where its matrix would hold too many numbers.
-On another such machine 32→32 channels on 32×32 pixels took 3.3 times as long as lax, forward: nine products of 4 MB are
-written and read again.
+Times are medians of interleaved calls. Memory is the size of XLA's temporary buffers, without arguments and results
+(``compiled.memory_analysis()``). The toeplitz lowering is left out if its matrix has too many entries.
+On another machine of the same kind, the explicit forward pass with 32→32 channels on 32×32 pixels took 3.3 times as
+long as lax: nine products of 4 MB are written to memory and read again.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from common.study import Progress, StudyOptions, StudyResult, results_table, run
 from jaxconv import ops, plot, runtime
 from jaxconv.utils.timing import medians
 
-WAYS = {"both": "forward and both gradients", "forward": "forward"}
+DIRECTIONS = {"both": "forward and both gradients", "forward": "forward"}
 
 
 class Shape(NamedTuple):
@@ -60,7 +60,7 @@ SMALL = {
     "1→4, 3×3": Shape((2, 8, 8, 1), (3, 3, 1, 4), {}),
     "4→4, 1×1": Shape((2, 8, 8, 4), (1, 1, 4, 4), {}),
 }
-LARGEST_MATRIX = 4_000_000  # numbers that the sparse matrix stores
+LARGEST_MATRIX = 4_000_000  # entries of the sparse matrix
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,22 +70,22 @@ class Config(StudyOptions):
     SMOKE = {"repeats": 2}
 
     repeats: int = 15
-    """Rounds; each times every lowering once."""
+    """Rounds of timing; each calls every lowering once."""
 
 
 def measure(config: Config, progress: Progress) -> StudyResult:
     shapes = SMALL if config.smoke else SHAPES
-    results = {name: timed(shapes[name], config.repeats) for name in progress.track(list(shapes))}
+    results = {name: time_lowerings(shapes[name], config.repeats) for name in progress.track(list(shapes))}
     figures = {}
-    for way, title in WAYS.items():
-        seconds = {name: {impl: row[way] for impl, row in rows.items()} for name, rows in results.items()}
-        name = "bench_ops" if way == "both" else way
+    for direction, title in DIRECTIONS.items():
+        seconds = {name: {impl: row[direction] for impl, row in rows.items()} for name, rows in results.items()}
+        name = "bench_ops" if direction == "both" else direction
         figures[name] = plot.relative_times(seconds, title=f"{title}, {runtime.device_name()}")
-    return StudyResult(results, figures, [times(way, results) for way in WAYS])
+    return StudyResult(results, figures, [times_table(direction, results) for direction in DIRECTIONS])
 
 
-def timed(shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
-    """For each lowering: seconds forward, seconds with both gradients, and the bytes of temporaries of each."""
+def time_lowerings(shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
+    """Return, for each lowering, seconds and bytes of temporaries, forward and with both gradients."""
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in (shape.x, shape.kernel))
     y = jax.eval_shape(partial(ops.conv, **shape.options), x, kernel)
@@ -96,14 +96,16 @@ def timed(shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
             continue
         conv = partial(ops.conv, impl=impl, **shape.options)
 
-        def both(x: jax.Array, kernel: jax.Array, dy: jax.Array, conv: Callable[..., jax.Array] = conv) -> Any:
+        def value_and_grads(
+            x: jax.Array, kernel: jax.Array, dy: jax.Array, conv: Callable[..., jax.Array] = conv
+        ) -> Any:
             y, vjp = jax.vjp(conv, x, kernel)
             return y, *vjp(dy)
 
-        for way, function, args in (("forward", conv, (x, kernel)), ("both", both, (x, kernel, dy))):
+        for direction, function, args in (("forward", conv, (x, kernel)), ("both", value_and_grads, (x, kernel, dy))):
             compiled = jax.jit(function).lower(*args).compile()
-            memory[impl, way] = compiled.memory_analysis().temp_size_in_bytes
-            runs[impl, way] = partial(compiled, *args)
+            memory[impl, direction] = compiled.memory_analysis().temp_size_in_bytes
+            runs[impl, direction] = partial(compiled, *args)
     seconds = medians(runs, repeats=repeats)
     return {
         impl: {
@@ -116,34 +118,37 @@ def timed(shape: Shape, repeats: int) -> dict[str, dict[str, float]]:
     }
 
 
-def times(way: str, results: dict[str, dict[str, dict[str, float]]]) -> Any:
-    """Milliseconds, and megabytes of temporaries, of every lowering."""
+def times_table(direction: str, results: dict[str, dict[str, dict[str, float]]]) -> Any:
+    """Build the table of milliseconds, and megabytes of temporaries, of every lowering."""
     rows = [
         [
             name,
             *(
-                f"{found[impl][way] * 1e3:.2f} ({found[impl][way + '_bytes'] / 1e6:.1f})" if impl in found else "—"
+                f"{by_impl[impl][direction] * 1e3:.2f} ({by_impl[impl][direction + '_bytes'] / 1e6:.1f})"
+                if impl in by_impl
+                else "—"
                 for impl in ops.LOWERINGS
             ),
         ]
-        for name, found in results.items()
+        for name, by_impl in results.items()
     ]
-    return results_table(f"{WAYS[way]}: milliseconds (megabytes)", ["shape", *ops.LOWERINGS], rows)
+    return results_table(f"{DIRECTIONS[direction]}: milliseconds (megabytes)", ["shape", *ops.LOWERINGS], rows)
 
 
 def summarize_results(results: dict[str, Any]) -> str:
-    said = []
-    for way, title in WAYS.items():
+    clauses = []
+    for direction, title in DIRECTIONS.items():
         ratios = {
-            name: found["explicit"][way] / min(row[way] for row in found.values()) for name, found in results.items()
+            name: by_impl["explicit"][direction] / min(row[direction] for row in by_impl.values())
+            for name, by_impl in results.items()
         }
         worst = max(ratios, key=lambda name: ratios[name])
         within = sum(ratio <= 3 for ratio in ratios.values())
-        said.append(
+        clauses.append(
             f"{title}, explicit takes at most 3 times as long as the fastest for {within} of {len(ratios)} shapes, "
             f"and {ratios[worst]:.1f} times at most ({worst})"
         )
-    sentence = "; ".join(said)
+    sentence = "; ".join(clauses)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 

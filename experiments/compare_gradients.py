@@ -1,8 +1,8 @@
-"""Hand-rolled convolution, and the gradients derived by hand, are lax's to the twelfth digit: seven ways, one result.
+"""All lowerings of convolution, and the hand-derived gradients, equal those of lax to 12 digits.
 
-Claim (lecture rows 001-20, 001-21, 001-22): every lowering, and the gradients derived by hand, give the same value and
-the same gradients as ``lax.conv_general_dilated``, to 1e-12 of the largest entry in float64, for one convolution and
-for every parameter of LeNet-5 and of the MNIST network.
+Claim (lecture rows 001-20, 001-21, 001-22): every lowering, and the hand-derived gradients, have the same value and the
+same gradients as ``lax.conv_general_dilated``, to 1e-12 of the largest entry in float64, for one convolution and for
+every parameter of LeNet-5 and of the MNIST network.
 
 Measured (cpu (Linux x86_64, 2 cores), jax 0.10.2, 64 s of processor time): Of 7 implementations on one convolution,
 LeNet-5, the MNIST network, all agree: the largest relative error is 4.1e-15.
@@ -34,7 +34,7 @@ PICTURE = Path(".github/pictures/compare-gradients.png")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(StudyOptions):
-    """Compare every lowering and the gradients derived by hand."""
+    """Compare every lowering and the hand-derived gradients."""
 
     SMOKE = {"repeats": 2}
 
@@ -45,20 +45,22 @@ class Config(StudyOptions):
 
 
 def measure(config: Config, progress: Progress) -> StudyResult:
-    found: dict[str, Comparison] = {}
+    comparisons: dict[str, Comparison] = {}
     with jax.enable_x64(True):
-        ready = contests(config.smoke)
-        for title in progress.track(list(ready)):
-            functions, args, names = ready[title].functions, ready[title].args, ready[title].names
-            found[title] = compare_all(functions, *args, names=names, num_repeats=config.repeats)
-    results = {title: summary(comparison) for title, comparison in found.items()}
-    headings = ("", *(f"{title}: {what}" for title in found for what in ("error", "time")))
+        cases = make_cases(config.smoke)
+        for title in progress.track(list(cases)):
+            functions, args, names = cases[title].functions, cases[title].args, cases[title].names
+            comparisons[title] = compare_all(functions, *args, names=names, num_repeats=config.repeats)
+    results = {title: summarize(comparison) for title, comparison in comparisons.items()}
+    headings = ("", *(f"{title}: {quantity}" for title in comparisons for quantity in ("error", "time")))
     return StudyResult(
-        results, {"compare_gradients": plot.implementation_errors(found)}, [results_table("", headings, cells(results))]
+        results,
+        {"compare_gradients": plot.implementation_errors(comparisons)},
+        [results_table("", headings, table_rows(results))],
     )
 
 
-def contests(smoke: bool) -> dict[str, OpCase]:
+def make_cases(smoke: bool) -> dict[str, OpCase]:
     if smoke:
         return {"one convolution": make_op_case("conv", (1, 6, 5, 2), features=3)}
     return {
@@ -68,8 +70,8 @@ def contests(smoke: bool) -> dict[str, OpCase]:
     }
 
 
-def summary(comparison: Comparison) -> dict[str, Any]:
-    """For each implementation the largest error of the value and any gradient, and its time forward and backward."""
+def summarize(comparison: Comparison) -> dict[str, Any]:
+    """Return the largest error of value and gradients, and the forward and backward time, of each implementation."""
     names = dict.fromkeys([*comparison.seconds, *(row.implementation for row in comparison.rows)])
     return {
         "agree": comparison.ok,
@@ -81,14 +83,14 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def cells(results: dict[str, Any]) -> list[list[str]]:
-    """A row an implementation: for each contest its error, and its time."""
-    names = dict.fromkeys(name for found in results.values() for name in found["error"])
+def table_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Return one table row per implementation, with error and time for each case."""
+    names = dict.fromkeys(name for case_results in results.values() for name in case_results["error"])
     rows = []
     for name in names:
         row = [name]
-        for found in results.values():
-            error, time = found["error"].get(name), found["milliseconds"].get(name)
+        for case_results in results.values():
+            error, time = case_results["error"].get(name), case_results["milliseconds"].get(name)
             row += ["reference" if error is None else f"{error:.0e}", "" if time is None else f"{time:.1f} ms"]
         rows.append(row)
     return rows
@@ -96,7 +98,7 @@ def cells(results: dict[str, Any]) -> list[list[str]]:
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the table of docs/gradients.md."""
-    lines = [["", *(f"{title}: error | time" for title in results)], *cells(results)]
+    lines = [["", *(f"{title}: error | time" for title in results)], *table_rows(results)]
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([head, "|---" * (1 + 2 * len(results)) + "|", *body])
 
@@ -111,11 +113,16 @@ def update_docs(table: str, picture: Path) -> None:
 
 
 def summarize_results(results: dict[str, Any]) -> str:
-    worst = max(error for found in results.values() for error in found["error"].values() if error is not None)
-    differing = [title for title, found in results.items() if not found["agree"]]
-    ways = len(next(iter(results.values()))["error"])
-    said = f"they differ for {', '.join(differing)}" if differing else "all agree"
-    return f"Of {ways} implementations on {', '.join(results)}, {said}: the largest relative error is {worst:.1e}."
+    max_error = max(
+        error for case_results in results.values() for error in case_results["error"].values() if error is not None
+    )
+    differing = [title for title, case_results in results.items() if not case_results["agree"]]
+    num_implementations = len(next(iter(results.values()))["error"])
+    verdict = f"they differ for {', '.join(differing)}" if differing else "all agree"
+    return (
+        f"Of {num_implementations} implementations on {', '.join(results)}, {verdict}: "
+        f"the largest relative error is {max_error:.1e}."
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""Several networks that differ in nothing but their seed know more together than one; and which one: a random search.
+"""Random search and ensembles: averaging networks of several seeds improves the accuracy.
 
-Claim (lecture row 004-16): convnets have many hyper-parameters, and ensembles improve. Learning rate, width and dropout
-are drawn at random, each drawing is judged on validation images, and the best is taken. Networks with these, from
-several seeds and trained at once by ``jax.vmap``, are averaged: the mean of their probabilities is right more often
-than they are one by one, and its loss is below theirs (which it must be: −log is convex).
+Claim (lecture row 004-16): convnets have many hyperparameters, and ensembles improve the accuracy. A random search over
+learning rate, width and dropout selects the setting with the best validation accuracy. Networks with this setting are
+trained from several seeds, in parallel with ``jax.vmap``. The mean of their probabilities is more accurate than the
+single networks, and has a lower loss (since −log is convex).
 
 Measured with 8 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 5 min of processor time): 8 networks get 0.8903 ± 0.0037
 on test one by one and 0.8985 together: the error decreases by 8%; two together get 0.8959. Loss: 0.317, together 0.281.
 The 8 settings got from 0.8280 to 0.8961 on validation. At once, a network took 1.7 times as long as by itself.
 
     python experiments/ensemble.py             # about 5 minutes on 2 cores
-    python experiments/ensemble.py --smoke     # the embedded digits, one epoch: seconds, and no evidence
+    python experiments/ensemble.py --smoke     # the embedded digits, one epoch: seconds, not evidence
 
-Every drawing is trained once, from seed 0, as long as the networks of the ensemble are. Test images are scored once, at
-the end, by the networks of the ensemble alone. Trained at once is simple and not fast: on a CPU a convolution with a
-kernel for each network is slower than as many convolutions, so both are timed.
+Every setting is trained once, from seed 0, for as many epochs as the ensemble. Test images are scored once, at the end,
+by the ensemble alone. Parallel training is simple but not fast: on a CPU, one convolution with a kernel per network is
+slower than separate convolutions, so both are timed.
 """
 
 import dataclasses
@@ -37,28 +37,28 @@ WIDTHS = 8, 16, 32
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Study):
-    """A search among hyper-parameters, and an ensemble of what it finds."""
+    """Random search over hyperparameters, and an ensemble of the best setting."""
 
     SMOKE = {"dataset": "digits", "samples": 500, "epochs": 1, "num_seeds": 3, "draws": 2, "alone": 1}
 
     num_seeds: int = 8
-    """Networks of the ensemble, from seed 0 on."""
+    """Number of members of the ensemble, from seed 0 on."""
     draws: int = 8
-    """Settings that are tried, drawn at random."""
+    """Number of random settings in the search."""
     alone: int = 2
-    """Networks that are trained one after the other too, for their time."""
+    """Number of networks also trained one after another, to time them."""
     dataset: str = "fashion_mnist"
-    """What is learned."""
+    """Dataset name."""
     samples: int = 12000
     """Training images."""
     epochs: int = 5
-    """How often each network goes through them."""
+    """Training epochs of each network."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
 
 
 class Setting(NamedTuple):
-    """Hyper-parameters: of many, these three."""
+    """Hyperparameters of the search."""
 
     learning_rate: float
     width: int
@@ -68,8 +68,8 @@ class Setting(NamedTuple):
         return f"rate {self.learning_rate:.4f}, width {self.width}, dropout {self.dropout:.2f}"
 
 
-def drawn(rng: np.random.Generator) -> Setting:
-    """At random: the learning rate evenly by its logarithm, from 0.0003 to 0.03."""
+def draw_setting(rng: np.random.Generator) -> Setting:
+    """Draw a random setting; the learning rate is log-uniform from 0.0003 to 0.03."""
     return Setting(
         learning_rate=round(float(3e-4 * 100 ** rng.random()), 5),
         width=int(rng.choice(WIDTHS)),
@@ -78,7 +78,7 @@ def drawn(rng: np.random.Generator) -> Setting:
 
 
 def network(setting: Setting, classes: int) -> Layer:
-    """Two convolutions, and two dense layers with dropout between them."""
+    """Build a network of two convolutions and two dense layers with dropout between them."""
     conv = partial(Conv, kernel_size=3, padding="SAME")
     body = [conv(setting.width), relu, MaxPool(2), conv(2 * setting.width), relu, MaxPool(2)]
     return serial(*body, flatten, Dense(64), relu, Dropout(setting.dropout), Dense(classes))
@@ -89,101 +89,107 @@ def measure(config: Config, progress: Progress) -> StudyResult:
         raise InputError(f"ensemble: draws={config.draws} and alone={config.alone} should be at least 1")
     dataset = data.load(config.dataset)
     examples, classes = dataset.train.subset(slice(config.samples)), len(dataset.class_names)
-    given = {"epochs": config.epochs, "batch_size": config.batch_size}
-    one_after_the_other = partial(
-        train_networks, examples=examples, validation=dataset.validation, on_progress=progress.set_fraction, **given
+    fit_options = {"epochs": config.epochs, "batch_size": config.batch_size}
+    train_sequentially = partial(
+        train_networks,
+        examples=examples,
+        validation=dataset.validation,
+        on_progress=progress.set_fraction,
+        **fit_options,
     )
     rng = np.random.default_rng(0)
-    tried = {}
-    for setting in progress.track([drawn(rng) for _ in range(config.draws)], "trying {}"):
+    search = {}
+    for setting in progress.track([draw_setting(rng) for _ in range(config.draws)], "trying {}"):
         model = network(setting, classes)
-        trained = one_after_the_other(model, seeds=[0], learning_rate=setting.learning_rate)
-        tried[setting] = trained.val_accuracy[0]
-    chosen = max(tried, key=lambda setting: tried[setting])
+        trained = train_sequentially(model, seeds=[0], learning_rate=setting.learning_rate)
+        search[setting] = trained.val_accuracy[0]
+    chosen = max(search, key=lambda setting: search[setting])
     model, rate = network(chosen, classes), chosen.learning_rate
 
-    progress(f"training {config.alone} one after the other")
-    alone = one_after_the_other(model, seeds=range(config.alone), learning_rate=rate)
-    progress(f"training {config.num_seeds} at once")
+    progress(f"training {config.alone} networks one after another")
+    sequential = train_sequentially(model, seeds=range(config.alone), learning_rate=rate)
+    progress(f"training {config.num_seeds} networks in parallel")
     steps = config.epochs * -(-len(examples[1]) // config.batch_size)
-    at_once = train.fit_seeds(
+    parallel = train.fit_seeds(
         model,
         examples,
         dataset.validation,
         optimizer=train.make_optimizer("adam", rate, "one_cycle", steps),
         seeds=range(config.num_seeds),
         on_epoch_end=lambda record, snapshot, better: progress.set_fraction(record["epoch"] / config.epochs),
-        **given,
+        **fit_options,
     )
     images, labels = dataset.test
-    probabilities = np.stack([train.predict(model, each.params, each.state, images) for each in at_once.members])
-    together = by_members(probabilities, labels)
+    probabilities = np.stack([train.predict(model, member.params, member.state, images) for member in parallel.members])
+    by_size = accuracy_by_size(probabilities, labels)
     results = {
-        "search": [{**setting._asdict(), "val_accuracy": accuracy} for setting, accuracy in tried.items()],
+        "search": [{**setting._asdict(), "val_accuracy": accuracy} for setting, accuracy in search.items()],
         "chosen": chosen._asdict(),
-        "val_accuracy": [max(each) for each in zip(*epochs_of(at_once), strict=True)],
-        "test_accuracy": together[1],
-        "test_loss": [log_loss(each, labels) for each in probabilities],
-        "together": together,
+        "val_accuracy": [max(accuracies) for accuracies in zip(*val_accuracy_by_epoch(parallel), strict=True)],
+        "test_accuracy": by_size[1],
+        "test_loss": [log_loss(values, labels) for values in probabilities],
+        "together": by_size,
         "loss_together": log_loss(probabilities.mean(axis=0), labels),
         "seconds_each": {
-            "one after the other": alone.seconds / config.alone,
-            "at once": at_once.train_seconds / config.num_seeds,
+            "one after the other": sequential.seconds / config.alone,
+            "at once": parallel.train_seconds / config.num_seeds,
         },
     }
-    searched = sorted(tried.items(), key=lambda item: -item[1])
+    ranked = sorted(search.items(), key=lambda item: -item[1])
     figure = plots.accuracy_vs_ensemble_size(
-        together, title=f"{dataset.name}: {config.num_seeds} networks that differ in their seed"
+        by_size, title=f"{dataset.name}: {config.num_seeds} networks that differ in their seed"
     )
     tables = [
         results_table(
-            "tried, on validation", ("setting", "validation"), [(s, f"{accuracy:.4f}") for s, accuracy in searched]
+            "random search, validation accuracy",
+            ("setting", "validation"),
+            [(setting, f"{accuracy:.4f}") for setting, accuracy in ranked],
         ),
         results_table(
-            "on test",
-            ("networks together", "accuracy, mean of all choices", "the worst", "the best"),
+            "test accuracy",
+            ("members", "mean over subsets", "minimum", "maximum"),
             [
-                (count, *(f"{of(found):.4f}" for of in (statistics.fmean, min, max)))
-                for count, found in together.items()
+                (count, *(f"{reduce(accuracies):.4f}" for reduce in (statistics.fmean, min, max)))
+                for count, accuracies in by_size.items()
             ],
         ),
     ]
     return StudyResult(results, {"ensemble": figure}, tables)
 
 
-def epochs_of(fitted: train.SeedsResult) -> list[list[float]]:
-    """The validation accuracy of each network, epoch by epoch."""
-    return [[each["val_accuracy"] for each in record["per_seed"]] for record in fitted.history]
+def val_accuracy_by_epoch(result: train.SeedsResult) -> list[list[float]]:
+    """Return validation accuracies, by epoch and network."""
+    return [[seed_record["val_accuracy"] for seed_record in record["per_seed"]] for record in result.history]
 
 
-def by_members(probabilities: np.ndarray, labels: np.ndarray) -> dict[int, list[float]]:
-    """The accuracy of the mean of the probabilities ``(members, N, classes)``, for every choice of 1, 2, … members."""
+def accuracy_by_size(probabilities: np.ndarray, labels: np.ndarray) -> dict[int, list[float]]:
+    """Return the accuracies of the mean of the probabilities ``(members, N, classes)``, for all subsets by size."""
     members = range(len(probabilities))
     return {
-        count: [
-            float(np.mean(probabilities[list(chosen)].mean(axis=0).argmax(axis=-1) == labels))
-            for chosen in itertools.combinations(members, count)
+        size: [
+            float(np.mean(probabilities[list(subset)].mean(axis=0).argmax(axis=-1) == labels))
+            for subset in itertools.combinations(members, size)
         ]
-        for count in range(1, len(probabilities) + 1)
+        for size in range(1, len(probabilities) + 1)
     }
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of −log of what the true class was given."""
-    given = probabilities[np.arange(len(labels)), labels].astype(float)
-    return float(-np.log(given.clip(1e-30)).mean())
+    """Return the mean of −log of the probability of the true class."""
+    true_class = probabilities[np.arange(len(labels)), labels].astype(float)
+    return float(-np.log(true_class.clip(1e-30)).mean())
 
 
 def summarize_results(results: dict[str, Any]) -> str:
-    together = {int(count): found for count, found in results["together"].items()}
-    single, most = together[1], max(together)
-    error, ensemble = 1 - statistics.fmean(single), 1 - together[most][0]
-    two = statistics.fmean(together[min(2, most)])
-    validation = [each["val_accuracy"] for each in results["search"]]
+    by_size = {int(size): accuracies for size, accuracies in results["together"].items()}
+    of_one, num_members = by_size[1], max(by_size)
+    mean_error, ensemble_error = 1 - statistics.fmean(of_one), 1 - by_size[num_members][0]
+    of_two = statistics.fmean(by_size[min(2, num_members)])
+    validation = [setting["val_accuracy"] for setting in results["search"]]
     seconds = results["seconds_each"]
     return (
-        f"{most} networks get {mean_std(single)} on test one by one and {together[most][0]:.4f} together: the error "
-        f"decreases by {(error - ensemble) / error:.0%}; two together get {two:.4f}. "
+        f"{num_members} networks get {mean_std(of_one)} on test one by one and {by_size[num_members][0]:.4f} together: "
+        f"the error decreases by {(mean_error - ensemble_error) / mean_error:.0%}; two together get {of_two:.4f}. "
         f"Loss: {statistics.fmean(results['test_loss']):.3f}, together {results['loss_together']:.3f}. The "
         f"{len(validation)} settings got from {min(validation):.4f} to {max(validation):.4f} on validation. At once, a "
         f"network took {seconds['at once'] / seconds['one after the other']:.1f} times as long as by itself."

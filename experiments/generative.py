@@ -1,25 +1,26 @@
-"""Networks that draw, without pooling: a convolutional autoencoder against PCA, and a variational one against both.
+"""Generative networks without pooling: a convolutional autoencoder, a variational one, and PCA as the baseline.
 
-Claim (lecture rows 001-14, 001-26): networks that draw need no pooling: convolutions with stride 2 make an image small,
-and transposed ones undo them. Such an autoencoder keeps more of an image in as many numbers than the best linear code,
-PCA. A variational one (Kingma & Welling, 2013, https://arxiv.org/abs/1312.6114) gives up some of that so that its codes
-are spread like standard normal numbers, and such numbers draw an image without a look at any other's code.
+Claim (lecture rows 001-14, 001-26): generative networks need no pooling: convolutions with stride 2 downsample an
+image, and transposed convolutions upsample it. With a code of the same size, such an autoencoder has a smaller
+reconstruction error than PCA, the best linear code. A variational autoencoder (Kingma & Welling, 2013,
+https://arxiv.org/abs/1312.6114) has a larger error, but its codes follow a standard normal distribution, so that random
+codes decode to images.
 
 Measured with 3 seeds (cpu (Linux x86_64, 2 cores), jax 0.10.2, 13 min of processor time): Mean squared error of a test
 image's pixels: PCA 0.0254, autoencoder 0.0092 ± 0.0001, variational 0.0103 ± 0.0001. The ELBO of the variational one is
 -104.4 ± 0.3 nats an image: 80.4 ± 0.3 for the pixels and 24.0 ± 0.0 for the code, of which 16 ± 0 numbers are used.
 
     python experiments/generative.py             # 13 minutes of processor time
-    python experiments/generative.py --smoke     # the embedded digits, a few steps: seconds, and no evidence
+    python experiments/generative.py --smoke     # the embedded digits, a few steps: seconds, not evidence
 
-Both autoencoders have the same layers (but for the variances of the codes) and make the cross-entropy of the pixels
-small; the variational one also the divergence of its codes from a normal distribution. The negative sum of both is its
-ELBO. As it is linear in the pixels, it is less than the mean log p of images whose every pixel is white with the
-probability that its brightness says. PCA makes the squared error small, by which all three are judged. Where codes are
-drawn at random, those of the variational autoencoder are standard normal numbers, and those of the others, which have
-no distribution, normal with the mean and the covariance of the codes of training images. The learning rate, one for
-both, was chosen on validation images among 0.001, 0.003, 0.01 and 0.02 in trainings of 300 steps, the best two once
-more in one of 1,000; nothing else was searched for.
+Both autoencoders have the same layers (except for the variances of the codes) and minimize the cross-entropy of the
+pixels; the variational one adds the KL divergence of its codes from a standard normal distribution. The negative sum of
+both is its ELBO. It is linear in the pixels, so it is a lower bound of the mean log p of binary images whose pixels are
+white with a probability equal to their brightness. PCA minimizes the squared error, the metric of all three methods.
+Random codes of the variational autoencoder are standard normal; those of the other methods, which define no
+distribution, are normal with the mean and covariance of the codes of training images. The learning rate, one for both,
+was chosen on validation images among 0.001, 0.003, 0.01 and 0.02 in runs of 300 steps, the best two again in runs of
+1,000; nothing else was tuned.
 """
 
 import dataclasses
@@ -37,15 +38,15 @@ from common.study import Progress, Study, StudyResult, mean_std, results_table, 
 from jaxconv import data, models, plot, runtime, train
 from jaxconv.layers import Layer
 
-KINDS = {"autoencoder": False, "variational": True}  # whether it is
+KINDS = {"autoencoder": False, "variational": True}  # name: variational
 COLUMNS = {"validation error": "val_mse", "test error": "test_mse", "pixels": "pixels", "code": "code", "ELBO": "elbo"}
-SHOWN = 10  # pictures in a row of a figure
-PAIRS = ((2, 7), (4, 0))  # test images, the first of these classes, that turn into one another
+NUM_SHOWN = 10  # images in a row of a figure
+PAIRS = ((2, 7), (4, 0))  # classes whose first test images are interpolated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Study):
-    """Networks that make images."""
+    """Autoencoders of images."""
 
     SMOKE = {
         "dataset": "digits",
@@ -57,120 +58,121 @@ class Config(Study):
     }
 
     dataset: str = "mnist"
-    """What is coded and drawn: 8 classes or more, height and width multiples of 4."""
+    """Dataset name; at least 8 classes, height and width multiples of 4."""
     samples: int = 20000
-    """Training images, at most."""
+    """Maximum number of training images."""
     code: int = 16
-    """Numbers that an image becomes."""
+    """Dimension of the code of an image."""
     epochs: int = 8
-    """How often the autoencoders go through them."""
+    """Training epochs of the autoencoders."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     learning_rate: float = 2e-2
-    """Adam's highest."""
+    """Peak learning rate of Adam."""
 
 
 class Coder(NamedTuple):
-    """An autoencoder: its params are ``{"encoder": …, "decoder": …}``."""
+    """An autoencoder; its params are ``{"encoder": …, "decoder": …}``."""
 
-    encoder: Layer  # from images to codes, or if it is variational to their means and log variances
+    encoder: Layer  # from images to codes; if variational, to their means and log variances
     decoder: Layer  # from codes to logits of images
     variational: bool
 
     def encode(self, params: Any, images: Any) -> tuple[jax.Array, jax.Array | None]:
-        """Mean and log variance of each image's code ``(N, code)``; without a variance, None."""
+        """Return mean and log variance of the codes ``(N, code)``; the latter is None if not variational."""
         code, _ = self.encoder.apply(params["encoder"], {}, train.to_float(images))
         return tuple(jnp.split(code, 2, axis=-1)) if self.variational else (code, None)
 
     def decode(self, params: Any, code: Any) -> jax.Array:
-        """Logits of the images ``(N, H, W, C)``."""
+        """Return logits of the pixels ``(N, H, W, C)``."""
         return self.decoder.apply(params["decoder"], {}, code)[0]
 
 
 def coder(input_shape: tuple[int, int, int], code: int, variational: bool) -> Coder:
-    """Both halves have stride 2 where others pool."""
+    """Build an autoencoder, with stride 2 in place of pooling."""
     return Coder(models.encoder((1 + variational) * code), models.decoder(input_shape), variational)
 
 
 def divergence(mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """KL(N(mean, var) ‖ N(0, 1)) = ½ (mean² + var − 1 − log var), in nats, of each number of a code by itself."""
+    """Compute KL(N(mean, var) ‖ N(0, 1)) = ½ (mean² + var − 1 − log var) of each code entry, in nats."""
     return 0.5 * (mean**2 + jnp.exp(log_var) - 1 - log_var)
 
 
-def nats(coder: Coder, params: Any, images: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What each image costs: the cross-entropy of its pixels ``(N,)``, and the divergence of its code ``(N, code)``."""
+def loss_terms(coder: Coder, params: Any, images: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Compute the cross-entropy of the pixels ``(N,)`` and the KL divergence of the code ``(N, code)``, in nats."""
     mean, log_var = coder.encode(params, images)
-    code, cost = mean, jnp.zeros_like(mean)
-    if log_var is not None:  # a code is drawn, so that the gradient goes through mean and variance
+    code, divergences = mean, jnp.zeros_like(mean)
+    if log_var is not None:  # reparameterization: the gradient passes through mean and variance
         code = mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
-        cost = divergence(mean, log_var)
+        divergences = divergence(mean, log_var)
     pixels = optax.sigmoid_binary_cross_entropy(coder.decode(params, code), train.to_float(images))
-    return pixels.sum(axis=(1, 2, 3)), cost
+    return pixels.sum(axis=(1, 2, 3)), divergences
 
 
 def fit(coder: Coder, images: np.ndarray, config: Config, progress: Callable[[float], None]) -> list[Any]:
-    """The params of each seed. An epoch is one program, compiled once: a scan over steps, whose batch and noise are
-    functions of the seed and the step's number.
+    """Train an autoencoder from each seed and return the params.
+
+    An epoch is one compiled scan over steps, whose batches and noise are functions of the seed and the step index.
     """
-    in_epoch = len(images) // config.batch_size
-    optimizer = train.make_optimizer("adam", config.learning_rate, "one_cycle", config.epochs * in_epoch)
+    steps_per_epoch = len(images) // config.batch_size
+    optimizer = train.make_optimizer("adam", config.learning_rate, "one_cycle", config.epochs * steps_per_epoch)
 
     def loss(params: Any, batch: jax.Array, key: jax.Array) -> jax.Array:
-        pixels, code = nats(coder, params, batch, key)
+        pixels, code = loss_terms(coder, params, batch, key)
         return jnp.mean(pixels + code.sum(axis=-1))
 
     @partial(jax.jit, compiler_options=runtime.fast_compile_options())
     def start(key: jax.Array) -> tuple[Any, Any]:
-        first, second = jax.random.split(key)
-        encoder, _ = coder.encoder.init(first, images.shape[1:])
-        decoder, _ = coder.decoder.init(second, (config.code,))
+        encoder_key, decoder_key = jax.random.split(key)
+        encoder, _ = coder.encoder.init(encoder_key, images.shape[1:])
+        decoder, _ = coder.decoder.init(decoder_key, (config.code,))
         params = {"encoder": encoder, "decoder": decoder}
         return params, optimizer.init(params)
 
     @partial(jax.jit, compiler_options=runtime.compiler_options())
-    def epoch(carry: tuple[Any, Any], key: jax.Array, numbers: jax.Array, images: jax.Array) -> tuple[Any, Any]:
-        def step(carry: tuple[Any, Any], number: jax.Array) -> tuple[tuple[Any, Any], None]:
+    def epoch(carry: tuple[Any, Any], key: jax.Array, step_indices: jax.Array, images: jax.Array) -> tuple[Any, Any]:
+        def step(carry: tuple[Any, Any], step_index: jax.Array) -> tuple[tuple[Any, Any], None]:
             params, moments = carry
-            draw, noise = jax.random.split(jax.random.fold_in(key, number))
-            batch = images[jax.random.randint(draw, (config.batch_size,), 0, len(images))]
-            updates, moments = optimizer.update(jax.grad(loss)(params, batch, noise), moments, params)
+            batch_key, noise_key = jax.random.split(jax.random.fold_in(key, step_index))
+            batch = images[jax.random.randint(batch_key, (config.batch_size,), 0, len(images))]
+            updates, moments = optimizer.update(jax.grad(loss)(params, batch, noise_key), moments, params)
             return (optax.apply_updates(params, updates), moments), None
 
-        return jax.lax.scan(step, carry, numbers)[0]
+        return jax.lax.scan(step, carry, step_indices)[0]
 
     fitted, on_device = [], jnp.asarray(images)
     for seed in range(config.num_seeds):
         key = jax.random.key(seed)
-        carry = start(jax.random.fold_in(key, config.epochs * in_epoch))
-        for done in range(config.epochs):
-            carry = epoch(carry, key, done * in_epoch + jnp.arange(in_epoch), on_device)
+        carry = start(jax.random.fold_in(key, config.epochs * steps_per_epoch))
+        for epochs_done in range(config.epochs):
+            carry = epoch(carry, key, epochs_done * steps_per_epoch + jnp.arange(steps_per_epoch), on_device)
             jax.block_until_ready(carry)
-            progress((seed + (done + 1) / config.epochs) / config.num_seeds)
+            progress((seed + (epochs_done + 1) / config.epochs) / config.num_seeds)
         fitted.append(carry[0])
     return fitted
 
 
 class Method(NamedTuple):
-    """A way to code images: what is asked of PCA and of the autoencoders alike."""
+    """An encoder and decoder: the common interface of PCA and the autoencoders."""
 
-    codes: Callable[[np.ndarray], Any]  # (N, H, W, C) bytes to (N, code)
+    codes: Callable[[np.ndarray], Any]  # uint8 images (N, H, W, C) to codes (N, code)
     draw: Callable[[Any], Any]  # codes to images from 0 to 1
-    normal: bool = False  # whether codes are meant to be standard normal numbers
+    normal: bool = False  # True if codes are trained to be standard normal
 
     def error(self, images: np.ndarray) -> float:
-        """The mean squared error of a pixel."""
+        """Return the mean squared reconstruction error per pixel."""
         return float(np.mean((np.asarray(self.draw(self.codes(images))) - images / 255) ** 2))
 
     def random(self, count: int, images: np.ndarray) -> np.ndarray:
-        """Codes drawn at random: normal; if no others are meant, with the mean and the covariance of the images'."""
+        """Draw codes: standard normal, or normal with the mean and covariance of the images' codes."""
         codes, rng = np.asarray(self.codes(images), np.float64), np.random.default_rng(0)
         if self.normal:
             return rng.standard_normal((count, codes.shape[1]), np.float32)
         return rng.multivariate_normal(codes.mean(axis=0), np.cov(codes, rowvar=False), count).astype(np.float32)
 
 
-def linear(images: np.ndarray, code: int) -> Method:
-    """PCA: of all linear codes the one that keeps most. What it draws is cut off at black and white, which helps it."""
+def pca_method(images: np.ndarray, code: int) -> Method:
+    """Fit PCA, the optimal linear code. Decoded pixels are clipped to [0, 1], which reduces its error."""
     shape = images.shape[1:]
     pca = PCA(code, random_state=0).fit(images.reshape(len(images), -1) / np.float32(255))
     return Method(
@@ -179,77 +181,80 @@ def linear(images: np.ndarray, code: int) -> Method:
     )
 
 
-def learned(coder: Coder, fitted: list[Any]) -> list[Method]:
-    """A network's code of an image is its mean, and what it draws are the means of the pixels."""
-    jit = partial(jax.jit, compiler_options=runtime.fast_compile_options())  # each is asked a few times
+def network_methods(coder: Coder, params_by_seed: list[Any]) -> list[Method]:
+    """Return the method of each trained network; codes and decoded pixels are the means of their distributions."""
+    jit = partial(jax.jit, compiler_options=runtime.fast_compile_options())  # called only a few times
     encode = jit(lambda params, images: coder.encode(params, images)[0])
     draw = jit(lambda params, code: jax.nn.sigmoid(coder.decode(params, code)))
-    return [Method(partial(encode, params), partial(draw, params), coder.variational) for params in fitted]
+    return [Method(partial(encode, params), partial(draw, params), coder.variational) for params in params_by_seed]
 
 
 def measure(config: Config, progress: Progress) -> StudyResult:
     dataset = data.load(config.dataset)
-    images, (tested, labels) = dataset.train.subset(slice(config.samples)).images, dataset.test
-    methods, results = {"PCA": [linear(images, config.code)]}, {"PCA": {}}
+    images, (test_images, labels) = dataset.train.subset(slice(config.samples)).images, dataset.test
+    methods, results = {"PCA": [pca_method(images, config.code)]}, {"PCA": {}}
     for name, variational in progress.track(list(KINDS.items()), "training: {0[0]}"):
-        network = coder(dataset.image_shape, config.code, variational)
-        fitted = fit(network, images, config, progress.set_fraction)
-        methods[name] = learned(network, fitted)
-        results[name] = costs(network, fitted, tested)
+        autoencoder = coder(dataset.image_shape, config.code, variational)
+        params_by_seed = fit(autoencoder, images, config, progress.set_fraction)
+        methods[name] = network_methods(autoencoder, params_by_seed)
+        results[name] = elbo_terms(autoencoder, params_by_seed, test_images)
     for name, seeds in methods.items():
         results[name]["val_mse"] = [method.error(dataset.validation.images) for method in seeds]
-        results[name]["test_mse"] = [method.error(tested) for method in seeds]
+        results[name]["test_mse"] = [method.error(test_images) for method in seeds]
 
-    first = {name: seeds[0] for name, seeds in methods.items()}
-    ten = np.stack([tested[labels == label][0] for label in range(len(dataset.class_names))])[:SHOWN]
-    errors = {name: f"{name}\n{np.mean(results[name]['test_mse']):.4f}" for name in first}
-    shown = {"original": ten} | {errors[name]: method.draw(method.codes(ten)) for name, method in first.items()}
-    shown |= {
-        f"{name},\nat random": method.draw(method.random(SHOWN, images[:10000])) for name, method in first.items()
+    first_seed = {name: seeds[0] for name, seeds in methods.items()}
+    examples = np.stack([test_images[labels == label][0] for label in range(len(dataset.class_names))])[:NUM_SHOWN]
+    errors = {name: f"{name}\n{np.mean(results[name]['test_mse']):.4f}" for name in first_seed}
+    figure_rows = {"original": examples} | {
+        errors[name]: method.draw(method.codes(examples)) for name, method in first_seed.items()
+    }
+    figure_rows |= {
+        f"{name},\nat random": method.draw(method.random(NUM_SHOWN, images[:10000]))
+        for name, method in first_seed.items()
     }
     title = f"{dataset.name}: {config.code} numbers an image; mean squared error of test images"
     figures = {
-        "generative": plot.image_rows(shown, title=title),
-        "between": plot.image_rows(between(first, ten), title=dataset.name),
+        "generative": plot.image_rows(figure_rows, title=title),
+        "between": plot.image_rows(interpolations(first_seed, examples), title=dataset.name),
     }
     rows = [
-        [name, *(mean_std(found[part]) if part in found else "" for part in COLUMNS.values())]
-        for name, found in results.items()
+        [name, *(mean_std(values[key]) if key in values else "" for key in COLUMNS.values())]
+        for name, values in results.items()
     ]
-    return StudyResult(results, figures, [results_table("", (f"{config.code} numbers an image", *COLUMNS), rows)])
+    return StudyResult(results, figures, [results_table("", (f"codes of {config.code} numbers", *COLUMNS), rows)])
 
 
-def costs(coder: Coder, fitted: list[Any], images: np.ndarray) -> dict[str, list[float]]:
-    """The mean image's, in nats, for each seed; and the ELBO, which is less than the mean log p of an image."""
-    ask = jax.jit(partial(nats, coder))
-    asked = [ask(params, images, jax.random.key(seed)) for seed, params in enumerate(fitted)]
-    pixels = [float(cost.mean()) for cost, _ in asked]
+def elbo_terms(coder: Coder, params_by_seed: list[Any], images: np.ndarray) -> dict[str, list[float]]:
+    """Return cross-entropy, divergence and ELBO in nats, averaged over images, for each seed."""
+    compute = jax.jit(partial(loss_terms, coder))
+    outputs = [compute(params, images, jax.random.key(seed)) for seed, params in enumerate(params_by_seed)]
+    pixels = [float(cost.mean()) for cost, _ in outputs]
     if not coder.variational:
         return {"pixels": pixels}
-    each = [np.asarray(code.mean(axis=0)) for _, code in asked]  # of the numbers of a code
-    codes = [float(cost.sum()) for cost in each]
-    elbo = [-a - b for a, b in zip(pixels, codes, strict=True)]
-    return {"pixels": pixels, "code": codes, "elbo": elbo, "used": [int((cost > 0.01).sum()) for cost in each]}
+    divergences = [np.asarray(code.mean(axis=0)) for _, code in outputs]  # per code entry
+    codes = [float(cost.sum()) for cost in divergences]
+    elbo = [-pixel_cost - code_cost for pixel_cost, code_cost in zip(pixels, codes, strict=True)]
+    return {"pixels": pixels, "code": codes, "elbo": elbo, "used": [int((cost > 0.01).sum()) for cost in divergences]}
 
 
-def between(methods: dict[str, Method], images: np.ndarray) -> dict[str, Any]:
-    """The straight way from one image to another: of the pixels, and of the codes."""
-    ways = {"pixels": Method(lambda images: images / 255, lambda pixels: pixels)} | methods
+def interpolations(methods: dict[str, Method], images: np.ndarray) -> dict[str, Any]:
+    """Interpolate linearly between pairs of images: in pixel space, and in the code space of each method."""
+    spaces = {"pixels": Method(lambda images: images / 255, lambda pixels: pixels)} | methods
     rows = {}
     for pair in PAIRS:
-        for name, way in ways.items():
-            start, end = np.asarray(way.codes(images[list(pair)]))
-            rows[f"{name} {pair[0]} → {pair[1]}"] = way.draw(np.linspace(start, end, SHOWN, dtype=np.float32))
+        for name, space in spaces.items():
+            start, end = np.asarray(space.codes(images[list(pair)]))
+            rows[f"{name} {pair[0]} → {pair[1]}"] = space.draw(np.linspace(start, end, NUM_SHOWN, dtype=np.float32))
     return rows
 
 
 def summarize_results(results: dict[str, Any]) -> str:
-    errors = ", ".join(f"{name} {mean_std(found['test_mse'])}" for name, found in results.items())
-    found = results["variational"]
+    errors = ", ".join(f"{name} {mean_std(values['test_mse'])}" for name, values in results.items())
+    values = results["variational"]
     return (
         f"Mean squared error of a test image's pixels: {errors}. The ELBO of the variational one is "
-        f"{mean_std(found['elbo'], 1)} nats an image: {mean_std(found['pixels'], 1)} for the pixels and "
-        f"{mean_std(found['code'], 1)} for the code, of which {mean_std(found['used'], 0)} numbers are used."
+        f"{mean_std(values['elbo'], 1)} nats an image: {mean_std(values['pixels'], 1)} for the pixels and "
+        f"{mean_std(values['code'], 1)} for the code, of which {mean_std(values['used'], 0)} numbers are used."
     )
 
 

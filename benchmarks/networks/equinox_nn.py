@@ -14,7 +14,7 @@ from benchmarks.networks import NETS, RESNETS, blocks
 from jaxconv import models
 from jaxconv.bench.step_timing import CLASSES, LEARNING_RATE, Runner, random_batch
 
-Keys = Callable[[], jax.Array]  # a fresh key a call
+Keys = Callable[[], jax.Array]  # returns a new key per call
 
 relu, tanh, flatten = nn.Lambda(jax.nn.relu), nn.Lambda(jnp.tanh), nn.Lambda(jnp.ravel)
 global_avg_pool = nn.Lambda(lambda x: x.mean((1, 2)))
@@ -67,20 +67,20 @@ class Block(nn.StatefulLayer):
     conv2: nn.Conv2d
     bn2: nn.BatchNorm
     stride: int = eqx.field(static=True)
-    more: int = eqx.field(static=True)
+    extra_channels: int = eqx.field(static=True)
 
     def __init__(self, inputs: int, features: int, stride: int, *, key: Keys) -> None:
         self.conv1 = nn.Conv2d(inputs, features, 3, stride=stride, padding=1, use_bias=False, key=key())
         self.bn1 = batch_norm(features)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1, use_bias=False, key=key())
         self.bn2 = batch_norm(features)
-        self.stride, self.more = stride, features - inputs
+        self.stride, self.extra_channels = stride, features - inputs
 
     def __call__(self, x: jax.Array, state: nn.State, *, key: Any = None) -> tuple[jax.Array, nn.State]:
         y, state = self.bn1(self.conv1(x), state)
         y, state = self.bn2(self.conv2(jax.nn.relu(y)), state)
         if self.stride > 1:
-            x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, self.more), (0, 0), (0, 0)))
+            x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, self.extra_channels), (0, 0), (0, 0)))
         return jax.nn.relu(x + y), state
 
 
@@ -112,8 +112,8 @@ def build(model: str, batch: int) -> Runner:
     opt_state = optimizer.init(eqx.filter(net, eqx.is_inexact_array))
 
     def loss_of(net: eqx.Module, state: nn.State, x: jax.Array, y: jax.Array) -> tuple[jax.Array, nn.State]:
-        each = jax.vmap(net, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
-        logits, state = each(x, state)
+        batched = jax.vmap(net, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+        logits, state = batched(x, state)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), state
 
     @eqx.filter_jit

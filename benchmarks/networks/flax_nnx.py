@@ -62,13 +62,13 @@ class Block(nnx.Module):
         self.bn1 = nnx.BatchNorm(features, rngs=rngs)
         self.conv2 = conv(features, features)
         self.bn2 = nnx.BatchNorm(features, rngs=rngs)
-        self.stride, self.more = stride, features - inputs
+        self.stride, self.extra_channels = stride, features - inputs
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nnx.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         if self.stride > 1:
-            x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (0, self.more)))
+            x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (0, self.extra_channels)))
         return nnx.relu(x + y)
 
 

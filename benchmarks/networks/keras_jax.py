@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported, or it takes what its configuration file says
+os.environ["KERAS_BACKEND"] = "jax"  # before the import, or Keras uses its configuration file
 
 import keras
 from keras import layers, ops
@@ -55,15 +55,15 @@ def resnet(name: str) -> keras.Model:
             x = layers.ZeroPadding2D(1)(x)
         padding = "valid" if stride > 1 else "same"
         x = layers.Conv2D(features, 3, strides=stride, padding=padding, use_bias=False)(x)
-        return layers.BatchNormalization(epsilon=1e-5)(x)  # the others' default, not Keras's
+        return layers.BatchNormalization(epsilon=1e-5)(x)  # default of the other frameworks
 
     inputs = keras.Input((32, 32, 3))
     x = layers.ReLU()(conv_bn(inputs, 16))
-    for before, features, stride in blocks(name):
+    for in_features, features, stride in blocks(name):
         y = layers.ReLU()(conv_bn(x, features, stride))
         y = conv_bn(y, features)
         if stride > 1:
-            x = ops.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, features - before)))
+            x = ops.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, features - in_features)))
         x = layers.ReLU()(layers.Add()([x, y]))
     return keras.Model(inputs, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x)))
 
@@ -88,7 +88,7 @@ def build(model: str, batch: int) -> Runner:
 
     def steps(count: int) -> float:
         for _ in range(count):
-            loss = net.train_on_batch(x, y)  # as a number, so it is waited for
+            loss = net.train_on_batch(x, y)  # returns a number, so it blocks
         return float(loss)
 
     return Runner([ops.size(variable) for variable in net.trainable_variables], steps)

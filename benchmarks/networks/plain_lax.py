@@ -1,4 +1,4 @@
-"""What one writes by hand: functions of a dict of arrays, ``lax`` convolutions, one jitted step."""
+"""Plain JAX: functions of a dict of arrays, ``lax`` convolutions, one jitted step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,8 +19,8 @@ Tree = dict[str, Any]
 
 
 def conv(x: jax.Array, p: Tree, stride: int = 1, padding: Any = "VALID") -> jax.Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(x, p["kernel"], (stride, stride), padding, dimension_numbers=layout)
+    dimension_numbers = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(x, p["kernel"], (stride, stride), padding, dimension_numbers=dimension_numbers)
     return y + p["bias"] if "bias" in p else y
 
 
@@ -61,11 +61,11 @@ def vgg6(p: Tree, s: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
 
 
 def resnet(name: str, p: Tree, s: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
-    new = {}
+    new_state = {}
 
     def conv_bn(x: jax.Array, i: int, stride: int = 1) -> jax.Array:
         x = conv(x, p[f"conv{i}"], stride, ((1, 1), (1, 1)))
-        y, new[f"bn{i}"] = batch_norm(x, p[f"bn{i}"], s[f"bn{i}"])
+        y, new_state[f"bn{i}"] = batch_norm(x, p[f"bn{i}"], s[f"bn{i}"])
         return y
 
     x = relu(conv_bn(x, 0))
@@ -75,7 +75,7 @@ def resnet(name: str, p: Tree, s: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
         if stride > 1:
             x = jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, features - inputs)))
         x = relu(x + y)
-    return dense(x.mean((1, 2)), p["dense1"]), new
+    return dense(x.mean((1, 2)), p["dense1"]), new_state
 
 
 def batch_norm(x: jax.Array, p: Tree, s: Tree) -> tuple[jax.Array, Tree]:
@@ -84,7 +84,7 @@ def batch_norm(x: jax.Array, p: Tree, s: Tree) -> tuple[jax.Array, Tree]:
     return y, {"mean": 0.9 * s["mean"] + 0.1 * mean, "var": 0.9 * s["var"] + 0.1 * var}
 
 
-# Kernels: (H, W, inputs, features), and (inputs, features) of dense layers.
+# Kernel shapes: (H, W, inputs, features), and (inputs, features) of dense layers.
 SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "lenet5": {
         "conv1": (5, 5, 1, 6),

@@ -1,4 +1,4 @@
-"""PyTorch: eager, images channels first, in either memory layout."""
+"""PyTorch: eager mode, channels first, in either memory layout."""
 
 import os
 from collections.abc import Callable
@@ -50,13 +50,13 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(features)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(features)
-        self.stride, self.more = stride, features - inputs
+        self.stride, self.extra_channels = stride, features - inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         if self.stride > 1:
-            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra_channels))
         return torch.relu(x + y)
 
 
@@ -79,13 +79,13 @@ assert set(MAKE) == set(NETS)
 
 def build(model: str, batch: int, *, channels_last: bool = False) -> Runner:
     torch.manual_seed(0)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    # Where jax is told to stay off the GPU, so is torch: what is compared runs on one device.
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    # Follow JAX_PLATFORMS=cpu, so that all frameworks run on the same device.
     device = "cuda" if torch.cuda.is_available() and os.environ.get("JAX_PLATFORMS") != "cpu" else "cpu"
     images, labels = random_batch(models.get_model(model).input_shape, batch)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout).to(device)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=memory_format).to(device)
     y = torch.from_numpy(labels).long().to(device)
-    net = MAKE[model]().to(device, memory_format=layout)
+    net = MAKE[model]().to(device, memory_format=memory_format)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     criterion = nn.CrossEntropyLoss()
 

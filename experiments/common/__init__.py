@@ -1,1 +1,1 @@
-"""Code that several experiments share: studies, figures, audio, descriptors, synthetic data and style transfer."""
+"""Shared code of the experiments: options and reports, figures, audio, descriptors, synthetic data, style transfer."""

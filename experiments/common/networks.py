@@ -1,4 +1,4 @@
-"""The same network trained from several seeds: what the comparisons of :mod:`common.study` are made of."""
+"""Train the same network from several seeds, for the comparisons of :mod:`common.study`."""
 
 import dataclasses
 import math
@@ -17,21 +17,21 @@ from jaxconv.train.argument_checks import Examples
 
 
 class TrainedNetworks(NamedTuple):
-    """Networks of one kind, one for each seed, each as it was in its best epoch on the validation images."""
+    """Networks of one architecture, one per seed, with the parameters of the best validation epoch."""
 
     model: Layer
     variables: list[tuple[Any, Any]]  # params and state
     val_accuracy: list[float]
     best_epoch: list[int]
-    history: list[list[dict[str, Any]]]  # of each, a record an epoch
-    seconds: float  # in steps, all together
+    history: list[list[dict[str, Any]]]  # by seed, one record per epoch
+    seconds: float  # spent in training steps, summed over seeds
 
     def accuracy(self, images: Any, labels: Any) -> list[float]:
-        """The accuracy of each on the same images."""
+        """Return the accuracy of each network on the same images."""
         return [train.evaluate(self.model, *network, images, labels)["accuracy"] for network in self.variables]
 
     def scores(self, images: Any, labels: Any) -> dict[str, Any]:
-        """What there is to tell of them, with their accuracy on test images."""
+        """Return number of parameters, accuracies and training time, with the accuracy on these test images."""
         return {
             "parameters": explain.summarize(self.model, images.shape[1:]).params,
             "val_accuracy": self.val_accuracy,
@@ -42,7 +42,7 @@ class TrainedNetworks(NamedTuple):
     def translation_tests(
         self, images: Any, labels: Any, reach: int, axis: str = "x"
     ) -> list[list[explain.ShiftResult]]:
-        """Of each, :func:`jaxconv.explain.translation_test` by up to so many pixels along an axis, both ways."""
+        """Run :func:`jaxconv.explain.translation_test` on each network, for shifts from ``-reach`` to ``reach``."""
         shifts = range(-reach, reach + 1)
         test = partial(explain.translation_test, images=images, labels=labels, shifts=shifts, axis=axis)
         return [test(self.model, *network) for network in self.variables]
@@ -59,20 +59,20 @@ def train_networks(
     learning_rate: float = 3e-3,
     make_optimizer: Callable[[int], optax.GradientTransformation] | None = None,
     early_stopping: EarlyStopping | None = None,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_progress: Callable[[float], None] = lambda fraction: None,
     **options: Any,
 ) -> TrainedNetworks:
-    """Train a network from each seed, one after the other: on a CPU this takes half as long as all at once.
+    """Train one network per seed, one after another, which on a CPU takes half as long as in parallel.
 
     Args:
-        model: a layer.
-        examples, validation: images and labels, as :func:`jaxconv.train.fit` takes them.
-        seeds: of parameters and the order of the data.
-        epochs, batch_size, early_stopping: as fit takes them.
-        learning_rate: Adam's highest, in one cycle.
-        make_optimizer: of the number of steps; instead of Adam.
-        on_progress: told the share that is done after every epoch: ``Progress.set_fraction``.
-        options: of the step, as fit takes them: augment, mixup_fn, label_smoothing and so on.
+        model: layer to train.
+        examples, validation: images and labels, as in :func:`jaxconv.train.fit`.
+        seeds: seeds of the parameters and of the data order.
+        epochs, batch_size, early_stopping: as in ``fit``.
+        learning_rate: peak learning rate of Adam, with a one-cycle schedule.
+        make_optimizer: function from the number of steps to an optimizer that replaces Adam.
+        on_progress: called after every epoch with the completed fraction, such as ``Progress.set_fraction``.
+        options: step options of ``fit``, such as ``augment``, ``mixup_fn`` and ``label_smoothing``.
 
     >>> from jaxconv import data, models
     >>> digits = data.load("digits")
@@ -81,13 +81,13 @@ def train_networks(
     [True, True]
     """
     steps = epochs * math.ceil(len(examples[1]) / batch_size)
-    trained = []
-    for i, seed in enumerate(seeds):
+    results = []
+    for index, seed in enumerate(seeds):
 
-        def on_epoch(record: dict[str, Any], snapshot: train.Snapshot, best: bool, before: int = i) -> None:
-            on_progress((before + record["epoch"] / epochs) / len(seeds))
+        def on_epoch(record: dict[str, Any], snapshot: train.Snapshot, is_best: bool, num_done: int = index) -> None:
+            on_progress((num_done + record["epoch"] / epochs) / len(seeds))
 
-        fitted = train.fit(
+        result = train.fit(
             model,
             examples,
             validation,
@@ -101,26 +101,26 @@ def train_networks(
             on_epoch_end=on_epoch,
             **options,
         )
-        trained.append(fitted)
+        results.append(result)
     return TrainedNetworks(
         model,
-        [(fitted.params, fitted.state) for fitted in trained],
-        [fitted.history[fitted.best_epoch - 1]["val_accuracy"] for fitted in trained],
-        [fitted.best_epoch for fitted in trained],
-        [fitted.history for fitted in trained],
-        sum(fitted.train_seconds for fitted in trained),
+        [(result.params, result.state) for result in results],
+        [result.history[result.best_epoch - 1]["val_accuracy"] for result in results],
+        [result.best_epoch for result in results],
+        [result.history for result in results],
+        sum(result.train_seconds for result in results),
     )
 
 
 def train_with_config(
     recipe: TrainConfig, model: Layer, examples: Examples, validation: Examples, **options: Any
 ) -> TrainedNetworks:
-    """As :func:`train_networks`, but as ``jaxconv train`` would: with a config's optimiser, stopping and step.
+    """Train as :func:`train_networks` with the optimizer, early stopping and step options of a run's config.
 
     Args:
-        recipe: the config.
-        model, examples, validation: as train_networks takes them.
-        options: its others: seeds, progress.
+        recipe: config of the run.
+        model, examples, validation: as in :func:`train_networks`.
+        options: other arguments of :func:`train_networks`: ``seeds``, ``on_progress``.
     """
     return train_networks(
         model,
@@ -136,21 +136,21 @@ def train_with_config(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingStudy(Study):
-    """Options of a study whose networks are all trained in the same way."""
+    """Options of an experiment that trains all its networks in the same way."""
 
     epochs: int = 5
-    """How often each network goes through its training examples."""
+    """Training epochs of each network."""
     batch_size: int = 64
-    """Examples a step."""
+    """Examples per step."""
     learning_rate: float = 3e-3
-    """Adam's highest, for all networks."""
+    """Peak learning rate of Adam, for all networks."""
 
     def train(
         self, model: Layer, examples: Examples, validation: Examples, progress: Progress, **options: Any
     ) -> TrainedNetworks:
-        """As :func:`train_networks`, from every seed, with these options and others; it tells how far it is."""
-        asked = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
+        """Call :func:`train_networks` for all seeds, with these options; ``options`` add to or override them."""
+        defaults = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
         seeds = range(self.num_seeds)
         return train_networks(
-            model, examples, validation, seeds=seeds, on_progress=progress.set_fraction, **asked | options
+            model, examples, validation, seeds=seeds, on_progress=progress.set_fraction, **defaults | options
         )

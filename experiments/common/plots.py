@@ -1,37 +1,14 @@
-"""Figures of the experiments: curves over epochs, samples and seeds, bars, and gradients by depth."""
+"""Figures of the experiments: error by epoch, accuracy bars and curves, and gradient norms by layer."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxconv.errors import InputError, named_errors
-from jaxconv.plot.figures import literal
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from jaxconv.plot.figures import literals
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-from typing import TYPE_CHECKING
-
+from jaxconv.errors import InputError, named_errors
 from jaxconv.plot.diagnostics import norms_line
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-from typing import TYPE_CHECKING
+from jaxconv.plot.figures import literal, literals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,17 +24,17 @@ def metric_vs_epoch(
     training: bool = True,
     title: str = "",
 ) -> "Figure":
-    """The share of images that each network gets wrong, epoch by epoch: a colour a network, a line a training.
+    """Plot the error of each network by epoch: one color per network, one line per seed.
 
     Args:
-        histories: for each network the records of :func:`jaxconv.train.fit`, of each seed.
-        kept: for each network and seed the epoch whose parameters were kept; it is marked.
-        training: draw the error on the training images too, thin and dashed: measured while the parameters change,
-            with dropout and augmentation, so it may be above that of validation.
-        title: above all.
+        histories: records of :func:`jaxconv.train.fit` by network, one history per seed.
+        kept: epoch of the retained parameters by network, one per seed; drawn as a circle.
+        training: also draw the training error, thin and dashed. It is measured during the updates, with dropout and
+            augmentation, so it may exceed the validation error.
+        title: figure title.
 
     Raises:
-        InputError: there is no network.
+        InputError: if ``histories`` is empty.
 
     Lecture row 004-24.
 
@@ -75,19 +52,20 @@ def metric_vs_epoch(
     figure = Figure(figsize=(6.4, 4), dpi=110, layout="constrained")
     axes = figure.subplots()
     handles, lowest = [], 1.0
-    for k, (name, seeds) in enumerate(histories.items()):
-        color = f"C{k % 10}"
-        for i, history in enumerate(seeds):
+    for index, (name, seeds) in enumerate(histories.items()):
+        color = f"C{index % 10}"
+        for seed, history in enumerate(seeds):
             epochs = [record["epoch"] for record in history]
-            error = [1 - record["val_accuracy"] for record in history]
-            axes.plot(epochs, error, color=color, lw=1.6)
-            lowest = min([lowest, *filter(None, error)])
+            errors = [1 - record["val_accuracy"] for record in history]
+            axes.plot(epochs, errors, color=color, lw=1.6)
+            lowest = min([lowest, *filter(None, errors)])
             if training:
-                own = [1 - record["accuracy"] or math.nan for record in history]  # no error has no place on the scale
-                axes.plot(epochs, own, color=color, lw=0.8, ls="--", alpha=0.7)
+                # NaN leaves a gap: a log scale cannot show an error of 0.
+                train_errors = [1 - record["accuracy"] or math.nan for record in history]
+                axes.plot(epochs, train_errors, color=color, lw=0.8, ls="--", alpha=0.7)
             if kept:
-                best = kept[name][i]
-                axes.plot(best, error[epochs.index(best)], "o", ms=6, mfc="white", mec=color, mew=1.6)
+                best_epoch = kept[name][seed]
+                axes.plot(best_epoch, errors[epochs.index(best_epoch)], "o", ms=6, mfc="white", mec=color, mew=1.6)
         handles.append(Line2D([], [], color=color, lw=2, label=literal(name)))
     if training:
         handles.append(Line2D([], [], color="0.3", lw=1.6, label="validation"))
@@ -95,9 +73,9 @@ def metric_vs_epoch(
     if kept:
         handles.append(Line2D([], [], color="0.3", ls="", marker="o", ms=6, mfc="white", mew=1.6, label="kept"))
     axes.set(xlabel="epoch", ylabel="error" if training else "validation error", yscale="log")
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest / 5))  # what is learned by heart is not the subject
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest / 5))  # cut off training errors far below the validation error
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda error, place: f"{100 * error:g} %")
+    axes.yaxis.set_major_formatter(lambda error, _: f"{100 * error:g} %")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -114,18 +92,18 @@ def grouped_bars(
     measure: str = "test accuracy",
     title: str = "",
 ) -> "Figure":
-    """Accuracy of each network on each task: a panel a task, a bar a network, a dot a training.
+    """Plot the accuracy of networks by task: one panel per task, one bar per network, one dot per seed.
 
-    A bar is as long as the mean, which stands beside it; its colour is the network's place in its panel.
+    A bar shows the mean, which is also printed beside it; bars are colored by their index in the panel.
 
     Args:
-        results: for each task and network the accuracy from each seed, from 0 to 1.
-        chance: of some tasks, what guessing gives; a dashed line is there.
-        measure: what the numbers are.
-        title: above all.
+        results: accuracies by task and network, one per seed, from 0 to 1.
+        chance: accuracy of guessing by task, drawn as a dashed line.
+        measure: label of the accuracy axis.
+        title: figure title.
 
     Raises:
-        InputError: there is no task, or a network without a number.
+        InputError: if ``results`` is empty, or a network has no values.
 
     >>> figure = grouped_bars({"text": {"dense": [0.5, 0.75], "conv": [1.0]}}, chance={"text": 0.5})
     >>> [float(bar.get_width()) for bar in figure.axes[0].patches], [text.get_text() for text in figure.axes[0].texts]
@@ -134,24 +112,26 @@ def grouped_bars(
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    if not results or not all(len(values) for found in results.values() for values in found.values()):
-        raise InputError("there is nothing to show: give every network at least one number")
-    columns = min(2, len(results))
-    lines = -(-len(results) // columns)
-    most = max(map(len, results.values()))
-    figure = Figure(figsize=(4.6 * columns, lines * (0.3 * most + 0.55) + 0.6), dpi=120, layout="constrained")
-    panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
-    for axes, (task, found) in zip(panels, results.items(), strict=False):
-        for y, values in enumerate(found.values()):
+    if not results or not all(len(values) for networks in results.values() for values in networks.values()):
+        raise InputError("results must have at least one task, and at least one value per network")
+    num_columns = min(2, len(results))
+    num_rows = -(-len(results) // num_columns)
+    max_networks = max(map(len, results.values()))
+    figure = Figure(
+        figsize=(4.6 * num_columns, num_rows * (0.3 * max_networks + 0.55) + 0.6), dpi=120, layout="constrained"
+    )
+    panels = list(figure.subplots(num_rows, num_columns, sharex=True, squeeze=False).flat)
+    for axes, (task, networks) in zip(panels, results.items(), strict=False):
+        for row, values in enumerate(networks.values()):
             mean = float(np.mean(values))
-            axes.barh(y, mean, height=0.7, color=f"C{y}", alpha=0.75)
-            axes.plot(values, [y] * len(values), "o", ms=3, color="0.15")
-            text = axes.text(1.03, y, f"{100 * mean:.1f} %", va="center", fontsize=8)
+            axes.barh(row, mean, height=0.7, color=f"C{row}", alpha=0.75)
+            axes.plot(values, [row] * len(values), "o", ms=3, color="0.15")
+            text = axes.text(1.03, row, f"{100 * mean:.1f} %", va="center", fontsize=8)
             text.set_clip_on(False)
         if chance and task in chance:
             axes.axvline(chance[task], color="0.25", lw=0.9, ls="--")
-        axes.set_yticks(range(len(found)), literals(found), fontsize=8)
-        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_yticks(range(len(networks)), literals(networks), fontsize=8)
+        axes.set_ylim(len(networks) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(axis="x", labelsize=8, labelbottom=True)
@@ -172,16 +152,16 @@ def gradients_and_losses(
     *,
     title: str = "",
 ) -> "Figure":
-    """The gradient of each layer before training, and the loss while training: a colour a network, a line a seed.
+    """Plot gradient norms before training, and training losses: one color per network, one line per seed.
 
     Args:
-        norms: for each network and seed what :func:`jaxconv.explain.gradient_norms` returns. What is 0 or not finite
-            has no place on the scale, and is left out.
-        losses: for each of these networks and each seed the training loss, epoch by epoch.
-        title: above both.
+        norms: results of :func:`jaxconv.explain.gradient_norms` by network, one per seed. Norms that are 0 or not
+            finite are left out of the log scale.
+        losses: training losses by network, one sequence over epochs per seed.
+        title: figure title.
 
     Raises:
-        InputError: no network, or not the same ones in both.
+        InputError: if ``norms`` is empty, has a network without seeds, or has other networks than ``losses``.
 
     Lecture row 003-22.
 
@@ -194,15 +174,15 @@ def gradients_and_losses(
     from matplotlib.ticker import MaxNLocator
 
     if not norms or set(norms) != set(losses) or not all(norms.values()):
-        raise InputError("the same networks are wanted in both, at least one, each with a seed")
+        raise InputError("norms and losses must have the same networks, at least one, each with a seed")
     figure = Figure(figsize=(8.6, 3.9), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     handles = []
-    for k, (name, seeds) in enumerate(norms.items()):
+    for index, (name, seeds) in enumerate(norms.items()):
         for layers in seeds:
-            line = norms_line(left, layers, color=f"C{k}", lw=1.3, label=literal(name))
+            line = norms_line(left, layers, color=f"C{index}", lw=1.3, label=literal(name))
         for loss in losses[name]:
-            right.plot(np.arange(1, len(loss) + 1), loss, "o-", ms=3, lw=1.3, color=f"C{k}")
+            right.plot(np.arange(1, len(loss) + 1), loss, "o-", ms=3, lw=1.3, color=f"C{index}")
         handles.append(line)
     left.set(yscale="log", xlabel="layer, from the image to the logits", ylabel="‖d loss / d kernel‖ before training")
     right.set(xlabel="epoch", ylabel="training loss")
@@ -219,15 +199,15 @@ def gradients_and_losses(
 def accuracy_vs_ensemble_size(
     accuracy: Mapping[int, Sequence[float]], *, measure: str = "test accuracy", title: str = ""
 ) -> "Figure":
-    """Accuracy against how many networks answer together: the mean over all choices of so many, and the range.
+    """Plot ensemble accuracy against the number of members: mean and range over all subsets of each size.
 
     Args:
-        accuracy: for each number of networks, that of every choice of so many; with 1, of each network alone.
-        measure: what it is.
-        title: above all.
+        accuracy: accuracies by ensemble size, one per subset of that size; size 1 holds the single networks.
+        measure: label of the accuracy axis.
+        title: figure title.
 
     Raises:
-        InputError: there is nothing for one network alone.
+        InputError: if ``accuracy[1]`` is missing or empty.
 
     Lecture row 004-16.
 
@@ -239,15 +219,15 @@ def accuracy_vs_ensemble_size(
     from matplotlib.ticker import MaxNLocator
 
     if not accuracy.get(1):
-        raise InputError("the accuracy of each network alone, under 1, is wanted")
-    counts = sorted(accuracy)
-    means, least, most = ([float(of(accuracy[count])) for count in counts] for of in (np.mean, np.min, np.max))
+        raise InputError("accuracy must have the key 1, the accuracies of the single networks")
+    sizes = sorted(accuracy)
+    means, minima, maxima = ([float(reduce(accuracy[size])) for size in sizes] for reduce in (np.mean, np.min, np.max))
     figure = Figure(figsize=(5.6, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.plot(counts, means, "o-", ms=5, color="tab:blue", label="together, mean of all choices")
-    axes.fill_between(counts, least, most, color="tab:blue", alpha=0.15, lw=0, label="from the worst to the best")
-    alone = f"one alone, mean: {means[0]:.4f}"
-    axes.axhline(means[0], color="tab:orange", ls="--", label=alone)
+    axes.plot(sizes, means, "o-", ms=5, color="tab:blue", label="together, mean of all choices")
+    axes.fill_between(sizes, minima, maxima, color="tab:blue", alpha=0.15, lw=0, label="from the worst to the best")
+    baseline_label = f"one alone, mean: {means[0]:.4f}"
+    axes.axhline(means[0], color="tab:orange", ls="--", label=baseline_label)
     axes.set(xlabel="networks together", ylabel=literal(measure))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -260,15 +240,15 @@ def accuracy_vs_ensemble_size(
 def accuracy_vs_num_samples(
     results: Mapping[str, Mapping[int, Sequence[float]]], *, measure: str = "test accuracy", title: str = ""
 ) -> "Figure":
-    """Accuracy against the number of training samples: each network's mean over seeds, with its standard deviation.
+    """Plot accuracy against the number of training samples: mean and standard deviation over seeds.
 
     Args:
-        results: for each network and number of samples, the accuracy of each seed.
-        measure: what it is.
-        title: above all.
+        results: accuracies by network and number of samples, one per seed.
+        measure: label of the accuracy axis.
+        title: figure title.
 
     Raises:
-        InputError: there is no network.
+        InputError: if ``results`` is empty.
 
     Lecture row 004-03.
 
@@ -282,10 +262,10 @@ def accuracy_vs_num_samples(
         raise InputError("there is no network to show")
     figure = Figure(figsize=(5.2, 3.6), dpi=120, layout="constrained")
     axes = figure.subplots()
-    for name, found in results.items():
-        samples = sorted(found)
-        means = [float(np.mean(found[count])) for count in samples]
-        deviations = [float(np.std(found[count], ddof=1)) if len(found[count]) > 1 else 0.0 for count in samples]
+    for name, by_count in results.items():
+        samples = sorted(by_count)
+        means = [float(np.mean(by_count[count])) for count in samples]
+        deviations = [float(np.std(by_count[count], ddof=1)) if len(by_count[count]) > 1 else 0.0 for count in samples]
         axes.errorbar(samples, means, deviations, fmt="o-", ms=4, capsize=3, label=literal(name))
     axes.set(xscale="log", xlabel="training samples", ylabel=literal(measure))
     axes.grid(alpha=0.3)

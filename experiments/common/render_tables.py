@@ -1,10 +1,10 @@
-"""Render the tables of ``experiments/`` from the records, and the sentence in each study's docstring.
+"""Render the tables of ``experiments/``, and the "Measured" paragraph of each docstring, from the records.
 
-    python experiments/common/render_tables.py  # after a study ran with --record, or a lecture's row got a test
+    python experiments/common/render_tables.py  # after a run with --record, or a new test of a lecture row
 
-It writes ``experiments/README.md`` (what each study claims and what it measured, from the JSON files in ``results/``),
-``experiments/LECTURES.md`` (for each row of the five lectures, the tests and studies that name it) and the paragraph
-"Measured …" of every study that has a record. A test holds all of them equal to what this would write.
+It writes ``experiments/README.md`` (claim and result of each experiment, from the JSON files in ``results/``),
+``experiments/LECTURES.md`` (the tests and experiments of each row of the five lectures) and the paragraph "Measured …"
+of every recorded experiment. Tests check that all of them are up to date.
 """
 
 import ast
@@ -28,8 +28,8 @@ ROW = re.compile(r"\b(00[0-4])-(\d\d)\b")
 WIDTH = 120
 
 
-class Script(NamedTuple):
-    """A study: its file, what its docstring says, and what it recorded."""
+class Experiment(NamedTuple):
+    """An experiment: its file, its docstring, and its recorded report or None."""
 
     path: Path
     doc: str
@@ -37,142 +37,148 @@ class Script(NamedTuple):
 
     @property
     def claim(self) -> str:
-        """The docstring's first paragraph."""
+        """First paragraph of the docstring."""
         return " ".join(self.doc.split("\n\n")[0].split())
 
 
-def scripts() -> list[Script]:
-    """Every study there is, by name; a file that is a part of another has no ``__main__`` and is none."""
-    found = []
+def load_experiments() -> list[Experiment]:
+    """Return all experiments, sorted by name: the files in ``experiments/`` with a ``__main__`` block."""
+    experiments = []
     for path in sorted(EXPERIMENTS.glob("*.py")):
         source, record = path.read_text(), path.parent / "results" / f"{path.stem}.json"
         if '__name__ == "__main__"' in source:
-            said = json.loads(record.read_text()) if record.exists() else None
-            found.append(Script(path, ast.get_docstring(ast.parse(source)) or "", said))
-    return found
+            report = json.loads(record.read_text()) if record.exists() else None
+            experiments.append(Experiment(path, ast.get_docstring(ast.parse(source)) or "", report))
+    return experiments
 
 
-def readme(studies: list[Script]) -> str:
-    """``experiments/README.md``."""
-    head = """# Experiments
+def render_readme(experiments: list[Experiment]) -> str:
+    """Render ``experiments/README.md``."""
+    header = """# Experiments
 
-Each script is a claim with its evidence: its docstring has the claim, the lectures' rows, the commands and what came of
-them; it leaves its results as JSON and its figures in `runs/`. Numbers are means ± standard deviations over seeds;
-choices were made on validation images, and test images were scored once.
+Each script measures a claim. Its docstring states the claim, the lecture rows, the commands and the result. A run
+writes its results as JSON, and its figures, to `runs/`. Numbers are means ± standard deviations over seeds. Choices
+were made on validation images; test images were scored once.
 
 ```bash
 pip install -e ".[experiments]"
 python experiments/pooling.py --help
-python experiments/pooling.py --smoke      # seconds, to see that it runs
-python experiments/pooling.py              # the real thing
+python experiments/pooling.py --smoke      # seconds: checks that it runs
+python experiments/pooling.py              # the full experiment
 ```
 
-This page is made by `python experiments/common/render_tables.py` of the JSON files in [`results/`](results/), which the
-studies wrote with `--record`. Time is that of the processor, both cores together, and where a GPU did the work that of
-the clock. Where each row of the lectures is shown, tests included, is in [LECTURES.md](LECTURES.md).
+`python experiments/common/render_tables.py` writes this page from the JSON files in [`results/`](results/), which
+`--record` saves. Times are processor times, summed over both cores; of GPU runs they are wall-clock times.
+[LECTURES.md](LECTURES.md) lists the tests and experiments of each lecture row.
 
-| study | claim | measured, and its figure | seeds | time |
+| experiment | claim | measured, with figure | seeds | time |
 |---|---|---|---|---|
 """
-    return head + "".join(f"| {' | '.join(row_of(study))} |\n" for study in studies)
+    return header + "".join(f"| {' | '.join(table_row(experiment))} |\n" for experiment in experiments)
 
 
-def row_of(study: Script) -> list[str]:
-    name, record = study.path.stem, study.record
+def table_row(experiment: Experiment) -> list[str]:
+    name, record = experiment.path.stem, experiment.record
     link = f"[`{name}`]({name}.py)"
     if record is None:
-        return [link, cell(study.claim), "not recorded here: see its docstring", "", ""]
-    picture = f"results/{name}.png"
-    shown = f'<br><br><a href="{picture}"><img src="{picture}" width="360" alt="{name}"></a>'
-    figure = shown if (EXPERIMENTS / picture).exists() else ""
-    seeds = str(record["config"].get("num_seeds", ""))  # what trains nothing has none
-    return [link, cell(study.claim), cell(record["summary"]) + figure, seeds, time_of(record)]
+        return [link, markdown_cell(experiment.claim), "not recorded: see the docstring", "", ""]
+    image = f"results/{name}.png"
+    figure_html = f'<br><br><a href="{image}"><img src="{image}" width="360" alt="{name}"></a>'
+    figure = figure_html if (EXPERIMENTS / image).exists() else ""
+    seeds = str(record["config"].get("num_seeds", ""))  # absent if nothing is trained
+    return [
+        link,
+        markdown_cell(experiment.claim),
+        markdown_cell(record["summary"]) + figure,
+        seeds,
+        format_time(record),
+    ]
 
 
-def cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     return text.replace("``", "`").replace("|", "\\|")
 
 
-def time_of(record: dict[str, Any]) -> str:
+def format_time(record: dict[str, Any]) -> str:
     seconds = record["seconds" if record["device"].startswith("gpu") else "cpu_seconds"]
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def with_measured(source: str, record: dict[str, Any]) -> str:
-    """A study's source, with what it recorded as the paragraph "Measured …" of its docstring."""
+def update_measured(source: str, record: dict[str, Any]) -> str:
+    """Return the source of an experiment with the record in the paragraph "Measured …" of its docstring."""
     seeds = record["config"].get("num_seeds")
     trained = "" if seeds is None else " with one seed" if seeds == 1 else f" with {seeds} seeds"
     kind = "" if record["device"].startswith("gpu") else " of processor time"
-    machine = f"{record['device']}, jax {record['versions']['jax']}, {time_of(record)}{kind}"
+    machine = f"{record['device']}, jax {record['versions']['jax']}, {format_time(record)}{kind}"
     paragraph = textwrap.fill(f"Measured{trained} ({machine}): {record['summary']}", WIDTH, break_long_words=False)
     return re.sub(r"^Measured.*?(?=\n\n)", lambda _: paragraph, source, count=1, flags=re.MULTILINE | re.DOTALL)
 
 
 @functools.cache
-def places() -> dict[str, list[str]]:
-    """For each row of the lectures, links to the studies and the tests that name it."""
+def links_by_row() -> dict[str, list[str]]:
+    """Return links to the experiments and tests of each lecture row."""
     rows: dict[str, str] = json.loads((TESTS / "lectures" / "claims.json").read_text())
-    found: dict[str, list[str]] = {row: [] for row in rows}
-    for study in scripts():
-        for row in dict.fromkeys("-".join(each) for each in ROW.findall(study.doc)):
-            found[row].append(f"[`{study.path.name}`]({study.path.name})")
+    links: dict[str, list[str]] = {row: [] for row in rows}
+    for experiment in load_experiments():
+        for row in dict.fromkeys("-".join(groups) for groups in ROW.findall(experiment.doc)):
+            links[row].append(f"[`{experiment.path.name}`]({experiment.path.name})")
     for path in sorted(TESTS.rglob("test_*.py")):
         source = path.read_text()
         for function in ast.walk(ast.parse(source)):
             if isinstance(function, ast.FunctionDef) and function.name.startswith("test_"):
-                for row in rows_of(function.name, ast.get_source_segment(source, function) or ""):
+                for row in lecture_rows(function.name, ast.get_source_segment(source, function) or ""):
                     link = f"../{path.relative_to(PROJECT).as_posix()}"
-                    found[row].append(f"[`{path.stem}::{function.name}`]({link})")
-    return found
+                    links[row].append(f"[`{path.stem}::{function.name}`]({link})")
+    return links
 
 
-def rows_of(name: str, source: str) -> list[str]:
-    """The rows that a test names: ``test_000_11_and_12_pooling…`` in its name, others in its text.
+def lecture_rows(name: str, source: str) -> list[str]:
+    """Return the lecture rows of a test: ``test_000_11_and_12_pooling…`` in its name, others in its source.
 
-    >>> rows_of("test_000_11_and_12_pooling", "def test_000_11_and_12_pooling(): 'see 001-11'")
+    >>> lecture_rows("test_000_11_and_12_pooling", "def test_000_11_and_12_pooling(): 'see 001-11'")
     ['000-11', '000-12', '001-11']
     """
-    named = re.match(r"test_(00[0-4])((?:_\d\d|_and(?=_\d\d))+)", name)
-    own = [f"{named[1]}-{number}" for number in re.findall(r"\d\d", named[2])] if named else []
-    return list(dict.fromkeys([*own, *("-".join(each) for each in ROW.findall(source))]))
+    match = re.match(r"test_(00[0-4])((?:_\d\d|_and(?=_\d\d))+)", name)
+    from_name = [f"{match[1]}-{number}" for number in re.findall(r"\d\d", match[2])] if match else []
+    return list(dict.fromkeys([*from_name, *("-".join(groups) for groups in ROW.findall(source))]))
 
 
-def lectures() -> str:
-    """``experiments/LECTURES.md``."""
+def render_lectures() -> str:
+    """Render ``experiments/LECTURES.md``."""
     rows: dict[str, str] = json.loads((TESTS / "lectures" / "claims.json").read_text())
     lines = [
         "# The five lectures, row by row",
         "",
-        "What each lecture says, and the tests and studies that show it. Where a lecture errs, its test says so.",
-        "Made by `python experiments/common/render_tables.py`; a test fails when a row is shown nowhere.",
+        "Statements of the lectures, and the tests and experiments that check them. Tests point out errors in them.",
+        "Written by `python experiments/common/render_tables.py`; a test fails if a row has no check.",
     ]
-    lecture, found = None, places()
-    for row, said in rows.items():
+    lecture, links = None, links_by_row()
+    for row, statement in rows.items():
         if row[:3] != lecture:
             lecture = row[:3]
             lines += [
                 "",
                 f"## {lecture}: {LECTURES[lecture]}",
                 "",
-                "| row | the lecture says | where |",
+                "| row | statement of the lecture | tests and experiments |",
                 "|---|---|---|",
             ]
-        lines.append(f"| {row} | {cell(said)} | {'<br>'.join(found[row])} |")
+        lines.append(f"| {row} | {markdown_cell(statement)} | {'<br>'.join(links[row])} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    studies = scripts()
-    for study in studies:
-        if study.record is not None:
-            study.path.write_text(with_measured(study.path.read_text(), study.record))
-    studies = scripts()  # again, with what was written just now
-    (EXPERIMENTS / "README.md").write_text(readme(studies))
-    (EXPERIMENTS / "LECTURES.md").write_text(lectures())
-    missing = [study.path.stem for study in studies if study.record is None]
-    nowhere = [row for row, found in places().items() if not found]
-    print(f"{len(studies)} studies; without a record: {', '.join(missing) or 'none'}")
-    print(f"rows of the lectures that are shown nowhere: {', '.join(nowhere) or 'none'}")
+    experiments = load_experiments()
+    for experiment in experiments:
+        if experiment.record is not None:
+            experiment.path.write_text(update_measured(experiment.path.read_text(), experiment.record))
+    experiments = load_experiments()  # read again, with the updated docstrings
+    (EXPERIMENTS / "README.md").write_text(render_readme(experiments))
+    (EXPERIMENTS / "LECTURES.md").write_text(render_lectures())
+    missing = [experiment.path.stem for experiment in experiments if experiment.record is None]
+    unchecked = [row for row, links in links_by_row().items() if not links]
+    print(f"experiments: {len(experiments)}; without a record: {', '.join(missing) or 'none'}")
+    print(f"lecture rows without a test or an experiment: {', '.join(unchecked) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""A study: a script that measures one claim. What all of them share is here: options, progress, what is left behind.
+"""Run an experiment: command-line options, progress, results and figures.
 
-A script in ``experiments/`` has a docstring (the claim, its lecture rows, the commands), options, and two functions:
+An experiment is a script in ``experiments/`` that measures one claim. It has a docstring (the claim, its lecture rows,
+the commands), options, and two functions:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Config(Study):                            # or StudyOptions, if it trains nothing
-        SMOKE = {"dataset": "digits"}               # what --smoke makes of the options
+    class Config(Study):                            # or StudyOptions, if nothing is trained
+        SMOKE = {"dataset": "digits"}               # options that --smoke overrides
         dataset: str = "mnist"
 
-    def measure(config, progress) -> StudyResult:   # the work
-    def summarize_results(results) -> str:          # one sentence, made of the results alone
+    def measure(config, progress) -> StudyResult:   # run the experiment
+    def summarize_results(results) -> str:          # one sentence, computed from the results alone
 
     if __name__ == "__main__":
         run_study(Config, measure, summarize_results)
 
-It leaves ``runs/NAME/NAME.json`` and its figures; ``--record`` puts the JSON and the first figure into
-``experiments/results/`` too, from which ``experiments/common/render_tables.py`` makes the table of all studies.
+A run writes ``runs/NAME/NAME.json`` and the figures. ``--record`` also copies the JSON and the first figure to
+``experiments/results/``, from which ``experiments/common/render_tables.py`` renders the table of all experiments.
 """
 
 import dataclasses
@@ -43,45 +44,45 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Item = TypeVar("Item")
-COLORS = 128  # of a recorded figure: what is kept in the repository is small
+COLORS = 128  # palette size of a recorded figure, which keeps the repository small
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """Options that every study has; one that trains nothing has no more."""
+    """Options of every experiment."""
 
     SMOKE: ClassVar[Mapping[str, Any]] = {}
 
     smoke: bool = False
-    """Seconds instead of minutes, to see that it runs: no evidence."""
+    """Run for seconds instead of minutes, to check the script; the numbers are not evidence."""
     record: bool = False
-    """Put the results and the first figure into experiments/results too."""
+    """Also save the results and the first figure in experiments/results."""
     output_dir: Path | None = None
-    """Folder for what is found; by default runs/ and the script's name."""
+    """Output folder; by default runs/ and the script's name."""
 
     def reduced(self) -> Self:
-        """What ``--smoke`` makes of the options.
+        """Return the options with the ``SMOKE`` overrides if ``smoke`` is set.
 
         Raises:
-            InputError: options that cannot go together.
+            InputError: if ``smoke`` and ``record`` are both set.
         """
         if self.smoke and self.record:
-            raise InputError("--smoke is no evidence, so there is nothing to --record: leave one out")
+            raise InputError("--smoke and --record cannot be combined: a smoke run is not evidence")
         return dataclasses.replace(self, **self.SMOKE) if self.smoke else self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study(StudyOptions):
-    """Options of a study that trains networks."""
+    """Options of an experiment that trains networks."""
 
     num_seeds: int = 3
-    """Trainings of each kind, from seed 0 on; what is told is their mean ± standard deviation."""
+    """Number of seeds per network, from 0 on; results are means ± standard deviations."""
 
     def reduced(self) -> Self:
-        """What ``--smoke`` makes of the options.
+        """Return the options with the ``SMOKE`` overrides if ``smoke`` is set.
 
         Raises:
-            InputError: options that cannot go together, or no seed.
+            InputError: if ``smoke`` and ``record`` are both set, or ``num_seeds < 1``.
         """
         if self.num_seeds < 1:
             raise InputError(f"num_seeds={self.num_seeds} should be at least 1")
@@ -89,15 +90,15 @@ class Study(StudyOptions):
 
 
 class StudyResult(NamedTuple):
-    """What a study found."""
+    """Results, figures and tables of an experiment."""
 
-    results: dict[str, Any]  # what JSON can hold
-    figures: "Mapping[str, Figure]"  # by name; the first is the study's picture
-    tables: "Sequence[Table]" = ()  # for people, printed
+    results: dict[str, Any]  # JSON-serializable
+    figures: "Mapping[str, Figure]"  # by name; the first is the one that --record saves
+    tables: "Sequence[Table]" = ()  # printed to the terminal
 
 
 class Progress:
-    """How many of the things there are to do are done, which one is under way, and how far it is.
+    """Progress bar over the items of an experiment, with the fraction of the current item.
 
     >>> with Progress() as progress:
     ...     for name in progress.track(["a", "b"], "training {}"):
@@ -107,7 +108,7 @@ class Progress:
     def __enter__(self) -> Self:
         self._bar = progress_bar("elapsed", stderr=True)
         self._task = self._bar.add_task("", total=None)
-        self._begun, self._total = 0, 0
+        self._num_started, self._total = 0, 0
         self._bar.start()
         return self
 
@@ -117,26 +118,26 @@ class Progress:
         self._bar.stop()
 
     def expect(self, count: int) -> None:
-        """There are so many more things to do."""
+        """Increase the total by ``count`` items."""
         self._total += count
         self._bar.update(self._task, total=self._total)
 
-    def __call__(self, what: str) -> None:
-        """The thing before is done, and this one begins."""
-        self._begun += 1
-        if self._begun > self._total:
+    def __call__(self, description: str) -> None:
+        """Finish the current item and start the next one, with this description."""
+        self._num_started += 1
+        if self._num_started > self._total:
             self.expect(1)
-        self._bar.update(self._task, description=what, completed=self._begun - 1)
+        self._bar.update(self._task, description=description, completed=self._num_started - 1)
 
-    def set_fraction(self, done: float) -> None:
-        """So much of the thing that is under way is done, from 0 to 1."""
-        self._bar.update(self._task, completed=max(0, self._begun - 1) + done)
+    def set_fraction(self, fraction: float) -> None:
+        """Set the completed fraction of the current item, from 0 to 1."""
+        self._bar.update(self._task, completed=max(0, self._num_started - 1) + fraction)
 
-    def track(self, items: Sequence[Item], what: str = "{}") -> Iterator[Item]:
-        """Every item, told as it begins: ``what`` with the item in it."""
+    def track(self, items: Sequence[Item], description: str = "{}") -> Iterator[Item]:
+        """Yield each item and show ``description.format(item)`` while it is processed."""
         self.expect(len(items))
         for item in items:
-            self(what.format(item))
+            self(description.format(item))
             yield item
 
 
@@ -145,16 +146,16 @@ def run_study(
     measure: Callable[..., StudyResult],
     summarize_results: Callable[[dict[str, Any]], str],
 ) -> dict[str, Any]:
-    """Read the command line, measure, write what was found, and tell it.
+    """Parse the command line, run the experiment, save its results and print a summary.
 
     Args:
-        options: of the study, a frozen dataclass.
-        measure: ``(config, progress) -> StudyResult``; ``progress`` is a :class:`Progress`. It stands in the study's
-            script, whose docstring is the help.
-        summarize_results: ``(results) -> str``, one sentence from nothing but what the JSON holds.
+        options: frozen dataclass of the options.
+        measure: ``(config, progress) -> StudyResult``; ``progress`` is a :class:`Progress`. The docstring of the module
+            that defines it is the help text.
+        summarize_results: ``(results) -> str``, one sentence computed from the JSON results alone.
 
     Returns:
-        What was written. Bad input ends the process with one line and exit code 2, and Ctrl-C with 130.
+        The saved report. Bad input ends the process with one line and exit code 2, Ctrl-C with exit code 130.
     """
     import tyro
 
@@ -163,11 +164,11 @@ def run_study(
     config = tyro.cli(options, prog=path.name, description=script.__doc__)
     try:
         runtime.tune_cpu()
-        with suppress(InputError):  # no home folder: nothing is kept
+        with suppress(InputError):  # without a home folder nothing is cached
             runtime.enable_compilation_cache(cache_dir())
         if config.smoke:
             runtime.enable_fast_compile()
-        return _run(path, config.reduced(), measure, summarize_results)
+        return _measure_and_write(path, config.reduced(), measure, summarize_results)
     except InputError as error:
         terminal.tell_error(f"error: {error}", program=path.name)
         sys.exit(2)
@@ -176,82 +177,82 @@ def run_study(
         sys.exit(terminal.INTERRUPTED)
 
 
-def _run(
+def _measure_and_write(
     path: Path, config: Any, measure: Callable[..., StudyResult], summarize_results: Callable[..., str]
 ) -> dict[str, Any]:
     name = path.stem
     folder = config.output_dir or Path("runs") / name
     make_folder(folder)
-    started = time.perf_counter(), time.process_time()
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
     with Progress() as progress:
-        found = measure(config, progress)
-    # As JSON has them, so that the sentence is the same when it is made of the file.
-    results = from_dict(to_json(found.results, default=_plain), name="the results")
+        result = measure(config, progress)
+    # Round-trip through JSON, so that the summary can be recomputed from the file.
+    results = from_dict(to_json(result.results, default=_to_json_value), name="the results")
     report = {
         "name": name,
         "summary": "",
         "num_seeds": getattr(config, "num_seeds", 1),
-        "seconds": round(time.perf_counter() - started[0], 1),
-        "cpu_seconds": round(time.process_time() - started[1], 1),
+        "seconds": round(time.perf_counter() - wall_start, 1),
+        "cpu_seconds": round(time.process_time() - cpu_start, 1),
         "device": runtime.device_name(),
         "versions": runtime.versions(),
         "command": shlex.join([path.name, *_without_output_dir(sys.argv[1:])]),
         "config": dataclasses.asdict(config) | {"output_dir": str(folder)},
         "results": results,
     }
-    write_json(folder / f"{name}.json", report)  # first: a mistake in a sentence or a picture should not cost the work
+    write_json(folder / f"{name}.json", report)  # first: an error in the summary or a figure must not lose the results
     report["summary"] = summarize_results(results)
     write_json(folder / f"{name}.json", report)
-    for title, figure in found.figures.items():
+    for title, figure in result.figures.items():
         save_figure(figure, folder / f"{title}.png")
-    for table in found.tables:
+    for table in result.tables:
         terminal.console().print(table)
     terminal.tell("", report["summary"])
     terminal.tell(f"{report['seconds']:.0f} s, {report['cpu_seconds']:.0f} s of processor time, on {report['device']}")
-    saved = [f"{folder}: {', '.join(sorted(each.name for each in folder.iterdir()))}"]
+    saved = [f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}"]
     if config.record:
-        saved.append(str(_record(path, folder, report, next(iter(found.figures), None))))
-    terminal.tell(*(f"saved in {place}" for place in saved))
+        saved.append(str(_record(path, folder, report, next(iter(result.figures), None))))
+    terminal.tell(*(f"saved in {line}" for line in saved))
     return report
 
 
-def _plain(value: Any) -> Any:
-    """Numbers of numpy and jax as JSON has them, and what else there is as its name."""
+def _to_json_value(value: Any) -> Any:
+    """Convert numpy and jax arrays to JSON values, and other objects to strings."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _without_output_dir(arguments: Sequence[str]) -> list[str]:
-    """A command line without where its results go.
+    """Remove ``--output-dir`` from a command line.
 
-    >>> _without_output_dir(["--output-dir", "/home/me/found", "--smoke", "--output-dir=here"])
+    >>> _without_output_dir(["--output-dir", "/home/me/out", "--smoke", "--output-dir=here"])
     ['--smoke']
     """
-    kept, skip = [], False
+    remaining, skip = [], False
     for argument in arguments:
         if not skip and argument != "--output-dir" and not argument.startswith("--output-dir="):
-            kept.append(argument)
+            remaining.append(argument)
         skip = argument == "--output-dir"
-    return kept
+    return remaining
 
 
 def _record(script: Path, folder: Path, report: dict[str, Any], figure: str | None) -> Path:
-    """Put the results where the repository keeps them, with the study's picture in few colours."""
+    """Save the report and the figure, reduced to ``COLORS`` colors, in ``experiments/results``."""
     results = script.parent / "results"
     make_folder(results)
-    # Where it was written, and by whom, is nobody's business.
+    # Leave the output folder out: it may contain a user name.
     write_json(results / f"{script.stem}.json", report | {"config": report["config"] | {"output_dir": None}})
     if figure is not None:
         from PIL import Image
 
         with open_image(folder / f"{figure}.png") as image:
-            few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+            quantized = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
         with writing(results / f"{script.stem}.png") as file:
-            few.save(file, "PNG", optimize=True)
+            quantized.save(file, "PNG", optimize=True)
     return results / f"{script.stem}.json"
 
 
 def mean_std(values: Sequence[float], digits: int = 4) -> str:
-    """The mean of several trainings ± their standard deviation; of one, its value.
+    """Format mean ± sample standard deviation; a single value is formatted alone.
 
     >>> mean_std([0.5, 0.75, 1.0], 2), mean_std([0.98765])
     ('0.75 ± 0.25', '0.9877')
@@ -261,12 +262,12 @@ def mean_std(values: Sequence[float], digits: int = 4) -> str:
 
 
 def results_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
-    """What people are shown: the first column is a name, the others are numbers, to the right.
+    """Build a table whose first column holds names and whose other columns hold right-aligned numbers.
 
     >>> results_table("", ["network", "accuracy"], [("cnn", "0.99")]).row_count
     1
     """
-    made = new_table(title, headings[0], numbers=headings[1:])
+    table = new_table(title, headings[0], numbers=headings[1:])
     for row in rows:
-        made.add_row(*map(str, row))
-    return made
+        table.add_row(*map(str, row))
+    return table

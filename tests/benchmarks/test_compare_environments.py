@@ -1,4 +1,4 @@
-"""``benchmarks/compare_environments.py``: its environments, its ratios, and a race from end to end."""
+"""``benchmarks/compare_environments.py``: environments, ratios, and an end-to-end run."""
 
 import json
 import subprocess
@@ -19,22 +19,22 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-def test_two_environments_take_turns(tmp_path):
-    """Of which one sets a variable for itself, and so has another version of what it is asked for."""
-    file = tmp_path / "times.json"
+def test_two_environments_are_interleaved(tmp_path):
+    """One environment sets a variable with ``env``."""
+    json_path = tmp_path / "times.json"
     other = f"env XLA_FLAGS=--xla_backend_optimization_level=1 {sys.executable}"
-    options = ["--models", "mlp", "--mode", "step", "--rounds", "2", "--json", str(file)]
-    done = run(f"one={sys.executable}", f"other={other}", *options)
-    assert done.returncode == 0, done.stderr
-    assert f"one: python {sys.version.split()[0]}, jax {jax.__version__}" in done.stdout
-    assert "mlp: a training step" in done.stdout and done.stdout.endswith(f"saved in {file}\n")
-    times = json.loads(file.read_text())["milliseconds"]["mlp"]
+    options = ["--models", "mlp", "--mode", "step", "--rounds", "2", "--json", str(json_path)]
+    completed = run(f"one={sys.executable}", f"other={other}", *options)
+    assert completed.returncode == 0, completed.stderr
+    assert f"one: python {sys.version.split()[0]}, jax {jax.__version__}" in completed.stdout
+    assert "mlp: a training step" in completed.stdout and completed.stdout.endswith(f"saved in {json_path}\n")
+    times = json.loads(json_path.read_text())["milliseconds"]["mlp"]
     assert [*times] == ["one, jaxconv step", "other, jaxconv step"]
     assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in times.values())
 
 
-def test_a_ratio_is_that_of_the_same_round():
-    """A slow second round, which meets both, is no difference between them."""
+def test_table_ratio_is_median_of_rounds():
+    """A slow second round affects both environments and cancels in the ratio."""
     text = compare_environments.table("mlp", {"one": [1.0, 8.0, 1.0], "other": [2.0, 16.0, 1.5]})
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     assert lines == [
@@ -43,13 +43,13 @@ def test_a_ratio_is_that_of_the_same_round():
     ]
 
 
-@pytest.mark.parametrize("words", [(), ("python",), ("=python",), ("a=",), ("a=python", "a=python3")])
-def test_an_environment_is_a_name_and_a_command(words):
+@pytest.mark.parametrize("arguments", [(), ("python",), ("=python",), ("a=",), ("a=python", "a=python3")])
+def test_parse_environments_rejects_invalid_arguments(arguments):
     with pytest.raises(InputError, match=r"NAME=COMMAND"):
-        compare_environments.read_environments(words)
+        compare_environments.parse_environments(arguments)
 
 
-def test_an_environment_without_jax_is_an_error_of_one_line():
-    done = run("none=python-that-is-not-there", "--models", "mlp")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "compare_environments: none: python-that-is-not-there does not run" in done.stderr
+def test_missing_environment_exits_with_one_line():
+    completed = run("none=python-that-is-not-there", "--models", "mlp")
+    assert completed.returncode == 1 and completed.stderr.count("\n") == 1
+    assert "compare_environments: none: python-that-is-not-there does not run" in completed.stderr

@@ -1,4 +1,4 @@
-"""The pictures that are painted, and what becomes of a name that is none."""
+"""Images of experiments/style_transfer.py."""
 
 import sys
 
@@ -9,27 +9,27 @@ import style_transfer
 from jaxconv import InputError
 
 
-@pytest.mark.parametrize("name", sorted(style_transfer.MADE))
-def test_patterns_are_made_anew(name):
-    colour, grey = style_transfer.picture(name, 24, 3), style_transfer.picture(name, 24, 1)
-    assert colour.shape == (24, 24, 3) and colour.dtype == np.float32
-    assert 0 <= colour.min() < 0.2 and 0.8 < colour.max() <= 1
-    np.testing.assert_allclose(grey[..., 0], colour.mean(axis=-1), rtol=1e-6)
+@pytest.mark.parametrize("name", sorted(style_transfer.PATTERNS))
+def test_load_picture_generates_patterns(name):
+    color, gray = style_transfer.load_picture(name, 24, 3), style_transfer.load_picture(name, 24, 1)
+    assert color.shape == (24, 24, 3) and color.dtype == np.float32
+    assert 0 <= color.min() < 0.2 and 0.8 < color.max() <= 1
+    np.testing.assert_allclose(gray[..., 0], color.mean(axis=-1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(style_transfer.PICTURES))
-def test_photographs_are_scikit_images(name):
-    pictures = pytest.importorskip("skimage.data")
+def test_load_picture_crops_skimage_images(name):
+    skimage_data = pytest.importorskip("skimage.data")
     source, (left, top, size) = style_transfer.PICTURES[name]
-    whole = getattr(pictures, source)()
-    assert 0 <= left and left + size <= whole.shape[1] and 0 <= top and top + size <= whole.shape[0]
-    part = whole[top : top + size, left : left + size] / 255
-    part = part if part.ndim == 3 else part[..., None] * np.ones(3)
-    np.testing.assert_allclose(style_transfer.picture(name, size, 3), part, atol=1e-6)
-    assert style_transfer.picture(name, 20, 1).shape == (20, 20, 1)
+    original = getattr(skimage_data, source)()
+    assert 0 <= left and left + size <= original.shape[1] and 0 <= top and top + size <= original.shape[0]
+    crop = original[top : top + size, left : left + size] / 255
+    crop = crop if crop.ndim == 3 else crop[..., None] * np.ones(3)
+    np.testing.assert_allclose(style_transfer.load_picture(name, size, 3), crop, atol=1e-6)
+    assert style_transfer.load_picture(name, 20, 1).shape == (20, 20, 1)
 
 
-def test_without_scikit_image_it_says_what_brings_it(monkeypatch):
+def test_missing_skimage_names_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(InputError, match=r"gravel is scikit-image's: .*jaxconv\[experiments\].* rings, stripes"):
-        style_transfer.picture("gravel", 20, 3)
+    with pytest.raises(InputError, match=r"gravel needs scikit-image: .*jaxconv\[experiments\].* rings, stripes"):
+        style_transfer.load_picture("gravel", 20, 3)

@@ -1,4 +1,4 @@
-"""The networks, images and choices of every study, without training: a mistake here stays green in ``--smoke``."""
+"""Networks, splits and choices of every experiment, without training: ``--smoke`` does not detect errors in them."""
 
 import dataclasses
 import hashlib
@@ -36,19 +36,21 @@ def hashes(images):
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """Every training, and all images that were scored, moved or distorted; nothing is trained."""
+def calls(monkeypatch):
+    """Replace training and evaluation by functions that log their arguments."""
     log = SimpleNamespace(fits=[], evaluated=[], moved=[], distorted=[])
 
     def fit(model, examples, validation, *, seed, **options):
-        several = not isinstance(seed, int)
+        is_multi_seed = not isinstance(seed, int)
         init = lambda key: model.init(key, examples[0].shape[1:])  # noqa: E731
-        keys = jnp.stack([jax.random.key(s) for s in seed]) if several else jax.random.key(seed)
-        params, state = (jax.vmap(init) if several else init)(keys)
-        members = [jax.tree.map(lambda leaf, i=i: leaf[i], (params, state)) for i in range(len(seed) if several else 0)]
-        right = len(log.fits) * 37 % 101 / 101  # differs from training to training
-        record = {"epoch": 1, "loss": 1.0, "accuracy": right, "val_accuracy": right, "val_loss": 1.0}
-        if several:
+        keys = jnp.stack([jax.random.key(s) for s in seed]) if is_multi_seed else jax.random.key(seed)
+        params, state = (jax.vmap(init) if is_multi_seed else init)(keys)
+        members = [
+            jax.tree.map(lambda leaf, i=i: leaf[i], (params, state)) for i in range(len(seed) if is_multi_seed else 0)
+        ]
+        accuracy = len(log.fits) * 37 % 101 / 101  # differs between calls
+        record = {"epoch": 1, "loss": 1.0, "accuracy": accuracy, "val_accuracy": accuracy, "val_loss": 1.0}
+        if is_multi_seed:
             record["per_seed"] = [record] * len(seed)
         log.fits.append(
             SimpleNamespace(
@@ -76,7 +78,7 @@ def seen(monkeypatch):
         log.moved.append(images)
         return [ShiftResult(s, 0.5, 0.5, 0.1) for s in shifts]
 
-    def robust(model, params, state, images, labels, *, corruptions, **options):
+    def corruption_accuracy(model, params, state, images, labels, *, corruptions, **options):
         log.distorted.append(images)
         return {d: [(explain.CORRUPTIONS[d].identity, 1.0), (1.5, 0.5)] for d in corruptions}
 
@@ -84,77 +86,77 @@ def seen(monkeypatch):
     monkeypatch.setattr(train, "fit_seeds", fit_seeds)
     monkeypatch.setattr(train, "evaluate", evaluate)
     monkeypatch.setattr(explain, "translation_test", translation_test)
-    monkeypatch.setattr(explain, "corruption_accuracy", robust)
+    monkeypatch.setattr(explain, "corruption_accuracy", corruption_accuracy)
     return log
 
 
-def measured(study, **changes):
-    config = dataclasses.replace(study.Config(smoke=True).reduced(), **changes)
+def run_smoke(experiment, **changes):
+    config = dataclasses.replace(experiment.Config(smoke=True).reduced(), **changes)
     with Progress() as progress:
-        return study.measure(config, progress).results
+        return experiment.measure(config, progress).results
 
 
-def check_parts(log, name="digits", input_shape=None):
-    """Trained on training images, chosen on validation images, scored on test images."""
+def check_splits(log, name="digits", input_shape=None):
+    """Check that training, selection and scoring use the training, validation and test split."""
     dataset = data.load(name)
     dataset = dataset.with_min_size(input_shape) if input_shape else dataset
     train_, validation, test = (hashes(getattr(dataset, part).images) for part in ("train", "validation", "test"))
     assert not train_ & test
-    for each in log.fits:
-        assert hashes(each.train) <= train_ and hashes(each.validation) <= validation
+    for fit in log.fits:
+        assert hashes(fit.train) <= train_ and hashes(fit.validation) <= validation
     for images in [*log.evaluated, *log.moved, *log.distorted]:
         assert hashes(images) <= test
 
 
-def test_pooling(seen):
+def test_pooling(calls):
     x = jnp.array([[1.0, 2.0], [3.0, 10.0]])[None, :, :, None]
-    wanted = {"max": 10.0, "mean": 4.0, "L2": np.sqrt(1 + 4 + 9 + 100)}
-    for name, value in wanted.items():
+    expected = {"max": 10.0, "mean": 4.0, "L2": np.sqrt(1 + 4 + 9 + 100)}
+    for name, value in expected.items():
         layer = serial(*pooling.POOLS[name](1))
         assert float(layer.apply(*layer.init(jax.random.key(0), (2, 2, 1)), x)[0].squeeze()) == pytest.approx(value)
-    measured(pooling, pools=tuple(pooling.POOLS), num_seeds=1)
-    check_parts(seen)
-    sizes = dict(zip(pooling.POOLS, (sum(p.size for p in jax.tree.leaves(f.params)) for f in seen.fits), strict=True))
+    run_smoke(pooling, pools=tuple(pooling.POOLS), num_seeds=1)
+    check_splits(calls)
+    sizes = dict(zip(pooling.POOLS, (sum(p.size for p in jax.tree.leaves(f.params)) for f in calls.fits), strict=True))
     assert sizes["max"] == sizes["mean"] == sizes["L2"] == sizes["stride 2"]
 
 
-def test_robustness(seen):
-    measured(robustness, models=("small_cnn",))
-    check_parts(seen)
-    assert seen.distorted
+def test_robustness(calls):
+    run_smoke(robustness, models=("small_cnn",))
+    check_splits(calls)
+    assert calls.distorted
 
 
-def test_ensemble(seen, monkeypatch):
+def test_ensemble(calls, monkeypatch):
     monkeypatch.setattr(train, "predict", lambda model, params, state, images: np.full((len(images), 10), 0.1))
-    found = measured(ensemble, draws=4)
-    check_parts(seen)
-    for results in (found, json.loads((RESULTS / "ensemble.json").read_text())["results"]):
-        best = max(results["search"], key=lambda each: each["val_accuracy"])
+    smoke_results = run_smoke(ensemble, draws=4)
+    check_splits(calls)
+    for results in (smoke_results, json.loads((RESULTS / "ensemble.json").read_text())["results"]):
+        best = max(results["search"], key=lambda setting: setting["val_accuracy"])
         assert {name: best[name] for name in results["chosen"]} == results["chosen"]
 
 
-def test_residual(seen, monkeypatch):
-    monkeypatch.setattr(residual, "gradient_norms", lambda model: lambda *given, **options: {1: 1.0, 2: 1.0, 3: 1.0})
-    monkeypatch.setattr(residual, "zero_block", lambda *given: {"from_identity": 0.0, "gradient_from_identity": 0.0})
-    measured(residual, kinds=("plain", "residual"), depths=(8,))
-    check_parts(seen)
-    plain, shortcuts = seen.fits
+def test_residual(calls, monkeypatch):
+    monkeypatch.setattr(residual, "gradient_norms", lambda model: lambda *args, **options: {1: 1.0, 2: 1.0, 3: 1.0})
+    monkeypatch.setattr(residual, "zero_block", lambda *args: {"from_identity": 0.0, "gradient_from_identity": 0.0})
+    run_smoke(residual, kinds=("plain", "residual"), depths=(8,))
+    check_splits(calls)
+    plain, shortcuts = calls.fits
     assert [sum(name.startswith("res") for name in fit.params) for fit in (plain, shortcuts)] == [0, 3]
     sizes = [sum(p.size for p in jax.tree.leaves(fit.params)) for fit in (plain, shortcuts)]
     assert sizes[0] == sizes[1]
 
 
-def test_translation(seen):
-    measured(translation)
-    check_parts(seen)
-    assert [fit.augment is not None for fit in seen.fits] == [False, False, True, True]
+def test_translation(calls):
+    run_smoke(translation)
+    check_splits(calls)
+    assert [fit.augment is not None for fit in calls.fits] == [False, False, True, True]
 
 
-def test_invariance(seen):
-    measured(invariance)
-    permuted = [fit for fit in seen.fits if not hashes(fit.train) & hashes(data.load("digits").train.images)]
-    assert len(permuted) == 2  # one for each network, and all their images are permuted
-    last = seen.evaluated[-1]
+def test_invariance(calls):
+    run_smoke(invariance)
+    permuted = [fit for fit in calls.fits if not hashes(fit.train) & hashes(data.load("digits").train.images)]
+    assert len(permuted) == 2  # one per network, with all images permuted
+    last = calls.evaluated[-1]
     test = data.load("digits").test.images
     assert not hashes(last) & hashes(test)
     np.testing.assert_array_equal(np.sort(last.reshape(len(last), -1)), np.sort(test.reshape(len(test), -1)))
@@ -165,8 +167,8 @@ def test_lenet():
     for name, make in lenet.NETWORKS.items():
         if name != "1998":
             activation, pool = name.split()
-            found = [part.kind for _, part in make(10).children]
-            assert (found.count(activation), found.count(kinds[pool])) == (4, 2), name
+            layer_kinds = [child.kind for _, child in make(10).children]
+            assert (layer_kinds.count(activation), layer_kinds.count(kinds[pool])) == (4, 2), name
 
 
 def test_features():
@@ -179,7 +181,7 @@ def test_features():
 
 
 def test_generative(monkeypatch):
-    """What is made small is pixels and code together: the loss is caught on its way to jax.grad."""
+    """The loss is the sum of both terms: capture the function passed to jax.grad."""
 
     class Caught(Exception):
         pass
@@ -194,23 +196,23 @@ def test_generative(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(jax, "grad", grad)
         with pytest.raises(Caught) as caught:
-            generative.fit(coder, images, config, lambda share: None)
+            generative.fit(coder, images, config, lambda fraction: None)
     [loss] = caught.value.args
-    pixels, code = generative.nats(coder, params, images, key)
+    pixels, code = generative.loss_terms(coder, params, images, key)
     assert float(code.sum()) > 0
     assert float(loss(params, images, key)) == pytest.approx(float((pixels + code.sum(axis=-1)).mean()), rel=1e-5)
 
 
-def test_mnist(seen):
-    measured(mnist)
-    check_parts(seen, input_shape=(28, 28, 1))
-    assert all(len(images) == len(data.load("digits").test.labels) for images in seen.evaluated)
+def test_mnist(calls):
+    run_smoke(mnist)
+    check_splits(calls, input_shape=(28, 28, 1))
+    assert all(len(images) == len(data.load("digits").test.labels) for images in calls.evaluated)
 
 
-def test_fashion_mnist(seen):
-    measured(fashion_mnist, ways=tuple(fashion_mnist.WAYS))
-    check_parts(seen, input_shape=(28, 28, 1))
-    assert [fit.augment is not None for fit in seen.fits] == [way.augment != () for way in fashion_mnist.WAYS.values()]
+def test_fashion_mnist(calls):
+    run_smoke(fashion_mnist, ways=tuple(fashion_mnist.WAYS))
+    check_splits(calls, input_shape=(28, 28, 1))
+    assert [fit.augment is not None for fit in calls.fits] == [way.augment != () for way in fashion_mnist.WAYS.values()]
 
 
 def test_sequence():
@@ -221,6 +223,6 @@ def test_sequence():
 
 @pytest.mark.xfail(strict=True, reason="the records do not name their commit, date and data yet")
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
-def test_a_record_can_be_traced(path):
+def test_record_has_commit_date_and_data(path):
     record = json.loads(path.read_text())
     assert {"commit", "date", "data_sha256"} <= set(record)

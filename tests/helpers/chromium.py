@@ -1,4 +1,4 @@
-"""A real browser, without a window, for the pages that people open."""
+"""Headless Chromium for tests of HTML pages."""
 
 import shutil
 from contextlib import contextmanager
@@ -6,29 +6,29 @@ from contextlib import contextmanager
 import pytest
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))),
+    (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))),
     None,
 )
 
 
 @contextmanager
 def browser():
-    """Chromium by playwright; the test is skipped where either is missing."""
+    """Start Chromium with playwright; skip the test if either is missing."""
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
+        pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
-            yield opened
+            yield chromium
         finally:
-            opened.close()
+            chromium.close()
 
 
 def listened(page, kinds=("error", "warning")):
-    """What a page complains about, and what it asks for, as two lists that fill."""
-    complaints, asked = [], []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in kinds else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    return complaints, asked
+    """Return two lists that collect the console messages and the requested URLs of a page."""
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text) if message.type in kinds else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    return messages, requests

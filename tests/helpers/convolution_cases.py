@@ -1,4 +1,4 @@
-"""One table of awkward convolutions. Each says by hand what its padding comes to."""
+"""Convolution cases with strides, paddings, dilations and groups; ``pads`` is the resolved padding."""
 
 from typing import NamedTuple
 

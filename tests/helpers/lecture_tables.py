@@ -1,7 +1,7 @@
-"""What the five lectures' tests share: their worked tables, and the way from a table to an image and back.
+"""Worked tables of the five lectures, and conversions between tables and image batches.
 
-The tables are the lectures' own numbers, with what was lost or damaged in print restored by computation; every row's
-test names the mistake it corrects. Integers up to 2²⁴ are exact in float32, so tables are compared exactly.
+The tables hold the numbers of the lectures. Numbers that were lost or damaged in print are restored by computation, and
+the test of the row names the erratum. Integers up to 2²⁴ are exact in float32, so tables are compared exactly.
 """
 
 import functools
@@ -19,39 +19,39 @@ def table(name):
 
 
 def image(pixels):
-    """A plane ``(H, W)``, or an image ``(H, W, C)``, as the batch ``(1, H, W, C)`` that ops take."""
+    """Convert a plane ``(H, W)`` or an image ``(H, W, C)`` to a batch ``(1, H, W, C)``."""
     pixels = np.asarray(pixels, np.float32)
     return pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
 
 
-def kernel(taps):
-    """Taps ``(kh, kw)`` as the kernel of one filter on one channel."""
-    return np.asarray(taps, np.float32)[:, :, None, None]
+def kernel(values):
+    """Convert a table ``(kh, kw)`` to a kernel of one filter on one channel."""
+    return np.asarray(values, np.float32)[:, :, None, None]
 
 
 def plane(y):
-    """The only channel of the only image."""
+    """Return the single channel of a single image."""
     assert y.shape[0] == y.shape[-1] == 1
     return np.asarray(y)[0, ..., 0]
 
 
 def integers(rng, *shape):
-    """Random whole numbers as float32: sums of their products are exact in any order."""
+    """Draw random integers as float32, whose sums of products are exact in any order."""
     return rng.integers(-9, 10, shape).astype(np.float32)
 
 
 def compiled(op, *arrays, **options):
-    """``op(*arrays, **options)`` as one program: what unrolls its window is compiled once and not slice by slice."""
+    """Call ``op(*arrays, **options)`` under jit, so that unrolled windows compile once."""
     return jax.jit(functools.partial(op, **options))(*arrays)
 
 
 def parameters(rng, model, input_shape):
-    """Random parameters of a model; its own init takes longer to compile than these tests do."""
+    """Draw random parameters of a model; compiling its init would take longer than these tests."""
     params, _ = jax.eval_shape(lambda: model.init(jax.random.key(0), input_shape))
     return jax.tree.map(lambda p: rng.normal(0, 0.1, p.shape).astype(p.dtype), params)
 
 
-def whole(y, impl="lax"):
-    """The whole numbers that y consists of: exactly, but for the lowering that goes by way of complex numbers."""
+def as_integers(y, impl="lax"):
+    """Check that y holds integers, up to rounding for the fft lowering, and return them."""
     np.testing.assert_allclose(y, np.round(y), rtol=0, atol=0.02 if impl == "fft" else 0)
     return np.round(y)

@@ -1,21 +1,23 @@
-"""What the operators should give, by plain loops in numpy: written from the formulas, sharing nothing with jaxconv."""
+"""Reference operators as loops in numpy, written from the formulas and independent of jaxconv."""
 
 import itertools
 
 import numpy as np
 
 
-def places(size, window, stride, pads, dilation):
-    """Every (place, tap, pixel) that meet, padding left out: the windows of a convolution or pooling, as indices."""
+def window_entries(size, window, stride, pads, dilation):
+    """Yield (position, kernel offset, pixel) for all pixels of all windows, without padding."""
     out = [
-        (n + low + high - (d * (f - 1) + 1)) // s + 1
-        for n, f, s, (low, high), d in zip(size, window, stride, pads, dilation)
+        (n + pad_low + pad_high - (d * (f - 1) + 1)) // s + 1
+        for n, f, s, (pad_low, pad_high), d in zip(size, window, stride, pads, dilation)
     ]
-    for place in itertools.product(*map(range, out)):
-        for tap in itertools.product(*map(range, window)):
-            pixel = [p * s + u * d - low for p, u, s, (low, _), d in zip(place, tap, stride, pads, dilation)]
+    for position in itertools.product(*map(range, out)):
+        for offset in itertools.product(*map(range, window)):
+            pixel = [
+                p * s + u * d - pad_low for p, u, s, (pad_low, _), d in zip(position, offset, stride, pads, dilation)
+            ]
             if all(0 <= q < n for q, n in zip(pixel, size)):
-                yield place, tap, tuple(pixel)
+                yield position, offset, tuple(pixel)
 
 
 def out_size(size, window, stride, pads, dilation):
@@ -26,40 +28,42 @@ def out_size(size, window, stride, pads, dilation):
 
 
 def conv(x, kernel, stride, pads, dilation, groups):
-    """y[n, p, o] = Σ_u Σ_c x[n, p·stride + u·dilation − low, c] · kernel[u, c, o], group by group."""
+    """Compute y[n, p, o] = Σ_u Σ_c x[n, p·stride + u·dilation − low, c] · kernel[u, c, o], group by group."""
     size, window = x.shape[1:-1], kernel.shape[:-2]
     *_, c, features = kernel.shape
     y = np.zeros((x.shape[0], *out_size(size, window, stride, pads, dilation), features))
-    for place, tap, pixel in places(size, window, stride, pads, dilation):
+    for position, offset, pixel in window_entries(size, window, stride, pads, dilation):
         for o in range(features):
-            first = o // (features // groups) * c
-            for k in range(c):
-                y[(slice(None), *place, o)] += x[(slice(None), *pixel, first + k)] * kernel[(*tap, k, o)]
+            start = o // (features // groups) * c
+            for channel in range(c):
+                y[(slice(None), *position, o)] += (
+                    x[(slice(None), *pixel, start + channel)] * kernel[(*offset, channel, o)]
+                )
     return y
 
 
 def conv_gradients(x, kernel, dy, stride, pads, dilation, groups):
-    """Of Σ dy · conv(x, kernel): every product x · kernel · dy of the sum, given to both of its factors."""
+    """Compute the gradients of Σ dy · conv(x, kernel) with respect to x and kernel."""
     dx, dk = np.zeros(x.shape), np.zeros(kernel.shape)
     size, window = x.shape[1:-1], kernel.shape[:-2]
     *_, c, features = kernel.shape
-    for place, tap, pixel in places(size, window, stride, pads, dilation):
+    for position, offset, pixel in window_entries(size, window, stride, pads, dilation):
         for o in range(features):
-            first = o // (features // groups) * c
-            for k in range(c):
-                d = dy[(slice(None), *place, o)]
-                dx[(slice(None), *pixel, first + k)] += d * kernel[(*tap, k, o)]
-                dk[(*tap, k, o)] += (d * x[(slice(None), *pixel, first + k)]).sum()
+            start = o // (features // groups) * c
+            for channel in range(c):
+                d = dy[(slice(None), *position, o)]
+                dx[(slice(None), *pixel, start + channel)] += d * kernel[(*offset, channel, o)]
+                dk[(*offset, channel, o)] += (d * x[(slice(None), *pixel, start + channel)]).sum()
     return dx, dk
 
 
 def pool(x, window, stride, pads, dilation, reduce):
-    """``reduce`` of the real pixels under every window, channel by channel."""
+    """Apply ``reduce`` to the pixels of every window, without padding, channel by channel."""
     size = x.shape[1:-1]
-    seen = {}
-    for place, _, pixel in places(size, window, stride, pads, dilation):
-        seen.setdefault(place, []).append(x[(slice(None), *pixel)])
+    windows = {}
+    for position, _, pixel in window_entries(size, window, stride, pads, dilation):
+        windows.setdefault(position, []).append(x[(slice(None), *pixel)])
     y = np.zeros((x.shape[0], *out_size(size, window, stride, pads, dilation), x.shape[-1]))
-    for place, pixels in seen.items():
-        y[(slice(None), *place)] = reduce(np.stack(pixels), axis=0)
+    for position, pixels in windows.items():
+        y[(slice(None), *position)] = reduce(np.stack(pixels), axis=0)
     return y

@@ -1,4 +1,4 @@
-"""Snapshots of random numbers, and what tests do to their files."""
+"""Snapshots with random arrays, and helpers to compare and corrupt their files."""
 
 import functools
 
@@ -33,38 +33,40 @@ def records(count):
 
 
 def made(step=3, model=MODEL, optimizer="adam", seed=0, ema=False):
-    """A snapshot of random numbers in the right places, so that no two arrays are alike."""
+    """Build a snapshot whose arrays are random, so that no two are equal."""
     init = functools.partial(
         create_train_state, model, make_optimizer(optimizer, max_grad_norm=1.0), input_shape=(4, 4, 1), ema=ema
     )
-    several = isinstance(seed, list)
-    keys = jnp.stack([jax.random.key(each) for each in seed]) if several else jax.random.key(seed)
-    like = jax.eval_shape(jax.vmap(init) if several else init, keys)
+    is_multi_seed = isinstance(seed, list)
+    keys = jnp.stack([jax.random.key(s) for s in seed]) if is_multi_seed else jax.random.key(seed)
+    like = jax.eval_shape(jax.vmap(init) if is_multi_seed else init, keys)
     rng = np.random.default_rng(step)
-    ts, best = jax.tree.map(
+    train_state, best = jax.tree.map(
         lambda leaf: jnp.asarray(rng.integers(0, 2**31, leaf.shape), jnp.uint32).view(jnp.int32).astype(leaf.dtype),
         (like, like.eval_variables),
     )
-    return Snapshot(ts._replace(step=jnp.full_like(ts.step, step)), best, POSITION._replace(history=records(step)))
+    return Snapshot(
+        train_state._replace(step=jnp.full_like(train_state.step, step)), best, POSITION._replace(history=records(step))
+    )
 
 
 def like(snapshot):
-    """The shapes of the train state and of the best network."""
+    """Return the array shapes of the train state and of the best variables."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), snapshot[:2])
 
 
-def assert_same(found, wanted):
-    """Bit for bit, with the same types all the way down."""
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for here, there in zip(*map(jax.tree.leaves, (found[:2], wanted[:2])), strict=True):
-        assert here.dtype == there.dtype and here.shape == there.shape
-        assert np.asarray(here).tobytes() == np.asarray(there).tobytes()
-    assert found.progress == wanted.progress
+def assert_same(actual, expected):
+    """Check that two snapshots are equal bit for bit, with the same types."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for leaf, expected_leaf in zip(*map(jax.tree.leaves, (actual[:2], expected[:2])), strict=True):
+        assert leaf.dtype == expected_leaf.dtype and leaf.shape == expected_leaf.shape
+        assert np.asarray(leaf).tobytes() == np.asarray(expected_leaf).tobytes()
+    assert actual.progress == expected.progress
 
 
-def flip(path, at):
+def flip(path, index):
     content = bytearray(path.read_bytes())
-    content[at] ^= 1
+    content[index] ^= 1
     path.write_bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""Small data and a small network with everything in it that training has to get right."""
+"""Small data and a small network with convolution, batch norm and dropout."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from jaxconv import BatchNorm, Conv, Dense, Dropout, flatten, relu, serial
 
 
 def toy(count=50, size=4, classes=3, seed=0):
-    """Images whose brightest column is their class: a convnet learns it in seconds."""
+    """Generate images whose brightest column is the class, which a convnet learns in seconds."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count).astype(np.int32)
     images = rng.integers(0, 120, (count, size, size, 1), np.uint8)
@@ -15,7 +15,7 @@ def toy(count=50, size=4, classes=3, seed=0):
 
 
 def net(rate=0.2):
-    """Without a bias before the batch norm: its gradient is nothing but rounding, which Adam would make steps of."""
+    """Build a network without a bias before batch norm, whose gradient would be rounding noise that Adam amplifies."""
     return serial(Conv(4, 3, padding="SAME", use_bias=False), BatchNorm(), relu, flatten, Dropout(rate), Dense(3))
 
 

@@ -1,8 +1,8 @@
-"""Lecture 001, "CNN in-depth": sizes, parameters, what sees what, and back-propagation written out by hand.
+"""Lecture 001, "CNN in-depth": sizes, parameters, receptive fields, and back-propagation by hand.
 
-One test a row, named by it. Rows that are not here:
+One test per row, named after it. Rows tested elsewhere:
 
-    001-02  permuted pixels: an MLP does not mind, a CNN does   experiments/invariance.py
+    001-02  permuted pixels: an MLP against a CNN               experiments/invariance.py
     001-03  LeNet-5                                             experiments/lenet.py, and 000-14 to 000-21
     001-13  all-convolutional network                           experiments/pooling.py, cifar10.py
     001-14  autoencoders without pooling                        experiments/generative.py
@@ -22,20 +22,20 @@ import numpy_reference as reference
 from jaxconv import Conv, InputError, MaxPool, ops, relu, serial, shapes
 from jaxconv.explain import arithmetic, summarize
 from jaxconv.shapes import Window
-from lecture_tables import compiled, image, integers, plane, table, whole
+from lecture_tables import as_integers, compiled, image, integers, plane, table
 
 EVERY_IMPL = pytest.mark.parametrize("impl", ops.LOWERINGS)
 
 
-def test_001_01_a_digit_is_a_grid_of_numbers():
-    """The "8" is 18×18 numbers from 0 to 255: one matrix, where a coloured image has three."""
+def test_001_01_digit_is_18_by_18_matrix():
+    """The "8" is a matrix of 18×18 numbers from 0 to 255; a color image has three matrices."""
     eight = table("s001_digit8_18x18")
     assert eight.shape == (18, 18) and (eight.min(), eight.max()) == (0, 255)
     assert image(eight).shape == (1, 18, 18, 1) and image(np.stack([eight] * 3, axis=-1)).shape == (1, 18, 18, 3)
 
 
-def test_001_04_an_eight_is_an_eight_wherever_it_is(rng):
-    """The lecture says invariant; a convolution is equivariant, and what is pooled over the image invariant (E13)."""
+def test_001_04_convolution_equivariant_pooling_invariant(rng):
+    """The lecture says invariant; a convolution is equivariant, and global pooling makes it invariant (E13)."""
     eight, kernel = image(table("s001_digit8_18x18")), integers(rng, 3, 3, 1, 4)
 
     def conv(x):
@@ -48,18 +48,18 @@ def test_001_04_an_eight_is_an_eight_wherever_it_is(rng):
     np.testing.assert_allclose(ops.global_avg_pool(conv(moved)), ops.global_avg_pool(conv(eight)), rtol=1e-6)
 
 
-def test_001_05_one_output_is_a_dot_product_of_75_numbers(rng):
+def test_001_05_output_is_dot_product_of_75_numbers(rng):
     """A 5×5×3 filter on 32×32×3 gives 28×28×1 numbers, each of 75 products and a bias."""
     kernel = 1 + rng.permutation(75).reshape(5, 5, 3, 1).astype(np.float32)
     row = summarize(Conv(1, 5), (32, 32, 3)).rows[0]
     assert row.shape == (28, 28, 1) and row.macs == 75 * 28 * 28
     x = jnp.asarray(integers(rng, 1, 32, 32, 3))
-    written = arithmetic("conv", x, kernel, np.float32([10]), index=(0, 13, 8, 0))
-    assert len(written.terms) == 75 and written.bias == 10
-    assert written.total == (x[0, 13:18, 8:13] * kernel[..., 0]).sum() + 10
-    for place in [(0, 0), (27, 27), (13, 8)]:
-        products = jax.grad(lambda x, place=place: ops.conv(x, kernel)[(0, *place, 0)])(x)
-        assert np.count_nonzero(products) == 75
+    sum_terms = arithmetic("conv", x, kernel, np.float32([10]), index=(0, 13, 8, 0))
+    assert len(sum_terms.terms) == 75 and sum_terms.bias == 10
+    assert sum_terms.total == (x[0, 13:18, 8:13] * kernel[..., 0]).sum() + 10
+    for position in [(0, 0), (27, 27), (13, 8)]:
+        gradient = jax.grad(lambda x, position=position: ops.conv(x, kernel)[(0, *position, 0)])(x)
+        assert np.count_nonzero(gradient) == 75
 
 
 def test_001_06_six_filters_give_six_activation_maps():
@@ -67,38 +67,38 @@ def test_001_06_six_filters_give_six_activation_maps():
     assert summarize(Conv(6, 5), (32, 32, 3)).rows[0].shape == (28, 28, 6)
 
 
-def test_001_07_five_neurons_look_at_the_same_region(rng):
-    """The depth column at one place sees one patch, whichever of its 5 neurons is asked."""
+def test_001_07_five_neurons_share_receptive_field(rng):
+    """All 5 neurons of the depth column at one position have the same receptive field."""
     x, kernel = jnp.asarray(integers(rng, 1, 7, 6, 2)), 1 + rng.uniform(size=(3, 2, 2, 5)).astype(np.float32)
     y, vjp = jax.vjp(lambda x: ops.conv(x, kernel), x)
     patch = np.zeros(x.shape, bool)
     patch[0, 2:5, 3:5] = True
     for neuron in range(5):
-        (seen,) = vjp(jnp.zeros_like(y).at[0, 2, 3, neuron].set(1))
-        np.testing.assert_array_equal(seen != 0, patch)
+        (gradient,) = vjp(jnp.zeros_like(y).at[0, 2, 3, neuron].set(1))
+        np.testing.assert_array_equal(gradient != 0, patch)
 
 
-def test_001_08_filters_are_not_set_but_trained():
-    """They start random, of He's size √(2 / (F·F·D)), and differ with the key."""
+def test_001_08_filters_start_random():
+    """They start random, with He's standard deviation √(2 / (F·F·D)), and depend on the key."""
     first, other = (Conv(64, 5).init(jax.random.key(seed), (32, 32, 16))[0]["kernel"] for seed in (0, 1))
     assert first.shape == (5, 5, 16, 64) and (first != other).all()
     np.testing.assert_allclose([first.mean() + 1, first.std()], [1, np.sqrt(2 / (25 * 16))], rtol=0.01)
 
 
-def test_001_09_the_output_size_of_a_convolution():
+def test_001_09_convolution_output_size():
     """7 pixels, filter 3: stride 1 gives 5, stride 2 gives 3, stride 3 is "not possible", but is with padding 1."""
     assert shapes.output_size(7, 3, stride=1, exact=True) == 5
     assert shapes.output_size(7, 3, stride=2, exact=True) == 3
     with pytest.raises(InputError, match=r"= 2\.33 places .* padding 1 or 4 on both sides would fit"):
         shapes.output_size(7, 3, stride=3, exact=True)
     assert shapes.output_size(7, 3, stride=3, padding=1, exact=True) == 3
-    assert shapes.output_size(7, 3, stride=3) == 2  # rounded down, as XLA does and row 002-10 wants
+    assert shapes.output_size(7, 3, stride=3) == 2  # rounded down, as in XLA and row 002-10
     x, kernel = np.zeros((1, 7, 7, 1), np.float32), np.zeros((3, 3, 1, 1), np.float32)
     for stride, padding, size in [(1, 0, 5), (2, 0, 3), (3, 0, 2), (3, 1, 3)]:
         assert ops.conv(x, kernel, stride=stride, padding=padding).shape == (1, size, size, 1)
 
 
-def test_001_10_the_typical_architecture():
+def test_001_10_typical_architecture():
     """conv → relu → conv → relu → pool → conv → relu → conv → relu → pool."""
     block = [Conv(4, 3, padding="SAME"), relu, Conv(4, 3, padding="SAME"), relu, MaxPool(2)]
     table = summarize(serial(*block, *block), (32, 24, 3))
@@ -110,8 +110,8 @@ def test_001_10_the_typical_architecture():
     ("h", "w", "d", "f", "s"), [(6, 8, 3, 2, 2), (7, 5, 2, 3, 1), (9, 7, 3, 3, 2), (5, 4, 1, 1, 3)]
 )
 @pytest.mark.parametrize("pool", [ops.max_pool, ops.avg_pool])
-def test_001_11_pooling_changes_the_size_and_not_the_depth(rng, pool, h, w, d, f, s):
-    """W2 = (W1 − F)/S + 1, D2 = D1, and every map on its own: so channels may change places."""
+def test_001_11_pooling_keeps_depth(rng, pool, h, w, d, f, s):
+    """W2 = (W1 − F)/S + 1, D2 = D1, and each map is pooled separately, so channels can be permuted."""
     x = rng.permutation(h * w * d).reshape(1, h, w, d).astype(np.float32)
     y = compiled(pool, x, window_shape=f, stride=s)
     assert y.shape == (1, (h - f) // s + 1, (w - f) // s + 1, d)
@@ -119,7 +119,7 @@ def test_001_11_pooling_changes_the_size_and_not_the_depth(rng, pool, h, w, d, f
 
 
 def test_001_12_max_average_and_l2_norm_pooling():
-    """Three reductions of one window; the norm has a finite gradient even where all is zero."""
+    """Three reductions of one window; the gradient of the norm is finite even where all inputs are zero."""
     x = jnp.array([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[None, :, :, None]
     assert compiled(ops.max_pool, x, window_shape=2).ravel().tolist() == [4, 0]
     assert compiled(ops.avg_pool, x, window_shape=2).ravel().tolist() == [1.75, 0]
@@ -130,14 +130,14 @@ def test_001_12_max_average_and_l2_norm_pooling():
 
 @given(f=st.integers(1, 7), d=st.integers(1, 9), k=st.integers(1, 16), size=st.integers(7, 40))
 @settings(max_examples=15, deadline=None)
-def test_001_15_the_number_of_parameters(f, d, k, size):
-    """F·F·D weights a filter: F·F·D·K weights and K biases, whatever the image."""
+def test_001_15_number_of_parameters(f, d, k, size):
+    """F·F·D weights per filter: F·F·D·K weights and K biases, independent of the image size."""
     assert summarize(Conv(k, f), (size, size, d)).params == f * f * d * k + k
     assert summarize(Conv(k, f, use_bias=False), (size, size, d)).params == f * f * d * k
 
 
-def test_001_16_filters_of_size_1_make_sense_and_odd_ones_balance(rng):
-    """1×1 is a dense layer on every pixel, "because of the depth"; an odd F has as much on either side."""
+def test_001_16_1x1_filters_and_odd_same_padding(rng):
+    """1×1 is a dense layer on every pixel, "because of the depth"; SAME padding of an odd F is symmetric."""
     x, kernel = integers(rng, 2, 3, 4, 5), integers(rng, 1, 1, 5, 6)
     np.testing.assert_array_equal(ops.conv(x, kernel), (x.reshape(-1, 5) @ kernel[0, 0]).reshape(2, 3, 4, 6))
     for f in (1, 3, 5, 7, 11):
@@ -146,8 +146,8 @@ def test_001_16_filters_of_size_1_make_sense_and_odd_ones_balance(rng):
         assert shapes.resolve_padding("SAME", 28, f) == (f // 2 - 1, f // 2)
 
 
-def test_001_17_only_the_first_layer_sees_the_image():
-    """The second sees the first's output: so it sees more of the image, layer by layer."""
+def test_001_17_receptive_field_grows_by_layer():
+    """Each layer takes the output of the previous one, so the receptive field grows layer by layer."""
     lenet = [Window(5), Window(2, stride=2)] * 2
     mnist = [Window(3), Window(2, stride=2), Window(3), Window(2, stride=2), Window(3)]
     assert [field[0] for field, _ in shapes.receptive_field(lenet)] == [5, 6, 14, 16]
@@ -156,28 +156,28 @@ def test_001_17_only_the_first_layer_sees_the_image():
 
 
 @EVERY_IMPL
-def test_001_18_nothing_has_to_be_square(rng, impl):
-    """The lecture: "non rectangular image process is still unknown". It is not (E7)."""
+def test_001_18_convolution_of_non_square_sizes(rng, impl):
+    """The lecture: "non rectangular image process is still unknown". This is an erratum (E7)."""
     x, kernel = integers(rng, 2, 9, 14, 3), integers(rng, 4, 2, 3, 2)
     options = {"stride": (1, 3), "padding": ((2, 0), (1, 3)), "dilation": (2, 1)}
-    wanted = reference.conv(x, kernel, (1, 3), ((2, 0), (1, 3)), (2, 1), 1)
-    np.testing.assert_array_equal(whole(compiled(ops.conv, x, kernel, impl=impl, **options), impl), wanted)
+    expected = reference.conv(x, kernel, (1, 3), ((2, 0), (1, 3)), (2, 1), 1)
+    np.testing.assert_array_equal(as_integers(compiled(ops.conv, x, kernel, impl=impl, **options), impl), expected)
 
 
 def test_001_19_cross_entropy_stays_finite(x64):
-    """E = −(t ln y + (1−t) ln(1−y)) is the softmax's loss of two classes (E12), and finite however sure."""
+    """E = −(t ln y + (1−t) ln(1−y)) is the softmax loss of two classes (E12), and finite for any logits."""
     z, t = np.linspace(-6, 6, 9), np.arange(9) % 2
     y = 1 / (1 + np.exp(-z))
-    two = np.stack([np.zeros(9), z], axis=1)
+    logits = np.stack([np.zeros(9), z], axis=1)
     binary = -(t * np.log(y) + (1 - t) * np.log(1 - y))
-    np.testing.assert_allclose(ops.softmax_cross_entropy(two, t), binary, rtol=1e-12)
-    sure = jnp.array([[0.0, 200.0], [0.0, -200.0]])
-    np.testing.assert_allclose(ops.softmax_cross_entropy(sure, jnp.array([0, 1])), [200, 200], rtol=1e-12)
-    assert np.isfinite(jax.grad(lambda z: ops.softmax_cross_entropy(z, jnp.array([0, 1])).sum())(sure)).all()
+    np.testing.assert_allclose(ops.softmax_cross_entropy(logits, t), binary, rtol=1e-12)
+    extreme = jnp.array([[0.0, 200.0], [0.0, -200.0]])
+    np.testing.assert_allclose(ops.softmax_cross_entropy(extreme, jnp.array([0, 1])), [200, 200], rtol=1e-12)
+    assert np.isfinite(jax.grad(lambda z: ops.softmax_cross_entropy(z, jnp.array([0, 1])).sum())(extreme)).all()
 
 
 @EVERY_IMPL
-def test_001_20_the_sum_and_the_gradient_of_its_weights(rng, impl):
+def test_001_20_convolution_and_kernel_gradient_sums(rng, impl):
     """y[r,c] = ΣΣ x(r+a, c+b) w(a,b) and ∂L/∂w[a,b] = ΣΣ ∂L/∂y[r,c] x(r+a, c+b), up to k−1 and N−1 (E8)."""
     x, w = integers(rng, 6, 7), integers(rng, 3, 2)
     dy = integers(rng, 4, 6)
@@ -186,34 +186,34 @@ def test_001_20_the_sum_and_the_gradient_of_its_weights(rng, impl):
         for a, b in np.ndindex(3, 2):
             y[r, c] += x[r + a, c + b] * w[a, b]
             dw[a, b] += dy[r, c] * x[r + a, c + b]
-    got, vjp = jax.vjp(jax.jit(lambda k: ops.conv(image(x), k, impl=impl)), jnp.asarray(w)[:, :, None, None])
-    np.testing.assert_array_equal(whole(plane(got), impl), y)
-    np.testing.assert_array_equal(whole(vjp(image(dy))[0][:, :, 0, 0], impl), dw)
+    actual, vjp = jax.vjp(jax.jit(lambda k: ops.conv(image(x), k, impl=impl)), jnp.asarray(w)[:, :, None, None])
+    np.testing.assert_array_equal(as_integers(plane(actual), impl), y)
+    np.testing.assert_array_equal(as_integers(vjp(image(dy))[0][:, :, 0, 0], impl), dw)
 
 
-def test_001_20_the_gradient_of_the_weights_is_a_cross_correlation(rng):
-    """Of the image with the output's gradient; "Convolution(X, ∂E/∂O)", as printed, would flip it (E11)."""
+def test_001_20_kernel_gradient_is_cross_correlation(rng):
+    """Image and output gradient are correlated; "Convolution(X, ∂E/∂O)", as printed, would flip it (E11)."""
     x, kernel = integers(rng, 1, 9, 7, 2), integers(rng, 3, 2, 2, 3)
     y, vjp = jax.vjp(lambda k: ops.conv(x, k, stride=2), jnp.asarray(kernel))
     dy = integers(rng, *y.shape)
-    # Channels stand for examples and examples for channels; the stride spreads the taps of dy apart.
-    by_channel, taps = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
-    correlated = ops.conv(by_channel, taps, dilation=2)[:, :3, :2].transpose(1, 2, 0, 3)
+    # Channels and examples are swapped; the stride becomes a dilation of dy.
+    by_channel, dy_kernel = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+    correlated = ops.conv(by_channel, dy_kernel, dilation=2)[:, :3, :2].transpose(1, 2, 0, 3)
     np.testing.assert_array_equal(vjp(dy)[0], correlated)
     np.testing.assert_array_equal(ops.backward.conv(x, kernel, dy, stride=2)[1], correlated)
-    convolved = ops.conv(by_channel, taps, dilation=2, flip_kernel=True)[:, :3, :2].transpose(1, 2, 0, 3)
+    convolved = ops.conv(by_channel, dy_kernel, dilation=2, flip_kernel=True)[:, :3, :2].transpose(1, 2, 0, 3)
     assert (convolved != correlated).any()
 
 
 def three_by_three(rng):
-    """The slides' X (3×3), F (2×2) and ∂E/∂O (2×2), with what automatic differentiation says of F and X."""
+    """Return the X (3×3), F (2×2) and ∂E/∂O (2×2) of the slides, and the gradients of X and F by jax."""
     x, f, d = (integers(rng, n, n) for n in (3, 2, 2))
     _, vjp = jax.vjp(lambda x, k: ops.conv(x, k), *map(jnp.asarray, (image(x), f[:, :, None, None])))
     dx, df = vjp(image(d))
     return x, f, d, np.asarray(dx)[0, :, :, 0], np.asarray(df)[:, :, 0, 0]
 
 
-def test_001_21_the_gradient_of_the_filter_line_by_line(rng):
+def test_001_21_kernel_gradient_line_by_line(rng):
     """The four lines ∂E/∂F11 to ∂E/∂F22."""
     x, _, d, _, df = three_by_three(rng)
     ((x11, x12, x13), (x21, x22, x23), (x31, x32, x33)), ((o11, o12), (o21, o22)) = x, d
@@ -224,7 +224,7 @@ def test_001_21_the_gradient_of_the_filter_line_by_line(rng):
     np.testing.assert_array_equal(df, lines)
 
 
-def test_001_22_the_gradient_of_the_input_line_by_line(rng):
+def test_001_22_input_gradient_line_by_line(rng):
     """The nine lines ∂E/∂X11 to ∂E/∂X33; X23 has F12 where F21 is printed (E9), and the last one is X33 (E10)."""
     _, f, d, dx, _ = three_by_three(rng)
     ((f11, f12), (f21, f22)), ((o11, o12), (o21, o22)) = f, d
@@ -237,42 +237,42 @@ def test_001_22_the_gradient_of_the_input_line_by_line(rng):
     assert dx[1, 2] != o12 * f22 + o22 * f21  # as printed
 
 
-def test_001_22_the_gradient_of_the_input_is_a_full_convolution(rng):
-    """With the filter rotated by 180°, over the output's gradient with k − 1 zeros around it."""
+def test_001_22_input_gradient_is_full_convolution(rng):
+    """Convolution with the filter rotated by 180°, over the output gradient padded with k − 1 zeros."""
     x, kernel = jnp.asarray(integers(rng, 2, 7, 6, 2)), integers(rng, 3, 2, 2, 4)
     y, vjp = jax.vjp(lambda x: ops.conv(x, kernel), x)
     dy = integers(rng, *y.shape)
-    rotated = kernel[::-1, ::-1].transpose(0, 1, 3, 2)  # and what were its outputs are inputs now
+    rotated = kernel[::-1, ::-1].transpose(0, 1, 3, 2)  # with inputs and outputs swapped
     padded = np.pad(dy, ((0, 0), (2, 2), (1, 1), (0, 0)))
     np.testing.assert_array_equal(vjp(dy)[0], ops.conv(padded, rotated))
     np.testing.assert_array_equal(vjp(dy)[0], ops.conv(dy, rotated, padding="FULL"))
     np.testing.assert_array_equal(vjp(dy)[0], ops.backward.conv(x, kernel, dy)[0])
 
 
-def test_001_23_the_corner_is_seen_by_one_hidden_unit_and_the_middle_by_nine():
-    """(1,1) feeds 1 unit, (2,2) feeds 2×2 and (3,3) feeds 3×3, as every pixel further in does."""
+def test_001_23_coverage_of_corner_is_1_of_center_9():
+    """Pixel (1,1) is in 1 window, (2,2) in 2×2 and (3,3) in 3×3, as are all interior pixels."""
     coverage = shapes.coverage(Window(3), (7, 7))
     assert coverage[[0, 1, 2, 3], [0, 1, 2, 3]].tolist() == [1, 4, 9, 9]
     matrix = np.asarray(ops.convolution_matrix(np.ones((3, 3, 1, 1), np.float32), (7, 7, 1)).todense())
     np.testing.assert_array_equal(np.count_nonzero(matrix, axis=0).reshape(7, 7), coverage)
 
 
-def test_001_24_only_the_largest_unit_gets_the_error(rng):
-    """All other units get none. Of equals it is the first; or, if asked for, they share it."""
+def test_001_24_max_pool_gradient_goes_to_argmax(rng):
+    """All other units have gradient 0. With ties it goes to the first, or is split, by option."""
     x = jnp.asarray(rng.permutation(24).reshape(1, 4, 6, 1), jnp.float32)
     y, vjp = jax.vjp(jax.jit(lambda x: ops.max_pool(x, 2)), x)
     gradient = vjp(jnp.ones_like(y))[0]
     np.testing.assert_array_equal(gradient, jnp.isin(x, y.ravel()))
     ties = jnp.ones((1, 2, 2, 1))
-    for rule, shares in [("first", [1, 0, 0, 0]), ("split", [0.25] * 4)]:
-        shared = jax.jit(jax.grad(lambda x, rule=rule: ops.max_pool(x, 2, ties=rule).sum()))(ties)
-        assert shared.ravel().tolist() == shares
+    for rule, fractions in [("first", [1, 0, 0, 0]), ("split", [0.25] * 4)]:
+        tie_gradient = jax.jit(jax.grad(lambda x, rule=rule: ops.max_pool(x, 2, ties=rule).sum()))(ties)
+        assert tie_gradient.ravel().tolist() == fractions
 
 
 @pytest.mark.parametrize("size", [(6,), (4, 6)], ids=["1-D", "2-D"])
 @pytest.mark.parametrize("pool", ["max", "mean", "l2"])
-def test_001_25_pooling_is_undone_by_upsampling(x64, rng, size, pool):
-    """δ_x = upsample(δ, g′): every error is spread over its region, times g's own derivative there."""
+def test_001_25_pooling_gradient_is_upsampling(x64, rng, size, pool):
+    """δ_x = upsample(δ, g′): every error is distributed over its region, times the derivative of g there."""
     x = rng.permutation(np.arange(1.0, 1 + np.prod(size))).reshape(1, *size, 1)
 
     def upsample(small):
@@ -282,13 +282,13 @@ def test_001_25_pooling_is_undone_by_upsampling(x64, rng, size, pool):
 
     op = {"max": ops.max_pool, "mean": ops.avg_pool, "l2": ops.lp_pool}[pool]
     y, vjp = jax.vjp(jax.jit(lambda x: op(x, 2)), jnp.asarray(x))
-    best = upsample(np.asarray(y))
-    slope = {"max": np.where(x == best, 1.0, 0.0), "mean": 0.5 ** len(size), "l2": x / best}[pool]
+    maxima = upsample(np.asarray(y))
+    slope = {"max": np.where(x == maxima, 1.0, 0.0), "mean": 0.5 ** len(size), "l2": x / maxima}[pool]
     delta = rng.normal(size=y.shape)
     np.testing.assert_allclose(vjp(delta)[0], upsample(delta) * slope, rtol=1e-12)
 
 
-@pytest.mark.parametrize("read", ["cs231n", "Nielsen", "Geitgey", "Sujit Rai", "Springenberg"])
-def test_001_27_what_to_read_is_cited(read):
-    """The documentation's page of further reading has what the lecture ends with."""
-    assert read in (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
+@pytest.mark.parametrize("source", ["cs231n", "Nielsen", "Geitgey", "Sujit Rai", "Springenberg"])
+def test_001_27_reading_page_cites_sources(source):
+    """The further-reading page of the documentation cites the sources of the lecture."""
+    assert source in (Path(__file__).parents[2] / "docs" / "reading.md").read_text()

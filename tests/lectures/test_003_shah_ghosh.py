@@ -1,14 +1,14 @@
-"""Lecture 003, Shah & Ghosh: how a convolution is computed, what it does, what it saves, and what comes after it.
+"""Lecture 003, Shah & Ghosh: computation of convolutions, edges and boxes, speech and text, pooling, and residuals.
 
-One test a row, named by it. Rows that are not here, or not all of them:
+One test per row, named after it. Rows tested elsewhere, in part or completely:
 
-    003-09  what layers respond to                 tests/explain/test_feature_visualization.py
+    003-09  patterns that activate a layer         tests/explain/test_feature_visualization.py
     003-10  the audio front-end (mel bands)        tests/experiments/test_audio.py, experiments/sequence.py
     003-16  robustness to a shift by one pixel     experiments/pooling.py, translation.py
     003-17  stride instead of pooling              experiments/pooling.py
-    003-20  residual networks by name              tests/models/test_resnets.py, experiments/cifar10.py
+    003-20  residual networks                      tests/models/test_resnets.py, experiments/cifar10.py
     003-22  vanishing gradients in plain networks  tests/explain/test_diagnostics.py, experiments/residual.py
-    003-23  what AlexNet's filters look like       tests/explain/test_weights.py; its streams are here
+    003-23  filters of AlexNet                     tests/explain/test_weights.py; its streams are here
     003-24  dead filters                           tests/explain/test_channel_statistics.py, train/test_dead_layers.py
     003-25  correlated feature maps                tests/explain/test_channel_statistics.py
     003-26  occlusion                              tests/explain/test_attribution.py
@@ -23,46 +23,48 @@ import pytest
 import numpy_reference as reference
 from jaxconv import Conv, Dense, filters, flatten, models, ops, relu, residual, serial, shapes
 from jaxconv.explain import summarize
-from lecture_tables import TABLES, compiled, image, integers, kernel, plane, table, whole
+from lecture_tables import TABLES, as_integers, compiled, image, integers, kernel, plane, table
 
 EVERY_IMPL = pytest.mark.parametrize("impl", list(ops.LOWERINGS))
 NO_PADDING, ONE = ((0, 0), (0, 0)), (1, 1)
 
 
-def test_003_01_overlay_slide_and_repeat_for_every_output_channel(rng):
-    """The three steps of the recipe, as three loops."""
-    x, taps = integers(rng, 1, 5, 6, 3), integers(rng, 2, 3, 3, 4)
+def test_003_01_convolution_as_three_loops(rng):
+    """The three steps of the lecture, as three loops."""
+    x, weights = integers(rng, 1, 5, 6, 3), integers(rng, 2, 3, 3, 4)
     y = np.zeros((1, 4, 4, 4))
     for o in range(4):  # 3: repeat, each with a different kernel
-        for place in np.ndindex(4, 4):  # 2: slide
-            (i, j), covered = place, np.s_[place[0] : place[0] + 2, place[1] : place[1] + 3]
-            y[0, i, j, o] = np.dot(x[0][covered].ravel(), taps[..., o].ravel())  # 1: overlay, and dot product
-    np.testing.assert_array_equal(compiled(ops.conv, x, taps, impl="explicit"), y)
+        for position in np.ndindex(4, 4):  # 2: slide
+            (i, j), window = position, np.s_[position[0] : position[0] + 2, position[1] : position[1] + 3]
+            y[0, i, j, o] = np.dot(x[0][window].ravel(), weights[..., o].ravel())  # 1: overlay, and dot product
+    np.testing.assert_array_equal(compiled(ops.conv, x, weights, impl="explicit"), y)
 
 
 @EVERY_IMPL
 @pytest.mark.parametrize("size", [(9,), (4, 5, 3)], ids=["time", "volume"])
-def test_003_02_a_time_series_and_a_volume_of_several_channels(rng, impl, size):
-    """One dimension or three: the sum over channels of what each gives alone."""
-    x, taps = integers(rng, 2, *size, 3), integers(rng, *[2] * len(size), 3, 2)
-    y = whole(compiled(ops.conv, x, taps, impl=impl), impl)
-    none, one = ((0, 0),) * len(size), (1,) * len(size)
-    channels = [reference.conv(x[..., c : c + 1], taps[..., c : c + 1, :], one, none, one, 1) for c in range(3)]
+def test_003_02_1d_and_3d_convolution_sum_over_channels(rng, impl, size):
+    """In 1-D and 3-D, the output is the sum of the convolutions of single channels."""
+    x, weights = integers(rng, 2, *size, 3), integers(rng, *[2] * len(size), 3, 2)
+    y = as_integers(compiled(ops.conv, x, weights, impl=impl), impl)
+    no_padding, ones = ((0, 0),) * len(size), (1,) * len(size)
+    channels = [
+        reference.conv(x[..., c : c + 1], weights[..., c : c + 1, :], ones, no_padding, ones, 1) for c in range(3)
+    ]
     np.testing.assert_array_equal(y, sum(channels))
 
 
 @EVERY_IMPL
-def test_003_03_five_by_five_ones_and_zeros(impl):
-    """The first value is 4. (The printed image is garbled, E24.)"""
+def test_003_03_binary_5_by_5_table(impl):
+    """The first value is 4. (The printed image is damaged, E24.)"""
     y = compiled(ops.conv, image(table("s003_image")), kernel(table("s003_kernel")), impl=impl)
-    assert whole(plane(y), impl).tolist() == table("s003_out").tolist() == [[4, 3, 4], [2, 4, 3], [2, 3, 4]]
+    assert as_integers(plane(y), impl).tolist() == table("s003_out").tolist() == [[4, 3, 4], [2, 4, 3], [2, 3, 4]]
 
 
 def test_003_04_three_channels_add_up(rng):
-    """The answer of an image with three channels is the sum of theirs."""
-    x, taps = integers(rng, 1, 6, 5, 3), integers(rng, 3, 3, 3, 2)
-    each = [ops.conv(x[..., c : c + 1], taps[:, :, c : c + 1]) for c in range(3)]
-    np.testing.assert_array_equal(ops.conv(x, taps), sum(each))
+    """The output of three channels is the sum of those of single channels."""
+    x, weights = integers(rng, 1, 6, 5, 3), integers(rng, 3, 3, 3, 2)
+    by_channel = [ops.conv(x[..., c : c + 1], weights[:, :, c : c + 1]) for c in range(3)]
+    np.testing.assert_array_equal(ops.conv(x, weights), sum(by_channel))
 
 
 # The animations of https://github.com/vdumoulin/conv_arithmetic: input, kernel, stride, padding, dilation, output.
@@ -81,20 +83,20 @@ NAMES = {"half padding, no strides": "SAME", "full padding, no strides": "FULL",
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_003_05_convolution_arithmetic(rng, name):
-    """Every animation, in shape and in value."""
+    """Shape and values of every animation."""
     size, window, stride, pad, dilation, out = CONVOLUTIONS[name]
     options = {"stride": stride, "padding": pad, "dilation": dilation}
     assert shapes.output_size(size, window, **options) == out
-    x, taps = integers(rng, 1, size, size, 1), integers(rng, window, window, 1, 1)
-    y = ops.conv(x, taps, **options)
+    x, weights = integers(rng, 1, size, size, 1), integers(rng, window, window, 1, 1)
+    y = ops.conv(x, weights, **options)
     assert y.shape == (1, out, out, 1)
-    wanted = reference.conv(x, taps, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, 1)
-    np.testing.assert_array_equal(y, wanted)
+    expected = reference.conv(x, weights, (stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, 1)
+    np.testing.assert_array_equal(y, expected)
     if name in NAMES:
-        np.testing.assert_array_equal(ops.conv(x, taps, **options | {"padding": NAMES[name]}), y)
+        np.testing.assert_array_equal(ops.conv(x, weights, **options | {"padding": NAMES[name]}), y)
 
 
-# Input, kernel, stride, padding (of the convolution that it undoes), output padding, output.
+# Input, kernel, stride, padding (of the corresponding convolution), output padding, output.
 TRANSPOSED = {
     "no padding, no strides": (2, 3, 1, 0, 0, 4),
     "arbitrary padding, no strides": (6, 4, 1, 2, 0, 5),
@@ -108,73 +110,77 @@ TRANSPOSED = {
 
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_003_05_transposed_convolution_arithmetic(rng, name):
-    """Every pixel stamps the kernel on the output; the shape is that of the input of the animation above."""
-    size, window, stride, pad, more, out = TRANSPOSED[name]
+    """Every pixel adds a scaled kernel to the output, which has the shape of the input of the animation above."""
+    size, window, stride, pad, output_padding, out = TRANSPOSED[name]
     assert CONVOLUTIONS[name][0] == out and CONVOLUTIONS[name][-1] == size
-    options = {"stride": stride, "padding": pad, "output_padding": more}
-    x, taps = integers(rng, 1, size, size, 1), integers(rng, window, window, 1, 1)
-    y = ops.conv_transpose(x, taps, **options)
-    canvas = np.zeros(((size - 1) * stride + window + more,) * 2)
+    options = {"stride": stride, "padding": pad, "output_padding": output_padding}
+    x, weights = integers(rng, 1, size, size, 1), integers(rng, window, window, 1, 1)
+    y = ops.conv_transpose(x, weights, **options)
+    output = np.zeros(((size - 1) * stride + window + output_padding,) * 2)
     for i, j in np.ndindex(size, size):
         rows, columns = (slice(p * stride, p * stride + window) for p in (i, j))
-        canvas[rows, columns] += x[0, i, j, 0] * taps[:, :, 0, 0]
-    np.testing.assert_array_equal(plane(y), canvas[pad : pad + out, pad : pad + out])
-    # It is the gradient of the convolution: every product goes back the way it came.
-    _, vjp = jax.vjp(lambda image: ops.conv(image, taps, stride=stride, padding=pad), jnp.zeros((1, out, out, 1)))
+        output[rows, columns] += x[0, i, j, 0] * weights[:, :, 0, 0]
+    np.testing.assert_array_equal(plane(y), output[pad : pad + out, pad : pad + out])
+    # Transposed convolution is the input gradient of the convolution.
+    _, vjp = jax.vjp(lambda image: ops.conv(image, weights, stride=stride, padding=pad), jnp.zeros((1, out, out, 1)))
     np.testing.assert_array_equal(vjp(x)[0], y)
 
 
 @pytest.mark.frameworks
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_003_05_pytorch_convolves_alike(rng, name):
-    """Where it is installed."""
+def test_003_05_convolution_matches_pytorch(rng, name):
+    """Compare with torch, if it is installed."""
     torch = pytest.importorskip("torch")
     size, window, stride, pad, dilation, _ = CONVOLUTIONS[name]
     options = {"stride": stride, "padding": pad, "dilation": dilation}
-    x, taps = integers(rng, size, size), integers(rng, window, window)
-    there = torch.conv2d(torch.tensor(x[None, None]), torch.tensor(taps[None, None]), **options)
-    np.testing.assert_array_equal(plane(ops.conv(image(x), kernel(taps), **options)), there[0, 0].numpy())
+    x, weights = integers(rng, size, size), integers(rng, window, window)
+    torch_y = torch.conv2d(torch.tensor(x[None, None]), torch.tensor(weights[None, None]), **options)
+    np.testing.assert_array_equal(plane(ops.conv(image(x), kernel(weights), **options)), torch_y[0, 0].numpy())
 
 
 @pytest.mark.frameworks
 @pytest.mark.parametrize("name", TRANSPOSED)
-def test_003_05_pytorch_transposes_alike(rng, name):
-    """Where it is installed."""
+def test_003_05_transposed_convolution_matches_pytorch(rng, name):
+    """Compare with torch, if it is installed."""
     torch = pytest.importorskip("torch")
-    size, window, stride, pad, more, _ = TRANSPOSED[name]
-    options = {"stride": stride, "padding": pad, "output_padding": more}
-    x, taps = integers(rng, size, size), integers(rng, window, window)
-    there = torch.nn.functional.conv_transpose2d(torch.tensor(x[None, None]), torch.tensor(taps[None, None]), **options)
-    np.testing.assert_array_equal(plane(ops.conv_transpose(image(x), kernel(taps), **options)), there[0, 0].numpy())
+    size, window, stride, pad, output_padding, _ = TRANSPOSED[name]
+    options = {"stride": stride, "padding": pad, "output_padding": output_padding}
+    x, weights = integers(rng, size, size), integers(rng, window, window)
+    torch_y = torch.nn.functional.conv_transpose2d(
+        torch.tensor(x[None, None]), torch.tensor(weights[None, None]), **options
+    )
+    np.testing.assert_array_equal(
+        plane(ops.conv_transpose(image(x), kernel(weights), **options)), torch_y[0, 0].numpy()
+    )
 
 
-def test_003_06_in_training_it_does_not_matter_whether_the_kernel_is_mirrored(rng):
-    """Started from mirrored kernels, true convolution learns mirrored kernels, bit for bit."""
+def test_003_06_training_with_mirrored_kernels_is_equal(rng):
+    """Initialized with mirrored kernels, true convolution learns exactly the mirrored kernels."""
     x, target = (jnp.asarray(rng.normal(size=(4, *size)), jnp.float32) for size in [(7, 6, 2), (5, 5, 3)])
     start = jnp.asarray(rng.normal(size=(3, 2, 2, 3)), jnp.float32)
 
-    def trajectory(taps, flip):
+    def trajectory(weights, flip):
         @jax.jit
         @jax.grad
-        def gradient(taps):
-            return jnp.square(relu(ops.conv(x, taps, flip_kernel=flip)) - target).mean()
+        def gradient(weights):
+            return jnp.square(relu(ops.conv(x, weights, flip_kernel=flip)) - target).mean()
 
         for _ in range(5):
-            taps = taps - 0.1 * gradient(taps)
-            yield np.asarray(taps)
+            weights = weights - 0.1 * gradient(weights)
+            yield np.asarray(weights)
 
-    for crossed, true in zip(trajectory(start, flip=False), trajectory(start[::-1, ::-1], flip=True)):
-        np.testing.assert_array_equal(true[::-1, ::-1], crossed)
-        assert (crossed != start).any()
+    for correlated, convolved in zip(trajectory(start, flip=False), trajectory(start[::-1, ::-1], flip=True)):
+        np.testing.assert_array_equal(convolved[::-1, ::-1], correlated)
+        assert (correlated != start).any()
 
 
-def test_003_07_vertical_horizontal_and_all_edges(rng):
+def test_003_07_sobel_edges(rng):
     """V = [−1 0 1; −2 0 2; −1 0 1], H = [1 2 1; 0 0 0; −1 −2 −1]; |H| + |V|, or √(H² + V²) (E25)."""
-    taps_v, taps_h = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
+    weights_v, weights_h = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
     x = integers(rng, 1, 7, 8, 1)
-    h, v = (reference.conv(x, kernel(taps), ONE, NO_PADDING, ONE, 1) for taps in (taps_h, taps_v))
-    for got, wanted in zip(filters.edges(x, padding="VALID"), (h, v)):
-        np.testing.assert_array_equal(got, wanted)
+    h, v = (reference.conv(x, kernel(weights), ONE, NO_PADDING, ONE, 1) for weights in (weights_h, weights_v))
+    for actual, expected in zip(filters.edges(x, padding="VALID"), (h, v)):
+        np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(filters.sobel(x, combine="l1", padding="VALID"), abs(h) + abs(v))
     np.testing.assert_allclose(filters.sobel(x, combine="l2", padding="VALID"), np.sqrt(h**2 + v**2), rtol=1e-6)
     flat = jnp.full((1, 6, 5, 1), 3.0)
@@ -184,25 +190,25 @@ def test_003_07_vertical_horizontal_and_all_edges(rng):
 
 
 def bright_box(size, hollow=False):
-    """A square of ones in the middle of zeros."""
-    x, a = np.zeros((25, 26), np.float32), (25 - size) // 2
-    x[a : a + size, a : a + size] = 1
+    """Return an image of zeros with a square of ones in the center."""
+    x, start = np.zeros((25, 26), np.float32), (25 - size) // 2
+    x[start : start + size, start : start + size] = 1
     if hollow:
-        x[a + 1 : a + size - 1, a + 1 : a + size - 1] = 0
+        x[start + 1 : start + size - 1, start + 1 : start + size - 1] = 0
     return x
 
 
 @pytest.mark.parametrize("size", range(1, 10))
-def test_003_08_boxes_of_every_size(size):
-    """The detector's highest answer to a solid box: 72 for 5×5, less for every other."""
+def test_003_08_box_detector_by_size(size):
+    """The peak response to a solid box is 72 for 5×5, and lower for other sizes."""
     y = plane(filters.box_detector(image(bright_box(size))))
     assert y.max() == TABLES["s003_box_peaks"][str(size)]
     if size == 5:
         assert np.argwhere(y == 72).tolist() == [[12, 12]]
 
 
-def test_003_08_hollow_and_dark_boxes():
-    """A hollow 5×5 box reaches 24. A dark one has −72 where a bright one has 72."""
+def test_003_08_box_detector_hollow_and_dark_boxes():
+    """The peak response to a hollow 5×5 box is 24, and to a dark one −72 instead of 72."""
     hollow, bright = (filters.box_detector(image(bright_box(5, hollow))) for hollow in (True, False))
     assert plane(hollow).max() == plane(hollow)[12, 12] == TABLES["s003_box_peaks"]["hollow5"] == 24
     dark = filters.box_detector(image(1 - bright_box(5)))
@@ -210,61 +216,61 @@ def test_003_08_hollow_and_dark_boxes():
     np.testing.assert_array_equal(dark, -bright)
 
 
-def test_003_10_a_dense_network_for_speech():
+def test_003_10_dense_speech_network_size():
     """21 frames of 40 bands through 128, 128, 128 to 138: 157,952 weights ("~160k"), 158,474 with biases (E27)."""
     summary = summarize(models.mlp(138, hidden=(128, 128, 128)), (21, 40, 1))
     assert summary.rows[-1].shape == (138,)
     assert (summary.macs, summary.params) == (157_952, 158_474)
 
 
-def weights(summary):
-    """The parameters without the biases, one a feature."""
+def num_weights(summary):
+    """Return the number of parameters without biases, one per feature."""
     return summary.params - sum(row.shape[-1] for row in summary.rows if row.params)
 
 
-def test_003_11_a_convolutional_network_for_speech():
-    """Ten layers of three 3×3 filters without padding leave (1, 20)×3: 9,036 weights. The lecture says ~100k (E26)."""
+def test_003_11_convolutional_speech_network_size():
+    """Ten layers of three 3×3 filters without padding give (1, 20)×3: 9,036 weights. The lecture states ~100k (E26)."""
     ten = summarize(serial(*[Conv(3, 3)] * 10, flatten, Dense(138)), (21, 40, 1))
     assert ten.rows[9].shape == (1, 20, 3)
     assert [row.params for row in ten.rows] == [27 + 3, *[81 + 3] * 9, 0, 1 * 20 * 3 * 138 + 138]
-    assert (weights(ten), ten.params) == (9_036, 9_204)
+    assert (num_weights(ten), ten.params) == (9_036, 9_204)
     one = summarize(serial(Conv(3, 3), flatten, Dense(138)), (21, 40, 1))
-    assert one.rows[0].shape == (19, 38, 3) and weights(one) == 298_908 + 27
+    assert one.rows[0].shape == (19, 38, 3) and num_weights(one) == 298_908 + 27
     same = summarize(serial(*[Conv(3, 3, padding="SAME")] * 10, flatten, Dense(138)), (21, 40, 1))
-    assert weights(same) == 347_760 + 756
+    assert num_weights(same) == 347_760 + 756
 
 
-def test_003_12_a_dense_layer_on_a_thousand_words():
-    """(1000·100)² weights and 1000·100 biases: 10,000,100,000 parameters, counted and not made."""
+def test_003_12_dense_layer_on_1000_words_size():
+    """(1000·100)² weights and 1000·100 biases: 10,000,100,000 parameters, counted without creating them."""
     summary = summarize(serial(flatten, Dense(1000 * 100)), (1000, 100))
     assert (summary.macs, summary.params) == (10_000_000_000, 10_000_100_000)
 
 
-def test_003_13_a_convolution_on_a_thousand_words():
-    """100·100·5 + 100 = 50,100 parameters. 1000 words stay 1000 with padding; without it they become 996 (E28)."""
+def test_003_13_convolution_on_1000_words_size():
+    """100·100·5 + 100 = 50,100 parameters. The output has 1000 words with padding, 996 without (E28)."""
     same = summarize(Conv(100, 5, padding="SAME"), (1000, 100))
     assert same.params == 50_100 and same.rows[0].shape == (1000, 100)
     valid = summarize(Conv(100, 5), (1000, 100))
     assert valid.params == 50_100 and valid.rows[0].shape == (996, 100)
 
 
-def test_003_14_nothing_further_than_two_words_away():
+def test_003_14_receptive_field_is_5_words():
     """The receptive field is 5 words: two on either side."""
     assert summarize(Conv(100, 5, padding="SAME"), (1000, 100)).rows[0].receptive_field == (5,)
-    x, taps = jnp.ones((1, 20, 3)), jnp.ones((5, 3, 2))
-    seen = jax.grad(lambda x: ops.conv(x, taps, padding="SAME")[0, 9, 0])(x)
-    assert np.flatnonzero(seen[0, :, 0]).tolist() == [7, 8, 9, 10, 11]
+    x, weights = jnp.ones((1, 20, 3)), jnp.ones((5, 3, 2))
+    gradient = jax.grad(lambda x: ops.conv(x, weights, padding="SAME")[0, 9, 0])(x)
+    assert np.flatnonzero(gradient[0, :, 0]).tolist() == [7, 8, 9, 10, 11]
 
 
-def test_003_15_a_small_kernel_hardly_changes_the_size():
-    """200×200 = 40,000 numbers are still 39,204 after a 3×3 kernel; 2×2 pooling leaves a quarter (10,000)."""
+def test_003_15_flattened_sizes():
+    """200×200 = 40,000 numbers become 39,204 after a 3×3 kernel; 2×2 pooling leaves a quarter (10,000)."""
     assert flatten(ops.conv(image(np.zeros((200, 200))), kernel(np.ones((3, 3))))).shape == (1, 39_204)
     assert flatten(image(np.zeros((200, 200)))).shape == (1, 40_000)
     assert flatten(ops.max_pool(image(np.zeros((200, 200))), 2)).shape == (1, 10_000)
 
 
-def test_003_18_the_order_in_which_a_feature_map_is_flattened(rng):
-    """Pixel (h, w, c) lands at (h·W + w)·C + c; a kernel made for PyTorch's (c·H + h)·W + w is reordered."""
+def test_003_18_flatten_order(rng):
+    """The index of (h, w, c) is (h·W + w)·C + c; a kernel for PyTorch's (c·H + h)·W + w must be reordered."""
     x, dense = integers(rng, 2, 3, 4, 5), integers(rng, 60, 7)
     flat = flatten(x)
     for h, w, c in np.ndindex(3, 4, 5):
@@ -276,7 +282,7 @@ def test_003_18_the_order_in_which_a_feature_map_is_flattened(rng):
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 2), (16, 4)])
 def test_003_19_global_average_pooling(rng, size):
-    """As many channels as classes, averaged over the map, whatever its size: no parameters."""
+    """One channel per class, averaged over maps of any size, without parameters."""
     head = serial(Conv(10, 1), ops.global_avg_pool)
     summary = summarize(head, (*size, 6))
     assert summary.rows[-1].params == 0 and summary.rows[-1].shape == (10,) and summary.params == 70
@@ -284,10 +290,10 @@ def test_003_19_global_average_pooling(rng, size):
     np.testing.assert_array_equal(ops.global_avg_pool(x), x.mean(axis=(1, 2)))  # a power of 2 pixels: exact
 
 
-def test_003_21_a_residual_of_zero_is_the_identity(rng):
-    """Two convolutions, the last one zero: the block gives x, and the gradient comes through unchanged."""
-    some, zeros = jax.nn.initializers.uniform(), jax.nn.initializers.zeros
-    first, last = (Conv(3, 3, padding="SAME", kernel_init=init) for init in (some, zeros))
+def test_003_21_zero_residual_is_identity(rng):
+    """With two convolutions, the last one zero, the block returns x, and the gradient is unchanged."""
+    uniform, zeros = jax.nn.initializers.uniform(), jax.nn.initializers.zeros
+    first, last = (Conv(3, 3, padding="SAME", kernel_init=init) for init in (uniform, zeros))
     block = residual(first, relu, last)
     params, state = block.init(jax.random.key(0), (6, 5, 3))
     x = jnp.asarray(rng.normal(size=(2, 6, 5, 3)), jnp.float32)
@@ -308,27 +314,27 @@ def test_003_21_a_residual_of_zero_is_the_identity(rng):
     ids=["conv2", "conv3", "conv4", "conv5"],
 )
 def test_003_23_alexnets_two_streams(layer, input_shape, out, params):
-    """In its second, fourth and fifth layer a filter sees half of the channels: half the weights."""
+    """In its second, fourth and fifth layer a filter takes half of the channels, which halves the weights."""
     summary = summarize(layer, input_shape)
     assert summary.rows[0].shape == out and summary.params == params
 
 
-def test_003_23_two_streams_do_not_meet(rng):
-    """Grouped in two, a convolution is two convolutions side by side."""
-    x, taps = integers(rng, 1, 5, 6, 4), integers(rng, 3, 3, 2, 6)
-    halves = [ops.conv(x[..., c], taps[..., o]) for c, o in [(np.s_[:2], np.s_[:3]), (np.s_[2:], np.s_[3:])]]
-    np.testing.assert_array_equal(ops.conv(x, taps, groups=2), np.concatenate(halves, axis=-1))
+def test_003_23_two_groups_equal_two_convolutions(rng):
+    """A convolution with two groups equals two convolutions side by side."""
+    x, weights = integers(rng, 1, 5, 6, 4), integers(rng, 3, 3, 2, 6)
+    halves = [ops.conv(x[..., c], weights[..., o]) for c, o in [(np.s_[:2], np.s_[:3]), (np.s_[2:], np.s_[3:])]]
+    np.testing.assert_array_equal(ops.conv(x, weights, groups=2), np.concatenate(halves, axis=-1))
 
 
 @pytest.mark.frameworks
 @pytest.mark.parametrize("size", [(9,), (6, 7)], ids=["N C T", "N C H W"])
 def test_003_27_pytorchs_layouts(rng, size):
-    """There, data is (N, C, H, W) and filters (O, I, H, W); the way there and back changes nothing."""
+    """PyTorch has data (N, C, H, W) and filters (O, I, H, W); converting back and forth is the identity."""
     torch = pytest.importorskip("torch")
-    x, taps = integers(rng, 2, *size, 3), integers(rng, *[2] * len(size), 3, 4)
-    there_x, there_taps = np.moveaxis(x, -1, 1), np.moveaxis(taps, (-1, -2), (0, 1))
-    np.testing.assert_array_equal(np.moveaxis(there_x, 1, -1), x)
-    np.testing.assert_array_equal(np.moveaxis(there_taps, (0, 1), (-1, -2)), taps)
+    x, weights = integers(rng, 2, *size, 3), integers(rng, *[2] * len(size), 3, 4)
+    torch_x, torch_kernel = np.moveaxis(x, -1, 1), np.moveaxis(weights, (-1, -2), (0, 1))
+    np.testing.assert_array_equal(np.moveaxis(torch_x, 1, -1), x)
+    np.testing.assert_array_equal(np.moveaxis(torch_kernel, (0, 1), (-1, -2)), weights)
     conv = torch.conv1d if len(size) == 1 else torch.conv2d
-    there = conv(torch.tensor(there_x), torch.tensor(there_taps)).numpy()
-    np.testing.assert_array_equal(ops.conv(x, taps), np.moveaxis(there, 1, -1))
+    torch_y = conv(torch.tensor(torch_x), torch.tensor(torch_kernel)).numpy()
+    np.testing.assert_array_equal(ops.conv(x, weights), np.moveaxis(torch_y, 1, -1))

@@ -266,7 +266,7 @@ def test_conv_matrix_is_the_convolution_of_one_example(x64, case):
         np.testing.assert_allclose(product, wanted.ravel(), rtol=1e-12, atol=1e-12)
     # What it stores are the taps that meet a pixel, and nothing else.
     size, window = case.x[1:-1], case.kernel[:-2]
-    meetings = list(reference.places(size, window, case.stride, case.pads, case.dilation))
+    meetings = list(reference.window_entries(size, window, case.stride, case.pads, case.dilation))
     assert matrix.nse == len(meetings) * case.kernel[-2] * case.kernel[-1]
 
 

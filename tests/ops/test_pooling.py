@@ -33,7 +33,7 @@ def windows(options, stride):
 def shared(x, dy, window, stride, pads, dilation, ties):
     """The gradient of a maximum by plain loops: each window's dy to its largest pixels, or to the first of them."""
     dx, seen = np.zeros(x.shape), {}
-    for place, _, pixel in reference.places(x.shape[1:-1], window, stride, pads, dilation):
+    for place, _, pixel in reference.window_entries(x.shape[1:-1], window, stride, pads, dilation):
         seen.setdefault(place, []).append(pixel)
     for place, pixels in seen.items():
         for n in range(x.shape[0]):

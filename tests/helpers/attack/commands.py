@@ -1,9 +1,9 @@
-"""Throw bad command lines at ``jaxconv``, and count what should not be: tracebacks, long messages, exit code 0.
+"""Run invalid ``jaxconv`` command lines, and count tracebacks, long messages and exit code 0.
 
     python tests/helpers/attack/commands.py --count 500 --seed 0
 
-The lines are made from the commands' own options, so a new option is attacked without a change here. All run in this
-process, in a new folder with an untrained run in it; nothing is trained or downloaded.
+The lines are generated from the options of the commands, so new options are covered automatically. All run in this
+process, in a temporary folder with an untrained run; nothing is trained or downloaded.
 """
 
 import argparse
@@ -40,7 +40,7 @@ PLACES = [
     "x" * 300,
     "a\udcffb",
 ]
-# Options whose values may be anything of their type, or that a bad line needs beside its fault.
+# Required positional arguments of the commands.
 NEEDED = {"eval": ["run"], "predict": ["run", "digit.png"], "summary": ["mlp"], "explain": ["run"], "demo": ["run"],
           "data": ["check"]}  # fmt: skip
 
@@ -48,12 +48,12 @@ NEEDED = {"eval": ["run"], "predict": ["run", "digit.png"], "summary": ["mlp"], 
 class Outcome(NamedTuple):
     line: list[str]
     code: object
-    fault: str  # "" or what is wrong with the outcome
-    told: str
+    fault: str  # "" or a description of the fault
+    message: str
 
 
 def kinds_of(command: str) -> dict[str, object]:
-    """The type of each option, by its name; positional ones left out."""
+    """Return the type of each option by name, without positional arguments."""
     hints = get_type_hints(app.COMMANDS[command].options, include_extras=True)
     plain = {}
     for field in dataclasses.fields(app.COMMANDS[command].options):
@@ -67,7 +67,7 @@ def kinds_of(command: str) -> dict[str, object]:
 
 
 def bad_value(kind: object, rng: random.Random) -> list[str]:
-    """A value that an option of this type cannot have."""
+    """Return an invalid value for an option of this type."""
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return [word for _ in range(rng.choice([1, 1, 2, 4])) for word in bad_value(inner, rng)]
@@ -81,7 +81,7 @@ def bad_value(kind: object, rng: random.Random) -> list[str]:
 
 
 def bad_line(rng: random.Random) -> list[str]:
-    """A command line with at least one fault in it."""
+    """Return a command line with at least one fault."""
     command = rng.choice(list(app.COMMANDS))
     kinds, needed = kinds_of(command), NEEDED.get(command, [])
     fault = rng.choice(["value", "value", "value", "value", "missing", "unknown", "twice", "place", "command", "extra"])
@@ -90,7 +90,7 @@ def bad_line(rng: random.Random) -> list[str]:
     name = rng.choice(list(kinds)) if kinds else ""
     option = "--" + name.replace("_", "-")
     if fault == "value" and kinds[name] is Path:
-        # Any name is good for a file that will be written, but not for a run to go on with.
+        # Any path is valid for an output file, but not for --resume.
         name, option = ("resume", "--resume") if command == "train" else (name, option)
         return [command, *needed, option, rng.choice(PLACES) if command == "train" else "no/such/folder/file"]
     if fault == "value":
@@ -107,7 +107,7 @@ def bad_line(rng: random.Random) -> list[str]:
 
 
 def make_run(folder: Path) -> None:
-    """A run folder that looks whole, but whose training never began; pictures; and other files."""
+    """Create a run folder without training, an image, and other files."""
     from PIL import Image
 
     config = {"dataset": "digits", "model": "mlp", "image_shape": [8, 8, 1], "input_shape": [8, 8, 1]}
@@ -119,7 +119,7 @@ def make_run(folder: Path) -> None:
 
 
 def attempt(line: list[str]) -> Outcome:
-    """Run one line."""
+    """Run one command line and classify the outcome."""
     out, err = io.StringIO(), io.StringIO()
     code: object = None
     try:
@@ -129,27 +129,27 @@ def attempt(line: list[str]) -> Outcome:
         code = stop.code
     except BaseException:
         return Outcome(line, code, "traceback", traceback.format_exc())
-    told = err.getvalue()
+    message = err.getvalue()
     fault = ""
     if code in (0, None):
         fault = "exit code 0"
-    elif told.count("\n") != 1 or len(told) > LONGEST:
+    elif message.count("\n") != 1 or len(message) > LONGEST:
         fault = "long message"
-    elif "\x1b" in told or (not told.isprintable() and not told[:-1].isprintable()):
+    elif "\x1b" in message or (not message.isprintable() and not message[:-1].isprintable()):
         fault = "raw characters"
-    return Outcome(line, code, fault, told)
+    return Outcome(line, code, fault, message)
 
 
 def attack(count: int, seed: int) -> list[Outcome]:
-    """Try so many bad lines, in a temporary folder."""
-    rng, before = random.Random(seed), Path.cwd()
+    """Run this many invalid lines in a temporary folder."""
+    rng, previous = random.Random(seed), Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder))
         os.chdir(folder)
         try:
             return [attempt(bad_line(rng)) for _ in range(count)]
         finally:
-            os.chdir(before)
+            os.chdir(previous)
 
 
 def main() -> int:
@@ -158,15 +158,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     outcomes = attack(options.count, options.seed)
-    counts = Counter((each.line[0] if each.line[0] in app.COMMANDS else "(none)", each.fault) for each in outcomes)
+    counts = Counter(
+        (outcome.line[0] if outcome.line[0] in app.COMMANDS else "(none)", outcome.fault) for outcome in outcomes
+    )
     faults = ["", "traceback", "long message", "raw characters", "exit code 0"]
     print(f"{'command':<12}" + "".join(f"{fault or 'refused':>16}" for fault in faults))
     for command in [*app.COMMANDS, "(none)"]:
         print(f"{command:<12}" + "".join(f"{counts[command, fault]:>16}" for fault in faults))
-    for each in outcomes:
-        if each.fault:
-            print(f"\n{each.fault}: {each.line!r:.500}\n{each.told[-1500:]!r}")
-    return int(any(each.fault for each in outcomes))
+    for outcome in outcomes:
+        if outcome.fault:
+            print(f"\n{outcome.fault}: {outcome.line!r:.500}\n{outcome.message[-1500:]!r}")
+    return int(any(outcome.fault for outcome in outcomes))
 
 
 if __name__ == "__main__":

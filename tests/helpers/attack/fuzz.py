@@ -1,11 +1,11 @@
-"""Damaged and hostile files, read through the public functions: whatever is wrong with one is an ``InputError``.
+"""Read damaged and hostile files through the public functions: every failure must be an ``InputError``.
 
     python tests/helpers/attack/fuzz.py --pictures 5000 --npz 2000 --idx 1000 --archives 1000 --pickles 1000
 
-makes so many files, the same ones for the same ``--seed``, and reads each in a worker with little memory. It prints a
-table of what escaped, and ends with 1 if something did: another exception than ``InputError``, the end of the process,
-more than ten seconds, a file left behind or written elsewhere, a program started. To try another checkout, put it on
-``PYTHONPATH``.
+generates these numbers of files, which depend on ``--seed``, and reads each in a worker with limited memory. It prints
+a table of escapes, and exits with 1 if there are any: another exception than ``InputError``, the end of the process,
+more than ten seconds, a file left behind or written elsewhere, or a started program. To test another checkout, put it
+on ``PYTHONPATH``.
 """
 
 import argparse
@@ -27,15 +27,16 @@ from pathlib import Path
 import fuzz_files
 import numpy as np
 
-SECONDS = 10  # of the processor's time
-PATIENCE = 60  # seconds on the clock without a result: it hangs
-GIBIBYTES = 2  # of address space, beyond what the worker has at its start
-LARGE = re.compile("[bB]omb|GB|megapixels|40,000|million|copies|bzip2|lzma")  # the names of what takes seconds to make
+SECONDS = 10  # maximum processor time
+PATIENCE = 60  # seconds of wall time without a result that count as a hang
+GIBIBYTES = 2  # address space that a worker may allocate
+# Names of files that take seconds to generate.
+LARGE = re.compile("[bB]omb|GB|megapixels|40,000|million|copies|bzip2|lzma")
 KINDS = ("pictures", "npz", "idx", "archives", "pickles")
 
 
 def make(kind, index, seed, quick, folder):
-    """Write a file of a kind into a folder: ``(path, what it is, in words)``."""
+    """Write a file of a kind into a folder; return its path and description."""
     rng = np.random.default_rng([seed, KINDS.index(kind), index])
     hostile = {name: write for name, write in fuzz_files.HOSTILE[kind].items() if not (quick and LARGE.search(name))}
     if index < len(hostile):
@@ -54,7 +55,7 @@ def make(kind, index, seed, quick, folder):
 
 
 def read(kind, path):
-    """Read a file through the public function for it."""
+    """Read a file through the public function of its kind."""
     from jaxconv import InputError, data
     from jaxconv.data.safe_pickle import load_arrays
 
@@ -67,7 +68,7 @@ def read(kind, path):
         try:
             data.read_image(path, (8, 8, 3))
         except InputError:
-            pass  # a folder may say otherwise
+            pass  # the folder is read as well
         data.load(f"folder:{folder}")
     elif kind == "npz":
         data.load(f"npz:{path}")
@@ -81,19 +82,19 @@ def read(kind, path):
 
 
 def attempt(kind, index, seed, quick, root):
-    """Make a file and read it: ``(what it is, what escaped or None, whether it was read)``."""
+    """Generate and read a file; return its description, the escape or None, and True if it was read."""
     from jaxconv import InputError
 
     folder, cache = root / "files", root / "cache"
-    for place in (folder, cache):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+    for directory in (folder, cache):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
     (root / "gs.ran").unlink(missing_ok=True)
     path, name = make(kind, index, seed, quick, folder)
-    escaped, done, start = None, False, time.process_time()
+    escaped, was_read, start = None, False, time.process_time()
     try:
         read(kind, path)
-        done = True
+        was_read = True
     except InputError as error:
         if "\n" in str(error).replace(str(path), ""):
             escaped = "InputError of several lines"
@@ -110,7 +111,7 @@ def attempt(kind, index, seed, quick, root):
         escaped = f"left behind: {(partial + outside)[0]}"
     elif escaped is None and (size := bytes_in(cache)) > max(100 * path.stat().st_size, 2**26):
         escaped = f"left {size / 1e6:.0f} MB in the cache"
-    return name, escaped, done
+    return name, escaped, was_read
 
 
 def bytes_in(folder):
@@ -118,7 +119,7 @@ def bytes_in(folder):
 
 
 def work(kind, start, stop, seed, quick):
-    """Attempt files one after the other, and print a line of JSON of each."""
+    """Attempt the files one after another, and print a line of JSON for each."""
     root = Path(os.environ["FUZZ_ROOT"])
     import PIL.Image
 
@@ -136,7 +137,7 @@ def work(kind, start, stop, seed, quick):
 
 @contextlib.contextmanager
 def worker(root, *arguments):
-    """A process that works, and the queue of what it prints; None at its end."""
+    """Start a worker process; yield it and the queue of its output lines, ending with None."""
     gs = root / "gs" / "gs"
     gs.parent.mkdir(exist_ok=True)
     gs.write_text(f"#!/bin/sh\ntouch {root / 'gs.ran'}\nexit 1\n")
@@ -145,7 +146,7 @@ def worker(root, *arguments):
         "FUZZ_ROOT": str(root),
         "XDG_CACHE_HOME": str(root / "cache"),
         "PATH": f"{gs.parent}{os.pathsep}{os.environ['PATH']}",
-        "MALLOC_ARENA_MAX": "2",  # else each thread takes an arena of address space
+        "MALLOC_ARENA_MAX": "2",  # otherwise each thread reserves an arena of address space
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, __file__, "--work", *map(str, arguments)]
@@ -167,14 +168,14 @@ def worker(root, *arguments):
 
 
 def run(kind, count, seed, quick):
-    """Attempt all files of a kind, with a new worker when one has ended: ``[index, name, escaped, done]`` of each."""
+    """Attempt all files of a kind, restarting ended workers; yield ``[index, name, escaped, done]`` for each."""
     index = 0
     while index < count:
         with (
             tempfile.TemporaryDirectory(prefix="fuzz-") as root,
             worker(Path(root), kind, index, count, seed, quick) as (process, lines),
         ):
-            lines.get(timeout=10 * PATIENCE)  # it is ready
+            lines.get(timeout=10 * PATIENCE)  # wait until it is ready
             while index < count:
                 try:
                     line = lines.get(timeout=PATIENCE)
@@ -211,16 +212,19 @@ def main():
         if not getattr(options, kind):
             continue
         start, rows = time.monotonic(), list(run(kind, getattr(options, kind), options.seed, int(options.quick)))
-        found = [row for row in rows if row[2]]
-        escapes += len(found)
+        escaped_rows = [row for row in rows if row[2]]
+        escapes += len(escaped_rows)
         seconds = time.monotonic() - start
         was_read = sum(row[3] for row in rows)
-        print(f"{kind:9} {len(rows):6} files, {was_read:6} read, {len(found):4} escapes, {seconds:6.0f} s", flush=True)
-        by_sort = collections.defaultdict(list)
-        for index, name, escaped, _ in found:
-            by_sort[escaped.partition(":")[0], name].append((index, escaped))
-        for (_, name), some in sorted(by_sort.items()):
-            print(f"    {len(some):4} × {name}: {some[0][1]} (number {some[0][0]})")
+        print(
+            f"{kind:9} {len(rows):6} files, {was_read:6} read, {len(escaped_rows):4} escapes, {seconds:6.0f} s",
+            flush=True,
+        )
+        by_kind_and_name = collections.defaultdict(list)
+        for index, name, escaped, _ in escaped_rows:
+            by_kind_and_name[escaped.partition(":")[0], name].append((index, escaped))
+        for (_, name), cases in sorted(by_kind_and_name.items()):
+            print(f"    {len(cases):4} × {name}: {cases[0][1]} (number {cases[0][0]})")
     print(f"{escapes} escapes")
     return 1 if escapes else 0
 

@@ -1,4 +1,4 @@
-"""What ``fuzz.py`` reads: valid files of many formats, ways to damage one, and hostile files made by hand."""
+"""Files for ``fuzz.py``: valid files of many formats, mutations, and hand-crafted hostile files."""
 
 import bz2
 import functools
@@ -26,23 +26,23 @@ def filename(kind, name):
     return {"pictures": "x.png", "npz": "set.npz", "archives": "set.zip", "pickles": "batch"}[kind]
 
 
-# Damage, and the files that are damaged, and those made by hand
+# Mutations
 
 # ruff: noqa: E501
 
 
 def mutate(raw, rng):
-    """Damage a file: often what is in it, packed again with the right checksums, so that more of it is read."""
+    """Damage a file; often damage the packed content and fix the checksums, so that more of it is read."""
     if rng.random() < 0.6:
-        if raw[:2] == b"PK" and (new := _in_zip(raw, rng)) is not None:
-            return new
+        if raw[:2] == b"PK" and (mutated := _mutate_zip_member(raw, rng)) is not None:
+            return mutated
         for magic, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7z", lzma)):
             if raw.startswith(magic):
                 return module.compress(mutate(module.decompress(raw), rng))
         if raw[257:262] == b"ustar":
-            return _right_tar(_damage(raw, rng))
+            return _fix_tar_checksums(_damage(raw, rng))
         if raw[:4] == b"\x89PNG":
-            return _right_png(_damage(raw, rng))
+            return _fix_png_checksums(_damage(raw, rng))
     return _damage(raw, rng)
 
 
@@ -51,61 +51,64 @@ def _damage(raw, rng):
     for _ in range(rng.integers(1, 5)):
         if not raw:
             break
-        size = min(len(raw), 64) if rng.random() < 0.6 else len(raw)  # the head, most often
-        place, other, count = int(rng.integers(size)), int(rng.integers(len(raw))), int(rng.integers(1, 40))
+        size = min(len(raw), 64) if rng.random() < 0.6 else len(raw)  # most often in the header
+        position, source, count = int(rng.integers(size)), int(rng.integers(len(raw))), int(rng.integers(1, 40))
         match rng.integers(7):
             case 0:
-                raw[place] ^= 1 << rng.integers(8)
+                raw[position] ^= 1 << rng.integers(8)
             case 1:
-                raw[place] = rng.integers(256)
+                raw[position] = rng.integers(256)
             case 2:
-                del raw[other:]
+                del raw[source:]
             case 3:
-                raw[place : place + count] = raw[other : other + count]
+                raw[position : position + count] = raw[source : source + count]
             case 4:
-                del raw[place : place + count]
+                del raw[position : position + count]
             case 5:
-                raw[place:place] = rng.bytes(count)
+                raw[position:position] = rng.bytes(count)
             case 6:
                 code = "<>"[rng.integers(2)] + "HI"[rng.integers(2)]
                 number = NUMBERS[rng.integers(len(NUMBERS))] & (2**16 - 1 if code[1] == "H" else 2**32 - 1)
-                raw[place : place + struct.calcsize(code)] = struct.pack(code, number)
+                raw[position : position + struct.calcsize(code)] = struct.pack(code, number)
     return bytes(raw)
 
 
-def _in_zip(raw, rng):
-    with zipfile.ZipFile(io.BytesIO(raw)) as old:
-        members = [(member.filename, old.read(member)) for member in old.infolist()]
+def _mutate_zip_member(raw, rng):
+    with zipfile.ZipFile(io.BytesIO(raw)) as source:
+        members = [(member.filename, source.read(member)) for member in source.infolist()]
     damaged = rng.integers(len(members))
     packed = io.BytesIO()
     methods = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA
-    with warnings.catch_warnings(), zipfile.ZipFile(packed, "w", methods[rng.choice(4, p=[0.3, 0.5, 0.1, 0.1])]) as new:
+    with (
+        warnings.catch_warnings(),
+        zipfile.ZipFile(packed, "w", methods[rng.choice(4, p=[0.3, 0.5, 0.1, 0.1])]) as target,
+    ):
         warnings.simplefilter("ignore")
-        for number, (name, content) in enumerate(members):
-            new.writestr(name, mutate(content, rng) if number == damaged else content)
+        for index, (name, content) in enumerate(members):
+            target.writestr(name, mutate(content, rng) if index == damaged else content)
     return packed.getvalue()
 
 
-def _right_png(raw):
-    """With the right checksum of each chunk."""
-    raw, place = bytearray(raw), 8
-    while place + 12 <= len(raw):
-        (size,) = struct.unpack(">I", raw[place : place + 4])
-        end = place + 8 + size
+def _fix_png_checksums(raw):
+    """Fix the checksum of each chunk."""
+    raw, position = bytearray(raw), 8
+    while position + 12 <= len(raw):
+        (size,) = struct.unpack(">I", raw[position : position + 4])
+        end = position + 8 + size
         if end + 4 > len(raw):
             break
-        raw[end : end + 4] = struct.pack(">I", zlib.crc32(raw[place + 4 : end]))
-        place = end + 4
+        raw[end : end + 4] = struct.pack(">I", zlib.crc32(raw[position + 4 : end]))
+        position = end + 4
     return bytes(raw)
 
 
-def _right_tar(raw):
-    """With the right checksum of each header."""
+def _fix_tar_checksums(raw):
+    """Fix the checksum of each header."""
     raw = bytearray(raw)
-    for place in range(0, len(raw) - 511, 512):
-        if raw[place + 257 : place + 262] == b"ustar":
-            raw[place + 148 : place + 156] = b" " * 8
-            raw[place + 148 : place + 156] = b"%06o\0 " % sum(raw[place : place + 512])
+    for position in range(0, len(raw) - 511, 512):
+        if raw[position + 257 : position + 262] == b"ustar":
+            raw[position + 148 : position + 156] = b" " * 8
+            raw[position + 148 : position + 156] = b"%06o\0 " % sum(raw[position : position + 512])
     return bytes(raw)
 
 
@@ -114,47 +117,52 @@ def _right_tar(raw):
 
 @functools.cache
 def valid(kind):
-    """``[(name, bytes)]`` of a kind."""
+    """Return ``[(name, bytes)]`` of a kind."""
     return {"pictures": _pictures, "npz": _npz, "idx": _idx, "archives": _archives, "pickles": _pickles}[kind]()
 
 
 def _pictures():
     rng = np.random.default_rng(0)
-    colour = Image.fromarray(rng.integers(0, 256, (9, 7, 4), np.uint8)).resize((32, 32))
+    color = Image.fromarray(rng.integers(0, 256, (9, 7, 4), np.uint8)).resize((32, 32))
     deep = Image.fromarray(rng.integers(0, 65_536, (9, 7), np.uint16))
     exif, notes = Image.Exif(), PngImagePlugin.PngInfo()
     exif[0x0112], exif[0x010E] = 6, "a picture"
     notes.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>', zip=True)
     notes.add_text("Title", "a picture", zip=True)
-    more = {"save_all": True, "append_images": [colour.rotate(90)]}
-    wanted = [("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
-    wanted += [("PNG", "RGB", {"exif": exif, "pnginfo": notes, "icc_profile": bytes(99)})]
-    wanted += [("PNG", "P", {"transparency": 3}), ("PNG", "L", {"transparency": 3}), ("PNG", "RGB", more)]
-    wanted += [("JPEG", mode, {}) for mode in ("L", "RGB", "CMYK")]
-    wanted += [("JPEG", "RGB", {"progressive": True, "exif": exif}), ("MPO", "RGB", more)]
-    wanted += [("GIF", "P", {}), ("GIF", "RGB", more), ("GIF", "P", {"transparency": 3})]
-    wanted += [("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("WEBP", "RGBA", more)]
-    wanted += [("BMP", mode, {}) for mode in ("1", "L", "P", "RGB", "RGBA")]
-    wanted += [("PPM", mode, {}) for mode in ("1", "L", "RGB", "I;16", "F")]
-    wanted += [("TIFF", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB")]
-    wanted += [("TIFF", "RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")]
-    wanted += [("TIFF", "1", {"compression": "group4"}), ("TIFF", "RGB", more | {"exif": exif})]
-    wanted += [("DDS", "RGBA", {}), ("DDS", "RGB", {"pixel_format": "DXT1"}), ("SPIDER", "F", {}), ("ICNS", "RGBA", {})]
-    wanted += [("AVIF", "RGB", {}), ("EPS", "RGB", {}), ("ICO", "RGBA", {}), ("TGA", "RGB", {"rle": True})]
-    wanted += [(name, "RGB", {}) for name in ("PCX", "SGI", "IM", "JPEG2000", "QOI", "DIB")]
-    wanted += [("MSP", "1", {}), ("XBM", "1", {}), ("BLP", "P", {}), ("TGA", "P", {})]
-    made = []
-    for name, mode, options in wanted:
-        picture = deep if mode == "I;16" else colour.convert("RGB").convert(mode) if mode == "LAB" else None
+    multi_frame = {"save_all": True, "append_images": [color.rotate(90)]}
+    variants = [("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
+    variants += [("PNG", "RGB", {"exif": exif, "pnginfo": notes, "icc_profile": bytes(99)})]
+    variants += [("PNG", "P", {"transparency": 3}), ("PNG", "L", {"transparency": 3}), ("PNG", "RGB", multi_frame)]
+    variants += [("JPEG", mode, {}) for mode in ("L", "RGB", "CMYK")]
+    variants += [("JPEG", "RGB", {"progressive": True, "exif": exif}), ("MPO", "RGB", multi_frame)]
+    variants += [("GIF", "P", {}), ("GIF", "RGB", multi_frame), ("GIF", "P", {"transparency": 3})]
+    variants += [("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("WEBP", "RGBA", multi_frame)]
+    variants += [("BMP", mode, {}) for mode in ("1", "L", "P", "RGB", "RGBA")]
+    variants += [("PPM", mode, {}) for mode in ("1", "L", "RGB", "I;16", "F")]
+    variants += [("TIFF", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F", "LAB")]
+    variants += [("TIFF", "RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")]
+    variants += [("TIFF", "1", {"compression": "group4"}), ("TIFF", "RGB", multi_frame | {"exif": exif})]
+    variants += [
+        ("DDS", "RGBA", {}),
+        ("DDS", "RGB", {"pixel_format": "DXT1"}),
+        ("SPIDER", "F", {}),
+        ("ICNS", "RGBA", {}),
+    ]
+    variants += [("AVIF", "RGB", {}), ("EPS", "RGB", {}), ("ICO", "RGBA", {}), ("TGA", "RGB", {"rle": True})]
+    variants += [(name, "RGB", {}) for name in ("PCX", "SGI", "IM", "JPEG2000", "QOI", "DIB")]
+    variants += [("MSP", "1", {}), ("XBM", "1", {}), ("BLP", "P", {}), ("TGA", "P", {})]
+    files = []
+    for name, mode, options in variants:
+        image = deep if mode == "I;16" else color.convert("RGB").convert(mode) if mode == "LAB" else None
         file = io.BytesIO()
         try:
-            if picture is None:
-                picture = colour.convert("RGB" if mode == "CMYK" else mode).convert(mode)
-            picture.save(file, name, **options)
-        except (KeyError, OSError, ValueError, AttributeError):  # what this Pillow cannot write
+            if image is None:
+                image = color.convert("RGB" if mode == "CMYK" else mode).convert(mode)
+            image.save(file, name, **options)
+        except (KeyError, OSError, ValueError, AttributeError):  # not supported by this Pillow
             continue
-        made.append((f"{name} {mode}", file.getvalue()))
-    return made
+        files.append((f"{name} {mode}", file.getvalue()))
+    return files
 
 
 def _arrays():
@@ -168,13 +176,13 @@ def _arrays():
 
 
 def _npz():
-    made = []
+    files = []
     for name, save in (("stored npz", np.savez), ("compressed npz", np.savez_compressed)):
         for kind in (np.uint8, np.float32, ">i2"):
             file, arrays = io.BytesIO(), _arrays()
             save(file, **arrays | {"x_train": arrays["x_train"].astype(kind)})
-            made.append((f"{name} of {np.dtype(kind)}", file.getvalue()))
-    return made
+            files.append((f"{name} of {np.dtype(kind)}", file.getvalue()))
+    return files
 
 
 def idx(shape, content):
@@ -194,7 +202,7 @@ def _idx():
 
 
 def complete_idx(path):
-    """Write what else of four IDX files is needed beside one."""
+    """Write the missing ones of the four IDX files of a dataset."""
     arrays = _arrays()
     for name, array in (
         ("train-images-idx3-ubyte", arrays["x_train"]),
@@ -207,7 +215,7 @@ def complete_idx(path):
 
 
 def _set():
-    """``{name: png}`` of a data set that is read."""
+    """Return ``{name: png}`` of a valid image folder."""
     rng, files = np.random.default_rng(0), {}
     for name in [f"{part}/{label}/{n}.png" for part in ("train", "test") for label in "ab" for n in range(8)]:
         file = io.BytesIO()
@@ -235,10 +243,12 @@ def _zip(method=zipfile.ZIP_STORED, members=None):
 
 
 def _archives():
-    made = [(f"tar {mode[2:]}", _tar(mode)) for mode in ("w", "w:gz", "w:bz2", "w:xz")]
-    made += [("gnu tar", _tar("w", tarfile.GNU_FORMAT, {f"{'long' * 40}/{name}": png for name, png in _set().items()}))]
-    made += [("pax tar", _tar("w", members={f"{'long' * 40}/{name}": png for name, png in _set().items()}))]
-    return made + [(f"zip {method}", _zip(method)) for method in (0, 8, 12, 14)]
+    archives = [(f"tar {mode[2:]}", _tar(mode)) for mode in ("w", "w:gz", "w:bz2", "w:xz")]
+    archives += [
+        ("gnu tar", _tar("w", tarfile.GNU_FORMAT, {f"{'long' * 40}/{name}": png for name, png in _set().items()}))
+    ]
+    archives += [("pax tar", _tar("w", members={f"{'long' * 40}/{name}": png for name, png in _set().items()}))]
+    return archives + [(f"zip {method}", _zip(method)) for method in (0, 8, 12, 14)]
 
 
 def _pickles():
@@ -253,12 +263,12 @@ def chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png_bomb(width, height, depth=1, colour=0, *chunks):
-    """A PNG of black pixels, as many as its head promises, in a thousandth of their bytes."""
-    channels = {0: 1, 2: 3, 6: 4}[colour]
+def png_bomb(width, height, depth=1, color_type=0, *chunks):
+    """Return a PNG of black pixels with a compression ratio of about a thousand."""
+    channels = {0: 1, 2: 3, 6: 4}[color_type]
     rows = zlib_of_zeros(height * (1 + (width * channels * depth + 7) // 8))
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join([chunk(b"IHDR", head), *chunks, chunk(b"IDAT", rows), chunk(b"IEND", b"")])
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join([chunk(b"IHDR", header), *chunks, chunk(b"IDAT", rows), chunk(b"IEND", b"")])
 
 
 @functools.cache
@@ -268,13 +278,13 @@ def _mebibyte_of_zeros():
 
 
 def deflate_of_zeros(count):
-    """Raw deflate of so many zeros, put together of pieces of it."""
+    """Return raw deflate data of ``count`` zeros, assembled from precompressed blocks."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     return _mebibyte_of_zeros() * (count >> 20) + packer.compress(bytes(count % 2**20)) + packer.flush()
 
 
 def zlib_of_zeros(count):
-    checksum = (count % 65_521) << 16 | 1  # Adler's
+    checksum = (count % 65_521) << 16 | 1  # Adler-32
     return b"\x78\x9c" + deflate_of_zeros(count) + struct.pack(">I", checksum)
 
 
@@ -286,23 +296,25 @@ def crc_of_zeros(count):
 
 
 def gzip_of(start, zeros):
-    """gzip of some bytes and of many zeros."""
+    """Compress ``start`` followed by ``zeros`` zeros with gzip."""
     return gzip.compress(start, mtime=0) + gzip.compress(bytes(2**26), mtime=0) * (zeros >> 26)
 
 
 def zip_of(members, flags=0):
-    """A zip put together by hand of ``{name: (method, packed bytes, size, crc)}``."""
+    """Assemble a zip from ``{name: (method, packed bytes, size, crc)}``."""
     body, directory = b"", b""
     for name, (method, packed, size, crc) in members.items():
-        facts = struct.pack("<HHHHHIIIHH", 20, flags, method, 0, 33, crc, len(packed), size, len(name), 0)
-        directory += b"PK\x01\x02" + struct.pack("<H", 20) + facts + struct.pack("<HHHII", 0, 0, 0, 0, len(body)) + name
-        body += b"PK\x03\x04" + facts + name + packed
+        fields = struct.pack("<HHHHHIIIHH", 20, flags, method, 0, 33, crc, len(packed), size, len(name), 0)
+        directory += (
+            b"PK\x01\x02" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, len(body)) + name
+        )
+        body += b"PK\x03\x04" + fields + name + packed
     end = struct.pack("<HHHHIIH", 0, 0, len(members), len(members), len(directory), len(body), 0)
     return body + directory + b"PK\x05\x06" + end
 
 
 def zip_bomb(name, count, start=b"", claim=None):
-    """A zip of one file: some bytes and many zeros."""
+    """Return the members of a zip bomb: one file of ``start`` and ``count`` zeros."""
     head = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = head.compress(start) + head.flush(zlib.Z_FULL_FLUSH) + deflate_of_zeros(count)
     crc = zlib.crc32(start)
@@ -318,7 +330,7 @@ def npy(header, content=b"", version=(1, 0), size=None):
 
 
 def npz_with(content, method=0, flags=0, key=b"x_train.npy"):
-    """An npz of which one array has the bytes given."""
+    """Return an npz in which one array has this content."""
     members = {}
     for name, array in _arrays().items():
         file = io.BytesIO()
@@ -337,7 +349,7 @@ def _header(text, **options):
 
 
 def _packed(module_or_method, count):
-    """An npz whose images are zeros, packed by another method."""
+    """Return a function that builds an npz whose images are zeros, compressed by this method."""
     start = npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count >> 10}, 32, 32), }}\n")
     if module_or_method == 8:
         members = zip_bomb(b"x_train.npy", count, start)
@@ -357,7 +369,7 @@ def _packed(module_or_method, count):
 
 
 def tar_header(name=b"x", size=0, kind=b"0", link=b"", field=None):
-    """One header of a tar, as it is told."""
+    """Return a tar header with these fields."""
     head = bytearray(512)
     head[: len(name)] = name
     head[100:108], head[108:116], head[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
@@ -405,7 +417,7 @@ def _tuple_as_key(count):
 
 
 def _copies():
-    """One string of a megabyte, encoded 900 times."""
+    """Return a pickle of one string of a megabyte that is encoded 900 times."""
     text = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\x01"
     again = b"h\x02h\x01X\x06\x00\x00\x00latin1\x86R"
     return b"\x80\x02](c_codecs\nencode\nq\x02" + text + again * 900 + b"e."

@@ -1,7 +1,7 @@
-"""Kill trainings with SIGKILL at random moments, resume them, and compare with the unbroken run, bit for bit.
+"""Kill training runs with SIGKILL at random moments, resume them, and compare with an uninterrupted run bit for bit.
 
-``python kills.py --kills 40 --seed 0``. Half of the kills are aimed into a write of a checkpoint. Each configuration is
-trained once without interruption; then one run after the other is killed and resumed until all kills are done.
+``python kills.py --kills 40 --seed 0``. Half of the kills target the writing of a checkpoint. Each configuration is
+trained once without interruption; then runs are killed and resumed until the number of kills is reached.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# An epoch of the digits is one chunk: with smaller ones there are checkpoints within the epochs too.
+# Smaller chunks, so that there are checkpoints within an epoch of the digits.
 PROGRAM = (
     "import sys; from jaxconv import cli, train; train.plan_epoch.__globals__.update(PIXELS_PER_EXECUTION=2**14); "
     "sys.exit(cli.main(sys.argv[1:]))"
@@ -33,7 +33,7 @@ CONFIGS: dict[str, tuple[list[str], dict[str, str], int]] = {  # options, enviro
     "ema_decay": (["--ema-decay", "0.9"], {}, 1),
     "early stopping": (["--patience", "1", "--learning-rate", "0.03"], {}, 1),
 }
-LONGEST = 600.0  # seconds that a run may take
+LONGEST = 600.0  # maximum seconds of a run
 RESULTS = ("params_sha256", "final_params_sha256", "best_epoch", "steps", "test_loss", "val_loss", "epochs_run")
 TIMES = ("epoch_seconds", "images_per_second")
 
@@ -45,21 +45,21 @@ def free_port() -> int:
 
 
 def start(name: str, folder: Path, logs: Path) -> list[subprocess.Popen[bytes]]:
-    """The training of a configuration: begun, or resumed if it has begun."""
+    """Start the training of a configuration, or resume it."""
     options, variables, count = CONFIGS[name]
-    begun = (folder / "config.json").exists()
-    line = ["--resume", str(folder)] if begun else [*TRAIN, *options, "--run-dir", str(folder)]
+    is_started = (folder / "config.json").exists()
+    line = ["--resume", str(folder)] if is_started else [*TRAIN, *options, "--run-dir", str(folder)]
     address = f"localhost:{free_port()}"
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | variables
     processes = []
     for process in range(count):
-        many = (
+        distributed_options = (
             ["--coordinator-address", address, "--num-processes", str(count), "--process-id", str(process)]
             if count > 1
             else []
         )
         with (logs / f"{process}.txt").open("wb") as log:
-            command = [sys.executable, "-c", PROGRAM, "train", *line, *many]
+            command = [sys.executable, "-c", PROGRAM, "train", *line, *distributed_options]
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
     return processes
 
@@ -75,30 +75,30 @@ def writing(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> int:
-    """Of the newest checkpoint, the number of steps."""
+    """Return the number of steps of the newest checkpoint."""
     return max((int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal()), default=0)
 
 
-def kill(processes: list[subprocess.Popen[bytes]], folder: Path, rng: random.Random, inside: bool) -> str | None:
-    """Kill all processes of a run at a random moment after it has got on; None if it ended before."""
-    begun, seen = time.monotonic(), checkpoints(folder)
-    further = rng.randint(0, 12)  # changes of the newest checkpoint to wait for
-    delay = rng.uniform(0, 0.02) if inside else rng.choice([rng.uniform(0, 0.5), rng.uniform(0, 6)])
+def kill(processes: list[subprocess.Popen[bytes]], folder: Path, rng: random.Random, during_write: bool) -> str | None:
+    """Kill all processes of a run at a random moment after some progress; return None if it ended before."""
+    start_time, previous = time.monotonic(), checkpoints(folder)
+    remaining = rng.randint(0, 12)  # changes of the newest checkpoint to wait for
+    delay = rng.uniform(0, 0.02) if during_write else rng.choice([rng.uniform(0, 0.5), rng.uniform(0, 6)])
     while all(process.poll() is None for process in processes):
-        if time.monotonic() - begun > LONGEST:
-            raise SystemExit(f"nothing happens in {folder}")
-        now = checkpoints(folder)
-        further, seen = further - (now != seen), now
-        if further <= 0 and (not inside or writing(folder)):
+        if time.monotonic() - start_time > LONGEST:
+            raise SystemExit(f"no progress in {folder} for {LONGEST:g} s")
+        newest = checkpoints(folder)
+        remaining, previous = remaining - (newest != previous), newest
+        if remaining <= 0 and (not during_write or writing(folder)):
             break
-        time.sleep(0.0002 if further <= 1 else 0.002)
+        time.sleep(0.0002 if remaining <= 1 else 0.002)
     time.sleep(delay)
-    alive = [process for process in processes if process.poll() is None]
-    for process in alive:
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
         process.kill()
     for process in processes:
         process.wait()
-    if len(alive) < len(processes):
+    if len(running) < len(processes):
         return None
     return "in a write" if writing(folder) else "elsewhere"
 
@@ -111,11 +111,11 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 def attack(name: str, kills: int, rng: random.Random, folder: Path) -> dict[str, int]:
-    """Kill so often, and count what came of it."""
+    """Kill runs this many times, and count the outcomes."""
     logs = folder / "logs"
     logs.mkdir(parents=True)
     finish(start(name, folder / "unbroken", logs), logs)
-    whole = outcome(folder / "unbroken")
+    expected = outcome(folder / "unbroken")
     counts = {"kills": 0, "in a write": 0, "elsewhere": 0, "runs": 0, "equal": 0}
     while counts["kills"] < kills or counts["runs"] == 0:
         counts["runs"] += 1
@@ -124,12 +124,12 @@ def attack(name: str, kills: int, rng: random.Random, folder: Path) -> dict[str,
             processes = start(name, run, logs)
             if counts["kills"] >= kills:
                 finish(processes, logs)
-            elif where := kill(processes, run, rng, inside=counts["kills"] % 2 == 0):
+            elif where := kill(processes, run, rng, during_write=counts["kills"] % 2 == 0):
                 counts["kills"] += 1
                 counts[where] += 1
             elif any(process.returncode > 0 for process in processes):
                 raise SystemExit("a run failed:\n" + "\n".join(log.read_text() for log in logs.iterdir()))
-        counts["equal"] += outcome(run) == whole
+        counts["equal"] += outcome(run) == expected
         shutil.rmtree(run)
     return counts
 

@@ -1,7 +1,7 @@
-"""Memory of the live page over many requests: ``python tests/helpers/attack/page.py RUN [REQUESTS]``.
+"""Measure the memory of the demo server over many requests: ``python tests/helpers/attack/page.py RUN [REQUESTS]``.
 
-It starts ``jaxconv demo RUN``, draws over gradio's API as the page does, and prints the server's resident memory every
-100 requests: once all from one tab, then each from a tab of its own, the way that ``curl`` in a loop would.
+It starts ``jaxconv demo RUN``, sends drawings over gradio's API as the page does, and prints the resident memory of the
+server every 100 requests: first with one session, then with a session per request, as with ``curl`` in a loop.
 """
 
 import base64
@@ -21,7 +21,7 @@ from PIL import Image
 
 
 def started(run, **environment):
-    """The server, and its address with the token."""
+    """Start the server; return its process and its URL with the token."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -31,36 +31,36 @@ def started(run, **environment):
 
 
 def canvas(side=320):
-    """A drawing, as the page sends it."""
+    """Return a random drawing as a data URL, as the page sends it."""
     pixels = np.zeros((side, side, 4), np.uint8)
     top, left = (random.randrange(side // 2) for _ in range(2))
     pixels[top : top + side // 2, left : left + side // 10, 3] = 255
-    written = io.BytesIO()
-    Image.fromarray(pixels).save(written, "PNG")
-    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw(browser, address, number, session, picture, function=0):
-    """One stroke and its answer, what gradio calls a completed event."""
-    body = {"data": [f"{number} {picture}", "saliency"], "fn_index": function, "session_hash": session}
-    joined = browser.post(f"{address}/gradio_api/queue/join", json=body, timeout=60)
-    joined.raise_for_status()
+def draw(browser, address, index, session, image, function=0):
+    """Send a drawing and return the completed event of gradio."""
+    body = {"data": [f"{index} {image}", "saliency"], "fn_index": function, "session_hash": session}
+    response = browser.post(f"{address}/gradio_api/queue/join", json=body, timeout=60)
+    response.raise_for_status()
     stream = browser.get(f"{address}/gradio_api/queue/data?session_hash={session}", stream=True, timeout=60)
     with stream:
         for line in stream.iter_lines():
             message = json.loads(line.removeprefix(b"data: ")) if line else {}
             if message.get("msg") == "process_completed":
                 return message
-    raise RuntimeError("no answer")
+    raise RuntimeError("the stream ended without a completed event")
 
 
 def resident(pid):
-    """Resident memory of a process in MB."""
+    """Return the resident memory of a process in MB."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1024
 
 
-def main(run, requests_=500):
+def main(run, num_requests=500):
     server, address = started(run)
     try:
         browser = requests.Session()
@@ -69,12 +69,12 @@ def main(run, requests_=500):
         page.raise_for_status()
         address = "/".join(address.split("/")[:3])
         for tabs in ("one tab", "a tab each"):
-            for number in range(requests_ + 1):
-                if number % 100 == 0:
-                    print(f"{tabs}: {number:4d} requests, {resident(server.pid):7.1f} MB", flush=True)
-                session = "one" if tabs == "one tab" else f"tab{number}"
-                told = draw(browser, address, number, session, canvas())
-                assert told["success"], told
+            for index in range(num_requests + 1):
+                if index % 100 == 0:
+                    print(f"{tabs}: {index:4d} requests, {resident(server.pid):7.1f} MB", flush=True)
+                session = "one" if tabs == "one tab" else f"tab{index}"
+                event = draw(browser, address, index, session, canvas())
+                assert event["success"], event
     finally:
         server.terminate()
         time.sleep(1)

@@ -1,7 +1,7 @@
-"""Two writers and ten readers at once on one run folder: ``python readers.py --seconds 60``.
+"""Run two writers and ten readers on one run folder: ``python readers.py --seconds 60``.
 
-The first writer trains; the second tries to resume the same run. The readers load the best network again and again, as
-``predict``, ``eval`` and ``explain`` do. It prints how many reads failed, and what the second writer said.
+The first writer trains; the second tries to resume the same run. The readers load the best network repeatedly, as
+``predict``, ``eval`` and ``explain`` do. It prints the number of failed reads and the output of the second writer.
 """
 
 import argparse
@@ -28,9 +28,9 @@ print(reads, *failures, sep="\\n")
 
 
 def wait_for_checkpoint(run: Path, writer: subprocess.Popen[str], seconds: float) -> None:
-    begun = time.monotonic()
+    start_time = time.monotonic()
     while not any(path.name.isdecimal() for path in run.glob("checkpoints/*")):
-        if writer.poll() is not None or time.monotonic() - begun > seconds:
+        if writer.poll() is not None or time.monotonic() - start_time > seconds:
             raise SystemExit(f"the first writer saved nothing: {writer.communicate()[0]}")
         time.sleep(0.05)
 
@@ -52,21 +52,21 @@ def main() -> None:
             second = subprocess.Popen([*command, "--resume", str(run)], **pipes)  # type: ignore[call-overload]
             line = [sys.executable, "-c", READER, str(run), str(args.seconds)]
             readers = [subprocess.Popen(line, **pipes) for _ in range(args.readers)]  # type: ignore[call-overload]
-            told = [reader.communicate(timeout=args.seconds + 120)[0].splitlines() for reader in readers]
+            outputs = [reader.communicate(timeout=args.seconds + 120)[0].splitlines() for reader in readers]
         finally:
-            state = {name: "still running" if each and each.poll() is None else "ended"
-                     for name, each in (("first", first), ("second", second))}  # fmt: skip
+            state = {name: "still running" if writer and writer.poll() is None else "ended"
+                     for name, writer in (("first", first), ("second", second))}  # fmt: skip
             for process in [first, *([second] if second else []), *readers]:
                 process.kill()
-            said = second.communicate()[0] if second else ""
+            second_output = second.communicate()[0] if second else ""
             first.communicate()
-    reads = sum(int(lines[0]) if lines and lines[0].isdecimal() else 0 for lines in told)
-    failures = Counter(line for lines in told for line in (lines[1:] if lines and lines[0].isdecimal() else lines))
+    reads = sum(int(lines[0]) if lines and lines[0].isdecimal() else 0 for lines in outputs)
+    failures = Counter(line for lines in outputs for line in (lines[1:] if lines and lines[0].isdecimal() else lines))
     print(f"{reads} reads by {args.readers} readers, {failures.total()} failed")
     for failure, count in failures.most_common():
         print(f"  {count:5} times {failure}")
     print(f"the first writer: {state['first']}; the second: {state['second']}")
-    print("\n".join(line for line in said.splitlines() if line.strip())[-1000:])
+    print("\n".join(line for line in second_output.splitlines() if line.strip())[-1000:])
     raise SystemExit(1 if failures else 0)
 
 

@@ -1,15 +1,15 @@
-"""Damage copies of a run folder at random, and count what the commands make of them.
+"""Damage copies of a run folder at random, and count the outcomes of the commands that read them.
 
     python tests/helpers/attack/runs.py --count 150 --seed 0
 
-A tiny network is trained once. Each copy of its run folder is damaged in one way. Then its readers run on it in this
-process: predict, eval, explain (as far as it reads the run), train --resume of the finished run, and train --resume
-without its result.json. Counted are
+A tiny network is trained once. Each copy of its run folder is damaged in one way. Then the commands that read a run are
+applied in this process: predict, eval, explain (as far as it reads the run), train --resume of the finished run, and
+train --resume without its result.json. It counts
 
-- crashes: errors that are no ``InputError``, which a user sees as a traceback;
-- wrong answers: other numbers than those of the whole run, and no error.
+- crashes: exceptions other than ``InputError``, which a user sees as a traceback;
+- wrong results: other numbers than those of the intact run, without an error.
 
-The exit code is 1 if there is any of either.
+The exit code is 1 if there are any.
 """
 
 import argparse
@@ -44,27 +44,27 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for name in ("training_curves", "misclassified", "confusion_matrix"):
-        setattr(plot, name, lambda *given, **named: Figure())
-    # One model object, so that it is compiled once.
+        setattr(plot, name, lambda *args, **kwargs: Figure())
+    # Reuse one model object, so that it is compiled once.
     mlp = registry.get_model("mlp")
     registry._SPECS["mlp"] = mlp._replace(create=functools.cache(mlp.create))
-    with tempfile.TemporaryDirectory() as place:
-        config = TrainConfig(model="mlp", epochs=3, batch_size=256, run_dir=Path(place) / "whole")
-        whole, _ = run_training(config, progress=False)
-        right = {name: use(whole) for name, use in USES.items()}
-        counts, bad = collections.Counter(), []
-        for number in range(options.count):
-            folder = Path(place) / "copy"
-            shutil.copytree(whole, folder)
-            kind, what = damage(folder, random.Random(f"{options.seed} {number}"))
-            for name, use in USES.items():  # the last of them writes
-                outcome, told = judge(use, folder, right[name])
+    with tempfile.TemporaryDirectory() as directory:
+        config = TrainConfig(model="mlp", epochs=3, batch_size=256, run_dir=Path(directory) / "whole")
+        intact, _ = run_training(config, progress=False)
+        expected = {name: use(intact) for name, use in USES.items()}
+        counts, failures = collections.Counter(), []
+        for index in range(options.count):
+            folder = Path(directory) / "copy"
+            shutil.copytree(intact, folder)
+            kind, description = damage(folder, random.Random(f"{options.seed} {index}"))
+            for name, use in USES.items():  # the last one writes
+                outcome, message = judge(use, folder, expected[name])
                 counts[kind, outcome] += 1
                 if outcome in ("crashed", "wrong"):
-                    bad.append(f"{number} {name}: {what}: {outcome}: {told}")
+                    failures.append(f"{index} {name}: {description}: {outcome}: {message}")
             shutil.rmtree(folder)
     outcomes = ("the same", "refused", "crashed", "wrong")
-    print(f"{options.count} damages, {len(USES)} uses of each")
+    print(f"{options.count} damaged runs, {len(USES)} commands each")
     print(f"{'damage':<12}" + "".join(f"{outcome:>10}" for outcome in outcomes))
     for kind in sorted({kind for kind, _ in counts}):
         print(f"{kind:<12}" + "".join(f"{counts[kind, outcome]:>10}" for outcome in outcomes))
@@ -72,32 +72,36 @@ def main() -> int:
         f"{'all':<12}"
         + "".join(f"{sum(n for (_, o), n in counts.items() if o == outcome):>10}" for outcome in outcomes)
     )
-    print("\n".join(bad))
-    return int(bool(bad))
+    print("\n".join(failures))
+    return int(bool(failures))
 
 
-def judge(use, folder, right):
-    """What came of one use of a damaged run, and in which words."""
+def judge(use, folder, expected):
+    """Apply one command to a damaged run; return the outcome and a message."""
     try:
-        got = use(folder)
+        actual = use(folder)
     except InputError as error:
         one_line = "\n" not in str(error)
         return ("refused", "") if one_line else ("crashed", f"several lines: {error}")
     except Exception:
         return "crashed", traceback.format_exc(limit=-3)
-    return ("the same", "") if same(got, right) else ("wrong", f"{str(got)[:200]} instead of {str(right)[:200]}")
+    return (
+        ("the same", "")
+        if same(actual, expected)
+        else ("wrong", f"{str(actual)[:200]} instead of {str(expected)[:200]}")
+    )
 
 
-def same(got, right):
-    if isinstance(right, np.ndarray):
-        return got.shape == right.shape and np.array_equal(got, right)
-    return got == right
+def same(actual, expected):
+    if isinstance(expected, np.ndarray):
+        return actual.shape == expected.shape and np.array_equal(actual, expected)
+    return actual == expected
 
 
 def predict(folder):
     run = load_run(folder)
-    said = run.predict(data.load("digits").test.images[:8])
-    return [dict(zip(run.config["class_names"], map(float, row), strict=True)) for row in said]
+    probabilities = run.predict(data.load("digits").test.images[:8])
+    return [dict(zip(run.config["class_names"], map(float, row), strict=True)) for row in probabilities]
 
 
 def evaluate(folder):
@@ -105,9 +109,9 @@ def evaluate(folder):
 
 
 def explain(folder):
-    subject = load_context(folder)
-    numbers = [[record[name] for name in ("epoch", "loss", "val_accuracy")] for record in subject.history]
-    return [*(subject.result[name] for name in NUMBERS), numbers, subject.probabilities.tolist(), subject.class_names]
+    context = load_context(folder)
+    metrics = [[record[name] for name in ("epoch", "loss", "val_accuracy")] for record in context.history]
+    return [*(context.result[name] for name in NUMBERS), metrics, context.probabilities.tolist(), context.class_names]
 
 
 def read_finished(folder):
@@ -126,8 +130,8 @@ def resume(folder):
 USES = {"predict": predict, "eval": evaluate, "explain": explain, "finished": read_finished, "resume": resume}
 
 
-def damage(folder, choose):
-    """Damage a run folder in one way, by the choices of one generator; its kind, and what was done."""
+def damage(folder, rng):
+    """Damage a run folder in one random way; return the kind and a description."""
     paths = sorted(
         path
         for path in folder.rglob("*")
@@ -135,39 +139,39 @@ def damage(folder, choose):
     )
     files = [path for path in paths if path.is_file() and path.name != ".lock"]
     tables = [path for path in files if path.suffix == ".json"]
-    kind = choose.choice(["bytes", "bytes", "files", "files", "links", "entries", "entries", "entries", "snapshots"])
-    where = lambda path: path.relative_to(folder)  # noqa: E731
+    kind = rng.choice(["bytes", "bytes", "files", "files", "links", "entries", "entries", "entries", "snapshots"])
+    relative = lambda path: path.relative_to(folder)  # noqa: E731
     if kind == "bytes":
-        path = choose.choice(files)
+        path = rng.choice(files)
         content, how = (
             bytearray(path.read_bytes()),
-            choose.choice(["empty", "cut", "zeroed", "a bit", "longer", "noise"]),
+            rng.choice(["empty", "cut", "zeroed", "a bit", "longer", "noise"]),
         )
-        place = choose.randrange(max(1, len(content)))
+        position = rng.randrange(max(1, len(content)))
         if how == "empty":
             content = b""
         elif how == "cut":
-            content = content[:place]
+            content = content[:position]
         elif how == "zeroed":
             content = bytes(len(content))
         elif how == "a bit" and content:
-            content[place] ^= 1 << choose.randrange(8)
+            content[position] ^= 1 << rng.randrange(8)
         elif how == "longer":
-            content += choose.randbytes(20)
+            content += rng.randbytes(20)
         else:
-            content = choose.randbytes(len(content))
+            content = rng.randbytes(len(content))
         path.write_bytes(content)
-        return kind, f"{where(path)} {how} at {place}"
+        return kind, f"{relative(path)} {how} at {position}"
     if kind == "files":
-        path = choose.choice(paths)
-        how = choose.choice(["gone", "a folder", "a pipe", "unreadable", "a file", "doubled"])
+        path = rng.choice(paths)
+        how = rng.choice(["gone", "a folder", "a pipe", "unreadable", "a file", "doubled"])
         if how == "doubled":
             copy = path.with_name(f"{path.name}0")
             shutil.copytree(path, copy) if path.is_dir() else shutil.copy(path, copy)
-            return kind, f"{where(path)} doubled"
+            return kind, f"{relative(path)} doubled"
         if how == "unreadable":
             path.chmod(0)
-            return kind, f"{where(path)} unreadable"
+            return kind, f"{relative(path)} unreadable"
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         if how == "a folder":
             path.mkdir()
@@ -175,22 +179,20 @@ def damage(folder, choose):
             os.mkfifo(path)
         elif how == "a file":
             path.write_text("x")
-        return kind, f"{where(path)} {how}"
+        return kind, f"{relative(path)} {how}"
     if kind == "links":
-        path = choose.choice(paths)
-        target = choose.choice(
-            [Path("/dev/zero"), Path("/dev/null"), path, folder, Path("nowhere"), choose.choice(files)]
-        )
+        path = rng.choice(paths)
+        target = rng.choice([Path("/dev/zero"), Path("/dev/null"), path, folder, Path("nowhere"), rng.choice(files)])
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         path.symlink_to(target)
-        return kind, f"{where(path)} to {target.name}"
+        return kind, f"{relative(path)} to {target.name}"
     if kind == "entries":
-        path = choose.choice(
+        path = rng.choice(
             [*[folder / "config.json"] * 3, *[folder / "result.json"] * 2, folder / "metrics.jsonl", *tables]
         )
-        return kind, f"{where(path)} {edit(path, choose)}"
+        return kind, f"{relative(path)} {edit(path, rng)}"
     snapshots = sorted(path for path in (folder / "checkpoints").iterdir() if path.name.isdecimal())
-    how = choose.choice(["swapped", "renamed", "mixed", "only the older", "empty newest"])
+    how = rng.choice(["swapped", "renamed", "mixed", "only the older", "empty newest"])
     older, newer = snapshots[-2:]
     if how == "swapped":
         older.rename(folder / "aside"), newer.rename(older), (folder / "aside").rename(newer)
@@ -207,11 +209,11 @@ def damage(folder, choose):
     return kind, how
 
 
-def edit(path, choose):
-    """Change one entry of a JSON file, or of a line of one."""
+def edit(path, rng):
+    """Change one entry of a JSON file, or of one line of a JSON Lines file."""
     text = path.read_text()
     lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-    row = choose.randrange(len(lines))
+    row = rng.randrange(len(lines))
     try:
         content = json.loads(lines[row])
     except ValueError:
@@ -219,19 +221,19 @@ def edit(path, choose):
     if not isinstance(content, dict) or not content:
         return "has no entries"
     name, how = (
-        choose.choice(sorted(content)),
-        choose.choice(["removed", "changed", "changed", "changed", "deep", "twice"]),
+        rng.choice(sorted(content)),
+        rng.choice(["removed", "changed", "changed", "changed", "deep", "twice"]),
     )
     if how == "removed":
         del content[name]
     elif how == "changed":
-        content[name] = choose.choice(VALUES)
-    new = json.dumps(content)
+        content[name] = rng.choice(VALUES)
+    edited = json.dumps(content)
     if how == "deep":
-        new = new[:-1] + f', "{name}": ' + "[" * 200_000 + "]" * 200_000 + "}"
+        edited = edited[:-1] + f', "{name}": ' + "[" * 200_000 + "]" * 200_000 + "}"
     elif how == "twice":
-        new = new[:-1] + f', "{name}": 7' + "}"
-    lines[row] = new
+        edited = edited[:-1] + f', "{name}": 7' + "}"
+    lines[row] = edited
     path.write_text("\n".join(lines) + "\n")
     return f"{name} {how}: {str(content.get(name))[:40]}"
 
