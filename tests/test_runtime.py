@@ -173,8 +173,8 @@ def test_doctor(capsys):
     for word in (
         "device     cpu",
         "versions   jaxconv",
-        "set up     no",
-        "conv       is the sum over taps: one channel",
+        "tuning     none",
+        "conv       matches the explicit sum: one channel",
     ):
         assert word in said
 
@@ -214,7 +214,7 @@ def test_the_program_sets_itself_up_unless_told_not_to():
         done = subprocess.run([sys.executable, "-m", "jaxconv.cli", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         lines[arguments[-1]] = done.stdout
-    assert "allocator  keeps" in lines["doctor"] and "set up     no (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
+    assert "allocator  keeps" in lines["doctor"] and "tuning     none (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
     assert jax.config.jax_compilation_cache_dir in lines["doctor"]
 
 

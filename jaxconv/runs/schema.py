@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from jaxconv import train
 from jaxconv.errors import InputError
-from jaxconv.runs.config import MOST_SEEDS, TrainConfig
+from jaxconv.runs.config import MAX_SEEDS, TrainConfig
 from jaxconv.utils.files import MAX_JSON_BYTES, as_type, from_dict, read_bytes, read_json
 
 RESUME_OVERRIDES = (
@@ -39,7 +39,7 @@ class Config(TypedDict):
     input_shape: Shape
     class_names: Annotated[list[str], Meta(min_length=1)]
     seed: NotRequired[Annotated[int, Meta(ge=0, lt=2**32)]]
-    num_seeds: NotRequired[Annotated[int, Meta(ge=1, le=MOST_SEEDS)]]
+    num_seeds: NotRequired[Annotated[int, Meta(ge=1, le=MAX_SEEDS)]]
     num_examples: NotRequired[dict[str, Epoch]]
     data_sha256: NotRequired[dict[str, str]]
     versions: NotRequired[dict[str, str]]

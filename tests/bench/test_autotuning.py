@@ -188,15 +188,15 @@ def test_a_package_that_cannot_be_written_is_said_at_once(jaxconv, file, monkeyp
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(autotuning, "autotune", None)  # nothing is measured
     code, _, err = jaxconv("bench --autotune")
-    assert code == 2 and f"bench: --autotune: {file} cannot be written: name another file, --json FILE" in err
+    assert code == 2 and f"bench: --autotune: {file} cannot be written: name another file with --json FILE" in err
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--autotune --ops", "bench: --ops means nothing to --autotune: leave it out"),
-        ("--autotune --no-cpu-tuning", "bench: --no-cpu-tuning means nothing to --autotune: leave it out"),
-        ("--autotune --batch-size 8", "bench: --batch-size means nothing to --autotune: leave it out"),
+        ("--autotune --ops", "bench: --ops cannot be combined with --autotune"),
+        ("--autotune --no-cpu-tuning", "bench: --no-cpu-tuning cannot be combined with --autotune"),
+        ("--autotune --batch-size 8", "bench: --batch-size cannot be combined with --autotune"),
         ("--autotune --rounds 0", "bench: rounds=0 should be an int of at least 1"),
     ],
 )

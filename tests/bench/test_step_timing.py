@@ -43,10 +43,10 @@ def test_bench_prints_a_table_and_saves_it(jaxconv, monkeypatch, tmp_path):
     ("line", "message"),
     [
         ("--models lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
-        ("--models", "bench: --models: name at least one"),
+        ("--models", "bench: --models is empty: name at least one model"),
         ("--rounds 0", "bench: rounds=0 should be an int of at least 1"),
         ("--batch-size 0", "bench: batch_size=0 should be an int of at least 1"),
-        ("--autotune --batch-size 3", "bench: --batch-size means nothing to --autotune: leave it out"),
+        ("--autotune --batch-size 3", "bench: --batch-size cannot be combined with --autotune"),
         ("--json nowhere/b.json", "bench: --json nowhere/b.json: there is no folder nowhere"),
         ("--round 3", "unknown jaxconv bench option '--round': did you mean '--rounds'?"),
     ],

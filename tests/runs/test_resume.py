@@ -176,12 +176,12 @@ def test_another_model_data_set_or_batch_size_is_refused(jaxconv, stopped):
     other = ("--model", "lenet5", "--dataset", "mnist", "--batch-size", "64", "--epochs", "9")
     code, _, said = jaxconv("train", "--resume", stopped, *other)
     assert code == 2 and said == (
-        f"jaxconv: error: {stopped} began with --dataset digits, not mnist, --model mlp, not lenet5, "
-        "--epochs 3, not 9, --batch-size 128, not 64: leave that out, or start a new run; "
-        "the learning rate follows a schedule for 3 epochs, so a longer run is a new one\n"
+        f"jaxconv: error: {stopped} was started with --dataset digits, not mnist, --model mlp, not lenet5, "
+        "--epochs 3, not 9, --batch-size 128, not 64: leave these options out, or start a new run: "
+        "the learning rate schedule spans 3 epochs\n"
     )
     code, _, said = jaxconv("train", "--resume", stopped, "--recipe", "lecture")
-    assert code == 2 and "--recipe means nothing to --resume: leave it out" in said
+    assert code == 2 and "train: --recipe cannot be combined with --resume\n" in said
     assert not (stopped / "result.json").exists()
 
 

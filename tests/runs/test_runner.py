@@ -268,7 +268,7 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
         ({"task": "regression"}, r"early stopping: unknown monitor 'val_accuracy'.*val_loss, val_mae, loss, mae"),
         (
             {"task": "regression", "monitor": "val_mae", "baseline_model": "mlp"},
-            r"train: baseline_model compares accuracies",
+            r"train: baseline_model requires task='classification'",
         ),
         ({"task": "multilabel", "label_smoothing": 0.1}, r"label_smoothing is for Classification, not MultiLabel"),
     ],
