@@ -297,7 +297,7 @@ def test_what_is_not_installed_is_left_out_with_a_line(compare, monkeypatch, tmp
     assert 'without torch: torch is not installed: pip install -e ".[benchmarks]"\n' in out
     assert "without nnx: lenet5: it fell over\n" in out
     assert "lenet5: jaxconv's step is 2.00 times as fast as lax\n" in out
-    assert "the machine's ceiling: " in out and out.endswith("saved in b.json and c.png\n")
+    assert "peak: " in out and out.endswith("saved in b.json and c.png\n")
     found = json.loads((tmp_path / "b.json").read_text())
     of_machine = {"device", "versions", "xla_flags", "threads", "instruction_set", "emulated", "sgemm_gflops"}
     assert set(found) == of_machine | {"rows", "left_out"}

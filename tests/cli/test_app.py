@@ -203,12 +203,12 @@ INVALID = {
         "conv1: conv: window (3, 3) on an input of (2, 28), dimension 0: the window spans 3 pixels but the padded "
         "input has only 2 (2 + 0 + 0 of padding): pad more, or take a smaller window",
     ),
-    "no run folder": ("eval runs/none", {}, "there is no run folder runs/none: give one that jaxconv train made"),
+    "no run folder": ("eval runs/none", {}, "there is no run folder runs/none: give one written by jaxconv train"),
     "not a run folder": ("eval data", {"data/x": b""}, "data is not a run folder: it has no config.json"),
     "broken config": (
         "eval data",
         {"data/config.json": b"{}"},
-        "config.json is damaged: Object missing required field `dataset`: put back",
+        "config.json is damaged: Object missing required field `dataset`: restore the file",
     ),
     "run without a checkpoint": (
         "predict RUN digit.png",

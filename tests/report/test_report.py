@@ -287,7 +287,10 @@ def test_what_cannot_be_shown_is_told(runs, tmp_path, jaxconv):
     for line, said in [
         (f"{tmp_path}/none", "there is no run folder"),
         (f"{tmp_path}", "is not a run folder: it has no config.json"),
-        ("other", "other/config.json has model='mlp', but the run was trained with model='small_cnn': put that back"),
+        (
+            "other",
+            "other/config.json has model='mlp', but the run was trained with model='small_cnn': restore the file",
+        ),
         (f"{small} --layer conv9", "explain --layer: unknown layer 'conv9': did you mean 'conv"),
         (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
@@ -307,5 +310,7 @@ def test_a_run_that_did_not_end_is_told(runs, tmp_path):
     with pytest.raises(InputError, match=r"result.json is not JSON"):
         write_report(half, progress=False)
     (half / "result.json").unlink()
-    with pytest.raises(InputError, match=r"has no result.json: its training did not end; jaxconv train --resume"):
+    with pytest.raises(
+        InputError, match=r"has no result.json: its training did not finish: run jaxconv train --resume"
+    ):
         write_report(half, progress=False)
