@@ -96,13 +96,14 @@ class TrainConfig:
         )
         if self.num_seeds > MAX_SEEDS or self.seed + self.num_seeds > 2**32:
             raise InputError(
-                f"num_seeds={self.num_seeds} from seed={self.seed} should be at most {MAX_SEEDS:,}, and below 2³²"
+                f"num_seeds must be at most {MAX_SEEDS:,} and seed + num_seeds at most 2³², "
+                f"got num_seeds={self.num_seeds}, seed={self.seed}"
             )
         for name in ("num_devices", "patience"):
             if getattr(self, name) is not None:
                 checks.at_least(1, **{name: getattr(self, name)})
         if not checks.is_number(self.checkpoint_minutes) or not 0 <= self.checkpoint_minutes < math.inf:
-            raise InputError(f"checkpoint_minutes={self.checkpoint_minutes!r} should be a finite number of at least 0")
+            raise InputError(f"checkpoint_minutes must be a finite number >= 0, got {self.checkpoint_minutes!r}")
         if self.grad_accumulation > self.batch_size:
             raise InputError(
                 f"grad_accumulation must be at most batch_size={self.batch_size}, got {self.grad_accumulation}"
@@ -111,11 +112,13 @@ class TrainConfig:
             checks.boolean(name, getattr(self, name))
         for name in ("runs_dir", "run_dir"):
             if not isinstance(value := getattr(self, name), Path) and (name, value) != ("run_dir", None):
-                raise InputError(f"{name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
+                raise InputError(f"{name} must be a pathlib.Path, got {value!r}")
         if self.augment is not None and not isinstance(self.augment, tuple | list):
-            raise InputError(f"augment={self.augment!r} should be a tuple of names, such as ('hflip', 'translate:4')")
+            raise InputError(
+                f"augment must be a tuple of names, such as ('hflip', 'translate:4'), got {self.augment!r}"
+            )
         if not isinstance(self.dataset, str):
-            raise InputError(f"dataset={self.dataset!r} should be a name, such as 'digits'")
+            raise InputError(f"dataset must be a name, such as 'digits', got {self.dataset!r}")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs must be less than epochs={self.epochs}, got {self.warmup_epochs}")
         checks.one_of("task", self.task, train.TASKS)
