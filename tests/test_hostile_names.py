@@ -78,5 +78,5 @@ def test_small_validation_split_warns(image_folder, tmp_path, capsys):
     from jaxconv.runs import runner
 
     with pytest.warns(UserWarning, match="the best epoch is chosen on 3 validation images"):
-        runner._warn_of_few(data.load(f"folder:{image_folder}"))
-    runner._warn_of_few(data.load("digits"))
+        runner._warn_of_small_validation_set(data.load(f"folder:{image_folder}"))
+    runner._warn_of_small_validation_set(data.load("digits"))

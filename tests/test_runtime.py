@@ -174,8 +174,8 @@ def test_doctor_prints_setup(capsys):
     for word in (
         "device     cpu",
         "versions   jaxconv",
-        "set up     no",
-        "conv       is the sum over taps: one channel",
+        "tuning     none",
+        "conv       matches the explicit sum: one channel",
     ):
         assert word in text
 
@@ -216,7 +216,7 @@ def test_cli_tunes_cpu_by_default():
         completed = subprocess.run([sys.executable, "-m", "jaxconv.cli", *arguments], capture_output=True, text=True)
         assert completed.returncode == 0, completed.stderr
         lines[arguments[-1]] = completed.stdout
-    assert "allocator  retains" in lines["doctor"] and "set up     no (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
+    assert "allocator  retains" in lines["doctor"] and "tuning     none (--no-cpu-tuning)" in lines["--no-cpu-tuning"]
     assert jax.config.jax_compilation_cache_dir in lines["doctor"]
 
 

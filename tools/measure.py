@@ -1,6 +1,6 @@
-"""Measure what the redesign promised: each check, its value before, now, and the value wanted.
+"""Measure the checks of the redesign: value before it, value now, and target.
 
-python tools/measure.py            # a table; the exit code is 1 where a rule is broken
+python tools/measure.py            # prints a table; exits with 1 if a rule is violated
 """
 
 import ast
@@ -19,21 +19,21 @@ QUESTION = re.compile(r"(What|How|Which|Who|Whose|Where|When|Whether|Why)\b")
 
 
 class Check(NamedTuple):
-    """One line of the table. A rule holds for good; a count is only reported."""
+    """Line of the table; ``rule=False`` is reported without failing."""
 
     name: str
     before: str
     now: int
-    most: int  # least, if the name says so
+    target: int  # maximum; minimum for a median
     rule: bool = True
 
     @property
     def ok(self) -> bool:
-        return self.now >= self.most if self.name.startswith("median") else self.now <= self.most
+        return self.now >= self.target if self.name.startswith("median") else self.now <= self.target
 
 
 def hidden_modules() -> list[str]:
-    """Return the modules that an attribute of the same name hides."""
+    """Return the modules that are shadowed by an attribute of the same name."""
     import jaxconv
 
     names = [info.name for info in pkgutil.walk_packages(jaxconv.__path__, "jaxconv.") if "__main__" not in info.name]
@@ -43,7 +43,7 @@ def hidden_modules() -> list[str]:
 
 
 def kinds_compared() -> list[str]:
-    """Return the places outside ``layers/`` that compare the kind of a layer; to show it is fine."""
+    """Return the lines outside ``layers/`` that compare the kind of a layer; printing it is fine."""
     return [
         f"{path}:{node.lineno}"
         for path in PACKAGE.rglob("*.py")
@@ -54,17 +54,17 @@ def kinds_compared() -> list[str]:
 
 
 def prose() -> tuple[int, int]:
-    """Count docstrings that open with a question word, and literals that repeat the name of their function."""
-    opens = literals = 0
+    """Count docstrings that open with a question word, and literals of the name of their function."""
+    questions = literals = 0
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                opens += bool(QUESTION.match(ast.get_docstring(node) or ""))
+                questions += bool(QUESTION.match(ast.get_docstring(node) or ""))
             if isinstance(node, ast.FunctionDef):
                 own = re.compile(rf"f?['\"](backward\.)?{re.escape(node.name)}(: |['\"]$)")
                 calls = (call for call in ast.walk(node) if isinstance(call, ast.Call) and call.args)
                 literals += sum(bool(own.match(ast.unparse(call.args[0]))) for call in calls)
-    return opens, literals
+    return questions, literals
 
 
 def lines_of(pattern: str, *options: str) -> int:
@@ -74,12 +74,12 @@ def lines_of(pattern: str, *options: str) -> int:
 
 
 def checks() -> list[Check]:
-    """All checks of the table in the redesign."""
-    opens, literals = prose()
+    """Return all checks."""
+    questions, literals = prose()
     files = [path for path in PACKAGE.rglob("*.py")]
     readme = (ROOT / "README.md").read_text()
-    python = readme.split("```python")[0].count("\n") + 2
-    listed = subprocess.run(
+    first_python_line = readme.split("```python")[0].count("\n") + 2
+    tracked_files = subprocess.run(
         ["git", "ls-files", "jaxconv"], cwd=ROOT, capture_output=True, text=True
     ).stdout.splitlines()
     names = {path.name for path in files}
@@ -87,7 +87,7 @@ def checks() -> list[Check]:
     return [
         Check("hidden modules", "32", len(hidden_modules()), 0),
         Check("comparisons of kinds outside layers/", "13", len(kinds_compared()), 0),
-        Check("docstrings that open with a question word", "219", opens, 0),
+        Check("docstrings that open with a question word", "219", questions, 0),
         Check("literals of the function's own name", "374", literals, 39),
         Check(
             "assignments to found, each, asked …", "102", lines_of(r"\b(found|each|asked|wanted|said|whole|told) ="), 0
@@ -103,11 +103,11 @@ def checks() -> list[Check]:
         ),
         Check("words of the README", "3,082", len(readme.split()), 1100),
         Check("lines of the README", "383", readme.count("\n"), 150),
-        Check("line of the README's first Python", "39", python, 40),
+        Check("line of the README's first Python", "39", first_python_line, 40),
         Check(
             "files of peers, audio, synthetic, style, study",
             "14",
-            sum(bool(re.search("peers|audio|synthetic|style|study", name)) for name in listed),
+            sum(bool(re.search("peers|audio|synthetic|style|study", name)) for name in tracked_files),
             0,
         ),
     ]
@@ -116,10 +116,10 @@ def checks() -> list[Check]:
 def main() -> int:
     rows = checks()
     width = max(len(row.name) for row in rows)
-    print(f"{'check':{width}}  {'before':>7}  {'now':>7}  {'wanted':>7}")
+    print(f"{'check':{width}}  {'before':>7}  {'now':>7}  {'target':>7}")
     for row in rows:
-        wanted = f"≥ {row.most}" if row.name.startswith("median") else f"≤ {row.most}" if row.most else "0"
-        print(f"{row.name:{width}}  {row.before:>7}  {row.now:>7}  {wanted:>7}{'' if row.ok else '  no'}")
+        target = f"≥ {row.target}" if row.name.startswith("median") else f"≤ {row.target}" if row.target else "0"
+        print(f"{row.name:{width}}  {row.before:>7}  {row.now:>7}  {target:>7}{'' if row.ok else '  FAIL'}")
     return int(any(row.rule and not row.ok for row in rows))
 
 

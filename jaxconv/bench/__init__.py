@@ -1,6 +1,6 @@
-"""Benchmarks of jaxconv: training steps, single operations, and the table by which conv chooses on a CPU.
+"""Benchmarks of jaxconv: training steps, single ops, and the lowerings that conv selects from on a CPU.
 
-The comparison with other frameworks is in ``benchmarks/``, outside of the package.
+``benchmarks/``, outside the package, compares with other frameworks.
 """
 
 from jaxconv.bench.step_timing import StepTimes, flops_of_step, sgemm_gflops, time_steps, times_table

@@ -1,4 +1,4 @@
-"""Which convolutions and max pools a network's training step is made of, each once."""
+"""Distinct convolutions and max pools of a model's training step."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from jaxconv.layers import Layer, output_shape
 from jaxconv.ops.convolution import primitives
 from jaxconv.shapes import ResolvedWindow, resolve_window
 
-PASS_OUTPUT = {"forward": "y", "dx": "x", "dk": "kernel"}  # our names of the passes, and what each of them gives
+PASS_OUTPUT = {"forward": "y", "dx": "x", "dk": "kernel"}  # output of each pass of a convolution
 
 
 class Conv(NamedTuple):
@@ -22,8 +22,8 @@ class Conv(NamedTuple):
 
     Attributes:
         direction: ``forward``, ``dx`` or ``dk``.
-        x, kernel: their shapes.
-        form: the rest of what it depends on.
+        x, kernel: shapes.
+        form: window, groups and dtypes.
     """
 
     direction: str
@@ -45,12 +45,12 @@ class Conv(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """Additions and multiplications: the same products in all three passes, only added up by another index."""
+        """Additions and multiplications; all three passes have the same products, summed over other indices."""
         return 2.0 * self.x[0] * math.prod(self.window.out_size) * math.prod(self.kernel)
 
     @property
     def shape(self) -> str:
-        return _words(self) + (f", {self.form.groups} groups" if self.form.groups > 1 else "")
+        return _shape_text(self) + (f", {self.form.groups} groups" if self.form.groups > 1 else "")
 
 
 class Pool(NamedTuple):
@@ -70,21 +70,21 @@ class Pool(NamedTuple):
 
     @property
     def shape(self) -> str:
-        return _words(self)
+        return _shape_text(self)
 
 
 Case = Conv | Pool
 
 
 def cases(model: str, batch: int) -> list[Case]:
-    """The passes that a training step makes, different ones only, from the image on.
+    """Return the distinct passes of a training step, in the order of the layers.
 
-    The convolutions are those that are met when the gradient by the parameters is traced. So the first layer has no
-    ``dx``, which nobody asks for.
+    The convolutions are taken from the traced gradient with respect to the parameters, so the first layer has no
+    ``dx``.
 
     Args:
-        model: its name.
-        batch: images of a step.
+        model: name of a model.
+        batch: images per step.
 
     >>> [(case.direction, case.shape) for case in cases("lenet5", 1)][:3]
     [('forward', '32×32×1 → 28×28×6, 5×5'), ('dk', '32×32×1 → 28×28×6, 5×5'), ('forward', '14×14×6 → 10×10×16, 5×5')]
@@ -98,26 +98,29 @@ def cases(model: str, batch: int) -> list[Case]:
         return net.apply(params, state, images, train=True, key=jax.random.key(0))[0].sum()
 
     traced = jax.make_jaxpr(jax.grad(loss))(params, state, images)
-    met = {wanted: way for way, wanted in PASS_OUTPUT.items()}
-    convs = [Conv(met[wanted], shapes["x"], shapes["kernel"], form) for wanted, shapes, form in _passes(traced.jaxpr)]
+    direction_of = {output: direction for direction, output in PASS_OUTPUT.items()}
+    convs = [
+        Conv(direction_of[output], shapes["x"], shapes["kernel"], form)
+        for output, shapes, form in _passes(traced.jaxpr)
+    ]
     layers = list(dict.fromkeys((case.x, case.kernel, case.form) for case in convs))
     order = list(PASS_OUTPUT)
     convs.sort(key=lambda case: (layers.index(case[1:]), order.index(case.direction)))
     pools = [
-        Pool(way, x, resolve_window(window, x[1:-1]))
+        Pool(direction, x, resolve_window(window, x[1:-1]))
         for x, window in _pools(net, params, state, (batch, *spec.input_shape))
-        for way in ("forward", "dx")
+        for direction in ("forward", "dx")
     ]
     return list(dict.fromkeys([*convs, *pools]))
 
 
 def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primitives.Form]]:
-    """What each pass met in a jaxpr gives, the shapes of all its factors, and its form."""
-    by_name = {primitive.name: wanted for wanted, primitive in primitives.PRIMITIVES.items()}
+    """Yield the output, the shapes of the arrays and the form of each pass of a convolution in a jaxpr."""
+    by_name = {primitive.name: output for output, primitive in primitives.PRIMITIVES.items()}
     for equation in jaxpr.eqns:
-        if wanted := by_name.get(equation.primitive.name):
-            shapes = [each.aval.shape for each in (*equation.invars, *equation.outvars)]
-            yield wanted, dict(zip((*primitives.others(wanted), wanted), shapes, strict=True)), equation.params["form"]
+        if output := by_name.get(equation.primitive.name):
+            shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
+            yield output, dict(zip((*primitives.others(output), output), shapes, strict=True)), equation.params["form"]
         for inner in itertools.chain.from_iterable(map(jax.tree.leaves, equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
@@ -125,29 +128,30 @@ def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primi
 
 
 def _pools(layer: Layer, params: Any, state: Any, x: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """The max pools of a layer, with the shape of what they are given."""
+    """Yield the input shape and the window of each max pool of a layer."""
     if layer.facts.pools == "max" and layer.window is not None:
         yield x, layer.window
-    for name, part in layer.children:
-        below = params.get(name, {}), state.get(name, {})
-        yield from _pools(part, *below, x)
+    for name, child in layer.children:
+        variables = params.get(name, {}), state.get(name, {})
+        yield from _pools(child, *variables, x)
         if layer.merge is None:
-            x = (x[0], *output_shape(part, *below, x[1:]))
+            x = (x[0], *output_shape(child, *variables, x[1:]))
 
 
-def _words(case: Case) -> str:
-    """``13×13×32 → 11×11×64, 3×3``, then what is not as usual."""
+def _shape_text(case: Case) -> str:
+    """Format shapes as ``13×13×32 → 11×11×64, 3×3``, followed by options other than the defaults."""
     window = case.window
-    said = f"{_times(*case.x[1:])} → {_times(*window.out_size, case.features)}, {_times(*window.size)}"
-    unusual = {"stride": window.stride, "dilation": window.dilation}
-    said += "".join(f", {name} {_short(given)}" for name, given in unusual.items() if max(given) > 1)
+    text = f"{_join_sizes(*case.x[1:])} → {_join_sizes(*window.out_size, case.features)}, {_join_sizes(*window.size)}"
+    options = {"stride": window.stride, "dilation": window.dilation}
+    text += "".join(f", {name} {_collapse(values)}" for name, values in options.items() if max(values) > 1)
     pads = [str(low) if low == high else f"{low}+{high}" for low, high in window.padding]
-    return said + (f", pad {_short(pads)}" if any(map(any, window.padding)) else "")
+    return text + (f", pad {_collapse(pads)}" if any(map(any, window.padding)) else "")
 
 
-def _short(numbers: Sequence[object]) -> str:
-    return _times(*numbers) if len(set(numbers)) > 1 else str(numbers[0])
+def _collapse(values: Sequence[object]) -> str:
+    """Format one value per dimension; equal values are written once."""
+    return _join_sizes(*values) if len(set(values)) > 1 else str(values[0])
 
 
-def _times(*numbers: object) -> str:
-    return "×".join(map(str, numbers))
+def _join_sizes(*sizes: object) -> str:
+    return "×".join(map(str, sizes))

@@ -1,7 +1,7 @@
-"""How long single ops take: each pass of a convolution by each of its lowerings, and max pools, alone.
+"""Time single ops: each pass of a convolution by each lowering, and max pools.
 
-All are functions of one program each, in one process. A gradient is timed as the linear map that it is, without the
-forward pass: of a convolution its transpose; of a pool its derivative at x, which has to find the winners again.
+Each is compiled alone; all are timed in one process. The gradient of a convolution is timed as its linear transpose,
+without the forward pass; that of a pool as its derivative at x, which computes the argmax again.
 """
 
 import statistics
@@ -21,82 +21,85 @@ from jaxconv.shapes import ResolvedWindow
 from jaxconv.utils.tables import as_text, new_table
 from jaxconv.utils.timing import in_turns
 
-# Neither toeplitz, which is for seeing, with a matrix that has an entry for each place and tap, nor fft, whose rounding
-# is relative to the largest pixel: auto is none of them wherever it is.
+# Without toeplitz, whose matrix has an entry per position and kernel offset, and fft, whose rounding error is relative
+# to the largest pixel: auto never selects them.
 CONV_IMPLS = ("auto", "lax", "im2col", "explicit")
-TURN = 0.02  # seconds at least, so that the clock does not matter to a small op
-NEAR = 1.05  # nearer to the fastest is as fast
+MIN_ROUND_SECONDS = 0.02  # of one op, so that the resolution of the clock does not matter
+TIE_RATIO = 1.05  # within this ratio of the fastest counts as fastest
 
 
 class Row(NamedTuple):
-    """One op, one pass of it, one way to compute it; times are medians and extremes over rounds."""
+    """Times of one pass of one op by one implementation: median and extremes over rounds."""
 
     op: str
-    direction: str  # "pass" in JSON, which Python has as a word of its own
+    direction: str  # "pass" in JSON, which is a keyword of Python
     impl: str
     batch: int
     shape: str
     median_ms: float
     min_ms: float
     max_ms: float
-    gflops: float | None  # a second; a pool multiplies nothing
+    gflops: float | None  # per second; None for a pool, which does not multiply
 
     def to_dict(self) -> dict[str, Any]:
         return {"pass" if name == "direction" else name: value for name, value in self._asdict().items()}
 
 
-def measure(case: Case, *, rounds: int, progress: Callable[[str], None] = lambda what: None) -> list[Row]:
-    """The rows of one pass: its ways of computing take turns.
+def measure(case: Case, *, rounds: int, progress: Callable[[str], None] = lambda text: None) -> list[Row]:
+    """Time the implementations of one pass in interleaved rounds, and return one row for each.
 
     Args:
-        case: of :func:`jaxconv.bench.op_cases.cases`.
-        rounds: how many turns each has.
-        progress: told what is going on.
+        case: a case of :func:`jaxconv.bench.op_cases.cases`.
+        rounds: number of rounds.
+        progress: called with a description of each step.
     """
     rng = np.random.default_rng(0)
     functions = implementations(case)
-    given = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in _given(case)]
+    args = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in _argument_shapes(case)]
     options = runtime.compiler_options()
-    runs = {impl: partial(jax.jit(each, compiler_options=options), *given) for impl, each in functions.items()}
-    return rows(case, in_turns(runs, repeats=rounds, least=TURN, progress=progress))
+    calls = {impl: partial(jax.jit(function, compiler_options=options), *args) for impl, function in functions.items()}
+    return rows(case, in_turns(calls, repeats=rounds, least=MIN_ROUND_SECONDS, progress=progress))
 
 
-def rows(case: Case, measured: Mapping[str, Sequence[float]]) -> list[Row]:
-    """What was measured, seconds by implementation, as rows."""
-    made = []
-    for impl, seconds in measured.items():
+def rows(case: Case, timings: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Return one row per implementation from its seconds over rounds."""
+    table_rows = []
+    for impl, seconds in timings.items():
         median = statistics.median(seconds)
         gflops = case.flops / median / 1e9 if isinstance(case, Conv) else None
-        numbers = (median * 1e3, min(seconds) * 1e3, max(seconds) * 1e3, gflops)
-        made.append(Row(case.op, case.direction, impl, case.x[0], case.shape, *numbers))
-    return made
+        times = (median * 1e3, min(seconds) * 1e3, max(seconds) * 1e3, gflops)
+        table_rows.append(Row(case.op, case.direction, impl, case.x[0], case.shape, *times))
+    return table_rows
 
 
 def implementations(case: Case) -> dict[str, Callable[..., jax.Array]]:
-    """What is timed, by implementation: functions of two factors of a convolution, of x for a pool, or of x and dy."""
+    """Return the functions to time by name; they take the arrays of :func:`_argument_shapes`."""
     if isinstance(case, Conv):
         return {impl: _conv(case, impl) for impl in CONV_IMPLS}
     pools: dict[str, Callable[..., jax.Array]] = {
         impl: partial(pool, window=case.window) for impl, pool in POOL_IMPLS.items()
     }
-    return pools if case.direction == "forward" else {impl: partial(_back, pool) for impl, pool in pools.items()}
+    return (
+        pools if case.direction == "forward" else {impl: partial(_pool_gradient, pool) for impl, pool in pools.items()}
+    )
 
 
 def _conv(case: Conv, impl: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    window, wanted = case.window, PASS_OUTPUT[case.direction]
+    """Return one pass of the convolution: forward, or the transpose with respect to x or kernel."""
+    window, output = case.window, PASS_OUTPUT[case.direction]
     options: dict[str, Any] = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
     conv: Callable[..., jax.Array] = partial(ops.conv, **options, groups=case.form.groups, impl=impl)
-    if wanted == "y":
+    if output == "y":
         return conv
 
-    def gradient(other: jax.Array, dy: jax.Array) -> jax.Array:
-        by_x = wanted == "x"
-        linear = partial(conv, kernel=other) if by_x else partial(conv, other)
-        like = jax.ShapeDtypeStruct(case.x if by_x else case.kernel, dy.dtype)
-        (found,) = jax.linear_transpose(linear, like)(dy)
-        return found
+    def transpose(other: jax.Array, dy: jax.Array) -> jax.Array:
+        of_x = output == "x"
+        linear = partial(conv, kernel=other) if of_x else partial(conv, other)
+        target = jax.ShapeDtypeStruct(case.x if of_x else case.kernel, dy.dtype)
+        (gradient,) = jax.linear_transpose(linear, target)(dy)
+        return gradient
 
-    return gradient
+    return transpose
 
 
 def _max_pool(x: jax.Array, window: ResolvedWindow) -> jax.Array:
@@ -105,8 +108,8 @@ def _max_pool(x: jax.Array, window: ResolvedWindow) -> jax.Array:
 
 
 def _reduce_window(x: jax.Array, window: ResolvedWindow) -> jax.Array:
-    """The same, as one who has lax alone would write it."""
-    size, stride, dilation = ((1, *each, 1) for each in (window.size, window.stride, window.dilation))
+    """Max pooling written directly with ``lax.reduce_window``."""
+    size, stride, dilation = ((1, *values, 1) for values in (window.size, window.stride, window.dilation))
     padding = ((0, 0), *window.padding, (0, 0))
     return lax.reduce_window(x, -jnp.inf, lax.max, size, stride, padding, window_dilation=dilation)
 
@@ -114,12 +117,12 @@ def _reduce_window(x: jax.Array, window: ResolvedWindow) -> jax.Array:
 POOL_IMPLS = {"jaxconv": _max_pool, "reduce_window": _reduce_window}
 
 
-def _back(pool: Callable[[jax.Array], jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
+def _pool_gradient(pool: Callable[[jax.Array], jax.Array], x: jax.Array, dy: jax.Array) -> jax.Array:
     return jax.vjp(pool, x)[1](dy)[0]
 
 
-def _given(case: Case) -> list[tuple[int, ...]]:
-    """The shapes of what the functions take."""
+def _argument_shapes(case: Case) -> list[tuple[int, ...]]:
+    """Return the shapes of the arguments of the timed functions."""
     y = (case.x[0], *case.window.out_size, case.features)
     if isinstance(case, Pool):
         return [case.x] if case.direction == "forward" else [case.x, y]
@@ -128,52 +131,55 @@ def _given(case: Case) -> list[tuple[int, ...]]:
 
 
 def summary_lines(measured: Sequence[Sequence[Row]]) -> list[str]:
-    """In sentences, where jaxconv's own choice is not the fastest, and how often it is.
+    """Return a line for each pass in which jaxconv's default is slower, and a line with the number of ties and wins.
 
     Args:
-        measured: the rows of each pass, jaxconv's own first.
+        measured: rows of each pass, jaxconv's default first.
 
     >>> pool = "4×4×1 → 2×2×1, 2×2, stride 2"
     >>> rows = [Row("max_pool", "dx", impl, 8, pool, ms, ms, ms, None) for impl, ms in
     ...         {"jaxconv": 3.0, "reduce_window": 2.0}.items()]
     >>> print(*summary_lines([rows, rows[:1]]), sep="\\n")
-    max_pool dx, batch 8, 4×4×1 → 2×2×1, 2×2, stride 2: slower, jaxconv takes 1.50 times as long as reduce_window
-    jaxconv is the fastest, or within 5 % of it, in 1 of 2 passes
+    max_pool dx, batch 8, 4×4×1 → 2×2×1, 2×2, stride 2: jaxconv is 1.50x slower than reduce_window
+    jaxconv is fastest or within 5% of the fastest in 1 of 2 passes
     """
-    said, near = [], 0
-    for ours, *others in measured:
-        best = min(others, key=lambda row: row.median_ms, default=ours)
-        ratio = ours.median_ms / best.median_ms
-        near += ratio <= NEAR
-        if ratio > NEAR:
-            which = f"{ours.op} {ours.direction}, batch {ours.batch}, {ours.shape}"
-            said.append(f"{which}: slower, {ours.impl} takes {ratio:.2f} times as long as {best.impl}")
-    within = f"within {NEAR - 1:.0%} of it".replace("%", " %")
-    return [*said, f"jaxconv is the fastest, or {within}, in {near} of {len(measured)} passes"]
+    lines, num_fastest = [], 0
+    for default, *rest in measured:
+        best = min(rest, key=lambda row: row.median_ms, default=default)
+        ratio = default.median_ms / best.median_ms
+        num_fastest += ratio <= TIE_RATIO
+        if ratio > TIE_RATIO:
+            label = f"{default.op} {default.direction}, batch {default.batch}, {default.shape}"
+            lines.append(f"{label}: {default.impl} is {ratio:.2f}x slower than {best.impl}")
+    within = f"within {TIE_RATIO - 1:.0%} of the fastest"
+    return [*lines, f"jaxconv is fastest or {within} in {num_fastest} of {len(measured)} passes"]
 
 
-def table(title: str, measured: Sequence[Sequence[Row]], ceiling: float | None = None) -> str:
-    """A line for each pass, with the median, least and most milliseconds of each implementation.
+def table(title: str, measured: Sequence[Sequence[Row]], peak_gflops: float | None = None) -> str:
+    """Format one line per pass, with median, minimum and maximum milliseconds of each implementation.
 
     Args:
-        title: above it.
-        measured: the rows of each pass, all of the same implementations.
-        ceiling: GFLOP/s of the machine, of which those of the first implementation are a share.
+        title: title of the table.
+        measured: rows of each pass, with the same implementations.
+        peak_gflops: peak GFLOP/s of the machine; adds the first implementation's GFLOP/s and its fraction of the peak.
     """
     headings = [f"{row.impl} ms" for row in measured[0]]
-    headings += [f"{measured[0][0].impl} GFLOP/s"] if ceiling else []
-    made = new_table(title, "shape", "pass", numbers=headings)
-    last = None
-    for each in measured:
-        if last not in (None, each[0].shape):
-            made.add_section()
-        cells = [f"{_short(row.median_ms)} ({_short(row.min_ms)}–{_short(row.max_ms)})" for row in each]
-        if ceiling and (gflops := each[0].gflops):
-            cells.append(f"{gflops:.1f} ({gflops / ceiling:.0%})")
-        made.add_row(each[0].shape if each[0].shape != last else "", each[0].direction, *cells)
-        last = each[0].shape
-    return as_text(made)
+    headings += [f"{measured[0][0].impl} GFLOP/s"] if peak_gflops else []
+    output = new_table(title, "shape", "pass", numbers=headings)
+    previous = None
+    for rows_of_pass in measured:
+        first = rows_of_pass[0]
+        if previous not in (None, first.shape):
+            output.add_section()
+        cells = [
+            f"{_format_ms(row.median_ms)} ({_format_ms(row.min_ms)}–{_format_ms(row.max_ms)})" for row in rows_of_pass
+        ]
+        if peak_gflops and (gflops := first.gflops):
+            cells.append(f"{gflops:.1f} ({gflops / peak_gflops:.0%})")
+        output.add_row(first.shape if first.shape != previous else "", first.direction, *cells)
+        previous = first.shape
+    return as_text(output)
 
 
-def _short(ms: float) -> str:
+def _format_ms(ms: float) -> str:
     return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"

@@ -1,4 +1,4 @@
-"""The program ``jaxconv``: its commands, and the functions that run them."""
+"""Command line of jaxconv: ``train``, ``eval``, ``predict`` and the other commands."""
 
 from jaxconv.cli.entry_point import console, main
 

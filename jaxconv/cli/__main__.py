@@ -1,4 +1,4 @@
-"""``python -m jaxconv.cli`` is ``jaxconv``."""
+"""Run ``jaxconv`` as ``python -m jaxconv.cli``."""
 
 from jaxconv.cli import console
 

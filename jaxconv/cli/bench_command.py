@@ -1,4 +1,4 @@
-"""``jaxconv bench``: training steps, single operations (``--ops``), or the table of conv on a CPU (``--autotune``)."""
+"""``jaxconv bench``: time training steps, single ops (``--ops``) or the lowerings of conv on a CPU (``--autotune``)."""
 
 import dataclasses
 import os
@@ -18,44 +18,45 @@ from jaxconv.utils.terminal import console, tell
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Time a training step of jaxconv's networks (forward, backward, Adam); or single operations, with --ops.
+    """Time training steps, or single ops with --ops.
 
-    Two modes take turns: step, one call a step, and epoch, the compiled program of many steps that training runs. Times
-    are medians over rounds; the first call, which compiles, is listed apart. benchmarks/compare_frameworks.py of the
-    source compares with other frameworks.
+    A training step is forward pass, backward pass and Adam update. Two modes are timed in interleaved rounds: step is
+    one call per step, epoch is the compiled loop of many steps that training uses. Times are medians over rounds; the
+    first call, which compiles, has its own column. To compare with other frameworks, run
+    benchmarks/compare_frameworks.py of the source tree.
 
-    --ops times each different convolution of the networks, pass by pass, by lowering, and their max pools. --autotune
-    measures the table by which conv chooses its lowerings on a CPU, and writes it into the package.
+    --ops times each distinct convolution of the models, per pass and lowering, and each max pool. --autotune times the
+    lowerings of conv on this CPU and writes the table from which conv selects one into the package.
     """
 
     models: tuple[str, ...] = ("lenet5", "mnist_cnn", "vgg6", "resnet20")
-    """Names of networks."""
+    """Names of models."""
     batch_size: int | None = None
-    """Images a step; by default 256 for mnist_cnn, and 128 for the others."""
+    """Images per step; by default 256 for mnist_cnn, 128 otherwise."""
     rounds: int = 15
     """Number of interleaved rounds."""
     ops: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Time single operations instead of training steps."""
+    """Time single ops instead of training steps."""
     autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Measure how conv should choose on a CPU instead, and write the table."""
+    """Time the lowerings of conv and write the selection table."""
     no_cpu_tuning: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave allocator and threads of this process as they are."""
+    """Keep the default allocator, threads and XLA settings."""
     json: Path | None = None
-    """Also write the times to this file; with --autotune, write there alone."""
+    """File for the times; with --autotune, written instead of the package's table."""
 
 
 def run_bench(options: Bench) -> None:
-    """Run the benchmark that the options select."""
+    """Run the selected benchmark."""
     for model in options.models:
         models.get_model(model)
     if options.autotune:
-        tune_rule(rounds=options.rounds, file=options.json)
+        autotune_conv(rounds=options.rounds, file=options.json)
     elif options.ops:
         time_ops(
             options.models,
             options.batch_size,
             rounds=options.rounds,
-            faster=not options.no_cpu_tuning,
+            cpu_tuning=not options.no_cpu_tuning,
             file=options.json,
         )
     else:
@@ -63,12 +64,12 @@ def run_bench(options: Bench) -> None:
 
 
 def check_bench(options: Bench) -> None:
-    """Refuse options that do not go together or cannot work."""
+    """Raise InputError for options that cannot be combined or are out of range."""
     for name in ("ops", "models", "batch_size", "no_cpu_tuning") if options.autotune else ():
         if getattr(options, name) != getattr(Bench, name):
-            raise InputError(f"--{name.replace('_', '-')} means nothing to --autotune: leave it out")
+            raise InputError(f"--{name.replace('_', '-')} cannot be combined with --autotune")
     if not options.models:
-        raise InputError("--models: name at least one")
+        raise InputError("--models is empty: name at least one model")
     checks.at_least(1, rounds=options.rounds)
     if options.batch_size is not None:
         checks.at_least(1, batch_size=options.batch_size)
@@ -76,80 +77,81 @@ def check_bench(options: Bench) -> None:
 
 
 def time_models(options: Bench) -> None:
-    """Time the training step of each model; print and save the times as soon as they are known."""
+    """Time the training step of each model; print and save the times after each one."""
     runtime.configure(cpu_tuning=not options.no_cpu_tuning)
-    if busy := step_timing.busy_warning():
-        tell(busy)
+    if load_warning := step_timing.busy_warning():
+        tell(load_warning)
     rows: list[step_timing.StepTimes] = []
-    with console(stderr=True).status("the machine's ceiling") as status:
-        ceiling = step_timing.sgemm_gflops()
+    with console(stderr=True).status("peak GFLOP/s") as status:
+        peak_gflops = step_timing.sgemm_gflops()
         for model in dict.fromkeys(options.models):
-            timed = step_timing.time_steps(
+            timings = step_timing.time_steps(
                 model,
                 options.batch_size or step_timing.batch_of(model),
                 rounds=options.rounds,
                 progress=lambda text, model=model: status.update(f"{model}: {text}"),  # type: ignore[misc]
             )
-            tell(*step_timing.times_table(timed).split("\n"))
-            rows += timed
+            tell(*step_timing.times_table(timings).split("\n"))
+            rows += timings
             if options.json:
-                table = {"sgemm_gflops": ceiling, "rows": [row._asdict() for row in rows]}
+                table = {"sgemm_gflops": peak_gflops, "rows": [row._asdict() for row in rows]}
                 write_json(options.json, step_timing.machine_info() | table)
-    tell(step_timing.peak_line(ceiling))
+    tell(step_timing.peak_line(peak_gflops))
     if options.json:
         tell(f"saved in {options.json}")
 
 
-def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, faster: bool, file: Path | None) -> None:
-    """Time the ops of each model; print and save them as soon as they are known, then say where jaxconv is slower."""
-    runtime.configure(cpu_tuning=faster)
-    if busy := step_timing.busy_warning():
-        tell(busy)
-    known: dict[op_cases.Case, list[op_timing.Row]] = {}
-    with console(stderr=True).status("the machine's ceiling") as status:
-        ceiling = step_timing.sgemm_gflops()
+def time_ops(models: Sequence[str], batch: int | None, *, rounds: int, cpu_tuning: bool, file: Path | None) -> None:
+    """Time the ops of each model; print and save the times after each one, then list where jaxconv is slower."""
+    runtime.configure(cpu_tuning=cpu_tuning)
+    if load_warning := step_timing.busy_warning():
+        tell(load_warning)
+    timings: dict[op_cases.Case, list[op_timing.Row]] = {}
+    with console(stderr=True).status("peak GFLOP/s") as status:
+        peak_gflops = step_timing.sgemm_gflops()
         for model in dict.fromkeys(models):
-            images = batch or step_timing.batch_of(model)
-            cases = op_cases.cases(model, images)
+            batch_size = batch or step_timing.batch_of(model)
+            cases = op_cases.cases(model, batch_size)
             if not cases:
-                tell(f"{model}: it has no convolution and no max pool")
-            for number, case in enumerate(cases, start=1):
-                if case not in known:  # by a model before this one
-                    what = f"{model}: {number} of {len(cases)}, {case.op} {case.direction} {case.shape}"
-                    known[case] = op_timing.measure(
+                tell(f"{model}: no convolution and no max pool")
+            for index, case in enumerate(cases, start=1):
+                if case not in timings:  # models may share a case
+                    label = f"{model}: {index} of {len(cases)}, {case.op} {case.direction} {case.shape}"
+                    timings[case] = op_timing.measure(
                         case,
                         rounds=rounds,
-                        progress=lambda doing, what=what: status.update(f"{what}: {doing}"),  # type: ignore[misc]
+                        progress=lambda stage, label=label: status.update(f"{label}: {stage}"),  # type: ignore[misc]
                     )
-            for name in dict.fromkeys(case.op for case in cases):
-                measured = [known[case] for case in cases if case.op == name]
-                title = f"{model}, batch {images}: {name}, medians of {rounds} rounds (least–most)"
-                tell(*op_timing.table(title, measured, ceiling if name == "conv" else None).split("\n"))
-            if file and known:
-                rows = [row.to_dict() for each in known.values() for row in each]
-                write_json(file, step_timing.machine_info() | {"sgemm_gflops": ceiling, "rounds": rounds, "rows": rows})
-    if not known:
+            for op in dict.fromkeys(case.op for case in cases):
+                rows_by_pass = [timings[case] for case in cases if case.op == op]
+                title = f"{model}, batch {batch_size}: {op}, medians of {rounds} rounds (min–max)"
+                tell(*op_timing.table(title, rows_by_pass, peak_gflops if op == "conv" else None).split("\n"))
+            if file and timings:
+                rows = [row.to_dict() for case_rows in timings.values() for row in case_rows]
+                machine = step_timing.machine_info()
+                write_json(file, machine | {"sgemm_gflops": peak_gflops, "rounds": rounds, "rows": rows})
+    if not timings:
         error = InputError(f"--ops: nothing to time in {', '.join(models)}: name a model with a convolution")
         raise error.from_source("bench")
-    tell(*op_timing.summary_lines(list(known.values())), step_timing.peak_line(ceiling))
+    tell(*op_timing.summary_lines(list(timings.values())), step_timing.peak_line(peak_gflops))
     if file:
         tell(f"saved in {file}")
 
 
-def tune_rule(*, rounds: int, file: Path | None) -> None:
-    """Measure the table of the CPU's rule; print it, what changed, and where it was saved."""
+def autotune_conv(*, rounds: int, file: Path | None) -> None:
+    """Time the lowerings of conv on this CPU; print the table and its changes, and save it."""
     target = file or autotune.file_of(runtime.instruction_set(), runtime.versions()["jaxlib"])
-    # Written beside and renamed, so the folder is what has to allow it.
+    # The folder must be writable: a temporary file in it is renamed to the target.
     if not os.access(target.parent, os.W_OK):
-        error = InputError(f"--autotune: {target} cannot be written: name another file, --json FILE")
+        error = InputError(f"--autotune: {target} cannot be written: name another file with --json FILE")
         raise error.from_source("bench")
     runtime.tune_cpu()
-    if busy := step_timing.busy_warning():
-        tell(busy)
-    before = autotune.load_table()
-    with console(stderr=True).status("the table of the rule") as status:
-        after = autotuning.autotune(before, rounds=rounds, progress=status.update)
-    tell(*autotuning.table_text(after).split("\n"))
-    tell(*autotuning.changed_choices(before["rows"], after["rows"]))
-    write_json(target, after)
+    if load_warning := step_timing.busy_warning():
+        tell(load_warning)
+    previous = autotune.load_table()
+    with console(stderr=True).status("timing the lowerings of conv") as status:
+        updated = autotuning.autotune(previous, rounds=rounds, progress=status.update)
+    tell(*autotuning.table_text(updated).split("\n"))
+    tell(*autotuning.changed_choices(previous["rows"], updated["rows"]))
+    write_json(target, updated)
     tell(f"saved in {target}")

@@ -1,4 +1,4 @@
-"""Entry points of the program ``jaxconv``. This module loads nothing, so that Ctrl-C works from the first moment."""
+"""Entry points of the program ``jaxconv``; imports nothing heavy, so that Ctrl-C works at once."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def console() -> NoReturn:
-    """Run the program ``jaxconv``: load it, set this process up, run the command and exit."""
+    """Load the command line, configure this process, run the command and exit."""
     terminal.set_up()
     with terminal.exit_on_interrupt():
         from jaxconv.cli import app

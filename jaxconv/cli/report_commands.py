@@ -1,4 +1,4 @@
-"""``jaxconv explain``, the page of a run, and ``jaxconv demo``, its live page."""
+"""``jaxconv explain`` writes the HTML report of a run; ``jaxconv demo`` serves its interactive page."""
 
 import dataclasses
 import time
@@ -15,57 +15,58 @@ from jaxconv.utils.terminal import tell
 
 @dataclasses.dataclass(frozen=True)
 class Explain:
-    """Write a page that shows what a trained network computed, learned and looked at.
+    """Write an HTML report of a trained network.
 
-    The page is one file, which opens from the disk, on a phone too, and asks nothing of a network: curves, mistakes,
-    filters, feature maps, what speaks for each class (occlusion, Grad-CAM and their kin), the health of every layer,
-    receptive fields, what it makes of images that are moved, turned or in noise, and the sum behind one pixel. The
-    same pictures are saved as PNG files beside it.
+    The report is one self-contained file that needs no server: training curves, misclassified images, filters,
+    feature maps, attributions (occlusion, Grad-CAM and others), diagnostics of every layer, receptive fields,
+    robustness to shift, rotation and noise, and the sum behind one output pixel. Its figures are saved as PNG files
+    in the same folder.
     """
 
     run: tyro.conf.Positional[Path]
-    """Run folder, as jaxconv train made it."""
+    """Run folder written by jaxconv train."""
     images: tuple[Path, ...] = ()
-    """png or jpg files to look at too; they are resized, and made grey if the data set's images are."""
+    """PNG or JPEG files to explain as well; resized to the input shape."""
     invert: bool = False
-    """Swap dark and bright in these: for dark ink on white paper, which MNIST shows the other way round."""
+    """Invert --images: for dark strokes on white paper, unlike MNIST."""
     layer: str | None = None
-    """Whose feature maps Grad-CAM weighs, conv2; by default the last one's that has places."""
+    """Grad-CAM layer, such as conv2; by default the last spatial layer."""
     output_dir: Path | None = None
-    """The folder to write to; by default the folder explain in the run's."""
+    """Output folder; by default explain/ in the run folder."""
 
 
-def explain(options: Explain) -> None:
-    began = time.perf_counter()
+def run_explain(options: Explain) -> None:
+    """Write the report, and print its notes and files."""
+    start_time = time.perf_counter()
     report = write_report(
         options.run, images=options.images, invert=options.invert, layer=options.layer, output_dir=options.output_dir
     )
     tell(*report.notes)
     size = report.page.stat().st_size / 1e6
     names = ", ".join(path.name for path in report.pictures)
-    tell(f"in {time.perf_counter() - began:.0f} s, a page of {size:.1f} MB; open it in a browser")
-    tell(f"saved in {report.page}" + (f"; beside it {names}" if names else ""))
+    tell(f"HTML report: {size:.1f} MB, written in {time.perf_counter() - start_time:.0f} s; open it in a browser")
+    tell(f"saved in {report.page}" + (f"; figures: {names}" if names else ""))
 
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """Draw, or upload an image, and see what a trained network makes of it, in a browser on this machine."""
+    """Classify drawings and uploaded images in a local browser page."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder, as jaxconv train made it."""
+    """Run folder written by jaxconv train."""
     port: int = 7860
-    """Of 127.0.0.1, which no other machine can reach."""
+    """Port on 127.0.0.1, which other machines cannot reach."""
     open_browser: bool = False
     """Open the page in a browser."""
 
 
 def run_demo(options: Demo) -> None:
-    """Serve it until Ctrl-C."""
-    check_port(options.port)  # first, for what is loaded takes seconds
+    """Serve the page until Ctrl-C."""
+    check_port(options.port)  # before the network is loaded, which takes seconds
     check_gradio()
-    programs = Predictor(load_run(options.run))
-    serve(programs, options.port, open_browser=options.open_browser, ready=_tell)
+    predictor = Predictor(load_run(options.run))
+    serve(predictor, options.port, open_browser=options.open_browser, ready=_print_address)
 
 
-def _tell(address: str) -> None:
+def _print_address(address: str) -> None:
     tell(f"the page is at {address}", "Ctrl-C stops it")

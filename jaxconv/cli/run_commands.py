@@ -1,14 +1,16 @@
-"""The commands: each is a typed dataclass, which tyro makes into options, and a function that runs it."""
+"""``jaxconv train``, ``eval`` and ``predict``: options, which tyro parses, and the functions that run them."""
 
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from jaxconv import checks, distributed, runtime
+from jaxconv.data import DATASETS, SCHEMES
+from jaxconv.data.augment import AUGMENTATIONS
 from jaxconv.errors import InputError
 from jaxconv.models import list_models
 from jaxconv.runs import (
@@ -23,31 +25,55 @@ from jaxconv.runs import (
     resume_training,
     run_training,
 )
+from jaxconv.train import OPTIMIZERS, SCHEDULES, TASKS
 from jaxconv.utils.files import write_json
 from jaxconv.utils.terminal import tell, tell_error
 
 
+def _choices(description: str, names: Iterable[str]) -> Any:
+    """Return tyro's metadata for an option: its help is the description and the names."""
+    return tyro.conf.arg(help=f"{description} {', '.join(names)}.")
+
+
+DATASET_NAMES = [*DATASETS, *(f"{scheme}:{'NAME' if scheme == 'tfds' else 'PATH'}" for scheme in SCHEMES)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Train(TrainConfig):
-    """Train a network and write a run folder."""
+    """Train a network and write a run folder.
 
-    model: Annotated[str, tyro.conf.arg(help=f"One of {', '.join(list_models())}.")] = TrainConfig.model
-    recipe: str | None = None
-    """Other defaults: fast (MNIST in one epoch), lecture (RMSprop, patience 5, beside a network without convolutions)
-    or resnet (He et al.)."""
+    --dataset folder:PATH reads a folder of images per class, or a .tar or .zip of such folders; npz:PATH and idx:PATH
+    read arrays, tfds:NAME reads from TensorFlow Datasets.
+
+    --augment takes names with an argument: hflip translate:4 crop:28 rotate:15 cutout:8 mixup:0.2 cutmix:1. They are
+    applied in the order given. The default for cifar10 is hflip translate:4 (He et al., 2015), otherwise none.
+
+    --recipe fast trains on MNIST in one epoch; lecture uses RMSprop and early stopping and compares with an MLP;
+    resnet is the schedule of He et al. (2015) for CIFAR-10.
+
+    To train with several processes, give each of them --coordinator-address, --num-processes and --process-id; on a
+    TPU pod slice or under Slurm, --coordinator-address auto suffices.
+    """
+
+    dataset: Annotated[str, _choices("Dataset:", DATASET_NAMES)] = TrainConfig.dataset
+    model: Annotated[str, _choices("Model:", list_models())] = TrainConfig.model
+    optimizer: Annotated[str, _choices("Optimizer:", OPTIMIZERS)] = TrainConfig.optimizer
+    schedule: Annotated[str, _choices("Learning rate schedule:", SCHEDULES)] = TrainConfig.schedule
+    augment: Annotated[tuple[str, ...] | None, _choices("Data augmentations:", AUGMENTATIONS)] = TrainConfig.augment
+    task: Annotated[str, _choices("Task:", TASKS)] = TrainConfig.task
+    recipe: Annotated[str | None, _choices("Preset of defaults:", RECIPES)] = None
     resume: Path | None = None
-    """Go on with this run, which was stopped or killed, exactly as if it had not been."""
+    """Run folder to resume from its last checkpoint, with identical results."""
     coordinator_address: str | None = None
-    """Of several processes that train together, host:port of the first; then --num-processes and --process-id too. On a
-    TPU pod slice, or under Slurm, auto is enough."""
+    """host:port of process 0, or auto."""
     num_processes: int | None = None
-    """How many there are."""
+    """Number of processes that train together."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """Index of this process, from 0."""
 
 
 def train_defaults(arguments: Sequence[str]) -> Train:
-    """What train is asked for by default: as the recipe has it, or as the run to resume was started."""
+    """Return the defaults of ``train``: those of the recipe, or of the run to resume."""
     if "--help" in arguments or "-h" in arguments:
         return Train()
     if resumed := _value_of("--resume", arguments):
@@ -60,10 +86,10 @@ def train_defaults(arguments: Sequence[str]) -> Train:
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """What stands after an option, or after its equals sign."""
-    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+    """Return the value of an option, ``--name value`` or ``--name=value``, or None."""
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
         if word == option:
-            return after
+            return following
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None
@@ -71,114 +97,135 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """Score a trained network on the test set of its data set."""
+    """Evaluate a trained network on the test set.
+
+    The scores are saved as evaluation.json in the run folder.
+    """
 
     run: tyro.conf.Positional[Path]
-    """Run folder, as jaxconv train made it."""
+    """Run folder written by jaxconv train."""
     tta_flip: bool = False
-    """Average over each image and its mirror image."""
+    """Test-time augmentation: average over each image and its mirror image."""
     tta_translate: int = 0
-    """Average over each image moved by so many pixels, too."""
+    """Test-time augmentation: average over translations by this many pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Say what is in image files."""
+    """Classify image files with a trained network.
+
+    Images are resized to the input shape, and converted to gray if the dataset is gray.
+    """
 
     run: tyro.conf.Positional[Path]
-    """Run folder, as jaxconv train made it."""
+    """Run folder written by jaxconv train."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """png or jpg files; they are resized, and made grey if the data set's images are."""
+    """PNG or JPEG files."""
     invert: bool = False
-    """Swap dark and bright: for dark ink on white paper, which MNIST shows the other way round."""
+    """Invert the images: for dark strokes on white paper, unlike MNIST."""
     topk: int = 3
-    """How many classes to list for each image."""
+    """Number of classes to list for each image."""
 
 
 def check_train(options: Train) -> None:
-    """Refuse options that do not go together."""
+    """Raise InputError for options that cannot be combined."""
     if options.resume and options.recipe:
-        raise InputError("--recipe means nothing to --resume: leave it out")
+        raise InputError("--recipe cannot be combined with --resume")
 
 
-def train(options: Train) -> None:
-    before = runtime.process_uptime()
+def check_predict(options: Predict) -> None:
+    """Raise InputError unless at least one class is listed."""
+    if options.topk < 1:
+        raise InputError(f"--topk must be at least 1, got {options.topk}")
+
+
+def run_train(options: Train) -> None:
+    """Train or resume, and print the result."""
+    uptime = runtime.process_uptime()
     if any(value is not None for value in (options.coordinator_address, options.num_processes, options.process_id)):
         distributed.initialize(options.coordinator_address, options.num_processes, options.process_id)
     if options.resume:
-        folder, result = resume_training(options.resume, **_changes(options, options.resume))
+        folder, result = resume_training(options.resume, **_overrides(options, options.resume))
     else:
         folder, result = run_training(options)
     if not distributed.is_main_process():
         return
-    several = result.get("test_accuracy_per_seed")
-    spread = f" ± {result['test_accuracy_std']:.4f} ({len(several)} seeds)" if several else ""
-    which = "each at its best epoch" if several else f"epoch {result['best_epoch']}, the best"
-    images = f"{result['num_test_examples']:,} images"
-    if "test_accuracy" in result:
-        tell(f"test accuracy {result['test_accuracy']:.4f}{spread} on {images} ({which} on validation)")
-    else:
-        tell(f"test loss {result['test_loss']:.4f} on {images} ({which} on validation)")
-    if several:
-        tell(f"the {len(several)} networks together: {result['ensemble_accuracy']:.4f}")
-    if "baseline" in result:
-        tell(
-            f"{result['baseline']['model']} reaches {result['baseline']['test_accuracy']:.4f}: "
-            f"relative error decrease {result['relative_error_reduction']:.1%}"
-        )
-    began = result.get("time_to_first_step_seconds")
+    tell(*_result_lines(result))
+    first_step = result.get("time_to_first_step_seconds")
     tell(
-        f"in {before + result['total_seconds']:.0f} s, {result['compile_seconds']:.1f} of them compiling"
-        + (f" and the first step after {before + began:.1f}" if began else "")
-        + f", on {result['device']}",
+        f"time: {uptime + result['total_seconds']:.0f} s, of which {result['compile_seconds']:.1f} s compiling"
+        + (f"; first step after {uptime + first_step:.1f} s" if first_step else "")
+        + f"; device: {result['device']}",
         f"saved in {folder}: {', '.join(sorted(path.name for path in folder.glob('[!.]*')))}",
         f"next: jaxconv predict {shlex.quote(str(folder))} IMAGE.png",
     )
 
 
-def _changes(options: Train, folder: Path) -> dict[str, Any]:
-    """What a run is to be given otherwise when it goes on; what its numbers depend on is refused."""
-    began = read_train_config(folder)
+def _result_lines(result: dict[str, Any]) -> list[str]:
+    """Return the scores of a ``result.json`` as lines of text."""
+    accuracies = result.get("test_accuracy_per_seed")
+    deviation = f" ± {result['test_accuracy_std']:.4f} ({len(accuracies)} seeds)" if accuracies else ""
+    epoch = "best epoch of each seed" if accuracies else f"epoch {result['best_epoch']}"
+    images = f"{result['num_test_examples']:,} images"
+    if "test_accuracy" in result:
+        lines = [f"test accuracy {result['test_accuracy']:.4f}{deviation} on {images} ({epoch}, best on validation)"]
+    else:
+        lines = [f"test loss {result['test_loss']:.4f} on {images} ({epoch}, best on validation)"]
+    if accuracies:
+        lines.append(f"ensemble accuracy ({len(accuracies)} seeds): {result['ensemble_accuracy']:.4f}")
+    if "baseline" in result:
+        lines.append(
+            f"baseline {result['baseline']['model']}: test accuracy {result['baseline']['test_accuracy']:.4f}; "
+            f"relative error reduction {result['relative_error_reduction']:.1%}"
+        )
+    return lines
+
+
+def _overrides(options: Train, folder: Path) -> dict[str, Any]:
+    """Return the options that differ from those of the run; raise InputError unless all may change on resuming."""
+    started_config = read_train_config(folder)
     changed = {
-        field.name: now
+        field.name: value
         for field in dataclasses.fields(TrainConfig)
-        if (now := getattr(options, field.name)) != getattr(began, field.name)
+        if (value := getattr(options, field.name)) != getattr(started_config, field.name)
     }
     refused = [
-        f"--{name.replace('_', '-')} {getattr(began, name)}, not {now}"
-        for name, now in changed.items()
+        f"--{name.replace('_', '-')} {getattr(started_config, name)}, not {value}"
+        for name, value in changed.items()
         if name not in RESUME_OVERRIDES
     ]
     if refused:
-        longer = ""
-        if "epochs" in changed:  # another number is another schedule, from the first step on
-            longer = f"; the learning rate follows a schedule for {began.epochs} epochs, so a longer run is a new one"
-        raise InputError(f"{folder} began with {', '.join(refused)}: leave that out, or start a new run{longer}")
+        reason = ""
+        if "epochs" in changed:  # the learning rate of every step depends on the number of epochs
+            reason = f": the learning rate schedule spans {started_config.epochs} epochs"
+        raise InputError(
+            f"{folder} was started with {', '.join(refused)}: leave these options out, or start a new run{reason}"
+        )
     return changed
 
 
-def evaluate(options: Eval) -> None:
-    scored = evaluate_run(load_run(options.run), tta_flip=options.tta_flip, tta_translate=options.tta_translate)
+def run_eval(options: Eval) -> None:
+    """Print the scores on the test set, and save them in the run folder."""
+    scores = evaluate_run(load_run(options.run), tta_flip=options.tta_flip, tta_translate=options.tta_translate)
     tell(
-        f"test loss {scored['loss']:.4f}, accuracy {scored['accuracy']:.4f} on {scored['num_examples']:,} images",
-        f"top-5 accuracy {scored['top5_accuracy']:.4f}, calibration error {scored['expected_calibration_error']:.4f}",
+        f"test loss {scores['loss']:.4f}, accuracy {scores['accuracy']:.4f} on {scores['num_examples']:,} images",
+        f"top-5 accuracy {scores['top5_accuracy']:.4f}, calibration error {scores['expected_calibration_error']:.4f}",
     )
-    if scored["test_data_changed"]:
+    if scores["test_data_changed"]:
         tell_error(f"warning: {CHANGED}")
     try:
-        write_json(options.run / "evaluation.json", scored)
-    except InputError as error:  # a run that may only be read has its scores all the same
+        write_json(options.run / "evaluation.json", scores)
+    except InputError as error:  # the run folder may be read-only
         tell_error(f"warning: the scores are not saved: {error}")
     else:
         tell(f"saved in {options.run / 'evaluation.json'}")
 
 
-def predict(options: Predict) -> None:
-    if options.topk < 1:
-        raise InputError(f"--topk {options.topk}: list at least 1 class")
+def run_predict(options: Predict) -> None:
+    """Print the most probable classes of each image file."""
     run = load_run(options.run)
-    classes = run.config["class_names"]
-    predicted = predict_files(run, list(options.images), invert=options.invert)
-    for path, probabilities in zip(options.images, predicted, strict=True):
-        best = probabilities.argsort()[::-1][: options.topk]
-        tell(f"{path}: " + ", ".join(f"{classes[i]} {probabilities[i]:.1%}" for i in best))
+    class_names = run.config["class_names"]
+    predictions = predict_files(run, list(options.images), invert=options.invert)
+    for path, probabilities in zip(options.images, predictions, strict=True):
+        top = probabilities.argsort()[::-1][: options.topk]
+        tell(f"{path}: " + ", ".join(f"{class_names[i]} {probabilities[i]:.1%}" for i in top))

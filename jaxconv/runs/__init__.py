@@ -1,18 +1,18 @@
-"""An experiment: a config goes in; a run folder comes out, with everything needed to believe it, use it or go on.
+"""Training runs: a config in, a run folder out, with all that is needed to verify, use or resume the run.
 
 runs/<dataset>-<model>-<time>/
     config.json                 options and properties of the data
-    metrics.jsonl               one line per epoch, written as it ends
-    checkpoints/                the last two snapshots: all to resume from, and the parameters of the best epoch
+    metrics.jsonl               one line per epoch, appended at its end
+    checkpoints/                the last two snapshots: the training state, and the parameters of the best epoch
     training_curves.png         loss and accuracy, training and validation
     misclassified.png           misclassified test images
     confusion_matrix.png        confusion matrix of the test set
     classification_report.json  precision and recall of each class, calibration error, and more
-    result.json                 results; written only when everything else is
-    .lock                       keeps a second process from writing it; .lock.json tells which one does
+    result.json                 results; written last
+    .lock                       lock of the process that writes the folder, which .lock.json names
 
-Each snapshot holds config.json too, and a run whose config.json differs from it is refused. A run folder may come from
-a stranger: every file in it is replaced, never written through a symbolic link, and a folder in it that is a link is
+Each snapshot includes config.json; a run whose config.json differs from it is rejected. A run folder may come from an
+untrusted source: files are replaced, never written through a symbolic link, and a subfolder that is a symbolic link is
 not written into.
 """
 

@@ -1,4 +1,4 @@
-"""What can be asked of an experiment, and what is asked of it by default."""
+"""Options of a training run, and the recipes that change their defaults."""
 
 import dataclasses
 import math
@@ -13,69 +13,69 @@ from jaxconv.utils.files import as_type
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """What to train, on what, and how."""
+    """Options of a training run."""
 
     dataset: str = "digits"
-    """digits (comes with the package), mnist, fashion_mnist or cifar10 (downloaded once), folder:PATH (class folders
-    of pictures, or a .tar or .zip of them), npz:FILE, idx:PATH or tfds:NAME."""
+    """Dataset: digits (bundled), mnist, fashion_mnist or cifar10 (downloaded once), folder:PATH (class folders of
+    images, or a .tar or .zip of them), npz:FILE, idx:PATH or tfds:NAME."""
     model: str = "small_cnn"
-    """Name of a model: ``jaxconv.models.list_models()``."""
+    """Name of a model: one of ``jaxconv.models.list_models()``."""
     epochs: int = 12
-    """How often to go through the training images, at most."""
+    """Maximum number of passes over the training images."""
     batch_size: int = 32
-    """Images a step, over all devices."""
+    """Images per step, summed over all devices."""
     optimizer: str = "adam"
-    """sgd, momentum, nesterov, adam, adamw, rmsprop (Keras's), lion or muon."""
+    """Optimizer: sgd, momentum, nesterov, adam, adamw, rmsprop (as in Keras), lion or muon."""
     learning_rate: float = 3e-3
-    """Its highest value."""
+    """Peak learning rate of the schedule."""
     schedule: str = "one_cycle"
-    """How the learning rate changes over the run: constant, cosine, one_cycle or step."""
+    """Learning rate schedule: constant, cosine, one_cycle or step."""
     warmup_epochs: int = 0
-    """Epochs in which the learning rate rises from nothing, before the schedule."""
+    """Epochs of linear warm-up from zero before the schedule."""
     weight_decay: float = 0.0
-    """Of kernels; biases and norms are left alone."""
+    """Weight decay of kernels; biases and normalization scales do not decay."""
     max_grad_norm: float | None = None
-    """The longest a gradient may be; a longer one is shortened."""
+    """Gradient clipping: maximum global norm of the gradient."""
     label_smoothing: float = 0.0
-    """The share of each target that is spread over all classes."""
+    """Label smoothing: fraction of each target spread over all classes."""
     augment: tuple[str, ...] | None = None
-    """hflip, translate:4, crop:28, rotate:15, cutout:8, mixup:0.2, cutmix:1, in this order. By default none, and for
-    cifar10 hflip translate:4, as He et al. did."""
+    """Data augmentations, applied in this order, such as hflip, translate:4, crop:28, rotate:15, cutout:8, mixup:0.2 or
+    cutmix:1. By default none; for cifar10 hflip and translate:4 (He et al., 2015)."""
     ema_decay: float | None = None
-    """Score an average of the weights over the steps, with this decay: 0.999."""
+    """Decay of the evaluated exponential moving average (EMA), such as 0.999."""
     grad_accumulation: int = 1
-    """Go through a batch in so many parts, to save memory."""
+    """Gradient accumulation: number of micro-batches per batch, to save memory."""
     dtype: str = "float32"
-    """What to compute in: float32 or bfloat16; parameters are float32 all the same."""
+    """Computation dtype, float32 or bfloat16; parameters stay float32."""
     task: str = "classification"
-    """Task that is trained: classification, multilabel, regression, segmentation or reconstruction."""
+    """Task: classification, multilabel, regression, segmentation or reconstruction."""
     monitor: str = "val_accuracy"
-    """What the best epoch is best in: val_accuracy (and among equals val_loss) or val_loss."""
+    """Metric of the best epoch: val_accuracy (ties: val_loss) or val_loss."""
     patience: int | None = None
-    """Stop when so many epochs in a row have not been better than the best."""
+    """Early stopping: epochs without improvement before training stops."""
     baseline_model: str | None = None
-    """Train this model the same way too, and tell how much of its error is gone."""
+    """Baseline model, trained alike; reports the relative error reduction."""
     seed: int = 0
-    """Of the parameters, the order of the data, dropout and augmentation."""
+    """Seed of initialization, data order, dropout and augmentation."""
     num_seeds: int = 1
-    """Train so many networks at once, with this seed and those after it: mean, deviation and what they say together."""
+    """Number of networks trained in parallel, with consecutive seeds."""
     num_devices: int | None = None
-    """How many devices share every batch; by default all."""
+    """Number of devices that share each batch; by default all."""
     streaming: bool = False
-    """Read the training images as they are needed, instead of keeping them on the device."""
+    """Read training images on demand instead of keeping them on the device."""
     tensorboard: bool = False
-    """Write for TensorBoard too, into the run folder."""
+    """Write TensorBoard event files into the run folder."""
     checkpoint_minutes: float = 10.0
-    """Save a checkpoint so often within an epoch; at the end of each there is one anyway."""
+    """Minutes between checkpoints within an epoch; each epoch ends with one."""
     max_checkpoints: int = 2
-    """How many checkpoints to keep; each holds the best network, too."""
+    """Number of checkpoints to keep; each includes the best parameters."""
     runs_dir: Path = Path("runs")
-    """The folder that the run folder is made in."""
+    """Parent folder of new run folders."""
     run_dir: Path | None = None
-    """The run folder itself; by default it is named after data set, model and time."""
+    """Run folder; by default named after dataset, model and time."""
 
     def validate(self) -> None:
-        """Refuse what can be refused before any data is read."""
+        """Raise InputError for invalid options; reads no data."""
         train.check_fit_arguments(self.epochs, self.batch_size)
         self._check_fields()
         task = self.make_task()
@@ -94,40 +94,43 @@ class TrainConfig:
         checks.at_least(
             1, num_seeds=self.num_seeds, max_checkpoints=self.max_checkpoints, grad_accumulation=self.grad_accumulation
         )
-        if self.num_seeds > MOST_SEEDS or self.seed + self.num_seeds > 2**32:
+        if self.num_seeds > MAX_SEEDS or self.seed + self.num_seeds > 2**32:
             raise InputError(
-                f"num_seeds={self.num_seeds} from seed={self.seed} should be at most {MOST_SEEDS:,}, and below 2³²"
+                f"num_seeds must be at most {MAX_SEEDS:,} and seed + num_seeds at most 2³², "
+                f"got num_seeds={self.num_seeds}, seed={self.seed}"
             )
         for name in ("num_devices", "patience"):
             if getattr(self, name) is not None:
                 checks.at_least(1, **{name: getattr(self, name)})
         if not checks.is_number(self.checkpoint_minutes) or not 0 <= self.checkpoint_minutes < math.inf:
-            raise InputError(f"checkpoint_minutes={self.checkpoint_minutes!r} should be a finite number of at least 0")
+            raise InputError(f"checkpoint_minutes must be a finite number >= 0, got {self.checkpoint_minutes!r}")
         if self.grad_accumulation > self.batch_size:
             raise InputError(
-                f"grad_accumulation={self.grad_accumulation} is more parts than batch_size={self.batch_size}"
+                f"grad_accumulation must be at most batch_size={self.batch_size}, got {self.grad_accumulation}"
             )
         for name in ("streaming", "tensorboard"):
             checks.boolean(name, getattr(self, name))
         for name in ("runs_dir", "run_dir"):
             if not isinstance(value := getattr(self, name), Path) and (name, value) != ("run_dir", None):
-                raise InputError(f"{name}={value!r} should be a Path: pathlib.Path({str(value)!r})")
+                raise InputError(f"{name} must be a pathlib.Path, got {value!r}")
         if self.augment is not None and not isinstance(self.augment, tuple | list):
-            raise InputError(f"augment={self.augment!r} should be a tuple of names, such as ('hflip', 'translate:4')")
+            raise InputError(
+                f"augment must be a tuple of names, such as ('hflip', 'translate:4'), got {self.augment!r}"
+            )
         if not isinstance(self.dataset, str):
-            raise InputError(f"dataset={self.dataset!r} should be a name, such as 'digits'")
+            raise InputError(f"dataset must be a name, such as 'digits', got {self.dataset!r}")
         if self.warmup_epochs >= self.epochs:
-            raise InputError(f"warmup_epochs={self.warmup_epochs} epochs leave none of {self.epochs} for the schedule")
+            raise InputError(f"warmup_epochs must be less than epochs={self.epochs}, got {self.warmup_epochs}")
         checks.one_of("task", self.task, train.TASKS)
         if self.baseline_model is not None and self.task != "classification":
-            raise InputError(f"baseline_model compares accuracies, so task={self.task!r} has none")
+            raise InputError(f"baseline_model requires task='classification', got task={self.task!r}")
 
     def seed_list(self) -> list[int]:
         """Return the seed of each network."""
         return [self.seed + i for i in range(self.num_seeds)]
 
     def augmentations(self) -> tuple[str, ...]:
-        """Those asked for, or the data set's."""
+        """Return the augmentations: ``augment``, or the defaults of the dataset."""
         return AUGMENTATIONS.get(self.dataset, ()) if self.augment is None else tuple(self.augment)
 
     def make_task(self) -> Any:
@@ -135,11 +138,11 @@ class TrainConfig:
         return train.TASKS[self.task]()
 
     def early_stopping(self) -> train.EarlyStopping:
-        """The rule for the best epoch, and for the last."""
+        """Return the early stopping rule, which also selects the best epoch."""
         return train.EarlyStopping(self.patience, self.monitor)
 
     def make_optimizer(self, steps_per_epoch: int) -> Any:
-        """The optimiser, whose schedule takes all epochs."""
+        """Return the optimizer, with a schedule over all epochs."""
         return train.make_optimizer(
             self.optimizer,
             self.learning_rate,
@@ -151,13 +154,13 @@ class TrainConfig:
         )
 
     def step_kwargs(self) -> dict[str, Any]:
-        """What :func:`jaxconv.train.make_train_step` is told."""
-        image, mixup_fn = augment.parse_augmentations(self.augmentations())
+        """Return the keyword arguments of :func:`jaxconv.train.make_train_step`."""
+        augment_fn, mixup_fn = augment.parse_augmentations(self.augmentations())
         names = ("label_smoothing", "grad_accumulation", "dtype", "ema_decay")
-        return {"augment": image, "mixup_fn": mixup_fn} | {name: getattr(self, name) for name in names}
+        return {"augment": augment_fn, "mixup_fn": mixup_fn} | {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """Every option and its value."""
+        """Return every option and its value."""
         return {
             field.name: str(value) if isinstance(value := getattr(self, field.name), Path) else value
             for field in dataclasses.fields(TrainConfig)
@@ -165,14 +168,14 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, given: dict[str, Any], *, name: str = "the config") -> "TrainConfig":
-        """The config that :meth:`to_dict` wrote down; other entries are left alone.
+        """Return the config of a dict written by :meth:`to_dict`; other entries are ignored.
 
         Args:
-            given: the entries.
-            name: what an error calls them.
+            given: the dict.
+            name: name of the dict in errors.
 
         Raises:
-            InputError: an option that is missing, or has a value that it cannot have.
+            InputError: if an option is missing or has an invalid type.
         """
         for field in dataclasses.fields(TrainConfig):
             if field.name not in given:
@@ -180,11 +183,11 @@ class TrainConfig:
         return as_type(given, TrainConfig, name=name)
 
 
-MOST_SEEDS = 1000
+MAX_SEEDS = 1000
 AUGMENTATIONS = {"cifar10": ("hflip", "translate:4")}
 RECIPES: dict[str, dict[str, Any]] = {
-    # MNIST in one epoch: chosen on the validation images, among one to three epochs, batches of 64 to 256, adam,
-    # nesterov and muon, and smoothing from 0 to 0.2.
+    # MNIST in one epoch: selected on the validation images among one to three epochs, batch sizes from 64 to 256,
+    # adam, nesterov and muon, and label smoothing from 0 to 0.2.
     "fast": {
         "model": "mnist_cnn",
         "epochs": 1,
@@ -193,7 +196,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 5e-3,
         "label_smoothing": 0.1,
     },
-    # Rows 004-21 to 004-25; its network without convolutions is beaten by about two thirds of the error.
+    # Rows 004-21 to 004-25; the CNN's error is about two thirds below that of the MLP baseline.
     "lecture": {
         "epochs": 100,
         "batch_size": 256,
@@ -204,7 +207,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "patience": 5,
         "baseline_model": "mlp",
     },
-    # He et al., 2015, section 4.2: 64,000 steps on the 45,000 images that are left to train on.
+    # He et al., 2015, section 4.2: 64,000 steps on the 45,000 training images.
     "resnet": {
         "epochs": 182,
         "batch_size": 128,

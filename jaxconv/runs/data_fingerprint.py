@@ -1,4 +1,4 @@
-"""Fingerprints of data sets, by which a run knows the data that it was trained on."""
+"""Fingerprints of datasets, which detect that a run is resumed or evaluated with other data."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -8,44 +8,44 @@ import numpy as np
 from jaxconv.data import Dataset
 
 TEST = "test images"
-SAMPLE = 256  # training images that are always read
-TIMES = "training file times"  # a copy has others, and is the same: they are told of, and not refused
+SAMPLE = 256  # training images that are hashed even if the dataset is streamed
+TIMES = "training file times"  # copies of files have other times: a difference is a warning, not an error
 
 
 def fingerprint(dataset: Dataset) -> dict[str, str]:
-    """The SHA-256 of each part of a data set, by the part's name.
+    """Return the SHA-256 of each part of a dataset, by the name of the part.
 
-    All images in memory are in it. Of training images that are read from files as they are needed there are the names
-    and sizes of all files, their times of change, and the pixels of a sample.
+    Images in memory are hashed completely. Of streamed training images, the names, sizes and modification times of all
+    files and the pixels of a sample are hashed.
 
     >>> from jaxconv import data
     >>> sorted(fingerprint(data.load("digits")))
     ['sample of the training images', 'test images', 'training images', 'training labels', 'validation images']
     """
-    train, held = dataset.train.to_lazy(), {"validation images": dataset.validation, TEST: dataset.test}
-    places = np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int))
-    parts = {name: sha256(*split) for name, split in held.items()}
-    parts |= {"sample of the training images": sha256(train.take(places)), "training labels": sha256(train.labels)}
+    train = dataset.train.to_lazy()
+    indices = np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int))
+    digests = {"validation images": sha256(*dataset.validation), TEST: sha256(*dataset.test)}
+    digests |= {"sample of the training images": sha256(train.take(indices)), "training labels": sha256(train.labels)}
     if isinstance(train.items, np.ndarray):
-        parts["training images"] = sha256(train.items)
+        digests["training images"] = sha256(train.items)
     elif train.folder is not None:
-        facts = [(name, (train.folder / name).stat()) for name in train.items]
-        parts["training files"] = _digest(f"{name} {fact.st_size}" for name, fact in facts)
-        parts[TIMES] = _digest(f"{name} {fact.st_mtime_ns}" for name, fact in facts)
-    return parts
+        file_stats = [(name, (train.folder / name).stat()) for name in train.items]
+        digests["training files"] = _digest(f"{name} {stat.st_size}" for name, stat in file_stats)
+        digests[TIMES] = _digest(f"{name} {stat.st_mtime_ns}" for name, stat in file_stats)
+    return digests
 
 
-def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The parts whose SHA-256 differ; a part that one of them lacks, read in another way, is not compared.
+def changed_parts(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+    """Return the names of the parts whose SHA-256 differ; parts that only one side has are not compared.
 
-    >>> changed({"test images": "ab", "training images": "cd"}, {"test images": "ef", "training files": "01"})
+    >>> changed_parts({"test images": "ab", "training images": "cd"}, {"test images": "ef", "training files": "01"})
     ['test images']
     """
-    return [name for name, digest in now.items() if then.get(name, digest) != digest]
+    return [name for name, digest in current.items() if saved.get(name, digest) != digest]
 
 
 def sha256(*arrays: np.ndarray) -> str:
-    """The SHA-256 over dtype, shape and bytes of arrays; they are not copied.
+    """Return the SHA-256 over dtype, shape and bytes of arrays, without copying them.
 
     >>> sha256(np.zeros((2, 3), np.uint8)) == sha256(np.zeros((3, 2), np.uint8))
     False
@@ -58,6 +58,7 @@ def sha256(*arrays: np.ndarray) -> str:
 
 
 def _digest(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of lines of text."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")

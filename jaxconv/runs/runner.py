@@ -1,4 +1,4 @@
-"""From a config to a run folder, in one go or in several."""
+"""Run a training from its config, or resume it from its run folder."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from jaxconv import data, distributed, models, plot, runtime, train
 from jaxconv.errors import InputError, error_context
 from jaxconv.layers import Layer
 from jaxconv.runs.config import TrainConfig
-from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed, fingerprint
+from jaxconv.runs.data_fingerprint import SAMPLE, TIMES, changed_parts, fingerprint
 from jaxconv.runs.lock import RunLock, lock_run
 from jaxconv.runs.run_folder import create_run_folder
 from jaxconv.runs.schema import RESUME_OVERRIDES, check_config, read_config, read_result, read_train_config
@@ -28,52 +28,59 @@ from jaxconv.train import FitResult, SeedsResult, Snapshot
 from jaxconv.train.multi_seed import Copies, Single, Stacked
 from jaxconv.utils.files import append_jsonl, from_dict, refuse_link, to_json, write_json, write_jsonl
 
-FEW = 100  # validation images
+MIN_VALIDATION_IMAGES = 100  # fewer are warned of
 
 
 def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
-    """Train as the config says, score the best epoch on the test set once, and write the run folder.
+    """Train, evaluate the best epoch on the test set once, and write the run folder.
 
     Args:
-        config: what to do.
+        config: options of the run.
         progress: show a progress bar.
 
     Returns:
-        The run folder, and what its ``result.json`` holds.
+        The run folder, and the content of its ``result.json``.
 
     Raises:
-        InputError: a config that cannot work, or data that cannot be had; no run folder is left then.
+        InputError: if the config is invalid or the data is not available; no run folder is left then.
     """
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     config.validate()  # before anything is downloaded
-    dataset, facts = _load(config)
-    _warn_of_few(dataset)
-    settings = config.to_dict() | facts
-    # Copies of files have other times on other machines.
-    times = {"data_sha256": {name: part for name, part in facts["data_sha256"].items() if name != TIMES}}
-    distributed.assert_equal("settings, data or versions", settings | times)
+    dataset, metadata = _load(config)
+    _warn_of_small_validation_set(dataset)
+    settings = config.to_dict() | metadata
+    # Modification times differ between copies of the files on several machines.
+    without_times = {name: digest for name, digest in metadata["data_sha256"].items() if name != TIMES}
+    distributed.assert_equal("settings, data or versions", settings | {"data_sha256": without_times})
     folder = create_run_folder(config)
     try:
         with lock_run(folder) as lock:
-            return folder, _run_new(config, dataset, lock, settings, progress, started)
+            return folder, _run_new(config, dataset, lock, settings, progress, start_time)
     finally:
         if distributed.is_main_process():
             with suppress(OSError):
-                folder.rmdir()  # where it could not even be locked
+                folder.rmdir()  # empty if it could not be locked
 
 
 def _run_new(
-    config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
+    config: TrainConfig,
+    dataset: data.Dataset,
+    lock: RunLock,
+    settings: dict[str, Any],
+    progress: bool,
+    start_time: float,
 ) -> dict[str, Any]:
-    """Begin a run; without a checkpoint its folder is removed again."""
+    """Start a run; remove its folder if it fails before the first checkpoint."""
     folder = lock.folder
-    if distributed.broadcast_from_main((folder / "config.json").exists()):  # another process was faster
-        raise InputError(f"{folder} holds a run already: give another --run-dir, or go on with --resume")
+    if distributed.broadcast_from_main(
+        (folder / "config.json").exists()
+    ):  # of another process that took the lock first
+        raise InputError(f"{folder} already has a run: give another --run-dir, or continue it with --resume")
     try:
         if distributed.is_main_process():
             write_json(folder / "config.json", settings)
         with _resumable(folder):
-            return _run(config, dataset, lock, _plain(settings), progress, started)
+            return _train_and_write(config, dataset, lock, _json_round_trip(settings), progress, start_time)
     except BaseException:
         if distributed.is_main_process() and not (folder / "checkpoints").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -81,22 +88,21 @@ def _run_new(
 
 
 def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> tuple[Path, dict[str, Any]]:
-    """Go on with a run that was stopped or killed, as if it had never been.
+    """Resume a run that was stopped or killed; the result equals that of an uninterrupted run.
 
     Args:
-        folder: the run's, with its last whole checkpoint; without one it begins again.
+        folder: run folder; without a complete checkpoint the training starts again.
         progress: show a progress bar.
-        changes: options that its numbers do not depend on, but for rounding, and that are to be others from now on:
-            ``RESUME_OVERRIDES`` has them.
+        changes: new values of options that change results only by rounding; their names are in ``RESUME_OVERRIDES``.
 
     Returns:
-        As :func:`run_training`. A run that is finished is left as it is.
+        As :func:`run_training`. A finished run is not changed.
 
     Raises:
-        InputError: not a run folder, other data than it began with, or a damaged checkpoint.
+        InputError: if this is not a run folder, its data changed, or a checkpoint is damaged.
     """
-    started, folder = time.perf_counter(), Path(folder)
-    written = read_config(folder)
+    start_time, folder = time.perf_counter(), Path(folder)
+    saved = read_config(folder)
     config = read_train_config(folder)
     with error_context(str(folder / "config.json")):
         config.validate()
@@ -107,67 +113,67 @@ def resume_training(folder: Path, *, progress: bool = True, **changes: Any) -> t
     for name in ("checkpoints", "tensorboard", "baseline"):
         refuse_link(folder / name)
     with lock_run(folder) as lock:
-        check_config(folder, written)
-        dataset, facts = _load(config)
-        _check_data(folder, written, _plain(facts))
-        settings = _plain(written | config.to_dict())
+        check_config(folder, saved)
+        dataset, metadata = _load(config)
+        _check_data(folder, saved, _json_round_trip(metadata))
+        settings = _json_round_trip(saved | config.to_dict())
         if changes and distributed.is_main_process():
             write_json(folder / "config.json", settings)
         with _resumable(folder):
-            return folder, _run(config, dataset, lock, settings, progress, started)
+            return folder, _train_and_write(config, dataset, lock, settings, progress, start_time)
 
 
-def _check_data(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with other data than a run began with."""
+def _check_data(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raise InputError if the data differs from that of the start of the run."""
     for name in ("image_shape", "input_shape", "class_names", "num_examples"):
-        if now[name] != then.get(name):
+        if current[name] != saved.get(name):
             raise InputError(
-                f"{folder} began with data whose {name} was {then.get(name)!r:.200}, and now it is "
-                f"{now[name]!r:.200}: start a new run"
+                f"the data of {folder} has changed: {name} was {saved.get(name)!r:.200}, got {current[name]!r:.200}: "
+                "start a new run"
             )
-    if "data_sha256" not in then:
+    if "data_sha256" not in saved:
         raise InputError(f"{folder / 'config.json'} has no data_sha256, as of another version: start a new run")
-    others = changed(then["data_sha256"], now["data_sha256"])
-    if wrong := [name for name in others if name != TIMES]:
-        raise InputError(f"{folder} began with data whose {', '.join(wrong)} were others: start a new run")
-    if others:
+    changed = changed_parts(saved["data_sha256"], current["data_sha256"])
+    if invalid := [name for name in changed if name != TIMES]:
+        raise InputError(f"the data of {folder} has changed: {', '.join(invalid)}: start a new run")
+    if changed:
         warnings.warn(
-            f"the training files were changed or copied after {folder} began; their names, sizes and a sample of "
-            f"{SAMPLE} are the same",
+            f"the modification times of the training files have changed since {folder} was started; their names, "
+            f"sizes and a sample of {SAMPLE} images are the same",
             stacklevel=3,
         )
 
 
-def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    """As it is once it has been written as JSON and read."""
+def _json_round_trip(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content as it is read back from a JSON file, with lists for tuples."""
     return from_dict(to_json(content), name="the config")
 
 
 def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path, dict[str, Any]]:
-    """The run of a config in the folder that it names: begun, gone on with, or, if it is finished, read.
+    """Start the run in ``config.run_dir``, resume it, or read its result if it is finished.
 
-    So a script that was killed can be started again with the same options.
+    A script that was killed can thus be started again with the same options.
 
     Args:
-        config: what to do, and where: ``run_dir``.
+        config: options of the run, with ``run_dir``.
         progress: show a progress bar.
 
     Returns:
         As :func:`run_training`.
 
     Raises:
-        InputError: no ``run_dir``, a folder in which something else was asked for, or what the other two refuse.
+        InputError: if ``run_dir`` is None or has a run with other options; or as :func:`run_training` and
+            :func:`resume_training`.
     """
     if config.run_dir is None:
-        raise InputError("train_or_resume: the run needs a folder of its own: give run_dir, such as Path('runs/mine')")
+        raise InputError("train_or_resume: run_dir is None: give the folder of the run, such as Path('runs/mine')")
     if not distributed.broadcast_from_main((config.run_dir / "config.json").exists()):
         return run_training(config, progress=progress)
-    written, asked = read_config(config.run_dir), _plain(config.to_dict())
-    for name, wanted in asked.items():
-        if name not in ("run_dir", *RESUME_OVERRIDES) and written.get(name) != wanted:
+    saved = read_config(config.run_dir)
+    for name, value in _json_round_trip(config.to_dict()).items():
+        if name not in ("run_dir", *RESUME_OVERRIDES) and saved.get(name) != value:
             raise InputError(
-                f"{config.run_dir} holds a run with {name}={written.get(name)!r}, not {wanted!r}: "
-                "give another --run-dir"
+                f"{config.run_dir} has a run with {name}={saved.get(name)!r}, not {value!r}: give another --run-dir"
             )
     return resume_training(
         config.run_dir, progress=progress, **{name: getattr(config, name) for name in RESUME_OVERRIDES}
@@ -175,68 +181,76 @@ def train_or_resume(config: TrainConfig, *, progress: bool = True) -> tuple[Path
 
 
 def _load(config: TrainConfig) -> tuple[data.Dataset, dict[str, Any]]:
-    """The data, as large as the model needs it, and what there is to say of it."""
+    """Return the dataset at the model's input size, and its entries of ``config.json``."""
     raw = data.load(config.dataset, streaming=config.streaming or jax.process_count() > 1)
     dataset = raw.with_min_size(models.get_model(config.model).input_shape)
-    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    facts = {
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    metadata = {
         "image_shape": raw.image_shape,
         "input_shape": dataset.image_shape,
         "class_names": dataset.class_names,
-        "num_examples": {name: len(split.labels) for name, split in parts.items()},
+        "num_examples": {name: len(split.labels) for name, split in splits.items()},
         "data_sha256": fingerprint(raw),
         "versions": runtime.versions(),
     }
-    return dataset, facts
+    return dataset, metadata
 
 
-def _warn_of_few(dataset: data.Dataset) -> None:
-    count = len(dataset.validation.labels)
-    if count < FEW:
+def _warn_of_small_validation_set(dataset: data.Dataset) -> None:
+    """Warn if the best epoch is selected on few validation images."""
+    num_examples = len(dataset.validation.labels)
+    if num_examples < MIN_VALIDATION_IMAGES:
         warnings.warn(
-            f"{dataset.name}: the best epoch is chosen on {count} validation images; with fewer than {FEW} much of "
-            "the choice is chance: give the data set a larger validation part",
+            f"{dataset.name}: the best epoch is chosen on {num_examples} validation images; with fewer than "
+            f"{MIN_VALIDATION_IMAGES} the choice is mostly chance: give the dataset a larger validation split",
             stacklevel=3,
         )
 
 
-def _run(
-    config: TrainConfig, dataset: data.Dataset, lock: RunLock, settings: dict[str, Any], progress: bool, started: float
+def _train_and_write(
+    config: TrainConfig,
+    dataset: data.Dataset,
+    lock: RunLock,
+    settings: dict[str, Any],
+    progress: bool,
+    start_time: float,
 ) -> dict[str, Any]:
-    """Train, from the last checkpoint on if there is one, and write what comes of it."""
+    """Train from the last checkpoint, if there is one, and write the results."""
     folder = lock.folder
-    count, checkpoints, lines = len(dataset.train.labels), folder / "checkpoints", folder / "metrics.jsonl"
+    checkpoints, metrics_file = folder / "checkpoints", folder / "metrics.jsonl"
+    num_examples = len(dataset.train.labels)
     model = models.create_model(config.model, len(dataset.class_names))
-    optimizer = config.make_optimizer(math.ceil(count / config.batch_size))
+    optimizer = config.make_optimizer(math.ceil(num_examples / config.batch_size))
     mesh = (
         distributed.create_mesh(config.num_devices)
         if config.num_devices is not None or jax.device_count() > 1
         else None
     )
-    start = _last_snapshot(config, model, optimizer, dataset.image_shape, checkpoints, mesh)
-    before = start.progress.history if start else ()
+    snapshot = _last_snapshot(config, model, optimizer, dataset.image_shape, checkpoints, mesh)
+    history = snapshot.progress.history if snapshot else ()
     progress = progress and distributed.is_main_process()
-    board = None
+    tensorboard = None
     if distributed.is_main_process():
-        write_jsonl(lines, before)
-        board = train.TensorBoardWriter(folder / "tensorboard", len(before) + 1) if config.tensorboard else None
+        write_jsonl(metrics_file, history)
+        if config.tensorboard:
+            tensorboard = train.TensorBoardWriter(folder / "tensorboard", len(history) + 1)
 
     def save(snapshot: Snapshot) -> None:
         lock.check()
         extra = {"config": settings, "steps": int(snapshot.train_state.step.max())}
-        position = snapshot.progress._replace(extra=extra)
-        train.save_checkpoint(checkpoints, snapshot._replace(progress=position), max_to_keep=config.max_checkpoints)
+        with_extra = snapshot._replace(progress=snapshot.progress._replace(extra=extra))
+        train.save_checkpoint(checkpoints, with_extra, max_to_keep=config.max_checkpoints)
         lock.check()
 
     def on_epoch(record: dict[str, Any], snapshot: Snapshot, is_best: bool) -> None:
         save(snapshot)
         if distributed.is_main_process():
-            append_jsonl(lines, record)
-        if board is not None:
-            board.write(record)
+            append_jsonl(metrics_file, record)
+        if tensorboard is not None:
+            tensorboard.write(record)
 
-    several = config.num_seeds > 1
-    fit: Callable[..., FitResult | SeedsResult] = train.fit_seeds if several else train.fit
+    multi_seed = config.num_seeds > 1
+    fit: Callable[..., FitResult | SeedsResult] = train.fit_seeds if multi_seed else train.fit
     fitted = fit(
         model,
         dataset.train,
@@ -250,22 +264,22 @@ def _run(
         on_epoch_end=on_epoch,
         on_checkpoint=save,
         checkpoint_seconds=60 * config.checkpoint_minutes,
-        resume_from=start,
+        resume_from=snapshot,
         task=config.make_task(),
-        **{"seeds": config.seed_list()} if several else {"seed": config.seed},
+        **{"seeds": config.seed_list()} if multi_seed else {"seed": config.seed},
         **config.step_kwargs(),
     )
-    if board is not None:
-        board.close()
+    if tensorboard is not None:
+        tensorboard.close()
     lock.check()
-    test = _test if config.task == "classification" else _test_of_task
-    scores, pictures = test(config, dataset, fitted, folder)
+    evaluate = _evaluate_classification if config.task == "classification" else _evaluate_task
+    scores, figures = evaluate(config, dataset, fitted, folder)
     result = {
         "dataset": config.dataset,
         "model": config.model,
         "seed": config.seed,
         **scores,
-        **_validation(fitted),
+        **_validation_scores(fitted),
         "best_epoch": fitted.best_epoch,
         "epochs_run": len(fitted.history),
         "steps": fitted.num_steps,
@@ -274,25 +288,27 @@ def _run(
         "final_params_sha256": train.tree_sha256(fitted.final_state.params),
         "train_seconds": fitted.train_seconds,
         "compile_seconds": fitted.compile_seconds,
-        "time_to_first_step_seconds": None if (ready := fitted.compiled["train"].ready_at) is None else ready - started,
-        "num_compilations": {name: program.num_compilations for name, program in fitted.compiled.items()},
-        "images_per_second": len(fitted.history) * count * config.num_seeds / fitted.train_seconds,
+        "time_to_first_step_seconds": None
+        if (ready := fitted.compiled["train"].ready_at) is None
+        else ready - start_time,
+        "num_compilations": {name: compiled.num_compilations for name, compiled in fitted.compiled.items()},
+        "images_per_second": len(fitted.history) * num_examples * config.num_seeds / fitted.train_seconds,
         "device": runtime.device_name(),
         "versions": runtime.versions(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    baseline = _baseline(config, folder, progress)
+    baseline = _train_baseline(config, folder, progress)
     if baseline is not None:
-        error, error_before = 1 - result["test_accuracy"], 1 - baseline["test_accuracy"]
+        error, baseline_error = 1 - result["test_accuracy"], 1 - baseline["test_accuracy"]
         result["baseline"] = {name: baseline[name] for name in ("model", "test_accuracy", "num_params")}
-        result["relative_error_reduction"] = (error_before - error) / error_before if error_before else 0.0
-    result["total_seconds"] = time.perf_counter() - started
+        result["relative_error_reduction"] = (baseline_error - error) / baseline_error if baseline_error else 0.0
+    result["total_seconds"] = time.perf_counter() - start_time
     lock.check()
     if distributed.is_main_process():
-        write_jsonl(lines, fitted.history)  # whole, whatever became of it meanwhile
+        write_jsonl(metrics_file, fitted.history)  # restores lines that were lost during the training
         write_json(folder / "config.json", settings)
         write_json(folder / "result.json", result)
-        for name, draw in pictures.items():  # after the result, which no picture may cost
+        for name, draw in figures.items():  # after the result, so that an error in a figure does not lose it
             plot.save(folder / name, draw)
     return result
 
@@ -300,90 +316,92 @@ def _run(
 def _last_snapshot(
     config: TrainConfig, model: Layer, optimizer: Any, input_shape: tuple[int, ...], folder: Path, mesh: Any
 ) -> Snapshot | None:
+    """Return the newest snapshot in the folder of checkpoints, or None."""
     if not train.all_steps(folder):
         return None
     copies: Copies = Stacked(tuple(config.seed_list())) if config.num_seeds > 1 else Single(config.seed)
-    average = config.ema_decay is not None
-    init = copies.transform(lambda key: train.create_train_state(model, optimizer, key, input_shape, ema=average))
-    like = jax.eval_shape(init, copies.keys()[0])
-    return train.restore_snapshot(folder, (like, like.eval_variables), mesh)
+    ema = config.ema_decay is not None
+    init = copies.transform(lambda key: train.create_train_state(model, optimizer, key, input_shape, ema=ema))
+    target = jax.eval_shape(init, copies.keys()[0])
+    return train.restore_snapshot(folder, (target, target.eval_variables), mesh)
 
 
-def _test(
+def _evaluate_classification(
     config: TrainConfig, dataset: data.Dataset, fitted: FitResult | SeedsResult, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
-    """Scores of the best epoch on the test set, and functions that draw the pictures."""
+    """Return scores of the best epoch on the test set, and functions that draw the figures."""
     images, labels = dataset.test
     evaluator = fitted.evaluator
     scores = evaluator(fitted.params, fitted.state, evaluator.batches(images, labels), logits=True)
     assert scores.logits is not None
-    each = np.atleast_1d(scores.accuracy)
+    accuracies = np.atleast_1d(scores.accuracy)
     probabilities = scipy.special.softmax(scores.logits.astype(np.float64), axis=-1)
-    together = probabilities if config.num_seeds == 1 else probabilities.mean(axis=0)
-    report = train.classification_report(together, labels, dataset.class_names)
+    ensemble = probabilities if config.num_seeds == 1 else probabilities.mean(axis=0)
+    report = train.classification_report(ensemble, labels, dataset.class_names)
     result = {
-        "test_accuracy": float(each.mean()),
+        "test_accuracy": float(accuracies.mean()),
         "test_loss": float(np.mean(scores.loss)),
         "num_test_examples": scores.examples,
     }
     if config.num_seeds > 1:
-        deviation = float(each.std(ddof=1))
-        result |= {"test_accuracy_per_seed": each.tolist(), "test_accuracy_std": deviation}
+        result |= {"test_accuracy_per_seed": accuracies.tolist(), "test_accuracy_std": float(accuracies.std(ddof=1))}
         result |= {"ensemble_accuracy": report["accuracy"]}
     result |= {name: report[name] for name in ("top5_accuracy", "expected_calibration_error")}
-    means = [record["val_accuracy"] for record in fitted.history]
-    kept = fitted.best_epoch if isinstance(fitted, FitResult) else 1 + int(np.argmax(means))
+    mean_accuracies = [record["val_accuracy"] for record in fitted.history]
+    best_epoch = fitted.best_epoch if isinstance(fitted, FitResult) else 1 + int(np.argmax(mean_accuracies))
     title = f"{config.model} on {config.dataset}: test accuracy {result['test_accuracy']:.4f}"
-    pictures = {
-        "training_curves.png": lambda: plot.training_curves(fitted.history, best_epoch=kept, title=title),
-        "misclassified.png": lambda: plot.misclassified(images, labels, together, dataset.class_names),
+    figures = {
+        "training_curves.png": lambda: plot.training_curves(fitted.history, best_epoch=best_epoch, title=title),
+        "misclassified.png": lambda: plot.misclassified(images, labels, ensemble, dataset.class_names),
         "confusion_matrix.png": lambda: plot.confusion_matrix(
             report["confusion_matrix"], dataset.class_names, title=title
         ),
     }
     if distributed.is_main_process():
         write_json(folder / "classification_report.json", report)
-    return result, pictures
+    return result, figures
 
 
-def _test_of_task(
+def _evaluate_task(
     config: TrainConfig, dataset: data.Dataset, fitted: FitResult | SeedsResult, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
-    """Return loss and metrics of the best epoch on the test set, and functions that draw the pictures."""
+    """Return loss and metrics of the best epoch on the test set, and functions that draw the figures."""
     scores = fitted.evaluator(fitted.params, fitted.state, fitted.evaluator.batches(*dataset.test))
-    numbers = {"loss": scores.loss} | scores.metrics
-    result = {f"test_{name}": float(np.mean(value)) for name, value in numbers.items()}
+    metrics = {"loss": scores.loss} | scores.metrics
+    result = {f"test_{name}": float(np.mean(value)) for name, value in metrics.items()}
     if config.num_seeds > 1:
-        result |= {f"test_{name}_std": float(np.std(value, ddof=1)) for name, value in numbers.items()}
+        result |= {f"test_{name}_std": float(np.std(value, ddof=1)) for name, value in metrics.items()}
     best = fitted.best_epoch if isinstance(fitted, FitResult) else fitted.best_epoch[0]
     title = f"{config.model} on {config.dataset}: test loss {result['test_loss']:.4f}"
-    pictures = {"training_curves.png": lambda: plot.training_curves(fitted.history, best_epoch=best, title=title)}
-    return result | {"num_test_examples": scores.examples}, pictures
+    figures = {"training_curves.png": lambda: plot.training_curves(fitted.history, best_epoch=best, title=title)}
+    return result | {"num_test_examples": scores.examples}, figures
 
 
-def _validation(fitted: FitResult | SeedsResult) -> dict[str, float]:
-    """Of the epoch that was kept; of several networks, the mean."""
+def _validation_scores(fitted: FitResult | SeedsResult) -> dict[str, float]:
+    """Return the validation scores of the best epoch, averaged over the seeds."""
     if isinstance(fitted, FitResult):
-        kept = [fitted.history[fitted.best_epoch - 1]]
+        best = [fitted.history[fitted.best_epoch - 1]]
     else:
-        kept = [fitted.history[epoch - 1]["per_seed"][i] for i, epoch in enumerate(fitted.best_epoch)]
-    return {name: float(np.mean([record[name] for record in kept])) for name in kept[0] if name.startswith("val_")}
+        best = [fitted.history[epoch - 1]["per_seed"][i] for i, epoch in enumerate(fitted.best_epoch)]
+    return {name: float(np.mean([record[name] for record in best])) for name in best[0] if name.startswith("val_")}
 
 
-def _baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, Any] | None:
-    """What the model to compare with makes of the same, in a run folder within this one."""
+def _train_baseline(config: TrainConfig, folder: Path, progress: bool) -> dict[str, Any] | None:
+    """Train the baseline model in the subfolder ``baseline``, and return its result; None without one."""
     if config.baseline_model is None:
         return None
-    other = dataclasses.replace(config, model=config.baseline_model, baseline_model=None, run_dir=folder / "baseline")
-    return train_or_resume(other, progress=progress)[1]
+    baseline = dataclasses.replace(
+        config, model=config.baseline_model, baseline_model=None, run_dir=folder / "baseline"
+    )
+    return train_or_resume(baseline, progress=progress)[1]
 
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """When it is interrupted, say how to go on."""
+    """Add the command that resumes the run to a KeyboardInterrupt."""
     try:
         yield
     except KeyboardInterrupt:
         if (folder / "checkpoints").exists():
-            raise KeyboardInterrupt(f"jaxconv train --resume {folder} goes on from the last checkpoint") from None
+            raise KeyboardInterrupt(f"jaxconv train --resume {folder} continues from the last checkpoint") from None
         raise

@@ -1,12 +1,11 @@
-"""Two or more implementations of one function, side by side: values, gradients, rounding, time.
+"""Comparison of implementations of one function: values, gradients, rounding errors and times.
 
     from jaxconv.testing import compare
     print(compare(jnp.dot, my_dot, a, b))
 
-:func:`compare` asks both functions for their value and the gradient by every argument, and tells how far apart they
-are, beside how far apart rounding alone may put them. :func:`check_grads` asks one function whether its gradient
-is the slope that its own values show. Where a function has a kink, two right answers may differ; such entries are
-found and counted apart.
+:func:`compare` reports the differences between the values and gradients of two functions, with a bound on the
+differences that rounding explains. :func:`check_grads` compares the gradient of one function with finite differences
+of its values. At a kink, several gradients are valid; such entries are detected and counted separately.
 """
 
 from jaxconv.testing.cases.base import OpCase, with_custom_gradient

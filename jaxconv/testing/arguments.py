@@ -1,4 +1,4 @@
-"""What is compared: the floating arrays among some arguments, and functions of them that return one array."""
+"""Floating arrays among arguments, and functions of them that return one array."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -14,29 +14,29 @@ from jaxconv.errors import InputError
 def floating_leaves(
     args: tuple[Any, ...], names: Sequence[str]
 ) -> tuple[list[str], list[jax.Array], Callable[[Sequence[jax.Array]], tuple[Any, ...]]]:
-    """The floating arrays among some arguments, their names (``params/conv1/kernel``), and the way back.
+    """Return the names (``params/conv1/kernel``) and values of the floating leaves of arguments, and their inverse.
 
-    All else (labels, a window, the name of a padding) stays what it is, so that a function meets it as if it were
-    called with it.
+    The inverse rebuilds the arguments from new floating leaves. All other leaves (labels, a window, the name of a
+    padding) are passed on unchanged.
     """
-    found, tree = jax.tree_util.tree_flatten_with_path(args)
+    all_leaves, tree = jax.tree_util.tree_flatten_with_path(args)
     names = [*names, *(f"argument {i}" for i in range(len(names), len(args)))]
-    paths, where = [], []
-    for k, (path, leaf) in enumerate(found):
+    paths, indices = [], []
+    for i, (path, leaf) in enumerate(all_leaves):
         if _is_floating(leaf):
-            rest = jax.tree_util.keystr(path[1:], simple=True, separator="/")
-            paths.append("/".join(filter(None, [names[path[0].idx], rest])))
-            where.append(k)
-    if not any(np.size(found[k][1]) for k in where):
-        raise InputError("no argument is or holds a floating array with a number in it to differentiate by")
+            path_suffix = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            paths.append("/".join(filter(None, [names[path[0].idx], path_suffix])))
+            indices.append(i)
+    if not any(np.size(all_leaves[i][1]) for i in indices):
+        raise InputError("expected at least one argument with a non-empty floating array to differentiate by")
 
     def rebuild(leaves: Sequence[jax.Array]) -> tuple[Any, ...]:
-        every = [leaf for _, leaf in found]
-        for k, leaf in zip(where, leaves, strict=True):
-            every[k] = leaf
-        return jax.tree.unflatten(tree, every)
+        values = [leaf for _, leaf in all_leaves]
+        for i, leaf in zip(indices, leaves, strict=True):
+            values[i] = leaf
+        return jax.tree.unflatten(tree, values)
 
-    return paths, [jnp.asarray(found[k][1]) for k in where], rebuild
+    return paths, [jnp.asarray(all_leaves[i][1]) for i in indices], rebuild
 
 
 def _is_floating(leaf: Any) -> bool:
@@ -46,10 +46,10 @@ def _is_floating(leaf: Any) -> bool:
 
 
 def argument_names(f: Callable[..., Any]) -> list[str]:
-    """The names that f gives its arguments, as far as it tells."""
+    """Return the parameter names of f; empty if its signature is not available."""
     try:
         parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):  # written in C
+    except (TypeError, ValueError):  # of functions written in C
         return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
@@ -57,21 +57,21 @@ def argument_names(f: Callable[..., Any]) -> list[str]:
 def of_leaves(
     name: str, f: Callable[..., Any], leaves: Sequence[jax.Array], rebuild: Callable[..., tuple[Any, ...]]
 ) -> tuple[Callable[[Sequence[jax.Array]], jax.Array], jax.ShapeDtypeStruct]:
-    """f as a function of the floating arrays alone, and the shape and dtype of what it returns.
+    """Return f as a function of the floating arrays alone, and the shape and dtype of its output.
 
     Raises:
-        InputError: f is no function, or does not return one floating array.
+        InputError: if f is not callable, or does not return one floating array.
     """
     if not callable(f):
-        raise InputError(f"{name} is {f!r}, which is no function: give one that takes the arguments")
+        raise InputError(f"{name} must be a function of the arguments, got {f!r}")
     y = jax.eval_shape(lambda leaves: f(*rebuild(leaves)), leaves)
     if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating):
-        raise InputError(f"{name} should return one floating array; it returns {y}")
+        raise InputError(f"{name} must return one floating array, got {y}")
     return lambda leaves: jnp.asarray(f(*rebuild(leaves))), y
 
 
 def floating_dtype(dtype: Any) -> None:
-    """Refuse a dtype that has no gradients, or that nobody knows.
+    """Raise InputError unless the dtype is a floating one.
 
     >>> floating_dtype("bfloat16")
     """

@@ -1,12 +1,12 @@
-"""Is a gradient the slope that the function's own values show? Finite differences, in float64.
+"""Check gradients against finite differences in float64.
 
-Along a line the central difference ``(F(t) − F(−t)) / 2t`` misses the slope by about t² (the curve bends), and by the
-rounding of F divided by t. Several steps t are tried; how much the difference changes from one step to the next tells
-the first error, and the step whose two errors together are least is believed, as far as they go and no farther.
+Along a line, the central difference ``(F(t) − F(−t)) / 2t`` has a truncation error of about t² and a rounding error of
+the rounding of F divided by t. Several steps t are evaluated. The change from one step to the next estimates the
+truncation error, and the step with the smallest sum of both errors is used.
 
-At a kink (relu at 0, two pixels that tie under a pooling) the slopes to the left and to the right differ, and any
-number between them is a gradient. Such entries are recognised by that, and counted apart; a gradient that is not
-between the two is wrong there too.
+At a kink (relu at 0, tied pixels of max pooling) the left and right slopes differ, and every number between them is a
+valid gradient. Such entries are detected by their one-sided slopes and counted separately; a gradient outside the
+interval is wrong there too.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,17 +22,17 @@ from jaxconv.testing.arguments import argument_names, floating_leaves, of_leaves
 from jaxconv.testing.rounding_error import rounding_error_bound
 from jaxconv.utils.tables import as_text, new_table
 
-STEPS = 0.5 ** np.arange(1, 31, 2)  # from 1/2 to 2·10⁻⁹, as a share of the argument's size
+STEPS = 0.5 ** np.arange(1, 31, 2)  # from 1/2 to 2·10⁻⁹, relative to the root mean square of the argument
 
 
 class SlopeEstimate(NamedTuple):
-    """What values along a line say of the slope at its middle.
+    """Slope at the middle of a line, estimated from values along it.
 
     Attributes:
-        value: the slope, if there is one; NaN where the function has no values beside the middle.
-        error: how far off it may be.
-        low, high: between these a gradient is right; apart only at a kink.
-        side_error: how far off each of these may be.
+        value: central slope; NaN if the function is not defined on both sides.
+        error: error bound of ``value``.
+        low, high: one-sided slopes in increasing order; a gradient between them is valid at a kink.
+        side_error: error bound of ``low`` and ``high``.
     """
 
     value: float
@@ -43,27 +43,27 @@ class SlopeEstimate(NamedTuple):
 
     @property
     def kink(self) -> bool:
-        """Whether the slopes to both sides differ by more than their errors."""
+        """True if the one-sided slopes differ by more than their errors."""
         return self.high - self.low > 8 * self.side_error + 1e-6 * (abs(self.low) + abs(self.high))
 
     def allows(self, gradient: float, rounding: float) -> bool:
-        """Whether a gradient is one of those that a kink has."""
-        slack = rounding + self.side_error
-        return self.kink and self.low - slack <= gradient <= self.high + slack
+        """Return True if there is a kink and the gradient is valid at it."""
+        margin = rounding + self.side_error
+        return self.kink and self.low - margin <= gradient <= self.high + margin
 
 
 class GradientCheckRow(NamedTuple):
-    """One argument: the entry (or the direction) where gradient and differences disagree most.
+    """Entry (or direction) of one argument with the largest excess over the error bound.
 
     Attributes:
-        name: of the argument.
+        name: name of the argument.
         where: index of the entry, or "direction" and its number.
-        gradient: what differentiation says.
-        slope: what finite differences say.
-        error: how far apart the two may be: the differences' own error and the gradient's rounding.
-        checked: how many entries and directions were.
-        failed: at how many the two are farther apart than that; kinks are not counted.
-        kinks: at how many the slopes to both sides differ, and the gradient lies between them.
+        gradient: gradient by automatic differentiation.
+        slope: slope by finite differences.
+        error: bound on their difference: the error of the finite differences plus the rounding of the gradient.
+        checked: number of entries and directions that were checked.
+        failed: number of them beyond the bound, without kinks.
+        kinks: number of them at a kink with a valid gradient.
     """
 
     name: str
@@ -77,11 +77,13 @@ class GradientCheckRow(NamedTuple):
 
 
 class GradientCheck(NamedTuple):
+    """Result of :func:`check_grads`: ``print`` shows a table, ``.ok`` is the verdict."""
+
     rows: tuple[GradientCheckRow, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether the gradient is the slope everywhere that was looked at, kinks apart."""
+        """True if all checked gradients equal the slopes within their bounds, or are valid at a kink."""
         return not any(row.failed for row in self.rows)
 
     def __str__(self) -> str:
@@ -99,22 +101,23 @@ def check_grads(
 ) -> GradientCheck:
     """Check reverse-mode gradients of f against finite differences, one argument at a time, in float64.
 
-    The number differentiated is ``Σ dy · f(*args)`` with a random dy. Each argument is moved alone: along random
-    num_directions, which every entry takes part in, and entry by entry (a random choice of them where there are more).
+    The differentiated number is ``Σ dy · f(*args)`` with a random dy. Each array is varied along random directions,
+    which involve all of its entries, and at random single entries.
 
     Args:
-        f: a function of arrays (or trees of them) that returns one array. It must keep its arguments' dtype.
-        args: where to check. Floating arrays (and Python's floats) are converted to float64; all else, labels or the
-            size of a window, is left as it is.
-        names: of the arguments, for the table; by default f's own.
-        num_directions, num_entries: how many of each to check in every array.
-        seed: of dy and of what is chosen.
+        f: a function of arrays (or pytrees of arrays) that returns one array and keeps the dtype of its arguments.
+        args: arguments at which to check. Floating arrays (and Python floats) are converted to float64; other leaves,
+            such as labels or the size of a window, are passed on unchanged.
+        names: names of the arguments in the table; by default the parameter names of f.
+        num_directions: number of directions per array.
+        num_entries: maximum number of entries per array.
+        seed: seed of dy, the directions and the entries.
 
     Returns:
-        The worst entry of each array with both numbers; ``print`` it, or ask ``.ok``.
+        The worst entry of each array; ``print`` shows a table, ``.ok`` is the verdict.
 
     Raises:
-        InputError: nothing to differentiate by, nothing to check, or an f that does not return one floating array.
+        InputError: if there is no floating argument, nothing to check, or f does not return one floating array.
 
     >>> print(check_grads(lambda x: x**3, jnp.array([1.0, 2.0])).ok)
     True
@@ -126,7 +129,7 @@ def check_grads(
     """
     checks.at_least(0, num_directions=num_directions, num_entries=num_entries, seed=seed)
     if not num_directions + num_entries:
-        raise InputError("directions=0 and entries=0 leave nothing to check")
+        raise InputError("num_directions=0 and num_entries=0 leave nothing to check")
     with jax.enable_x64(True):
         paths, leaves, rebuild = floating_leaves(args, names or argument_names(f))
         leaves = [leaf.astype(jnp.float64) for leaf in leaves]
@@ -134,115 +137,121 @@ def check_grads(
         rng = np.random.default_rng(seed)
         dy = jnp.asarray(rng.normal(size=y.shape))
 
-        def wide(leaves: Sequence[jax.Array]) -> jax.Array:
+        def upcast(leaves: Sequence[jax.Array]) -> jax.Array:
             return forward(leaves).astype(dy.dtype)
 
-        gradient = jax.grad(lambda leaves: (dy * wide(leaves)).sum())
-        probe = FiniteDifferences(wide, dy, leaves)
+        gradient = jax.grad(lambda leaves: (dy * upcast(leaves)).sum())
+        finite_differences = FiniteDifferences(upcast, dy, leaves)
         gradients, errors = jax.jit(gradient)(leaves), rounding_error_bound(gradient, leaves, dtype=jnp.float64)
         rows = []
         for i, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
             if not leaf.size:
                 continue
-            some = rng.permutation(leaf.size)[:num_entries]
-            moves = rng.normal(size=(num_directions, *leaf.shape))
-            said = [np.vdot(gradients[i], move) for move in moves] + list(np.ravel(gradients[i])[some])
-            # Along a direction the errors of all entries come together.
-            allowed = [errors[i] * np.linalg.norm(move) for move in moves] + [errors[i]] * len(some)
-            where = [f"direction {k + 1}" for k in range(num_directions)]
-            where += [f"[{', '.join(map(str, np.unravel_index(entry, leaf.shape)))}]" for entry in some]
-            slopes = probe.directions(i, moves) + probe.entries(i, some)
-            rows.append(_judge(path, where, np.array(said), slopes, np.array(allowed)))
+            entries = rng.permutation(leaf.size)[:num_entries]
+            directions = rng.normal(size=(num_directions, *leaf.shape))
+            derivatives = [np.vdot(gradients[i], direction) for direction in directions]
+            derivatives += list(np.ravel(gradients[i])[entries])
+            # Along a direction the rounding errors of all entries add up.
+            bounds = [errors[i] * np.linalg.norm(direction) for direction in directions]
+            bounds += [errors[i]] * len(entries)
+            labels = [f"direction {k + 1}" for k in range(num_directions)]
+            labels += [f"[{', '.join(map(str, np.unravel_index(entry, leaf.shape)))}]" for entry in entries]
+            slopes = finite_differences.directions(i, directions) + finite_differences.entries(i, entries)
+            rows.append(_worst_row(path, labels, np.array(derivatives), slopes, np.array(bounds)))
     return GradientCheck(tuple(rows))
 
 
-def _judge(
-    name: str, where: list[str], said: np.ndarray, slopes: list[SlopeEstimate], allowed: np.ndarray
+def _worst_row(
+    name: str, labels: list[str], gradients: np.ndarray, slopes: list[SlopeEstimate], rounding: np.ndarray
 ) -> GradientCheckRow:
-    differences = np.array([slope.value for slope in slopes])
-    allowed = allowed + np.array([slope.error for slope in slopes])
-    excess = np.abs(said - differences) - allowed
+    """Return the row of the entry or direction with the largest excess over its bound."""
+    values = np.array([slope.value for slope in slopes])
+    bounds = rounding + np.array([slope.error for slope in slopes])
+    excess = np.abs(gradients - values) - bounds
     excess[np.isnan(excess)] = np.inf
-    subgradients = [slope.allows(g, a) for slope, g, a in zip(slopes, said, allowed, strict=True)]
-    kink = (excess > 0) & np.array(subgradients)
+    valid_at_kink = [slope.allows(g, bound) for slope, g, bound in zip(slopes, gradients, bounds, strict=True)]
+    kink = (excess > 0) & np.array(valid_at_kink)
     excess[kink] = -np.inf
     worst = int(np.argmax(excess))
     return GradientCheckRow(
         name,
-        where[worst],
-        float(said[worst]),
-        float(differences[worst]),
-        float(allowed[worst]),
-        checked=len(where),
+        labels[worst],
+        float(gradients[worst]),
+        float(values[worst]),
+        float(bounds[worst]),
+        checked=len(labels),
         failed=int((excess > 0).sum()),
         kinks=int(kink.sum()),
     )
 
 
 class FiniteDifferences:
-    """The slopes of ``(dy · f(leaves)).sum()`` at one point, as its values show them."""
+    """Slopes of ``(dy · f(leaves)).sum()`` at one point, by finite differences."""
 
     def __init__(
         self, f: Callable[[Sequence[jax.Array]], jax.Array], dy: jax.Array, leaves: Sequence[jax.Array]
     ) -> None:
         self.f, self.leaves = f, leaves
-        # Where dy is positive, and where it is negative: the kinks of the one bend up, those of the other down.
-        self.halves = jnp.maximum(dy, 0), jnp.minimum(dy, 0)
+        # Split by the sign of dy, so that kinks of opposite sign cannot cancel.
+        self.signed_parts = jnp.maximum(dy, 0), jnp.minimum(dy, 0)
         self.noise = rounding_error_bound(lambda leaves: (dy * f(leaves)).sum(), leaves, dtype=jnp.float64)
 
-    def directions(self, i: int, moves: np.ndarray) -> list[SlopeEstimate]:
-        """Along each of some directions of leaf i."""
-        return self._slopes(i, jnp.asarray(moves), lambda leaf, move, step: leaf + step * move)
+    def directions(self, i: int, directions: np.ndarray) -> list[SlopeEstimate]:
+        """Return the slope of leaf i along each direction."""
+        return self._slopes(i, jnp.asarray(directions), lambda leaf, direction, step: leaf + step * direction)
 
     def entries(self, i: int, entries: np.ndarray) -> list[SlopeEstimate]:
-        """By each of some entries of leaf i, which are flat indices."""
+        """Return the slope by each entry of leaf i, given by flat indices."""
 
-        def moved(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
+        def shifted(leaf: jax.Array, entry: jax.Array, step: jax.Array) -> jax.Array:
             return leaf.ravel().at[entry].add(step).reshape(leaf.shape)
 
-        return self._slopes(i, jnp.asarray(entries), moved)
+        return self._slopes(i, jnp.asarray(entries), shifted)
 
-    def _slopes(self, i: int, lines: jax.Array, move: Callable[..., jax.Array]) -> list[SlopeEstimate]:
-        """One compiled program walks all lines, and all steps along each."""
-        size = float(jnp.sqrt(jnp.mean(jnp.square(self.leaves[i])))) or 1.0
-        steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * size)
+    def _slopes(self, i: int, lines: jax.Array, shift: Callable[..., jax.Array]) -> list[SlopeEstimate]:
+        """Evaluate all steps along all lines in one compiled function, and return the slope of each line."""
+        scale = float(jnp.sqrt(jnp.mean(jnp.square(self.leaves[i])))) or 1.0
+        steps = jnp.asarray(np.concatenate([[0.0], STEPS, -STEPS]) * scale)
 
-        def at(line: jax.Array, step: jax.Array) -> jax.Array:
-            y = self.f([move(leaf, line, step) if k == i else leaf for k, leaf in enumerate(self.leaves)])
-            return jnp.stack([(half * y).sum() for half in self.halves])
+        def evaluate(line: jax.Array, step: jax.Array) -> jax.Array:
+            y = self.f([shift(leaf, line, step) if k == i else leaf for k, leaf in enumerate(self.leaves)])
+            return jnp.stack([(part * y).sum() for part in self.signed_parts])
 
-        walk = jax.jit(lambda lines: jax.lax.map(lambda line: jax.lax.map(lambda step: at(line, step), steps), lines))
-        return [_slope(row, size, self.noise) for row in np.asarray(walk(lines))]
+        evaluate_lines = jax.jit(
+            lambda lines: jax.lax.map(lambda line: jax.lax.map(lambda step: evaluate(line, step), steps), lines)
+        )
+        return [_slope(values, scale, self.noise) for values in np.asarray(evaluate_lines(lines))]
 
 
-def _slope(values: np.ndarray, size: float, noise: float) -> SlopeEstimate:
-    """From the values ``(middle and steps up and down, halves)`` along a line."""
-    steps = STEPS[:, None] * size
+def _slope(values: np.ndarray, scale: float, noise: float) -> SlopeEstimate:
+    """Estimate the slope from values along a line: ``(1 + 2·len(STEPS), signed parts of dy)``."""
+    steps = STEPS[:, None] * scale
     with np.errstate(invalid="ignore"):
         middle, (up, down) = values[0], values[1:].reshape(2, len(STEPS), -1)
         right, left = (up - middle) / steps, (middle - down) / steps
         central = (right + left).sum(axis=1) / 2
-        # From one step to the next, a quarter of it, the t² error falls to a sixteenth; twice, for t⁴ and so on.
+        # Each step is a quarter of the previous one, so the t² error falls to a sixteenth. The factor 2 covers t⁴ etc.
         errors = 2 * np.abs(np.diff(central)) / 15 + noise / steps[1:, 0]
-        # One-sided, the error goes with t: taken out by extrapolation, and what is left goes with t².
+        # One-sided differences have an error of order t. Extrapolation removes it and leaves order t².
         sides = np.stack([(4 * side[1:] - side[:-1]) / 3 for side in (left, right)])
-        bends = np.abs(np.diff(sides, axis=1)).sum(axis=(0, 2)) + 4 * noise / steps[2:, 0]
-    best, chosen = _least(errors), _least(bends)
-    low, high = (float(choose(sides[:, 1 + chosen], axis=0).sum()) for choose in (np.min, np.max))
-    return SlopeEstimate(float(central[1 + best]), float(errors[best]), low, high, float(bends[chosen]))
+        side_errors = np.abs(np.diff(sides, axis=1)).sum(axis=(0, 2)) + 4 * noise / steps[2:, 0]
+    best, best_side = _argmin(errors), _argmin(side_errors)
+    low, high = (float(extreme(sides[:, 1 + best_side], axis=0).sum()) for extreme in (np.min, np.max))
+    return SlopeEstimate(float(central[1 + best]), float(errors[best]), low, high, float(side_errors[best_side]))
 
 
-def _least(errors: np.ndarray) -> int:
+def _argmin(errors: np.ndarray) -> int:
+    """Return the index of the smallest error that is not NaN, or 0 if all are NaN."""
     return 0 if np.isnan(errors).all() else int(np.nanargmin(errors))
 
 
 def gradient_table(check: GradientCheck) -> str:
-    """For each argument its worst entry: what the gradient says, and what the differences say."""
-    headings = ("gradient", "differences", "apart", "allowed", "checked", "kinks", "")
+    """Format the worst entry of each argument: gradient, finite difference and their bound."""
+    headings = ("gradient", "finite difference", "error", "tolerance", "checked", "kinks", "")
     table = new_table("gradients against finite differences, float64", "argument", "worst at", numbers=headings)
     for row in check.rows:
-        numbers = (f"{row.gradient:.9g}", f"{row.slope:.9g}", f"{abs(row.gradient - row.slope):.1e}")
+        values = (f"{row.gradient:.9g}", f"{row.slope:.9g}", f"{abs(row.gradient - row.slope):.1e}")
         verdict = f"{row.failed} WRONG" if row.failed else "ok"
         counts = (str(row.checked), str(row.kinks or ""), verdict)
-        table.add_row(row.name, row.where, *numbers, f"{row.error:.1e}", *counts)
+        table.add_row(row.name, row.where, *values, f"{row.error:.1e}", *counts)
     return as_text(table)

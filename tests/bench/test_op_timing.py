@@ -1,4 +1,4 @@
-"""``jaxconv bench --ops``: which ops a network has, what is timed, and what is said of it."""
+"""``jaxconv bench --ops``: the ops of a model, the timed functions, and the printed summary."""
 
 import itertools
 import json
@@ -21,126 +21,126 @@ FIELDS = {"op", "pass", "impl", "batch", "shape", "median_ms", "min_ms", "max_ms
 
 
 @pytest.fixture(autouse=True)
-def as_it_is(monkeypatch):
-    """This process is pytest's, and stays as it was set up."""
+def no_tuning(monkeypatch):
+    """Keep the settings of the pytest process; skip the measurement of the peak."""
     monkeypatch.setattr(runtime, "tune_cpu", lambda: None)
     monkeypatch.setenv("JAXCONV_CPU_TUNING", "0")
     monkeypatch.setattr(step_timing, "sgemm_gflops", lambda: 100.0)
 
 
-# Which ops a network has.
+# The ops of a model.
 
 
-def test_the_convolutions_of_lenet_each_pass_once_and_no_gradient_by_the_image():
-    found = op_cases.cases("lenet5", 3)
-    assert [(each.op, each.direction, each.x, each.features, each.window.out_size) for each in found] == [
-        *[("conv", way, (3, 32, 32, 1), 6, (28, 28)) for way in ("forward", "dk")],
-        *[("conv", way, (3, 14, 14, 6), 16, (10, 10)) for way in ("forward", "dx", "dk")],
-        *[("max_pool", way, (3, 28, 28, 6), 6, (14, 14)) for way in ("forward", "dx")],
-        *[("max_pool", way, (3, 10, 10, 16), 16, (5, 5)) for way in ("forward", "dx")],
+def test_lenet5_cases_omit_dx_of_the_first_layer():
+    cases = op_cases.cases("lenet5", 3)
+    assert [(case.op, case.direction, case.x, case.features, case.window.out_size) for case in cases] == [
+        *[("conv", direction, (3, 32, 32, 1), 6, (28, 28)) for direction in ("forward", "dk")],
+        *[("conv", direction, (3, 14, 14, 6), 16, (10, 10)) for direction in ("forward", "dx", "dk")],
+        *[("max_pool", direction, (3, 28, 28, 6), 6, (14, 14)) for direction in ("forward", "dx")],
+        *[("max_pool", direction, (3, 10, 10, 16), 16, (5, 5)) for direction in ("forward", "dx")],
     ]
-    assert found[3].kernel == (5, 5, 6, 16) and op_cases.cases("mlp", 3) == []
+    assert cases[3].kernel == (5, 5, 6, 16) and op_cases.cases("mlp", 3) == []
 
 
-def test_blocks_that_repeat_are_one_case():
-    found = {(each.x[1:], each.features) for each in op_cases.cases("resnet20", 2)}
+def test_repeated_blocks_are_one_case():
+    shapes = {(case.x[1:], case.features) for case in op_cases.cases("resnet20", 2)}
     sizes = [(32, 3, 16), (32, 16, 16), (32, 16, 32), (16, 32, 32), (16, 32, 64), (8, 64, 64)]
-    assert found == {((n, n, c), o) for n, c, o in sizes}
+    assert shapes == {((n, n, c), o) for n, c, o in sizes}
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "vgg6", "mnist_cnn"])
-def test_each_pool_starts_from_what_the_layer_before_it_gives(model):
+def test_pool_input_is_the_previous_layers_output(model):
     from jaxconv.explain import summarize
 
     rows = summarize(models.create_model(model, 10), models.get_model(model).input_shape).rows
     pairs = [(a.shape, b.shape) for a, b in itertools.pairwise(rows) if b.kind == "max_pool"]
-    pools = [each for each in op_cases.cases(model, 2) if isinstance(each, Pool) and each.direction == "forward"]
-    assert pairs == [(each.x[1:], (*each.window.out_size, each.features)) for each in pools] != []
+    pools = [case for case in op_cases.cases(model, 2) if isinstance(case, Pool) and case.direction == "forward"]
+    assert pairs == [(pool.x[1:], (*pool.window.out_size, pool.features)) for pool in pools] != []
 
 
-def conv_case(way="forward"):
+def conv_case(direction="forward"):
     x, kernel = (2, 7, 6, 4), (3, 2, 2, 6)
     window = resolve_window(Window((3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), (7, 6))
     dtype = jnp.dtype(jnp.float32)
-    return Conv(way, x, kernel, primitives.Form(window, (7, 6), 2, (dtype, dtype, dtype), None))
+    return Conv(direction, x, kernel, primitives.Form(window, (7, 6), 2, (dtype, dtype, dtype), None))
 
 
-def test_the_work_of_a_pass_by_hand():
+def test_flops_and_shape_of_a_pass():
     case = conv_case()
-    # Heights: 7 + 3 pixels, 3 taps, every second place: 4. Widths: 6 + 1 pixels, 2 taps that reach over 3: 5.
+    # Height: 7 + 3 padded pixels, window 3, stride 2: 4 positions. Width: 6 + 1 pixels, dilated window 3: 5 positions.
     assert case.window.out_size == (4, 5)
-    products = 2 * (4 * 5) * 6 * (3 * 2) * 2  # images, places, filters, taps, channels a group
+    products = 2 * (4 * 5) * 6 * (3 * 2) * 2  # images, positions, filters, kernel offsets, channels per group
     assert case.flops == conv_case("dx").flops == conv_case("dk").flops == 2 * products
     assert case.shape == "7×6×4 → 4×5×6, 3×2, stride 2×1, dilation 1×2, pad 1+2×0+1, 2 groups"
 
 
-# What is timed.
+# The timed functions.
 
 
 def by_lax(x, kernel):
-    """Written out here, with numbers for everything."""
+    """Convolution of ``conv_case`` by lax, with literal options."""
     return lax.conv_general_dilated(
         x, kernel, (2, 1), ((1, 2), (0, 1)), rhs_dilation=(1, 2), feature_group_count=2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["forward", "dx", "dk"])
+@pytest.mark.parametrize("direction", ["forward", "dx", "dk"])
 @pytest.mark.parametrize("impl", op_timing.CONV_IMPLS)
-def test_what_is_timed_is_the_pass(rng, way, impl):
-    case = conv_case(way)
+def test_conv_implementations_match_lax(rng, direction, impl):
+    case = conv_case(direction)
     x, kernel, dy = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in (case.x, case.kernel, (2, 4, 5, 6)))
-    y, back = jax.vjp(by_lax, x, kernel)
-    dx, dk = back(dy)
-    given, wanted = {"forward": ((x, kernel), y), "dx": ((kernel, dy), dx), "dk": ((x, dy), dk)}[way]
-    assert [each.shape for each in given] == op_timing._given(case)
-    np.testing.assert_allclose(op_timing.implementations(case)[impl](*given), wanted, rtol=1e-4, atol=1e-5)
+    y, vjp = jax.vjp(by_lax, x, kernel)
+    dx, dk = vjp(dy)
+    args, expected = {"forward": ((x, kernel), y), "dx": ((kernel, dy), dx), "dk": ((x, dy), dk)}[direction]
+    assert [arg.shape for arg in args] == op_timing._argument_shapes(case)
+    np.testing.assert_allclose(op_timing.implementations(case)[impl](*args), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_gradient_is_timed_without_the_forward_pass():
-    for way in ("dx", "dk"):
-        case = conv_case(way)
-        given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in op_timing._given(case)]
-        program = str(jax.make_jaxpr(op_timing.implementations(case)["auto"])(*given))
-        assert "conv_y" not in program and f"conv_{op_cases.PASS_OUTPUT[way]}" in program
+def test_timed_gradient_has_no_forward_pass():
+    for direction in ("dx", "dk"):
+        case = conv_case(direction)
+        args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in op_timing._argument_shapes(case)]
+        jaxpr = str(jax.make_jaxpr(op_timing.implementations(case)["auto"])(*args))
+        assert "conv_y" not in jaxpr and f"conv_{op_cases.PASS_OUTPUT[direction]}" in jaxpr
 
 
-def test_both_pools_are_the_pool_and_its_gradient(rng):
+def test_pool_implementations_match_loops(rng):
     window = resolve_window(Window((3, 2), (2, 1), ((1, 1), (0, 0))), (7, 6))
     x = rng.permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3).astype(np.float32)  # no ties
     dy = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
     y, dx = np.zeros_like(dy), np.zeros_like(x)
     for n, i, j, c in np.ndindex(y.shape):
-        places = [(h, w) for h in range(2 * i - 1, 2 * i + 2) for w in (j, j + 1) if 0 <= h < 7]
-        h, w = max(places, key=lambda place: x[n, *place, c])
+        positions = [(h, w) for h in range(2 * i - 1, 2 * i + 2) for w in (j, j + 1) if 0 <= h < 7]
+        h, w = max(positions, key=lambda position: x[n, *position, c])
         y[n, i, j, c] = x[n, h, w, c]
         dx[n, h, w, c] += dy[n, i, j, c]
     for impl in ("jaxconv", "reduce_window"):
         np.testing.assert_array_equal(
             op_timing.implementations(Pool("forward", x.shape, window))[impl](jnp.asarray(x)), y
         )
-        back = op_timing.implementations(Pool("dx", x.shape, window))[impl]
-        np.testing.assert_allclose(back(jnp.asarray(x), jnp.asarray(dy)), dx, rtol=1e-6)
+        gradient = op_timing.implementations(Pool("dx", x.shape, window))[impl]
+        np.testing.assert_allclose(gradient(jnp.asarray(x), jnp.asarray(dy)), dx, rtol=1e-6)
 
 
-def test_turns_take_long_enough_and_alternate(monkeypatch):
-    clock, diary = [0.0], []
+def test_rounds_interleave_and_last_the_minimum(monkeypatch):
+    clock, calls = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def run(name, seconds):
-        diary.append(name)
+        calls.append(name)
         clock[0] += seconds
 
     runs = {"slow": partial(run, "slow", 0.3), "fast": partial(run, "fast", 0.04)}
     assert timing.in_turns(runs, repeats=2, least=0.1)["fast"] == pytest.approx([0.04, 0.04])
-    # Once to compile and once to see how long it takes; then rounds, of 1 and of 3 calls.
-    assert diary == ["slow"] * 2 + ["fast"] * 2 + ["slow", "fast", "fast", "fast"] * 2
+    # One call to compile and one to estimate the time; then rounds of 1 and 3 calls.
+    assert calls == ["slow"] * 2 + ["fast"] * 2 + ["slow", "fast", "fast", "fast"] * 2
 
 
-# What is said.
+# Rows and summary.
 
 
-def test_rows_are_medians_and_a_pool_multiplies_nothing():
+def test_rows_have_medians_and_pools_no_gflops():
     case = conv_case("dk")
     [row] = op_timing.rows(case, {"lax": [0.002, 0.001, 0.009]})
     assert set(row.to_dict()) == FIELDS and row.to_dict()["pass"] == "dk"
@@ -150,41 +150,42 @@ def test_rows_are_medians_and_a_pool_multiplies_nothing():
     assert row.gflops is None and row.shape == "4×4×3 → 2×2×3, 2×2, stride 2"
 
 
-def test_where_jaxconv_is_slower_is_said():
+def test_summary_lists_slower_passes():
     case = conv_case()
-    measured = [
+    rows_by_pass = [
         op_timing.rows(case, {"auto": [auto], "lax": [0.002], "explicit": [0.0016]})
         for auto in (0.0015, 0.00165, 0.002)
     ]
-    slower, summary = op_timing.summary_lines(measured)
+    slower, summary = op_timing.summary_lines(rows_by_pass)
     assert slower.startswith("conv forward, batch 2, 7×6×4 → ")
-    assert slower.endswith(": slower, auto takes 1.25 times as long as explicit")
-    assert summary == "jaxconv is the fastest, or within 5 % of it, in 2 of 3 passes"
-    text = op_timing.table("here", measured[:1], 100.0)
+    assert slower.endswith(": auto is 1.25x slower than explicit")
+    assert summary == "jaxconv is fastest or within 5% of the fastest in 2 of 3 passes"
+    text = op_timing.table("here", rows_by_pass[:1], 100.0)
     assert "1.5 (1.5–1.5)" in text and f"{case.flops / 0.0015 / 1e9:.1f} (0%)" in text
 
 
-def test_the_command(jaxconv, tmp_path, monkeypatch):
-    tiny = [conv_case(way) for way in ("forward", "dk")]
+def test_bench_ops_prints_tables_and_saves_json(jaxconv, tmp_path, monkeypatch):
+    tiny = [conv_case(direction) for direction in ("forward", "dk")]
     tiny.append(Pool("dx", (2, 4, 4, 3), resolve_window(Window((2, 2), 2), (4, 4))))
-    asked, timed, measure = [], [], op_timing.measure
-    monkeypatch.setattr(op_cases, "cases", lambda model, batch: asked.append((model, batch)) or tiny)
+    requested, timed, measure = [], [], op_timing.measure
+    monkeypatch.setattr(op_cases, "cases", lambda model, batch: requested.append((model, batch)) or tiny)
     monkeypatch.setattr(op_timing, "measure", lambda case, **options: timed.append(case) or measure(case, **options))
-    monkeypatch.setattr(op_timing, "TURN", 0.0)
+    monkeypatch.setattr(op_timing, "MIN_ROUND_SECONDS", 0.0)
     code, out, err = jaxconv("bench --ops --models lenet5 mnist_cnn --rounds 2 --no-cpu-tuning --json o.json")
     assert code == 0, err
-    assert asked == [("lenet5", 128), ("mnist_cnn", 256)]
+    assert requested == [("lenet5", 128), ("mnist_cnn", 256)]
     for title in ("lenet5, batch 128: conv", "lenet5, batch 128: max_pool", "mnist_cnn, batch 256: conv"):
         assert f"{title}, medians of 2 rounds" in out
-    assert timed == tiny and "of 3 passes\n" in out  # what two models share is timed once
-    assert "the machine's ceiling: 100.0 GFLOP/s" in out and out.endswith("saved in o.json\n")
-    found = json.loads((tmp_path / "o.json").read_text())
-    assert {"device", "versions", "threads", "sgemm_gflops", "rounds"} <= set(found)
-    ways = [(each["op"], each["pass"], each["impl"]) for each in found["rows"]]
-    convs = [("conv", way, impl) for way in ("forward", "dk") for impl in ("auto", "lax", "im2col", "explicit")]
-    assert ways == [*convs, ("max_pool", "dx", "jaxconv"), ("max_pool", "dx", "reduce_window")]
-    for each in found["rows"]:
-        assert set(each) == FIELDS and 0 < each["min_ms"] <= each["median_ms"] <= each["max_ms"]
+    assert timed == tiny and "of 3 passes\n" in out  # a case of two models is timed once
+    assert "peak: 100.0 GFLOP/s" in out and out.endswith("saved in o.json\n")
+    report = json.loads((tmp_path / "o.json").read_text())
+    assert {"device", "versions", "threads", "sgemm_gflops", "rounds"} <= set(report)
+    keys = [(row["op"], row["pass"], row["impl"]) for row in report["rows"]]
+    impls = ("auto", "lax", "im2col", "explicit")
+    convs = [("conv", direction, impl) for direction in ("forward", "dk") for impl in impls]
+    assert keys == [*convs, ("max_pool", "dx", "jaxconv"), ("max_pool", "dx", "reduce_window")]
+    for row in report["rows"]:
+        assert set(row) == FIELDS and 0 < row["min_ms"] <= row["median_ms"] <= row["max_ms"]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,6 @@ def test_the_command(jaxconv, tmp_path, monkeypatch):
         ("--ops --json nowhere/o.json", "bench: --json nowhere/o.json: there is no folder nowhere"),
     ],
 )
-def test_bad_input_is_one_line(jaxconv, line, message):
+def test_invalid_ops_options_print_one_line(jaxconv, line, message):
     code, _, err = jaxconv(f"bench {line}")
     assert code == 2 and message in err and err.count("\n") == 1

@@ -297,7 +297,7 @@ def test_missing_package_is_skipped_with_message(compare, monkeypatch, tmp_path)
     assert 'skipped torch: torch is not installed: pip install -e ".[benchmarks]"\n' in out
     assert "skipped nnx: lenet5: out of memory\n" in out
     assert "lenet5: jaxconv step is 2.00x faster than lax\n" in out
-    assert "the machine's ceiling: " in out and out.endswith("saved in b.json and c.png\n")
+    assert "peak: " in out and out.endswith("saved in b.json and c.png\n")
     report = json.loads((tmp_path / "b.json").read_text())
     machine_keys = {"device", "versions", "xla_flags", "threads", "instruction_set", "emulated", "sgemm_gflops"}
     assert set(report) == machine_keys | {"rows", "left_out"}

@@ -1,7 +1,8 @@
-"""The command line as a user meets it: what it prints, what it leaves, and every kind of bad input."""
+"""Command line: help, output, files left by a run, and one-line errors for invalid input."""
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from jaxconv import data, models, train
+from jaxconv.cli import app
 from jaxconv.data import augment, registry, vision_datasets
 from jaxconv.runs import RECIPES
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("promoting")
 
 @pytest.fixture
 def jaxconv(jaxconv, tmp_path, monkeypatch):
-    """As everywhere, but without data, and with room for long lines."""
+    """The ``jaxconv`` fixture without downloaded data, on a terminal of 200 columns."""
     monkeypatch.setenv("JAXCONV_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache")
@@ -55,34 +57,61 @@ def test_train_eval_predict(jaxconv, tmp_path):
     Image.fromarray(data.load("digits").test.images[0, :, :, 0]).save("digit.png")
     code, out, _ = jaxconv(f"predict runs/{folder.name} digit.png digit.png --topk 2")
     assert code == 0
-    first, second = out.splitlines()
-    assert first == second and first.startswith("digit.png: ") and first.count("%") == 2
+    line, again = out.splitlines()
+    assert line == again and line.startswith("digit.png: ") and line.count("%") == 2
 
 
 @pytest.mark.parametrize(
-    ("model", "numbers"),
+    ("model", "expected"),
     [
         ("mnist_cnn", ["320", "18,496", "36,928", "36,928", "650", "93,322", "2,794,240", "18×18"]),
         ("lenet5", ["156", "2,416", "48,120", "10,164", "850", "61,706", "(10, 10, 16)", "16×16"]),
     ],
 )
-def test_summary_prints_the_lectures_numbers(jaxconv, model, numbers):
+def test_summary_prints_the_counts_of_the_lectures(jaxconv, model, expected):
     code, out, _ = jaxconv(f"summary {model}")
-    assert code == 0 and all(number in out for number in numbers)
+    assert code == 0 and all(number in out for number in expected)
     code, out, _ = jaxconv(f"summary {model} --format json")
-    assert f"{json.loads(out)['total']['params']:,}" in numbers
+    assert f"{json.loads(out)['total']['params']:,}" in expected
 
 
-def test_help_shows_examples_and_defaults(jaxconv):
+def test_train_help_lists_choices_and_defaults(jaxconv):
     code, out, _ = jaxconv("train --help")
     assert code == 0
-    assert "jaxconv train --dataset mnist --model mnist_cnn" in out
-    words = " ".join(out.replace("│", " ").split())  # a long text is wrapped anywhere
-    for known in (*data.DATASETS, *train.OPTIMIZERS, *train.SCHEDULES, *RECIPES, *augment.AUGMENTATIONS):
-        assert known in words
-    assert f"One of {', '.join(models.list_models())}. (default: small_cnn)" in words
-    assert jaxconv("")[1].startswith("usage: jaxconv")
+    assert "jaxconv train --dataset mnist --recipe fast" in out
+    text = " ".join(out.replace("│", " ").split())  # the table wraps long texts
+    for choice in (*data.DATASETS, *train.OPTIMIZERS, *train.SCHEDULES, *RECIPES, *augment.AUGMENTATIONS):
+        assert choice in text
+    assert f"Model: {', '.join(models.list_models())}. (default: small_cnn)" in text
     assert jaxconv("--version")[1].startswith("jaxconv 0")
+
+
+@pytest.mark.parametrize("line", ["", "--help", "-h"])
+def test_help_fits_a_screen_and_lists_the_commands(jaxconv, line):
+    code, out, _ = jaxconv(line)
+    lines = out.splitlines()
+    assert code == 0 and lines[0].startswith("usage: jaxconv")
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert [text.split()[0] for text in lines if text.startswith("  ") and text[2] != "-"] == list(app.COMMANDS)
+
+
+@pytest.mark.parametrize("command", app.COMMANDS)
+def test_command_help_opens_with_two_examples(jaxconv, command):
+    code, out, _ = jaxconv(f"{command} --help")
+    examples = [line.strip() for line in out.splitlines() if line.startswith(f"  jaxconv {command}")]
+    assert code == 0 and examples == list(app.COMMANDS[command].examples) and len(set(examples)) == 2
+    head, _, options = out.partition("-h, --help")
+    assert options and head.index("Examples:") < head.index(f"  {examples[0]}") < head.index(f"  {examples[1]}")
+
+
+@pytest.mark.parametrize("example", [example for command in app.COMMANDS.values() for example in command.examples])
+def test_examples_of_the_help_are_valid_options(jaxconv, example):
+    program, name, *words = shlex.split(example)
+    # run() removes --no-cpu-tuning from the arguments of every command but bench
+    options = app.parse([name, *(word for word in words if word != app.NO_TUNE)])
+    command = app.COMMANDS[name]
+    assert program == "jaxconv" and type(options) is command.options
+    command.check(options)
 
 
 def write(path, content):
@@ -92,14 +121,14 @@ def write(path, content):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Mirrors that refuse the connection, as they all do on a machine without a network."""
+    """Replace the mirrors of MNIST by addresses that refuse connections."""
     closed = vision_datasets.MNIST._replace(mirrors=("http://127.0.0.1:9/", "http://127.0.0.1:9/again/"))
     monkeypatch.setattr(vision_datasets, "MNIST", closed)
     monkeypatch.setitem(registry.SOURCES, "mnist", closed)
 
 
-FIRST = "data/mnist/train-images-idx3-ubyte.gz"
-BAD = {
+TRAIN_IMAGES = "data/mnist/train-images-idx3-ubyte.gz"
+INVALID = {
     "command": (
         "trian",
         {},
@@ -110,7 +139,7 @@ BAD = {
         {},
         "unknown jaxconv train option '--epoch': did you mean '--epochs'? Known: --dataset,",
     ),
-    "data set": (
+    "dataset": (
         "train --dataset fashion-mnist",
         {},
         "unknown dataset 'fashion-mnist': did you mean 'fashion_mnist'?",
@@ -125,19 +154,23 @@ BAD = {
     "option before the command": (
         "--epochs 3 train",
         {},
-        "--epochs is before the command: write jaxconv COMMAND --epochs",
+        "--epochs precedes the command: write jaxconv COMMAND --epochs",
     ),
-    "word too many": (
+    "extra argument": (
         "train extra",
         {},
-        "jaxconv train does not know what to do with 'extra': see jaxconv train --help",
+        "jaxconv train: unexpected argument 'extra': see jaxconv train --help",
     ),
-    "value of another type": ("train --epochs many", {}, "Error parsing --epochs: invalid literal for int()"),
+    "value of the wrong type": ("train --epochs many", {}, "Error parsing --epochs: invalid literal for int()"),
     "value missing": ("train --epochs", {}, "Missing value for argument '--epochs'"),
-    "argument missing": ("eval", {}, "Run folder, as jaxconv train made it. (required)"),
+    "argument missing": ("eval", {}, "Run folder written by jaxconv train. (required)"),
     "unknown action": ("data chekc", {}, "invalid choice 'chekc' for argument 'action'. Expected one of ('check',)."),
     "negative seed": ("train --seed -1", {}, "train: seed=-1 should be an int of at least 0"),
-    "no classes to list": ("predict RUN digit.png --topk 0", {"RUN": "whole"}, "--topk 0: list at least 1 class"),
+    "no classes to list": (
+        "predict RUN digit.png --topk 0",
+        {"RUN": "complete"},
+        "predict: --topk must be at least 1, got 0",
+    ),
     "batch size too large": (
         "train --batch-size 2000",
         {},
@@ -151,55 +184,59 @@ BAD = {
     ),
     "truncated file": (
         "train --dataset mnist",
-        {FIRST: b"\x1f\x8b123"},
+        {TRAIN_IMAGES: b"\x1f\x8b123"},
         "gz is cut short: 5 of 9,912,422 bytes: delete it",
     ),
-    "corrupted file": ("train --dataset mnist", {FIRST: bytes(9_912_422)}, "gz is corrupted: its sha256 is "),
-    "web page": ("train --dataset mnist", {FIRST: b"\n<!DOCTYPE html>"}, "gz is a web page, not data"),
-    "damaged data": ("data check mnist", {FIRST: b"\x1f\x8b123"}, "mnist: damaged or missing files, named above"),
-    "missing data": ("data check mnist", {}, "mnist: damaged or missing files, named above"),
-    "data set to check": ("data check minst", {}, "unknown dataset 'minst': did you mean 'mnist'?"),
-    "model to summarise": ("summary mnistcnn", {}, "unknown model 'mnistcnn': did you mean 'mnist_cnn'?"),
+    "corrupted file": ("train --dataset mnist", {TRAIN_IMAGES: bytes(9_912_422)}, "gz is corrupted: its sha256 is "),
+    "web page": ("train --dataset mnist", {TRAIN_IMAGES: b"\n<!DOCTYPE html>"}, "gz is a web page, not data"),
+    "damaged data": (
+        "data check mnist",
+        {TRAIN_IMAGES: b"\x1f\x8b123"},
+        "mnist: damaged or missing files: see the lines above",
+    ),
+    "missing data": ("data check mnist", {}, "mnist: damaged or missing files: see the lines above"),
+    "dataset to check": ("data check minst", {}, "unknown dataset 'minst': did you mean 'mnist'?"),
+    "model to summarize": ("summary mnistcnn", {}, "unknown model 'mnistcnn': did you mean 'mnist_cnn'?"),
     "kernel too large": (
         "summary mnist_cnn --input-shape 2 28 1",
         {},
         "conv1: conv: window (3, 3) on an input of (2, 28), dimension 0: the window spans 3 pixels but the padded "
         "input has only 2 (2 + 0 + 0 of padding): pad more, or take a smaller window",
     ),
-    "no run folder": ("eval runs/none", {}, "there is no run folder runs/none: give one that jaxconv train made"),
+    "no run folder": ("eval runs/none", {}, "there is no run folder runs/none: give one written by jaxconv train"),
     "not a run folder": ("eval data", {"data/x": b""}, "data is not a run folder: it has no config.json"),
     "broken config": (
         "eval data",
         {"data/config.json": b"{}"},
-        "config.json is damaged: Object missing required field `dataset`: put back",
+        "config.json is damaged: Object missing required field `dataset`: restore the file",
     ),
     "run without a checkpoint": (
         "predict RUN digit.png",
         {"RUN": "without checkpoint"},
         "has no checkpoint: did its training stop before the first epoch ended?",
     ),
-    "no image": ("predict RUN none.png", {"RUN": "whole"}, "there is no image none.png"),
-    "no images": ("predict RUN", {"RUN": "whole"}, "predict: give at least one image file"),
+    "no image": ("predict RUN none.png", {"RUN": "complete"}, "there is no image none.png"),
+    "no images": ("predict RUN", {"RUN": "complete"}, "predict: give at least one image file"),
     "not an image": (
         "predict RUN notes.png",
-        {"RUN": "whole", "notes.png": b"dear diary"},
+        {"RUN": "complete", "notes.png": b"dear diary"},
         "notes.png is not an image that Pillow can read as PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM: give a png or a jpg",
     ),
     "image cut short": (
         "predict RUN cut.png",
-        {"RUN": "whole", "cut.png": "png"},
+        {"RUN": "complete", "cut.png": "png"},
         "cut.png cannot be read as an image",
     ),
 }
 
 
-@pytest.mark.parametrize(("line", "files", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_and_exit_code_2(jaxconv, tmp_path, no_network, trained, line, files, message):
+@pytest.mark.parametrize(("line", "files", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_input_prints_one_line_and_exits_2(jaxconv, tmp_path, no_network, trained, line, files, message):
     for name, content in files.items():
         if name == "RUN":
             (tmp_path / "run").mkdir()
             for path in trained.iterdir():
-                if path.is_file() or content == "whole":
+                if path.is_file() or content == "complete":
                     (tmp_path / "run" / path.name).symlink_to(path)
         elif content == "png":
             noise = np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8)
@@ -207,30 +244,30 @@ def test_bad_input_is_one_line_and_exit_code_2(jaxconv, tmp_path, no_network, tr
             write(tmp_path / name, (tmp_path / name).read_bytes()[:3000])
         else:
             write(tmp_path / name, content)
-    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    files_before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     code, _, err = jaxconv(line.replace("RUN", "run"))
     assert code == 2
     assert err.startswith("jaxconv: error: ") and message in err
     assert err.count("\n") == 1 and "Traceback" not in err
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files_before
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
-def test_a_device_that_is_not_there_is_said(tmp_path):
+def test_train_missing_device_exits_2(tmp_path):
     environment = os.environ | {"JAX_PLATFORMS": "gpux"}
     done = subprocess.run([*PROGRAM, "train"], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not os.listdir(tmp_path)
     assert done.stderr.startswith("jaxconv: error: jax finds no device (JAX_PLATFORMS='gpux'): ")
 
 
-def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
+def test_closed_stdout_exits_0(tmp_path):
     command = f"{sys.executable} -m jaxconv.cli data check digits | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
 
 
-def test_the_installed_program_fails_as_cleanly(tmp_path):
-    """The same through a real process: stderr, exit code, and nothing left behind."""
+def test_program_unknown_model_exits_2(tmp_path):
+    """Run in a process of its own: stderr, exit code, and no files left."""
     command = [*PROGRAM, "train", "--model", "small"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and not os.listdir(tmp_path)
@@ -243,11 +280,11 @@ def test_the_installed_program_fails_as_cleanly(tmp_path):
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_run_that_is_stopped_can_still_be_used(jaxconv, tmp_path, stop, code):
-    """Ctrl-C, or a real kill at an arbitrary moment: the checkpoint that is there is whole."""
+def test_stopped_run_can_be_evaluated(jaxconv, tmp_path, stop, code):
+    """After Ctrl-C or a kill at an arbitrary moment the last checkpoint is complete."""
     command = [*PROGRAM, "train", "--model", "mlp", "--epochs", "2000"]
-    said = tmp_path / "stderr"  # no pipe, which nobody would read while it runs: a full one would hold it up
-    with said.open("w") as file:
+    stderr = tmp_path / "stderr"  # a file: a pipe that is not read blocks the process once it is full
+    with stderr.open("w") as file:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=file)
     try:
         deadline = time.monotonic() + 120
@@ -259,13 +296,13 @@ def test_a_run_that_is_stopped_can_still_be_used(jaxconv, tmp_path, stop, code):
         process.wait(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == code and "Traceback" not in said.read_text()
+    assert process.returncode == code and "Traceback" not in stderr.read_text()
     [folder] = (tmp_path / "runs").iterdir()
     assert not (folder / "result.json").exists()
     assert jaxconv(f"eval runs/{folder.name}")[0] == 0
 
 
-def test_a_traceback_can_be_had(jaxconv, monkeypatch):
+def test_traceback_variable_raises(jaxconv, monkeypatch):
     from jaxconv import InputError
 
     monkeypatch.setenv("JAXCONV_TRACEBACK", "1")

@@ -1,4 +1,4 @@
-"""A small part of the attack on the command line; ``tests/helpers/attack/commands.py`` makes 500 lines."""
+"""Fuzzing of the command line with 40 invalid lines; ``tests/helpers/attack/commands.py`` tries 500."""
 
 import pytest
 
@@ -6,6 +6,6 @@ from attack.commands import attack
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_bad_lines_are_one_line_and_no_traceback(seed):
-    wrong = [each for each in attack(40, seed) if each.fault]
-    assert not wrong, "\n".join(f"{each.fault}: {each.line} {each.message[-500:]}" for each in wrong)
+def test_fuzzed_lines_print_one_line_each(seed):
+    failures = [outcome for outcome in attack(40, seed) if outcome.fault]
+    assert not failures, "\n".join(f"{outcome.fault}: {outcome.line} {outcome.message[-500:]}" for outcome in failures)

@@ -1,4 +1,4 @@
-"""``jaxconv compare`` as a user meets it."""
+"""``jaxconv compare``: tables, exit codes, options and one-line errors."""
 
 import json
 
@@ -12,39 +12,43 @@ from jaxconv.testing import OP_CASES
 pytestmark = pytest.mark.usefixtures("promoting")
 
 
-def test_every_lowering_of_a_convolution_agrees_to_12_digits(jaxconv, tmp_path):
+def test_conv_lowerings_agree_to_12_digits(jaxconv, tmp_path):
     line = "compare --op conv --input-shape 2 9 8 3 --features 4 --kernel-size 3 --stride 2 "
-    line += "--repeats 1 --fd-entries 4 --json found.json"
+    line += "--repeats 1 --fd-entries 4 --json report.json"
     code, out, _ = jaxconv(line)
-    assert code == 0 and "all agree: largest relative error" in out and "saved in found.json" in out
+    assert (
+        code == 0
+        and "PASS: differences are within the rounding bound; largest relative error" in out
+        and "saved in report.json" in out
+    )
     implementations = (*list(ops.LOWERINGS)[1:], "auto", "manual")
     for name in (*implementations, "d kernel", "medians of compiled calls", "finite differences"):
         assert name in out
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["ok"] and max(row["max_rel_error"] for row in found["rows"]) <= 1e-12
-    assert {row["quantity"] for row in found["rows"]} == {"value", "d x", "d kernel", "d bias"}
-    assert found["title"] == "conv of x (2, 9, 8, 3), kernel (3, 3, 3, 4), bias (4,), seed 0"
-    assert {row["name"] for row in found["finite_differences"]} == {"x", "kernel", "bias"}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["ok"] and max(row["max_rel_error"] for row in report["rows"]) <= 1e-12
+    assert {row["quantity"] for row in report["rows"]} == {"value", "d x", "d kernel", "d bias"}
+    assert report["title"] == "conv of x (2, 9, 8, 3), kernel (3, 3, 3, 4), bias (4,), seed 0"
+    assert {row["name"] for row in report["finite_differences"]} == {"x", "kernel", "bias"}
 
 
-def test_a_wrong_lowering_is_named_and_the_exit_code_is_1(jaxconv, monkeypatch):
-    def wrong(x, kernel, window, *, groups, precision):
+def test_wrong_lowering_is_named_and_exits_1(jaxconv, monkeypatch):
+    def flipped(x, kernel, window, *, groups, precision):
         return lowerings.im2col_conv(x, jnp.flip(kernel, 0), window, groups=groups, precision=precision)
 
-    monkeypatch.setitem(ops.LOWERINGS, "im2col", wrong)
+    monkeypatch.setitem(ops.LOWERINGS, "im2col", flipped)
     code, out, _ = jaxconv("compare --input-shape 1 6 5 2 --features 2 --repeats 0 --fd-entries 0")
-    assert code == 1 and "THEY DIFFER" in out
+    assert code == 1 and "FAIL: differences exceed the rounding bound" in out
     assert sorted({line.split("│")[2].strip() for line in out.splitlines() if "DIFFERS" in line}) == ["im2col"]
 
 
-def test_kinks_are_said(jaxconv):
+def test_max_pool_kinks_are_counted(jaxconv):
     code, out, _ = jaxconv(
         "compare --op max_pool --input-shape 2 8 8 2 --kernel-size 2 --kinks --repeats 0 --fd-entries 8"
     )
-    assert code == 0 and "entries at kinks, where more than one gradient is right" in out
+    assert code == 0 and "entries at kinks, where several gradients are valid" in out
 
 
-def test_a_layer_of_a_model(jaxconv):
+def test_model_layer_is_compared_with_lax(jaxconv):
     code, out, _ = jaxconv(
         "compare --model small_cnn --layer conv1 --batch-size 2 --dtype float32 --repeats 0 --fd-entries 0"
     )
@@ -55,7 +59,7 @@ def test_a_layer_of_a_model(jaxconv):
 
 
 @pytest.mark.parametrize(
-    ("line", "wanted"),
+    ("line", "expected"),
     [
         (
             "--op conv --padding-mode circular --flip-kernel --padding 1 2",
@@ -66,21 +70,21 @@ def test_a_layer_of_a_model(jaxconv):
         ("--op max_pool --padding 1 --stride 2 1", {"padding": 1, "stride": (2, 1)}),
     ],
 )
-def test_options_reach_the_op(jaxconv, monkeypatch, line, wanted):
-    asked = {}
+def test_options_reach_the_op(jaxconv, monkeypatch, line, expected):
+    passed = {}
 
-    def contest(op, input_shape, **options):
-        asked.update(options)
+    def make_case(op, input_shape, **options):
+        passed.update(options)
         return testing.make_op_case("relu", (2, 3))
 
-    monkeypatch.setattr("jaxconv.cli.compare_command.make_op_case", contest)
+    monkeypatch.setattr("jaxconv.cli.compare_command.make_op_case", make_case)
     assert jaxconv(f"compare {line} --repeats 0 --fd-entries 0")[0] == 0
-    assert {name: asked[name] for name in wanted} == wanted
+    assert {name: passed[name] for name in expected} == expected
 
 
-def test_the_help_lists_every_op(jaxconv):
-    said = " ".join(jaxconv("compare --help")[1].replace("│", " ").split())
-    assert f"One of {', '.join(OP_CASES)}." in said
+def test_help_lists_every_op(jaxconv):
+    text = " ".join(jaxconv("compare --help")[1].replace("│", " ").split())
+    assert f"Op to compare: one of {', '.join(OP_CASES)}." in text
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --model lenet", "unknown model 'lenet': did you mean 'lenet5'?"),
         ("compare --model mlp", "model 'mlp' has no convolution, so it has no lowerings to compare"),
         ("compare --model lenet5 --dtype float16", "lenet5: a whole network cannot be compared in float16"),
-        ("compare --layer conv1", "compare: --layer conv1 of which model? Give --model lenet5 or another"),
+        ("compare --layer conv1", "compare: --layer conv1 requires a model: give --model lenet5 or another"),
         ("compare --model lenet5 --layer convv1", "unknown layer of lenet5 'convv1': did you mean 'conv1'?"),
         ("compare --input-shape 8 28", "conv: input_shape (8, 28) should be (N, *spatial, C), every size at least 1"),
         ("compare --input-shape 2 2 2 3 --kernel-size 3", "conv: window (3, 3) on an input of (2, 2)"),
@@ -104,16 +108,16 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --op lp_pool --p 0.5", "lp_pool: p=0.5 makes no norm"),
         (
             "compare --op conv_transpose --padding-mode reflect",
-            "compare: --padding-mode means nothing to conv_transpose",
+            "compare: --padding-mode does not apply to conv_transpose",
         ),
-        ("compare --op max_pool --flip-kernel", "compare: --flip-kernel means nothing to max_pool: leave it out"),
-        ("compare --op conv --output-padding 1", "compare: --output-padding means nothing to conv: leave it out"),
-        ("compare --op avg_pool --p 3", "compare: --p means nothing to avg_pool: leave it out"),
-        ("compare --op batch_norm --groups 2", "compare: --groups means nothing to batch_norm: leave it out"),
-        ("compare --op relu --stride 2", "compare: --stride means nothing to relu: leave it out"),
-        ("compare --op conv --kinks", "compare: --kinks means nothing to conv: leave it out"),
-        ("compare --model lenet5 --input-shape 1 2 3", "compare: --input-shape means nothing to lenet5: leave it out"),
-        ("compare --json nowhere/found.json", "compare: --json nowhere/found.json: there is no folder nowhere"),
+        ("compare --op max_pool --flip-kernel", "compare: --flip-kernel does not apply to max_pool: leave it out"),
+        ("compare --op conv --output-padding 1", "compare: --output-padding does not apply to conv: leave it out"),
+        ("compare --op avg_pool --p 3", "compare: --p does not apply to avg_pool: leave it out"),
+        ("compare --op batch_norm --groups 2", "compare: --groups does not apply to batch_norm: leave it out"),
+        ("compare --op relu --stride 2", "compare: --stride does not apply to relu: leave it out"),
+        ("compare --op conv --kinks", "compare: --kinks does not apply to conv: leave it out"),
+        ("compare --model lenet5 --input-shape 1 2 3", "compare: --input-shape does not apply to lenet5: leave it out"),
+        ("compare --json nowhere/report.json", "compare: --json nowhere/report.json: there is no folder nowhere"),
         ("compare --json .", "compare: --json . is a folder: name a file in it"),
         ("compare --seed -1", "conv: seed=-1 should be an int of at least 0"),
         ("compare --repeats -1", "compare: repeats=-1 should be an int of at least 0"),
@@ -122,7 +126,7 @@ def test_the_help_lists_every_op(jaxconv):
         ("compare --features 0", "conv: features=0 should be an int of at least 1"),
     ],
 )
-def test_bad_input_is_one_line(jaxconv, line, message):
+def test_invalid_input_prints_one_line(jaxconv, line, message):
     code, out, err = jaxconv(line)
     assert code == 2 and not out
     assert message in err and err.count("\n") == 1 and "Traceback" not in err

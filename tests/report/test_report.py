@@ -289,7 +289,10 @@ def test_explain_invalid_arguments_exit_with_one_line(runs, tmp_path, jaxconv):
     for line, message in [
         (f"{tmp_path}/none", "there is no run folder"),
         (f"{tmp_path}", "is not a run folder: it has no config.json"),
-        ("other", "other/config.json has model='mlp', but the run was trained with model='small_cnn': put that back"),
+        (
+            "other",
+            "other/config.json has model='mlp', but the run was trained with model='small_cnn': restore the file",
+        ),
         (f"{small} --layer conv9", "explain --layer: unknown layer 'conv9': did you mean 'conv"),
         (f"{small} --layer dense1", "explain --layer: grad_cam: layer dense1"),
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
@@ -309,5 +312,7 @@ def test_report_of_unfinished_run_raises(runs, tmp_path):
     with pytest.raises(InputError, match=r"result.json is not JSON"):
         write_report(folder, progress=False)
     (folder / "result.json").unlink()
-    with pytest.raises(InputError, match=r"has no result.json: its training did not end; jaxconv train --resume"):
+    with pytest.raises(
+        InputError, match=r"has no result.json: its training did not finish: run jaxconv train --resume"
+    ):
         write_report(folder, progress=False)

@@ -1,4 +1,4 @@
-"""What jaxconv train --resume says and does: it goes on with a run folder, or tells in one line why it cannot."""
+"""``jaxconv train --resume``: resumed runs equal uninterrupted ones; errors take one line."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def stopped(finished, tmp_path):
-    """The same run, killed just before it told its result."""
+    """Copy of the run without ``result.json``, as if killed just before it was written."""
     folder = tmp_path / "stopped"
     shutil.copytree(finished[0], folder)
     (folder / "result.json").unlink()
@@ -45,71 +45,69 @@ def assert_equal_runs(folder, finished):
 
 
 @pytest.mark.parametrize(("save", "written"), [(1, False), (1, True), (3, False)])
-def test_ctrl_c_and_resume(jaxconv, monkeypatch, finished, tmp_path, save, written):
-    """Interrupted just before a checkpoint is written, or just after, before its line in metrics.jsonl is."""
-    saves, really = [], train.save_checkpoint
+def test_interrupted_run_resumes_identically(jaxconv, monkeypatch, finished, tmp_path, save, written):
+    """Interrupt just before a checkpoint is written, or between it and its line in metrics.jsonl."""
+    saves, save_checkpoint = [], train.save_checkpoint
 
     def interrupted(folder, snapshot, *, max_to_keep):
         saves.append(snapshot.progress.epoch)
         if written or len(saves) < save:
-            really(folder, snapshot, max_to_keep=max_to_keep)
+            save_checkpoint(folder, snapshot, max_to_keep=max_to_keep)
         if len(saves) == save:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "save_checkpoint", interrupted)
     folder = tmp_path / "run"
-    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
-    if save == 1 and not written:  # nothing came of it, so nothing is left
-        assert (code, said) == (130, "jaxconv: interrupted\n") and not folder.exists()
+    code, _, output = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
+    if save == 1 and not written:  # no checkpoint, so no folder
+        assert (code, output) == (130, "jaxconv: interrupted\n") and not folder.exists()
         return
-    hint = f"jaxconv train --resume {folder} goes on from the last checkpoint"
-    assert (code, said) == (130, f"jaxconv: interrupted; {hint}\n")
+    suggestion = f"jaxconv train --resume {folder} continues from the last checkpoint"
+    assert (code, output) == (130, f"jaxconv: interrupted; {suggestion}\n")
     assert len(lines(folder)) == save - 1
-    code, said, _ = jaxconv("train", "--resume", folder)
-    assert code == 0 and f"saved in {folder}" in said
+    code, output, _ = jaxconv("train", "--resume", folder)
+    assert code == 0 and f"saved in {folder}" in output
     assert saves == [*range(1, save + 1), *range(save + written, 4)]
     assert_equal_runs(folder, finished)
 
 
 @pytest.fixture
 def limited():
-    """Files can be no longer than a number of bytes: a disk that is full, for whoever wants more."""
+    """Return a function that limits the size of files, which simulates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("save", [1, 2])
-def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
-    jaxconv, monkeypatch, finished, tmp_path, limited, save
-):
-    saves, really, folder = [], train.save_checkpoint, tmp_path / "run"
+def test_checkpoint_on_full_disk_fails_and_resumes(jaxconv, monkeypatch, finished, tmp_path, limited, save):
+    saves, save_checkpoint, folder = [], train.save_checkpoint, tmp_path / "run"
 
-    def full(where, snapshot, *, max_to_keep):
+    def save_on_full_disk(folder, snapshot, *, max_to_keep):
         saves.append(snapshot.progress.epoch)
         limited(1000 if len(saves) == save else resource.RLIM_INFINITY)
-        really(where, snapshot, max_to_keep=max_to_keep)
+        save_checkpoint(folder, snapshot, max_to_keep=max_to_keep)
 
-    monkeypatch.setattr(train, "save_checkpoint", full)
-    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
-    good = f"; the previous one, {folder}/checkpoints/10, is intact" if save == 2 else ""
-    assert code == 2 and said == (
-        f"jaxconv: error: the checkpoint {folder}/checkpoints/{save}0 cannot be written: File too large{good}\n"
+    monkeypatch.setattr(train, "save_checkpoint", save_on_full_disk)
+    code, _, output = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
+    previous = f"; the previous one, {folder}/checkpoints/10, is intact" if save == 2 else ""
+    assert code == 2 and output == (
+        f"jaxconv: error: the checkpoint {folder}/checkpoints/{save}0 cannot be written: File too large{previous}\n"
     )
     limited(resource.RLIM_INFINITY)
     assert jaxconv("train", "--resume", folder)[0] == 0
     assert_equal_runs(folder, finished)
 
 
-def test_a_disk_that_is_full_from_the_start_is_said(jaxconv, tmp_path, limited):
+def test_lock_on_full_disk_fails(jaxconv, tmp_path, limited):
     limited(10)
-    code, _, said = jaxconv("train", "--model", "mlp", "--epochs", 1, "--run-dir", tmp_path / "run")
-    assert code == 2 and said == f"jaxconv: error: {tmp_path}/run/.lock.json cannot be written: File too large\n"
+    code, _, output = jaxconv("train", "--model", "mlp", "--epochs", 1, "--run-dir", tmp_path / "run")
+    assert code == 2 and output == f"jaxconv: error: {tmp_path}/run/.lock.json cannot be written: File too large\n"
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "result.json"])
-def test_a_disk_without_room_for_a_line_is_said(jaxconv, stopped, finished, limited, name):
+def test_results_on_full_disk_fail_and_resume(jaxconv, stopped, finished, limited, name):
     with pytest.MonkeyPatch.context() as patch:
         for writer in ("write_json", "write_jsonl"):
             written = getattr(runner, writer)
@@ -120,50 +118,50 @@ def test_a_disk_without_room_for_a_line_is_said(jaxconv, stopped, finished, limi
                 return written(path, content)
 
             patch.setattr(runner, writer, full)
-        code, _, said = jaxconv("train", "--resume", stopped)
+        code, _, output = jaxconv("train", "--resume", stopped)
     limited(resource.RLIM_INFINITY)
-    assert code == 2 and said == f"jaxconv: error: {stopped / name} cannot be written: File too large\n"
+    assert code == 2 and output == f"jaxconv: error: {stopped / name} cannot be written: File too large\n"
     assert not list(stopped.glob("*.partial"))
     assert jaxconv("train", "--resume", stopped)[0] == 0
     assert_equal_runs(stopped, finished)
 
 
-def test_a_run_killed_after_its_last_epoch_only_tells_its_result(jaxconv, stopped, finished):
-    (stopped / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')  # as a kill may leave it
+def test_run_killed_after_last_epoch_writes_its_result(jaxconv, stopped, finished):
+    (stopped / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')  # as after a kill
     assert jaxconv("train", "--resume", stopped)[0] == 0
     assert_equal_runs(stopped, finished)
 
 
-@pytest.mark.parametrize("left", ["nothing", "an empty folder", "half a checkpoint"])
-def test_a_run_without_a_checkpoint_begins_again(jaxconv, stopped, finished, left):
-    half = shutil.copytree(stopped / "checkpoints" / "20", stopped / "half")
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "a partial checkpoint"])
+def test_resume_without_checkpoint_starts_again(jaxconv, stopped, finished, left):
+    partial = shutil.copytree(stopped / "checkpoints" / "20", stopped / "partial")
     shutil.rmtree(stopped / "checkpoints")
     if left != "nothing":
         (stopped / "checkpoints").mkdir()
-    if left == "half a checkpoint":
-        half.rename(stopped / "checkpoints" / "partial-10")
+    if left == "a partial checkpoint":
+        partial.rename(stopped / "checkpoints" / "partial-10")
     assert jaxconv("train", "--resume", stopped)[0] == 0
     assert_equal_runs(stopped, finished)
     assert train.all_steps(stopped / "checkpoints") == [20, 30]
 
 
-def test_a_finished_run_is_left_alone(jaxconv, finished):
+def test_resume_finished_run_changes_nothing(jaxconv, finished):
     folder, result = finished
 
     def state():
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
     before = state()
-    code, said, _ = jaxconv("train", "--resume", folder)
-    assert code == 0 and f"test accuracy {result['test_accuracy']:.4f}" in said and state() == before
+    code, output, _ = jaxconv("train", "--resume", folder)
+    assert code == 0 and f"test accuracy {result['test_accuracy']:.4f}" in output and state() == before
 
 
-def test_a_damaged_checkpoint_is_named_and_after_deleting_it_the_run_goes_on(jaxconv, stopped, finished):
+def test_resume_damaged_checkpoint_is_named(jaxconv, stopped, finished):
     newest = stopped / "checkpoints" / "30" / "progress.json"
     newest.write_bytes(newest.read_bytes()[:-1])
-    code, _, said = jaxconv("train", "--resume", stopped)
+    code, _, output = jaxconv("train", "--resume", stopped)
     checkpoint = stopped / "checkpoints"
-    assert code == 2 and said == (
+    assert code == 2 and output == (
         f"jaxconv: error: the checkpoint {checkpoint}/30 is damaged (progress.json has changed): "
         f"delete {checkpoint}/30 to use {checkpoint}/20, which is intact\n"
     )
@@ -172,20 +170,20 @@ def test_a_damaged_checkpoint_is_named_and_after_deleting_it_the_run_goes_on(jax
     assert_equal_runs(stopped, finished)
 
 
-def test_another_model_data_set_or_batch_size_is_refused(jaxconv, stopped):
+def test_resume_with_other_options_fails(jaxconv, stopped):
     other = ("--model", "lenet5", "--dataset", "mnist", "--batch-size", "64", "--epochs", "9")
-    code, _, said = jaxconv("train", "--resume", stopped, *other)
-    assert code == 2 and said == (
-        f"jaxconv: error: {stopped} began with --dataset digits, not mnist, --model mlp, not lenet5, "
-        "--epochs 3, not 9, --batch-size 128, not 64: leave that out, or start a new run; "
-        "the learning rate follows a schedule for 3 epochs, so a longer run is a new one\n"
+    code, _, output = jaxconv("train", "--resume", stopped, *other)
+    assert code == 2 and output == (
+        f"jaxconv: error: {stopped} was started with --dataset digits, not mnist, --model mlp, not lenet5, "
+        "--epochs 3, not 9, --batch-size 128, not 64: leave these options out, or start a new run: "
+        "the learning rate schedule spans 3 epochs\n"
     )
-    code, _, said = jaxconv("train", "--resume", stopped, "--recipe", "lecture")
-    assert code == 2 and "--recipe means nothing to --resume: leave it out" in said
+    code, _, output = jaxconv("train", "--resume", stopped, "--recipe", "lecture")
+    assert code == 2 and "train: --recipe cannot be combined with --resume\n" in output
     assert not (stopped / "result.json").exists()
 
 
-def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished):
+def test_resume_overrides_keep_results(jaxconv, stopped, finished):
     more = ("--max-checkpoints", "1", "--num-devices", "1", "--checkpoint-minutes", "3", "--tensorboard")
     assert jaxconv("train", "--resume", stopped, *more)[0] == 0
     assert_equal_runs(stopped, finished)
@@ -196,7 +194,7 @@ def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished
         3,
         True,
     ]
-    assert config["data_sha256"]  # what else was there still is
+    assert config["data_sha256"]  # other entries are kept
 
 
 @pytest.mark.parametrize(
@@ -212,37 +210,39 @@ def test_what_the_numbers_do_not_depend_on_may_change(jaxconv, stopped, finished
         ("epochs", "has no epochs: was it written by another version of jaxconv?"),
     ],
 )
-def test_a_config_that_was_tampered_with_is_refused(jaxconv, stopped, change, message):
+def test_resume_edited_config_fails(jaxconv, stopped, change, message):
     config = json.loads((stopped / "config.json").read_text())
     if isinstance(change, str):
         del config[change]
     else:
         config |= change
     (stopped / "config.json").write_text(json.dumps(config))
-    code, _, said = jaxconv("train", "--resume", stopped)
-    assert code == 2 and said.startswith(f"jaxconv: error: {stopped}/config.json") and message in said
-    assert said.count("\n") == 1
+    code, _, output = jaxconv("train", "--resume", stopped)
+    assert code == 2 and output.startswith(f"jaxconv: error: {stopped}/config.json") and message in output
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
-def test_a_damaged_result_is_said(jaxconv, stopped, content):
+def test_resume_damaged_result_fails(jaxconv, stopped, content):
     (stopped / "result.json").write_text(content)
-    code, _, said = jaxconv("train", "--resume", stopped)
-    assert code == 2 and said.startswith(f"jaxconv: error: {stopped}/result.json is ") and said.count("\n") == 1
-    assert said.endswith(": delete it, and --resume makes it again\n")
+    code, _, output = jaxconv("train", "--resume", stopped)
+    assert code == 2 and output.startswith(f"jaxconv: error: {stopped}/result.json is ") and output.count("\n") == 1
+    assert output.endswith(": delete it, and --resume writes it again\n")
 
 
-def test_a_checkpoint_of_another_model_is_refused(jaxconv, stopped, monkeypatch):
-    monkeypatch.setattr(train, "read_extra", lambda folder: None)  # as of an older version, without config.json
+def test_resume_checkpoint_of_other_model_fails(jaxconv, stopped, monkeypatch):
+    monkeypatch.setattr(
+        train, "read_extra", lambda folder: None
+    )  # as in older versions, whose snapshots lack config.json
     config = json.loads((stopped / "config.json").read_text())
     (stopped / "config.json").write_text(json.dumps(config | {"model": "small_cnn"}))
-    code, _, said = jaxconv("train", "--resume", stopped)
-    assert code == 2 and "checkpoints/30 is of another model: " in said and said.count("\n") == 1
-    assert "; params/conv1/kernel: expected float32(3, 3, 1," in said
+    code, _, output = jaxconv("train", "--resume", stopped)
+    assert code == 2 and "checkpoints/30 is of another model: " in output and output.count("\n") == 1
+    assert "; params/conv1/kernel: expected float32(3, 3, 1," in output
 
 
-@pytest.mark.parametrize("what", ["as many", "fewer"])
-def test_data_that_changed_is_refused(jaxconv, tmp_path, what):
+@pytest.mark.parametrize("change", ["other images", "fewer images"])
+def test_resume_changed_data_fails(jaxconv, tmp_path, change):
     file, folder = tmp_path / "data.npz", tmp_path / "run"
     images, labels = examples(300, 0)
 
@@ -253,26 +253,26 @@ def test_data_that_changed_is_refused(jaxconv, tmp_path, what):
     config = TrainConfig(dataset=f"npz:{file}", model="mlp", epochs=1, batch_size=64, run_dir=folder)
     run_training(config, progress=False)
     (folder / "result.json").unlink()
-    if what == "fewer":
+    if change == "fewer images":
         write(images[1:], labels[1:])
     else:
         write(255 - images, labels)
-    code, _, said = jaxconv("train", "--resume", folder)
-    assert code == 2 and f"{folder} began with data whose " in said and said.endswith(": start a new run\n")
+    code, _, output = jaxconv("train", "--resume", folder)
+    assert code == 2 and f"the data of {folder} has changed: " in output and output.endswith(": start a new run\n")
 
 
-def test_what_is_no_run_folder_is_said(jaxconv, tmp_path, stopped):
-    code, _, said = jaxconv("train", "--resume", tmp_path / "none")
-    assert code == 2 and said.startswith(f"jaxconv: error: there is no run folder {tmp_path}/none: give one that")
-    code, _, said = jaxconv("train", "--resume", tmp_path)
-    assert code == 2 and said == f"jaxconv: error: {tmp_path} is not a run folder: it has no config.json\n"
+def test_resume_invalid_folder_fails(jaxconv, tmp_path, stopped):
+    code, _, output = jaxconv("train", "--resume", tmp_path / "none")
+    assert code == 2 and output.startswith(f"jaxconv: error: there is no run folder {tmp_path}/none: give one that")
+    code, _, output = jaxconv("train", "--resume", tmp_path)
+    assert code == 2 and output == f"jaxconv: error: {tmp_path} is not a run folder: it has no config.json\n"
     (stopped / "config.json").write_text("{")
-    code, _, said = jaxconv("train", "--resume", stopped)
-    assert code == 2 and f"{stopped}/config.json is not JSON" in said
+    code, _, output = jaxconv("train", "--resume", stopped)
+    assert code == 2 and f"{stopped}/config.json is not JSON" in output
 
 
-def test_every_option_of_a_run_is_remembered(tmp_path):
-    """What is left out of config.json would be another value in the run that goes on."""
+def test_config_round_trips_through_json(tmp_path):
+    """An option missing from config.json would change in a resumed run."""
     config = TrainConfig(
         dataset="mnist",
         model="lenet5",
@@ -287,21 +287,20 @@ def test_every_option_of_a_run_is_remembered(tmp_path):
     assert {field.name for field in dataclasses.fields(TrainConfig)} == set(config.to_dict())
 
 
-def test_the_run_of_a_config_is_begun_gone_on_with_or_read(finished, stopped, tmp_path):
+def test_train_or_resume_starts_resumes_and_reads(finished, stopped, tmp_path):
     config = TrainConfig(model="mlp", epochs=3, batch_size=128, max_checkpoints=1, run_dir=tmp_path / "new")
     folder, _ = train_or_resume(config, progress=False)
     assert folder == config.run_dir
     assert_equal_runs(folder, finished)
     written = (folder / "result.json").read_text()
-    folder, result = train_or_resume(
-        dataclasses.replace(config, max_checkpoints=2), progress=False
-    )  # which changes no number
+    # max_checkpoints does not change results.
+    folder, result = train_or_resume(dataclasses.replace(config, max_checkpoints=2), progress=False)
     assert json.dumps(result) == json.dumps(json.loads(written))
 
-    before = len(list((stopped / "checkpoints").iterdir()))
+    num_checkpoints = len(list((stopped / "checkpoints").iterdir()))
     folder, _ = train_or_resume(dataclasses.replace(config, run_dir=stopped, checkpoint_minutes=3.0), progress=False)
     assert_equal_runs(folder, finished)
-    assert before == len(list((stopped / "checkpoints").iterdir()))  # nothing was left to train
+    assert num_checkpoints == len(list((stopped / "checkpoints").iterdir()))  # all epochs were finished
     assert json.loads((stopped / "config.json").read_text())["checkpoint_minutes"] == 3.0
 
 
@@ -309,18 +308,18 @@ def test_the_run_of_a_config_is_begun_gone_on_with_or_read(finished, stopped, tm
     "change",
     [{"epochs": 4}, {"augment": ("hflip", "translate:1")}, {"seed": 1}, {"baseline_model": "mlp"}, {"ema_decay": 0.9}],
 )
-def test_a_folder_in_which_something_else_was_asked_for_is_left_alone(finished, stopped, change):
+def test_train_or_resume_other_options_raise(finished, stopped, change):
     files = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     config = dataclasses.replace(TrainConfig(model="mlp", epochs=3, batch_size=128, run_dir=stopped), **change)
     ((name, value),) = change.items()
-    asked = list(value) if isinstance(value, tuple) else value
-    with pytest.raises(InputError) as refused:
+    requested = list(value) if isinstance(value, tuple) else value
+    with pytest.raises(InputError) as error:
         train_or_resume(config, progress=False)
-    then = json.loads((stopped / "config.json").read_text())[name]
-    assert str(refused.value) == f"{stopped} holds a run with {name}={then!r}, not {asked!r}: give another --run-dir"
+    saved = json.loads((stopped / "config.json").read_text())[name]
+    assert str(error.value) == f"{stopped} has a run with {name}={saved!r}, not {requested!r}: give another --run-dir"
     assert files == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
 
 
-def test_a_run_that_is_to_be_found_again_needs_a_folder():
-    with pytest.raises(InputError, match=r"^train_or_resume: the run needs a folder of its own: give run_dir"):
+def test_train_or_resume_without_run_dir_raises():
+    with pytest.raises(InputError, match=r"^train_or_resume: run_dir is None: give the folder of the run"):
         train_or_resume(TrainConfig(model="mlp"), progress=False)

@@ -1,4 +1,4 @@
-"""Run folders that were damaged, edited, linked elsewhere or taken away: every command says so in one line."""
+"""Run folders that are damaged, edited, symbolic links or removed: every command fails with one line."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def folder(finished, tmp_path):
 
 
 def edit(name, **changes):
-    """Change entries of a JSON file; None for one removes it."""
+    """Return a function that changes entries of a JSON file; REMOVED removes one."""
 
     def mutate(folder):
         content = json.loads((folder / name).read_text())
@@ -62,21 +62,24 @@ def edit(name, **changes):
 
 
 def write(name, content):
+    """Return a function that replaces a file."""
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def replace(name, by):
-    """Put something that is no file where a file is."""
+def replace(name, create):
+    """Return a function that replaces a file by something that is not a regular file."""
 
     def mutate(folder):
         path = folder / name
         path.unlink()
-        by(path)
+        create(path)
 
     return mutate
 
 
 def lines(change):
+    """Return a function that changes the lines of metrics.jsonl."""
+
     def mutate(folder):
         path = folder / "metrics.jsonl"
         path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
@@ -84,31 +87,31 @@ def lines(change):
     return mutate
 
 
-def without_memory(mutate):
-    """As in a run of an older version, whose snapshots do not hold config.json."""
+def without_saved_config(mutate):
+    """Return a function that mutates a run of an older version, whose snapshots do not include config.json."""
 
-    def both(folder):
+    def mutate_old_run(folder):
         mutate(folder)
-        for position in folder.glob("checkpoints/*/progress.json"):
-            content = json.loads(position.read_text())
+        for path in folder.glob("checkpoints/*/progress.json"):
+            content = json.loads(path.read_text())
             del content["extra"]
-            position.write_text(json.dumps(content))
-            sums = json.loads(position.with_name("manifest.json").read_text())
-            sums["progress.json"] = hashlib.sha256(position.read_bytes()).hexdigest()
-            position.with_name("manifest.json").write_text(json.dumps(sums))
+            path.write_text(json.dumps(content))
+            manifest = json.loads(path.with_name("manifest.json").read_text())
+            manifest["progress.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            path.with_name("manifest.json").write_text(json.dumps(manifest))
 
-    return both
+    return mutate_old_run
 
 
 DEEP = b"[" * 200_000 + b"]" * 200_000
 READERS = ("predict", "eval", "explain")
 ALL = (*READERS, "resume")
 
-# What is done to the folder, which commands refuse it, and what their line has.
+# Mutation of the folder, the commands that reject it, and a part of their message.
 CORRUPTIONS = {
     "config gone": (lambda f: (f / "config.json").unlink(), ALL, "is not a run folder: it has no config.json"),
     "config empty": (write("config.json", b""), ALL, "config.json is not JSON"),
-    "config half": (write("config.json", b'{"dataset": "dig'), ALL, "config.json is not JSON"),
+    "config partial": (write("config.json", b'{"dataset": "dig'), ALL, "config.json is not JSON"),
     "config zeroed": (write("config.json", bytes(900)), ALL, "config.json is not JSON"),
     "config no UTF-8": (write("config.json", b"\xff\xfe{}"), ALL, "config.json is not JSON"),
     "config nested": (write("config.json", DEEP), ALL, "config.json is "),
@@ -131,12 +134,12 @@ CORRUPTIONS = {
     ),
     "image_shape other": (edit("config.json", image_shape=[9, 9, 1]), ALL, "has image_shape=[9, 9, 1], but the"),
     "input_shape large, old": (
-        without_memory(edit("config.json", input_shape=[9000, 9000, 1])),
+        without_saved_config(edit("config.json", input_shape=[9000, 9000, 1])),
         READERS,
         "input_shape=[9000, 9000, 1], but mlp takes images [8, 8, 1] as [8, 8, 1]",
     ),
     "channels, old": (
-        without_memory(edit("config.json", input_shape=[8, 8, 5], image_shape=[8, 8, 5])),
+        without_saved_config(edit("config.json", input_shape=[8, 8, 5], image_shape=[8, 8, 5])),
         READERS,
         "is of another model: ",
     ),
@@ -148,16 +151,16 @@ CORRUPTIONS = {
         "Expected `str`, got `int` - at `$.class_names[0]`",
     ),
     "model other": (edit("config.json", model="small_cnn"), ALL, "has model='small_cnn', but the run was trained with"),
-    "model unknown, old": (without_memory(edit("config.json", model="lenet")), READERS, "unknown model 'lenet'"),
+    "model unknown, old": (without_saved_config(edit("config.json", model="lenet")), READERS, "unknown model 'lenet'"),
     "seeds huge": (edit("config.json", num_seeds=10**20), ALL, "at `$.num_seeds`"),
     "seeds other": (edit("config.json", num_seeds=3), ALL, "has num_seeds=3, but the run was trained with num_seeds=1"),
     "seeds a bool": (edit("config.json", num_seeds=True), ALL, "Expected `int`, got `bool` - at `$.num_seeds`"),
     "hashes other": (edit("config.json", data_sha256={"test images": "0"}), ALL, "has data_sha256={'test images':"),
-    "result half": (write("result.json", b"{"), ("explain", "finished"), "result.json is not JSON"),
-    "result {}": (write("result.json", b"{}"), ("explain", "finished"), "delete it, and --resume makes it again"),
+    "result partial": (write("result.json", b"{"), ("explain", "finished"), "result.json is not JSON"),
+    "result {}": (write("result.json", b"{}"), ("explain", "finished"), "delete it, and --resume writes it again"),
     "result lacks": (edit("result.json", device=REMOVED), ("explain", "finished"), "missing required field `device`"),
     "result beyond": (edit("result.json", test_accuracy=2), ("explain", "finished"), "Expected `float` <= 1.0"),
-    "result by half": (
+    "result without std": (
         edit("result.json", test_accuracy_per_seed=[0.5]),
         ("explain", "finished"),
         "no test_accuracy_std",
@@ -165,36 +168,36 @@ CORRUPTIONS = {
     "result nested": (write("result.json", DEEP), ("explain", "finished"), "result.json is "),
     "result gone": (lambda f: (f / "result.json").unlink(), ("explain",), "has no result.json: its training did not"),
     "metrics gone": (lambda f: (f / "metrics.jsonl").unlink(), ("explain",), "has no metrics.jsonl: delete "),
-    "metrics short": (lines(lambda all: all[:1]), ("explain",), "is damaged: it has 1 lines for 2 epochs"),
-    "metrics torn": (lines(lambda all: [all[0], all[1][:20]]), ("explain",), "line 2 of "),
-    "metrics twice": (lines(lambda all: [all[0], all[0]]), ("explain",), "is damaged: it is of epoch 1"),
-    "metrics lacks": (lines(lambda all: [all[0], '{"epoch": 2}\n']), ("explain",), "missing required field `loss`"),
-    "metrics text": (lines(lambda all: [all[0], all[1].replace(": ", ': "x')]), ("explain",), "line 2"),
+    "metrics short": (lines(lambda lines: lines[:1]), ("explain",), "is damaged: it has 1 lines for 2 epochs"),
+    "metrics torn": (lines(lambda lines: [lines[0], lines[1][:20]]), ("explain",), "line 2 of "),
+    "metrics twice": (lines(lambda lines: [lines[0], lines[0]]), ("explain",), "is damaged: it is of epoch 1"),
+    "metrics lacks": (lines(lambda lines: [lines[0], '{"epoch": 2}\n']), ("explain",), "missing required field `loss`"),
+    "metrics text": (lines(lambda lines: [lines[0], lines[1].replace(": ", ': "x')]), ("explain",), "line 2"),
     "newest gone": (
         lambda f: shutil.rmtree(f / "checkpoints" / "20"),
         READERS,
-        "holds another network than ",
+        "has other parameters than ",
     ),
     "newest renamed": (
         lambda f: (f / "checkpoints" / "10").rename(f / "checkpoints" / "99"),
         READERS,
-        "checkpoints/99 is that of step 10: give it that name again",
+        "checkpoints/99 is that of step 10: rename it back",
     ),
     "no checkpoint": (lambda f: shutil.rmtree(f / "checkpoints"), READERS, "has no checkpoint"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_damaged_run_is_refused_in_one_line_by_every_command(jaxconv, folder, digit, name):
+def test_damaged_run_fails_with_one_line(jaxconv, folder, digit, name):
     mutate, commands, message = CORRUPTIONS[name]
     mutate(folder)
     lines = {command: [command, folder] for command in READERS} | {"predict": ["predict", folder, digit]}
     for command in commands:
         if command == "resume":
             (folder / "result.json").unlink(missing_ok=True)
-        code, _, said = jaxconv(*lines.get(command, ["train", "--resume", folder]))
-        assert code == 2 and said.startswith("jaxconv: error: ") and said.count("\n") == 1, (command, said)
-        assert message in said and str(folder) in said, (command, said)
+        code, _, output = jaxconv(*lines.get(command, ["train", "--resume", folder]))
+        assert code == 2 and output.startswith("jaxconv: error: ") and output.count("\n") == 1, (command, output)
+        assert message in output and str(folder) in output, (command, output)
 
 
 @pytest.mark.parametrize(
@@ -216,31 +219,31 @@ def test_a_damaged_run_is_refused_in_one_line_by_every_command(jaxconv, folder, 
     ],
     ids=str,
 )
-def test_an_edited_config_is_not_gone_on_with(jaxconv, folder, change):
-    """Each of these would train another network, without a word."""
+def test_resume_edited_option_fails(jaxconv, folder, change):
+    """Each of these changes would silently train another network."""
     (folder / "result.json").unlink()
-    ((name, now),) = change.items()
-    then = json.loads((folder / "config.json").read_text())[name]
+    ((name, value),) = change.items()
+    original = json.loads((folder / "config.json").read_text())[name]
     edit("config.json", **change)(folder)
-    code, _, said = jaxconv("train", "--resume", folder)
-    assert code == 2 and said == (
-        f"jaxconv: error: {folder}/config.json has {name}={now!r}, but the run was trained with {name}={then!r}: "
-        "put that back\n"
+    code, _, output = jaxconv("train", "--resume", folder)
+    assert code == 2 and output == (
+        f"jaxconv: error: {folder}/config.json has {name}={value!r}, but the run was trained with {name}={original!r}: "
+        "restore the file\n"
     )
-    edit("config.json", **{name: then})(folder)
+    edit("config.json", **{name: original})(folder)
     assert jaxconv("train", "--resume", folder)[0] == 0
 
 
-def test_a_run_of_a_version_whose_snapshots_lack_the_config_is_read(jaxconv, folder, digit):
+def test_run_of_older_version_can_be_read(jaxconv, folder, digit):
     before = load_run(folder)
-    without_memory(edit("config.json", data_sha256=REMOVED, sha256="of its time"))(folder)
+    without_saved_config(edit("config.json", data_sha256=REMOVED, sha256="older version"))(folder)
     assert jaxconv("predict", folder, digit)[0] == 0
     after = load_run(folder)
     assert train.tree_sha256(after.params) == train.tree_sha256(before.params)
     assert not evaluate_run(after)["test_data_changed"]
     (folder / "result.json").unlink()
-    code, _, said = jaxconv("train", "--resume", folder)
-    assert code == 2 and "config.json has no data_sha256" in said
+    code, _, output = jaxconv("train", "--resume", folder)
+    assert code == 2 and "config.json has no data_sha256" in output
 
 
 FILES = (
@@ -254,8 +257,8 @@ FILES = (
 )
 
 
-def test_nothing_is_written_through_a_symbolic_link_in_a_run(jaxconv, folder, tmp_path):
-    """A stranger's run: each of its files is a link, and so are the names that a writer may use beside it."""
+def test_symbolic_links_in_a_run_are_replaced(jaxconv, folder, tmp_path):
+    """Every file of the run is a symbolic link, and so are the names of possible temporary files."""
     (folder / "result.json").unlink()
     shutil.copytree(folder, tmp_path / "plain")
     outside = tmp_path / "outside"
@@ -275,7 +278,7 @@ def test_nothing_is_written_through_a_symbolic_link_in_a_run(jaxconv, folder, tm
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "baseline", ".lock"])
-def test_a_folder_of_a_run_that_is_a_link_is_not_written_into(jaxconv, folder, tmp_path, name):
+def test_linked_subfolder_fails(jaxconv, folder, tmp_path, name):
     (folder / "result.json").unlink()
     outside = tmp_path / "outside"
     if name == "checkpoints":
@@ -287,46 +290,46 @@ def test_a_folder_of_a_run_that_is_a_link_is_not_written_into(jaxconv, folder, t
         outside.mkdir()
     (folder / name).symlink_to(outside)
     before = sorted(outside.rglob("*"))
-    code, _, said = jaxconv("train", "--resume", folder, *(["--tensorboard"] if name == "tensorboard" else []))
-    assert code == 2 and f"{folder}/{name} is a symbolic link" in said and said.count("\n") == 1
+    code, _, output = jaxconv("train", "--resume", folder, *(["--tensorboard"] if name == "tensorboard" else []))
+    assert code == 2 and f"{folder}/{name} is a symbolic link" in output and output.count("\n") == 1
     assert sorted(outside.rglob("*")) == before and (outside.is_dir() or outside.read_text() == "precious")
 
 
-def test_a_page_is_not_written_through_a_link(jaxconv, folder, tmp_path):
+def test_explain_linked_output_folder_fails(jaxconv, folder, tmp_path):
     (tmp_path / "outside").mkdir()
     (folder / "explain").symlink_to(tmp_path / "outside")
-    code, _, said = jaxconv("explain", folder)
-    assert code == 2 and f"{folder}/explain is a symbolic link" in said and not list((tmp_path / "outside").iterdir())
+    code, _, output = jaxconv("explain", folder)
+    assert code == 2 and f"{folder}/explain is a symbolic link" in output and not list((tmp_path / "outside").iterdir())
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced", "moved"])
-def test_a_run_folder_that_is_taken_away_ends_its_training(jaxconv, monkeypatch, tmp_path, how):
-    folder, really, saves = tmp_path / "run", train.save_checkpoint, []
+@pytest.mark.parametrize("change", ["removed", "replaced", "moved"])
+def test_training_stops_if_its_folder_is_gone(jaxconv, monkeypatch, tmp_path, change):
+    folder, save_checkpoint, saves = tmp_path / "run", train.save_checkpoint, []
 
-    def save(where, snapshot, *, max_to_keep):
-        really(where, snapshot, max_to_keep=max_to_keep)
-        saves.append(where)
-        if how == "removed":
+    def save(checkpoints, snapshot, *, max_to_keep):
+        save_checkpoint(checkpoints, snapshot, max_to_keep=max_to_keep)
+        saves.append(checkpoints)
+        if change == "removed":
             shutil.rmtree(folder)
         else:
             folder.rename(tmp_path / "elsewhere")
-        if how == "replaced":
+        if change == "replaced":
             shutil.copytree(tmp_path / "elsewhere", folder)
             (folder / ".lock.json").write_text('{"host": "another", "process": 1, "since": "now"}')
 
     monkeypatch.setattr(train, "save_checkpoint", save)
-    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
+    code, out, output = jaxconv("train", "--model", "mlp", "--epochs", 3, "--batch-size", 128, "--run-dir", folder)
     assert code == 2 and "saved in" not in out and len(saves) == 1
-    assert f"the run folder {folder} was removed, moved or replaced while it was trained in" in said
-    assert (folder / "metrics.jsonl").exists() == (how == "replaced")
-    if how == "replaced":
-        assert not (folder / "metrics.jsonl").read_text()  # nothing is written into another's run
-    if how == "moved":
-        monkeypatch.setattr(train, "save_checkpoint", really)
+    assert f"the run folder {folder} was removed, moved or replaced during training" in output
+    assert (folder / "metrics.jsonl").exists() == (change == "replaced")
+    if change == "replaced":
+        assert not (folder / "metrics.jsonl").read_text()  # nothing is written into the other run
+    if change == "moved":
+        monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)
         assert jaxconv("train", "--resume", tmp_path / "elsewhere")[0] == 0
 
 
-def test_a_folder_removed_in_the_last_epoch_is_said(jaxconv, monkeypatch, tmp_path):
+def test_folder_removed_in_the_last_epoch_fails(jaxconv, monkeypatch, tmp_path):
     folder, append = tmp_path / "run", files.append_jsonl
 
     def remove(path, record):
@@ -335,12 +338,12 @@ def test_a_folder_removed_in_the_last_epoch_is_said(jaxconv, monkeypatch, tmp_pa
             shutil.rmtree(folder)
 
     monkeypatch.setattr(runner, "append_jsonl", remove)
-    code, out, said = jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--run-dir", folder)
-    assert code == 2 and "saved in" not in out and f"the run folder {folder} was removed" in said
+    code, out, output = jaxconv("train", "--model", "mlp", "--epochs", 2, "--batch-size", 128, "--run-dir", folder)
+    assert code == 2 and "saved in" not in out and f"the run folder {folder} was removed" in output
     assert not folder.exists()
 
 
-def test_lines_that_were_lost_meanwhile_are_in_the_finished_run(monkeypatch, tmp_path, jaxconv):
+def test_finished_run_restores_lost_metrics_lines(monkeypatch, tmp_path, jaxconv):
     folder, append = tmp_path / "run", files.append_jsonl
 
     def lose(path, record):
@@ -353,21 +356,22 @@ def test_lines_that_were_lost_meanwhile_are_in_the_finished_run(monkeypatch, tmp
 
 
 def images_file(path, change=None):
-    """1,000 random training images, of which the ones that a sample would not show can be changed."""
+    """Write 1,000 random training images; ``change`` flips one bit, also outside of the hashed sample."""
     rng = np.random.default_rng(0)
-    parts = {f"x_{part}": rng.integers(0, 256, (count, 6, 6, 1), np.uint8) for part, count in COUNTS.items()}
-    parts |= {f"y_{part}": np.arange(count) % 3 for part, count in COUNTS.items()}
+    arrays = {f"x_{split}": rng.integers(0, 256, (count, 6, 6, 1), np.uint8) for split, count in COUNTS.items()}
+    arrays |= {f"y_{split}": np.arange(count) % 3 for split, count in COUNTS.items()}
     if change:
         name, index = change
-        parts[name][index] ^= 1
-    np.savez(path, **parts)
+        arrays[name][index] ^= 1
+    np.savez(path, **arrays)
 
 
 COUNTS = {"train": 1000, "val": 60, "test": 60}
 
 
 @pytest.fixture
-def of_file(tmp_path):
+def npz_run(tmp_path):
+    """Run folder of a training on an npz file."""
     images_file(tmp_path / "data.npz")
     config = TrainConfig(f"npz:{tmp_path / 'data.npz'}", **OPTIONS | {"epochs": 1}, run_dir=tmp_path / "npz_run")
     return run_training(config, progress=False)[0]
@@ -382,62 +386,62 @@ def of_file(tmp_path):
         (("y_train", 3), "training labels"),
     ],
 )
-def test_one_bit_of_the_data_is_seen(jaxconv, of_file, tmp_path, change, part):
-    (of_file / "result.json").unlink()
+def test_one_changed_bit_of_the_data_is_detected(jaxconv, npz_run, tmp_path, change, part):
+    (npz_run / "result.json").unlink()
     images_file(tmp_path / "data.npz", change)
-    code, _, said = jaxconv("train", "--resume", of_file)
-    assert code == 2 and said.startswith(f"jaxconv: error: {of_file} began with data whose ") and part in said
-    assert said.endswith(" were others: start a new run\n")
-    code, _, said = jaxconv("eval", of_file)
-    warned = said == (
-        "jaxconv: warning: the test images are not those that the run was tested on at its training, so its scores may "
-        "be others\n"
+    code, _, output = jaxconv("train", "--resume", npz_run)
+    assert code == 2 and output.startswith(f"jaxconv: error: the data of {npz_run} has changed: ") and part in output
+    assert output.endswith(": start a new run\n")
+    code, _, output = jaxconv("eval", npz_run)
+    warned = output == (
+        "jaxconv: warning: the test images differ from those of the training run, so scores may differ\n"
     )
-    assert code == 0 and warned == (part == "test images") and (warned or not said)
-    assert json.loads((of_file / "evaluation.json").read_text())["test_data_changed"] == warned
+    assert code == 0 and warned == (part == "test images") and (warned or not output)
+    assert json.loads((npz_run / "evaluation.json").read_text())["test_data_changed"] == warned
 
 
-def test_data_of_another_shape_are_refused(jaxconv, of_file, tmp_path):
+def test_eval_data_of_another_shape_fails(jaxconv, npz_run, tmp_path):
     np.savez(tmp_path / "data.npz", x_train=np.ones((90, 6, 6, 3), np.uint8), y_train=np.arange(90) % 3,
              x_test=np.ones((60, 6, 6, 3), np.uint8), y_test=np.arange(60) % 3)  # fmt: skip
-    code, _, said = jaxconv("eval", of_file)
-    assert code == 2 and "config.json has image_shape=[6, 6, 1], but the images of npz:" in said
+    code, _, output = jaxconv("eval", npz_run)
+    assert code == 2 and "config.json has image_shape=[6, 6, 1], but the images of npz:" in output
 
 
 @pytest.fixture
 def streamed(tmp_path):
-    rng, pictures = np.random.default_rng(0), tmp_path / "pictures"
+    """Run folder of a training on streamed image files, without its result, and the folder of the images."""
+    rng, images = np.random.default_rng(0), tmp_path / "images"
     for i in range(400):
-        path = pictures / "ab"[i % 2] / f"{i}.png"
+        path = images / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).save(path, compress_level=0)  # all of one size
     config = TrainConfig(
-        f"folder:{pictures}", **OPTIONS | {"epochs": 1, "batch_size": 64}, streaming=True, run_dir=tmp_path / "run"
+        f"folder:{images}", **OPTIONS | {"epochs": 1, "batch_size": 64}, streaming=True, run_dir=tmp_path / "run"
     )
     folder, _ = run_training(config, progress=False)
     (folder / "result.json").unlink()
-    return folder, pictures
+    return folder, images
 
 
-def test_streamed_pictures_that_changed_are_seen(jaxconv, streamed):
-    folder, pictures = streamed
+def test_changed_streamed_images_are_detected(jaxconv, streamed):
+    folder, images = streamed
     parts = json.loads((folder / "config.json").read_text())["data_sha256"]
     assert set(parts) == {
         "training files", "training file times", "training labels", "sample of the training images",
         "validation images", "test images",
     }  # fmt: skip
-    raw = data.load(f"folder:{pictures}", streaming=True).train
-    taken = set(np.linspace(0, len(raw) - 1, 256).astype(int).tolist())
-    path = pictures / raw.items[next(i for i in range(len(raw)) if i not in taken)]
+    lazy = data.load(f"folder:{images}", streaming=True).train
+    sample = set(np.linspace(0, len(lazy) - 1, 256).astype(int).tolist())
+    path = images / lazy.items[next(i for i in range(len(lazy)) if i not in sample)]
     os.utime(path, (1, 1))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         resume_training(folder, progress=False)
-    assert len(told) == 1 and "training files were changed or copied after" in str(told[0].message)
+    assert len(warned) == 1 and "modification times of the training files have changed since" in str(warned[0].message)
     (folder / "result.json").unlink()
     Image.fromarray(np.zeros((6, 6), np.uint8)).save(path)
-    code, _, said = jaxconv("train", "--resume", folder)
-    assert code == 2 and "began with data whose training files were others" in said
+    code, _, output = jaxconv("train", "--resume", folder)
+    assert code == 2 and f"the data of {folder} has changed: training files: start" in output
 
 
 HOLD = """
@@ -452,7 +456,7 @@ with lock_run(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(folder):
-    """Another process, which has the run folder's lock."""
+    """Another process that holds the lock of the run folder."""
     (folder / "result.json").unlink()
     process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -461,31 +465,31 @@ def holder(folder):
     process.communicate()
 
 
-def test_a_second_writer_is_told_who_the_first_is(jaxconv, folder, digit, holder):
-    who = f"process {holder.pid} on {socket.gethostname()}, since {time.strftime('%Y-')}"
-    for _ in range(2):  # asking does not make the answer go away
-        code, _, said = jaxconv("train", "--resume", folder)
-        assert code == 2 and said.startswith(f"jaxconv: error: {folder} is being trained in by {who}")
-        assert said.endswith(": wait until it has ended, or stop it\n")
-    assert jaxconv("predict", folder, digit)[0] == jaxconv("eval", folder)[0] == 0  # whoever reads takes no lock
+def test_locked_run_names_the_lock_owner(jaxconv, folder, digit, holder):
+    owner = f"process {holder.pid} on {socket.gethostname()}, since {time.strftime('%Y-')}"
+    for _ in range(2):  # a failed attempt does not release the lock
+        code, _, output = jaxconv("train", "--resume", folder)
+        assert code == 2 and output.startswith(f"jaxconv: error: {folder} is locked by {owner}")
+        assert output.endswith(": wait until it ends, or stop it\n")
+    assert jaxconv("predict", folder, digit)[0] == jaxconv("eval", folder)[0] == 0  # reading takes no lock
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_the_lock_of_a_dead_process_is_taken_over(jaxconv, folder, holder, sent):
+def test_lock_of_dead_process_is_released(jaxconv, folder, holder, sent):
     holder.send_signal(sent)
     holder.wait(60)
     assert jaxconv("train", "--resume", folder)[0] == 0
     assert (folder / "result.json").exists() and not (folder / ".lock.json").exists()
 
 
-def test_two_new_runs_in_one_folder_are_one(tmp_path):
-    """The second is refused, and what the first has written stays."""
+def test_second_run_in_one_folder_fails(tmp_path):
+    """The second run fails and does not change the files of the first."""
     folder = tmp_path / "run"
     folder.mkdir()
     process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"is being trained in by process {process.pid} on "):
+        with pytest.raises(InputError, match=f"is locked by process {process.pid} on "):
             run_training(TrainConfig(**OPTIONS, run_dir=folder), progress=False)
         assert sorted(path.name for path in folder.iterdir()) == [".lock", ".lock.json"]
     finally:
@@ -494,7 +498,7 @@ def test_two_new_runs_in_one_folder_are_one(tmp_path):
     assert run_training(TrainConfig(**OPTIONS, run_dir=folder), progress=False)[0] == folder
 
 
-def test_a_lock_is_given_back_after_an_error(folder):
+def test_lock_is_released_after_an_error(folder):
     with pytest.raises(RuntimeError), lock_run(folder):
         raise RuntimeError
     with lock_run(folder) as lock:
@@ -502,20 +506,20 @@ def test_a_lock_is_given_back_after_an_error(folder):
     assert not (folder / ".lock.json").exists()
 
 
-def test_a_file_system_without_locks_is_told_of(folder, monkeypatch):
+def test_file_system_without_locks_warns(folder, monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", lambda lock: (_ for _ in ()).throw(OSError(95, "not supported")))
     with (
-        pytest.warns(UserWarning, match="has no locks: see that only one process trains in it"),
+        pytest.warns(UserWarning, match="has no locks: make sure that only one process writes it"),
         lock_run(folder) as lock,
     ):
         lock.check()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_run_that_cannot_be_written_can_be_read(jaxconv, folder, digit):
+def test_read_only_run_can_be_read(jaxconv, folder, digit):
     folder.chmod(0o555)
     try:
         assert jaxconv("predict", folder, digit)[0] == 0
-        assert jaxconv("train", "--resume", folder)[0] == 0  # finished: it is read
+        assert jaxconv("train", "--resume", folder)[0] == 0  # finished runs are only read
     finally:
         folder.chmod(0o755)

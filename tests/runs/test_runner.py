@@ -1,4 +1,4 @@
-"""The main job from end to end: train, a whole run folder, and using it again."""
+"""Training runs from end to end: training, the run folder, evaluation and prediction."""
 
 import hashlib
 import json
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.usefixtures("promoting")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Eight epochs on the real digits; every test below looks at what it left."""
+    """Run of eight epochs on the digits, shared by the tests of this module."""
     config = TrainConfig(epochs=8, runs_dir=tmp_path_factory.mktemp("runs"))
     return run_training(config, progress=False)
 
 
-def test_it_learns_to_read(run):
+def test_run_reaches_96_percent_on_digits(run):
     _, result = run
     assert result["test_accuracy"] >= 0.96 and result["num_test_examples"] == 360
 
 
-def test_the_run_folder_is_whole(run):
+def test_run_folder_is_complete(run):
     folder, result = run
     assert folder.name.startswith("digits-small_cnn-")
     names = {path.name for path in folder.iterdir()} - {".lock"}
@@ -74,31 +74,33 @@ def test_the_run_folder_is_whole(run):
     assert train.all_steps(folder / "checkpoints") == [280, 320]
     report = json.loads((folder / "classification_report.json").read_text())
     assert sum(map(sum, report["confusion_matrix"])) == 360 and report["accuracy"] == result["test_accuracy"]
-    assert result["params_sha256"] == by_path_order(load_run(folder).params)
+    assert result["params_sha256"] == params_sha256(load_run(folder).params)
 
 
-def by_path_order(params):
-    """The hash as anyone could take it from outside: every array's bytes, in the order of their paths."""
-    arrays = {f"{layer}/{name}": np.asarray(array) for layer, part in params.items() for name, array in part.items()}
+def params_sha256(params):
+    """Return the SHA-256 of the bytes of all arrays, in the order of their paths."""
+    arrays = {
+        f"{layer}/{name}": np.asarray(array) for layer, arrays in params.items() for name, array in arrays.items()
+    }
     return hashlib.sha256(b"".join(arrays[path].tobytes() for path in sorted(arrays))).hexdigest()
 
 
-def test_the_pictures_show_something(run):
+def test_figures_are_not_empty(run):
     folder, result = run
     for name in ("training_curves.png", "misclassified.png", "confusion_matrix.png"):
         pixels = np.asarray(Image.open(folder / name).convert("L"))
         assert min(pixels.shape) > 150 and pixels.std() > 10
-    wrong = round((1 - result["test_accuracy"]) * 360)
+    num_misclassified = round((1 - result["test_accuracy"]) * 360)
     loaded = load_run(folder)
     digits = data.load("digits").test
     from jaxconv import plot, train
 
     probabilities = train.predict(loaded.model, loaded.params, loaded.state, digits.images)
     figure = plot.misclassified(*digits, probabilities, loaded.config["class_names"])
-    assert sum(bool(axes.images) for axes in figure.axes) == wrong > 0
+    assert sum(bool(axes.images) for axes in figure.axes) == num_misclassified > 0
 
 
-def test_evaluating_the_run_gives_its_accuracy_again(run):
+def test_evaluate_run_matches_result(run):
     folder, result = run
     scored = runs.evaluate_run(load_run(folder))
     assert scored["accuracy"] == result["test_accuracy"]
@@ -106,7 +108,7 @@ def test_evaluating_the_run_gives_its_accuracy_again(run):
 
 
 @pytest.mark.filterwarnings("ignore:.*the best epoch is chosen on 4 validation images")
-def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
+def test_evaluate_run_does_not_read_training_images(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(40):
         path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
@@ -114,13 +116,13 @@ def test_evaluating_does_not_read_what_was_trained_on(tmp_path, monkeypatch):
         Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(path)
     config = TrainConfig(f"folder:{tmp_path / 'pictures'}", "mlp", epochs=1, batch_size=8, run_dir=tmp_path / "run")
     folder, _ = run_training(config, progress=False)
-    read, whole = [], data.LazySplit.to_memory
-    monkeypatch.setattr(data.LazySplit, "to_memory", lambda split, title: read.append(title) or whole(split, title))
+    read, to_memory = [], data.LazySplit.to_memory
+    monkeypatch.setattr(data.LazySplit, "to_memory", lambda split, title: read.append(title) or to_memory(split, title))
     assert runs.evaluate_run(load_run(folder))["num_examples"] == 4
     assert [title.split()[-1] for title in read] == ["validation", "test"]
 
 
-def test_predicting_files_is_predicting_pixels(run, tmp_path):
+def test_predict_files_matches_predict(run, tmp_path):
     folder, _ = run
     loaded = load_run(folder)
     images = data.load("digits").test.images[:3]
@@ -130,14 +132,14 @@ def test_predicting_files_is_predicting_pixels(run, tmp_path):
     Image.fromarray(images[2, :, :, 0]).resize((64, 64), Image.Resampling.NEAREST).save(paths[2])
     from jaxconv import train
 
-    wanted = train.predict(loaded.model, loaded.params, loaded.state, images)
-    np.testing.assert_allclose(predict_files(loaded, paths[:1])[0], wanted[0], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(predict_files(loaded, paths[1:2], invert=True)[0], wanted[1], rtol=1e-4, atol=1e-6)
-    assert predict_files(loaded, paths[2:])[0].argmax() == wanted[2].argmax()
+    expected = train.predict(loaded.model, loaded.params, loaded.state, images)
+    np.testing.assert_allclose(predict_files(loaded, paths[:1])[0], expected[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(predict_files(loaded, paths[1:2], invert=True)[0], expected[1], rtol=1e-4, atol=1e-6)
+    assert predict_files(loaded, paths[2:])[0].argmax() == expected[2].argmax()
 
 
-def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
-    """The same digit as 16 bits, as ink on nothing, lying on its side with a note to turn it: the same answer."""
+def test_predict_files_image_modes_agree(run, tmp_path):
+    """A digit has one prediction in 16 bits, as a palette, rotated with an EXIF tag, and on transparency."""
     loaded = load_run(run[0])
     digit = data.load("digits").test.images[0, :, :, 0]
     image = Image.fromarray(digit)
@@ -145,15 +147,15 @@ def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
     Image.fromarray(digit.astype(np.uint16) * 257).save(tmp_path / "16 bits.png")
     image.convert("P").save(tmp_path / "palette.png")
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn it a quarter to the right to see it upright
-    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "on its side.png", exif=exif)
-    wanted = predict_files(loaded, [tmp_path / "plain.png"])[0]
-    for name in ("16 bits", "palette", "on its side"):
-        got = predict_files(loaded, [tmp_path / f"{name}.png"])[0]
-        np.testing.assert_allclose(got, wanted, atol=1e-5, err_msg=name)
+    exif[0x0112] = 6  # rotate by 90° clockwise to display
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "rotated.png", exif=exif)
+    expected = predict_files(loaded, [tmp_path / "plain.png"])[0]
+    for name in ("16 bits", "palette", "rotated"):
+        actual = predict_files(loaded, [tmp_path / f"{name}.png"])[0]
+        np.testing.assert_allclose(actual, expected, atol=1e-5, err_msg=name)
 
-    Image.merge("LA", (Image.new("L", (8, 8), 0), image)).save(tmp_path / "ink.png")  # black where the digit is
-    np.testing.assert_allclose(predict_files(loaded, [tmp_path / "ink.png"], invert=True)[0], wanted, atol=2e-2)
+    Image.merge("LA", (Image.new("L", (8, 8), 0), image)).save(tmp_path / "alpha.png")  # black, with the digit as alpha
+    np.testing.assert_allclose(predict_files(loaded, [tmp_path / "alpha.png"], invert=True)[0], expected, atol=2e-2)
 
     Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "nothing.png")
     with pytest.raises(InputError, match=r"nothing.png is blank: every pixel is 255"):
@@ -174,7 +176,7 @@ def test_images_of_every_kind_are_read_as_they_look(run, tmp_path):
         ({"model": "lenet"}, r"unknown model 'lenet'"),
     ],
 )
-def test_a_config_that_was_tampered_with_is_refused(run, tmp_path, change, message):
+def test_load_run_edited_config_raises(run, tmp_path, change, message):
     config = json.loads((run[0] / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(InputError, match=message):
@@ -182,13 +184,13 @@ def test_a_config_that_was_tampered_with_is_refused(run, tmp_path, change, messa
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]"])
-def test_a_config_that_is_none_is_refused(tmp_path, content):
+def test_load_run_invalid_json_raises(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=r"config\.json is (not JSON|damaged)"):
         load_run(tmp_path)
 
 
-def test_models_that_want_more_pixels_get_them(tmp_path):
+def test_small_images_are_upscaled_to_the_model(tmp_path):
     folder, _ = run_training(TrainConfig(model="lenet5", epochs=1, batch_size=512, runs_dir=tmp_path), progress=False)
     config = json.loads((folder / "config.json").read_text())
     assert config["image_shape"] == [8, 8, 1] and config["input_shape"] == [32, 32, 1]
@@ -200,24 +202,22 @@ def test_models_that_want_more_pixels_get_them(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"batch_size": 5000}, {"optimizer": "adm"}, {"model": "lenet"}, {"dataset": "digit"}, {"epochs": 0}]
 )
-def test_bad_input_leaves_nothing_behind(tmp_path, change):
+def test_invalid_config_leaves_no_folder(tmp_path, change):
     with pytest.raises(InputError):
         run_training(TrainConfig(runs_dir=tmp_path / "runs", **change), progress=False)
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
-    """A run that fails before its first checkpoint removes its folder: it must not be anybody else's."""
+def test_run_dir_with_other_files_is_not_changed(tmp_path):
+    """A run that fails before its first checkpoint removes only a folder that it created."""
     (tmp_path / "thesis.txt").write_text("years of work")
-    config = TrainConfig(model="mlp", batch_size=5000, run_dir=tmp_path)  # more than there are images
-    with pytest.raises(
-        InputError, match=r"is a folder with other things in it: give --run-dir one that is new or empty"
-    ):
+    config = TrainConfig(model="mlp", batch_size=5000, run_dir=tmp_path)  # larger than the dataset
+    with pytest.raises(InputError, match=r"is not empty: give --run-dir a new or empty folder"):
         run_training(config, progress=False)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
+def test_diverged_run_keeps_its_checkpoints(tmp_path, monkeypatch):
     rate = optax.piecewise_constant_schedule(0.01, {2 * 40: 1e38})  # from the third epoch on
     monkeypatch.setattr(train, "make_optimizer", lambda *_, **__: optax.sgd(rate))
     with pytest.raises(
@@ -230,15 +230,15 @@ def test_a_run_that_diverges_keeps_what_it_had(tmp_path, monkeypatch):
     assert runs.evaluate_run(load_run(folder))["accuracy"] > 0.1
 
 
-def test_two_runs_in_one_second_have_two_folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "strftime", lambda form: "20260101-000000")
+def test_runs_in_one_second_have_separate_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda format: "20260101-000000")
     config = TrainConfig(runs_dir=tmp_path)
     folders = [create_run_folder(config).name for _ in range(3)]
     assert folders == [f"digits-small_cnn-20260101-000000{n}" for n in ("", "-2", "-3")]
 
 
-def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tmp_path, monkeypatch):
-    """An autoencoder by its registered name, from the training to what is written and what is refused."""
+def test_reconstruction_run_has_its_metrics_and_figures(tmp_path, monkeypatch):
+    """An autoencoder, registered by name: its training, its run folder, and its errors."""
     monkeypatch.setattr(models.registry, "_SPECS", dict(models.registry._SPECS))
     models.register_model("autoencoder", input_shape=(8, 8, 1))(lambda num_classes: serial(Conv(1, 1)))
     options = {"model": "autoencoder", "task": "reconstruction", "monitor": "val_loss", "epochs": 2, "batch_size": 256}
@@ -255,8 +255,8 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
     assert resume_training(folder)[1]["test_mae"] == result["test_mae"]
     run = load_run(folder)
     images = data.load("digits").test.images
-    numbers = train.evaluate(run.model, run.params, run.state, *data.load("digits").test, task=train.Reconstruction())
-    assert numbers["mae"] == pytest.approx(result["test_mae"], rel=1e-5)
+    scores = train.evaluate(run.model, run.params, run.state, *data.load("digits").test, task=train.Reconstruction())
+    assert scores["mae"] == pytest.approx(result["test_mae"], rel=1e-5)
     with pytest.raises(InputError, match=r"was trained with task='reconstruction': only a classification can be"):
         run.predict(images)
 
@@ -268,11 +268,11 @@ def test_a_run_of_another_task_has_its_own_numbers_and_no_pictures_of_classes(tm
         ({"task": "regression"}, r"early stopping: unknown monitor 'val_accuracy'.*val_loss, val_mae, loss, mae"),
         (
             {"task": "regression", "monitor": "val_mae", "baseline_model": "mlp"},
-            r"train: baseline_model compares accuracies",
+            r"train: baseline_model requires task='classification'",
         ),
         ({"task": "multilabel", "label_smoothing": 0.1}, r"label_smoothing is for Classification, not MultiLabel"),
     ],
 )
-def test_a_task_that_cannot_work_is_refused(options, message):
+def test_config_invalid_task_raises(options, message):
     with pytest.raises(InputError, match=message):
         TrainConfig(**options).validate()

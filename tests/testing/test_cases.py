@@ -1,4 +1,4 @@
-"""Ready-made comparisons: every op in all the ways that the library has, and whole networks."""
+"""Comparison cases: every op in all of its implementations, layers and whole models."""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ SHAPES |= {"dense": (5, 4), "softmax_cross_entropy": (5, 4)}
 
 
 @pytest.mark.parametrize("op", OP_CASES)
-def test_every_contest_agrees(x64, op):
+def test_op_cases_agree(x64, op):
     groups = 2 if op in ("conv", "conv_transpose", "group_norm") else 1
-    ready = make_op_case(op, SHAPES.get(op, (2, 3, 2, 4)), features=6, kernel_size=(3, 2), groups=groups)
-    assert "manual" in ready.functions and len(ready.names) == len(ready.args)
-    found = compare_all(ready.functions, *ready.args, names=ready.names)
-    assert found.ok and max(row.max_rel_error for row in found.rows) <= 1e-12
-    assert check_grads(next(iter(ready.functions.values())), *ready.args, names=ready.names, num_entries=8).ok
+    case = make_op_case(op, SHAPES.get(op, (2, 3, 2, 4)), features=6, kernel_size=(3, 2), groups=groups)
+    assert "manual" in case.functions and len(case.names) == len(case.args)
+    comparison = compare_all(case.functions, *case.args, names=case.names)
+    assert comparison.ok and max(row.max_rel_error for row in comparison.rows) <= 1e-12
+    assert check_grads(next(iter(case.functions.values())), *case.args, names=case.names, num_entries=8).ok
 
 
 @pytest.mark.parametrize(
@@ -34,54 +34,54 @@ def test_every_contest_agrees(x64, op):
         ("group_norm", {"groups": 2}),
     ],
 )
-def test_what_is_asked_for_is_what_is_compared(x64, op, options):
-    ready = make_op_case(op, (1, 5, 4, 2), features=2, kernel_size=2, **options)
-    x, *parameters = ready.args
-    renamed = {"num_groups": options["groups"]} if op == "group_norm" else options
-    wanted = getattr(ops, op)(x, *parameters or [2], **renamed)
-    for function in ready.functions.values():
-        np.testing.assert_allclose(jax.jit(function)(*ready.args), wanted, rtol=1e-12, atol=1e-12)
-    some = {name: ready.functions[name] for name in list(ready.functions)[:2]} | {"manual": ready.functions["manual"]}
-    assert compare_all(some, *ready.args).ok
+def test_op_case_options_reach_the_op(x64, op, options):
+    case = make_op_case(op, (1, 5, 4, 2), features=2, kernel_size=2, **options)
+    x, *parameters = case.args
+    op_options = {"num_groups": options["groups"]} if op == "group_norm" else options
+    expected = getattr(ops, op)(x, *parameters or [2], **op_options)
+    for function in case.functions.values():
+        np.testing.assert_allclose(jax.jit(function)(*case.args), expected, rtol=1e-12, atol=1e-12)
+    names = [*list(case.functions)[:2], "manual"]
+    assert compare_all({name: case.functions[name] for name in names}, *case.args).ok
 
 
 @pytest.mark.parametrize("op", ["relu", "max_pool", "global_max_pool"])
-def test_contests_with_kinks(x64, op):
-    ready = make_op_case(op, (1, 6, 7, 2), kernel_size=2, kinks=True)
-    found = compare_all(ready.functions, *ready.args, names=ready.names)
-    assert found.ok and sum(row.kinks for row in found.rows) > 0
+def test_op_cases_with_kinks(x64, op):
+    case = make_op_case(op, (1, 6, 7, 2), kernel_size=2, kinks=True)
+    comparison = compare_all(case.functions, *case.args, names=case.names)
+    assert comparison.ok and sum(row.kinks for row in comparison.rows) > 0
 
 
-def test_float64_is_float64_whatever_jax_is_set_to():
+def test_cases_are_float64_without_x64_mode():
     assert all(arg.dtype == jnp.float64 for op in OP_CASES for arg in make_op_case(op).args)
     params, x = model_case("small_cnn", layer="conv1", batch_size=1).args
     assert {leaf.dtype for leaf in jax.tree.leaves([params, x])} == {jnp.dtype("float64")}
     assert not jax.config.jax_enable_x64
 
 
-def test_the_gradient_is_given_the_arguments_of_the_call_and_no_defaults(x64, rng):
+def test_custom_gradient_gets_only_passed_arguments(x64, rng):
     x, kernel, bias = (jnp.asarray(rng.normal(size=size)) for size in [(1, 4, 4, 1), (2, 2, 1, 2), (2,)])
-    two = with_custom_gradient(ops.conv, lambda x, kernel, dy: backward.conv(x, kernel, dy)[:2])
-    assert compare(ops.conv, two, x, kernel).ok
-    three = with_custom_gradient(ops.conv, lambda x, kernel, bias, dy: backward.conv(x, kernel, dy))
-    assert compare(ops.conv, three, x, kernel, bias).ok
-    assert [row.name for row in check_grads(two, x, kernel, num_entries=2).rows] == ["x", "kernel"]
+    without_bias = with_custom_gradient(ops.conv, lambda x, kernel, dy: backward.conv(x, kernel, dy)[:2])
+    assert compare(ops.conv, without_bias, x, kernel).ok
+    with_bias = with_custom_gradient(ops.conv, lambda x, kernel, bias, dy: backward.conv(x, kernel, dy))
+    assert compare(ops.conv, with_bias, x, kernel, bias).ok
+    assert [row.name for row in check_grads(without_bias, x, kernel, num_entries=2).rows] == ["x", "kernel"]
 
 
-def test_a_network_in_float32(rng):
-    """Measured against float64, in which it runs too: its images, which are no argument, have to go along."""
-    ready = model_case("small_cnn", batch_size=1, dtype=jnp.float32)
-    found = compare_all({"lax": ready.functions["lax"]}, *ready.args, names=ready.names)
-    assert found.ok and found.dtype == "float32" and 0 < found.rows[0].max_abs_error
+def test_model_case_in_float32_agrees(rng):
+    """The reference runs in float64, so the images, which are not an argument, are converted too."""
+    case = model_case("small_cnn", batch_size=1, dtype=jnp.float32)
+    comparison = compare_all({"lax": case.functions["lax"]}, *case.args, names=case.names)
+    assert comparison.ok and comparison.dtype == "float32" and 0 < comparison.rows[0].max_abs_error
 
 
 @pytest.mark.parametrize("layer", ["conv2", "max_pool1"])
-def test_a_layer_in_every_lowering(x64, layer):
-    ready = model_case("lenet5", layer=layer, batch_size=2)
-    assert ready.args[1].shape == {"conv2": (2, 14, 14, 6), "max_pool1": (2, 28, 28, 6)}[layer]
-    assert ("manual" in ready.functions) == (layer == "conv2")
-    chosen = {name: ready.functions[name] for name in ready.functions if name in ("lax", "im2col", "manual")}
-    assert compare_all(chosen, *ready.args, names=ready.names).ok
+def test_layer_case_agrees(x64, layer):
+    case = model_case("lenet5", layer=layer, batch_size=2)
+    assert case.args[1].shape == {"conv2": (2, 14, 14, 6), "max_pool1": (2, 28, 28, 6)}[layer]
+    assert ("manual" in case.functions) == (layer == "conv2")
+    chosen = {name: case.functions[name] for name in case.functions if name in ("lax", "im2col", "manual")}
+    assert compare_all(chosen, *case.args, names=case.names).ok
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,6 @@ def test_a_layer_in_every_lowering(x64, layer):
         (lambda: model_case("lenet5", batch_size=1.5), r"lenet5: batch_size=1.5 should be an int of at least 1"),
     ],
 )
-def test_bad_input_is_told_what_would_work(call, message):
+def test_invalid_case_arguments_raise(call, message):
     with pytest.raises(InputError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""The codemod of the redesign on a small project: imports, names, keywords, doctests and pages follow the tables."""
+"""Rename codemod on a small project: imports, names, keywords, doctests and pages."""
 
 import importlib
 from pathlib import Path
@@ -52,7 +52,7 @@ jaxconv.ops.checks.array		as_array
 
 @pytest.fixture
 def rename(tmp_path, monkeypatch):
-    """Modules of the codemod, and an index of the small project: with its moves, or with its names."""
+    """Return a factory of the index, and the modules ``source`` and ``pages`` of the codemod."""
     monkeypatch.syspath_prepend(str(TOOLS))
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def rename(tmp_path, monkeypatch):
     return index, source, pages
 
 
-def test_imports_and_attributes_follow_a_module(rename):
+def test_moved_module_updates_imports_and_attributes(rename):
     index, source, _ = rename
     before = "from jaxconv.ops import checks, max_pool\nfrom jaxconv.ops.pool import max_pool as largest\n"
     before += "\nchecks.array(1, 2)\n"
@@ -76,13 +76,13 @@ def test_imports_and_attributes_follow_a_module(rename):
     assert "from jaxconv.ops.pooling import max_pool as largest\n" in after and "checks.array(1, 2)" in after
 
 
-def test_part_of_a_module_is_imported_from_its_new_place(rename):
+def test_moved_function_is_imported_from_its_new_module(rename):
     index, source, _ = rename
     after = source.rename_source("from jaxconv.ops import checks\n\nchecks.widened(checks.LIMIT)\n", index(MOVES))
     assert "from jaxconv.ops import numerics\n" in after and "numerics.widened(checks.LIMIT)" in after
 
 
-def test_names_keywords_and_doctests_are_renamed_and_locals_are_not(rename):
+def test_rename_updates_keywords_and_doctests_but_not_locals(rename):
     index, source, _ = rename
     after = source.rename_source(FILES["jaxconv/ops/pool.py"], index(names=NAMES), "jaxconv.ops.pool")
     assert "def max_pool(x, window_shape, stride=None):" in after and "checks.as_array(x, window_shape)" in after
@@ -92,20 +92,20 @@ def test_names_keywords_and_doctests_are_renamed_and_locals_are_not(rename):
     assert source.rename_source(other, index(names=NAMES)) == other.replace("window=1", "window_shape=1")
 
 
-def test_definitions_are_renamed_with_their_uses(rename):
+def test_renamed_definition_updates_its_uses(rename):
     index, source, _ = rename
     after = source.rename_source(FILES["jaxconv/ops/checks.py"], index(names=NAMES), "jaxconv.ops.checks")
     assert "def as_array(x, name):" in after and "return as_array(x, 1)" in after
 
 
-def test_a_module_in_all_keeps_its_name(rename):
+def test_module_in_all_is_renamed_only_if_moved(rename):
     index, source, _ = rename
     text = 'from jaxconv.ops import checks, pool\n\n__all__ = ["checks", "pool"]\n'
     assert source.rename_source(text, index(names=NAMES), "jaxconv.ops") == text
     assert '__all__ = ["checks", "pooling"]' in source.rename_source(text, index(MOVES), "jaxconv.ops")
 
 
-def test_pages_have_their_examples_roles_and_files_renamed(rename):
+def test_pages_update_code_roles_and_links(rename):
     index, _, pages = rename
     page = "See `jaxconv.ops.pool.max_pool` in [it](jaxconv/ops/pool.py).\n\n"
     page += "```python\nfrom jaxconv.ops import pool\npool.max_pool(1, 2)\n```\n"

@@ -1,6 +1,6 @@
-"""Rename fields and methods where they are used: the types that mypy sees tell which class an attribute is of.
+"""Rename the uses of fields and methods, with the class of each attribute from the errors of mypy.
 
-python tools/rename/attributes.py          # after run.py --names, which renames them where they are defined
+python tools/rename/attributes.py          # after run.py --names, which renames their definitions
 """
 
 import re
@@ -19,7 +19,7 @@ KEYWORD = re.compile(r'Unexpected keyword argument "(?P<name>\w+)" for "\w+"(?: 
 
 
 def members() -> dict[str, dict[str, str]]:
-    """New names of fields and methods, by the old name, then by the class: its old and its new name."""
+    """Return the new names of fields and methods, by old name and class (old and new name of the class)."""
     rows = [row for row in read_table(HERE / "names.tsv") if not row["keyword"]]
     classes = {row["old"]: row["new"] for row in rows}
     new: dict[str, dict[str, str]] = defaultdict(dict)

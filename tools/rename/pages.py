@@ -1,4 +1,4 @@
-"""Rewrite what is not Python: pages in Markdown with their examples, notebooks, configurations."""
+"""Rename in Markdown pages and their examples, notebooks and configuration files."""
 
 import re
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Carry out the moves and renames of ``moves.tsv`` and ``names.tsv`` on this checkout.
+"""Apply the moves and renames of ``moves.tsv`` and ``names.tsv`` to this checkout.
 
 Examples:
-    python tools/rename/run.py --select jaxconv.ops --first     # give each module of a package its new file
-    python tools/rename/run.py --select jaxconv.ops             # then move what joins it
-    python tools/rename/run.py --names --select jaxconv.ops     # rename, which moves nothing
+    python tools/rename/run.py --select jaxconv.ops --first     # move each module of a package to its new file
+    python tools/rename/run.py --select jaxconv.ops             # then move the symbols that join it
+    python tools/rename/run.py --names --select jaxconv.ops     # rename without moving
 """
 
 import argparse
@@ -31,9 +31,9 @@ def git(*arguments: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--select", default="", help="start of the dotted paths whose rows are carried out")
-    parser.add_argument("--first", action="store_true", help="only the first source of a new module, whole")
-    parser.add_argument("--names", action="store_true", help="the rows of names.tsv in place of those of moves.tsv")
+    parser.add_argument("--select", default="", help="prefix of the dotted paths to process")
+    parser.add_argument("--first", action="store_true", help="move only the first source of each new module")
+    parser.add_argument("--names", action="store_true", help="apply names.tsv instead of moves.tsv")
     options = parser.parse_args()
     index = Index(ROOT, HERE / "moves.tsv", HERE / "names.tsv", options.select)
     if options.names:
@@ -57,13 +57,13 @@ def main() -> None:
 def renamed(index: Index, path: Path) -> str:
     text = (ROOT / path).read_text()
     words = index.words()
-    if words and not words.intersection(re.findall(r"\w+", text)):  # to read a file takes a moment
+    if words and not words.intersection(re.findall(r"\w+", text)):  # parsing is slow
         return text
     return rename_source(text, index, module_of(path) or "")
 
 
 def first_sources(index: Index) -> dict[Symbol, str]:
-    """The moves that give a module to a new file which is not there yet."""
+    """Return the moves of a module to a file that does not exist yet."""
     first: dict[str, Symbol] = {}
     for row in read_table(HERE / "moves.tsv"):
         symbol = Symbol(row["old"])
@@ -73,7 +73,7 @@ def first_sources(index: Index) -> dict[Symbol, str]:
 
 
 def write_modules(texts: dict[Path, str], index: Index) -> None:
-    """Write every file to its new place; statements of several modules join in the order of the table."""
+    """Write every file to its new path; statements of several modules are joined in the order of the table."""
     joined: dict[str, list[tuple[str, list[str], list[str]]]] = defaultdict(list)
     order = {symbol.module: k for k, symbol in enumerate(index.moves)}
     moving = sorted((p for p in texts if module_of(p) in order), key=lambda p: order[module_of(p) or ""])
@@ -106,11 +106,11 @@ def write_modules(texts: dict[Path, str], index: Index) -> None:
 
 
 def split_module(text: str, target_of, main: str) -> tuple[str, list[str], dict[str, list[str]]]:
-    """Docstring, import statements, and the other statements by the module that they go to."""
+    """Return the docstring, the imports, and the other statements by their new module."""
     tree, lines = ast.parse(text), text.split("\n")
     docstring, imports, bodies, end = "", [], defaultdict(list), 0
     for statement in tree.body:
-        segment = "\n".join(lines[end : statement.end_lineno])  # with the comments that stand before it
+        segment = "\n".join(lines[end : statement.end_lineno])  # with the comments above it
         if statement is tree.body[0] and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             docstring = segment
         elif isinstance(statement, ast.Import | ast.ImportFrom) or ast.unparse(statement).startswith(
@@ -125,7 +125,7 @@ def split_module(text: str, target_of, main: str) -> tuple[str, list[str], dict[
 
 
 def join_modules(target: str, parts: list[tuple[str, list[str], list[str]]]) -> str:
-    """One file: a docstring, all imports but those of itself, and the bodies; other docstrings become comments."""
+    """Return the text of one file; docstrings other than the first become comments."""
     docstring = next((part[0] for part in parts if part[0]), '"""To be written."""')
     imports = [line for part in parts for line in part[1] if f"from {target} import" not in line]
     bodies = []

@@ -1,4 +1,4 @@
-"""Rewrite imports, names and keywords in Python source, in doctests too."""
+"""Rename imports, names and keywords in Python source and its doctests."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def dotted(text: str, index: Index) -> str:
 
 
 class Rename(cst.CSTTransformer):
-    """Rewrite one module. ``module`` is its old dotted name, empty for a script; ``known`` are names from outside."""
+    """Rewrite one module. ``module`` is its old dotted name, empty for a script; ``known`` maps names from outside."""
 
     METADATA_DEPENDENCIES = (QualifiedNameProvider,)
 
@@ -32,10 +32,10 @@ class Rename(cst.CSTTransformer):
         self.annotating = False  # within an annotation
         self.exporting = False  # within the assignment of __all__
 
-    # Where a name comes from
+    # Qualified names
 
     def qualified(self, node: cst.CSTNode) -> str | None:
-        """Dotted path of an expression, or None if it is local, a builtin or of another library."""
+        """Return the dotted path of an expression, or None if it is local, a builtin or of another library."""
         names = list(self.get_metadata(QualifiedNameProvider, node, ()))
         if names:
             name = names[0]
@@ -87,7 +87,7 @@ class Rename(cst.CSTTransformer):
             tail = aliases[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
             names = [alias.with_changes(comma=cst.MaybeSentinel.DEFAULT) for alias in aliases[:-1]] + [tail]
             line = statement.with_changes(module=_parse(target), names=names)
-            if len(aliases) < len(statement.names):  # a part of the statement: its brackets are made anew
+            if len(aliases) < len(statement.names):  # only some of the names: drop the parentheses
                 line = line.with_changes(lpar=None, rpar=None)
             lines.append(
                 updated_node.with_changes(body=[line], leading_lines=[] if lines else updated_node.leading_lines)
@@ -158,7 +158,7 @@ class Rename(cst.CSTTransformer):
         return updated_node.with_changes(args=args)
 
     def _parameter(self, node: cst.Name) -> str | None:
-        """New name of a parameter, where the name is one of a function of this module."""
+        """Return the new name of a parameter of the enclosing function, or None."""
         for name in self.get_metadata(QualifiedNameProvider, node, ()):
             function, _, parameter = name.name.partition(".<locals>.")
             if name.source is QualifiedNameSource.LOCAL and parameter == node.value and self.module:
@@ -248,7 +248,7 @@ def rename_source(source: str, index: Index, module: str = "", known: Mapping[st
 
 
 def rename_examples(sources: list[str], index: Index, known: Mapping[str, str] | None = None) -> list[str]:
-    """Rewrite pieces of source that run one after the other: examples of a docstring, blocks of a page, cells."""
+    """Rewrite consecutive pieces of source: examples of a docstring, blocks of a page, cells of a notebook."""
     joined = "".join(f"{MARK}{k}\n{source.rstrip()}\n" for k, source in enumerate(sources))
     code = rename_source(joined, index, known=known)
     pieces = re.split(rf"^{MARK}(\d+)\n", code, flags=re.MULTILINE)
@@ -259,7 +259,7 @@ def rename_examples(sources: list[str], index: Index, known: Mapping[str, str] |
 
 
 def rename_doctest(text: str, index: Index, known: Mapping[str, str]) -> str:
-    """Rewrite the examples of a docstring; what is between them, and what they print, is left alone."""
+    """Rewrite the examples of a docstring; their output and the text between them stay unchanged."""
     examples = list(EXAMPLE.finditer(text))
     sources = [re.sub(r"^ *(>>>|\.\.\.) ?", "", match[0], flags=re.MULTILINE) for match in examples]
     try:
@@ -285,7 +285,7 @@ def _imports(line: cst.CSTNode) -> bool:
 
 
 def _chain(node: cst.CSTNode | None) -> str | None:
-    """Dotted text of names and attributes, or None for any other expression."""
+    """Return the dotted text of names and attributes, or None for any other expression."""
     match node:
         case cst.Name(value=value):
             return value

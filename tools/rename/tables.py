@@ -1,4 +1,4 @@
-"""The old and the new place of every name, read from ``moves.tsv`` and ``names.tsv``, and the code as it is now."""
+"""Index of the old and new location of every name, from ``moves.tsv``, ``names.tsv`` and the current code."""
 
 import ast
 import csv
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOTS = {"jaxconv": "", "common": "experiments", "benchmarks": ""}  # top-level packages, and the folder that each is in
+ROOTS = {"jaxconv": "", "common": "experiments", "benchmarks": ""}  # top-level packages and their parent folders
 
 
 class Symbol(NamedTuple):
-    """A name where it is defined; ``name`` is empty for the module itself, ``rest`` are attributes of the symbol."""
+    """Name in its defining module; ``name`` is empty for the module itself, ``rest`` are attributes of the symbol."""
 
     module: str
     name: str = ""
@@ -26,14 +26,14 @@ class Module(NamedTuple):
 
 
 def path_of(module: str, package: bool = False) -> Path:
-    """Path of a module, from the root of the repository."""
+    """Return the path of a module, relative to the root of the repository."""
     root, _, _ = module.partition(".")
     path = Path(ROOTS[root]) / module.replace(".", "/")
     return path / "__init__.py" if package else path.with_suffix(".py")
 
 
 def module_of(path: Path) -> str | None:
-    """Dotted name of the module in a file, or None for a file of no package: a test, a script."""
+    """Return the dotted name of the module in a file, or None for a test or a script."""
     for root, folder in ROOTS.items():
         top = Path(folder) / root
         if path.suffix == ".py" and path.is_relative_to(top):
@@ -42,7 +42,7 @@ def module_of(path: Path) -> str | None:
 
 
 def defined_names(statement: ast.stmt) -> Iterator[str]:
-    """Names that a top-level statement defines."""
+    """Yield the names that a top-level statement defines."""
     match statement:
         case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
             yield name
@@ -70,13 +70,13 @@ def read_module(path: Path) -> Module:
 
 
 class Index:
-    """The modules of a checkout and the tables: where a dotted name is defined, and what it is called afterwards."""
+    """Modules of a checkout and the tables: defining module and new name of every dotted name."""
 
     def __init__(self, root: Path, moves: Path, names: Path, select: str = "") -> None:
         paths = [path for top, folder in ROOTS.items() for path in (root / folder / top).rglob("*.py")]
         found = {module_of(path.relative_to(root)): path for path in paths}
         self.modules = {name: read_module(path) for name, path in found.items() if name}
-        for name in list(self.modules):  # folders without an __init__ are packages, too
+        for name in list(self.modules):  # folders without __init__.py are packages as well
             while name := name.rpartition(".")[0]:
                 self.modules.setdefault(name, Module(True, frozenset(), {}))
         self.moves: dict[Symbol, str] = {}
@@ -88,26 +88,26 @@ class Index:
                     self.moves[Symbol(row["old"], name.strip())] = row["new"]
         for row in read_table(names):
             symbol = self.resolve(row["old"]) if row["old"].startswith(select) else None
-            if symbol is None:  # of another package, or carried out already
+            if symbol is None:  # of another package, or already renamed
                 continue
             symbol = Symbol(symbol.module, ".".join([symbol.name, *symbol.rest]))
             if row["keyword"]:
                 self.keywords.setdefault(symbol, {})[row["keyword"]] = row["new"]
             else:
                 self.renames[symbol] = row["new"]
-            if symbol.name.count(".") == 1 and not row["keyword"]:  # a field is a keyword of the class, too
+            if symbol.name.count(".") == 1 and not row["keyword"]:  # a field is also a keyword of the class
                 owner, _, field = symbol.name.partition(".")
                 self.keywords.setdefault(Symbol(symbol.module, owner), {})[field] = row["new"]
 
     def words(self) -> set[str]:
-        """Words of which a file has at least one if names in it change; empty if modules move, too."""
+        """Return words, of which every file with a changed name has at least one; empty if modules move as well."""
         if self.moves:
             return set()
         names = {(symbol.name or symbol.module).rpartition(".")[2] for symbol in self.renames}
         return names | {name for keywords in self.keywords.values() for name in keywords}
 
     def resolve(self, dotted: str) -> Symbol | None:
-        """Symbol behind a dotted path, through imports of other modules; None if the path is none of this project."""
+        """Resolve a dotted path through imports to its symbol; None if it is not of this project."""
         root, *parts = dotted.split(".")
         return self._follow(root, tuple(parts)) if root in self.modules or root in ROOTS else None
 
@@ -133,16 +133,16 @@ class Index:
         return None
 
     def new_module(self, symbol: Symbol) -> str:
-        """Module that defines the symbol afterwards; of a module without a name, where most of it goes."""
+        """Return the new module of the symbol; for a whole module, the one that gets most of it."""
         whole = self.moves.get(Symbol(symbol.module), symbol.module)
         return self.moves.get(Symbol(symbol.module, symbol.name), whole)
 
     def new_name(self, symbol: Symbol) -> str:
-        """Name of the symbol afterwards."""
+        """Return the new name of the symbol."""
         return self.renames.get(Symbol(symbol.module, symbol.name), symbol.name)
 
     def public_place(self, module: str, name: str) -> Symbol | None:
-        """Place of ``from module import name`` afterwards: the package that exports it, or where it is defined."""
+        """Return the new symbol of ``from module import name``: in the exporting package, or in its module."""
         symbol = self.resolve(f"{module}.{name}")
         if symbol is None:
             return None
@@ -157,13 +157,13 @@ class Index:
         return Symbol(place, self.new_name(symbol))
 
     def stays_package(self, module: str) -> bool:
-        """Return True if the new module of this package is a package, too."""
+        """Return True if the new module of this package is a package as well."""
         new = self.new_module(Symbol(module))
         targets = {*self.modules, *self.moves.values()}
         return any(target.startswith(new + ".") for target in targets)
 
     def new_path(self, dotted: str) -> str | None:
-        """Rewrite a dotted path in text, or return None where it is of nothing that is known."""
+        """Return the new dotted path, or None if the path is unknown."""
         symbol = self.resolve(dotted)
         if symbol is None:
             return None
@@ -178,7 +178,7 @@ class Index:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a table with tabs; empty cells at the end of a line may be left out."""
+    """Read a tab-separated table; empty cells at the end of a line may be omitted."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", restval=""))
     return [{key: value.strip() for key, value in row.items()} for row in rows if not row["old"].startswith("#")]

@@ -1,1 +1,1 @@
-"""Cases of comparison: one operation, its arguments, and all ways to compute it."""
+"""Cases to compare: an op with random arguments and all of its implementations."""

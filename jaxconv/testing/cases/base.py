@@ -1,4 +1,4 @@
-"""What a contest is, what it is asked for, and the random arrays that it is held with."""
+"""Types of the comparison cases of ops, and their random arrays."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ class OpCase(NamedTuple):
 
 
 class OpCaseOptions(NamedTuple):
-    """What a contest is asked for; each op takes from it what it needs."""
+    """Options of a case; each op uses those that apply to it."""
 
     op: str
     input_shape: tuple[int, ...]
@@ -40,13 +40,13 @@ class OpCaseOptions(NamedTuple):
 
 
 class OpCaseSpec(NamedTuple):
-    """A line in the table of contests.
+    """Entry of the table of cases.
 
     Attributes:
-        make: the contest that is asked for.
-        uses: what it looks at, beside op, shape, dtype and seed.
-        spatial: whether x must have spatial axes.
-        input_shape: shape of x, unless another is asked for.
+        make: function from the options to the case.
+        uses: names of the options that it uses, besides op, input_shape, dtype and seed.
+        spatial: True if x must have spatial axes.
+        input_shape: default shape of x.
     """
 
     make: Callable[[OpCaseOptions], OpCase]
@@ -56,37 +56,39 @@ class OpCaseSpec(NamedTuple):
 
 
 def with_custom_gradient(forward: Callable[..., jax.Array], gradient: Callable[..., Any]) -> Callable[..., jax.Array]:
-    """A function whose gradient is the one given: ``gradient(*args, dy) -> (d_arg1, d_arg2, …)``.
+    """Return ``forward`` with a custom gradient: ``gradient(*args, dy) -> (d_arg1, d_arg2, …)``.
 
-    The args are those of the call, all of them positional; what it leaves out, the gradient is not given either.
+    The arguments of a call are positional; arguments that the call omits are not passed to ``gradient``.
 
     >>> doubled = with_custom_gradient(lambda x: x * x, lambda x, dy: (4 * x * dy,))                 # twice too large
     >>> jax.grad(doubled)(3.0)
     Array(12., dtype=float32, weak_type=True)
     """
-    # custom_vjp fills in the defaults of a function that has any, and would give the gradient those too.
+    # The lambda hides the defaults of forward, which custom_vjp would pass to the gradient.
     function = jax.custom_vjp(lambda *args: forward(*args))
     function.defvjp(lambda *args: (forward(*args), args), lambda args, dy: tuple(gradient(*args, dy)))
     return functools.wraps(forward)(lambda *args: function(*args))
 
 
 def unary_case(
-    asked: OpCaseOptions,
+    options: OpCaseOptions,
     functions: Mapping[str, Callable[..., jax.Array]],
     gradient: Callable[..., jax.Array],
     name: str = "x",
 ) -> OpCase:
-    """Functions of x alone, and the first of them with the gradient given, ``(x, dy) -> dx``."""
-    first = next(iter(functions.values()))
-    by_hand = with_custom_gradient(first, lambda x, dy: (gradient(x, dy),))
-    return OpCase({**functions, "manual": by_hand}, (random_x(asked),), (name,))
+    """Return a case of functions of x, and ``manual``: the first function with the gradient ``(x, dy) -> dx``."""
+    reference = next(iter(functions.values()))
+    manual = with_custom_gradient(reference, lambda x, dy: (gradient(x, dy),))
+    return OpCase({**functions, "manual": manual}, (random_x(options),), (name,))
 
 
-def random_x(asked: OpCaseOptions) -> jax.Array:
-    x = np.random.default_rng(asked.seed).normal(size=asked.input_shape)
-    return jnp.asarray(np.round(2 * x) if asked.kinks else x, asked.dtype)
+def random_x(options: OpCaseOptions) -> jax.Array:
+    """Return a normally distributed x, rounded to integers if ``kinks``."""
+    x = np.random.default_rng(options.seed).normal(size=options.input_shape)
+    return jnp.asarray(np.round(2 * x) if options.kinks else x, options.dtype)
 
 
-def random_parameters(asked: OpCaseOptions, *shapes: Sequence[int]) -> list[jax.Array]:
-    rng = np.random.default_rng(asked.seed + 1)
-    return [jnp.asarray(rng.normal(size=shape), asked.dtype) for shape in shapes]
+def random_parameters(options: OpCaseOptions, *shapes: Sequence[int]) -> list[jax.Array]:
+    """Return normally distributed arrays of the given shapes."""
+    rng = np.random.default_rng(options.seed + 1)
+    return [jnp.asarray(rng.normal(size=shape), options.dtype) for shape in shapes]

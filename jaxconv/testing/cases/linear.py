@@ -1,4 +1,4 @@
-"""Cases of linear operations (convolution, dense), of activations and of the loss."""
+"""Cases of convolutions, dense layers, activations and the cross-entropy loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,35 +24,38 @@ from jaxconv.testing.cases.base import (
 )
 
 
-def _convolution(asked: OpCaseOptions, lowerings: Sequence[str], **options: Any) -> OpCase:
-    with error_context(asked.op):
-        channels = checks.channels_per_group(asked.input_shape, asked.groups)
-        window = canonicalize_sizes(asked.kernel_size, len(asked.input_shape) - 2, "kernel_size")
-    args = (random_x(asked), *random_parameters(asked, (*window, channels, asked.features), (asked.features,)))
-    options |= {
-        "stride": 1 if asked.stride is None else asked.stride,
-        "padding": asked.padding,
-        "dilation": asked.dilation,
-        "groups": asked.groups,
+def _convolution(options: OpCaseOptions, lowerings: Sequence[str], **kwargs: Any) -> OpCase:
+    """Return the case of a convolution by several lowerings, with its hand-derived gradient."""
+    with error_context(options.op):
+        channels = checks.channels_per_group(options.input_shape, options.groups)
+        window = canonicalize_sizes(options.kernel_size, len(options.input_shape) - 2, "kernel_size")
+    args = (random_x(options), *random_parameters(options, (*window, channels, options.features), (options.features,)))
+    kwargs |= {
+        "stride": 1 if options.stride is None else options.stride,
+        "padding": options.padding,
+        "dilation": options.dilation,
+        "groups": options.groups,
     }
-    op, gradient = getattr(ops, asked.op), getattr(backward, asked.op)
+    op, gradient = getattr(ops, options.op), getattr(backward, options.op)
     functions: dict[str, Callable[..., jax.Array]] = {
-        impl: partial(op, impl=impl, precision="highest", **options) for impl in lowerings
+        impl: partial(op, impl=impl, precision="highest", **kwargs) for impl in lowerings
     }
 
-    def by_hand(x: jax.Array, kernel: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
-        return gradient(x, kernel, dy, **options)
+    def manual(x: jax.Array, kernel: jax.Array, bias: jax.Array, dy: jax.Array) -> Any:
+        return gradient(x, kernel, dy, **kwargs)
 
-    functions["manual"] = with_custom_gradient(functions["explicit"], by_hand)
+    functions["manual"] = with_custom_gradient(functions["explicit"], manual)
     return OpCase(functions, args, ("x", "kernel", "bias"))
 
 
-def _conv(asked: OpCaseOptions) -> OpCase:
-    return _convolution(asked, [*ops.LOWERINGS, "auto"], padding_mode=asked.padding_mode, flip_kernel=asked.flip_kernel)
+def _conv(options: OpCaseOptions) -> OpCase:
+    return _convolution(
+        options, [*ops.LOWERINGS, "auto"], padding_mode=options.padding_mode, flip_kernel=options.flip_kernel
+    )
 
 
-def _conv_transpose(asked: OpCaseOptions) -> OpCase:
-    return _convolution(asked, list(TRANSPOSE_LOWERINGS), output_padding=asked.output_padding)
+def _conv_transpose(options: OpCaseOptions) -> OpCase:
+    return _convolution(options, list(TRANSPOSE_LOWERINGS), output_padding=options.output_padding)
 
 
 USES = frozenset({"features", "kernel_size", "stride", "padding", "dilation", "groups"})
@@ -62,8 +65,8 @@ CONVOLUTIONS = {
 }
 
 
-def _dense(asked: OpCaseOptions) -> OpCase:
-    parameters = random_parameters(asked, (asked.input_shape[1], asked.features), (asked.features,))
+def _dense(options: OpCaseOptions) -> OpCase:
+    parameters = random_parameters(options, (options.input_shape[1], options.features), (options.features,))
     functions: dict[str, Callable[..., jax.Array]] = {
         "matmul": partial(ops.dense, precision="highest"),
         "sum": lambda x, kernel, bias: (x[:, :, None] * kernel[None]).sum(axis=1) + bias[None],
@@ -71,25 +74,25 @@ def _dense(asked: OpCaseOptions) -> OpCase:
             partial(ops.dense, precision="highest"), lambda x, kernel, bias, dy: backward.dense(x, kernel, dy)
         ),
     }
-    return OpCase(functions, (random_x(asked), *parameters), ("x", "kernel", "bias"))
+    return OpCase(functions, (random_x(options), *parameters), ("x", "kernel", "bias"))
 
 
-def _loss(asked: OpCaseOptions) -> OpCase:
+def _loss(options: OpCaseOptions) -> OpCase:
     label = jnp.asarray(
-        np.random.default_rng(asked.seed + 1).integers(0, asked.input_shape[1], asked.input_shape[0]), jnp.int32
+        np.random.default_rng(options.seed + 1).integers(0, options.input_shape[1], options.input_shape[0]), jnp.int32
     )
-    true = jax.nn.one_hot(label, asked.input_shape[1], dtype=asked.dtype)
+    target = jax.nn.one_hot(label, options.input_shape[1], dtype=options.dtype)
     functions: dict[str, Callable[..., jax.Array]] = {
         "optax": lambda logits: ops.softmax_cross_entropy(logits, label),
-        "-log softmax": lambda logits: -(true * jnp.log(jax.nn.softmax(logits))).sum(axis=1),
+        "-log softmax": lambda logits: -(target * jnp.log(jax.nn.softmax(logits))).sum(axis=1),
     }
     return unary_case(
-        asked, functions, lambda logits, dy: backward.softmax_cross_entropy(logits, label, dy), name="logits"
+        options, functions, lambda logits, dy: backward.softmax_cross_entropy(logits, label, dy), name="logits"
     )
 
 
 def _elementwise(functions: Mapping[str, Callable[..., jax.Array]], gradient: Callable[..., jax.Array]) -> OpCaseSpec:
-    return OpCaseSpec(lambda asked: unary_case(asked, functions, gradient), frozenset({"kinks"}), spatial=False)
+    return OpCaseSpec(lambda options: unary_case(options, functions, gradient), frozenset({"kinks"}), spatial=False)
 
 
 DENSE = {

@@ -1,4 +1,4 @@
-"""Pools: each by the taps of its window, by ``lax.reduce_window``, and with its gradient derived by hand."""
+"""Cases of pools: by the kernel offsets of the window, by ``lax.reduce_window``, and with hand-derived gradients."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,36 +16,39 @@ from jaxconv.ops.pooling import counts
 from jaxconv.shapes import ResolvedWindow, Window, resolve_window
 from jaxconv.testing.cases.base import OpCase, OpCaseOptions, OpCaseSpec, unary_case
 
-Slide = Callable[[jax.Array, np.ndarray, Callable[..., Any]], jax.Array]
+ReduceWindow = Callable[[jax.Array, np.ndarray, Callable[..., Any]], jax.Array]
 
 
 def _pooling(
-    asked: OpCaseOptions,
-    ways: Mapping[str, Mapping[str, Any]],
-    by_lax: Callable[[jax.Array, Slide, np.ndarray], jax.Array],
-    **options: Any,
+    options: OpCaseOptions,
+    variants: Mapping[str, Mapping[str, Any]],
+    by_lax: Callable[[jax.Array, ReduceWindow, np.ndarray], jax.Array],
+    **kwargs: Any,
 ) -> OpCase:
-    """The op in its ways, the first of which is its default, and the same made of what slides in lax."""
-    size = asked.input_shape[1:-1]
-    with error_context(asked.op):
+    """Return the case of a pool: variants of the op, its default first, and the pool by ``lax.reduce_window``."""
+    size = options.input_shape[1:-1]
+    with error_context(options.op):
         window = resolve_window(
-            Window.for_pooling(asked.kernel_size, asked.stride, asked.padding, asked.dilation), size
+            Window.for_pooling(options.kernel_size, options.stride, options.padding, options.dilation), size
         )
-    options |= {
-        "window_shape": asked.kernel_size,
-        "stride": asked.stride,
-        "padding": asked.padding,
-        "dilation": asked.dilation,
+    kwargs |= {
+        "window_shape": options.kernel_size,
+        "stride": options.stride,
+        "padding": options.padding,
+        "dilation": options.dilation,
     }
-    pool = partial(getattr(ops, asked.op), **options)
-    functions: dict[str, Callable[..., jax.Array]] = {name: partial(pool, **more) for name, more in ways.items()}
+    pool = partial(getattr(ops, options.op), **kwargs)
+    functions: dict[str, Callable[..., jax.Array]] = {
+        name: partial(pool, **variant) for name, variant in variants.items()
+    }
     if set(window.dilation) == {1}:  # jax 0.10 has no derivative of reduce_window with dilation
         count = counts(window, size, include_pad=False)[None, ..., None]
-        functions["reduce_window"] = lambda x: by_lax(x, _slide(window), count)
-    return unary_case(asked, functions, partial(getattr(backward, asked.op), **options))
+        functions["reduce_window"] = lambda x: by_lax(x, _reduce_window(window), count)
+    return unary_case(options, functions, partial(getattr(backward, options.op), **kwargs))
 
 
-def _slide(window: ResolvedWindow) -> Slide:
+def _reduce_window(window: ResolvedWindow) -> ReduceWindow:
+    """Return ``lax.reduce_window`` with the given window."""
     return partial(
         lax.reduce_window,
         window_dimensions=(1, *window.size, 1),
@@ -54,51 +57,51 @@ def _slide(window: ResolvedWindow) -> Slide:
     )
 
 
-def _max_pool(asked: OpCaseOptions) -> OpCase:
-    def by_lax(x: jax.Array, slide: Slide, count: np.ndarray) -> jax.Array:
-        return slide(x, np.array(-np.inf, x.dtype), lax.max)
+def _max_pool(options: OpCaseOptions) -> OpCase:
+    def by_lax(x: jax.Array, reduce_window: ReduceWindow, count: np.ndarray) -> jax.Array:
+        return reduce_window(x, np.array(-np.inf, x.dtype), lax.max)
 
-    return _pooling(asked, {"first": {}, "split": {"ties": "split"}}, by_lax)
-
-
-def _avg_pool(asked: OpCaseOptions) -> OpCase:
-    def by_lax(x: jax.Array, slide: Slide, count: np.ndarray) -> jax.Array:
-        return slide(x, np.array(0, x.dtype), lax.add) / jnp.asarray(count, x.dtype)
-
-    return _pooling(asked, {"taps": {}}, by_lax)
+    return _pooling(options, {"first": {}, "split": {"ties": "split"}}, by_lax)
 
 
-def _lp_pool(asked: OpCaseOptions) -> OpCase:
-    def by_lax(x: jax.Array, slide: Slide, count: np.ndarray) -> jax.Array:
-        total = slide(jnp.abs(x) ** asked.p, np.array(0, x.dtype), lax.add)
-        return jnp.where(total == 0, total, jnp.where(total == 0, jnp.ones((), x.dtype), total) ** (1 / asked.p))
+def _avg_pool(options: OpCaseOptions) -> OpCase:
+    def by_lax(x: jax.Array, reduce_window: ReduceWindow, count: np.ndarray) -> jax.Array:
+        return reduce_window(x, np.array(0, x.dtype), lax.add) / jnp.asarray(count, x.dtype)
 
-    return _pooling(asked, {"taps": {}}, by_lax, p=asked.p)
-
-
-def _global_avg_pool(asked: OpCaseOptions) -> OpCase:
-    functions = {"mean": ops.global_avg_pool, "avg_pool": lambda x: _of_all(ops.avg_pool, x)}
-    return unary_case(asked, functions, backward.global_avg_pool)
+    return _pooling(options, {"taps": {}}, by_lax)
 
 
-def _global_max_pool(asked: OpCaseOptions) -> OpCase:
+def _lp_pool(options: OpCaseOptions) -> OpCase:
+    def by_lax(x: jax.Array, reduce_window: ReduceWindow, count: np.ndarray) -> jax.Array:
+        total = reduce_window(jnp.abs(x) ** options.p, np.array(0, x.dtype), lax.add)
+        return jnp.where(total == 0, total, jnp.where(total == 0, jnp.ones((), x.dtype), total) ** (1 / options.p))
+
+    return _pooling(options, {"taps": {}}, by_lax, p=options.p)
+
+
+def _global_avg_pool(options: OpCaseOptions) -> OpCase:
+    functions = {"mean": ops.global_avg_pool, "avg_pool": lambda x: _pool_whole_image(ops.avg_pool, x)}
+    return unary_case(options, functions, backward.global_avg_pool)
+
+
+def _global_max_pool(options: OpCaseOptions) -> OpCase:
     functions: dict[str, Callable[..., jax.Array]] = {
         "first": partial(ops.global_max_pool, ties="first"),
         "split": partial(ops.global_max_pool, ties="split"),
-        # (With ties="first" it is a chain of all taps, slow to compile for the hundreds of a whole image.)
-        "max_pool": lambda x: _of_all(partial(ops.max_pool, ties="split"), x),
+        # ties="first" is a chain over all kernel offsets, which is slow to compile for a window of the whole image.
+        "max_pool": lambda x: _pool_whole_image(partial(ops.max_pool, ties="split"), x),
     }
 
     def gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
         pixels = x.reshape(x.shape[0], -1, x.shape[-1])
-        won = jnp.arange(pixels.shape[1])[None, :, None] == pixels.argmax(axis=1, keepdims=True)
-        return jnp.where(won, dy[:, None], jnp.zeros((), dy.dtype)).reshape(x.shape)
+        is_max = jnp.arange(pixels.shape[1])[None, :, None] == pixels.argmax(axis=1, keepdims=True)
+        return jnp.where(is_max, dy[:, None], jnp.zeros((), dy.dtype)).reshape(x.shape)
 
-    return unary_case(asked, functions, gradient)
+    return unary_case(options, functions, gradient)
 
 
-def _of_all(pool: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-    """The pool with a single window, the whole image."""
+def _pool_whole_image(pool: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+    """Pool with one window, the whole image."""
     return pool(x, x.shape[1:-1]).reshape(x.shape[0], x.shape[-1])
 
 

@@ -1,6 +1,6 @@
-"""What to compare, ready made: for each op its implementations, and arguments of the shape asked for.
+"""Table of the ops that can be compared, and :func:`make_op_case`.
 
-Each file has the ops of one kind, and a table of them; to add an op, add a line to a table.
+Each module of this package has a table of related ops; to add an op, add an entry to one of them.
 """
 
 from collections.abc import Sequence
@@ -42,23 +42,23 @@ def make_op_case(
     dtype: Any = jnp.float64,
     seed: int = 0,
 ) -> OpCase:
-    """The implementations of an op that this library knows, with random arguments, for ``compare_all(*contest(…))``.
+    """Return all implementations of an op, with random arguments, for :func:`jaxconv.testing.compare_all`.
 
     Args:
         op: a name in :data:`OP_CASES`.
-        input_shape: shape of x, ``(N, *spatial, C)``, or ``(N, values)`` for dense layers and losses; by default a
-            usual one.
-        features: filters of a convolution, outputs of a dense layer.
-        kernel_size: taps of the kernel, or of the pooling window.
-        stride: by default 1 for convolutions, and the window for pooling.
-        padding, output_padding, dilation, groups, padding_mode, flip_kernel, p: as the op takes them.
-        kinks: round x to whole numbers, so that relu meets zeros and pools meet ties.
-        dtype: of all arguments.
-        seed: of the arguments.
+        input_shape: shape of x, ``(N, *spatial, C)``, or ``(N, values)`` for dense layers and losses; by default that
+            of the op's entry in :data:`OP_CASES`.
+        features: output channels of a convolution or a dense layer.
+        kernel_size: size of the kernel or the pooling window.
+        stride: by default 1 for convolutions, and the window size for pools.
+        padding, output_padding, dilation, groups, padding_mode, flip_kernel, p: options of the op.
+        kinks: round x to integers, which creates zeros for relu and ties for pools.
+        dtype: dtype of all arguments.
+        seed: seed of the arguments.
 
     Raises:
-        InputError: an op that is not known, or arguments that cannot be made. What the op itself refuses, such as a
-            window larger than x, it refuses when it is called.
+        InputError: if the op is unknown or the arguments cannot be created. Errors of the op itself, such as a window
+            larger than x, are raised when it is called.
 
     >>> sorted(make_op_case("relu", (2, 3)).functions)
     ['jax.nn', 'manual', 'maximum', 'where']
@@ -68,9 +68,9 @@ def make_op_case(
     entry = OP_CASES[op]
     input_shape = entry.input_shape if input_shape is None else input_shape
     sizes = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
-    least, wanted = (3, "(N, *spatial, C)") if entry.spatial else (2, "(N, values)")
-    if len(sizes) < least or not all(is_int(n) and n >= 1 for n in sizes):
-        raise InputError(f"input_shape {sizes} should be {wanted}, every size at least 1").from_source(op)
+    min_ndim, expected = (3, "(N, *spatial, C)") if entry.spatial else (2, "(N, values)")
+    if len(sizes) < min_ndim or not all(is_int(n) and n >= 1 for n in sizes):
+        raise InputError(f"input_shape {sizes} should be {expected}, every size at least 1").from_source(op)
     with error_context(op):
         checks.at_least(1, features=features)
         checks.at_least(0, seed=seed)
@@ -89,5 +89,5 @@ def make_op_case(
         p,
         kinks,
     )
-    with jax.enable_x64(True):  # else float64 would be float32, with no more than a warning
+    with jax.enable_x64(True):  # otherwise jax replaces float64 by float32 with a mere warning
         return entry.make(OpCaseOptions(op, sizes, *options, dtype, seed))
