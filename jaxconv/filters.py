@@ -32,7 +32,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxconv import checks, ops
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
-from jaxconv.ops.sliding_window import taps
+from jaxconv.ops.sliding_window import tap_slices
 from jaxconv.shapes import IntOrInts, Padding, Window, canonicalize_sizes, resolve_window
 
 __all__ = [
@@ -275,7 +275,7 @@ def whitening_kernel(
     high, wide = window = canonicalize_sizes(size, 2, "size")
     if high > x.shape[1] or wide > x.shape[2]:
         raise InputError(f"size {window} is larger than the image, {x.shape[1:3]}")
-    seen = taps(x, resolve_window(Window(window), x.shape[1:3]))
+    seen = tap_slices(x, resolve_window(Window(window), x.shape[1:3]))
     windows = jnp.concatenate([pixels for _, pixels in seen], axis=-1).reshape(-1, high * wide * x.shape[-1])
     moments = jnp.matmul(windows.T, windows, precision="highest") / len(windows)
     values, vectors = jnp.linalg.eigh(moments)  # the smallest first, and by rounding it may be below 0

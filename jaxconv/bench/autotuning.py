@@ -66,7 +66,7 @@ def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda w
     """The median milliseconds of a row's pass, by lowering; those that can do it take turns."""
     rng = np.random.default_rng(0)
     wanted, form, shapes = row["pass"], form_of(row), _shapes(row)
-    given = [jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in primitives.others(wanted)]
+    given = [jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in primitives.other_operands(wanted)]
     options = runtime.compiler_options()
 
     def program(lowering: primitives.Lowering) -> Callable[[], jax.Array]:
@@ -77,11 +77,11 @@ def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda w
     return {name: round(statistics.median(seconds) * 1e3, 3) for name, seconds in measured.items()}
 
 
-def form_of(row: Row) -> primitives.Form:
+def form_of(row: Row) -> primitives.ConvSpec:
     """What the passes of a row's convolution have in common."""
     size, dtype = tuple(row["x"][1:-1]), jnp.dtype(jnp.float32)
     window = resolve_window(Window(tuple(row["kernel"][:-2]), padding="VALID"), size)
-    return primitives.Form(window, size, row["groups"], (dtype, dtype, dtype), None)
+    return primitives.ConvSpec(window, size, row["groups"], (dtype, dtype, dtype), None)
 
 
 def _shapes(row: Row) -> dict[str, tuple[int, ...]]:

@@ -29,7 +29,7 @@ class Conv(NamedTuple):
     direction: str
     x: tuple[int, ...]
     kernel: tuple[int, ...]
-    form: primitives.Form
+    form: primitives.ConvSpec
 
     @property
     def op(self) -> str:
@@ -111,13 +111,17 @@ def cases(model: str, batch: int) -> list[Case]:
     return list(dict.fromkeys([*convs, *pools]))
 
 
-def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primitives.Form]]:
+def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primitives.ConvSpec]]:
     """What each pass met in a jaxpr gives, the shapes of all its factors, and its form."""
     by_name = {primitive.name: wanted for wanted, primitive in primitives.PRIMITIVES.items()}
     for equation in jaxpr.eqns:
         if wanted := by_name.get(equation.primitive.name):
             shapes = [each.aval.shape for each in (*equation.invars, *equation.outvars)]
-            yield wanted, dict(zip((*primitives.others(wanted), wanted), shapes, strict=True)), equation.params["form"]
+            yield (
+                wanted,
+                dict(zip((*primitives.other_operands(wanted), wanted), shapes, strict=True)),
+                equation.params["spec"],
+            )
         for inner in itertools.chain.from_iterable(map(jax.tree.leaves, equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):

@@ -85,7 +85,7 @@ def test_what_is_measured_is_the_pass_by_that_lowering(monkeypatch):
         autotuning.measure(each, rounds=1)
         shapes = {"x": each["x"], "kernel": each["kernel"], "y": [2, 3, 3, each["kernel"][-1]]}
         rng = np.random.default_rng(0)
-        first, second = primitives.others(each["pass"])
+        first, second = primitives.other_operands(each["pass"])
         given = {name: jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in (first, second)}
         zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()} | given
 

@@ -123,7 +123,7 @@ def test_002_10_two_steps_at_a_time():
     """(10 − 3)/2 + 1 = 4.5: "pick lower integer", 4×4. Row 001-09 says "not possible": both can be asked for (E22)."""
     assert plane(ops.conv(EDGE_RGB, VERTICAL, stride=2)).tolist() == [[0, 0, 225, 0]] * 4
     assert shapes.output_size(10, 3, stride=2) == 4
-    with pytest.raises(InputError, match=r"\(10 \+ 0 - 3\) / 2 \+ 1 = 4\.50 places .* not a whole number"):
+    with pytest.raises(InputError, match=r"\(10 \+ 0 - 3\) / 2 \+ 1 = 4\.50 window positions is not an integer"):
         shapes.output_size(10, 3, stride=2, exact=True)
 
 

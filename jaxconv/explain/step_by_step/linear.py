@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxconv.explain.step_by_step.terms import Arithmetic, Query, product, read, summed
 from jaxconv.ops.convolution.api import PADDING_MODES
-from jaxconv.ops.convolution.transposed import lay
+from jaxconv.ops.convolution.transposed import resolve_transposed_window
 from jaxconv.shapes import IntOrInts, Padding, Window, resolve_window, tap_indices
 
 
@@ -81,7 +81,7 @@ def conv_transpose(
     groups: int = 1,
 ) -> Arithmetic:
     """Tap u of pixel p lands on ``p·stride + u·dilation − low`` of the output, or beside it and is cut off."""
-    stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
+    stamp = resolve_transposed_window(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     axes = []
     for n, taps, s, d, low, out in zip(x.shape[1:-1], *stamp, strict=True):
         lands = ((p, u, p * s + u * d - low) for p in range(n) for u in range(taps))
