@@ -162,7 +162,7 @@ def _terms(eqn: Any) -> int:
             return math.prod(shapes[1]) // shapes[1][-1]
         case "conv_x":
             return math.prod(shapes[0]) // (shapes[0][-2] * eqn.params["spec"].groups)
-        case "cond":  # a choice of platform, in ops.places
+        case "cond":  # a choice of platform, in jaxconv.ops.numerics
             return max((_terms(inner) for branch in eqn.params["branches"] for inner in branch.eqns), default=1)
         case "reduce_sum" | "reduce_window_sum" | "cumsum":
             return math.prod(shapes[0]) // max(1, math.prod(eqn.outvars[0].aval.shape))
