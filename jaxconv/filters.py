@@ -31,7 +31,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jaxconv import checks, ops
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
-from jaxconv.ops.sliding_window import taps
+from jaxconv.ops.sliding_window import tap_slices
 from jaxconv.shapes import IntOrInts, Padding, Window, canonicalize_sizes, resolve_window
 
 __all__ = [
@@ -273,8 +273,8 @@ def whitening_kernel(
     kh, kw = window = canonicalize_sizes(size, 2, "size")
     if kh > x.shape[1] or kw > x.shape[2]:
         raise InputError(f"size {window} is larger than the image, {x.shape[1:3]}")
-    tap_slices = taps(x, resolve_window(Window(window), x.shape[1:3]))
-    windows = jnp.concatenate([pixels for _, pixels in tap_slices], axis=-1).reshape(-1, kh * kw * x.shape[-1])
+    slices = tap_slices(x, resolve_window(Window(window), x.shape[1:3]))
+    windows = jnp.concatenate([pixels for _, pixels in slices], axis=-1).reshape(-1, kh * kw * x.shape[-1])
     moments = jnp.matmul(windows.T, windows, precision="highest") / len(windows)
     eigenvalues, eigenvectors = jnp.linalg.eigh(moments)  # in ascending order; rounding may make them negative
     filters = (eigenvectors / jnp.sqrt(jnp.maximum(eigenvalues, 0) + eps)[None])[:, ::-1]

@@ -82,7 +82,7 @@ def test_loss_per_position_matches_numpy(x64, rng, shape):
 
 def test_invalid_position_labels_raise():
     with pytest.raises(
-        InputError, match=r"label int32\(2, 4\) should be class numbers, int\(2, 3\), or .* float32\(2, 3, 5"
+        InputError, match=r"labels int32\(2, 4\) must be class indices, int\(2, 3\), or .* float32\(2, 3, 5"
     ):
         ops.softmax_cross_entropy(jnp.zeros((2, 3, 5)), jnp.zeros((2, 4), jnp.int32))
     with pytest.raises(InputError, match=r"softmax_cross_entropy: label 5 is none of the 5 classes"):

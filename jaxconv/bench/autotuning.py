@@ -69,7 +69,7 @@ def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda t
     """Return the median milliseconds of a row's pass by lowering, timed in interleaved rounds."""
     rng = np.random.default_rng(0)
     output, form, shapes = row["pass"], form_of(row), _array_shapes(row)
-    operands = [jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in primitives.others(output)]
+    operands = [jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in primitives.other_operands(output)]
     options = runtime.compiler_options()
 
     def compiled(lowering: primitives.Lowering) -> Callable[[], jax.Array]:
@@ -80,11 +80,11 @@ def measure(row: Row, *, rounds: int, progress: Callable[[str], None] = lambda t
     return {name: round(statistics.median(seconds) * 1e3, 3) for name, seconds in timings.items()}
 
 
-def form_of(row: Row) -> primitives.Form:
-    """Return the form of a row's convolution, which its three passes share."""
+def form_of(row: Row) -> primitives.ConvSpec:
+    """Return the spec of a row's convolution, which its three passes share."""
     size, dtype = tuple(row["x"][1:-1]), jnp.dtype(jnp.float32)
     window = resolve_window(Window(tuple(row["kernel"][:-2]), padding="VALID"), size)
-    return primitives.Form(window, size, row["groups"], (dtype, dtype, dtype), None)
+    return primitives.ConvSpec(window, size, row["groups"], (dtype, dtype, dtype), None)
 
 
 def _array_shapes(row: Row) -> dict[str, tuple[int, ...]]:

@@ -29,7 +29,7 @@ class Conv(NamedTuple):
     direction: str
     x: tuple[int, ...]
     kernel: tuple[int, ...]
-    form: primitives.Form
+    form: primitives.ConvSpec
 
     @property
     def op(self) -> str:
@@ -114,13 +114,13 @@ def cases(model: str, batch: int) -> list[Case]:
     return list(dict.fromkeys([*convs, *pools]))
 
 
-def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primitives.Form]]:
-    """Yield the output, the shapes of the arrays and the form of each pass of a convolution in a jaxpr."""
+def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primitives.ConvSpec]]:
+    """Yield the output, the shapes of the arrays and the spec of each pass of a convolution in a jaxpr."""
     by_name = {primitive.name: output for output, primitive in primitives.PRIMITIVES.items()}
     for equation in jaxpr.eqns:
         if output := by_name.get(equation.primitive.name):
             shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
-            yield output, dict(zip((*primitives.others(output), output), shapes, strict=True)), equation.params["form"]
+            yield output, dict(zip((*primitives.other_operands(output), output), shapes, strict=True)), equation.params["spec"]
         for inner in itertools.chain.from_iterable(map(jax.tree.leaves, equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):

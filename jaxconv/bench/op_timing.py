@@ -127,7 +127,7 @@ def _argument_shapes(case: Case) -> list[tuple[int, ...]]:
     if isinstance(case, Pool):
         return [case.x] if case.direction == "forward" else [case.x, y]
     shapes = {"x": case.x, "kernel": case.kernel, "y": y}
-    return [shapes[name] for name in primitives.others(PASS_OUTPUT[case.direction])]
+    return [shapes[name] for name in primitives.other_operands(PASS_OUTPUT[case.direction])]
 
 
 def summary_lines(measured: Sequence[Sequence[Row]]) -> list[str]:

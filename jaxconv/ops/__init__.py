@@ -1,4 +1,4 @@
-"""The ground floor: pure functions of arrays. Arrays come first, every option is keyword-only, channels are last."""
+"""Ops: pure functions of arrays. Arrays come first, options are keyword-only, channels are last (NHWC)."""
 
 from jaxconv.ops import backward
 from jaxconv.ops.activations import (

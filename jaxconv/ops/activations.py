@@ -1,4 +1,4 @@
-"""Activations: jax.nn's own, re-exported, with what each does at its kinks.
+"""Activations: the functions of jax.nn, re-exported, with their derivatives at the kinks.
 
 =============  ===============================  ==============================================================
 function       value                            derivative at the kink
@@ -7,21 +7,21 @@ relu           max(x, 0)                        0 at 0 (``jnp.maximum(x, 0)`` wo
 relu6          min(max(x, 0), 6)                0 at 0 and at 6
 leaky_relu     x if x ≥ 0 else 0.01·x           1 at 0
 elu            x if x > 0 else exp(x) − 1       1 at 0 (no kink; with an alpha it is alpha)
-celu           α·elu(x / α), α = 1              1 at 0 (no kink, whatever the α)
+celu           α·elu(x / α), α = 1              1 at 0 (no kink, for any α)
 selu           1.0507·elu(x, alpha=1.6733)      1.7581 at 0, the slope to the left; to the right it is 1.0507
 hard_tanh      min(max(x, −1), 1)               1 at −1 and at 1
 hard_sigmoid   relu6(x + 3) / 6                 0 at −3 and at 3
-hard_silu      x · hard_sigmoid(x)              0 at −3 and 1 at 3, the slopes far out; ``hard_swish`` is the same
+hard_silu      x · hard_sigmoid(x)              0 at −3 and 1 at 3, as beyond them; ``hard_swish`` is an alias
 soft_sign      x / (|x| + 1)                    1 at 0 (no kink)
 sigmoid        1 / (1 + exp(−x))                smooth: σ·(1 − σ), at most ¼
 log_sigmoid    −log(1 + exp(−x))                smooth: σ(−x), ½ at 0
 tanh           tanh(x)                          smooth: 1 − tanh²
 softplus       log(1 + exp(x))                  smooth: σ(x), ½ at 0
 squareplus     (x + √(x² + b)) / 2, b = 4       smooth: ½ at 0, but NaN if b = 0
-silu           x · sigmoid(x)                   smooth: ½ at 0; ``swish`` is the same
+silu           x · sigmoid(x)                   smooth: ½ at 0; ``swish`` is an alias
 mish           x · tanh(softplus(x))            smooth: 0.6 at 0
 gelu           x · Φ(x), tanh approximation     smooth: ½ at 0
-glu            x_a · sigmoid(x_b)               smooth; x_a and x_b are the halves of the channels, which it halves
+glu            x_a · sigmoid(x_b)               smooth; x_a and x_b are the two halves of the channels
 softmax        exp(xᵢ) / Σⱼ exp(xⱼ)             smooth
 log_softmax    xᵢ − log Σⱼ exp(xⱼ)              smooth
 =============  ===============================  ==============================================================
@@ -93,15 +93,15 @@ __all__ = [
 
 @named_errors
 def glu(x: Float[Array, "*rest c"], axis: int = -1) -> Float[Array, "*rest half"]:
-    """jax.nn's, which asserts what this tells: ``y = x_a · sigmoid(x_b)`` of the two halves of an axis.
+    """Gated linear unit (``jax.nn.glu``): ``y = x_a · sigmoid(x_b)`` for the two halves x_a, x_b of an axis.
 
     Raises:
-        InputError: the axis is not there, or has no halves.
+        InputError: if the axis does not exist or its size is odd.
 
     >>> glu(jax.numpy.array([3., 0.]))
     Array([1.5], dtype=float32)
     """
     x = checks.as_array(x=x)
     if axis not in range(-x.ndim, x.ndim) or x.shape[axis] % 2:
-        raise InputError(f"x {x.shape} should have an even size along axis {axis}, to be halved")
+        raise InputError(f"x {x.shape} must have an even size along axis {axis}")
     return jax.nn.glu(x, axis)

@@ -1,4 +1,4 @@
-"""The fully connected part of a network: flatten and a matrix product."""
+"""Fully connected layers: flatten and the matrix product."""
 
 import math
 
@@ -19,11 +19,11 @@ def dense(
     *,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "n o"]:
-    """A weighted sum of all inputs for every output: ``y[n, o] = bias[o] + Σ_i x[n, i] · kernel[i, o]``.
+    """Compute the affine map ``y[n, o] = bias[o] + Σ_i x[n, i] · kernel[i, o]``.
 
     Raises:
-        InputError: x still has spatial axes (flatten it), or the sizes do not meet.
-        DtypeError: integers, or different dtypes.
+        InputError: if x still has spatial axes (flatten it first), or its size does not match the kernel.
+        DtypeError: if an array holds integers, or the dtypes differ.
 
     >>> dense(jnp.array([[1., 2.]]), jnp.array([[1., 0.], [0., 3.]]), jnp.array([10., 20.]))
     Array([[11., 26.]], dtype=float32)
@@ -36,17 +36,17 @@ def dense(
     checks.floating_dtype(x=x, kernel=kernel)
     if x.shape[1] != kernel.shape[0]:
         raise InputError(
-            f"x has {x.shape[1]} values an example but kernel {kernel.shape} takes {kernel.shape[0]}; "
-            "was it made for images of another size?"
+            f"x has {x.shape[1]} values per example but kernel {kernel.shape} expects {kernel.shape[0]}; "
+            "was it created for images of another size?"
         )
     return numerics.add_bias(jnp.matmul(x, kernel, precision=precision), bias, x.dtype)
 
 
 @named_errors
 def flatten(x: Shaped[Array, "n *rest"]) -> Shaped[Array, "n i"]:
-    """Every example as one row, channels fastest: pixel (h, w, c) lands at ``(h·W + w)·C + c``.
+    """Flatten each example, channels fastest: element (h, w, c) moves to index ``(h·W + w)·C + c``.
 
-    PyTorch flattens its (C, H, W) in another order, so a dense kernel cannot be carried over as it is.
+    PyTorch flattens (C, H, W) in another order, so the rows of a ported dense kernel must be permuted.
 
     >>> flatten(jnp.arange(12).reshape(1, 2, 2, 3)).shape
     (1, 12)

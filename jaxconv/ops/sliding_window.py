@@ -1,4 +1,4 @@
-"""A sliding window, unrolled: the one loop that convolution and pooling share, there and back."""
+"""Unrolled sliding windows: the loop over kernel offsets that convolution, pooling and their gradients share."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,50 +10,51 @@ from jax import lax
 from jaxconv.shapes import ResolvedWindow, dilated_size
 
 
-def tap_numbers(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """The taps of a window in reading order.
+def kernel_offsets(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Iterate over the kernel offsets of a window in row-major order.
 
-    >>> list(tap_numbers((2, 2)))
+    >>> list(kernel_offsets((2, 2)))
     [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
     return itertools.product(*map(range, size))
 
 
 def pad(x: jax.Array, window: ResolvedWindow, value: float = 0) -> jax.Array:
-    """x with its padding, and on the high side as far as a last window hangs over the end (``ceil_mode``)."""
-    reach = [
-        (out - 1) * stride + dilated_size(taps, dilation) - low
-        for taps, stride, (low, _), dilation, out in zip(*window, strict=True)
+    """Pad x, on the high side also as far as the last window exceeds the input (``ceil_mode``)."""
+    ends = [
+        (out - 1) * stride + dilated_size(size, dilation) - low
+        for size, stride, (low, _), dilation, out in zip(*window, strict=True)
     ]
-    sizes = zip(x.shape[1:-1], window.padding, reach, strict=True)
+    sizes = zip(x.shape[1:-1], window.padding, ends, strict=True)
     widths = [(low, max(high, end - n)) for n, (low, high), end in sizes]
     return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=value)
 
 
-def taps(x: jax.Array, window: ResolvedWindow) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
-    """For each tap u of the window, the pixel it meets at every place at once: ``(u, x[:, p·stride + u·dilation, :])``.
+def tap_slices(x: jax.Array, window: ResolvedWindow) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+    """Iterate over the kernel offsets u with their strided slices of x: ``(u, x[:, p·stride + u·dilation, :])``.
 
-    Instead of moving one window over the image, hold one tap still and take every pixel that it will ever meet: a
-    strided slice. There are as many slices as taps (9 for a 3×3 window), each the size of the output.
+    For one kernel offset, the pixels at all window positions p are a strided slice. There are as many slices as kernel
+    offsets (9 for a 3×3 window), each of the size of the output.
 
     Args:
-        x: ``(N, *spatial, C)``, padded already.
-        window: how it slides; ``window.out_size`` is the spatial size of every slice.
+        x: ``(N, *spatial, C)``, padded.
+        window: resolved window; ``window.out_size`` is the spatial size of every slice.
     """
-    for tap in tap_numbers(window.size):
-        start = [u * dilation for u, dilation in zip(tap, window.dilation, strict=True)]
+    for offset in kernel_offsets(window.size):
+        start = [u * dilation for u, dilation in zip(offset, window.dilation, strict=True)]
         stop = [
             a + (out - 1) * stride + 1 for a, out, stride in zip(start, window.out_size, window.stride, strict=True)
         ]
-        yield tap, lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *window.stride, 1))
+        yield offset, lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *window.stride, 1))
 
 
-def put(values: jax.Array, start: Sequence[int], stride: Sequence[int], size: Sequence[int]) -> jax.Array:
-    """The way back of a tap: an image of ``size``, zero but for ``image[:, start + p·stride, :] = values[:, p, :]``.
+def scatter_strided(values: jax.Array, start: Sequence[int], stride: Sequence[int], size: Sequence[int]) -> jax.Array:
+    """Place values in an image of zeros of shape ``size``: ``image[:, start + p·stride, :] = values[:, p, :]``.
 
-    What would land outside of the image (on its padding, before the conv) is left out.
+    This is the transpose of one slice of :func:`tap_slices`. Values at positions outside the image, those of its
+    padding, are dropped.
 
-    >>> put(jnp.array([1., 2., 3.])[None, :, None], [-1], [2], [5])[0, :, 0]
+    >>> scatter_strided(jnp.array([1., 2., 3.])[None, :, None], [-1], [2], [5])[0, :, 0]
     Array([0., 2., 0., 3., 0.], dtype=float32)
     """
     spans = [(n - 1) * s + 1 for n, s in zip(values.shape[1:-1], stride, strict=True)]
@@ -61,23 +62,24 @@ def put(values: jax.Array, start: Sequence[int], stride: Sequence[int], size: Se
     return lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
 
-def full_edges(places: int, taps: int, stride: int, dilation: int, low: int, out: int) -> tuple[int, int]:
-    """What to add around places, stretched to one a stride, so that the rotated kernel makes ``out`` pixels of them.
+def full_padding(positions: int, window: int, stride: int, dilation: int, low: int, out: int) -> tuple[int, int]:
+    """Padding of the dilated output positions for which the rotated kernel gives ``out`` pixels, in one dimension.
 
-    Before the first place ``span − 1`` pixels, less the ``low`` that were padding: the kernel's last tap meets it at
-    pixel 0 ("full"). After the last as many as out asks for; either may be negative, which cuts off. One dimension.
+    On the low side ``dilated_size − 1 − low`` pixels, so that the last kernel offset meets the first position at pixel
+    0 ("full" convolution). On the high side the rest that ``out`` requires. A negative value crops.
 
-    >>> full_edges(places=2, taps=3, stride=2, dilation=1, low=0, out=5)
+    >>> full_padding(positions=2, window=3, stride=2, dilation=1, low=0, out=5)
     (2, 2)
     """
-    before = dilated_size(taps, dilation) - 1 - low
-    return before, out + dilated_size(taps, dilation) - 1 - before - ((places - 1) * stride + 1)
+    extent = dilated_size(window, dilation)
+    pad_low = extent - 1 - low
+    return pad_low, out + extent - 1 - pad_low - ((positions - 1) * stride + 1)
 
 
-def layout(ndim: int) -> tuple[str, str, str]:
-    """Our axes in lax's words: of images, kernels and feature maps with so many spatial dimensions.
+def dimension_numbers(ndim: int) -> tuple[str, str, str]:
+    """Return lax's dimension numbers of images, kernels and feature maps with ``ndim`` spatial dimensions.
 
-    >>> layout(2)
+    >>> dimension_numbers(2)
     ('NHWC', 'HWIO', 'NHWC')
     """
     spatial = "DHW"[3 - ndim :]

@@ -1,4 +1,4 @@
-"""Dropout: noise that a network must do without. The key says which noise; nothing depends on a hidden mode."""
+"""Dropout. The random mask depends on the key alone; there is no train or eval mode."""
 
 import reprlib
 
@@ -12,12 +12,12 @@ from jaxconv.errors import InputError, named_errors
 
 @named_errors
 def dropout(x: Float[Array, "*shape"], key: jax.Array | None, rate: float) -> Float[Array, "*shape"]:
-    """Set a random fraction to zero and scale up the rest, so that the mean stays: ``y = x · keep / (1 − rate)``.
+    """Zero a random fraction of x and scale the rest, which keeps the mean: ``y = x · keep / (1 − rate)``.
 
     Args:
-        x: any floating array.
+        x: array of any shape and floating dtype.
         key: a ``jax.random.key``; the same key drops the same entries.
-        rate: the fraction dropped, from 0 up to but not including 1.
+        rate: fraction of entries dropped, in [0, 1).
 
     Source: Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
 
@@ -34,7 +34,7 @@ def spatial_dropout(
 ) -> Float[Array, "n *spatial c"]:
     """:func:`dropout` of whole channels: ``y[n, p, c] = x[n, p, c] · keep[n, c] / (1 − rate)``.
 
-    Neighbouring pixels of a feature map say nearly the same, so that dropping single ones hides little.
+    Neighboring pixels of a feature map are correlated, so dropping single pixels removes little information.
 
     Args:
         x: ``(N, *spatial, C)``.
@@ -53,7 +53,7 @@ def spatial_dropout(
 
 
 def _drop(x: jax.Array, key: jax.Array | None, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """Drop by a mask of this shape, repeated along its axes of size 1."""
+    """Drop entries with a random mask of this shape, broadcast along its axes of size 1."""
     checks.floating_dtype(x=x)
     checks.dropout_rate(rate)
     if key is None:

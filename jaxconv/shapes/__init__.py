@@ -1,6 +1,6 @@
-"""The arithmetic of sliding windows: integers in, integers out.
+"""Arithmetic of sliding windows on integers: output sizes, padding and receptive fields.
 
-No array of any framework is touched, so all of it is known before a network runs.
+It uses no arrays of a framework, so every size is known before a network runs.
 """
 
 from jaxconv.shapes.receptive_fields import (

@@ -164,7 +164,7 @@ def _num_terms(eqn: Any) -> int:
         case "conv_y" | "conv_kernel":
             return math.prod(shapes[1]) // shapes[1][-1]
         case "conv_x":
-            return math.prod(shapes[0]) // (shapes[0][-2] * eqn.params["form"].groups)
+            return math.prod(shapes[0]) // (shapes[0][-2] * eqn.params["spec"].groups)
         case "cond":  # platform-dependent branches of jaxconv.ops
             return max((_num_terms(inner) for branch in eqn.params["branches"] for inner in branch.eqns), default=1)
         case "reduce_sum" | "reduce_window_sum" | "cumsum":

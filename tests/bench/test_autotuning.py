@@ -85,7 +85,7 @@ def test_measured_functions_match_lax(monkeypatch):
         autotuning.measure(row, rounds=1)
         shapes = {"x": row["x"], "kernel": row["kernel"], "y": [2, 3, 3, row["kernel"][-1]]}
         rng = np.random.default_rng(0)
-        lhs, rhs = primitives.others(row["pass"])
+        lhs, rhs = primitives.other_operands(row["pass"])
         operands = {name: jnp.asarray(rng.normal(size=shapes[name]), jnp.float32) for name in (lhs, rhs)}
         arrays = {name: jnp.zeros(shape) for name, shape in shapes.items()} | operands
 

@@ -62,7 +62,7 @@ def conv_case(direction="forward"):
     x, kernel = (2, 7, 6, 4), (3, 2, 2, 6)
     window = resolve_window(Window((3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), (7, 6))
     dtype = jnp.dtype(jnp.float32)
-    return Conv(direction, x, kernel, primitives.Form(window, (7, 6), 2, (dtype, dtype, dtype), None))
+    return Conv(direction, x, kernel, primitives.ConvSpec(window, (7, 6), 2, (dtype, dtype, dtype), None))
 
 
 def test_flops_and_shape_of_a_pass():

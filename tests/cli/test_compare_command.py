@@ -101,11 +101,11 @@ def test_help_lists_every_op(jaxconv):
         ("compare --kernel-size 3 3 3", "conv: kernel_size (3, 3, 3): give an int of at least 1, or 2 of them"),
         ("compare --groups 2", "conv: groups=2 does not divide the 3 channels"),
         ("compare --padding SAMEE", "conv: unknown padding 'SAMEE': did you mean 'SAME'?"),
-        ("compare --padding -1", "conv: padding -1 is negative: cut the input instead"),
+        ("compare --padding -1", "conv: padding -1 is negative: crop the input instead"),
         ("compare --padding 1 2 3", "conv: padding (1, 2, 3) has 3 entries for 2 dimensions: give one each"),
         ("compare --padding-mode mirror --padding 1", "conv: unknown padding_mode 'mirror'"),
         ("compare --op conv_transpose --output-padding 1", "conv_transpose: output_padding 1 should be less than"),
-        ("compare --op lp_pool --p 0.5", "lp_pool: p=0.5 makes no norm"),
+        ("compare --op lp_pool --p 0.5", "lp_pool: p must be a number >= 1, got 0.5"),
         (
             "compare --op conv_transpose --padding-mode reflect",
             "compare: --padding-mode does not apply to conv_transpose",

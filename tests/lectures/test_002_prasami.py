@@ -124,7 +124,7 @@ def test_002_10_stride_2_rounds_down():
     """(10 − 3)/2 + 1 = 4.5: "pick lower integer", 4×4; row 001-09: "not possible". ``exact`` selects either (E22)."""
     assert plane(ops.conv(EDGE_RGB, VERTICAL, stride=2)).tolist() == [[0, 0, 225, 0]] * 4
     assert shapes.output_size(10, 3, stride=2) == 4
-    with pytest.raises(InputError, match=r"\(10 \+ 0 - 3\) / 2 \+ 1 = 4\.50 places .* not a whole number"):
+    with pytest.raises(InputError, match=r"\(10 \+ 0 - 3\) / 2 \+ 1 = 4\.50 window positions is not an integer"):
         shapes.output_size(10, 3, stride=2, exact=True)
 
 

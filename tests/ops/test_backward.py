@@ -1,4 +1,4 @@
-"""The gradients derived by hand: against plain loops, and against what jax derives by itself."""
+"""Gradients derived by hand, compared with plain loops and with jax autodiff."""
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,15 @@ def test_conv_equals_plain_loops(x64, case):
     x, kernel = case.arrays()
     y = reference.conv(x, kernel, *case.resolved())
     dy = np.random.default_rng(1).normal(size=y.shape)
-    got = jax.jit(lambda *a: backward.conv(*a, **case.options))(x, kernel, dy)
-    wanted = (*reference.conv_gradients(x, kernel, dy, *case.resolved()), dy.sum(axis=tuple(range(dy.ndim - 1))))
-    for a, b in zip(got, wanted, strict=True):
+    actual = jax.jit(lambda *a: backward.conv(*a, **case.options))(x, kernel, dy)
+    expected = (*reference.conv_gradients(x, kernel, dy, *case.resolved()), dy.sum(axis=tuple(range(dy.ndim - 1))))
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect", "replicate", "symmetric"])
-def test_conv_goes_back_through_every_padding_mode_and_flipped(x64, rng, padding_mode, flip):
+def test_conv_gradients_with_padding_modes_match_autodiff(x64, rng, padding_mode, flip):
     x, kernel = jnp.asarray(rng.normal(size=(2, 5, 4, 2))), jnp.asarray(rng.normal(size=(3, 4, 2, 3)))
     options = {"padding": ((2, 1), (1, 3)), "stride": (1, 2), "padding_mode": padding_mode, "flip_kernel": flip}
     y, vjp = jax.vjp(jax.jit(lambda x, k: ops.conv(x, k, **options)), x, kernel)
@@ -70,7 +70,7 @@ EVERY_POOL = pytest.mark.parametrize(("shape", "options"), POOLS.values(), ids=P
 
 
 @pytest.mark.parametrize(
-    ("op", "more"),
+    ("op", "op_options"),
     [
         ("max_pool", {}),
         ("max_pool", {"ties": "split"}),
@@ -82,24 +82,24 @@ EVERY_POOL = pytest.mark.parametrize(("shape", "options"), POOLS.values(), ids=P
     ],
 )
 @EVERY_POOL
-def test_pools_equal_autodiff(x64, rng, op, more, shape, options):
-    options = options | more
+def test_pools_equal_autodiff(x64, rng, op, op_options, shape, options):
+    options = options | op_options
     window = options.pop("window_shape")
-    # Whole numbers, so that there are ties, and a corner of zeros for the norm to stumble on.
+    # Integers, so that there are ties, and a corner of zeros, where the norm has a kink.
     x = jnp.asarray(rng.integers(-3, 4, size=shape).astype(float)).at[:, :3, :3].set(0)
 
     @jax.jit
-    def both(x):
+    def gradients(x):
         y, vjp = jax.vjp(lambda x: getattr(ops, op)(x, window, **options), x)
         dy = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
         return getattr(backward, op)(x, dy, window, **options), vjp(dy)[0]
 
-    by_hand, by_jax = both(x)
-    np.testing.assert_allclose(by_hand, by_jax, rtol=1e-12, atol=1e-12)
+    by_hand, by_autodiff = gradients(x)
+    np.testing.assert_allclose(by_hand, by_autodiff, rtol=1e-12, atol=1e-12)
 
 
-def test_max_pool_sends_each_error_to_one_pixel(x64, rng):
-    """One-hot in every window, ties included: lecture row 001-24."""
+def test_max_pool_gradient_goes_to_one_pixel(x64, rng):
+    """The gradient is one-hot in every window, including ties: lecture row 001-24."""
     x = jnp.asarray(rng.integers(0, 2, size=(1, 6, 8, 2)).astype(float))
     dy = jnp.asarray(rng.normal(size=(1, 3, 4, 2)))
     dx = np.asarray(backward.max_pool(x, dy, 2))
@@ -108,8 +108,8 @@ def test_max_pool_sends_each_error_to_one_pixel(x64, rng):
     np.testing.assert_array_equal(blocks.sum(axis=1), np.asarray(dy).ravel())
 
 
-def test_the_first_of_several_nans_gets_the_gradient():
-    """Autodiff, the derivation and the arithmetic say the same of what max pooling makes of holes in the data."""
+def test_max_pool_gradient_goes_to_first_nan():
+    """Autodiff, the gradient by hand and the step-by-step arithmetic agree for NaN pixels."""
     x, dy = jnp.array([1, jnp.nan, jnp.nan, 2, 0, 3]).reshape(1, 6, 1), jnp.array([[[5.0], [7.0]]])
     y, vjp = jax.vjp(lambda x: ops.max_pool(x, 3), x)
     assert jnp.isnan(y[0, 0, 0]) and y[0, 1, 0] == 3
@@ -127,26 +127,26 @@ def test_the_first_of_several_nans_gets_the_gradient():
         ("sigmoid", lambda x: np.exp(x) / (1 + np.exp(x)) ** 2),
     ],
 )
-def test_activations_equal_their_slopes(x64, rng, name, slope):
+def test_activation_gradients_match_slopes(x64, rng, name, slope):
     x, dy = 3 * rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
     x[0, :2] = 0
     np.testing.assert_allclose(getattr(backward, name)(x, dy), dy * slope(x), rtol=1e-12)
-    by_jax = jax.vjp(getattr(ops, name), jnp.asarray(x))[1](jnp.asarray(dy))[0]
-    np.testing.assert_allclose(getattr(backward, name)(x, dy), by_jax, rtol=1e-9, atol=1e-15)
+    by_autodiff = jax.vjp(getattr(ops, name), jnp.asarray(x))[1](jnp.asarray(dy))[0]
+    np.testing.assert_allclose(getattr(backward, name)(x, dy), by_autodiff, rtol=1e-9, atol=1e-15)
 
 
-def test_lists_are_arrays_too():
+def test_pool_gradients_accept_lists():
     assert backward.max_pool([[[1.0], [2.0]]], [[[3.0]]], 2).tolist() == [[[0], [3]]]
     assert backward.avg_pool([[[1.0], [2.0]]], [[[3.0]]], 2).tolist() == [[[1.5], [1.5]]]
 
 
-def test_a_slope_is_not_lost_in_half_precision():
-    """cosh² of 6.5 is more than float16 can hold, and its inverse is not less."""
+def test_tanh_gradient_is_accurate_in_float16():
+    """cosh²(6.5) overflows float16, but its inverse does not underflow."""
     x = jnp.array([6.5], jnp.float16)
     np.testing.assert_allclose(backward.tanh(x, jnp.ones_like(x)), np.cosh(6.5) ** -2, rtol=1e-2)
 
 
-def test_a_saturated_sigmoid_keeps_its_digits():
+def test_sigmoid_gradient_is_accurate_when_saturated():
     slope = backward.sigmoid(jnp.array([30.0, -30.0]), jnp.ones(2))
     np.testing.assert_allclose(slope, [np.exp(-30)] * 2, rtol=1e-5)
 
@@ -154,46 +154,46 @@ def test_a_saturated_sigmoid_keeps_its_digits():
 def test_dense_flatten_and_global_pool_equal_autodiff(x64, rng):
     x, kernel = jnp.asarray(rng.normal(size=(3, 4))), jnp.asarray(rng.normal(size=(4, 2)))
     dy = jnp.asarray(rng.normal(size=(3, 2)))
-    wanted = jax.vjp(ops.dense, x, kernel, jnp.zeros(2))[1](dy)
-    for a, b in zip(backward.dense(x, kernel, dy), wanted, strict=True):
+    expected = jax.vjp(ops.dense, x, kernel, jnp.zeros(2))[1](dy)
+    for a, b in zip(backward.dense(x, kernel, dy), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     images = jnp.asarray(rng.normal(size=(2, 3, 4, 2)))
     for name, shape in {"flatten": (2, 24), "global_avg_pool": (2, 2)}.items():
         dy = jnp.asarray(rng.normal(size=shape))
-        wanted = jax.vjp(getattr(ops, name), images)[1](dy)[0]
-        np.testing.assert_allclose(getattr(backward, name)(images, dy), wanted, rtol=1e-12)
+        expected = jax.vjp(getattr(ops, name), images)[1](dy)[0]
+        np.testing.assert_allclose(getattr(backward, name)(images, dy), expected, rtol=1e-12)
 
 
 def test_cross_entropy_equals_autodiff(x64, rng):
     logits, dy = jnp.asarray(5 * rng.normal(size=(6, 4))), jnp.asarray(rng.normal(size=6))
-    numbers = jnp.asarray(rng.integers(0, 4, 6))
-    weights = jnp.asarray(rng.uniform(size=(6, 4)))  # that do not add up to 1
-    for label in (numbers, weights):
-        wanted = jax.vjp(lambda z: ops.softmax_cross_entropy(z, label), logits)[1](dy)[0]  # noqa: B023
-        np.testing.assert_allclose(backward.softmax_cross_entropy(logits, label, dy), wanted, rtol=1e-12, atol=1e-13)
-    sure = backward.softmax_cross_entropy(jnp.array([[200.0, -200.0]]), jnp.array([1]), jnp.array([1.0]))
-    assert sure.tolist() == [[1, -1]]
+    class_indices = jnp.asarray(rng.integers(0, 4, 6))
+    probabilities = jnp.asarray(rng.uniform(size=(6, 4)))  # not normalized
+    for label in (class_indices, probabilities):
+        expected = jax.vjp(lambda z: ops.softmax_cross_entropy(z, label), logits)[1](dy)[0]  # noqa: B023
+        np.testing.assert_allclose(backward.softmax_cross_entropy(logits, label, dy), expected, rtol=1e-12, atol=1e-13)
+    saturated = backward.softmax_cross_entropy(jnp.array([[200.0, -200.0]]), jnp.array([1]), jnp.array([1.0]))
+    assert saturated.tolist() == [[1, -1]]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_adds_up_in_float32(dtype):
+def test_half_precision_gradients_sum_in_float32(dtype):
     x, kernel, dy = jnp.ones((1, 3600, 1), dtype), jnp.ones((1, 1, 1), dtype), jnp.ones((1, 3600, 1), dtype)
     _, d_kernel, d_bias = jax.jit(backward.conv)(x, kernel, dy)
-    wanted = float(jnp.asarray(3600, dtype))
-    assert (d_kernel.item(), d_bias.item(), d_bias.dtype) == (wanted, wanted, dtype)
-    peak = jnp.zeros((1, 59, 1), dtype).at[0, 29].set(1)  # it wins 30 windows
+    expected = float(jnp.asarray(3600, dtype))
+    assert (d_kernel.item(), d_bias.item(), d_bias.dtype) == (expected, expected, dtype)
+    single_peak = jnp.zeros((1, 59, 1), dtype).at[0, 29].set(1)  # the maximum of 30 windows
     dy = jnp.full((1, 30, 1), 99.25, jnp.float32).astype(dtype)
-    piled = jnp.asarray(30 * float(dy[0, 0, 0]), dtype)
+    summed = jnp.asarray(30 * float(dy[0, 0, 0]), dtype)
     max_pool = jax.jit(lambda x, dy: backward.max_pool(x, dy, 30, stride=1))
-    assert max_pool(peak, dy)[0, 29, 0] == piled
+    assert max_pool(single_peak, dy)[0, 29, 0] == summed
     _, d_kernel, d_bias = jax.jit(backward.dense)(
         jnp.ones((3600, 1), dtype), jnp.ones((1, 1), dtype), jnp.ones((3600, 1), dtype)
     )
-    assert (d_kernel.item(), d_bias.item()) == (wanted, wanted)
+    assert (d_kernel.item(), d_bias.item()) == (expected, expected)
 
 
-def test_products_keep_their_precision_on_every_device():
-    """A GPU or TPU multiplies float32 with fewer digits unless it is told not to; nothing of it is seen on a CPU."""
+def test_matrix_products_use_highest_precision():
+    """GPUs and TPUs multiply float32 with reduced precision by default; on a CPU only the jaxpr shows the setting."""
 
     def precisions(program):
         for eqn in program.eqns:
@@ -204,14 +204,18 @@ def test_products_keep_their_precision_on_every_device():
                     if (program := closed_jaxpr(inner)) is not None:
                         yield from precisions(program.jaxpr)
 
-    wide, wider = jnp.ones((2, 6, 6, 8)), jnp.ones((3, 3, 4, 6))
-    found = [
-        *precisions(jax.make_jaxpr(lambda *a: backward.conv(*a, groups=2))(wide, wider, jnp.ones((2, 4, 4, 6))).jaxpr),
+    grouped_x, grouped_kernel = jnp.ones((2, 6, 6, 8)), jnp.ones((3, 3, 4, 6))
+    precisions_found = [
+        *precisions(
+            jax.make_jaxpr(lambda *a: backward.conv(*a, groups=2))(
+                grouped_x, grouped_kernel, jnp.ones((2, 4, 4, 6))
+            ).jaxpr
+        ),
         *precisions(jax.make_jaxpr(backward.conv)(X, K, DY).jaxpr),
         *precisions(jax.make_jaxpr(backward.conv_transpose)(X, K, jnp.ones((2, 8, 8, 4))).jaxpr),
         *precisions(jax.make_jaxpr(backward.dense)(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.ones((2, 4))).jaxpr),
     ]
-    assert len(found) > 40 and set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
+    assert len(precisions_found) > 40 and set(precisions_found) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 X, K, DY = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32), np.zeros((2, 4, 4, 4), np.float32)
@@ -238,11 +242,11 @@ X, K, DY = np.zeros((2, 6, 6, 3), np.float32), np.zeros((3, 3, 3, 4), np.float32
         ),
     ],
 )
-def test_a_dy_that_cannot_be_is_refused(call, message):
+def test_invalid_dy_raises(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
 
-def test_a_dy_of_another_dtype_is_refused():
+def test_dy_of_other_dtype_raises():
     with pytest.raises(DtypeError, match=r"backward\.relu: dy is bfloat16 but the op's output is float32; cast it"):
         backward.relu(X, X.astype(jnp.bfloat16))

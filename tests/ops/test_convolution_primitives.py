@@ -1,4 +1,4 @@
-"""The three passes of ``impl="auto"``, in every way that a CPU takes them, and all that jax does with primitives."""
+"""The three passes of ``impl="auto"``: all CPU lowerings, and the rules of the jax primitives."""
 
 import itertools
 from functools import partial
@@ -18,13 +18,13 @@ from jaxconv.ops.convolution import primitives
 from jaxconv.ops.convolution.cpu import autotune, dispatch, lowerings
 from jaxconv.shapes import Window, resolve_window
 
-# What CASES, which are small, do not reach: parts of a batch, more channels than a few, groups of every kind.
-NONE = ((0, 0), (0, 0))
-WAYS = [
-    Case("parts of a batch", (36, 6, 5, 4), (3, 2, 4, 5), (1, 1), "VALID", NONE, (1, 1), 1),
-    Case("parts of a batch, stride 2", (48, 7, 6, 5), (3, 3, 5, 4), (2, 2), 1, ((1, 1), (1, 1)), (1, 1), 1),
-    Case("a pixel that no tap sees", (2, 8, 9, 4), (1, 2, 4, 4), (3, 4), "VALID", NONE, (1, 1), 1),
-    Case("pixels after the last window", (2, 8, 9, 5), (3, 3, 5, 4), (3, 3), "VALID", NONE, (1, 1), 1),
+# Cases that CASES do not cover: sub-batches, more than a few channels, and all categories of groups.
+NO_PADDING = ((0, 0), (0, 0))
+PRIMITIVE_CASES = [
+    Case("sub-batches", (36, 6, 5, 4), (3, 2, 4, 5), (1, 1), "VALID", NO_PADDING, (1, 1), 1),
+    Case("sub-batches, stride 2", (48, 7, 6, 5), (3, 3, 5, 4), (2, 2), 1, ((1, 1), (1, 1)), (1, 1), 1),
+    Case("pixels between windows", (2, 8, 9, 4), (1, 2, 4, 4), (3, 4), "VALID", NO_PADDING, (1, 1), 1),
+    Case("pixels after the last window", (2, 8, 9, 5), (3, 3, 5, 4), (3, 3), "VALID", NO_PADDING, (1, 1), 1),
     Case("padding wider than the kernel", (2, 4, 5, 4), (2, 2, 4, 4), (1, 2), 3, ((3, 3), (3, 3)), (1, 1), 1),
     Case("padding wider, stride 2", (2, 2, 3, 4), (2, 2, 4, 4), (2, 2), 4, ((4, 4), (4, 4)), (1, 1), 1),
     Case("stride and dilation", (2, 9, 9, 4), (2, 3, 4, 4), (2, 2), 1, ((1, 1), (1, 1)), (2, 1), 1),
@@ -32,18 +32,18 @@ WAYS = [
     Case("many groups", (2, 5, 4, 66), (2, 2, 2, 66), (1, 1), 1, ((1, 1), (1, 1)), (1, 1), 33),
     Case("depthwise, 1 filter", (3, 6, 5, 5), (3, 3, 1, 5), (1, 1), 1, ((1, 1), (1, 1)), (1, 1), 5),
     Case("depthwise, 3 filters, stride 2", (3, 6, 5, 2), (3, 2, 1, 6), (2, 2), 1, ((1, 1), (1, 1)), (1, 1), 2),
-    Case("depthwise, 5 filters", (3, 6, 5, 2), (3, 2, 1, 10), (1, 1), "VALID", NONE, (1, 1), 2),
-    Case("depthwise, many groups, 5 filters", (2, 4, 4, 33), (2, 2, 1, 165), (1, 1), "VALID", NONE, (1, 1), 33),
+    Case("depthwise, 5 filters", (3, 6, 5, 2), (3, 2, 1, 10), (1, 1), "VALID", NO_PADDING, (1, 1), 2),
+    Case("depthwise, many groups, 5 filters", (2, 4, 4, 33), (2, 2, 1, 165), (1, 1), "VALID", NO_PADDING, (1, 1), 33),
     Case("one channel", (3, 6, 5, 1), (3, 2, 1, 16), (1, 1), 1, ((1, 1), (1, 1)), (1, 1), 1),
     Case("one channel, stride and dilation", (2, 9, 8, 1), (2, 3, 1, 17), (2, 1), 1, ((1, 1), (1, 1)), (2, 1), 1),
     Case("one channel, few filters", (17, 6, 5, 1), (3, 3, 1, 3), (2, 2), 1, ((1, 1), (1, 1)), (1, 1), 1),
     Case("1-D", (17, 11, 5), (3, 5, 4), (2,), ((2, 1),), ((2, 1),), (1,), 1),
     Case("3-D", (2, 4, 5, 4, 4), (2, 3, 2, 4, 3), (2, 1, 1), "VALID", ((0, 0),) * 3, (1, 1, 1), 1),
 ]
-EVERY_WAY = pytest.mark.parametrize("case", [*CASES, *WAYS], ids=lambda case: case.name)
+EVERY_CASE = pytest.mark.parametrize("case", [*CASES, *PRIMITIVE_CASES], ids=lambda case: case.name)
 
 
-def three(case, dtype=jnp.float32):
+def factors_and_sums(case, dtype=jnp.float32):
     x, kernel = case.arrays()
     y = reference.conv(x, kernel, *case.resolved())
     dy = np.random.default_rng(3).normal(size=y.shape)
@@ -51,80 +51,84 @@ def three(case, dtype=jnp.float32):
     return [jnp.asarray(a, dtype) for a in (x, kernel, dy)], {"y": y, "x": dx, "kernel": dk}
 
 
-def form_of(case, dtype=jnp.float32, sums=jnp.float32):
+def spec_of(case, dtype=jnp.float32, sums=jnp.float32):
     size = case.x[1:-1]
     window = resolve_window(Window(case.kernel[:-2], case.stride, case.padding, case.dilation), size)
-    return primitives.Form(window, size, case.groups, (jnp.dtype(dtype), jnp.dtype(dtype), jnp.dtype(sums)), None)
+    return primitives.ConvSpec(window, size, case.groups, (jnp.dtype(dtype), jnp.dtype(dtype), jnp.dtype(sums)), None)
 
 
-def close(got, want, dtype=jnp.float32):
-    np.testing.assert_allclose(got, want, atol=float(jnp.finfo(dtype).eps) * 16 * max(1.0, np.abs(want).max()), rtol=0)
+def assert_close(actual, expected, dtype=jnp.float32):
+    atol = float(jnp.finfo(dtype).eps) * 16 * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, atol=atol, rtol=0)
 
 
-@EVERY_WAY
-def test_value_and_gradients_are_the_sums_by_loops(case):
-    (x, kernel, dy), want = three(case)
+@EVERY_CASE
+def test_value_and_gradients_match_plain_loops(case):
+    (x, kernel, dy), expected = factors_and_sums(case)
     y, vjp = jax.vjp(jax.jit(partial(ops.conv, **case.options)), x, kernel)
     dx, dk = vjp(dy)
-    for got, name in ((y, "y"), (dx, "x"), (dk, "kernel")):
-        close(got, want[name])
+    for actual, name in ((y, "y"), (dx, "x"), (dk, "kernel")):
+        assert_close(actual, expected[name])
 
 
-@EVERY_WAY
-def test_what_a_gpu_or_tpu_is_given_is_the_same(case):
-    (x, kernel, dy), want = three(case)
-    form = form_of(case)
-    close(common_lowerings.lax_forward(x, kernel, form), want["y"])
-    close(common_lowerings.lax_kernel_gradient(x, dy, form), want["kernel"])
-    close(common_lowerings.lax_input_gradient(kernel, dy, form), want["x"])
+@EVERY_CASE
+def test_lax_passes_match_plain_loops(case):
+    (x, kernel, dy), expected = factors_and_sums(case)
+    spec = spec_of(case)
+    assert_close(common_lowerings.lax_forward(x, kernel, spec), expected["y"])
+    assert_close(common_lowerings.lax_kernel_gradient(x, dy, spec), expected["kernel"])
+    assert_close(common_lowerings.lax_input_gradient(kernel, dy, spec), expected["x"])
 
 
-@EVERY_WAY
-def test_every_lowering_for_a_cpu_is_the_same_sum(case):
-    """Also those that the table does not choose today: another machine's may."""
-    (x, kernel, dy), want = three(case)
-    form = form_of(case)
-    factors = {"x": x, "kernel": kernel, "y": dy}
-    for wanted in primitives.FACTORS:
-        given = [factors[name] for name in primitives.others(wanted)]
+@EVERY_CASE
+def test_cpu_lowerings_match_plain_loops(case):
+    """Includes lowerings that the table of this machine does not select."""
+    (x, kernel, dy), expected = factors_and_sums(case)
+    spec = spec_of(case)
+    arrays = {"x": x, "kernel": kernel, "y": dy}
+    for output in primitives.FACTORS:
+        operands = [arrays[name] for name in primitives.other_operands(output)]
         for name in autotune.supported_lowerings(
-            wanted, autotune.conv_category(kernel.shape[-2], kernel.shape[-1] // case.groups, case.groups)
+            output, autotune.conv_category(kernel.shape[-2], kernel.shape[-1] // case.groups, case.groups)
         ):
-            close(jax.jit(dispatch.LOWERINGS[name][wanted], static_argnums=2)(*given, form), want[wanted])
+            assert_close(jax.jit(dispatch.LOWERINGS[name][output], static_argnums=2)(*operands, spec), expected[output])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_a_cpu_takes_what_the_table_names(x64, monkeypatch, dtype):
-    """Another lowering would be as right, and only slow: no test of values sees it."""
-    case = next(case for case in WAYS if case.name == "depthwise, 1 filter")
-    taken = {}
+def test_cpu_uses_lowerings_of_the_table(x64, monkeypatch, dtype):
+    """Another lowering would be correct but slow, which no test of values detects."""
+    case = next(case for case in PRIMITIVE_CASES if case.name == "depthwise, 1 filter")
+    used = {}
 
-    def spied(name, wanted, lowering):
-        return lambda *args: taken.update({wanted: name}) or lowering(*args)
+    def spy(name, output, lowering):
+        return lambda *args: used.update({output: name}) or lowering(*args)
 
     for name, by_pass in list(dispatch.LOWERINGS.items()):
         monkeypatch.setitem(
-            dispatch.LOWERINGS, name, {wanted: spied(name, wanted, by_pass[wanted]) for wanted in by_pass}
+            dispatch.LOWERINGS, name, {output: spy(name, output, by_pass[output]) for output in by_pass}
         )
-    (x, kernel, dy), _ = three(case, dtype)
+    (x, kernel, dy), _ = factors_and_sums(case, dtype)
     jax.jit(lambda x, kernel, dy: jax.vjp(partial(ops.conv, **case.options), x, kernel)[1](dy)).lower(x, kernel, dy)
     jax.jit(partial(ops.conv, **case.options)).lower(x, kernel)
-    single = {wanted: autotune.best_lowering(wanted, "depthwise") for wanted in primitives.FACTORS}
-    assert taken == (single if dtype == jnp.float32 else dict.fromkeys(single, "products"))
+    selected = {output: autotune.best_lowering(output, "depthwise") for output in primitives.FACTORS}
+    assert used == (selected if dtype == jnp.float32 else dict.fromkeys(selected, "products"))
 
 
-@pytest.mark.parametrize("name", ["plain", "stride", "groups", "depthwise", "parts of a batch, stride 2"])
-def test_half_precision_is_added_up_in_float32_and_rounded_once(name):
-    case = next(case for case in [*CASES, *WAYS] if case.name == name)
-    (x, kernel, dy), _ = three(case, jnp.bfloat16)
-    wide = [np.asarray(a, np.float64) for a in (x, kernel, dy)]
+@pytest.mark.parametrize("name", ["plain", "stride", "groups", "depthwise", "sub-batches, stride 2"])
+def test_half_precision_passes_are_rounded_once(name):
+    case = next(case for case in [*CASES, *PRIMITIVE_CASES] if case.name == name)
+    (x, kernel, dy), _ = factors_and_sums(case, jnp.bfloat16)
+    exact_factors = [np.asarray(a, np.float64) for a in (x, kernel, dy)]
     y, vjp = jax.vjp(partial(ops.conv, **case.options), x, kernel)
-    want = reference.conv(*wide[:2], *case.resolved()), *reference.conv_gradients(*wide, *case.resolved())
-    for got, exact in zip((y, *vjp(dy)), want):
-        assert got.dtype == jnp.bfloat16
+    expected = (
+        reference.conv(*exact_factors[:2], *case.resolved()),
+        *reference.conv_gradients(*exact_factors, *case.resolved()),
+    )
+    for actual, exact in zip((y, *vjp(dy)), expected):
+        assert actual.dtype == jnp.bfloat16
         rounded = np.asarray(jnp.asarray(exact, jnp.float32).astype(jnp.bfloat16), np.float64)
-        # Half a unit of bfloat16, and the float32 sum's own error where that tips the rounding.
-        np.testing.assert_allclose(np.asarray(got, np.float64), rounded, rtol=2**-8, atol=1e-5)
+        # Half a unit of bfloat16, and the error of the float32 sum, which may change the rounding.
+        np.testing.assert_allclose(np.asarray(actual, np.float64), rounded, rtol=2**-8, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2}, {"stride": 2, "padding": "SAME"}], ids=str)
@@ -134,24 +138,26 @@ def test_derivatives_of_every_order_and_mode(x64, rng, options):
     check_grads(partial(ops.conv, **options), (x, kernel), order=3, modes=("fwd", "rev"), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("wanted", primitives.FACTORS)
+@pytest.mark.parametrize("output", primitives.FACTORS)
 @pytest.mark.parametrize("batched", [(0, None), (None, 1), (1, 0), (-1, 2)], ids=str)
 @pytest.mark.parametrize("name", ["plain", "stride", "groups", "depthwise"])
-def test_vmap_is_a_loop(wanted, batched, name):
+def test_vmap_of_pass_matches_loop(output, batched, name):
     case = next(case for case in CASES if case.name == name)
-    form, rng = form_of(case), np.random.default_rng(5)
+    spec, rng = spec_of(case), np.random.default_rng(5)
     shapes = {"x": case.x, "kernel": case.kernel}
-    shapes["y"] = primitives.shape_of("y", case.x, case.kernel, form)
-    given = [jnp.asarray(rng.normal(size=(3, *shapes[each])), jnp.float32) for each in primitives.others(wanted)]
-    pairs = [[a[i] if axis is not None else a[0] for a, axis in zip(given, batched)] for i in range(3)]
-    want = jnp.stack([primitives.run(wanted, *pair, form) for pair in pairs])
-    args = [a[0] if axis is None else jnp.moveaxis(a, 0, axis) for a, axis in zip(given, batched)]
-    got = jax.vmap(lambda a, b: primitives.run(wanted, a, b, form), batched)(*args)
-    close(got, want)
+    shapes["y"] = primitives.shape_of("y", case.x, case.kernel, spec)
+    operands = [
+        jnp.asarray(rng.normal(size=(3, *shapes[factor])), jnp.float32) for factor in primitives.other_operands(output)
+    ]
+    pairs = [[a[i] if axis is not None else a[0] for a, axis in zip(operands, batched)] for i in range(3)]
+    expected = jnp.stack([primitives.apply_pass(output, *pair, spec) for pair in pairs])
+    args = [a[0] if axis is None else jnp.moveaxis(a, 0, axis) for a, axis in zip(operands, batched)]
+    actual = jax.vmap(lambda a, b: primitives.apply_pass(output, a, b, spec), batched)(*args)
+    assert_close(actual, expected)
 
 
-def test_vmap_of_vmap_and_of_gradients(rng):
-    """Per-example gradients of several networks at once: all three kinds of batching, one inside another."""
+def test_nested_vmap_of_gradients_matches_loop(rng):
+    """Per-example gradients of several networks: all three kinds of batching, nested."""
     x, kernels = (
         jnp.asarray(rng.normal(size=(5, 6, 6, 3)), jnp.float32),
         jnp.asarray(rng.normal(size=(2, 3, 3, 3, 4)), jnp.float32),
@@ -160,13 +166,13 @@ def test_vmap_of_vmap_and_of_gradients(rng):
     def loss(kernel, image):
         return jnp.sum(jnp.tanh(ops.conv(image[None], kernel)))
 
-    got = jax.vmap(lambda kernel: jax.vmap(jax.grad(loss), (None, 0))(kernel, x))(kernels)
-    assert got.shape == (2, 5, 3, 3, 3, 4)
+    actual = jax.vmap(lambda kernel: jax.vmap(jax.grad(loss), (None, 0))(kernel, x))(kernels)
+    assert actual.shape == (2, 5, 3, 3, 3, 4)
     for i, j in itertools.product(range(2), range(5)):
-        close(got[i, j], jax.grad(loss)(kernels[i], x[j]))
+        assert_close(actual[i, j], jax.grad(loss)(kernels[i], x[j]))
 
 
-def test_remat_and_scan_change_nothing(rng):
+def test_checkpoint_and_scan_match_unrolled(rng):
     x = jnp.asarray(rng.normal(size=(4, 6, 6, 4)), jnp.float32)
     kernels = jnp.asarray(rng.normal(size=(3, 3, 3, 4, 4)), jnp.float32) / 6
 
@@ -182,37 +188,37 @@ def test_remat_and_scan_change_nothing(rng):
     def scanned(kernels):
         return jnp.sum(jax.lax.scan(lambda y, k: (jax.checkpoint(layer)(y, k), None), x, kernels)[0] ** 2)
 
-    close(jax.grad(scanned)(kernels), jax.grad(unrolled)(kernels))
+    assert_close(jax.grad(scanned)(kernels), jax.grad(unrolled)(kernels))
 
 
-def test_shard_map_adds_up_the_gradient_of_a_shared_kernel(rng):
-    """Each device has images of its own and the kernel is everybody's: its gradient is a sum over devices."""
+def test_shard_map_sums_gradient_of_replicated_kernel(rng):
+    """Images are sharded and the kernel is replicated, so its gradient is a sum over devices."""
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     x, kernel = jnp.asarray(rng.normal(size=(4, 6, 6, 4)), jnp.float32), jnp.ones((3, 3, 4, 2), jnp.float32)
 
     def loss(x, kernel):
-        mine = jax.shard_map(
+        sharded_loss = jax.shard_map(
             lambda x, kernel: jax.lax.psum(jnp.sum(ops.conv(x, kernel) ** 2), "data"),
             mesh=mesh,
             in_specs=(PartitionSpec("data"), PartitionSpec()),
             out_specs=PartitionSpec(),
         )
-        return mine(x, kernel)
+        return sharded_loss(x, kernel)
 
-    want = jax.grad(lambda x, kernel: jnp.sum(ops.conv(x, kernel) ** 2), (0, 1))(x, kernel)
-    for got, each in zip(jax.jit(jax.grad(loss, (0, 1)))(x, kernel), want):
-        close(got, each)
+    expected = jax.grad(lambda x, kernel: jnp.sum(ops.conv(x, kernel) ** 2), (0, 1))(x, kernel)
+    for actual, expected_gradient in zip(jax.jit(jax.grad(loss, (0, 1)))(x, kernel), expected):
+        assert_close(actual, expected_gradient)
     traced = str(jax.make_jaxpr(jax.grad(loss, 1))(x, kernel))
-    assert "psum" in traced.split("conv_kernel")[1]  # after the gradient of each device's own images
+    assert "psum" in traced.split("conv_kernel")[1]  # after the gradient of the local images
 
 
-def test_no_route_is_left_out():
-    """Each kind that the table for a CPU knows is among the cases: a planted error in any of them is seen above."""
-    seen = set()
-    for case in [*CASES, *WAYS]:
-        seen.add(autotune.conv_category(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
-        if case.x[0] >= 2 * lowerings.PART:
-            seen.add("parts")
+def test_cases_cover_all_categories_and_branches():
+    """The cases cover every category of the CPU table, so an error in any of them fails a test above."""
+    covered = set()
+    for case in [*CASES, *PRIMITIVE_CASES]:
+        covered.add(autotune.conv_category(case.kernel[-2], case.kernel[-1] // case.groups, case.groups))
+        if case.x[0] >= 2 * lowerings.MIN_SUB_BATCH:
+            covered.add("sub-batches")
         if max(case.stride) > 1 and max(case.dilation) == 1:
-            seen.add("phases")
-    assert seen == {*autotune.CASES, "parts", "phases"}
+            covered.add("phases")
+    assert covered == {*autotune.CASES, "sub-batches", "phases"}

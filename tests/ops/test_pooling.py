@@ -1,4 +1,4 @@
-"""Pooling against plain loops, torch's rules for overhanging windows, and what happens at ties."""
+"""Pooling: plain loops, PyTorch's rules for partial windows, and ties."""
 
 import functools
 
@@ -25,28 +25,28 @@ CASES = {
 EVERY_CASE = pytest.mark.parametrize(("shape", "options", "stride", "pads", "dilation"), CASES.values(), ids=CASES)
 
 
-def windows(options, stride):
+def window_of(options, stride):
     window = options["window_shape"]
     return (window,) * len(stride) if isinstance(window, int) else window
 
 
-def shared(x, dy, window, stride, pads, dilation, ties):
-    """The gradient of a maximum by plain loops: each window's dy to its largest pixels, or to the first of them."""
-    dx, seen = np.zeros(x.shape), {}
-    for place, _, pixel in reference.window_entries(x.shape[1:-1], window, stride, pads, dilation):
-        seen.setdefault(place, []).append(pixel)
-    for place, pixels in seen.items():
+def max_pool_gradient_loops(x, dy, window, stride, pads, dilation, ties):
+    """Gradient of max pooling by plain loops: dy of each window goes to its maxima, or to the first of them."""
+    dx, pixels_by_position = np.zeros(x.shape), {}
+    for position, _, pixel in reference.window_entries(x.shape[1:-1], window, stride, pads, dilation):
+        pixels_by_position.setdefault(position, []).append(pixel)
+    for position, pixels in pixels_by_position.items():
         for n in range(x.shape[0]):
             for c in range(x.shape[-1]):
                 values = [x[(n, *pixel, c)] for pixel in pixels]
-                best = [pixel for pixel, value in zip(pixels, values) if value == max(values)]
-                best = best[:1] if ties == "first" else best
-                for pixel in best:
-                    dx[(n, *pixel, c)] += dy[(n, *place, c)] / len(best)
+                maxima = [pixel for pixel, value in zip(pixels, values) if value == max(values)]
+                maxima = maxima[:1] if ties == "first" else maxima
+                for pixel in maxima:
+                    dx[(n, *pixel, c)] += dy[(n, *position, c)] / len(maxima)
     return dx
 
 
-def norm3(pixels, axis):
+def norm_of_order_3(pixels, axis):
     return (np.abs(pixels) ** 3).sum(axis) ** (1 / 3)
 
 
@@ -59,41 +59,39 @@ LINEAR = {
 
 @pytest.mark.parametrize(("op", "reduce"), LINEAR.values(), ids=LINEAR)
 @EVERY_CASE
-def test_value_equals_plain_loops_and_gradient_its_differences(
-    x64, rng, op, reduce, shape, options, stride, pads, dilation
-):
+def test_pools_match_loops_and_finite_differences(x64, rng, op, reduce, shape, options, stride, pads, dilation):
     x = rng.permutation(1.0 + np.arange(np.prod(shape))).reshape(shape)  # no ties
-    wanted = reference.pool(x, windows(options, stride), stride, pads, dilation, reduce)
+    expected = reference.pool(x, window_of(options, stride), stride, pads, dilation, reduce)
     f = jax.jit(functools.partial(op, **options))
-    np.testing.assert_allclose(f(jnp.asarray(x)), wanted, rtol=1e-12)
-    # All are linear between ties, and the entries are 1 apart: a difference over 0.1 is exact.
+    np.testing.assert_allclose(f(jnp.asarray(x)), expected, rtol=1e-12)
+    # All ops are linear between ties, and entries differ by 1, so a finite difference with step 0.1 is exact.
     check_grads(f, (jnp.asarray(x),), order=1, modes=("rev",), eps=0.1, atol=1e-9, rtol=1e-9)
 
 
-def test_pooled_gradients_go_where_the_loops_say(x64, rng):
+def test_pool_gradients_match_plain_loops(x64, rng):
     x = jnp.asarray(rng.permutation(np.arange(36.0)).reshape(1, 6, 6, 1))
     dy = rng.normal(size=(1, 3, 3, 1))
-    routed, spread = np.zeros(x.shape), np.zeros(x.shape)
+    max_gradient, avg_gradient = np.zeros(x.shape), np.zeros(x.shape)
     for i in range(3):
         for j in range(3):
             block = np.asarray(x)[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 0]
             a, b = np.unravel_index(block.argmax(), (2, 2))
-            routed[0, 2 * i + a, 2 * j + b, 0] = dy[0, i, j, 0]
-            spread[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 0] = dy[0, i, j, 0] / 4
-    np.testing.assert_allclose(jax.vjp(lambda x: ops.max_pool(x, 2), x)[1](jnp.asarray(dy))[0], routed)
-    np.testing.assert_allclose(jax.vjp(lambda x: ops.avg_pool(x, 2), x)[1](jnp.asarray(dy))[0], spread)
+            max_gradient[0, 2 * i + a, 2 * j + b, 0] = dy[0, i, j, 0]
+            avg_gradient[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 0] = dy[0, i, j, 0] / 4
+    np.testing.assert_allclose(jax.vjp(lambda x: ops.max_pool(x, 2), x)[1](jnp.asarray(dy))[0], max_gradient)
+    np.testing.assert_allclose(jax.vjp(lambda x: ops.avg_pool(x, 2), x)[1](jnp.asarray(dy))[0], avg_gradient)
 
 
-@pytest.mark.parametrize("include", [False, True])
-def test_average_at_the_border_counts_what_it_says(include):
-    y = ops.avg_pool(jnp.ones((1, 4, 4, 1)), 3, stride=1, padding=1, count_include_pad=include)[0, :, :, 0]
-    corner, edge = (4 / 9, 6 / 9) if include else (1, 1)
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_avg_pool_at_border_with_count_include_pad(count_include_pad):
+    y = ops.avg_pool(jnp.ones((1, 4, 4, 1)), 3, stride=1, padding=1, count_include_pad=count_include_pad)[0, :, :, 0]
+    corner, edge = (4 / 9, 6 / 9) if count_include_pad else (1, 1)
     np.testing.assert_allclose([y[0, 0], y[0, 1], y[1, 1]], [corner, edge, 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("size", "window", "stride", "padding", "places"),
-    # PyTorch's rule: a last window may hang over the end, but must start on a pixel (or on the low padding).
+    ("size", "window", "stride", "padding", "num_positions"),
+    # PyTorch's rule: the last window may exceed the input, but must start on a pixel (or on the low padding).
     [
         (7, 2, 2, 0, 4),
         (6, 2, 2, 0, 3),
@@ -104,30 +102,30 @@ def test_average_at_the_border_counts_what_it_says(include):
         (2, 2, 4, 1, 1),
     ],
 )
-def test_ceil_mode_lets_the_last_window_hang_over(size, window, stride, padding, places):
+def test_ceil_mode_adds_partial_last_window(size, window, stride, padding, num_positions):
     x = jnp.arange(1.0, size + 1)[None, :, None]
     y = ops.max_pool(x, window, stride=stride, padding=padding, ceil_mode=True)[0, :, 0]
-    assert y.shape == (places,)
-    starts = [p * stride - padding for p in range(places)]
+    assert y.shape == (num_positions,)
+    starts = [p * stride - padding for p in range(num_positions)]
     assert y.tolist() == [min(size, start + window) for start in starts]
     mean = ops.avg_pool(x, window, stride=stride, padding=padding, ceil_mode=True)[0, :, 0]
-    real = [[v for v in range(start + 1, start + window + 1) if 1 <= v <= size] for start in starts]
-    np.testing.assert_allclose(mean, [np.mean(v) for v in real], rtol=1e-6)
-    total = ops.lp_pool(x, window, stride=stride, padding=padding, ceil_mode=True, p=1)[0, :, 0]
-    np.testing.assert_allclose(total, [np.sum(v) for v in real], rtol=1e-6)
+    values_inside = [[v for v in range(start + 1, start + window + 1) if 1 <= v <= size] for start in starts]
+    np.testing.assert_allclose(mean, [np.mean(v) for v in values_inside], rtol=1e-6)
+    sums = ops.lp_pool(x, window, stride=stride, padding=padding, ceil_mode=True, p=1)[0, :, 0]
+    np.testing.assert_allclose(sums, [np.sum(v) for v in values_inside], rtol=1e-6)
 
 
 @pytest.mark.parametrize("ties", ["first", "split"])
 @EVERY_CASE
-def test_ties_share_the_gradient_as_they_say(x64, rng, ties, shape, options, stride, pads, dilation):
-    x = rng.integers(0, 2, size=shape).astype(float)  # windows with one, two, three, all of their pixels largest
+def test_max_pool_ties_match_plain_loops(x64, rng, ties, shape, options, stride, pads, dilation):
+    x = rng.integers(0, 2, size=shape).astype(float)  # windows with one or several maxima, up to all pixels
     y, vjp = jax.vjp(jax.jit(lambda x: ops.max_pool(x, ties=ties, **options)), jnp.asarray(x))
     dy = rng.normal(size=y.shape)
-    wanted = shared(x, dy, windows(options, stride), stride, pads, dilation, ties)
-    np.testing.assert_allclose(vjp(jnp.asarray(dy))[0], wanted, rtol=1e-12, atol=1e-12)
+    expected = max_pool_gradient_loops(x, dy, window_of(options, stride), stride, pads, dilation, ties)
+    np.testing.assert_allclose(vjp(jnp.asarray(dy))[0], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_three_that_tie_get_a_third_each():
+def test_max_pool_splits_gradient_over_three_ties():
     x = jnp.array([2.0, 7, 7, 1, 7])[None, :, None]
     split = jax.grad(lambda x: ops.max_pool(x, 5, ties="split").sum())(x)[0, :, 0]
     np.testing.assert_allclose(split, [0, 1 / 3, 1 / 3, 0, 1 / 3], rtol=1e-6)
@@ -135,15 +133,15 @@ def test_three_that_tie_get_a_third_each():
     np.testing.assert_array_equal(first, [0, 1, 0, 0, 0])
 
 
-def test_integers_negatives_and_nan_keep_their_meaning():
+def test_max_pool_of_integers_negatives_and_nan():
     x = jnp.asarray([[200, 3], [7, 255]], jnp.uint8)[None, :, :, None]
     assert ops.max_pool(x, 2).item() == 255 and ops.max_pool(x, 2).dtype == jnp.uint8
     assert ops.max_pool(jnp.full((1, 2, 2, 1), -5.0), 3, padding=1).item() == -5
-    for hole in range(4):
-        assert np.isnan(ops.max_pool(jnp.zeros(4).at[hole].set(jnp.nan).reshape(1, 2, 2, 1), 2).item())
+    for index_of_nan in range(4):
+        assert np.isnan(ops.max_pool(jnp.zeros(4).at[index_of_nan].set(jnp.nan).reshape(1, 2, 2, 1), 2).item())
 
 
-FORMS = {
+OPS = {
     "max": functools.partial(ops.max_pool, window_shape=(3, 2), stride=1, padding=1),
     "max, split": functools.partial(ops.max_pool, window_shape=(3, 2), stride=1, padding=1, ties="split"),
     "avg": functools.partial(ops.avg_pool, window_shape=(3, 2), stride=1, padding=1),
@@ -154,24 +152,24 @@ FORMS = {
     "global avg": ops.global_avg_pool,
     "global max": ops.global_max_pool,
 }
-EVERY_FORM = pytest.mark.parametrize("op", FORMS.values(), ids=FORMS)
+EVERY_OP = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 
 
-@EVERY_FORM
-def test_transformations_agree(x64, rng, op):
+@EVERY_OP
+def test_pool_transformations_match_eager(x64, rng, op):
     x, d = jnp.asarray(rng.normal(size=(2, 2, 2, 8, 7, 2)))
-    first = op(x[0])  # not compiled
-    dy = jnp.asarray(rng.normal(size=first.shape))
+    eager = op(x[0])  # not compiled
+    dy = jnp.asarray(rng.normal(size=eager.shape))
 
     @jax.jit
-    def together(x, d, dy):
+    def transformed(x, d, dy):
         _, forward = jax.jvp(op, (x[0],), (d[0],))
         (backward,) = jax.vjp(op, x[0])[1](dy)
-        return jax.vmap(op)(x), jnp.stack([op(one) for one in x]), (forward * dy).sum(), (backward * d[0]).sum()
+        return jax.vmap(op)(x), jnp.stack([op(image) for image in x]), (forward * dy).sum(), (backward * d[0]).sum()
 
-    mapped, alone, forward, backward = together(x, d, dy)
-    np.testing.assert_allclose(alone[0], first, rtol=1e-12)
-    np.testing.assert_allclose(mapped, alone, rtol=1e-12)
+    mapped, one_by_one, forward, backward = transformed(x, d, dy)
+    np.testing.assert_allclose(one_by_one[0], eager, rtol=1e-12)
+    np.testing.assert_allclose(mapped, one_by_one, rtol=1e-12)
     np.testing.assert_allclose(forward, backward, rtol=1e-10)
 
 
@@ -179,27 +177,27 @@ def value_and_gradient(op):
     return jax.jit(lambda x, dy: (op(x), *jax.vjp(op, x)[1](dy)))
 
 
-@EVERY_FORM
-def test_half_precision_adds_up_in_float32(x64, rng, op, dtype=jnp.bfloat16):
-    """The value, and the gradient where windows overlap, are those of float64 rounded once."""
+@EVERY_OP
+def test_half_precision_pools_sum_in_float32(x64, rng, op, dtype=jnp.bfloat16):
+    """The value, and the gradient of overlapping windows, equal those of float64 rounded once."""
     x = jnp.asarray(rng.normal(1, 1, size=(2, 9, 11, 3)), dtype)
     dy = jnp.asarray(rng.normal(size=jax.eval_shape(op, x).shape), dtype)
-    got = value_and_gradient(op)(x, dy)
+    actual = value_and_gradient(op)(x, dy)
     exact = value_and_gradient(op)(x.astype(jnp.float64), dy.astype(jnp.float64))
-    assert [half.dtype for half in got] == [dtype, dtype]
-    for half, wanted in zip(got, exact):
-        np.testing.assert_allclose(np.asarray(half, float), wanted, rtol=float(jnp.finfo(dtype).eps), atol=1e-5)
+    assert [half.dtype for half in actual] == [dtype, dtype]
+    for half, expected in zip(actual, exact):
+        np.testing.assert_allclose(np.asarray(half, float), expected, rtol=float(jnp.finfo(dtype).eps), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_sums_too_large_for_half_precision(dtype):
-    # 40 × 3008 is more than float16 can hold, and more finely graded than bfloat16 is.
+def test_averages_do_not_overflow_half_precision(dtype):
+    # The sum 40 × 3008 overflows float16, and bfloat16 would round the partial sums.
     x = jnp.full((1, 40, 1), 3008, dtype)
     averages = [ops.avg_pool(x, 40), ops.adaptive_avg_pool(x, 1), ops.global_avg_pool(x)]
     assert [y.dtype for y in averages] == [dtype] * 3 and [y.item() for y in averages] == [3008] * 3
 
 
-def test_integers_keep_their_dtype_in_every_maximum():
+def test_max_pools_keep_integer_dtype():
     x = jnp.asarray([[-7, 3], [5, -100]], jnp.int8)[None, :, :, None]
     for op in (
         ops.global_max_pool,
@@ -213,32 +211,32 @@ POOLS = {
     "max": (ops.max_pool, np.max),
     "split": (functools.partial(ops.max_pool, ties="split"), np.max),
     "avg": (ops.avg_pool, np.mean),
-    "l3": (functools.partial(ops.lp_pool, p=3), norm3),
+    "l3": (functools.partial(ops.lp_pool, p=3), norm_of_order_3),
 }
 
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_whatever_is_legal_equals_plain_loops(data):
+def test_pools_of_random_arguments_match_plain_loops(data):
     def ints(low, high, count):
         return data.draw(st.tuples(*[st.integers(low, high)] * count))
 
     ndim = data.draw(st.integers(1, 3))
     window, stride, dilation = ints(1, 3, ndim), ints(1, 3, ndim), ints(1, 2, ndim)
-    # Every window must see a pixel: padding below the reach of its last tap, and no gap as wide as the image.
-    size = tuple(d * (f - 1) + 1 + more for d, f, more in zip(dilation, window, ints(0, 2, ndim)))
+    # Every window must contain a pixel, so padding is less than the window, and no dilation gap spans the image.
+    size = tuple(d * (f - 1) + 1 + extra for d, f, extra in zip(dilation, window, ints(0, 2, ndim)))
     pads = tuple(tuple(min(p, f - 1) for p in ints(0, 2, 2)) for f in window)
     x = np.random.default_rng(sum(size)).normal(size=(2, *size, 2)).astype(np.float32)
     options = {"window_shape": window, "stride": stride, "padding": pads, "dilation": dilation}
-    got = jax.jit(lambda x: [op(x, **options) for op, _ in POOLS.values()])(x)
-    for y, (_, reduce) in zip(got, POOLS.values()):
-        wanted = reference.pool(x.astype(np.float64), window, stride, pads, dilation, reduce)
-        np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+    actual = jax.jit(lambda x: [op(x, **options) for op, _ in POOLS.values()])(x)
+    for y, (_, reduce) in zip(actual, POOLS.values()):
+        expected = reference.pool(x.astype(np.float64), window, stride, pads, dilation, reduce)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
-def test_whatever_is_illegal_is_refused(data):
+def test_pools_of_random_invalid_arguments_raise(data):
     name = data.draw(st.sampled_from(["max_pool", "avg_pool", "lp_pool"]))
     ndim = data.draw(st.integers(1, 3))
     options = {"window_shape": 2, "stride": 1, "padding": 0, "dilation": 1}
@@ -251,16 +249,16 @@ def test_whatever_is_illegal_is_refused(data):
     }
     option = data.draw(st.sampled_from(sorted(illegal)))
     options[option] = data.draw(st.sampled_from(illegal[option]))
-    with pytest.raises(InputError, match=f"^{name}: ") as caught:
+    with pytest.raises(InputError, match=f"^{name}: ") as raised:
         getattr(ops, name)(jnp.ones((1, *(4,) * ndim, 2)), **options)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: ops.max_pool(jnp.ones((1, 3, 3, 1)), 4), r"max_pool: window \(4, 4\) on an input of \(3, 3\)"),
-        (lambda: ops.avg_pool(jnp.ones((1, 3, 3, 1)), 2, padding=2), r"avg_pool: padding .* sees nothing else"),
+        (lambda: ops.avg_pool(jnp.ones((1, 3, 3, 1)), 2, padding=2), r"avg_pool: padding .* contains only padding"),
         (lambda: ops.max_pool(jnp.ones((3, 3)), 2), r"max_pool: x \(3, 3\) should be \(N, \*spatial, C\): add the ba"),
         (lambda: ops.max_pool([[[1.0], [2.0]]], 2, ceil_mode="no"), r"^max_pool: ceil_mode='no' should be True or"),
         (lambda: ops.avg_pool("image", 2), r"^avg_pool: x should be an array of numbers, not 'image'"),
@@ -274,7 +272,7 @@ def test_whatever_is_illegal_is_refused(data):
         ),
     ],
 )
-def test_bad_input_is_told_what_would_work(call, message):
+def test_pools_invalid_arguments_raise(call, message):
     with pytest.raises(InputError, match=message):
         call()
 
@@ -283,34 +281,34 @@ def test_bad_input_is_told_what_would_work(call, message):
     "op", [lambda x: ops.max_pool(x, 2), lambda x: ops.adaptive_max_pool(x, 2), ops.global_max_pool]
 )
 @pytest.mark.parametrize("dtype", [bool, complex])
-def test_what_has_no_order_has_no_maximum(op, dtype):
+def test_max_pools_of_unordered_dtypes_raise(op, dtype):
     with pytest.raises(DtypeError, match=r"max_pool: x is (bool|complex64), which has no largest value"):
         op(jnp.ones((1, 4, 4, 1), dtype))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_padding_has_no_part_in_the_gradient_even_where_all_pixels_are_lowest(dtype):
-    """What PyTorch gives (2.13, max_pool1d): a window of −∞ and padding has a winner, and it is a pixel."""
+def test_max_pool_padding_gets_no_gradient(dtype):
+    """As in PyTorch (2.13, max_pool1d), in a window of −∞ and padding the maximum is a pixel."""
     x = jnp.array([-np.inf, -np.inf, 1, 2], dtype)[None, :, None]
-    dark = jnp.full((1, 4, 1), -np.inf, dtype)
+    all_lowest = jnp.full((1, 4, 1), -np.inf, dtype)
 
-    def slopes(x, window, **options):
+    def gradient_of(x, window, **options):
         y, vjp = jax.vjp(jax.jit(lambda x: ops.max_pool(x, window, **options)), x)
         by_hand = jax.jit(lambda x, dy: ops.backward.max_pool(x, dy, window, **options))(x, jnp.ones_like(y))
         (dx,) = vjp(jnp.ones_like(y))
         np.testing.assert_array_equal(dx, by_hand)
         return dx.ravel().tolist()
 
-    assert slopes(x, 2, padding=1) == [1, 0, 1, 1]
-    assert slopes(dark, 3, stride=1, padding=1) == [2, 1, 1, 0]
-    assert slopes(x, 2, padding=1, ties="split") == [1, 0, 1, 1]
-    assert slopes(dark, 2, padding=1, ties="split") == [1, 0.5, 0.5, 1]
-    holes = jnp.array([1, np.nan, np.nan, 0], dtype)[None, :, None]
-    assert slopes(holes, 4) == [0, 1, 0, 0]
-    assert slopes(holes, 4, ties="split") == [0, 0.5, 0.5, 0]
+    assert gradient_of(x, 2, padding=1) == [1, 0, 1, 1]
+    assert gradient_of(all_lowest, 3, stride=1, padding=1) == [2, 1, 1, 0]
+    assert gradient_of(x, 2, padding=1, ties="split") == [1, 0, 1, 1]
+    assert gradient_of(all_lowest, 2, padding=1, ties="split") == [1, 0.5, 0.5, 1]
+    with_nans = jnp.array([1, np.nan, np.nan, 0], dtype)[None, :, None]
+    assert gradient_of(with_nans, 4) == [0, 1, 0, 0]
+    assert gradient_of(with_nans, 4, ties="split") == [0, 0.5, 0.5, 0]
 
 
-def test_a_window_may_hang_over_both_ends():
+def test_ceil_mode_window_exceeds_both_ends():
     """As in PyTorch, where ``max_pool1d([1, 2], 3, stride=2, ceil_mode=True)`` is [2]."""
     x = jnp.array([1.0, 2])[None, :, None]
     assert ops.max_pool(x, 3, stride=2, ceil_mode=True).tolist() == [[[2]]]
@@ -320,7 +318,7 @@ def test_a_window_may_hang_over_both_ends():
         ops.max_pool(x, 4, stride=2, ceil_mode=True)
 
 
-@EVERY_FORM
-def test_an_empty_batch_is_an_empty_answer(op):
+@EVERY_OP
+def test_empty_batch_gives_empty_output(op):
     x = jnp.ones((2, 6, 9, 3))
     assert jax.jit(op)(x[:0]).shape == (0, *jax.eval_shape(op, x).shape[1:])

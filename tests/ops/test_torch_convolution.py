@@ -1,4 +1,4 @@
-"""Convolution and its transpose against PyTorch, where it is installed: values and gradients, in float64."""
+"""Convolution and transposed convolution compared with PyTorch: values and gradients in float64."""
 
 import itertools
 
@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the benchmarks extra is not install
 functional = torch.nn.functional
 pytestmark = pytest.mark.frameworks
 
-# size, window, stride, padding, dilation of each case; channels, features and groups go with them in turn
+# size, window, stride, padding, dilation; every geometry is combined with all channels, features and groups below
 GEOMETRIES = [
     ((7,), (3,), 2, 1, 2),
     ((9, 8), (3, 2), (2, 1), (1, 0), 1),
@@ -26,7 +26,7 @@ EVERY_CASE = pytest.mark.parametrize(("size", "window", "stride", "padding", "di
 
 
 def to_torch(array, *, kernel=False):
-    """Channels first; a kernel (*window, C/g, O) as (O, C/g, *window)."""
+    """Convert to channels first; a kernel from (*window, C/g, O) to (O, C/g, *window)."""
     array = np.asarray(array)
     array = np.moveaxis(array, (-1, -2), (0, 1)) if kernel else np.moveaxis(array, -1, 1)
     return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
@@ -39,48 +39,48 @@ def from_torch(tensor, *, kernel=False):
 
 @EVERY_CASE
 @pytest.mark.parametrize("impl", ["lax", "explicit"])
-def test_conv(x64, rng, impl, size, window, stride, padding, dilation, c, o, groups):
+def test_conv_matches_pytorch(x64, rng, impl, size, window, stride, padding, dilation, c, o, groups):
     x, kernel, bias = rng.normal(size=(2, *size, c)), rng.normal(size=(*window, c // groups, o)), rng.normal(size=o)
-    theirs = [to_torch(x), to_torch(kernel, kernel=True), torch.tensor(bias, requires_grad=True)]
+    torch_args = [to_torch(x), to_torch(kernel, kernel=True), torch.tensor(bias, requires_grad=True)]
     conv = getattr(functional, f"conv{len(size)}d")
-    wanted = conv(*theirs, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    dy = rng.normal(size=from_torch(wanted).shape)
-    wanted.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
+    expected = conv(*torch_args, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    dy = rng.normal(size=from_torch(expected).shape)
+    expected.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
 
     @jax.jit
-    def ours(x, kernel, bias, dy):
+    def jaxconv_result(x, kernel, bias, dy):
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "impl": impl}
         y, vjp = jax.vjp(lambda *a: ops.conv(*a, **options), x, kernel, bias)
         return y, *vjp(dy)
 
-    y, dx, d_kernel, d_bias = ours(*map(jnp.asarray, (x, kernel, bias, dy)))
+    y, dx, d_kernel, d_bias = jaxconv_result(*map(jnp.asarray, (x, kernel, bias, dy)))
     close = {"rtol": 1e-10, "atol": 1e-12}
-    np.testing.assert_allclose(y, from_torch(wanted), **close)
-    np.testing.assert_allclose(dx, from_torch(theirs[0].grad), **close)
-    np.testing.assert_allclose(d_kernel, from_torch(theirs[1].grad, kernel=True), **close)
-    np.testing.assert_allclose(d_bias, theirs[2].grad.numpy(), **close)
+    np.testing.assert_allclose(y, from_torch(expected), **close)
+    np.testing.assert_allclose(dx, from_torch(torch_args[0].grad), **close)
+    np.testing.assert_allclose(d_kernel, from_torch(torch_args[1].grad, kernel=True), **close)
+    np.testing.assert_allclose(d_bias, torch_args[2].grad.numpy(), **close)
 
 
 @EVERY_CASE
 @pytest.mark.parametrize(("impl", "extra"), [("lax", 1), ("explicit", 0)])
-def test_conv_transpose(x64, rng, impl, extra, size, window, stride, padding, dilation, c, o, groups):
+def test_conv_transpose_matches_pytorch(x64, rng, impl, extra, size, window, stride, padding, dilation, c, o, groups):
     output_padding = tuple(
         extra if s > 1 or d > 1 else 0 for s, d in zip(*(np.broadcast_to(v, len(size)) for v in (stride, dilation)))
     )
     x, kernel = rng.normal(size=(2, *size, c)), rng.normal(size=(*window, c // groups, o))
-    # PyTorch keeps (C, O / groups, *window): group by group, input channels first.
+    # The layout of PyTorch is (C, O / groups, *window): group by group, input channels first.
     grouped = kernel.reshape(*window, c // groups, groups, o // groups)
-    theirs = np.moveaxis(grouped, (-2, -3, -1), (0, 1, 2)).reshape(c, o // groups, *window)
-    theirs = [to_torch(x), torch.tensor(theirs.copy(), requires_grad=True)]
+    torch_kernel = np.moveaxis(grouped, (-2, -3, -1), (0, 1, 2)).reshape(c, o // groups, *window)
+    torch_args = [to_torch(x), torch.tensor(torch_kernel.copy(), requires_grad=True)]
     conv = getattr(functional, f"conv_transpose{len(size)}d")
-    wanted = conv(
-        *theirs, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation
+    expected = conv(
+        *torch_args, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation
     )
-    dy = rng.normal(size=from_torch(wanted).shape)
-    wanted.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
+    dy = rng.normal(size=from_torch(expected).shape)
+    expected.backward(torch.tensor(np.moveaxis(dy, -1, 1).copy()))
 
     @jax.jit
-    def ours(x, kernel, dy):
+    def jaxconv_result(x, kernel, dy):
         y, vjp = jax.vjp(
             lambda x, k: ops.conv_transpose(
                 x,
@@ -97,10 +97,10 @@ def test_conv_transpose(x64, rng, impl, extra, size, window, stride, padding, di
         )
         return y, *vjp(dy)
 
-    y, dx, d_kernel = ours(*map(jnp.asarray, (x, kernel, dy)))
+    y, dx, d_kernel = jaxconv_result(*map(jnp.asarray, (x, kernel, dy)))
     close = {"rtol": 1e-10, "atol": 1e-12}
-    np.testing.assert_allclose(y, from_torch(wanted), **close)
-    np.testing.assert_allclose(dx, from_torch(theirs[0].grad), **close)
-    d_theirs = theirs[1].grad.numpy().reshape(groups, c // groups, o // groups, *window)
-    d_theirs = np.moveaxis(d_theirs, (0, 1, 2), (-2, -3, -1)).reshape(kernel.shape)
-    np.testing.assert_allclose(d_kernel, d_theirs, **close)
+    np.testing.assert_allclose(y, from_torch(expected), **close)
+    np.testing.assert_allclose(dx, from_torch(torch_args[0].grad), **close)
+    d_kernel_expected = torch_args[1].grad.numpy().reshape(groups, c // groups, o // groups, *window)
+    d_kernel_expected = np.moveaxis(d_kernel_expected, (0, 1, 2), (-2, -3, -1)).reshape(kernel.shape)
+    np.testing.assert_allclose(d_kernel, d_kernel_expected, **close)

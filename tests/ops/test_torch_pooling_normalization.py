@@ -1,4 +1,4 @@
-"""PyTorch computes the same pools and norms, and the same gradients, ties included."""
+"""Pooling and normalization compared with PyTorch: values and gradients, including ties."""
 
 import functools
 
@@ -16,21 +16,21 @@ pytestmark = pytest.mark.frameworks
 C = 6
 
 
-def same(ours, theirs, x, *vectors):
-    """Both are functions of images, which turn from (N, *, C) to (N, C, *), and of vectors of one entry a channel."""
+def assert_matches_torch(op, torch_op, x, *vectors):
+    """Compare two functions of images, (N, *, C) in jaxconv and (N, C, *) in PyTorch, and vectors ``(C,)``."""
     tensors = [torch.tensor(array, requires_grad=True) for array in (np.moveaxis(x, -1, 1), *vectors)]
-    wanted = theirs(*tensors)
-    dy = np.random.default_rng(7).normal(size=tuple(wanted.shape))
-    wanted.backward(torch.tensor(dy))
-    wanted, dx, *rest = (a.detach().numpy() for a in (wanted, *(t.grad for t in tensors)))
+    expected = torch_op(*tensors)
+    dy = np.random.default_rng(7).normal(size=tuple(expected.shape))
+    expected.backward(torch.tensor(dy))
+    expected, dx, *d_vectors = (a.detach().numpy() for a in (expected, *(t.grad for t in tensors)))
 
     @jax.jit
     def value_and_gradients(dy, *arrays):
-        y, vjp = jax.vjp(ours, *arrays)
+        y, vjp = jax.vjp(op, *arrays)
         return y, *vjp(dy)
 
-    got = value_and_gradients(np.moveaxis(dy, 1, -1), x, *vectors)
-    for a, b in zip(got, (np.moveaxis(wanted, 1, -1), np.moveaxis(dx, 1, -1), *rest), strict=True):
+    actual = value_and_gradients(np.moveaxis(dy, 1, -1), x, *vectors)
+    for a, b in zip(actual, (np.moveaxis(expected, 1, -1), np.moveaxis(dx, 1, -1), *d_vectors), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -66,7 +66,7 @@ POOLS = {
         functools.partial(ops.adaptive_avg_pool, output_size=(3, 5)),
         lambda x: F.adaptive_avg_pool2d(x, (3, 5)),
     ),
-    "adaptive avg, more than there are": (
+    "adaptive avg, more than pixels": (
         functools.partial(ops.adaptive_avg_pool, output_size=(10, 20)),
         lambda x: F.adaptive_avg_pool2d(x, (10, 20)),
     ),
@@ -74,41 +74,41 @@ POOLS = {
         functools.partial(ops.adaptive_max_pool, output_size=(3, 5)),
         lambda x: F.adaptive_max_pool2d(x, (3, 5)),
     ),
-    "adaptive max, more than there are": (
+    "adaptive max, more than pixels": (
         functools.partial(ops.adaptive_max_pool, output_size=(10, 20)),
         lambda x: F.adaptive_max_pool2d(x, (10, 20)),
     ),
 }
 
 
-@pytest.mark.parametrize(("ours", "theirs"), POOLS.values(), ids=POOLS)
-def test_pools_of_images_with_many_ties(x64, rng, ours, theirs):
-    same(ours, theirs, rng.integers(1, 4, size=(2, 8, 9, 3)).astype(float))
+@pytest.mark.parametrize(("op", "torch_op"), POOLS.values(), ids=POOLS)
+def test_pools_with_many_ties_match_pytorch(x64, rng, op, torch_op):
+    assert_matches_torch(op, torch_op, rng.integers(1, 4, size=(2, 8, 9, 3)).astype(float))
 
 
-def test_maximum_of_dark_windows(x64, rng):
-    """Pixels of −∞, whole windows of them, beside padding."""
+def test_max_pool_of_minus_infinity_matches_pytorch(x64, rng):
+    """Pixels and whole windows of −∞ next to padding."""
     x = rng.integers(1, 4, size=(2, 8, 9, 3)).astype(float)
-    same(*POOLS["max"], np.where(rng.uniform(size=x.shape) < 0.8, -np.inf, x))
+    assert_matches_torch(*POOLS["max"], np.where(rng.uniform(size=x.shape) < 0.8, -np.inf, x))
 
 
 @pytest.mark.parametrize("name", ["l2", "l4", "avg", "adaptive avg"])
-def test_pools_of_both_signs(x64, rng, name):
-    same(*POOLS[name], rng.normal(size=(2, 8, 9, 3)))
+def test_pools_of_both_signs_match_pytorch(x64, rng, name):
+    assert_matches_torch(*POOLS[name], rng.normal(size=(2, 8, 9, 3)))
 
 
-def test_norms_of_odd_order_leave_no_sign_here(x64, rng):
-    """PyTorch's has no |x|: it agrees where nothing is negative, and cancels where something is."""
-    ours, theirs = functools.partial(ops.lp_pool, window_shape=2, p=3), lambda x: F.lp_pool2d(x, 3, 2)
+def test_lp_pool_of_odd_order_differs_from_pytorch(x64, rng):
+    """PyTorch omits |x|: results agree for positive x, and negative values cancel there."""
+    op, torch_op = functools.partial(ops.lp_pool, window_shape=2, p=3), lambda x: F.lp_pool2d(x, 3, 2)
     x = rng.uniform(0.1, 1, size=(2, 4, 6, 3))
-    same(ours, theirs, x)
+    assert_matches_torch(op, torch_op, x)
     cancelling = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
-    assert theirs(cancelling).item() == 0
-    np.testing.assert_allclose(ours(jnp.asarray(cancelling.numpy()).reshape(1, 2, 2, 1)).item(), 4 ** (1 / 3))
+    assert torch_op(cancelling).item() == 0
+    np.testing.assert_allclose(op(jnp.asarray(cancelling.numpy()).reshape(1, 2, 2, 1)).item(), 4 ** (1 / 3))
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "size"),
+    ("op", "torch_op", "size"),
     [
         (lambda x: ops.adaptive_max_pool(x, 4), lambda x: F.adaptive_max_pool1d(x, 4), (9,)),
         (lambda x: ops.adaptive_avg_pool(x, 4), lambda x: F.adaptive_avg_pool1d(x, 4), (9,)),
@@ -117,26 +117,26 @@ def test_norms_of_odd_order_leave_no_sign_here(x64, rng):
         (lambda x: ops.lp_pool(x, 2, stride=1), lambda x: F.lp_pool1d(x, 2, 2, 1), (9,)),
     ],
 )
-def test_other_dimensions(x64, rng, ours, theirs, size):
-    same(ours, theirs, rng.integers(1, 4, size=(2, *size, 3)).astype(float))
+def test_pools_in_1d_and_3d_match_pytorch(x64, rng, op, torch_op, size):
+    assert_matches_torch(op, torch_op, rng.integers(1, 4, size=(2, *size, 3)).astype(float))
 
 
-def test_a_nan_wins_in_both(x64):
+def test_pools_of_nan_match_pytorch(x64):
     x = np.zeros((1, 5, 7, 1))
     x[0, 2, 3, 0] = np.nan
-    for ours, theirs in (POOLS["max"], POOLS["adaptive max"], POOLS["adaptive avg"], POOLS["l2"]):
-        wanted = theirs(torch.tensor(np.moveaxis(x, -1, 1))).numpy()
-        np.testing.assert_array_equal(np.isnan(ours(jnp.asarray(x))), np.isnan(np.moveaxis(wanted, 1, -1)))
+    for op, torch_op in (POOLS["max"], POOLS["adaptive max"], POOLS["adaptive avg"], POOLS["l2"]):
+        expected = torch_op(torch.tensor(np.moveaxis(x, -1, 1))).numpy()
+        np.testing.assert_array_equal(np.isnan(op(jnp.asarray(x))), np.isnan(np.moveaxis(expected, 1, -1)))
 
 
-def by_pixel(x, f):
+def channels_last(x, f):
     return f(x.movedim(1, -1)).movedim(-1, 1)
 
 
 NORMS = {
     "layer": (
         functools.partial(ops.layer_norm, eps=1e-3),
-        lambda x, w, b: by_pixel(x, lambda x: F.layer_norm(x, (C,), w, b, 1e-3)),
+        lambda x, w, b: channels_last(x, lambda x: F.layer_norm(x, (C,), w, b, 1e-3)),
         2,
     ),
     "group": (
@@ -156,7 +156,7 @@ NORMS = {
     ),
     "rms": (
         functools.partial(ops.rms_norm, eps=1e-3),
-        lambda x, w: by_pixel(x, lambda x: F.rms_norm(x, (C,), w, 1e-3)),
+        lambda x, w: channels_last(x, lambda x: F.rms_norm(x, (C,), w, 1e-3)),
         1,
     ),
     # PyTorch divides alpha by the size.
@@ -169,6 +169,6 @@ NORMS = {
 
 
 @pytest.mark.parametrize("size", [(4, 5), (7,), (2, 3, 4)], ids=["2-D", "1-D", "3-D"])
-@pytest.mark.parametrize(("ours", "theirs", "count"), NORMS.values(), ids=NORMS)
-def test_norms(x64, rng, ours, theirs, count, size):
-    same(ours, theirs, rng.normal(1, 2, size=(3, *size, C)), *rng.normal(size=(count, C)))
+@pytest.mark.parametrize(("op", "torch_op", "num_vectors"), NORMS.values(), ids=NORMS)
+def test_norms_match_pytorch(x64, rng, op, torch_op, num_vectors, size):
+    assert_matches_torch(op, torch_op, rng.normal(1, 2, size=(3, *size, C)), *rng.normal(size=(num_vectors, C)))

@@ -1,4 +1,4 @@
-"""Windows, strides and padding of absurd size: one line that names them, at once, and no memory taken for them."""
+"""Windows, strides and padding of huge size raise one-line errors immediately, without allocating memory."""
 
 import copy
 import pickle
@@ -35,11 +35,11 @@ CALLS = {
     ),
     "large matrix": (
         lambda: ops.convolution_matrix(KERNEL, (5000, 5000, 1)),
-        "^convolution_matrix: the matrix of a kernel .* 224,820",
+        "^convolution_matrix: the matrix of kernel .* 224,820",
     ),
     "toeplitz": (
         lambda: ops.conv(jnp.ones((1, 5000, 5000, 1)), KERNEL, impl="toeplitz"),
-        "^conv: the matrix of a kernel .* at most 67,108,864 can be: take smaller images or another impl",
+        "^conv: the matrix of kernel .* at most 67,108,864 are supported: use smaller images or another impl",
     ),
     "coverage": (lambda: shapes.coverage(Window(3), (HUGE, HUGE)), "^the padded input would have"),
     "policy": (lambda: shapes.output_size(7, 3, stride=2**31 - 1, exact=True), "would fit, or stride 1, 2 or 4$"),
@@ -51,27 +51,27 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_it_is_refused_in_one_line(name):
+def test_huge_sizes_raise_one_line_errors(name):
     call, message = CALLS[name]
     with pytest.raises(InputError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
 
 
-def test_the_largest_stride_that_can_be_is_taken():
+def test_largest_stride_is_accepted():
     for impl in ("auto", *ops.LOWERINGS):
         assert ops.conv(X, KERNEL, stride=2**31 - 1, impl=impl).tolist() == [[[[9.0]]]]
     assert ops.max_pool(X, 2, stride=2**31 - 1).tolist() == [[[[1.0]]]]
 
 
-def test_same_padding_is_whole_numbers_however_large():
-    """A quotient of floats would be off by a pixel."""
+def test_same_padding_of_huge_size_is_exact():
+    """Division of floats would be wrong by a pixel."""
     size = 2**62 + 1
     assert shapes.resolve_padding("SAME", size, 3, 1) == (1, 1)
     assert shapes.resolve_padding("SAME", size, 2, 2) == (0, 1)
 
 
-def test_what_would_fit_is_what_a_search_gives():
+def test_suggested_padding_matches_search():
     for size in range(1, 10):
         for window in range(1, 5):
             for stride in range(1, 7):
@@ -80,28 +80,28 @@ def test_what_would_fit_is_what_a_search_gives():
                 with pytest.raises(InputError) as raised:
                     shapes.output_size(size, window, stride=stride, exact=True)
                 fits = [p for p in range(window + stride) if (size + 2 * p - window) % stride == 0][:2]
-                said = f"padding {' or '.join(map(str, fits))} on both sides" if fits else "padding ("
-                assert said in str(raised.value)
+                expected = f"padding {' or '.join(map(str, fits))} on both sides" if fits else "padding ("
+                assert expected in str(raised.value)
 
 
 LAYERS = [
-    lambda taps: Conv(3, taps, stride=list(taps), padding=[[1, 2], [0, 1]], dilation=np.array([1, 1])),
-    lambda taps: MaxPool(taps),
-    lambda taps: AvgPool(taps, stride=taps, padding=[1, [0, 1]]),
-    lambda taps: layers.ConvTranspose(3, taps, stride=taps),
+    lambda window: Conv(3, window, stride=list(window), padding=[[1, 2], [0, 1]], dilation=np.array([1, 1])),
+    lambda window: MaxPool(window),
+    lambda window: AvgPool(window, stride=window, padding=[1, [0, 1]]),
+    lambda window: layers.ConvTranspose(3, window, stride=window),
 ]
 
 
-@pytest.mark.parametrize("make", LAYERS)
-def test_layers_of_lists_have_a_hash(make):
-    """So they can be static arguments of jit, as those of tuples can."""
-    for taps in ([3, 3], np.array([3, 3])):
-        layer = make(taps)
+@pytest.mark.parametrize("make_layer", LAYERS)
+def test_layers_with_list_arguments_are_hashable(make_layer):
+    """A hash makes them valid static arguments of jit."""
+    for window in ([3, 3], np.array([3, 3])):
+        layer = make_layer(window)
         hash(layer)
-        assert layer.window == make((3, 3)).window and hash(layer.window) == hash(make((3, 3)).window)
+        assert layer.window == make_layer((3, 3)).window and hash(layer.window) == hash(make_layer((3, 3)).window)
 
 
-def test_a_window_is_copied_and_pickled_whole():
+def test_window_survives_copy_and_pickle():
     window = Window([3, 3], padding=[[1, 2], 0])
-    for other in (copy.deepcopy(window), pickle.loads(pickle.dumps(window)), window._replace(stride=1)):
-        assert other == window and type(other) is Window
+    for restored in (copy.deepcopy(window), pickle.loads(pickle.dumps(window)), window._replace(stride=1)):
+        assert restored == window and type(restored) is Window

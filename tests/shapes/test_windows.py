@@ -1,4 +1,4 @@
-"""The arithmetic of windows, against counting them one by one."""
+"""Arithmetic of windows, compared with counting them one by one."""
 
 import numpy as np
 import pytest
@@ -13,16 +13,16 @@ SMALL = st.integers(1, 6)
 
 @given(n=st.integers(1, 20), f=SMALL, s=SMALL, d=st.integers(1, 3), low=st.integers(0, 4), high=st.integers(0, 4))
 def test_output_size_counts_the_windows_that_fit(n, f, s, d, low, high):
-    fits = [p for p in range(-low, n + high, s) if p + d * (f - 1) + 1 <= n + high]
-    if not fits:
+    starts = [p for p in range(-low, n + high, s) if p + d * (f - 1) + 1 <= n + high]
+    if not starts:
         with pytest.raises(InputError, match="pad more, or take a smaller window"):
             shapes.output_size(n, f, stride=s, padding=(low, high), dilation=d)
     else:
-        assert shapes.output_size(n, f, stride=s, padding=(low, high), dilation=d) == len(fits)
+        assert shapes.output_size(n, f, stride=s, padding=(low, high), dilation=d) == len(starts)
 
 
 @given(n=st.integers(1, 20), f=SMALL, s=SMALL, d=st.integers(1, 3))
-def test_same_gives_one_output_a_stride(n, f, s, d):
+def test_same_padding_gives_one_output_per_stride(n, f, s, d):
     for padding in ("SAME", "SAME_LOWER"):
         low, high = shapes.resolve_padding(padding, n, f, s, d)
         assert shapes.output_size(n, f, stride=s, padding=(low, high), dilation=d) == -(-n // s)
@@ -30,16 +30,16 @@ def test_same_gives_one_output_a_stride(n, f, s, d):
 
 
 @given(n=st.integers(3, 20), f=st.integers(1, 5), s=st.integers(2, 6))
-def test_exact_refuses_just_what_leaves_a_rest_and_its_advice_works(n, f, s):
+def test_exact_output_size_suggests_valid_sizes(n, f, s):
     if n < f:
         return
     if (n - f) % s == 0:
         assert shapes.output_size(n, f, stride=s, exact=True) == (n - f) // s + 1
         return
-    with pytest.raises(InputError, match="is not a whole number") as caught:
+    with pytest.raises(InputError, match="is not an integer") as raised:
         shapes.output_size(n, f, stride=s, exact=True)
-    advice = str(caught.value).split("; ")[1]
-    padding, strides = advice.split(" would fit, or stride ")
+    suggestion = str(raised.value).split("; ")[1]
+    padding, strides = suggestion.split(" would fit, or stride ")
     for stride in strides.replace(" or ", ", ").split(", "):
         assert shapes.output_size(n, f, stride=int(stride), exact=True) > 0
     if padding.endswith("on both sides"):
@@ -61,12 +61,12 @@ def test_exact_refuses_just_what_leaves_a_rest_and_its_advice_works(n, f, s):
         ({"window": 3, "dilation": -1}, "dilation -1: give an int"),
     ],
 )
-def test_what_is_no_window_is_refused(options, message):
+def test_output_size_invalid_arguments_raise(options, message):
     with pytest.raises(InputError, match=message):
         shapes.output_size(9, **options)
 
 
-def test_the_lectures_numbers():
+def test_output_sizes_of_the_lectures():
     assert [shapes.output_size(7, 3, stride=s) for s in (1, 2)] == [5, 3]  # 001-09
     with pytest.raises(InputError, match=r"\(7 \+ 0 - 3\) / 3 \+ 1 = 2\.33 .* padding 1 or 4 on both sides would fit"):
         shapes.output_size(7, 3, stride=3, exact=True)
@@ -78,41 +78,41 @@ def test_the_lectures_numbers():
     assert shapes.coverage(Window(3), (7, 7))[[0, 1, 2, 3], [0, 1, 2, 3]].tolist() == [1, 4, 9, 9]  # 001-23
 
 
-def test_receptive_inputs_of_a_small_kernel():
+def test_tap_indices_of_small_kernel():
     rows, columns = shapes.tap_indices(shapes.resolve_window(Window(2, stride=2), (4, 4)))
-    numbers = 1 + 4 * np.arange(4)[:, None] + np.arange(4)
-    assert numbers[np.ix_(rows[0], columns[0])].ravel().tolist() == [1, 2, 5, 6]  # 000-08
-    assert numbers[np.ix_(rows[0], columns[1])].ravel().tolist() == [3, 4, 7, 8]
+    pixels = 1 + 4 * np.arange(4)[:, None] + np.arange(4)
+    assert pixels[np.ix_(rows[0], columns[0])].ravel().tolist() == [1, 2, 5, 6]  # 000-08
+    assert pixels[np.ix_(rows[0], columns[1])].ravel().tolist() == [3, 4, 7, 8]
 
 
-@given(f=SMALL, s=SMALL, d=st.integers(1, 2), low=st.integers(0, 3), high=st.integers(0, 3), more=st.integers(0, 8))
-def test_coverage_counts_every_visit(f, s, d, low, high, more):
-    n = d * (f - 1) + 1 + more
-    visits = np.zeros(n, int)
+@given(f=SMALL, s=SMALL, d=st.integers(1, 2), low=st.integers(0, 3), high=st.integers(0, 3), extra=st.integers(0, 8))
+def test_coverage_matches_plain_loops(f, s, d, low, high, extra):
+    n = d * (f - 1) + 1 + extra
+    counts = np.zeros(n, int)
     for start in range(-low, n + high - d * (f - 1), s):
         for u in range(f):
             if 0 <= start + u * d < n:
-                visits[start + u * d] += 1
-    assert shapes.coverage(Window(f, s, [(low, high)], d), [n]).tolist() == visits.tolist()
+                counts[start + u * d] += 1
+    assert shapes.coverage(Window(f, s, [(low, high)], d), [n]).tolist() == counts.tolist()
 
 
 @given(layers=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(1, 2)), min_size=1, max_size=4))
-def test_receptive_field_is_what_reaches_back(layers):
-    """Walk from one output, and from its neighbour, back to the pixels that they can see."""
+def test_receptive_field_matches_backward_walk(layers):
+    """Follow two neighboring outputs back to the pixels that they depend on."""
 
-    def pixels(place):
-        seen = {place}
+    def reached_pixels(position):
+        reached = {position}
         for f, s, d in reversed(layers):
-            seen = {p * s + u * d for p in seen for u in range(f)}
-        return seen
+            reached = {p * s + u * d for p in reached for u in range(f)}
+        return reached
 
     windows = [Window(f, stride=s, dilation=d) for f, s, d in layers]
     (field,), (jump,) = shapes.receptive_field(windows, ndim=1)[-1]
-    assert field == max(pixels(0)) - min(pixels(0)) + 1
-    assert jump == min(pixels(1)) - min(pixels(0))
+    assert field == max(reached_pixels(0)) - min(reached_pixels(0)) + 1
+    assert jump == min(reached_pixels(1)) - min(reached_pixels(0))
 
 
-def test_receptive_fields_of_the_lectures_networks():
+def test_receptive_fields_of_lecture_networks():
     def fields(*windows):
         return [field[0] for field, _ in shapes.receptive_field(windows)]
 

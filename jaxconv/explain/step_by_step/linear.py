@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxconv.explain.step_by_step.terms import Arithmetic, Query, product, read, sum_terms
 from jaxconv.ops.convolution.api import PADDING_MODES
-from jaxconv.ops.convolution.transposed import lay
+from jaxconv.ops.convolution.transposed import resolve_transposed_window
 from jaxconv.shapes import IntOrInts, Padding, Window, resolve_window, tap_indices
 
 
@@ -81,7 +81,7 @@ def conv_transpose(
     groups: int = 1,
 ) -> Arithmetic:
     """Kernel offset u links pixel q to position ``q·stride + u·dilation − pad_low``, if it is inside the output."""
-    stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
+    stamp = resolve_transposed_window(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     axes = []
     for n, size, s, d, pad_low, out in zip(x.shape[1:-1], *stamp, strict=True):
         links = ((q, u, q * s + u * d - pad_low) for q in range(n) for u in range(size))

@@ -1,23 +1,23 @@
-"""The gradients, derived by hand as the lectures derive them; no automatic differentiation anywhere in this folder.
+"""Gradients derived by hand, as in the lectures; this package uses no automatic differentiation.
 
-Each function has the name of the op whose gradient it is. It takes what went into the op, and ``dy``: how much the
-loss changes with each number that came out. It returns how much the loss changes with each array that went in.
+Each function has the name of its op. It takes the inputs of the op and ``dy``, the gradient of the loss with respect to
+the output, and returns the gradients of the loss with respect to the inputs (a vector-Jacobian product).
 
     y = conv(x, kernel, bias)        dx, d_kernel, d_bias = backward.conv(x, kernel, dy)
 
 ===========================  ================================================================================
 convolution, the kernel      correlation of the input with dy
 convolution, the input       full convolution of dy with the kernel (its transpose: rotated by 180°)
-bias                         sum of dy over examples and places
-max pooling                  dy goes to the pixel that won
-average pooling              dy is spread evenly over the window
-L^p pooling                  dy is shared by how much each pixel had of the norm
+bias                         sum of dy over examples and positions
+max pooling                  dy goes to the maximum of the window
+average pooling              dy is distributed evenly over the window
+L^p pooling                  dy times the derivative of the norm, sign(x)·(|x| / y)^(p − 1)
 dense                        xᵀ·dy, dy·kernelᵀ
 relu, tanh, sigmoid          dy times the slope
-softmax and cross-entropy    what was said minus what was true
+softmax and cross-entropy    predicted minus true probabilities
 ===========================  ================================================================================
 
-They are there to be read and to be compared with, so products have the highest precision on every device.
+The functions are a readable reference, so matrix products use the highest precision on every device.
 
 Lecture rows 001-20 to 001-25.
 """

@@ -1,8 +1,8 @@
-"""Back through a convolution.
+"""Gradients of convolution and transposed convolution.
 
-The forward sum adds ``x[n, q, c] · kernel[u, c, o]`` to ``y[n, p, o]`` wherever ``q = p·stride + u·dilation − low``.
-So that product hands ``dy[n, p, o]`` times one factor to the gradient of the other factor. Collected for the kernel,
-this is a correlation of x with dy; collected for x, it is a convolution of dy with the kernel.
+The forward sum adds ``x[n, q, c] · kernel[u, c, o]`` to ``y[n, p, o]`` for ``q = p·stride + u·dilation − low``. So each
+product adds ``dy[n, p, o]`` times one factor to the gradient of the other factor. Summed for the kernel, this is a
+correlation of x with dy; summed for x, it is a convolution of dy with the kernel.
 """
 
 from typing import Any
@@ -19,9 +19,9 @@ from jaxconv.ops.convolution.api import PADDING_MODES
 from jaxconv.ops.convolution.api import conv as forward
 from jaxconv.ops.convolution.lowerings import explicit_conv as explicit_sum
 from jaxconv.ops.convolution.transposed import conv_transpose as forward_transpose
-from jaxconv.ops.convolution.transposed import lay
-from jaxconv.ops.numerics import pair, swap_channels
-from jaxconv.ops.sliding_window import full_edges, pad, taps
+from jaxconv.ops.convolution.transposed import resolve_transposed_window
+from jaxconv.ops.numerics import grouped_matmul_vjp, swap_channels
+from jaxconv.ops.sliding_window import full_padding, pad, tap_slices
 from jaxconv.shapes import IntOrInts, Padding, ResolvedWindow, Window, resolve_window
 
 
@@ -38,19 +38,19 @@ def conv(
     padding_mode: str = "zeros",
     flip_kernel: bool = False,
 ) -> tuple[Float[Array, "n *spatial c"], Float[Array, "*window c_per_group o"], Float[Array, " o"]]:
-    """The gradients of ``y = conv(x, kernel, bias)``: ``dx, d_kernel, d_bias``.
+    """Gradients of ``y = conv(x, kernel, bias)``: ``dx, d_kernel, d_bias``.
 
         d_kernel[u, c, o] = Σ_n Σ_p  x[n, p·stride + u·dilation − low, c] · dy[n, p, o]
         dx[n, q, c]       = Σ_{p, u: p·stride + u·dilation − low = q} Σ_o  kernel[u, c, o] · dy[n, p, o]
         d_bias[o]         = Σ_n Σ_p  dy[n, p, o]
 
     Args:
-        x, kernel: what went in.
-        dy: the loss's gradient by y, of y's shape.
-        stride, padding, dilation, groups, padding_mode, flip_kernel: as they were in :func:`jaxconv.ops.conv`.
+        x, kernel: inputs of the op.
+        dy: gradient of the loss with respect to y, of the shape of y.
+        stride, padding, dilation, groups, padding_mode, flip_kernel: options passed to :func:`jaxconv.ops.conv`.
 
     Raises:
-        InputError: dy has not the shape of y, or whatever the op itself would refuse.
+        InputError: if dy does not have the shape of y, or :func:`jaxconv.ops.conv` raises it.
 
     The 3×3 input and 2×2 kernel of lecture rows 001-21 and 001-22:
 
@@ -74,10 +74,10 @@ def conv(
         return dx, jnp.flip(d_kernel, axes), d_bias
     window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), x.shape[1:-1])
     if padding_mode != "zeros":
-        # The padding is made of pixels, so its gradient goes back to the pixels that it repeats.
+        # The padding repeats pixels of x, so its gradient is added to theirs.
         padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PADDING_MODES[padding_mode])
         dx, d_kernel, d_bias = conv(padded, kernel, dy, **options | {"padding": "VALID"})
-        return _fold(dx, window.padding, padding_mode), d_kernel, d_bias
+        return _fold_padding(dx, window.padding, padding_mode), d_kernel, d_bias
     return (
         conv_input(dy, kernel, window, x.shape[1:-1], groups=groups),
         conv_kernel(x, dy, window, groups=groups),
@@ -90,11 +90,11 @@ def conv_kernel(x: jax.Array, dy: jax.Array, window: ResolvedWindow, *, groups: 
 
         d_kernel[u, c, o] = Σ_n Σ_p  x[n, p·stride + u·dilation − low, c] · dy[n, p, o]
 
-    One number for each tap and each pair of channels, so as many places for dy as the kernel has taps.
+    The result has one value per kernel offset and pair of channels: dy takes one position per kernel offset.
     """
-    wide_x, wide_dy = numerics.upcast(x), numerics.upcast(dy)
-    d_taps = [pair(pixels, wide_dy, groups, "highest") for _, pixels in taps(pad(wide_x, window), window)]
-    return jnp.stack(d_taps).reshape(*window.size, x.shape[-1] // groups, dy.shape[-1]).astype(x.dtype)
+    padded, dy_upcast = pad(numerics.upcast(x), window), numerics.upcast(dy)
+    d_offsets = [grouped_matmul_vjp(pixels, dy_upcast, groups, "highest") for _, pixels in tap_slices(padded, window)]
+    return jnp.stack(d_offsets).reshape(*window.size, x.shape[-1] // groups, dy.shape[-1]).astype(x.dtype)
 
 
 def conv_input(
@@ -104,22 +104,22 @@ def conv_input(
 
         dx[n, q, c] = Σ_u Σ_o  z[n, q + low − u·dilation, o] · kernel[u, c, o]        z[p·stride] = dy[p], else 0
 
-    Counting the taps from the other end, ``v = F − 1 − u``, turns the minus into a plus: the sum is the forward sum
-    again, with ``kernel[::-1, ::-1]`` and its channel axes swapped.
+    The substitution ``v = F − 1 − u`` changes the minus sign to a plus: the sum is the forward sum again, with
+    ``kernel[::-1, ::-1]`` and swapped channel axes.
     """
     edges = [
-        (*full_edges(places, taps, stride, dilation, low, n), stride - 1)
-        for n, taps, stride, (low, _), dilation, places in zip(size, *window, strict=True)
+        (*full_padding(positions, f, stride, dilation, low, n), stride - 1)
+        for n, f, stride, (low, _), dilation, positions in zip(size, *window, strict=True)
     ]
     z = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     rotated = jnp.flip(swap_channels(kernel, groups), range(kernel.ndim - 2))
-    slide = resolve_window(Window(window.size, dilation=window.dilation), z.shape[1:-1])
-    return explicit_sum(z, rotated, slide, groups=groups, precision="highest").astype(dy.dtype)
+    full_window = resolve_window(Window(window.size, dilation=window.dilation), z.shape[1:-1])
+    return explicit_sum(z, rotated, full_window, groups=groups, precision="highest").astype(dy.dtype)
 
 
 @named_errors(name="backward.bias")
 def bias(dy: jax.Array) -> jax.Array:
-    """A bias is added everywhere: ``d_bias[o] = Σ dy[…, o]``, in at least float32.
+    """Gradient of the bias, which is added at every position: ``d_bias[o] = Σ dy[…, o]``, in at least float32.
 
     >>> bias(jnp.array([[1., 2.], [3., 4.]]))
     Array([4., 6.], dtype=float32)
@@ -143,12 +143,12 @@ def conv_transpose(
     dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> tuple[Float[Array, "n *spatial c"], Float[Array, "*window c_per_group o"], Float[Array, " o"]]:
-    """The gradients of ``y = conv_transpose(x, kernel, bias)``: a convolution, there and back, with the roles swapped.
+    """Gradients of ``y = conv_transpose(x, kernel, bias)``: dx is a convolution of dy with the kernel.
 
         dx[n, p, c]       = Σ_u Σ_o  dy[n, p·stride + u·dilation − low, o] · kernel[u, c, o]
         d_kernel[u, c, o] = Σ_n Σ_p  x[n, p, c] · dy[n, p·stride + u·dilation − low, o]
 
-    Args and errors are those of :func:`conv`, the options those of :func:`jaxconv.ops.conv_transpose`.
+    Arguments and errors are those of :func:`conv`, options those of :func:`jaxconv.ops.conv_transpose`.
 
     >>> x, kernel = jnp.ones((1, 2, 1)), jnp.ones((3, 1, 1))
     >>> dx, d_kernel, d_bias = conv_transpose(x, kernel, dy=jnp.arange(4.)[None, :, None])
@@ -160,19 +160,23 @@ def conv_transpose(
     options |= {"stride": stride, "dilation": dilation}
     y = jax.eval_shape(lambda: forward_transpose(x, kernel, **options))
     checks.cotangent(dy, y)
-    stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
-    lows = tuple((low, 0) for low in stamp.low)
-    window = ResolvedWindow(stamp.size, stamp.stride, lows, stamp.dilation, x.shape[1:-1])
+    transposed_window = resolve_transposed_window(
+        kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation
+    )
+    lows = tuple((low, 0) for low in transposed_window.low)
+    window = ResolvedWindow(
+        transposed_window.size, transposed_window.stride, lows, transposed_window.dilation, x.shape[1:-1]
+    )
     dx = explicit_sum(dy, swap_channels(kernel, groups), window, groups=groups, precision="highest").astype(x.dtype)
     d_kernel = swap_channels(conv_kernel(dy, x, window, groups=groups), groups)
     return dx, d_kernel, bias(dy)
 
 
-def _fold(dx: jax.Array, padding: tuple[tuple[int, int], ...], padding_mode: str) -> jax.Array:
-    """Add the gradient of every padded pixel to that of the pixel it repeats, one dimension after another."""
+def _fold_padding(dx: jax.Array, padding: tuple[tuple[int, int], ...], padding_mode: str) -> jax.Array:
+    """Add the gradient of each padding pixel to that of the pixel it repeats, one dimension after another."""
     for axis, (low, high) in enumerate(padding, start=1):
         n = dx.shape[axis] - low - high
         source = np.pad(np.arange(n), (low, high), mode=PADDING_MODES[padding_mode])  # type: ignore[call-overload]
-        along = jnp.moveaxis(dx, axis, 0)
-        dx = jnp.moveaxis(jnp.zeros((n, *along.shape[1:]), dx.dtype).at[source].add(along), 0, axis)
+        dx_first = jnp.moveaxis(dx, axis, 0)
+        dx = jnp.moveaxis(jnp.zeros((n, *dx_first.shape[1:]), dx.dtype).at[source].add(dx_first), 0, axis)
     return dx

@@ -1,1 +1,1 @@
-"""Convolution: one public function, its lowerings, its gradients as primitives, and transposed convolution."""
+"""Convolution: one public function, its lowerings, its three passes as jax primitives, and transposed convolution."""

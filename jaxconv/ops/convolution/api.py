@@ -1,10 +1,10 @@
-"""Convolution: one sum, and the table of its lowerings.
+"""Convolution: the public function and the table of its lowerings.
 
     y[n, p, o] = bias[o] + Σ_u Σ_c  x[n, p·stride + u·dilation − low, c] · kernel[u, c, o]
 
-This file checks the arguments and resolves them to plain integers. Each lowering, a file beside this one, then
-computes the same sum in its own way, from exactly the same arguments. To add one, add its file and a line to
-``LOWERINGS``: every test and every comparison runs it from then on.
+This file validates the arguments and resolves them to plain integers. Every lowering in
+:mod:`jaxconv.ops.convolution.lowerings` computes the same sum from the same arguments. To add a lowering, write a
+function and add a line to ``LOWERINGS``: all tests and comparisons then include it.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ LOWERINGS: dict[str, Callable[..., jax.Array]] = {
     "toeplitz": lowerings.toeplitz_conv,
     "fft": lowerings.fft_conv,
 }
-# Our names, which are PyTorch's, and numpy's for the same.
+# PyTorch's names of the padding modes, which jaxconv uses, to numpy's.
 PADDING_MODES = {
     "zeros": "constant",
     "circular": "wrap",
@@ -57,44 +57,44 @@ def conv(
     impl: str = "auto",
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "n *out o"]:
-    """Slide a kernel over an image and take a weighted sum at every place.
+    """Convolve images with a kernel:
 
         y[n, p, o] = bias[o] + Σ_u Σ_c  x[n, p·stride + u·dilation − low, c] · kernel[u, c, o]
 
-    The kernel is not flipped: this is the cross-correlation that every CNN library calls convolution. The kernel's
-    rank says how many spatial dimensions there are: ``(kh, kw, C, O)`` for images. Half precision is added up in
-    float32 and rounded once, at the end; by ``auto`` on a GPU or TPU, before the bias too.
+    The kernel is not flipped: this is the cross-correlation that CNN libraries call convolution. The rank of the kernel
+    determines the number of spatial dimensions: ``(kh, kw, C, O)`` for images. Sums of half-precision inputs are in
+    float32 and rounded once, at the end; ``auto`` on a GPU or TPU also rounds before the bias.
 
     Args:
-        x: the images, channels last.
-        kernel: the taps, then input channels (of one group), then filters.
-        bias: one number a filter, or none.
-        stride: pixels from one place to the next; an int, or one a dimension.
-        padding: ``"VALID"``, ``"SAME"``, ``"SAME_LOWER"``, ``"FULL"``, ``"CAUSAL"``, an int, ints or ``(low, high)``
-            pairs, one a dimension (:func:`jaxconv.shapes.resolve_padding` says what each means).
-        dilation: pixels from one tap to the next.
-        groups: split the channels into so many groups, each seen by its own share of the filters. ``groups=C`` is
-            a depthwise convolution.
-        padding_mode: what the padding holds: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
+        x: images ``(N, *spatial, C)``.
+        kernel: ``(*window, C // groups, O)``.
+        bias: vector ``(O,)``, or None.
+        stride: distance between windows in pixels, an int or one per dimension.
+        padding: ``"VALID"``, ``"SAME"``, ``"SAME_LOWER"``, ``"FULL"``, ``"CAUSAL"``, an int, or one int or
+            ``(low, high)`` pair per dimension, as explained in :func:`jaxconv.shapes.resolve_padding`.
+        dilation: distance between neighboring kernel entries in pixels.
+        groups: number of groups into which channels and filters are split; each filter uses the channels of its group.
+            ``groups=C`` is a depthwise convolution.
+        padding_mode: content of the padding: ``"zeros"``, ``"circular"``, ``"reflect"`` (edge pixel not repeated),
             ``"replicate"`` or ``"symmetric"`` (edge pixel repeated).
-        flip_kernel: mirror the kernel along every window axis first: convolution in the mathematician's sense, which is
-            commutative and associative (row 002-22).
-        impl: the lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum over taps, as written
-            above), ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``:
-            on a CPU forward and both gradients each in the way that is fastest there, elsewhere lax. All give the same
-            array and the same gradients, but for rounding; that of ``"fft"`` is relative to the largest pixel of an
-            image, and a NaN anywhere in an image reaches all of its output.
-            ``"explicit"`` and ``"im2col"`` are as many operations as the window has taps, and a window of hundreds
-            takes long to compile; ``"auto"`` leaves those to lax.
-        precision: of the products; pass ``"highest"`` to compare results on a GPU or TPU. The sparse products of
-            ``"toeplitz"`` know no other.
+        flip_kernel: flip the kernel along every window axis first: mathematical convolution, which is commutative and
+            associative (row 002-22).
+        impl: lowering: ``"lax"`` (``lax.conv_general_dilated``), ``"explicit"`` (the sum above over kernel offsets),
+            ``"im2col"`` (one matrix product), ``"toeplitz"`` (one sparse matrix), ``"fft"`` or ``"auto"``. On a CPU
+            ``"auto"`` picks the fastest lowering for the forward pass and for each gradient; elsewhere it is lax. All
+            give the same output and gradients up to rounding. The rounding error of ``"fft"`` is relative to the
+            largest pixel of an image, and a NaN reaches the whole output of its image. ``"explicit"`` and ``"im2col"``
+            compile one operation per kernel offset, which is slow for windows of hundreds of pixels; ``"auto"`` uses
+            lax for these.
+        precision: precision of the matrix products; pass ``"highest"`` to compare results on a GPU or TPU. Ignored by
+            ``"toeplitz"``, whose products are elementwise.
 
     Returns:
-        The feature maps ``(N, *out, O)``, of x's dtype.
+        Feature maps ``(N, *out, O)`` of x's dtype.
 
     Raises:
-        InputError: shapes that do not fit together, an empty output, an unknown option.
-        DtypeError: integers, or x and kernel of different dtypes.
+        InputError: if shapes do not match, the output is empty, or an option is unknown.
+        DtypeError: if x or kernel holds integers, or their dtypes differ.
 
     Lecture rows 000-01, 001-20, 002-07.
 
@@ -129,20 +129,20 @@ def convolution_matrix(
     dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> "BCOO":
-    """The matrix of the fully connected layer that a convolution is: sparse, and with shared weights.
+    """Matrix of a convolution as a fully connected layer: sparse, with shared weights.
 
         conv(x, kernel)[0].ravel() == convolution_matrix(kernel, x.shape[1:]) @ x[0].ravel()
 
     Args:
         kernel, stride, padding, dilation, groups: as in :func:`conv`.
-        input_shape: one example's shape, ``(*spatial, C)``.
+        input_shape: shape of one example, ``(*spatial, C)``.
 
     Returns:
-        A ``jax.experimental.sparse.BCOO`` of shape ``(prod(out)·O, prod(input_shape))`` that stores the taps that meet
-        a real pixel, and can be differentiated like any array; ``.todense()`` shows it whole.
+        A ``jax.experimental.sparse.BCOO`` of shape ``(prod(out)·O, prod(input_shape))``, differentiable with respect to
+        the kernel. It stores the kernel entries that meet pixels, not padding; ``.todense()`` converts it to an array.
 
     Raises:
-        InputError: as :func:`conv`.
+        InputError: as for :func:`conv`.
 
     Lecture rows 000-08 to 000-10.
 
@@ -157,7 +157,9 @@ def convolution_matrix(
     kernel = checks.as_array(kernel=kernel)
     sizes = input_shape if isinstance(input_shape, Sequence) else ()
     if len(sizes) != kernel.ndim - 1 or not all(is_int(n) and n >= 0 for n in sizes):
-        raise InputError(f"input_shape {input_shape!r} should be one example's, (*spatial, C), for {kernel.shape}")
+        raise InputError(
+            f"input_shape {input_shape!r} must be that of one example, (*spatial, C), for kernel {kernel.shape}"
+        )
     _check(jax.ShapeDtypeStruct((0, *input_shape), kernel.dtype), kernel, groups)
     size = tuple(input_shape[:-1])
     window = resolve_window(Window(kernel.shape[:-2], stride, padding, dilation), size)
@@ -165,7 +167,7 @@ def convolution_matrix(
 
 
 def _pad(x: jax.Array, window: ResolvedWindow, padding_mode: str) -> tuple[jax.Array, ResolvedWindow]:
-    """Pad with something else than zeros now, so that no lowering needs to know of it."""
+    """Apply non-zero padding before the lowering, which then pads nothing."""
     if 0 in x.shape[1:-1]:
         raise InputError(f"padding_mode={padding_mode!r} has no pixel to repeat in x {x.shape}; it needs at least one")
     x = jnp.pad(x, ((0, 0), *window.padding, (0, 0)), mode=PADDING_MODES[padding_mode])

@@ -1,8 +1,8 @@
-"""Transposed convolution in other libraries' words, translated into ours.
+"""Conversion of transposed convolutions from Keras and lax.
 
-The three agree on what a stamp is and on nothing else: the order of the kernel's channels, whether it is mirrored,
-and what ``padding`` counts. Each function here takes another library's kernel and arguments and returns our kernel
-and the options for :func:`jaxconv.ops.conv_transpose`.
+The libraries differ in the order of the kernel's channels, in whether the kernel is flipped, and in the meaning of
+``padding``. Each function takes the kernel and arguments of another library, and returns the kernel and options for
+:func:`jaxconv.ops.conv_transpose`.
 """
 
 from collections.abc import Sequence
@@ -25,28 +25,28 @@ def from_keras_conv_transpose(
     output_padding: IntOrInts | None = None,
     dilation: IntOrInts = 1,
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Keras's ``Conv2DTranspose`` (and 1-D, 3-D): its kernel is ``(*window, O, C)``.
+    """Convert the kernel and options of Keras's ``Conv2DTranspose`` (or 1-D, 3-D).
 
     Args:
-        kernel: as Keras keeps it, output channels before input channels.
-        stride, dilation: Keras's ``strides`` and ``dilation_rate``.
+        kernel: kernel of Keras, ``(*window, O, C)``: output channels before input channels.
+        stride, dilation: ``strides`` and ``dilation_rate`` of Keras.
         padding: ``"valid"`` or ``"same"``.
-        output_padding: as in Keras; None makes ``"same"`` give ``size · stride`` pixels, and ``"valid"`` at least
-            a stride a pixel.
+        output_padding: as in Keras; with None, ``"same"`` gives ``size · stride`` pixels, and ``"valid"`` at least as
+            many.
 
     Returns:
-        The kernel and the options for :func:`jaxconv.ops.conv_transpose`.
+        Kernel and options for :func:`jaxconv.ops.conv_transpose`.
 
     >>> kernel, options = from_keras_conv_transpose(jnp.ones((4, 3, 8, 16)), stride=2, padding="same")
     >>> kernel.shape, options["padding"], options["output_padding"]
     ((4, 3, 16, 8), ((1, 1), (0, 1)), (0, 0))
     """
-    kernel, reach, strides = _taken(kernel, stride, dilation)
-    extras: Sequence[int | None] = [None] * len(reach)
+    kernel, extents, strides = _validate(kernel, stride, dilation)
+    extras: Sequence[int | None] = [None] * len(extents)
     if output_padding is not None:
-        extras = canonicalize_sizes(output_padding, len(reach), "output_padding", minimum=0)
-    pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, extras, strict=True)]
-    return jnp.swapaxes(kernel, -1, -2), _options(reach, stride, dilation, pads)
+        extras = canonicalize_sizes(output_padding, len(extents), "output_padding", minimum=0)
+    pads = [_named_padding(padding, *sizes) for sizes in zip(extents, strides, extras, strict=True)]
+    return jnp.swapaxes(kernel, -1, -2), _options(extents, stride, dilation, pads)
 
 
 @named_errors
@@ -58,38 +58,40 @@ def from_lax_conv_transpose(
     dilation: IntOrInts = 1,
     transpose_kernel: bool = False,
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """``lax.conv_transpose``, which correlates the stretched image with the kernel as it is: mirrored, in our words.
+    """Convert the kernel and options of ``lax.conv_transpose``, which does not flip the kernel.
 
     Args:
         kernel: ``(*window, C, O)``, or with ``transpose_kernel`` ``(*window, O, C)``.
-        stride, dilation: lax's ``strides`` and ``rhs_dilation``.
-        padding: ``"SAME"``, ``"VALID"``, or what lax adds to the stretched image, ``(low, high)`` a dimension.
+        stride, dilation: ``strides`` and ``rhs_dilation`` of lax.
+        padding: ``"SAME"``, ``"VALID"``, or the padding of the dilated image in lax, ``(low, high)`` per dimension.
         transpose_kernel: as in lax.
 
     Returns:
-        The kernel and the options for :func:`jaxconv.ops.conv_transpose`.
+        Kernel and options for :func:`jaxconv.ops.conv_transpose`.
 
     Raises:
-        InputError: pairs so large that they add pixels before the first stamp, which no padding of ours can.
+        InputError: if a pair has ``low >= dilated_size``, which :func:`jaxconv.ops.conv_transpose` cannot express.
 
     >>> kernel, options = from_lax_conv_transpose(jnp.arange(3.)[:, None, None], stride=2, padding="VALID")
     >>> kernel[:, 0, 0].tolist(), options["padding"]
     ([2.0, 1.0, 0.0], ((0, 0),))
     """
     checks.boolean("transpose_kernel", transpose_kernel)
-    kernel, reach, strides = _taken(kernel, stride, dilation)
-    ours = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(len(reach)))
+    kernel, extents, strides = _validate(kernel, stride, dilation)
+    converted = jnp.swapaxes(kernel, -1, -2) if transpose_kernel else jnp.flip(kernel, range(len(extents)))
     if isinstance(padding, str):
-        pads = [_named_padding(padding, *sizes) for sizes in zip(reach, strides, strict=True)]
-        return ours, _options(reach, stride, dilation, pads)
+        pads = [_named_padding(padding, *sizes) for sizes in zip(extents, strides, strict=True)]
+        return converted, _options(extents, stride, dilation, pads)
     pairs = padding if isinstance(padding, list | tuple) else []
-    if len(pairs) != len(reach) or not all(map(_is_pair, pairs)):
-        raise InputError(f"padding {padding!r} should be a name, or a pair (low, high) a dimension")
-    return ours, _options(reach, stride, dilation, pairs)
+    if len(pairs) != len(extents) or not all(map(_is_pair, pairs)):
+        raise InputError(f"padding {padding!r} must be a name, or one pair (low, high) per dimension")
+    return converted, _options(extents, stride, dilation, pairs)
 
 
-def _taken(kernel: jax.Array, stride: IntOrInts, dilation: IntOrInts) -> tuple[jax.Array, list[int], tuple[int, ...]]:
-    """The kernel as an array, and in each dimension how far it reaches and how far apart its stamps are."""
+def _validate(
+    kernel: jax.Array, stride: IntOrInts, dilation: IntOrInts
+) -> tuple[jax.Array, list[int], tuple[int, ...]]:
+    """Return the kernel as an array, and its dilated sizes and strides per dimension."""
     kernel = checks.as_array(kernel=kernel)
     checks.kernel(kernel)
     window = kernel.shape[:-2]
@@ -102,27 +104,29 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_int, value))
 
 
-def _named_padding(padding: str, reach: int, stride: int, extra: int | None = None) -> tuple[int, int]:
-    """The pixels that "same" and "valid" add to the stretched image: Keras's rule, and lax's where extra is None."""
+def _named_padding(padding: str, extent: int, stride: int, extra: int | None = None) -> tuple[int, int]:
+    """Padding of the dilated image for "same" and "valid"; ``extra`` is Keras's output_padding."""
     if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
         raise unknown_name_error("padding", padding, ["same", "valid"])
     if padding.lower() == "valid":
-        return reach - 1, reach - 1 + (max(stride - reach, 0) if extra is None else extra)
-    total = reach + stride - 2 if extra is None else reach + reach % 2 - 2 + extra
-    low = min(-(-total // 2), reach - 1)
+        return extent - 1, extent - 1 + (max(stride - extent, 0) if extra is None else extra)
+    total = extent + stride - 2 if extra is None else extent + extent % 2 - 2 + extra
+    low = min(-(-total // 2), extent - 1)
     return low, total - low
 
 
 def _options(
-    reach: Sequence[int], stride: IntOrInts, dilation: IntOrInts, pads: Sequence[tuple[int, int]]
+    extents: Sequence[int], stride: IntOrInts, dilation: IntOrInts, pads: Sequence[tuple[int, int]]
 ) -> dict[str, Any]:
-    """What is added to the stretched image before a convolution, as what is cut off the stamped one or kept."""
-    cuts = [(r - 1 - low, r - 1 - high) for r, (low, high) in zip(reach, pads, strict=True)]
-    if any(low < 0 for low, _ in cuts):
-        raise InputError(f"padding {tuple(pads)} adds pixels before the first stamp; at most the span − 1 can be")
+    """Convert padding of the dilated image to padding and output_padding, which crop or extend the output."""
+    crops = [(extent - 1 - low, extent - 1 - high) for extent, (low, high) in zip(extents, pads, strict=True)]
+    if any(low < 0 for low, _ in crops):
+        raise InputError(
+            f"padding {tuple(pads)} is too large: each low must be less than the dilated size of the kernel"
+        )
     return {
         "stride": stride,
-        "padding": tuple((low, max(high, 0)) for low, high in cuts),
-        "output_padding": tuple(max(-high, 0) for _, high in cuts),
+        "padding": tuple((low, max(high, 0)) for low, high in crops),
+        "output_padding": tuple(max(-high, 0) for _, high in crops),
         "dilation": dilation,
     }

@@ -1,6 +1,6 @@
-"""The lowering ``auto``: each pass is lowered for the platform that the program is compiled for.
+"""The lowering ``auto``: each pass is lowered for the platform of the compiled function.
 
-A CPU takes :mod:`jaxconv.ops.convolution.cpu`; a GPU or TPU takes the passes of lax, which have hardware there.
+A CPU uses :mod:`jaxconv.ops.convolution.cpu`; a GPU or TPU uses lax, whose convolutions have hardware support there.
 """
 
 import jax
@@ -15,11 +15,12 @@ from jaxconv.shapes import ResolvedWindow
 def conv(
     x: jax.Array, kernel: jax.Array, window: ResolvedWindow, *, groups: int, precision: lax.PrecisionLike
 ) -> jax.Array:
+    """Convolution as the primitive of the forward pass."""
     dtypes = (x.dtype, kernel.dtype, numerics.accumulator_dtype(x))
-    return primitives.run("y", x, kernel, primitives.Form(window, x.shape[1:-1], groups, dtypes, precision))
+    return primitives.apply_pass("y", x, kernel, primitives.ConvSpec(window, x.shape[1:-1], groups, dtypes, precision))
 
 
-for factor in primitives.FACTORS:
-    primitives.lower(factor, cpu.PASSES[factor], platform="cpu")
-    primitives.lower(factor, lowerings.LAX_PASSES[factor])
-    primitives.register(factor)
+for output in primitives.FACTORS:
+    primitives.register_lowering(output, cpu.PASSES[output], platform="cpu")
+    primitives.register_lowering(output, lowerings.LAX_PASSES[output])
+    primitives.register_rules(output)

@@ -1,10 +1,10 @@
-"""Transposed convolution: every input pixel stamps the kernel on the output.
+"""Transposed convolution: each input pixel adds a multiple of the kernel to the output.
 
     out[n, p·stride + u·dilation − low, o] += Σ_c  x[n, p, c] · kernel[u, c, o]
 
 It is the adjoint of :func:`jaxconv.ops.conv`: ⟨conv(a), b⟩ = ⟨a, conv_transpose(b)⟩ for the same stride, padding and
-dilation, and a kernel whose channel axes are swapped. So it is what the gradient of a convolution does to images,
-and what decoders use to make small ones large.
+dilation, and a kernel with swapped channel axes. So it equals the gradient of a convolution with respect to its images,
+and decoders use it for upsampling.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from jaxtyping import Array, Float
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
 from jaxconv.ops import numerics
-from jaxconv.ops.numerics import mix
+from jaxconv.ops.numerics import grouped_matmul
 from jaxconv.ops.sharding import over_devices
-from jaxconv.ops.sliding_window import full_edges, layout, put, tap_numbers
+from jaxconv.ops.sliding_window import dimension_numbers, full_padding, kernel_offsets, scatter_strided
 from jaxconv.shapes import (
     IntOrInts,
     Padding,
@@ -33,13 +33,13 @@ from jaxconv.shapes import (
 )
 
 
-class Stamp(NamedTuple):
-    """A kernel laid on an output of known size: one entry a dimension, and nothing left to decide."""
+class TransposedWindow(NamedTuple):
+    """Window of a transposed convolution for an input of known size: one entry per dimension, all defaults resolved."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
-    low: tuple[int, ...]  # what is cut off before the first pixel
+    low: tuple[int, ...]  # pixels cropped at the start
     out: tuple[int, ...]
 
 
@@ -57,35 +57,35 @@ def conv_transpose(
     impl: str = "auto",
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "n *out o"]:
-    """Stamp the kernel on the output, once for every input pixel, and add up where stamps overlap.
+    """Transposed convolution, the adjoint of :func:`jaxconv.ops.conv`:
 
         out[n, q, o] = bias[o] + Σ_c Σ_{p, u: p·stride + u·dilation − low = q} x[n, p, c] · kernel[u, c, o]
 
-    The output has ``(size − 1)·stride + span − low − high + output_padding`` pixels, where the span of F taps is
-    ``dilation·(F − 1) + 1``. Every argument means what it means in PyTorch; for Keras's and lax's meanings see
-    :func:`jaxconv.ops.from_keras_conv_transpose` and :func:`jaxconv.ops.from_lax_conv_transpose`.
+    The output has ``(size − 1)·stride + dilated_size − low − high + output_padding`` pixels, where the dilated size of
+    a window of F pixels is ``dilation·(F − 1) + 1``. The arguments have the meaning of PyTorch; to convert those of
+    Keras and lax use :func:`jaxconv.ops.from_keras_conv_transpose` and :func:`jaxconv.ops.from_lax_conv_transpose`.
 
     Args:
-        x: the images, channels last.
-        kernel: the taps, then input channels (of one group), then filters: as for a convolution, not swapped.
-        bias: one number a filter, or none.
-        stride: pixels of the output between one stamp and the next: how many times larger the image becomes.
-        padding: what is cut off the output: as much as the convolution that this undoes had added. ``"SAME"`` gives
+        x: images ``(N, *spatial, C)``.
+        kernel: ``(*window, C // groups, O)``; the channel axes are those of a convolution, not swapped.
+        bias: vector ``(O,)``, or None.
+        stride: upsampling factor, the distance in the output between the windows of neighboring input pixels.
+        padding: pixels cropped from the output, the padding of the convolution that this reverses. ``"SAME"`` gives
             ``size · stride`` pixels.
-        output_padding: pixels kept (or added) at the end. A convolution with stride 2 makes 4 pixels of 7 and of 8
-            alike; this says which of them to come back to. Less than the stride or the dilation.
-        dilation: pixels of the output from one tap to the next.
-        groups: split the channels into so many groups, each seen by its own share of the filters.
-        impl: ``"lax"`` (a convolution of the stretched x with the rotated kernel), ``"explicit"`` (stamps) or
-            ``"auto"``, which is lax.
+        output_padding: pixels added at the end of the output, fewer than the stride or the dilation. It resolves an
+            ambiguity: a convolution with stride 2 maps both 7 and 8 pixels to 4.
+        dilation: distance between neighboring kernel entries in the output.
+        groups: number of groups into which channels and filters are split, as in :func:`jaxconv.ops.conv`.
+        impl: ``"lax"`` (a convolution of the dilated x with the rotated kernel), ``"explicit"`` (the sum above over
+            kernel offsets) or ``"auto"``, which is lax.
         precision: as in :func:`jaxconv.ops.conv`.
 
     Returns:
-        ``(N, *out, O)``, of x's dtype.
+        Feature maps ``(N, *out, O)`` of x's dtype.
 
     Raises:
-        InputError: shapes that do not fit together, an empty output, an unknown option.
-        DtypeError: integers, or x and kernel of different dtypes.
+        InputError: if shapes do not match, the output is empty, or an option is unknown.
+        DtypeError: if x or kernel holds integers, or their dtypes differ.
 
     Source: Dumoulin & Visin, 2016, https://arxiv.org/abs/1603.07285; lecture row 003-05.
 
@@ -100,21 +100,21 @@ def conv_transpose(
     checks.channels(x, kernel, groups)
     checks.precision(precision)
     checks.one_of("impl", impl, ["auto", *TRANSPOSE_LOWERINGS])
-    stamp = lay(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
+    window = resolve_transposed_window(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
     lowering = TRANSPOSE_LOWERINGS["lax" if impl == "auto" else impl]
-    y = over_devices(partial(lowering, stamp=stamp, groups=groups, precision=precision), x, kernel)
+    y = over_devices(partial(lowering, window=window, groups=groups, precision=precision), x, kernel)
     return numerics.add_bias(y, bias, x.dtype)
 
 
-def lay(
+def resolve_transposed_window(
     window: tuple[int, ...],
     size: tuple[int, ...],
     stride: IntOrInts,
     padding: Padding,
     output_padding: IntOrInts,
     dilation: IntOrInts,
-) -> Stamp:
-    """Every form canonicalised once, every size checked."""
+) -> TransposedWindow:
+    """Resolve the window for an input of known size: canonicalize every option and validate every size."""
     strides, dilations = (canonicalize_sizes(v, len(size), n) for v, n in ((stride, "stride"), (dilation, "dilation")))
     extras = canonicalize_sizes(output_padding, len(size), "output_padding", minimum=0)
     lows, outs = [], []
@@ -125,48 +125,52 @@ def lay(
             raise InputError(
                 f"output_padding {output_padding!r} should be less than the stride {s} or the dilation {d}"
             )
-        natural = (n - 1) * s + dilated_size(f, d)
+        full = (n - 1) * s + dilated_size(f, d)
         if isinstance(pads, str) and pads.upper().startswith("SAME"):
             if extra:
                 raise InputError(
-                    f"output_padding {output_padding!r} with padding {pads!r}, which says the size already"
+                    f"output_padding {output_padding!r} cannot be combined with padding {pads!r}, which fixes the size"
                 )
             low, _ = resolve_padding(pads, n * s, f, s, d)
             out = n * s
         else:
-            low, high = resolve_padding(pads, natural, f, s, d)
-            out = natural - low - high + extra
+            low, high = resolve_padding(pads, full, f, s, d)
+            out = full - low - high + extra
         if n < 1 or out < 1:
             raise InputError(
-                f"stamps of {dilated_size(f, d)} pixels on an input of {size} cover {natural} pixels, of which padding "
-                f"{padding!r} cuts off {natural - out}: nothing is left; pad less"
+                f"a window of {dilated_size(f, d)} pixels on an input of {size} gives {full} pixels, of which padding "
+                f"{padding!r} crops {full - out}: the output is empty; pad less"
             )
         lows.append(low)
         outs.append(out)
     countable("the output", outs)
-    return Stamp(window, strides, dilations, tuple(lows), tuple(outs))
+    return TransposedWindow(window, strides, dilations, tuple(lows), tuple(outs))
 
 
-def _explicit(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precision: lax.PrecisionLike) -> jax.Array:
-    """The sum over taps: the ink that tap u of every stamp leaves, put where it lands."""
+def _explicit(
+    x: jax.Array, kernel: jax.Array, window: TransposedWindow, *, groups: int, precision: lax.PrecisionLike
+) -> jax.Array:
+    """Scatter-add the contribution of each kernel offset u."""
     x, kernel = numerics.upcast(x), numerics.upcast(kernel)
     y = jnp.zeros((), x.dtype)
-    for u in tap_numbers(stamp.size):
-        start = [tap * d - low for tap, d, low in zip(u, stamp.dilation, stamp.low, strict=True)]
-        y += put(mix(x, kernel[u], groups, precision), start, stamp.stride, stamp.out)
+    for u in kernel_offsets(window.size):
+        start = [offset * d - low for offset, d, low in zip(u, window.dilation, window.low, strict=True)]
+        y += scatter_strided(grouped_matmul(x, kernel[u], groups, precision), start, window.stride, window.out)
     return y
 
 
-def _lax(x: jax.Array, kernel: jax.Array, stamp: Stamp, *, groups: int, precision: lax.PrecisionLike) -> jax.Array:
-    """A convolution of x, stretched by the stride, with the kernel rotated by 180°."""
+def _lax(
+    x: jax.Array, kernel: jax.Array, window: TransposedWindow, *, groups: int, precision: lax.PrecisionLike
+) -> jax.Array:
+    """Convolve x, dilated by the stride, with the kernel rotated by 180°."""
     return lax.conv_general_dilated(
         x,
-        jnp.flip(kernel, range(len(stamp.size))),
-        window_strides=(1,) * len(stamp.size),
-        padding=[full_edges(*sizes) for sizes in zip(x.shape[1:-1], *stamp, strict=True)],
-        lhs_dilation=stamp.stride,
-        rhs_dilation=stamp.dilation,
-        dimension_numbers=layout(len(stamp.size)),
+        jnp.flip(kernel, range(len(window.size))),
+        window_strides=(1,) * len(window.size),
+        padding=[full_padding(*sizes) for sizes in zip(x.shape[1:-1], *window, strict=True)],
+        lhs_dilation=window.stride,
+        rhs_dilation=window.dilation,
+        dimension_numbers=dimension_numbers(len(window.size)),
         feature_group_count=groups,
         precision=precision,
         preferred_element_type=numerics.accumulator_dtype(x),

@@ -12,7 +12,7 @@ from jax import lax
 from jaxconv import ops
 from jaxconv.errors import error_context
 from jaxconv.ops import backward
-from jaxconv.ops.pooling import counts
+from jaxconv.ops.pooling import window_counts
 from jaxconv.shapes import ResolvedWindow, Window, resolve_window
 from jaxconv.testing.cases.base import OpCase, OpCaseOptions, OpCaseSpec, unary_case
 
@@ -42,7 +42,7 @@ def _pooling(
         name: partial(pool, **variant) for name, variant in variants.items()
     }
     if set(window.dilation) == {1}:  # jax 0.10 has no derivative of reduce_window with dilation
-        count = counts(window, size, include_pad=False)[None, ..., None]
+        count = window_counts(window, size, include_pad=False)[None, ..., None]
         functions["reduce_window"] = lambda x: by_lax(x, _reduce_window(window), count)
     return unary_case(options, functions, partial(getattr(backward, options.op), **kwargs))
 

@@ -1,1 +1,1 @@
-"""Lowerings of convolution for a CPU, and the measured table that chooses among them."""
+"""Lowerings of convolution for a CPU, and the table of measurements that selects among them."""

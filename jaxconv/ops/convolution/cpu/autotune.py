@@ -1,11 +1,11 @@
-"""The choice of a CPU's lowering for each pass: tables of measurements, and the rule by which one is read.
+"""Selection of the CPU lowering of each pass from tables of measurements.
 
-``measurements/`` has a table for each instruction set and version of jaxlib that was measured, by
-``jaxconv bench --autotune``. In it each kind of convolution has one row a pass: the shapes that stand for the kind, the
-milliseconds of every lowering that can do it, and the choice.
+``measurements/`` has one table per measured instruction set and jaxlib version, written by ``jaxconv bench
+--autotune``. A table has one row per category of convolution and pass: the measured shapes, the milliseconds of every
+supported lowering, and the choice.
 
-The table that is read is that of the processor's instruction set, or :data:`DEFAULT` where that was not measured (on
-arm64, say); of its versions of jaxlib the newest that is not newer than the installed one, or else the oldest.
+The table in use is that of the processor's instruction set, or of :data:`DEFAULT_INSTRUCTION_SET` if that was not
+measured (such as arm64). Its jaxlib version is the newest that does not exceed the installed one, or else the oldest.
 """
 
 import functools
@@ -18,64 +18,64 @@ from jaxconv.ops.convolution.primitives import FACTORS
 from jaxconv.runtime import instruction_set
 from jaxconv.utils.files import read_json
 
-FEW_CHANNELS = 4  # more would make a sum of too many terms
-FEW_FILTERS = 4  # of a channel that is a group
-SEVERAL_FILTERS = 16  # of a single channel
-FEW_GROUPS = 32  # more would take long to compile: the library makes a convolution of each
+MAX_FEW_CHANNELS = 4  # more channels would make a sum of too many terms
+MAX_DEPTHWISE_MULTIPLIER = 4  # filters per group of one channel
+MIN_SEVERAL_FILTERS = 16  # filters of a single channel
+MAX_FEW_GROUPS = 32  # more groups compile slowly: the library has one convolution per group
 FOLDER = Path(str(resources.files(__package__) / "measurements"))
-DEFAULT = "avx2"  # for an instruction set that was not measured
+DEFAULT_INSTRUCTION_SET = "avx2"  # for instruction sets that were not measured
 
-ALL = ("library", "taps", "products")
-UNTAPPED = ("library", "products")
-# What can do each kind, pass by pass. The taps can where a sum over channels is short, the library where there are not
-# too many groups.
-ABLE: dict[str, dict[str, tuple[str, ...]]] = {
-    "one channel": {"y": ALL, "kernel": UNTAPPED, "x": UNTAPPED},
-    "one channel, few filters": {"y": ALL, "kernel": UNTAPPED, "x": UNTAPPED},
-    "few channels": {"y": ALL, "kernel": UNTAPPED, "x": UNTAPPED},
-    "dense": dict.fromkeys(FACTORS, UNTAPPED),
-    "depthwise": dict.fromkeys(FACTORS, ALL),
-    "grouped": dict.fromkeys(FACTORS, UNTAPPED),
+ALL_LOWERINGS = ("library", "taps", "products")
+WITHOUT_TAPS = ("library", "products")
+# Lowerings that support each category and pass: taps where the sum over channels is short, the library where there are
+# not too many groups.
+SUPPORTED: dict[str, dict[str, tuple[str, ...]]] = {
+    "one channel": {"y": ALL_LOWERINGS, "kernel": WITHOUT_TAPS, "x": WITHOUT_TAPS},
+    "one channel, few filters": {"y": ALL_LOWERINGS, "kernel": WITHOUT_TAPS, "x": WITHOUT_TAPS},
+    "few channels": {"y": ALL_LOWERINGS, "kernel": WITHOUT_TAPS, "x": WITHOUT_TAPS},
+    "dense": dict.fromkeys(FACTORS, WITHOUT_TAPS),
+    "depthwise": dict.fromkeys(FACTORS, ALL_LOWERINGS),
+    "grouped": dict.fromkeys(FACTORS, WITHOUT_TAPS),
     "many groups": dict.fromkeys(FACTORS, ("products",)),
 }
-CASES = tuple(ABLE)
+CASES = tuple(SUPPORTED)
 
 
 def conv_category(channels: int, filters: int, groups: int) -> str:
-    """The kind of a convolution, by the channels and filters of one group.
+    """Return the category of a convolution, from the channels and filters of one group.
 
     >>> conv_category(1, 32, 1), conv_category(3, 32, 1), conv_category(16, 16, 1), conv_category(1, 1, 128)
     ('one channel', 'few channels', 'dense', 'depthwise')
     """
     if groups == 1:
         if channels > 1:
-            return "few channels" if channels <= FEW_CHANNELS else "dense"
-        return "one channel" if filters >= SEVERAL_FILTERS else "one channel, few filters"
-    if min(channels, filters) == 1 and max(channels, filters) <= FEW_FILTERS:
+            return "few channels" if channels <= MAX_FEW_CHANNELS else "dense"
+        return "one channel" if filters >= MIN_SEVERAL_FILTERS else "one channel, few filters"
+    if min(channels, filters) == 1 and max(channels, filters) <= MAX_DEPTHWISE_MULTIPLIER:
         return "depthwise"
-    return "grouped" if groups <= FEW_GROUPS else "many groups"
+    return "grouped" if groups <= MAX_FEW_GROUPS else "many groups"
 
 
-def supported_lowerings(wanted: str, case: str) -> tuple[str, ...]:
-    """The lowerings that can do a pass of this kind.
+def supported_lowerings(output: str, category: str) -> tuple[str, ...]:
+    """Return the lowerings that support a pass of this category.
 
     >>> supported_lowerings("y", "many groups")
     ('products',)
     """
-    return ABLE[case][wanted]
+    return SUPPORTED[category][output]
 
 
-def best_lowering(wanted: str, case: str) -> str:
-    """The lowering to take for a pass.
+def best_lowering(output: str, category: str) -> str:
+    """Return the lowering that the table selects for a pass.
 
     Args:
-        wanted: what the pass gives: ``"y"``, ``"kernel"`` or ``"x"``.
-        case: one of :data:`CASES`.
+        output: output of the pass: ``"y"``, ``"kernel"`` or ``"x"``.
+        category: one of :data:`CASES`.
 
     >>> best_lowering("y", "dense")
     'library'
     """
-    return _choices()[wanted, case]
+    return _choices()[output, category]
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def _choices() -> dict[tuple[str, str], str]:
 
 
 def load_table() -> dict[str, Any]:
-    """The table for this process: where, when and by which command it was measured, and its rows.
+    """Load the table of this process: its rows, and the machine, versions and command of the measurement.
 
     >>> sorted(load_table())
     ['command', 'emulated', 'instruction_set', 'machine', 'rows', 'versions']
@@ -93,12 +93,12 @@ def load_table() -> dict[str, Any]:
 
 
 def file_in_use() -> Path:
-    """The file of the table for this process."""
+    """Path of the table of this process."""
     return nearest(instruction_set(), jaxlib_version())
 
 
 def file_of(instruction_set: str, jaxlib: str) -> Path:
-    """The file of the table that is measured with an instruction set and a jaxlib.
+    """Path of the table that is written for an instruction set and a jaxlib version.
 
     >>> file_of("avx512", "0.12.0.1").name
     'avx512-jaxlib-0.12.json'
@@ -108,7 +108,7 @@ def file_of(instruction_set: str, jaxlib: str) -> Path:
 
 
 def nearest(instruction_set: str, jaxlib: str) -> Path:
-    """The file whose table is read with an instruction set and a jaxlib.
+    """Path of the table that is read for an instruction set and a jaxlib version.
 
     >>> nearest("avx512", "0.10.2").name, nearest("other", "0.9.0").name
     ('avx512-jaxlib-0.10.json', 'avx2-jaxlib-0.10.json')
@@ -116,11 +116,11 @@ def nearest(instruction_set: str, jaxlib: str) -> Path:
     prefix = f"{instruction_set}-jaxlib-"
     files = {_version(file.stem.removeprefix(prefix)): file for file in FOLDER.glob(f"{prefix}*.json")}
     if not files:
-        return nearest(DEFAULT, jaxlib)
+        return nearest(DEFAULT_INSTRUCTION_SET, jaxlib)
     not_newer = [version for version in files if version <= _version(jaxlib)]
     return files[max(not_newer, default=min(files))]
 
 
 def _version(jaxlib: str) -> tuple[int, ...]:
-    """Major and minor."""
+    """Return the major and minor version."""
     return version_numbers(jaxlib)[:2]

@@ -1,9 +1,9 @@
-"""The three passes on a CPU, each by the lowering that was fastest for its kind of convolution.
+"""The three passes on a CPU, each with the lowering that was measured to be fastest for its category of convolution.
 
-There are three in :mod:`jaxconv.ops.convolution.cpu.lowerings`, and :mod:`jaxconv.ops.convolution.cpu.autotune` has
-the table. All are unrolled: each piece of a pass is an operation of its own, and XLA takes some milliseconds to compile
-each. What would be more than :data:`MOST_PIECES` is left to lax, which is one operation, whatever its window and
-stride.
+The lowerings are in :mod:`jaxconv.ops.convolution.cpu.lowerings`, the table of measurements in
+:mod:`jaxconv.ops.convolution.cpu.autotune`. All lowerings are unrolled into several operations, and XLA takes some
+milliseconds to compile each. A pass of more than :data:`MAX_OPERATIONS` uses lax instead, which is one operation for
+any window and stride.
 """
 
 import math
@@ -15,17 +15,17 @@ import jax.numpy as jnp
 from jaxconv.ops import numerics
 from jaxconv.ops.convolution.cpu import autotune, lowerings
 from jaxconv.ops.convolution.lowerings import LAX_PASSES, im2col_conv
-from jaxconv.ops.convolution.primitives import FACTORS, Form, Lowering, others, shape_of
+from jaxconv.ops.convolution.primitives import FACTORS, ConvSpec, Lowering, other_operands, shape_of
 
-MOST_PIECES = 160  # 7×7 taps of 3 channels are 147
-PHASE = 4  # pieces: it is cut out, convolved and put between the others
+MAX_OPERATIONS = 160  # allows 7×7 kernel offsets of 3 channels, which are 147
+OPERATIONS_PER_PHASE = 4  # slice, crop, convolve and interleave
 
 
 def _passes(conv: lowerings.Conv, kernel_gradient: Lowering) -> dict[str, Lowering]:
-    """The passes by what each lowering has of its own."""
+    """Return the three passes of a lowering, from its forward pass and its gradient of the kernel."""
 
-    def forward(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
-        return conv(x, kernel, form.window, groups=form.groups, precision=form.precision)
+    def forward(x: jax.Array, kernel: jax.Array, spec: ConvSpec) -> jax.Array:
+        return conv(x, kernel, spec.window, groups=spec.groups, precision=spec.precision)
 
     return {"y": forward, "kernel": kernel_gradient, "x": partial(lowerings.input_gradient, conv)}
 
@@ -37,33 +37,35 @@ LOWERINGS = {
 }
 
 
-def _fastest(wanted: str, first: jax.Array, second: jax.Array, form: Form) -> jax.Array:
-    first, second = numerics.upcast(first), numerics.upcast(second)
-    shapes = dict(zip(others(wanted), (first.shape, second.shape), strict=True))
-    *_, c, features = shapes.get("kernel") or shape_of("kernel", first.shape, second.shape, form)
-    lowering = autotune.best_lowering(wanted, autotune.conv_category(c, features // form.groups, form.groups))
-    if first.dtype != jnp.float32:  # of which XLA compiles convolutions as plain loops, and taps are not measured
+def _fastest(output: str, lhs: jax.Array, rhs: jax.Array, spec: ConvSpec) -> jax.Array:
+    """Compute a pass with the fastest lowering of its category."""
+    lhs, rhs = numerics.upcast(lhs), numerics.upcast(rhs)
+    shapes = dict(zip(other_operands(output), (lhs.shape, rhs.shape), strict=True))
+    *_, c, features = shapes.get("kernel") or shape_of("kernel", lhs.shape, rhs.shape, spec)
+    lowering = autotune.best_lowering(output, autotune.conv_category(c, features // spec.groups, spec.groups))
+    if lhs.dtype != jnp.float32:  # XLA has plain loops for other convolutions, and taps were measured in float32 only
         lowering = "products"
-    if pieces(wanted, lowering, c, form) > MOST_PIECES:
-        return LAX_PASSES[wanted](first, second, form)
-    return LOWERINGS[lowering][wanted](first, second, form)
+    if num_operations(output, lowering, c, spec) > MAX_OPERATIONS:
+        return LAX_PASSES[output](lhs, rhs, spec)
+    return LOWERINGS[lowering][output](lhs, rhs, spec)
 
 
-def pieces(wanted: str, lowering: str, channels: int, form: Form) -> int:
-    """The operations that a lowering makes of a pass, about.
+def num_operations(output: str, lowering: str, channels: int, spec: ConvSpec) -> int:
+    """Estimate the number of operations of a pass.
 
     Args:
-        wanted, lowering: the pass, and one of :data:`LOWERINGS`.
-        channels: of one group, those of the kernel.
-        form: of the convolution.
+        output: output of the pass: ``"y"``, ``"kernel"`` or ``"x"``.
+        lowering: one of :data:`LOWERINGS`.
+        channels: input channels per group.
+        spec: parameters of the convolution.
     """
     phases = 1
-    if wanted == "x" and max(form.window.stride) > 1 and max(form.window.dilation) == 1:
-        phases = PHASE * math.prod(form.window.stride)
+    if output == "x" and max(spec.window.stride) > 1 and max(spec.window.dilation) == 1:
+        phases = OPERATIONS_PER_PHASE * math.prod(spec.window.stride)
     if lowering == "library":
-        return phases  # each with a convolution a group, of which there are few
-    terms = channels if lowering == "taps" and wanted == "y" and form.groups == 1 else 1
-    return max(phases, terms * math.prod(form.window.size))
+        return phases  # times the number of groups, which is small for this lowering
+    terms = channels if lowering == "taps" and output == "y" and spec.groups == 1 else 1
+    return max(phases, terms * math.prod(spec.window.size))
 
 
-PASSES: dict[str, Lowering] = {wanted: partial(_fastest, wanted) for wanted in FACTORS}
+PASSES: dict[str, Lowering] = {output: partial(_fastest, output) for output in FACTORS}
