@@ -120,7 +120,11 @@ def _passes(jaxpr: Any) -> Iterator[tuple[str, dict[str, tuple[int, ...]], primi
     for equation in jaxpr.eqns:
         if output := by_name.get(equation.primitive.name):
             shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
-            yield output, dict(zip((*primitives.other_operands(output), output), shapes, strict=True)), equation.params["spec"]
+            yield (
+                output,
+                dict(zip((*primitives.other_operands(output), output), shapes, strict=True)),
+                equation.params["spec"],
+            )
         for inner in itertools.chain.from_iterable(map(jax.tree.leaves, equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):

@@ -111,7 +111,9 @@ def robustness_section(context: ReportContext) -> Section:
 def _corrupted_tiles(image: np.ndarray, name: str, severities: Sequence[float]) -> list[ImageTile]:
     return [
         tile(rgb.to_rgb(corrupted), f"{name} of {severity:g}")
-        for corrupted, severity in zip(np.asarray(corrupt_at_severities(image, name, severities)), severities, strict=True)
+        for corrupted, severity in zip(
+            np.asarray(corrupt_at_severities(image, name, severities)), severities, strict=True
+        )
     ]
 
 

@@ -1,4 +1,4 @@
-"""Checker of annotations for jaxtyping's import hook: ``pytest --jaxtyping-packages=MODULES,annotation_checker.check``."""
+"""Checker for jaxtyping's import hook: ``pytest --jaxtyping-packages=MODULES,annotation_checker.check``."""
 
 from collections.abc import Callable
 from typing import Any

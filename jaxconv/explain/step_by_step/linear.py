@@ -81,9 +81,11 @@ def conv_transpose(
     groups: int = 1,
 ) -> Arithmetic:
     """Kernel offset u links pixel q to position ``q·stride + u·dilation − pad_low``, if it is inside the output."""
-    stamp = resolve_transposed_window(kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation)
+    transposed_window = resolve_transposed_window(
+        kernel.shape[:-2], x.shape[1:-1], stride, padding, output_padding, dilation
+    )
     axes = []
-    for n, size, s, d, pad_low, out in zip(x.shape[1:-1], *stamp, strict=True):
+    for n, size, s, d, pad_low, out in zip(x.shape[1:-1], *transposed_window, strict=True):
         links = ((q, u, q * s + u * d - pad_low) for q in range(n) for u in range(size))
         axes.append([AxisLink(q, u, p if 0 <= p < out else -1) for q, u, p in links])
     return _explain(query, axes, x, kernel, bias, groups)
