@@ -237,7 +237,7 @@ def test_write_arrays_round_trips_every_dtype_and_shape(dtype, shape):
     )
 
 
-@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_save_round_trips_random_keys(tmp_path, impl):
     keys = jax.random.split(jax.random.key(5, impl=impl), 3)
     snapshot = made()
