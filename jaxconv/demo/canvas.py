@@ -104,7 +104,7 @@ def preprocess_drawing(canvas: Any, shape: tuple[int, int, int], manner: InputSt
     return 255 - image if manner.inverted else image
 
 
-def center_by_mass(ink: np.ndarray, size: tuple[int, int], box: float, beyond: float = 0.0) -> np.ndarray:
+def center_by_mass(strokes: np.ndarray, size: tuple[int, int], box: float, beyond: float = 0.0) -> np.ndarray:
     """Crop the strokes, scale them to a box with their proportions kept, and center them by their center of mass.
 
     LeCun et al.'s digits fit a box of 20×20 pixels, and their center of mass is the center of a frame of 28×28. Here it
@@ -112,7 +112,7 @@ def center_by_mass(ink: np.ndarray, size: tuple[int, int], box: float, beyond: f
     Source: http://yann.lecun.com/exdb/mnist/
 
     Args:
-        ink: ``(H, W)`` uint8, 0 where nothing is drawn.
+        strokes: ``(H, W)`` uint8, 0 where nothing is drawn.
         size: height and width of the frame.
         box: longer side of the strokes, as a fraction of the frame's shorter side.
         beyond: offset of the center of mass below and to the right of the frame's center, in pixels.
@@ -120,15 +120,15 @@ def center_by_mass(ink: np.ndarray, size: tuple[int, int], box: float, beyond: f
     Returns:
         ``size`` uint8.
 
-    >>> ink = np.zeros((50, 50), np.uint8)
-    >>> ink[:20, :10] = 255
-    >>> center_by_mass(ink, (28, 28), 20 / 28).nonzero()[0][[0, -1]]
+    >>> strokes = np.zeros((50, 50), np.uint8)
+    >>> strokes[:20, :10] = 255
+    >>> center_by_mass(strokes, (28, 28), 20 / 28).nonzero()[0][[0, -1]]
     array([ 4, 23])
     """
     from PIL import Image
 
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    rows, columns = (np.flatnonzero(strokes.any(axis=axis)) for axis in (1, 0))
+    crop = strokes[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     side = box * min(size)
     height, width = (max(1, round(side * n / max(crop.shape))) for n in crop.shape)
     small = np.asarray(Image.fromarray(crop).resize((width, height), Image.Resampling.BOX))

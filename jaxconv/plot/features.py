@@ -135,28 +135,30 @@ def attributions(images: Any, heats: Mapping[str, Any], titles: Sequence[str] = 
 
 
 def activating_patches(
-    found: "ActivatingPatches", title: str = "", *, names: Sequence[str] = (), size: float = 0.9
+    patches_by_filter: "ActivatingPatches", title: str = "", *, names: Sequence[str] = (), size: float = 0.9
 ) -> "Figure":
     """Plot the top-activating patches, one row per filter, strongest on the left, labeled with the activation.
 
     Args:
-        found: result of :func:`jaxconv.explain.top_activating_patches`.
+        patches_by_filter: result of :func:`jaxconv.explain.top_activating_patches`.
         title: figure title.
         names: labels of the rows; by default the filter indices.
         size: width and height of one panel in inches.
 
     >>> from jaxconv.explain import ActivatingPatches
     >>> patches, index, position = np.zeros((2, 1, 3, 3, 1)), np.zeros((2, 1)), np.zeros((2, 1, 2))
-    >>> found = ActivatingPatches(patches, index, position, np.array([[2.5], [1.0]]))
-    >>> figure = activating_patches(found)
+    >>> patches_by_filter = ActivatingPatches(patches, index, position, np.array([[2.5], [1.0]]))
+    >>> figure = activating_patches(patches_by_filter)
     >>> [axes.get_ylabel() for axes in figure.axes], [axes.get_xlabel() for axes in figure.axes]
     (['0', '1'], ['2.5', '1'])
     """
-    num_filters, num_patches = found.activation.shape
+    num_filters, num_patches = patches_by_filter.activation.shape
     panels, figure = panel_grid(num_filters, num_patches, size, below=0.2)
     for k, row in enumerate(panels):
-        show_row(row, [rgb.to_rgb(patch) for patch in found.patches[k]], names[k] if k < len(names) else str(k))
-        for axes, activation in zip(row, found.activation[k], strict=True):
+        show_row(
+            row, [rgb.to_rgb(patch) for patch in patches_by_filter.patches[k]], names[k] if k < len(names) else str(k)
+        )
+        for axes, activation in zip(row, patches_by_filter.activation[k], strict=True):
             axes.set_xlabel(f"{activation:.3g}", fontsize=7, labelpad=2)
     figure.suptitle(literal(title), fontsize=10)
     return figure
