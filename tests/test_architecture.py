@@ -158,6 +158,11 @@ def test_no_public_name_hides_its_module():
     assert not measure.hidden_modules()
 
 
+def test_rules_of_names_and_voice_hold():
+    """The rules of ``tools/measure.py``; its counts are only reported."""
+    assert [check for check in measure.checks() if check.rule and not check.ok] == []
+
+
 def test_packages_define_nothing_in_init():
     for path in PACKAGE.rglob("__init__.py"):
         if path != PACKAGE / "__init__.py":  # it has a lazy __getattr__

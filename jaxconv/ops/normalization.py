@@ -37,7 +37,7 @@ def layer_norm(
     scale: Float[Array, " c"] | None = None,
     bias: Float[Array, " c"] | None = None,
     *,
-    eps: float = 1e-5,
+    eps: float | Array = 1e-5,
 ) -> Float[Array, "n *spatial c"]:
     """Normalize each pixel over its channels: ``y[n, p] = (x[n, p] − mean) / √(var + eps) · scale + bias``.
 
@@ -71,7 +71,7 @@ def group_norm(
     bias: Float[Array, " c"] | None = None,
     *,
     num_groups: int,
-    eps: float = 1e-5,
+    eps: float | Array = 1e-5,
 ) -> Float[Array, "n *spatial c"]:
     """Normalize each group of channels of an example over its pixels and channels.
 
@@ -108,7 +108,7 @@ def instance_norm(
     scale: Float[Array, " c"] | None = None,
     bias: Float[Array, " c"] | None = None,
     *,
-    eps: float = 1e-5,
+    eps: float | Array = 1e-5,
 ) -> Float[Array, "n *spatial c"]:
     """Normalize each channel of an example over its pixels, which removes contrast and brightness.
 
@@ -136,7 +136,7 @@ def instance_norm(
 
 @named_errors
 def rms_norm(
-    x: Float[Array, "n *spatial c"], scale: Float[Array, " c"] | None = None, *, eps: float = 1e-6
+    x: Float[Array, "n *spatial c"], scale: Float[Array, " c"] | None = None, *, eps: float | Array = 1e-6
 ) -> Float[Array, "n *spatial c"]:
     """Divide each pixel by the root mean square of its channels: ``y[n, p] = x[n, p] / √(mean_c x² + eps) · scale``.
 
@@ -168,8 +168,11 @@ def as_float_batch(x: Array) -> jax.Array:
     return x
 
 
-def check_sample_size(x: jax.Array, num_values: int, unit: str) -> None:
-    """Raise InputError for statistics of a single value: the output would be the bias for any x."""
+def check_sample_size(x: jax.Array, num_values: Any, unit: str) -> None:
+    """Raise InputError for statistics of a single value: the output would be the bias for any x.
+
+    ``num_values`` is an int, or a symbolic size under ``jax.export``.
+    """
     if num_values < 2:
         raise InputError(
             f"x {x.shape} has {num_values} {unit} to average over; give at least 2, or the output is the bias alone"
@@ -209,7 +212,7 @@ def batch_norm(
     var: Float[Array, " c"] | None = None,
     *,
     mask: Bool[Array, " n"] | None = None,
-    eps: float = 1e-5,
+    eps: float | Array = 1e-5,
 ) -> Float[Array, "n *spatial c"]:
     """Normalize each channel to mean ``bias`` and standard deviation ``scale``.
 

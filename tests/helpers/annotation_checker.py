@@ -12,7 +12,7 @@ typed = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, 
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check arguments and result of a call after it returned; a numpy array counts as a jax array, as in jax itself.
+    """Check arguments and result of a call after it returned; numpy arrays and lists count as jax arrays.
 
     jaxtyping checks a call twice: its arguments before it, with the return annotation replaced by ``Any``, then all of
     it. The first check is dropped, since jaxconv itself refuses invalid arguments, with InputError. A call that returns
@@ -32,4 +32,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _to_jax(value: Any) -> Any:
-    return jnp.asarray(value) if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" else value
+    if isinstance(value, np.generic):
+        return value.item()
+    is_numeric = isinstance(value, np.ndarray | list) and np.asarray(value).dtype.kind in "biufc"
+    return jnp.asarray(value) if is_numeric else value
