@@ -154,7 +154,7 @@ def test_extract_archive_invalid_archive_raises(tmp_path, make, message):
 
 def test_extract_archive_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"x\.tar cannot be unpacked into .*file/here: .*; unpack it yourself and"):
+    with pytest.raises(InputError, match=r"x\.tar cannot be unpacked into .*file/target: .*; unpack it yourself and"):
         extract_archive(write_tar(tmp_path / "x.tar", ("good.txt", FILE, "")), tmp_path / "file" / "target")
 
 
