@@ -103,11 +103,11 @@ def norms_line(axes: "Axes", layers: Mapping[str, Any], **style: Any) -> "Line2D
 
 
 @named_errors
-def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str = "") -> "Figure":
+def histograms(histograms_by_name: Mapping[str, "Histogram"], *, columns: int = 4, title: str = "") -> "Figure":
     """Plot histograms, one panel each; counts are on a logarithmic scale.
 
     Args:
-        found: histograms by name, from :func:`jaxconv.explain.histograms`.
+        histograms_by_name: histograms by name, from :func:`jaxconv.explain.histograms`.
         columns: maximum number of panels in a row.
         title: figure title.
 
@@ -122,15 +122,15 @@ def histograms(found: Mapping[str, "Histogram"], *, columns: int = 4, title: str
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    if not found:
-        raise InputError("found must have at least one histogram, got none")
-    columns = min(columns, len(found))
-    rows = -(-len(found) // columns)
+    if not histograms_by_name:
+        raise InputError("histograms_by_name must have at least one histogram, got none")
+    columns = min(columns, len(histograms_by_name))
+    rows = -(-len(histograms_by_name) // columns)
     figure = Figure(figsize=(2.4 * columns + 0.3, 1.9 * rows + 0.3 * bool(title)), dpi=110, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels[len(found) :]:
+    for axes in panels[len(histograms_by_name) :]:
         axes.axis("off")
-    for axes, (name, histogram) in zip(panels, found.items(), strict=False):
+    for axes, (name, histogram) in zip(panels, histograms_by_name.items(), strict=False):
         axes.stairs(histogram.counts, histogram.edges, fill=True, color="tab:blue", alpha=0.8)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)

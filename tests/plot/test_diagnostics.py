@@ -80,7 +80,7 @@ def test_kernels_deeper_layer_shows_rows_of_channels(rng):
             lambda: plot.correlation_matrix(np.ones((2, 3))),
         ),
         (r"norms_by_layer: networks must have a value for at least one layer", lambda: plot.norms_by_layer({"a": {}})),
-        (r"histograms: found must have at least one histogram", lambda: plot.histograms({})),
+        (r"histograms: histograms_by_name must have at least one histogram", lambda: plot.histograms({})),
         (
             r"kernels: before must be None unless kernel has 1 or 3 input channels, got kernel \(3, 3, 2, 4\)",
             lambda: plot.kernels(np.ones((3, 3, 2, 4)), before=1),
