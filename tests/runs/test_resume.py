@@ -263,7 +263,9 @@ def test_resume_changed_data_fails(jaxconv, tmp_path, change):
 
 def test_resume_invalid_folder_fails(jaxconv, tmp_path, stopped):
     code, _, output = jaxconv("train", "--resume", tmp_path / "none")
-    assert code == 2 and output.startswith(f"jaxconv: error: there is no run folder {tmp_path}/none: give one written by")
+    assert code == 2 and output.startswith(
+        f"jaxconv: error: there is no run folder {tmp_path}/none: give one written by"
+    )
     code, _, output = jaxconv("train", "--resume", tmp_path)
     assert code == 2 and output == f"jaxconv: error: {tmp_path} is not a run folder: it has no config.json\n"
     (stopped / "config.json").write_text("{")
