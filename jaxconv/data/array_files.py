@@ -133,7 +133,7 @@ MAX_DEFLATE_RATIO = 1032
 def read_idx(path: Path) -> np.ndarray:
     """Read the uint8 array in an IDX file, which is gzipped if its name ends in ``.gz``.
 
-    The header is big-endian: two zero bytes, 0x08 for unsigned bytes, the rank, then one uint32 a dimension.
+    The header is big-endian: two zero bytes, 0x08 for unsigned bytes, the rank, then one uint32 per dimension.
 
     Raises:
         InputError: if the path is not a file, the file is not gzip, truncated or not IDX, its size differs from the
