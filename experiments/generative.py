@@ -259,14 +259,14 @@ def elbo_terms(coder: Coder, code: int, params_by_seed: list[Any], images: np.nd
     network, target = coder.network(), train.to_float(images)
 
     @partial(jax.jit, compiler_options=runtime.fast_compile_options())
-    def terms(params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def terms(params: Any, target: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         output, _ = network.apply(params, {}, target, train=True, key=key)
         if coder.variational:
             pixels, divergences = Elbo(code).terms(output, target)
             return pixels.mean(), divergences.mean(axis=0)
         return optax.sigmoid_binary_cross_entropy(output, target).sum(axis=(1, 2, 3)).mean(), jnp.zeros(code)
 
-    outputs = [terms(params, jax.random.key(seed)) for seed, params in enumerate(params_by_seed)]
+    outputs = [terms(params, target, jax.random.key(seed)) for seed, params in enumerate(params_by_seed)]
     pixels = [float(cost) for cost, _ in outputs]
     if not coder.variational:
         return {"pixels": pixels}
