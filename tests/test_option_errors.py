@@ -49,7 +49,7 @@ MESSAGES = {
     f"summary mlp --num-classes {10**20}": "summary: --num-classes must be a number",
     "summary mlp --num-classes 4000000000": "summary: --num-classes must be from 1 to 1,000,000, got 4000000000",
     "summary mlp --num-classes 0": "summary: --num-classes must be from 1 to 1,000,000, got 0",
-    "summary mlp --input-shape 1000000 1000000 1": "input_shape (1000000, 1000000, 1): an example of 1,000,000,000,000",
+    "summary mlp --input-shape 1000000 1000000 1": "input_shape must have at most 2³¹ − 1 values, got (1000000,",
     "summary small": "small is not a run folder: it has no config.json",
     "train --resume run --epochs 20": "run was started with --epochs 12, not 20: leave these options out, or",
     "train --resume run --max-checkpoints 0": "train: max_checkpoints=0 should be an int of at least 1",

@@ -92,7 +92,7 @@ __all__ = [
 
 
 @named_errors
-def glu(x: Float[Array, "*rest c"], axis: int = -1) -> Float[Array, "*rest half"]:
+def glu(x: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*half"]:
     """Gated linear unit (``jax.nn.glu``): ``y = x_a · sigmoid(x_b)`` for the two halves x_a, x_b of an axis.
 
     Raises:

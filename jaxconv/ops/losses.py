@@ -1,7 +1,7 @@
 """Loss and accuracy of classification."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from jaxconv import checks
 from jaxconv.errors import InputError, named_errors
@@ -9,7 +9,7 @@ from jaxconv.errors import InputError, named_errors
 
 @named_errors
 def softmax_cross_entropy(
-    logits: Float[Array, "n *spatial k"], labels: Int[Array, "n *spatial"] | Float[Array, "n *spatial k"]
+    logits: Float[Array, "n *spatial k"], labels: Integer[Array, "n *spatial"] | Float[Array, "n *spatial k"]
 ) -> Float[Array, "n *spatial"]:
     """Softmax cross-entropy of each example: ``loss[n] = log Σ_j exp(logits[n, j]) − logits[n, label[n]]``.
 
@@ -51,7 +51,7 @@ def softmax_cross_entropy(
     return jnp.where(labels >= 0, optax.softmax_cross_entropy_with_integer_labels(logits, labels), jnp.nan)
 
 
-def is_correct(logits: Float[Array, "*batch k"], labels: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
+def is_correct(logits: Float[Array, "*batch k"], labels: Integer[Array, "*batch"]) -> Bool[Array, "*batch"]:
     """Return True where the largest logit is that of the label; the mean is the accuracy. NaN logits give False.
 
     >>> is_correct(jnp.array([[0., 1.], [2., 1.]]), jnp.array([1, 1]))

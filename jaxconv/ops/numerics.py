@@ -43,10 +43,10 @@ def grouped_matmul(x: jax.Array, kernel: jax.Array, groups: int, precision: lax.
     return y.reshape(*x.shape[:-1], features)
 
 
-def grouped_matmul_vjp(x: jax.Array, y: jax.Array, groups: int, precision: lax.PrecisionLike) -> jax.Array:
+def grouped_outer_product(x: jax.Array, y: jax.Array, groups: int, precision: lax.PrecisionLike) -> jax.Array:
     """``kernel[c, o] = Σ x[…, c] · y[…, o]`` within each group: the kernel gradient of :func:`grouped_matmul`.
 
-    >>> grouped_matmul_vjp(jnp.array([[1., 2.]]), jnp.array([[3., 4.]]), groups=1, precision=None)
+    >>> grouped_outer_product(jnp.array([[1., 2.]]), jnp.array([[3., 4.]]), groups=1, precision=None)
     Array([[3., 4.],
            [6., 8.]], dtype=float32)
     """

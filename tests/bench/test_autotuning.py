@@ -45,7 +45,7 @@ def file(tmp_path, monkeypatch):
     folder = tmp_path / "package"
     folder.mkdir()
     monkeypatch.setattr(autotune, "FOLDER", folder)
-    monkeypatch.setattr(autotune, "DEFAULT", "abacus")
+    monkeypatch.setattr(autotune, "DEFAULT_INSTRUCTION_SET", "abacus")
     monkeypatch.setattr(autotuning, "MIN_ROUND_SECONDS", 0.0)
     (folder / "abacus-jaxlib-0.1.json").write_text(json.dumps({"note": "kept", "versions": {}, "rows": ROWS}))
     return autotune.file_of(runtime.instruction_set(), jaxlib.__version__)

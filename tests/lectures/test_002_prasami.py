@@ -145,8 +145,14 @@ def test_002_12_odd_filters_need_no_asymmetric_padding():
 @pytest.mark.parametrize(
     ("options", "warning"),
     [
-        ({"kernel_size": 4, "padding": "SAME"}, "conv1: a window over 4 pixels is padded by one more after it"),
-        ({"kernel_size": (3, 2), "padding": "SAME_LOWER"}, "over 2 pixels is padded by one more before it"),
+        (
+            {"kernel_size": 4, "padding": "SAME"},
+            "conv1: SAME padding of an even window (4 pixels) adds one pixel more after the image",
+        ),
+        (
+            {"kernel_size": (3, 2), "padding": "SAME_LOWER"},
+            "SAME padding of an even window (2 pixels) adds one pixel more before the image",
+        ),
         ({"kernel_size": 4, "padding": "SAME", "dilation": 2}, None),  # spans 7 pixels
         ({"kernel_size": 3, "padding": "SAME", "dilation": 3}, None),
         ({"kernel_size": 4}, None),

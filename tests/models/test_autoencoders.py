@@ -94,7 +94,7 @@ def log_p(logits, pixels):
 
 def test_pixel_nats_match_bernoulli_samples(rng, tiny_coder, promoting):
     coder, params, images = tiny_coder(False)
-    pixels, code = generative.nats(coder, params, images, jax.random.key(0))
+    pixels, code = generative.loss_terms(coder, params, images, jax.random.key(0))
     logits = coder.decode(params, coder.encode(params, images)[0])
     sampled = [-log_p(logits, rng.random(images.shape) < images / 255) for _ in range(4000)]
     assert (np.abs(np.mean(sampled, axis=0) - pixels) < 5 * np.std(sampled, axis=0) / np.sqrt(len(sampled))).all()
@@ -104,7 +104,7 @@ def test_pixel_nats_match_bernoulli_samples(rng, tiny_coder, promoting):
 def test_elbo_is_below_log_likelihood(rng, tiny_coder, promoting):
     coder, params, images = tiny_coder(True)
     white = images > 127
-    nats = jax.jit(lambda key: generative.nats(coder, params, 255 * white.astype(np.uint8), key))
+    nats = jax.jit(lambda key: generative.loss_terms(coder, params, 255 * white.astype(np.uint8), key))
     nats_per_key = [nats(jax.random.key(k)) for k in range(100)]
     elbo = -np.mean([np.asarray(pixels + code.sum(axis=-1)) for pixels, code in nats_per_key], axis=0)
     logits = np.asarray(coder.decode(params, rng.normal(size=(10_000, 3)).astype(np.float32)), np.float64)
@@ -125,7 +125,7 @@ def test_latent_samples_have_mean_and_variance(tiny_coder, promoting):
 
     recording, (mean, log_var) = RecordingCoder(*coder), coder.encode(params, images)
     for k in range(400):
-        generative.nats(recording, params, images, jax.random.key(k))
+        generative.loss_terms(recording, params, images, jax.random.key(k))
     np.testing.assert_allclose(np.mean(samples, axis=0), mean, atol=5 * float(jnp.exp(log_var / 2).max()) / 20)
     np.testing.assert_allclose(np.log(np.var(samples, axis=0)), log_var, atol=0.5)
 
@@ -148,7 +148,7 @@ def test_training_reduces_loss(digits, promoting, caplog, variational):
     assert sum("Finished XLA compilation of jit(epoch)" in line for line in messages) == 1  # of 24
     np.testing.assert_allclose(progress, np.arange(1, 25) / 24)
     assert not np.array_equal(fitted[0]["encoder"]["conv1"]["kernel"], fitted[1]["encoder"]["conv1"]["kernel"])
-    pixels, code = jax.jit(partial(generative.nats, coder))(fitted[0], images, jax.random.key(0))
+    pixels, code = jax.jit(partial(generative.loss_terms, coder))(fitted[0], images, jax.random.key(0))
     mean_image = (images / 255).mean(axis=0).clip(1e-9, 1 - 1e-9)
     # The reference is a decoder that returns the mean image for every code.
     constant_entropy = -mean_image * np.log(mean_image) - (1 - mean_image) * np.log(1 - mean_image)
@@ -164,7 +164,7 @@ def test_training_is_reproducible(digits, promoting):
 
 def test_linear_autoencoder_matches_pca(digits):
     images, test_images = digits.train.images, digits.test.images
-    method = generative.linear(images, 6)
+    method = generative.pca_method(images, 6)
     x = images.reshape(len(images), -1) / 255
     mean = x.mean(axis=0)
     _, _, axes = np.linalg.svd(x - mean, full_matrices=False)
@@ -176,7 +176,7 @@ def test_linear_autoencoder_matches_pca(digits):
 
 def test_random_codes_have_expected_moments(rng, digits):
     images = digits.train.images
-    fitted = generative.linear(images, 4)
+    fitted = generative.pca_method(images, 4)
     codes = fitted.random(50_000, images)
     np.testing.assert_allclose(np.cov(codes, rowvar=False), np.cov(fitted.codes(images), rowvar=False), atol=0.02)
     normal_codes = fitted._replace(normal=True).random(50_000, images)
@@ -186,8 +186,8 @@ def test_random_codes_have_expected_moments(rng, digits):
 
 def test_interpolation_starts_and_ends_at_images(digits):
     images = digits.test.images[:10]
-    rows = generative.between({"PCA": generative.linear(digits.train.images, 4)}, images)
+    rows = generative.interpolations({"PCA": generative.pca_method(digits.train.images, 4)}, images)
     assert list(rows) == ["pixels 2 → 7", "PCA 2 → 7", "pixels 4 → 0", "PCA 4 → 0"]
     np.testing.assert_allclose(rows["pixels 2 → 7"][[0, -1]], images[[2, 7]] / 255, atol=1e-6)
     np.testing.assert_allclose(rows["pixels 4 → 0"][3], images[4] / 255 * 2 / 3 + images[0] / 255 / 3, atol=1e-6)
-    assert all(len(row) == generative.SHOWN for row in rows.values())
+    assert all(len(row) == generative.NUM_SHOWN for row in rows.values())

@@ -85,7 +85,10 @@ def test_kernels_deeper_layer_shows_rows_of_channels(rng):
             r"kernels: before must be None unless kernel has 1 or 3 input channels, got kernel \(3, 3, 2, 4\)",
             lambda: plot.kernels(np.ones((3, 3, 2, 4)), before=1),
         ),
-        (r"change: kernels .* not of one", lambda: plot.kernels(np.ones((3, 3, 1, 4)), before=np.ones((3, 3, 1, 2)))),
+        (
+            r"kernel_change: before and after must have the same shape, got",
+            lambda: plot.kernels(np.ones((3, 3, 1, 4)), before=np.ones((3, 3, 1, 2))),
+        ),
         (
             r"kernel_channel_images: kernel float32\(3, 3\) should be floats",
             lambda: plot.kernels(np.ones((3, 3), np.float32)),

@@ -20,7 +20,7 @@ from jaxconv.ops.convolution.api import conv as forward
 from jaxconv.ops.convolution.lowerings import explicit_conv as explicit_sum
 from jaxconv.ops.convolution.transposed import conv_transpose as forward_transpose
 from jaxconv.ops.convolution.transposed import resolve_transposed_window
-from jaxconv.ops.numerics import grouped_matmul_vjp, swap_channels
+from jaxconv.ops.numerics import grouped_outer_product, swap_channels
 from jaxconv.ops.sliding_window import full_padding, pad, tap_slices
 from jaxconv.shapes import IntOrInts, Padding, ResolvedWindow, Window, resolve_window
 
@@ -93,7 +93,9 @@ def conv_kernel(x: jax.Array, dy: jax.Array, window: ResolvedWindow, *, groups: 
     The result has one value per kernel offset and pair of channels: dy takes one position per kernel offset.
     """
     padded, dy_upcast = pad(numerics.upcast(x), window), numerics.upcast(dy)
-    d_offsets = [grouped_matmul_vjp(pixels, dy_upcast, groups, "highest") for _, pixels in tap_slices(padded, window)]
+    d_offsets = [
+        grouped_outer_product(pixels, dy_upcast, groups, "highest") for _, pixels in tap_slices(padded, window)
+    ]
     return jnp.stack(d_offsets).reshape(*window.size, x.shape[-1] // groups, dy.shape[-1]).astype(x.dtype)
 
 

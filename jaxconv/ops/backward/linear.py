@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Integer, Shaped
 
 from jaxconv import checks
 from jaxconv.errors import named_errors
@@ -85,7 +85,7 @@ def sigmoid(x: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Arra
 @named_errors(name="backward.softmax_cross_entropy")
 def softmax_cross_entropy(
     logits: Float[Array, "n *spatial k"],
-    labels: Int[Array, "n *spatial"] | Float[Array, "n *spatial k"],
+    labels: Integer[Array, "n *spatial"] | Float[Array, "n *spatial k"],
     dy: Float[Array, "n *spatial"],
 ) -> Float[Array, "n *spatial k"]:
     """Predicted minus true probabilities: ``d_logits[n, j] = dy[n] · (softmax(logits)[n, j] − label[n, j])``.

@@ -21,7 +21,7 @@ from jax import lax
 
 from jaxconv.ops.convolution.lowerings import lax_conv
 from jaxconv.ops.convolution.primitives import ConvSpec
-from jaxconv.ops.numerics import grouped_matmul_vjp, sum_per_channel, swap_channels
+from jaxconv.ops.numerics import grouped_outer_product, sum_per_channel, swap_channels
 from jaxconv.ops.sliding_window import dimension_numbers, full_padding, pad, tap_slices
 from jaxconv.shapes import ResolvedWindow, Window, dilated_size, is_int, resolve_window
 
@@ -159,7 +159,7 @@ def products_kernel_gradient(x: jax.Array, dy: jax.Array, spec: ConvSpec) -> jax
     """Gradient of the kernel: one matrix product per kernel offset, or for one channel a single product of all."""
     slices = [pixels for _, pixels in tap_slices(pad(x, spec.window), spec.window)]
     if x.shape[-1] > 1:
-        products = [grouped_matmul_vjp(pixels, dy, spec.groups, spec.precision) for pixels in slices]
+        products = [grouped_outer_product(pixels, dy, spec.groups, spec.precision) for pixels in slices]
     else:  # batched over images, so that the pixels of an image stay in the cache
         n, num_positions = x.shape[0], math.prod(spec.window.out_size)
         rows = jnp.stack([pixels.reshape(n, num_positions) for pixels in slices], axis=1)
