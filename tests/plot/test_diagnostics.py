@@ -90,7 +90,7 @@ def test_kernels_deeper_layer_shows_rows_of_channels(rng):
             lambda: plot.kernels(np.ones((3, 3, 1, 4)), before=np.ones((3, 3, 1, 2))),
         ),
         (
-            r"kernel_channel_images: kernel float32\(3, 3\) should be floats",
+            r"kernel_channel_images: kernel must be nonempty floats \(kh, kw, C, O\), got float32\(3, 3\)",
             lambda: plot.kernels(np.ones((3, 3), np.float32)),
         ),
     ],

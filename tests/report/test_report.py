@@ -298,7 +298,7 @@ def test_explain_invalid_arguments_exit_with_one_line(runs, tmp_path, jaxconv):
         (f"{small} --images no.png", "no.png is not an image that Pillow can read"),
         (f"{small} --images gone.png", "there is no image gone.png"),
         (f"{small} --output-dir file", "the folder file cannot be created"),
-        (f"{runs['flat']} --layer dense1", "explain --layer: grad_cam: the output (1, 10) of layer dense1"),
+        (f"{runs['flat']} --layer dense1", "explain --layer: grad_cam: the output (1, 128) of layer dense1"),
     ]:
         code, _, err = jaxconv(f"explain {line}")
         assert (code, message in err) == (2, True), err
