@@ -54,33 +54,25 @@ def run_training(config: TrainConfig, *, progress: bool = True) -> tuple[Path, d
     distributed.assert_equal("settings, data or versions", settings | {"data_sha256": without_times})
     folder = create_run_folder(config)
     try:
-        with lock_run(folder) as lock:
-            return folder, _run_new(config, dataset, lock, settings, progress, start_time)
+        with lock_run(folder) as lock, _new_run(folder, settings):
+            return folder, _train_and_write(config, dataset, lock, _json_round_trip(settings), progress, start_time)
     finally:
         if distributed.is_main_process():
             with suppress(OSError):
                 folder.rmdir()  # empty if it could not be locked
 
 
-def _run_new(
-    config: TrainConfig,
-    dataset: data.Dataset,
-    lock: RunLock,
-    settings: dict[str, Any],
-    progress: bool,
-    start_time: float,
-) -> dict[str, Any]:
-    """Start a run; remove its folder if it fails before the first checkpoint."""
-    folder = lock.folder
-    if distributed.broadcast_from_main(
-        (folder / "config.json").exists()
-    ):  # of another process that took the lock first
+@contextmanager
+def _new_run(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Write the config of a new run; remove its folder if the block fails before the first checkpoint."""
+    # Another process may have taken the lock first, and finished.
+    if distributed.broadcast_from_main((folder / "config.json").exists()):
         raise InputError(f"{folder} already has a run: give another --run-dir, or continue it with --resume")
     try:
         if distributed.is_main_process():
             write_json(folder / "config.json", settings)
         with _resumable(folder):
-            return _train_and_write(config, dataset, lock, _json_round_trip(settings), progress, start_time)
+            yield
     except BaseException:
         if distributed.is_main_process() and not (folder / "checkpoints").exists():
             shutil.rmtree(folder, ignore_errors=True)

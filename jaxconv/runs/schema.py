@@ -12,13 +12,14 @@ from jaxconv.errors import InputError
 from jaxconv.runs.config import MAX_SEEDS, TrainConfig
 from jaxconv.utils.files import MAX_JSON_BYTES, as_type, from_dict, read_bytes, read_json
 
+# Options that may change when a run is resumed.
 RESUME_OVERRIDES = (
     "num_devices",
     "max_checkpoints",
     "checkpoint_minutes",
     "runs_dir",
     "tensorboard",
-)  # options that may change when a run is resumed
+)
 # Entries of config.json that loading a run uses.
 USED = ("model", "image_shape", "input_shape", "class_names", "num_seeds", "data_sha256")
 

@@ -178,9 +178,8 @@ def test_center_by_mass_downscales_by_block_means(rng):
     canvas[11:151, 200:270] = strokes
     frame = center_by_mass(canvas, (28, 28), 20 / 28)
     blocks = strokes.reshape(20, 7, 10, 7).mean(axis=(1, 3))
-    np.testing.assert_allclose(
-        frame[frame.any(1)][:, frame.any(0)], blocks, atol=1
-    )  # Pillow rounds twice: after the rows, and after the columns
+    # Pillow rounds twice: after the rows, and after the columns.
+    np.testing.assert_allclose(frame[frame.any(1)][:, frame.any(0)], blocks, atol=1)
 
 
 def test_center_by_mass_keeps_strokes_inside_frame():
@@ -222,9 +221,8 @@ def test_preprocess_drawing_follows_dataset_style():
     gray = preprocess_drawing(canvas, (8, 8, 1), InputStyle(None))
     np.testing.assert_array_equal(preprocess_drawing(canvas, (8, 8, 1), input_style_of("fashion_mnist", 1)), 255 - gray)
     assert abs(int(gray[6, 1, 0]) - 60) <= 2  # 0.299 × 200
-    assert (
-        preprocess_drawing(canvas, (8, 8, 1), DIGITS).tolist() == np.full((8, 8, 1), 255).tolist()
-    )  # independent of the color
+    # Independent of the color.
+    assert preprocess_drawing(canvas, (8, 8, 1), DIGITS).tolist() == np.full((8, 8, 1), 255).tolist()
     for style in (DIGITS, InputStyle(None), InputStyle(None, inverted=True)):
         empty = np.zeros((64, 64, 4), np.uint8)
         empty[..., :3] = 9  # an invisible color

@@ -231,9 +231,8 @@ def test_resume_damaged_result_fails(jaxconv, stopped, content):
 
 
 def test_resume_checkpoint_of_other_model_fails(jaxconv, stopped, monkeypatch):
-    monkeypatch.setattr(
-        train, "read_extra", lambda folder: None
-    )  # as in older versions, whose snapshots lack config.json
+    # As in older versions, whose snapshots lack config.json.
+    monkeypatch.setattr(train, "read_extra", lambda folder: None)
     config = json.loads((stopped / "config.json").read_text())
     (stopped / "config.json").write_text(json.dumps(config | {"model": "small_cnn"}))
     code, _, output = jaxconv("train", "--resume", stopped)
