@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import generative
-from jaxconv import InputError, data, models
+from jaxconv import InputError, data, models, train
 from jaxconv.explain import summarize
 
 
@@ -60,7 +60,8 @@ def test_decoder_rejects_sizes_not_divisible_by_4(shape):
 def test_kl_divergence_matches_torch_and_monte_carlo(rng):
     torch = pytest.importorskip("torch")
     mean, log_var = (rng.normal(size=(4, 3)).astype(np.float32) for _ in range(2))
-    divergence = np.asarray(generative.divergence(jnp.asarray(mean), jnp.asarray(log_var)))
+    output = jnp.concatenate([jnp.zeros((4, 6)), mean, log_var], axis=1)  # logits of 6 pixels, means, log variances
+    divergence = np.asarray(generative.Elbo(3).terms(output, jnp.zeros((4, 2, 3, 1)))[1])
     std = torch.from_numpy(np.exp(log_var / 2))
     posterior, prior = torch.distributions.Normal(torch.from_numpy(mean), std), torch.distributions.Normal(0.0, 1.0)
     np.testing.assert_allclose(divergence, torch.distributions.kl_divergence(posterior, prior), rtol=1e-5, atol=1e-6)
@@ -86,6 +87,15 @@ def tiny_coder(rng):
     return make
 
 
+def nats_per_image(coder, params, images, key):
+    """Return the pixels' nats ``(N,)`` and the code's ``(N, 3)``, or zeros, of the network that is trained."""
+    images = train.to_float(images)
+    output, _ = coder.network().apply(params, {}, images, train=True, key=key)
+    if coder.variational:
+        return generative.Elbo(3).terms(output, images)
+    return train.Reconstruction().loss(output, images) * images[0].size, jnp.zeros((len(images), 3))
+
+
 def log_p(logits, pixels):
     """Compute the log-likelihood of binary pixels, summed over each image, in NumPy."""
     p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
@@ -94,17 +104,18 @@ def log_p(logits, pixels):
 
 def test_pixel_nats_match_bernoulli_samples(rng, tiny_coder, promoting):
     coder, params, images = tiny_coder(False)
-    pixels, code = generative.loss_terms(coder, params, images, jax.random.key(0))
+    pixels, _ = nats_per_image(coder, params, images, jax.random.key(0))
     logits = coder.decode(params, coder.encode(params, images)[0])
     sampled = [-log_p(logits, rng.random(images.shape) < images / 255) for _ in range(4000)]
     assert (np.abs(np.mean(sampled, axis=0) - pixels) < 5 * np.std(sampled, axis=0) / np.sqrt(len(sampled))).all()
-    assert pixels.shape == (5,) and code.shape == (5, 3) and not code.any()
+    [mean_pixels] = generative.elbo_terms(coder, 3, [params], images)["pixels"]
+    np.testing.assert_allclose(mean_pixels, np.mean(pixels), rtol=1e-5)
 
 
 def test_elbo_is_below_log_likelihood(rng, tiny_coder, promoting):
     coder, params, images = tiny_coder(True)
     white = images > 127
-    nats = jax.jit(lambda key: generative.loss_terms(coder, params, 255 * white.astype(np.uint8), key))
+    nats = jax.jit(lambda key: nats_per_image(coder, params, 255 * white.astype(np.uint8), key))
     nats_per_key = [nats(jax.random.key(k)) for k in range(100)]
     elbo = -np.mean([np.asarray(pixels + code.sum(axis=-1)) for pixels, code in nats_per_key], axis=0)
     logits = np.asarray(coder.decode(params, rng.normal(size=(10_000, 3)).astype(np.float32)), np.float64)
@@ -125,12 +136,21 @@ def test_latent_samples_have_mean_and_variance(tiny_coder, promoting):
 
     recording, (mean, log_var) = RecordingCoder(*coder), coder.encode(params, images)
     for k in range(400):
-        generative.loss_terms(recording, params, images, jax.random.key(k))
+        nats_per_image(recording, params, images, jax.random.key(k))
     np.testing.assert_allclose(np.mean(samples, axis=0), mean, atol=5 * float(jnp.exp(log_var / 2).max()) / 20)
     np.testing.assert_allclose(np.log(np.var(samples, axis=0)), log_var, atol=0.5)
 
 
-CONFIG = generative.Config(code=3, epochs=12, num_seeds=2, batch_size=16)
+def test_evaluation_decodes_the_mean_code(tiny_coder, promoting):
+    coder, params, images = tiny_coder(True)
+    output, _ = coder.network().apply(params, {}, train.to_float(images))
+    mean, log_var = coder.encode(params, images)
+    expected = jax.nn.sigmoid(coder.decode(params, mean))
+    np.testing.assert_allclose(generative.Elbo(3).predict(output).reshape(expected.shape), expected, rtol=1e-5)
+    np.testing.assert_allclose(output[:, -6:], np.concatenate([mean, log_var], axis=1), rtol=1e-5, atol=1e-6)
+
+
+CONFIG = generative.Config(samples=400, code=3, epochs=12, num_seeds=2, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +163,13 @@ def test_training_reduces_loss(digits, promoting, caplog, variational):
     coder, progress = generative.coder(digits.image_shape, 3, variational), []
     images = digits.train.images[:400]
     with jax.log_compiles():
-        fitted = generative.fit(coder, images, CONFIG, progress.append)
+        fitted = generative.fit(coder, digits, CONFIG, progress.append)
     messages = [record.getMessage() for record in caplog.records]
-    assert sum("Finished XLA compilation of jit(epoch)" in line for line in messages) == 1  # of 24
-    np.testing.assert_allclose(progress, np.arange(1, 25) / 24)
+    for name in ("execution", "evaluate_batch"):  # a block of steps, and validation: 12 epochs, one compilation each
+        assert sum(f"Finished XLA compilation of jit({name})" in line for line in messages) == 1
+    np.testing.assert_allclose(progress, np.arange(1, 13) / 12)
     assert not np.array_equal(fitted[0]["encoder"]["conv1"]["kernel"], fitted[1]["encoder"]["conv1"]["kernel"])
-    pixels, code = jax.jit(partial(generative.loss_terms, coder))(fitted[0], images, jax.random.key(0))
+    pixels, code = jax.jit(partial(nats_per_image, coder))(fitted[0], images, jax.random.key(0))
     mean_image = (images / 255).mean(axis=0).clip(1e-9, 1 - 1e-9)
     # The reference is a decoder that returns the mean image for every code.
     constant_entropy = -mean_image * np.log(mean_image) - (1 - mean_image) * np.log(1 - mean_image)
@@ -157,8 +178,8 @@ def test_training_reduces_loss(digits, promoting, caplog, variational):
 
 
 def test_training_is_reproducible(digits, promoting):
-    coder, config = generative.coder(digits.image_shape, 3, True), dataclasses.replace(CONFIG, epochs=2)
-    first, second = (generative.fit(coder, digits.train.images[:64], config, lambda fraction: None) for _ in range(2))
+    coder, config = generative.coder(digits.image_shape, 3, True), dataclasses.replace(CONFIG, samples=64, epochs=2)
+    first, second = (generative.fit(coder, digits, config, lambda fraction: None) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
