@@ -140,7 +140,8 @@ class Elbo:
 
         KL(N(mean, var) ‖ N(0, 1)) = ½ (mean² + var − 1 − log var).
         """
-        logits, mean, log_var = jnp.split(output, [-2 * self.code, -self.code], axis=-1)
+        logits, codes = output[:, : -2 * self.code], output[:, -2 * self.code :]
+        mean, log_var = jnp.split(codes, 2, axis=-1)
         pixels = optax.sigmoid_binary_cross_entropy(logits, target.reshape(logits.shape))
         return pixels.sum(axis=-1), 0.5 * (mean**2 + jnp.exp(log_var) - 1 - log_var)
 
