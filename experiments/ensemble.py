@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import plots
-from common.networks import train_networks
+from common.networks import train_in_parallel, train_networks
 from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import Conv, Dense, Dropout, MaxPool, data, flatten, relu, serial, train
 from jaxconv.errors import InputError
@@ -89,36 +89,26 @@ def measure(config: Config, progress: Progress) -> StudyResult:
         raise InputError(f"ensemble: draws={config.draws} and alone={config.alone} should be at least 1")
     dataset = data.load(config.dataset)
     examples, classes = dataset.train.subset(slice(config.samples)), len(dataset.class_names)
-    fit_options = {"epochs": config.epochs, "batch_size": config.batch_size}
-    train_sequentially = partial(
-        train_networks,
-        examples=examples,
-        validation=dataset.validation,
-        on_progress=progress.set_fraction,
-        **fit_options,
-    )
+    options = {
+        "examples": examples,
+        "validation": dataset.validation,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "on_progress": progress.set_fraction,
+    }
     rng = np.random.default_rng(0)
     search = {}
     for setting in progress.track([draw_setting(rng) for _ in range(config.draws)], "trying {}"):
         model = network(setting, classes)
-        trained = train_sequentially(model, seeds=[0], learning_rate=setting.learning_rate)
+        trained = train_networks(model, seeds=[0], learning_rate=setting.learning_rate, **options)
         search[setting] = trained.val_accuracy[0]
     chosen = max(search, key=lambda setting: search[setting])
     model, rate = network(chosen, classes), chosen.learning_rate
 
     progress(f"training {config.alone} networks one after another")
-    sequential = train_sequentially(model, seeds=range(config.alone), learning_rate=rate)
+    sequential = train_networks(model, seeds=range(config.alone), learning_rate=rate, **options)
     progress(f"training {config.num_seeds} networks in parallel")
-    steps = config.epochs * -(-len(examples[1]) // config.batch_size)
-    parallel = train.fit_seeds(
-        model,
-        examples,
-        dataset.validation,
-        optimizer=train.make_optimizer("adam", rate, "one_cycle", steps),
-        seeds=range(config.num_seeds),
-        on_epoch_end=lambda record, snapshot, better: progress.set_fraction(record["epoch"] / config.epochs),
-        **fit_options,
-    )
+    parallel = train_in_parallel(model, seeds=range(config.num_seeds), learning_rate=rate, **options)
     images, labels = dataset.test
     probabilities = np.stack([train.predict(model, member.params, member.state, images) for member in parallel.members])
     by_size = accuracy_by_size(probabilities, labels)

@@ -26,7 +26,6 @@ with the task :class:`Elbo`.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,6 +36,7 @@ import numpy as np
 import optax
 from sklearn.decomposition import PCA
 
+from common.networks import train_in_parallel
 from common.study import Progress, Study, StudyResult, mean_std, results_table, run_study
 from jaxconv import data, models, plot, runtime, train
 from jaxconv.layers import Layer, serial
@@ -161,18 +161,16 @@ class Elbo:
 
 def fit(coder: Coder, dataset: data.Dataset, config: Config, progress: Callable[[float], None]) -> list[Any]:
     """Train an autoencoder from each seed and return the params of the best epoch on validation."""
-    examples = dataset.train.subset(slice(config.samples))
-    steps = config.epochs * math.ceil(len(examples.labels) / config.batch_size)
-    result = train.fit_seeds(
+    result = train_in_parallel(
         coder.network(),
-        examples,
+        dataset.train.subset(slice(config.samples)),
         dataset.validation,
-        task=Elbo(config.code) if coder.variational else train.Reconstruction(),
         seeds=range(config.num_seeds),
-        optimizer=train.make_optimizer("adam", config.learning_rate, "one_cycle", steps),
         epochs=config.epochs,
         batch_size=config.batch_size,
-        on_epoch_end=lambda record, *_: progress(record["epoch"] / config.epochs),
+        learning_rate=config.learning_rate,
+        on_progress=progress,
+        task=Elbo(config.code) if coder.variational else train.Reconstruction(),
     )
     return [member.params for member in result.members]
 

@@ -80,7 +80,7 @@ def train_networks(
     >>> [accuracy > 0.8 for accuracy in trained.accuracy(*digits.test)]
     [True, True]
     """
-    steps = epochs * math.ceil(len(examples[1]) / batch_size)
+    steps = _num_steps(examples, epochs, batch_size)
     results = []
     for index, seed in enumerate(seeds):
 
@@ -110,6 +110,42 @@ def train_networks(
         [result.history for result in results],
         sum(result.train_seconds for result in results),
     )
+
+
+def train_in_parallel(
+    model: Layer,
+    examples: Examples,
+    validation: Examples,
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    on_progress: Callable[[float], None],
+    **options: Any,
+) -> train.SeedsResult:
+    """Train one network per seed in one compiled function, :func:`jaxconv.train.fit_seeds`, with Adam and one cycle.
+
+    Args:
+        model, examples, validation, seeds, epochs, batch_size, learning_rate, on_progress: as in
+            :func:`train_networks`.
+        options: other options of ``fit_seeds``, such as ``task``.
+    """
+    return train.fit_seeds(
+        model,
+        examples,
+        validation,
+        optimizer=train.make_optimizer("adam", learning_rate, "one_cycle", _num_steps(examples, epochs, batch_size)),
+        seeds=seeds,
+        epochs=epochs,
+        batch_size=batch_size,
+        on_epoch_end=lambda record, *_: on_progress(record["epoch"] / epochs),
+        **options,
+    )
+
+
+def _num_steps(examples: Examples, epochs: int, batch_size: int) -> int:
+    return epochs * math.ceil(len(examples[1]) / batch_size)
 
 
 def train_with_config(

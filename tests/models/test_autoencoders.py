@@ -161,7 +161,7 @@ def digits():
 @pytest.mark.parametrize("variational", [False, True])
 def test_training_reduces_loss(digits, promoting, caplog, variational):
     coder, progress = generative.coder(digits.image_shape, 3, variational), []
-    images = digits.train.images[:400]
+    images = digits.train.images[: CONFIG.samples]
     with jax.log_compiles():
         fitted = generative.fit(coder, digits, CONFIG, progress.append)
     messages = [record.getMessage() for record in caplog.records]
